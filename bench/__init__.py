@@ -1,0 +1,1 @@
+"""Decoding strategy as the axis: measurements of cost and quality."""

@@ -1,0 +1,1 @@
+"""Who offers what: Spec, discovery, chains and laws."""

@@ -1,0 +1,1 @@
+"""Decoding strategies as plugins for Hugging Face generate."""
