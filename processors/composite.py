@@ -1,0 +1,78 @@
+"""A whole chain as one LogitsProcessor: called once a step, guarding what goes in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from logitkit.errors import ScoresError
+from logitkit.processors.prompts import Prompts
+from logitkit.processors.trace import Trace
+
+
+class Composite(LogitsProcessor):  # type: ignore[misc]
+    """Processors in order, as one.
+
+    transformers checks the signature of every processor in its list at every step, drops processors
+    that are equal, and cannot say their order; one composite has none of these costs.
+
+    Args:
+        parts: ``(name, processor)`` in order.
+        prompts: the prompts of the call.
+        trace: where counters and steps go.
+    """
+
+    supports_continuous_batching = False  # there a processor gets neither rows nor their history
+
+    def __init__(
+        self, parts: Sequence[tuple[str, LogitsProcessor]], *, prompts: Prompts, trace: Trace
+    ) -> None:
+        self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores after every processor, ``[rows, vocab]``; the input is left alone.
+
+        Raises:
+            ScoresError: a row that is NaN, infinite, or leaves no token, with the processor that made it.
+        """
+        self.trace.calls += 1
+        self.trace.rows += scores.shape[0]
+        given = scores
+        for name, part in self.parts:
+            before, scores = scores, part(input_ids, scores)
+            if self.trace.recording:
+                self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
+        # One reduction tells all three faults apart from health: NaN and infinities survive a maximum.
+        worst = scores.amax(-1) if scores is given else torch.stack([given.amax(-1), scores.amax(-1)])
+        if not bool(torch.isfinite(worst).all()):
+            self._refuse(input_ids, given)
+        return scores
+
+    def _refuse(self, input_ids: Tensor, scores: Tensor) -> None:
+        """Find who spoiled the scores, and say so."""
+        blame = "the model (or a processor before the chain)"
+        fault = _fault(scores)
+        for name, part in self.parts:
+            if fault:
+                break
+            scores = part(input_ids, scores)
+            blame, fault = name, _fault(scores)
+        row, what = fault or (0, "scores that changed when computed again")
+        raise ScoresError(
+            f"logitkit: every row must keep a token with a finite score, got {what} in row {row} from {blame}; "
+            "loosen the processor that removes the last token, or check the model's dtype"
+        )
+
+
+def _fault(scores: Tensor) -> tuple[int, str] | None:
+    """Find the first row that leaves no choice, and what is wrong with it."""
+    best = scores.amax(-1)
+    bad = (~torch.isfinite(best)).nonzero()
+    if not len(bad):
+        return None
+    row = int(bad[0])
+    value = float(best[row])
+    return row, "NaN" if value != value else "+inf" if value > 0 else "only -inf"

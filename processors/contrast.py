@@ -1,0 +1,181 @@
+"""Contrastive decoding: say more of what one reading of the text knows and another does not.
+
+One idea, five published forms. Each is a pure function over rows of logits (``[rows, vocab]``, or
+log-probabilities: log_softmax is idempotent) that returns normalised fp32 log-probabilities:
+
+- `uscd`: arXiv:2409.05923. Contrast with a prompt stripped of its examples, only where unsure.
+- `contrastive`: arXiv:2210.15097, section 3. Expert against amateur, among plausible tokens.
+- `cad`: arXiv:2305.14739. With and without the context.
+- `cfg`: arXiv:2306.17806. With and without (or against) a prompt.
+- `dexperts`: arXiv:2105.03023; proxy tuning, arXiv:2401.08565. Add what tuning changed in a small model.
+
+Everywhere: a token that the first stream makes impossible stays impossible; one that only another
+stream makes impossible gives no evidence, so it keeps its first-stream score; at the neutral strength
+the first argument itself is returned.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from logitkit.params import is_neutral
+
+Confidence = Literal["norm", "max", "entropy", "margin"]
+Form = Literal["diff", "ratio"]
+
+
+def confidence(logits: Tensor, measure: Confidence = "norm") -> Tensor:
+    """How sure each row is, 0 to 1, comparable between vocabularies of different size.
+
+    Args:
+        logits: ``[rows, vocab]``.
+        measure: ``norm`` the 2-norm of the probabilities; ``max`` the largest; ``margin`` the gap between
+            the two largest; ``entropy`` 1 minus the entropy over its maximum, ln(vocab).
+
+    Returns:
+        ``[rows]``. The released USCD code uses the standard deviation u of the probabilities, which
+        shrinks with the vocabulary V: ``norm == sqrt(u**2 * (V - 1) + 1 / V)``; its threshold
+        0.005 at V = 32000 is 0.894 here, 0.0035 is 0.626.
+    """
+    p = logits.float().softmax(-1)
+    if measure == "norm":
+        return torch.linalg.vector_norm(p, dim=-1)
+    if measure == "max":
+        return p.amax(-1)
+    if measure == "margin":
+        best = p.topk(2, dim=-1).values
+        return best[..., 0] - best[..., 1]
+    return (1 + torch.special.xlogy(p, p).sum(-1) / math.log(p.shape[-1])).clamp(0, 1)
+
+
+def uscd(
+    standard: Tensor,
+    lame: Tensor,
+    *,
+    rho: float = 0.7,
+    gate: float = 0.894,
+    head: float = 2 / 3,
+    form: Form = "diff",
+    measure: Confidence = "norm",
+) -> Tensor:
+    """Uncertainty-aware selective contrastive decoding, arXiv:2409.05923.
+
+    With p and q the probabilities of the standard and the lame stream, rows whose confidence is at most
+    ``gate`` become ``log(p - rho q)`` (form ``diff``, the authors' released code) or ``log p - rho log q``
+    (form ``ratio``, the paper's overview figure), over the head ``{v: p_v >= head / vocab}``.
+
+    Departures: the gate is a confidence that does not depend on the vocabulary's size (`confidence`);
+    where no token is left, the row stays p (the code yields NaN); rows are independent.
+
+    Args:
+        standard: logits under the full prompt, ``[rows, vocab]``.
+        lame: logits under the prompt without examples, same shape.
+        rho: strength, >= 0; 0 returns ``standard``.
+        gate: 0 to 1; a row is contrasted when its confidence is <= gate; 0 returns ``standard``.
+        head: >= 0, a multiple of the mean probability 1 / vocab.
+        form: ``diff`` or ``ratio``.
+        measure: see `confidence`.
+
+    Returns:
+        ``[rows, vocab]``: contrasted rows as log-probabilities, the others as they came.
+    """
+    if is_neutral(rho, 0) or is_neutral(gate, 0):
+        return standard
+    fired = confidence(standard, measure) <= gate  # [rows]
+    return torch.where(fired[:, None], uscd_contrast(standard, lame, rho=rho, head=head, form=form), standard)
+
+
+def uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
+    """Contrast every row as in `uscd`, whatever its confidence; normalised log-probabilities."""
+    logp, logq = standard.float().log_softmax(-1), lame.float().log_softmax(-1)
+    if form == "diff":
+        ratio = 1 - rho * (logq - logp).exp()  # (p - rho q) / p; nan where both are impossible
+        score = logp + ratio.clamp_min(0).log()
+    else:
+        score = _no_evidence(logp - rho * logq, logq, logp)
+    outside = (logp < math.log(max(head, 1e-45) / logp.shape[-1])) | (logp == -torch.inf)
+    score = score.masked_fill(outside, -torch.inf)
+    nothing_left = (score == -torch.inf).all(-1, keepdim=True)
+    return torch.where(nothing_left, logp, score).log_softmax(-1)
+
+
+def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: float = 0.1) -> Tensor:
+    """Contrastive decoding, arXiv:2210.15097, section 3: ``log p_expert - beta log p_amateur``.
+
+    Only among the plausible tokens ``{v: p_expert(v) >= alpha max p_expert}``. The authors' code drops
+    that mask in its greedy mode; here it always holds.
+
+    Args:
+        expert: logits of the strong model, ``[rows, vocab]``.
+        amateur: logits of the weak model, same shape.
+        beta: strength, >= 0; 0 returns ``expert``.
+        alpha: plausibility, above 0 to 1; the expert's best token always stays.
+    """
+    if is_neutral(beta, 0):
+        return expert
+    logp, logq = expert.float().log_softmax(-1), amateur.float().log_softmax(-1)
+    score = _no_evidence(logp - beta * logq, logq, logp)
+    implausible = logp < logp.amax(-1, keepdim=True) + math.log(alpha)
+    return score.masked_fill(implausible, -torch.inf).log_softmax(-1)
+
+
+def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Tensor:
+    """Classifier-free guidance, arXiv:2306.17806: ``log q + scale (log p - log q)``, normalised.
+
+    Args:
+        conditional: logits under the prompt (p), ``[rows, vocab]``.
+        unconditional: logits without it, or under the negative prompt (q), same shape.
+        scale: >= 0; 1 returns ``conditional``, 0 follows the second stream.
+    """
+    if is_neutral(scale, 1):
+        return conditional
+    logp, logq = conditional.float().log_softmax(-1), unconditional.float().log_softmax(-1)
+    score = _no_evidence(logq + scale * (logp - logq), logq, logp)
+    return score.masked_fill(logp == -torch.inf, -torch.inf).log_softmax(-1)
+
+
+def cad(with_context: Tensor, without: Tensor, *, alpha: float = 0.5) -> Tensor:
+    """Context-aware decoding, arXiv:2305.14739: ``(1 + alpha) log p - alpha log q``; equals ``cfg(1 + alpha)``.
+
+    Args:
+        with_context: logits under the whole prompt, ``[rows, vocab]``.
+        without: logits under the prompt without its context, same shape.
+        alpha: strength, >= 0; 0 returns ``with_context``.
+    """
+    return cfg(with_context, without, scale=1 + alpha)
+
+
+def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """DExperts, arXiv:2105.03023, equation 2; proxy tuning, arXiv:2401.08565.
+
+    ``log p_base + alpha (log p_expert - log p_antiexpert)``, normalised. DExperts first cuts the base to
+    its nucleus: write ``top_p(0.9) | dexperts(...)`` for that.
+
+    Args:
+        base: logits of the large model, ``[rows, vocab]``.
+        expert, antiexpert: logits of the tuned and the untuned (or anti-tuned) small model, same shape.
+        alpha: strength; 0 returns ``base``; negative turns the roles around.
+    """
+    if is_neutral(alpha, 0):
+        return base
+    logp = base.float().log_softmax(-1)
+    shift = expert.float().log_softmax(-1) - antiexpert.float().log_softmax(-1)
+    shift = shift.masked_fill(~torch.isfinite(shift), 0)
+    return (logp + alpha * shift).log_softmax(-1)
+
+
+def _no_evidence(score: Tensor, second: Tensor, first: Tensor) -> Tensor:
+    """Keep the first stream's score where the second makes a token impossible (else it would be +inf)."""
+    return torch.where(second == -torch.inf, first, score)
+
+
+def fit(logits: Tensor, width: int) -> Tensor:
+    """Bring ``[rows, own vocab]`` to the width of the scores: padded ids more or fewer carry no evidence."""
+    missing = width - logits.shape[-1]
+    return (
+        torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, :width]
+    )

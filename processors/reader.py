@@ -1,0 +1,261 @@
+"""The Reader: a language model that reads along.
+
+Given any rows of tokens it returns the next-token logits of its own model under its own prompt, as if
+it had read that prompt and the row's continuation from scratch. What it computes is kept in a KV cache
+keyed by the tokens themselves, never by row number or call count, so beams, rewinds and reuse are right.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from logitkit.errors import ModelError
+from logitkit.processors.prompts import Prompts, left_padded
+
+REMEMBERED = 16  # positions whose logits are kept, so that a short rewind costs no forward ...
+REMEMBERED_NUMBERS = 2**24  # ... and how many numbers they may be in all (64 MiB)
+
+
+class Reader:
+    """Next-token logits of ``model`` for (own prompt, continuation of a row).
+
+    Args:
+        model: a causal or encoder-decoder language model whose forward takes a cache.
+        own: its own prompt for each of ``prompts``, as token ids.
+        prompts: the prompts of the call; a row's tokens after its prompt are its continuation.
+
+    Attributes:
+        forwards: forward passes made so far.
+        tokens: tokens fed so far, padding included, summed over rows.
+    """
+
+    def __init__(self, model: Any, own: Sequence[Sequence[int]], prompts: Prompts) -> None:
+        if len(own) != len(prompts) or not all(len(ids) for ids in own):
+            raise ModelError(
+                f"Reader: own prompts must be one a prompt and not empty, got {len(own)} for {len(prompts)}"
+            )
+        self.model, self.prompts = model, prompts
+        self.own = tuple(tuple(ids) for ids in own)
+        self.forwards = self.tokens = 0
+        ids, mask = left_padded(self.own, pad=0)
+        self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
+        self._own_length = mask.sum(-1).to(model.device)  # [prompts]
+        self._padded = not bool(mask.all())
+        takes = inspect.signature(model.forward).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        self._takes_positions = "position_ids" in takes
+        self._keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        if "past_key_values" not in takes and not anything:
+            raise ModelError(
+                f"Reader: {type(model).__name__} must take past_key_values; it has no cache to read along with"
+            )
+        self.release()
+
+    def __reduce__(self) -> Any:
+        raise ModelError(
+            "Reader: cannot be pickled, it holds a model and its cache; pickle the chain and bind it again"
+        )
+
+    def release(self) -> None:
+        """Drop the cache; the next call reads from scratch."""
+        self._cache: Any = None
+        self._seen: Tensor | None = None  # the rows last asked for, [rows, length]
+        self._index = torch.empty(0, dtype=torch.long)  # own prompt of each cached row
+        self._tail = torch.empty(0, 0, dtype=torch.long)  # cached continuation, [rows, tokens]
+        self._logits: list[Tensor] = []  # of the last positions of the tail, newest last, each [rows, vocab]
+
+    @torch.no_grad()
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """Return fp32 logits ``[rows, vocab]`` of the token after each row, on the rows' device.
+
+        Args:
+            input_ids: rows of the generating model, ``[rows, length]``: bound prompt and continuation.
+
+        Raises:
+            PromptError: a row starts with no bound prompt.
+        """
+        try:
+            if self._grew_by_one(input_ids):
+                self._feed(input_ids[:, -1:])
+            else:
+                self._catch_up(self.prompts.rows(input_ids), input_ids[:, self.prompts.width :])
+        except BaseException:  # an interrupted forward leaves a cache that matches no tokens
+            self.release()
+            raise
+        self._seen = input_ids
+        position = self._tail.shape[1] - (input_ids.shape[1] - self.prompts.width)
+        return self._logits[-1 - position].to(input_ids.device)
+
+    def _grew_by_one(self, input_ids: Tensor) -> bool:
+        """Say whether these are the cached rows and one token more: the step of plain decoding."""
+        seen = self._seen
+        if seen is None or input_ids.shape != (seen.shape[0], seen.shape[1] + 1):
+            return False
+        return self._tail.shape[1] == seen.shape[1] - self.prompts.width and torch.equal(
+            input_ids[:, :-1], seen
+        )
+
+    def _catch_up(self, index: Tensor, tail: Tensor) -> None:
+        """Bring the cache to these rows: reuse the longest cached prefix, feed the rest in one chunk."""
+        index, tail = index.to(self.model.device), tail.to(self.model.device)
+        keep, source = self._shared(index, tail)
+        length = tail.shape[1]
+        behind = self._tail.shape[1] - length
+        if keep == length and 0 <= behind < len(self._logits):  # all known: a permutation or a short rewind
+            self._select(source)
+            return
+        keep = min(keep, length - 1)
+        removed = self._tail.shape[1] - keep
+        if keep < 0 or not _can_crop(self._cache, removed):
+            self._open(index, tail)
+            return
+        self._select(source)
+        self._crop(removed)
+        self._feed(tail[:, keep:])
+
+    def _shared(self, index: Tensor, tail: Tensor) -> tuple[int, Tensor]:
+        """Return how many tokens all rows share with a cached row each, and which (-1: some row with none)."""
+        if self._cache is None:
+            return -1, index
+        width = min(tail.shape[1], self._tail.shape[1])
+        equal = tail[:, None, :width] == self._tail[None, :, :width]  # [rows, cached, width]
+        prefix = equal.long().cumprod(-1).sum(-1)  # [rows, cached]
+        prefix = prefix.masked_fill(index[:, None] != self._index[None], -1)
+        best, source = prefix.max(-1)
+        return int(best.min()), source
+
+    def _select(self, source: Tensor) -> None:
+        """Make cached row ``source[r]`` row ``r``."""
+        if torch.equal(source, torch.arange(len(self._index), device=source.device)):
+            return
+        self._cache.reorder_cache(source)
+        self._index, self._tail = self._index[source], self._tail[source]
+        self._logits = [logits[source.to(logits.device)] for logits in self._logits]
+
+    def _crop(self, removed: int) -> None:
+        """Forget the last tokens."""
+        if removed:
+            self._cache.crop(-removed)
+            self._tail = self._tail[:, :-removed]
+            self._logits = self._logits[:-removed]
+
+    def _feed(self, chunk: Tensor) -> None:
+        """Read on by a chunk ``[rows, tokens]``."""
+        chunk = chunk.to(self.model.device)
+        before = self._tail.shape[1]
+        positions = self._own_length[self._index, None] + torch.arange(
+            before, before + chunk.shape[1], device=chunk.device
+        )
+        self._tail = torch.cat([self._tail, chunk], dim=1)
+        self._push(self._forward(chunk, positions), chunk.shape[1])
+
+    def _push(self, logits: Tensor, fed: int) -> None:
+        """Remember the newest logits; only a single step extends the run of remembered positions."""
+        room = max(1, min(REMEMBERED, REMEMBERED_NUMBERS // logits.numel()))
+        self._logits = [*(self._logits if fed == 1 else []), logits][-room:]
+
+    def _open(self, index: Tensor, tail: Tensor) -> None:
+        """Read prompt and continuation from scratch; rows of one prompt share its reading."""
+        distinct, inverse = torch.unique(index, return_inverse=True)
+        if len(distinct) == len(index):
+            self._start(index, tail)
+            return
+        self._start(distinct, tail[: len(distinct), :0])
+        self._select(inverse)
+        if tail.shape[1]:
+            self._feed(tail)
+
+    def _start(self, index: Tensor, tail: Tensor) -> None:
+        """Read the own prompts ``index`` and their continuations in one forward, with a new cache."""
+        self._cache = DynamicCache(config=_text_config(self.model))
+        self._cache.activate_past_recording()  # or a sliding window that has slid could not be rewound
+        self._index, self._tail, self._logits = index, tail, []
+        ids = torch.cat([self._own_ids[index], tail], dim=1)
+        padding = self._own_ids.shape[1] - self._own_length[index]
+        positions = torch.arange(ids.shape[1], device=ids.device) - padding[:, None]
+        self._push(self._forward(ids, positions.clamp_min(0)), ids.shape[1])
+
+    def _forward(self, chunk: Tensor, positions: Tensor) -> Tensor:
+        """Run the model over a chunk behind the cache; logits of its last token, ``[rows, vocab]``."""
+        extra: dict[str, Any] = dict(self._keeps_last)
+        if self._padded:
+            mask = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
+            extra["attention_mask"] = mask
+        if self._takes_positions:
+            extra["position_ids"] = positions
+        output = self.model(input_ids=chunk, past_key_values=self._cache, use_cache=True, **extra)
+        return self._counted(output, chunk)
+
+    def _counted(self, output: Any, chunk: Tensor) -> Tensor:
+        """Count a forward and take its last logits in fp32."""
+        if output.get("past_key_values") is None:
+            raise ModelError(
+                f"Reader: {type(self.model).__name__} must return a cache (past_key_values); it did not"
+            )
+        self.forwards += 1
+        self.tokens += chunk.numel()
+        return output.logits[:, -1].float()  # type: ignore[no-any-return]
+
+
+class EncoderDecoderReader(Reader):
+    """A Reader whose model reads its own prompt in an encoder; rows hold decoder tokens only."""
+
+    def _open(self, index: Tensor, tail: Tensor) -> None:
+        """Encode the own prompts, then read the decoder tokens from scratch."""
+        distinct, inverse = torch.unique(index, return_inverse=True)
+        mask = self._own_mask[distinct]
+        encoded = self.model.get_encoder()(input_ids=self._own_ids[distinct], attention_mask=mask)
+        self._encoded = encoded.last_hidden_state[inverse]
+        config = _text_config(self.model)
+        self._cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        self._index, self._tail, self._logits = index, tail[:, :0], []
+        self._feed(tail)
+
+    def _select(self, source: Tensor) -> None:
+        """Reorder the encoder's answer with everything else."""
+        super()._select(source)
+        self._encoded = self._encoded[source]
+
+    def _forward(self, chunk: Tensor, positions: Tensor) -> Tensor:
+        """Run the decoder over a chunk behind the cache."""
+        output = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded),
+            attention_mask=self._own_mask[self._index],
+            decoder_input_ids=chunk,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return self._counted(output, chunk)
+
+
+def _text_config(model: Any) -> Any:
+    """Configuration of the part of the model that decodes text."""
+    return model.config.get_text_config(decoder=True)
+
+
+def _can_crop(cache: Any, removed: int) -> bool:
+    """Say whether the last ``removed`` tokens can be taken off this cache exactly.
+
+    A recurrent state cannot be rewound. A sliding window that has slid can be, while the states
+    recorded behind it reach far enough; `crop` itself does not check that.
+    """
+    if removed == 0:
+        return True
+    if not cache.is_croppable or any(cache.is_linear):
+        return False
+    layers = cache.self_attention_cache.layers if isinstance(cache, EncoderDecoderCache) else cache.layers
+    for layer in layers:
+        window = getattr(layer, "sliding_window", None)
+        if window is None or not layer.is_initialized or layer.get_seq_length() < window:
+            continue
+        left = layer.keys.shape[-2] - removed
+        if not layer.record_past or left < min(window - 1, layer.get_seq_length() - removed):
+            return False
+    return True

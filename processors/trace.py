@@ -1,0 +1,120 @@
+"""What happened in one call: counters always, every step where it was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Counts(Protocol):
+    """Anything that counts forward passes, as a Reader does."""
+
+    forwards: int
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """What one processor did to one row at one step.
+
+    Attributes:
+        processor: its name in the chain.
+        row: row of the batch (under beams: at that step).
+        position: how many tokens the row held after its prompt.
+        js_bits: Jensen-Shannon divergence between the row before and after, in bits, 0 to 1.
+        before, after: the likeliest tokens, ``(id, probability)``, best first.
+        notes: what the processor itself recorded, such as ``gate`` and ``fired``.
+    """
+
+    processor: str
+    row: int
+    position: int
+    js_bits: float
+    before: tuple[tuple[int, float], ...]
+    after: tuple[tuple[int, float], ...]
+    notes: dict[str, float | bool]
+
+
+@dataclass(eq=False)
+class Trace:
+    """Counters and, when ``recording``, every `Step`. A log of what happened: results never depend on it."""
+
+    recording: bool = False
+    top: int = 5
+    calls: int = 0
+    rows: int = 0
+    steps: list[Step] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    readers: dict[str, Counts] = field(default_factory=dict)
+    _fired: dict[str, Tensor] = field(default_factory=dict)
+    _pending: dict[str, Tensor] = field(default_factory=dict)
+
+    def note(self, **values: Tensor) -> None:
+        """Keep values of this step, each ``[rows]``, for the step being recorded."""
+        if self.recording:
+            self._pending.update(values)
+
+    def count_fired(self, name: str, fired: Tensor) -> None:
+        """Add up how many rows a gate fired on; stays on the device, waits for nothing."""
+        total = fired.sum()
+        self._fired[name] = self._fired[name] + total if name in self._fired else total
+
+    def record(self, name: str, position: int, before: Tensor, after: Tensor) -> None:
+        """Record one step of one processor from its scores before and after, ``[rows, vocab]``."""
+        notes, self._pending = {key: value.tolist() for key, value in self._pending.items()}, {}
+        divergence = js_bits(before, after).tolist()
+        tops = [_likeliest(scores, self.top) for scores in (before, after)]
+        for row, bits in enumerate(divergence):
+            said = {key: values[row] for key, values in notes.items()}
+            self.steps.append(
+                Step(
+                    processor=name,
+                    row=row,
+                    position=position,
+                    js_bits=bits,
+                    before=tops[0][row],
+                    after=tops[1][row],
+                    notes=said,
+                )
+            )
+
+    @property
+    def forwards(self) -> dict[str, int]:
+        """Forward passes made by each reader, the generating model's own not counted."""
+        return {name: reader.forwards for name, reader in self.readers.items()}
+
+    @property
+    def fired(self) -> dict[str, float]:
+        """Share of (step, row) at which each gate fired, 0 to 1."""
+        return {name: float(total) / max(1, self.rows) for name, total in self._fired.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Counters as plain data: calls, rows, forwards of each reader, share of fired gates, notices."""
+        return {
+            "calls": self.calls,
+            "rows": self.rows,
+            "forwards": self.forwards,
+            "fired": self.fired,
+            "notices": list(self.notices),
+        }
+
+
+def js_bits(first: Tensor, second: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two rows of logits, in bits: 0 (same) to 1 (disjoint).
+
+    Args:
+        first, second: logits or log-probabilities, ``[rows, vocab]``; -inf is impossible.
+    """
+    p, q = first.float().log_softmax(-1), second.float().log_softmax(-1)
+    middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0))
+    halves = [torch.where(x > -torch.inf, x.exp() * (x - middle), 0.0).sum(-1) for x in (p, q)]
+    return (0.5 * (halves[0] + halves[1]) / torch.log(torch.tensor(2.0))).clamp(0, 1)
+
+
+def _likeliest(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """The likeliest tokens of each row with their probabilities, best first."""
+    probability, token = scores.float().softmax(-1).topk(min(count, scores.shape[-1]), dim=-1)
+    return [tuple(zip(t, p, strict=True)) for t, p in zip(token.tolist(), probability.tolist(), strict=True)]

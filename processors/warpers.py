@@ -1,0 +1,117 @@
+"""transformers' processors that read the text so far, told what is padding.
+
+`generate` derives padding from the attention mask when it builds these itself; a processor in a list
+is not told. The formulas are transformers' own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor
+from transformers import LogitsProcessor
+from transformers.generation.logits_process import (
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+
+from logitkit.errors import ModelError
+from logitkit.params import Resource, checked, is_neutral, number, whole
+from logitkit.processors.binding import Binding
+from logitkit.processors.prompts import Prompts
+
+Bound = Annotated[Prompts | None, Resource()]
+
+
+def without_padding(prompts: Prompts | None, input_ids: Tensor, vocab: int) -> Tensor:
+    """Replace left padding by an id outside the vocabulary, which transformers' processors pass over.
+
+    Args:
+        prompts: the bound prompts; None: nothing is padding.
+        input_ids: ``[rows, length]``.
+        vocab: width of the scores.
+    """
+    if prompts is None or prompts.in_encoder or not prompts.padded:
+        return input_ids
+    real = prompts.mask.to(input_ids.device)[prompts.rows(input_ids)].bool()  # [rows, width]
+    masked = input_ids.clone()
+    masked[:, : prompts.width] = masked[:, : prompts.width].masked_fill(~real, vocab)
+    return masked
+
+
+class RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
+    """Repetition penalty (arXiv:1909.05858) over transformers' own, blind to padding."""
+
+    @checked
+    def __init__(
+        self,
+        *,
+        penalty: Annotated[float, number("divide seen tokens' scores by this", gt=0, neutral=1)],
+        prompts: Bound = None,
+    ) -> None:
+        self.penalty, self.prompts = penalty, prompts
+        self._inner = RepetitionPenaltyLogitsProcessor(float(penalty))
+
+    @classmethod
+    def bind(cls, binding: Binding, **strength: float) -> RepetitionPenalty:
+        """Learn where the padding is."""
+        return cls(prompts=binding.prompts, **strength)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return penalised scores, ``[rows, vocab]``."""
+        if is_neutral(self.penalty, 1):
+            return scores
+        return self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)  # type: ignore[no-any-return]
+
+
+class NoRepeatNgram(LogitsProcessor):  # type: ignore[misc]
+    """No repeated n-gram, over transformers' own, blind to padding."""
+
+    @checked
+    def __init__(
+        self, *, size: Annotated[int, whole("n: never repeat n tokens in a row", ge=1)], prompts: Bound = None
+    ) -> None:
+        self.size, self.prompts = size, prompts
+        self._inner = NoRepeatNGramLogitsProcessor(size)
+
+    @classmethod
+    def bind(cls, binding: Binding, **strength: int) -> NoRepeatNgram:
+        """Learn where the padding is."""
+        return cls(prompts=binding.prompts, **strength)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores with completed repeats at -inf, ``[rows, vocab]``."""
+        return self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)  # type: ignore[no-any-return]
+
+
+class MinNewTokens(LogitsProcessor):  # type: ignore[misc]
+    """No end token before so many new ones, over transformers' own."""
+
+    @checked
+    def __init__(
+        self,
+        *,
+        count: Annotated[int, whole("how many new tokens at least", ge=0, neutral=0)],
+        width: Annotated[int, Resource()] = 0,
+        ends: Annotated[list[int], Resource()],
+    ) -> None:
+        self.count = count
+        self._inner = MinNewTokensLengthLogitsProcessor(width, count, ends)
+
+    @classmethod
+    def bind(cls, binding: Binding, **strength: int) -> MinNewTokens:
+        """Learn the prompts' length and the end tokens."""
+        ends = binding.model.generation_config.eos_token_id
+        ends = binding.tokenizer.eos_token_id if ends is None else ends
+        if ends is None:
+            raise ModelError(
+                "min_new_tokens: the model must have an end token; set model.generation_config.eos_token_id"
+            )
+        width = 1 if binding.prompts.in_encoder else binding.prompts.width
+        return cls(width=width, ends=[ends] if isinstance(ends, int) else list(ends), **strength)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores with end tokens at -inf while the text is too short, ``[rows, vocab]``."""
+        self._inner.eos_token_id = self._inner.eos_token_id.to(scores.device)
+        return scores if self.count == 0 else self._inner(input_ids, scores)  # type: ignore[no-any-return]

@@ -1,0 +1,184 @@
+"""A chain bound to one generate call: inputs, one composite processor, and what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from logitkit.errors import ModeError, ModelError, UnknownNameError
+from logitkit.processors.binding import Binding
+from logitkit.processors.composite import Composite
+from logitkit.processors.prompts import Prompts, pad_token, read_prompts
+from logitkit.processors.trace import Trace
+from logitkit.registry.chain import Chain
+
+# Settings of generate that run a warper of their own, and the value at which each does nothing.
+SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "top_h": None}
+SAMPLING |= {"typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+PENALTIES = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": None}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Generation:
+    """What `generate` returns: continuations as text and ids (prompt included, as transformers gives them)."""
+
+    texts: list[str]
+    ids: Tensor
+    trace: Trace
+
+
+class Call:
+    """A chain, a model and the prompts of one generate call. May be used for several with the same prompts.
+
+    Attributes:
+        inputs: ``input_ids`` and ``attention_mask`` for ``model.generate(**call.inputs, ...)``.
+        processors: a `LogitsProcessorList` with one composite, for ``logits_processor=``.
+        generate_kwargs: settings that `generate` needs so that nothing runs twice; `Call.generate` adds them.
+        trace: what happened.
+    """
+
+    def __init__(
+        self, chain: Chain, binding: Binding, user_prompts: Prompts, parts: Sequence[tuple[str, Any]]
+    ) -> None:
+        self.chain, self.model, self.tokenizer = chain, binding.model, binding.tokenizer
+        self.prompts, self.user_prompts, self.trace = binding.prompts, user_prompts, binding.trace
+        self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask}
+        self.composite = Composite(parts, prompts=self.prompts, trace=self.trace)
+        self.processors = LogitsProcessorList([self.composite])
+        self.generate_kwargs = _owned_settings(chain) | _padding(binding.tokenizer, binding.model)
+
+    def generate(self, **kwargs: Any) -> Any:
+        """Run ``model.generate`` with this call's inputs, processors and settings.
+
+        Args:
+            kwargs: anything `generate` takes; processors given here run after the chain.
+
+        Raises:
+            ModeError: a way of generating in which the chain would be ignored or wrong.
+        """
+        self._refuse_modes(kwargs)
+        sampling = kwargs.get("do_sample", getattr(kwargs.get("generation_config"), "do_sample", None))
+        sampling = self.model.generation_config.do_sample if sampling is None else sampling
+        owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
+        extra = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
+        return self.model.generate(
+            **self.inputs,
+            logits_processor=LogitsProcessorList([*self.processors, *extra]),
+            **{**owned, **kwargs},
+        )
+
+    def texts(self, output: Any) -> list[str]:
+        """Return the continuations as text, without the prompts and special tokens.
+
+        Args:
+            output: what ``model.generate`` returned: ids ``[rows, length]`` or an output with ``sequences``.
+
+        Raises:
+            ModeError: tokens were generated and the chain was never asked.
+        """
+        ids = self.ids(output)
+        start = self.prompts.width
+        if self.composite.parts and not self.trace.calls and ids.shape[1] > start + self.prompts.in_encoder:
+            raise ModeError(
+                "logitkit: the chain must be asked at every step, but generate never called it (continuous batching drops "
+                "processors, and so does a call without logits_processor=call.processors); use call.generate(...)"
+            )
+        texts: list[str] = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
+        return texts
+
+    @staticmethod
+    def ids(output: Any) -> Tensor:
+        """Token ids of what ``model.generate`` returned, ``[rows, length]``."""
+        return output if isinstance(output, Tensor) else output.sequences  # type: ignore[no-any-return]
+
+    def _refuse_modes(self, kwargs: Mapping[str, Any]) -> None:
+        """Refuse what would drop the chain or run a warper twice."""
+        if kwargs.get("cache_implementation") == "paged":
+            raise ModeError(
+                "logitkit: cache_implementation must not be 'paged', continuous batching ignores processors; leave it out"
+            )
+        for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
+            if name in kwargs:
+                raise ModeError(
+                    f"logitkit: {name} must not be given to generate, the prompts are bound; bind the chain to them"
+                )
+        for spec in self.chain.specs:
+            for mode in _modes_of(kwargs):
+                if mode in spec.modes:
+                    raise ModeError(f"{spec.name}: cannot run under {mode}, {spec.modes[mode]}")
+        owned = {name for spec in self.chain.specs for name in spec.replaces}
+        twice = sorted(owned & {name for name, value in kwargs.items() if value is not None})
+        if twice:
+            raise ModeError(
+                f"logitkit: {twice[0]} must be given once, got it in the chain and to generate; drop one"
+            )
+
+
+def bind(
+    chain: Chain,
+    model: Any,
+    tokenizer: Any,
+    prompts: Any,
+    *,
+    trace: bool,
+    tokenizers: Mapping[str, Any] | None,
+    resources: Mapping[str, Any],
+) -> Call:
+    """Bind a chain; see `Chain.bind`."""
+    _check_model(model)
+    given = read_prompts(tokenizer, model, prompts)
+    binding = Binding(
+        model, tokenizer, given, resources=resources, tokenizers=tokenizers, trace=Trace(recording=trace)
+    )
+    for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
+        if hasattr(spec.factory, "prepare"):
+            binding.prompts = spec.factory.prepare(binding, **parameters) or binding.prompts
+    parts = [
+        (name, spec.build(binding, parameters))
+        for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True)
+    ]
+    unused = sorted(set(resources) - binding.used)
+    if unused:
+        raise UnknownNameError(
+            "resource asked for by the chain", unused[0], binding.used, "no parameter names it"
+        )
+    return Call(chain, binding, given, parts)
+
+
+def _check_model(model: Any) -> None:
+    """Refuse a model that cannot generate with a cache."""
+    if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
+        raise ModelError(
+            f"bind: model must be a transformers model with generate, got {type(model).__name__}"
+        )
+
+
+def _owned_settings(chain: Chain) -> dict[str, Any]:
+    """Neutral values for what the chain does itself: all sampling warpers if it has one, and its own penalties."""
+    owned = {name for spec in chain.specs for name in spec.replaces}
+    settings = {name: value for name, value in PENALTIES.items() if name in owned}
+    return settings | (SAMPLING if owned & set(SAMPLING) else {})
+
+
+def _padding(tokenizer: Any, model: Any) -> dict[str, Any]:
+    """The documented default for a missing pad token: the end token pads."""
+    return (
+        {}
+        if model.generation_config.pad_token_id is not None
+        else {"pad_token_id": pad_token(tokenizer, model)}
+    )
+
+
+def _modes_of(kwargs: Mapping[str, Any]) -> list[str]:
+    """The ways of generating that these settings ask for."""
+    modes = {
+        "beams": (kwargs.get("num_beams") or 1) > 1,
+        "assisted": kwargs.get("assistant_model") is not None,
+        "prompt_lookup": kwargs.get("prompt_lookup_num_tokens") is not None,
+        "static_cache": str(kwargs.get("cache_implementation", "")).startswith("static"),
+    }
+    return [mode for mode, asked in modes.items() if asked]

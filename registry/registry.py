@@ -1,0 +1,60 @@
+"""Names and what they stand for. A value: nothing is added after discovery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from logitkit.errors import PluginError, UnknownNameError
+from logitkit.registry.spec import Spec
+
+
+class PluginLike(Protocol):
+    """What the registry needs to know of a plugin."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    @property
+    def specs(self) -> tuple[Spec, ...]: ...
+    @property
+    def error(self) -> Exception | None: ...
+    @property
+    def traceback(self) -> str: ...
+
+
+class Registry:
+    """Every processor that can be named.
+
+    Attributes:
+        plugins: what was found, working and broken.
+    """
+
+    def __init__(self, plugins: Sequence[PluginLike]) -> None:
+        self.plugins = tuple(plugins)
+        self._specs = {spec.name: spec for plugin in plugins for spec in plugin.specs}
+
+    def names(self) -> list[str]:
+        """Names of all processors, sorted. Imports no torch."""
+        return sorted(self._specs)
+
+    def describe(self, name: str) -> Spec:
+        """Return the Spec of a name. Imports no torch.
+
+        Raises:
+            UnknownNameError: nobody offers it; says the closest name.
+            PluginError: the plugin of that name is broken; its own error is the cause.
+        """
+        if name in self._specs:
+            return self._specs[name]
+        broken = [plugin for plugin in self.plugins if plugin.error]
+        for plugin in broken:
+            if plugin.name == name:
+                raise PluginError(
+                    f"plugin {name!r} (from {plugin.origin}) is broken: {plugin.error}"
+                ) from plugin.error
+        hint = (
+            f"{len(broken)} plugin(s) are broken, see `logitkit doctor`" if broken else "see `logitkit list`"
+        )
+        raise UnknownNameError("processor", name, self._specs, hint)
