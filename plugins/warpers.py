@@ -10,9 +10,7 @@ from logitkit.registry.spec import Spec
 
 KEEP = Annotated[int, whole("always keep at least this many tokens", ge=1)]
 HERE, THERE = "logitkit.processors.warpers", "transformers.generation.logits_process"
-RESCALED = (
-    "it works on the sign or the size of the scores, so it treats logits and log-probabilities differently"
-)
+RESCALED = "it works on the sign or the size of the scores, so it treats logits and log-probabilities differently"
 
 
 class Temperature(Parameters):

@@ -39,9 +39,7 @@ class Binding:
         self._loaded: dict[str, Any] = {}
         self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Reader] = {}
 
-    def reader(
-        self, own: Sequence[Sequence[int]], model: Any = None, *, label: str = "second prompt"
-    ) -> Reader:
+    def reader(self, own: Sequence[Sequence[int]], model: Any = None, *, label: str = "second prompt") -> Reader:
         """Return the reader of ``model`` (the generating one by default) under its own prompts.
 
         Processors of one chain that ask for the same model and prompts share one reader and its forwards.
@@ -80,7 +78,7 @@ class Binding:
         if name in self.resources:
             return self.resource(name)
         if name not in self._loaded:
-            from logitkit import models  # loads transformers' Auto classes only when a name needs them
+            import logitkit.models as models  # loads transformers' Auto classes only when a name needs them
 
             self._loaded[name], self._tokenizers[name] = models.load(name, like=self.model)
         return self._loaded[name]
@@ -95,7 +93,8 @@ class Binding:
             origin = getattr(self.model_named(name), "name_or_path", "")
             if not origin:
                 raise ModelError(
-                    f"bind: model {name!r} must come with its tokenizer; pass bind(..., tokenizers={{{name!r}: tokenizer}})"
+                    f"bind: model {name!r} must come with its tokenizer; "
+                    f"pass bind(..., tokenizers={{{name!r}: tokenizer}})"
                 )
             from transformers import AutoTokenizer
 
@@ -112,7 +111,8 @@ class Binding:
         known = name in self._tokenizers or getattr(model, "name_or_path", "")
         if known and self.tokenizer_named(name).get_vocab() != self.tokenizer.get_vocab():
             raise ModelError(
-                f"{owner}: model {name!r} must have the tokenizer of the generating model; use the ensemble or bytes plugins"
+                f"{owner}: model {name!r} must have the tokenizer of the generating model; "
+                "use the ensemble or bytes plugins"
             )
         sizes = [m.config.get_text_config(decoder=True).vocab_size for m in (self.model, model)]
         if not known and sizes[0] != sizes[1]:

@@ -13,7 +13,7 @@ from logitkit.processors.prompts import Prompts
 from logitkit.processors.trace import Trace
 
 
-class Composite(LogitsProcessor):  # type: ignore[misc]
+class Composite(LogitsProcessor):
     """Processors in order, as one.
 
     transformers checks the signature of every processor in its list at every step, drops processors
@@ -27,9 +27,7 @@ class Composite(LogitsProcessor):  # type: ignore[misc]
 
     supports_continuous_batching = False  # there a processor gets neither rows nor their history
 
-    def __init__(
-        self, parts: Sequence[tuple[str, LogitsProcessor]], *, prompts: Prompts, trace: Trace
-    ) -> None:
+    def __init__(self, parts: Sequence[tuple[str, LogitsProcessor]], *, prompts: Prompts, trace: Trace) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -43,13 +43,15 @@ def confidence(logits: Tensor, measure: Confidence = "norm") -> Tensor:
     """
     p = logits.float().softmax(-1)
     if measure == "norm":
-        return torch.linalg.vector_norm(p, dim=-1)
+        norm: Tensor = torch.linalg.vector_norm(p, dim=-1)
+        return norm
     if measure == "max":
         return p.amax(-1)
     if measure == "margin":
         best = p.topk(2, dim=-1).values
         return best[..., 0] - best[..., 1]
-    return (1 + torch.special.xlogy(p, p).sum(-1) / math.log(p.shape[-1])).clamp(0, 1)
+    negative_entropy: Tensor = torch.special.xlogy(p, p).sum(-1)
+    return (1 + negative_entropy / math.log(p.shape[-1])).clamp(0, 1)
 
 
 def uscd(
@@ -176,6 +178,4 @@ def _no_evidence(score: Tensor, second: Tensor, first: Tensor) -> Tensor:
 def fit(logits: Tensor, width: int) -> Tensor:
     """Bring ``[rows, own vocab]`` to the width of the scores: padded ids more or fewer carry no evidence."""
     missing = width - logits.shape[-1]
-    return (
-        torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, :width]
-    )
+    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, :width]

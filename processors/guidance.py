@@ -25,7 +25,7 @@ NextLogits = Annotated[Callable[[Tensor], Tensor], Resource()]
 Texts = str | list[str]
 
 
-class CFG(LogitsProcessor):  # type: ignore[misc]
+class CFG(LogitsProcessor):
     """Classifier-free guidance (arXiv:2306.17806); the second stream lacks the prompt or has a negative one."""
 
     @checked
@@ -33,9 +33,7 @@ class CFG(LogitsProcessor):  # type: ignore[misc]
         self,
         *,
         unconditional: NextLogits,
-        scale: Annotated[
-            float, number("guidance scale; above 1 follows the prompt more", ge=0, neutral=1)
-        ] = 1.5,
+        scale: Annotated[float, number("guidance scale; above 1 follows the prompt more", ge=0, neutral=1)] = 1.5,
     ) -> None:
         self.unconditional, self.scale = unconditional, scale
 
@@ -68,7 +66,7 @@ class CFG(LogitsProcessor):  # type: ignore[misc]
         return contrast.cfg(scores, second, scale=self.scale)
 
 
-class CAD(LogitsProcessor):  # type: ignore[misc]
+class CAD(LogitsProcessor):
     """Context-aware decoding (arXiv:2305.14739); the second stream lacks the context."""
 
     @checked
@@ -85,16 +83,12 @@ class CAD(LogitsProcessor):  # type: ignore[misc]
         cls,
         binding: Binding,
         *,
-        context: Annotated[
-            Texts, option("the part of the prompt to contrast away, one for all or one a prompt")
-        ],
+        context: Annotated[Texts, option("the part of the prompt to contrast away, one for all or one a prompt")],
         **strength: float,
     ) -> CAD:
         """Read along under the prompt with the context cut out."""
         own = []
-        for text, piece in zip(
-            binding.prompts.texts, _one_each("cad", "context", context, binding), strict=True
-        ):
+        for text, piece in zip(binding.prompts.texts, _one_each("cad", "context", context, binding), strict=True):
             if not piece or piece not in text:
                 raise ParameterError("cad", "context", "a piece of its prompt, word for word", piece)
             own.append(binding.prompts.encode(binding.tokenizer, text.replace(piece, "", 1)))
@@ -110,7 +104,7 @@ class CAD(LogitsProcessor):  # type: ignore[misc]
         return contrast.cad(scores, second, alpha=self.alpha)
 
 
-class Contrastive(LogitsProcessor):  # type: ignore[misc]
+class Contrastive(LogitsProcessor):
     """Contrastive decoding (arXiv:2210.15097); the generating model is the expert."""
 
     @checked
@@ -143,7 +137,7 @@ class Contrastive(LogitsProcessor):  # type: ignore[misc]
         return contrast.contrastive(scores, second, beta=self.beta, alpha=self.alpha)
 
 
-class DExperts(LogitsProcessor):  # type: ignore[misc]
+class DExperts(LogitsProcessor):
     """DExperts (arXiv:2105.03023) and proxy tuning (arXiv:2401.08565); the generating model is the base."""
 
     @checked
@@ -168,9 +162,7 @@ class DExperts(LogitsProcessor):  # type: ignore[misc]
         """Read along with both small models under the same prompt."""
         models = [binding.same_vocabulary(name, "dexperts") for name in (expert, antiexpert)]
         own = binding.own_prompts()
-        readers = [
-            binding.reader(own, m, label=name) for m, name in zip(models, (expert, antiexpert), strict=True)
-        ]
+        readers = [binding.reader(own, m, label=name) for m, name in zip(models, (expert, antiexpert), strict=True)]
         return cls(expert=readers[0], antiexpert=readers[1], **strength)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -182,7 +174,7 @@ class DExperts(LogitsProcessor):  # type: ignore[misc]
         return contrast.dexperts(scores, expert, antiexpert, alpha=self.alpha)
 
 
-class USCD(LogitsProcessor):  # type: ignore[misc]
+class USCD(LogitsProcessor):
     """Uncertainty-aware selective contrastive decoding (arXiv:2409.05923).
 
     The second stream reads the prompt without its examples. At a step where no row is unsure it is not
@@ -199,11 +191,8 @@ class USCD(LogitsProcessor):  # type: ignore[misc]
         self,
         *,
         rho: Annotated[float, number("contrast strength", ge=0, neutral=0)] = 0.7,
-        gate: Annotated[
-            float, number("contrast rows whose confidence is at most this", ge=0, le=1, neutral=0)
-        ] = 0.894,
-        head: Annotated[float, number("keep tokens of at least this multiple of 1 / vocabulary", ge=0)] = 2
-        / 3,
+        gate: Annotated[float, number("contrast rows whose confidence is at most this", ge=0, le=1, neutral=0)] = 0.894,
+        head: Annotated[float, number("keep tokens of at least this multiple of 1 / vocabulary", ge=0)] = 2 / 3,
         form: Annotated[contrast.Form, option("diff: log(p - rho q); ratio: log p - rho log q")] = "diff",
         measure: Annotated[contrast.Confidence, option("what confidence is")] = "norm",
         lame: NextLogits,
@@ -262,7 +251,7 @@ def _lame_prompts(binding: Binding, given: Texts | None) -> list[list[int]]:
     prompts, own = binding.prompts, binding.own_prompts()
     if given is not None:
         return [prompts.encode(binding.tokenizer, text) for text in _one_each("uscd", "lame", given, binding)]
-    for number, (text, chat) in enumerate(zip(prompts.texts, prompts.messages, strict=True)):
+    for place, (text, chat) in enumerate(zip(prompts.texts, prompts.messages, strict=True)):
         if chat is None:
             stripped = strip_examples(text)
             lame, removed = stripped.text, stripped.removed
@@ -270,14 +259,12 @@ def _lame_prompts(binding: Binding, given: Texts | None) -> list[list[int]]:
             messages, removed = strip_messages([dict(message) for message in chat])
             lame = apply_template(binding.tokenizer, messages) if removed else text
         if removed:
-            own[number] = prompts.encode(binding.tokenizer, lame) or own[number]
+            own[place] = prompts.encode(binding.tokenizer, lame) or own[place]
             binding.trace.notices.append(
-                f"uscd: lame prompt {number} drops {len(removed)} piece(s): " + " | ".join(removed)
+                f"uscd: lame prompt {place} drops {len(removed)} piece(s): " + " | ".join(removed)
             )
         else:
-            binding.trace.notices.append(
-                f"uscd: prompt {number} has no examples to drop; its rows stay as they are"
-            )
+            binding.trace.notices.append(f"uscd: prompt {place} has no examples to drop; its rows stay as they are")
     return own
 
 

@@ -94,7 +94,7 @@ def _stray(rows: Tensor, prompts: Prompts) -> str:
     """Word the refusal of rows that continue no bound prompt."""
     head = rows[0, : prompts.width][:8].tolist() if len(rows) else []
     return (
-        f"logitkit: every row must start with a prompt of this call ({len(prompts)} bound, {prompts.width} tokens wide), "
+        f"logitkit: every row must start with a prompt of this call ({len(prompts)} of {prompts.width} tokens), "
         f"got {rows.shape[0]} row(s) of {rows.shape[1]} tokens starting {head}; bind the chain to these prompts, "
         "pass **call.inputs to generate, and input_ids rather than inputs_embeds"
     )
@@ -141,20 +141,17 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
     chats = [[item] if isinstance(item, Mapping) else item for item in items]
     if all(isinstance(item, str) for item in items):
         rows = [list(tokenizer(text)["input_ids"]) for text in items]
-        texts, messages = tuple(items), (None,) * len(items)
+        texts = tuple(items)
+        messages: tuple[tuple[Message, ...] | None, ...] = (None,) * len(items)
     elif all(_is_chat(chat) for chat in chats):
         texts = tuple(apply_template(tokenizer, chat) for chat in chats)
         rows = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
         messages = tuple(tuple(chat) for chat in chats)
     else:
-        raise PromptError(
-            "bind: prompts must all be text or all be chat messages (dicts with a role), got a mixture"
-        )
+        raise PromptError("bind: prompts must all be text or all be chat messages (dicts with a role), got a mixture")
     for number, row in enumerate(rows):
         if not row:
-            raise PromptError(
-                f"bind: prompt {number} has no tokens; give it text (this tokenizer adds no begin token)"
-            )
+            raise PromptError(f"bind: prompt {number} has no tokens; give it text (this tokenizer adds no begin token)")
     ids, mask = left_padded(rows, pad)
     return Prompts(
         ids=ids.to(model.device),
@@ -175,19 +172,13 @@ def apply_template(tokenizer: Any, chat: Sequence[Message]) -> str:
 
 def _is_chat(value: Any) -> bool:
     """Say whether this is one chat: a non-empty list of messages with roles."""
-    return (
-        isinstance(value, Sequence)
-        and bool(value)
-        and all(isinstance(m, Mapping) and "role" in m for m in value)
-    )
+    return isinstance(value, Sequence) and bool(value) and all(isinstance(m, Mapping) and "role" in m for m in value)
 
 
 def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bool) -> Prompts:
     """Read a BatchEncoding; padding on the right is moved to the left, where generation needs it."""
     if "inputs_embeds" in inputs or "input_ids" not in inputs:
-        raise PromptError(
-            "bind: encoded prompts must hold input_ids (not inputs_embeds), got " + ", ".join(inputs)
-        )
+        raise PromptError("bind: encoded prompts must hold input_ids (not inputs_embeds), got " + ", ".join(inputs))
     extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
     if extra:
         raise PromptError(
@@ -197,7 +188,7 @@ def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bo
     mask = torch.as_tensor(inputs.get("attention_mask", torch.ones_like(ids)))
     if ids.ndim != 2 or ids.shape != mask.shape or not ids.numel():
         raise PromptError(
-            f"bind: input_ids and attention_mask must be [prompts, tokens], got {list(ids.shape)} and {list(mask.shape)}"
+            f"bind: input_ids and attention_mask must be [prompts, tokens], got {[*ids.shape]} and {[*mask.shape]}"
         )
     if bool((mask[:, 1:] < mask[:, :-1]).any()):  # padding after text
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]

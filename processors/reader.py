@@ -98,9 +98,7 @@ class Reader:
         seen = self._seen
         if seen is None or input_ids.shape != (seen.shape[0], seen.shape[1] + 1):
             return False
-        return self._tail.shape[1] == seen.shape[1] - self.prompts.width and torch.equal(
-            input_ids[:, :-1], seen
-        )
+        return self._tail.shape[1] == seen.shape[1] - self.prompts.width and torch.equal(input_ids[:, :-1], seen)
 
     def _catch_up(self, index: Tensor, tail: Tensor) -> None:
         """Bring the cache to these rows: reuse the longest cached prefix, feed the rest in one chunk."""
@@ -196,9 +194,7 @@ class Reader:
     def _counted(self, output: Any, chunk: Tensor) -> Tensor:
         """Count a forward and take its last logits in fp32."""
         if output.get("past_key_values") is None:
-            raise ModelError(
-                f"Reader: {type(self.model).__name__} must return a cache (past_key_values); it did not"
-            )
+            raise ModelError(f"Reader: {type(self.model).__name__} must return a cache (past_key_values); it did not")
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -1].float()  # type: ignore[no-any-return]
@@ -250,7 +246,8 @@ def _can_crop(cache: Any, removed: int) -> bool:
         return True
     if not cache.is_croppable or any(cache.is_linear):
         return False
-    layers = cache.self_attention_cache.layers if isinstance(cache, EncoderDecoderCache) else cache.layers
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    layers: list[Any] = own.layers
     for layer in layers:
         window = getattr(layer, "sliding_window", None)
         if window is None or not layer.is_initialized or layer.get_seq_length() < window:

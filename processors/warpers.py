@@ -40,7 +40,7 @@ def without_padding(prompts: Prompts | None, input_ids: Tensor, vocab: int) -> T
     return masked
 
 
-class RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
+class RepetitionPenalty(LogitsProcessor):
     """Repetition penalty (arXiv:1909.05858) over transformers' own, blind to padding."""
 
     @checked
@@ -62,10 +62,11 @@ class RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
         """Return penalised scores, ``[rows, vocab]``."""
         if is_neutral(self.penalty, 1):
             return scores
-        return self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)  # type: ignore[no-any-return]
+        done: Tensor = self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)
+        return done
 
 
-class NoRepeatNgram(LogitsProcessor):  # type: ignore[misc]
+class NoRepeatNgram(LogitsProcessor):
     """No repeated n-gram, over transformers' own, blind to padding."""
 
     @checked
@@ -82,10 +83,11 @@ class NoRepeatNgram(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores with completed repeats at -inf, ``[rows, vocab]``."""
-        return self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)  # type: ignore[no-any-return]
+        done: Tensor = self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)
+        return done
 
 
-class MinNewTokens(LogitsProcessor):  # type: ignore[misc]
+class MinNewTokens(LogitsProcessor):
     """No end token before so many new ones, over transformers' own."""
 
     @checked
@@ -114,4 +116,4 @@ class MinNewTokens(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores with end tokens at -inf while the text is too short, ``[rows, vocab]``."""
         self._inner.eos_token_id = self._inner.eos_token_id.to(scores.device)
-        return scores if self.count == 0 else self._inner(input_ids, scores)  # type: ignore[no-any-return]
+        return scores if self.count == 0 else self._inner(input_ids, scores)

@@ -41,9 +41,7 @@ class Call:
         trace: what happened.
     """
 
-    def __init__(
-        self, chain: Chain, binding: Binding, user_prompts: Prompts, parts: Sequence[tuple[str, Any]]
-    ) -> None:
+    def __init__(self, chain: Chain, binding: Binding, user_prompts: Prompts, parts: Sequence[tuple[str, Any]]) -> None:
         self.chain, self.model, self.tokenizer = chain, binding.model, binding.tokenizer
         self.prompts, self.user_prompts, self.trace = binding.prompts, user_prompts, binding.trace
         self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask}
@@ -84,8 +82,8 @@ class Call:
         start = self.prompts.width
         if self.composite.parts and not self.trace.calls and ids.shape[1] > start + self.prompts.in_encoder:
             raise ModeError(
-                "logitkit: the chain must be asked at every step, but generate never called it (continuous batching drops "
-                "processors, and so does a call without logits_processor=call.processors); use call.generate(...)"
+                "logitkit: the chain must be asked at every step, but generate never called it (continuous batching "
+                "drops processors; so does leaving out logits_processor=call.processors); use call.generate(...)"
             )
         texts: list[str] = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
         return texts
@@ -93,13 +91,13 @@ class Call:
     @staticmethod
     def ids(output: Any) -> Tensor:
         """Token ids of what ``model.generate`` returned, ``[rows, length]``."""
-        return output if isinstance(output, Tensor) else output.sequences  # type: ignore[no-any-return]
+        return output if isinstance(output, Tensor) else output.sequences
 
     def _refuse_modes(self, kwargs: Mapping[str, Any]) -> None:
         """Refuse what would drop the chain or run a warper twice."""
         if kwargs.get("cache_implementation") == "paged":
             raise ModeError(
-                "logitkit: cache_implementation must not be 'paged', continuous batching ignores processors; leave it out"
+                "logitkit: cache_implementation must not be 'paged', continuous batching drops processors; leave it out"
             )
         for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
             if name in kwargs:
@@ -113,9 +111,7 @@ class Call:
         owned = {name for spec in self.chain.specs for name in spec.replaces}
         twice = sorted(owned & {name for name, value in kwargs.items() if value is not None})
         if twice:
-            raise ModeError(
-                f"logitkit: {twice[0]} must be given once, got it in the chain and to generate; drop one"
-            )
+            raise ModeError(f"logitkit: {twice[0]} must be given once, got it in the chain and to generate; drop one")
 
 
 def bind(
@@ -131,9 +127,7 @@ def bind(
     """Bind a chain; see `Chain.bind`."""
     _check_model(model)
     given = read_prompts(tokenizer, model, prompts)
-    binding = Binding(
-        model, tokenizer, given, resources=resources, tokenizers=tokenizers, trace=Trace(recording=trace)
-    )
+    binding = Binding(model, tokenizer, given, resources=resources, tokenizers=tokenizers, trace=Trace(recording=trace))
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         if hasattr(spec.factory, "prepare"):
             binding.prompts = spec.factory.prepare(binding, **parameters) or binding.prompts
@@ -143,18 +137,14 @@ def bind(
     ]
     unused = sorted(set(resources) - binding.used)
     if unused:
-        raise UnknownNameError(
-            "resource asked for by the chain", unused[0], binding.used, "no parameter names it"
-        )
+        raise UnknownNameError("resource asked for by the chain", unused[0], binding.used, "no parameter names it")
     return Call(chain, binding, given, parts)
 
 
 def _check_model(model: Any) -> None:
     """Refuse a model that cannot generate with a cache."""
     if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
-        raise ModelError(
-            f"bind: model must be a transformers model with generate, got {type(model).__name__}"
-        )
+        raise ModelError(f"bind: model must be a transformers model with generate, got {type(model).__name__}")
 
 
 def _owned_settings(chain: Chain) -> dict[str, Any]:
@@ -166,11 +156,7 @@ def _owned_settings(chain: Chain) -> dict[str, Any]:
 
 def _padding(tokenizer: Any, model: Any) -> dict[str, Any]:
     """The documented default for a missing pad token: the end token pads."""
-    return (
-        {}
-        if model.generation_config.pad_token_id is not None
-        else {"pad_token_id": pad_token(tokenizer, model)}
-    )
+    return {} if model.generation_config.pad_token_id is not None else {"pad_token_id": pad_token(tokenizer, model)}
 
 
 def _modes_of(kwargs: Mapping[str, Any]) -> list[str]:

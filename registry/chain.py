@@ -39,12 +39,12 @@ class Chain:
     def __init__(self, chain: str | Steps | Chain = "", *, registry: Registry | None = None) -> None:
         self.registry = registry or default_registry()
         if isinstance(chain, Chain):
-            steps = list(chain.steps)
+            steps: list[expression.Step] = list(chain.steps)
         elif isinstance(chain, str):
             steps = expression.read(chain, lambda name: list(self.registry.describe(name).model.model_fields))
         else:
             steps = _from_data(chain)
-        self.steps = [(name, self.registry.describe(name).check(given)) for name, given in steps]
+        self.steps: list[expression.Step] = [(name, self.registry.describe(name).check(given)) for name, given in steps]
         _check_order(self.specs)
 
     @classmethod
@@ -85,9 +85,7 @@ class Chain:
     @property
     def hash(self) -> str:
         """A key for results: 16 hex digits of the chain with every default written out."""
-        full = [
-            [name, spec.filled(given)] for (name, given), spec in zip(self.steps, self.specs, strict=True)
-        ]
+        full = [[name, spec.filled(given)] for (name, given), spec in zip(self.steps, self.specs, strict=True)]
         return hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:16]
 
     def bind(

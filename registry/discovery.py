@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -15,25 +13,10 @@ import pluggy
 
 from logitkit.errors import NameTakenError, PluginError
 from logitkit.registry import hookspecs
-from logitkit.registry.registry import Registry
+from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 
 BUILT_IN = ("contrast", "warpers")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plugin:
-    """One plugin that was found: its name, where it comes from, what it offers, and why it fails if it does."""
-
-    name: str
-    origin: str
-    specs: tuple[Spec, ...] = ()
-    error: Exception | None = None
-
-    @property
-    def traceback(self) -> str:
-        """The error as Python prints it."""
-        return "".join(traceback.format_exception(self.error)) if self.error else ""
 
 
 def discover(*, third_party: str = "all", strict: bool = False) -> Registry:

@@ -83,8 +83,4 @@ def _at(text: str, place: int, what: str) -> ChainError:
 
 def is_step(value: object) -> bool:
     """Say whether this is the data form of one processor: ``{name, params}``."""
-    return (
-        isinstance(value, Mapping)
-        and isinstance(value.get("name"), str)
-        and not set(value) - {"name", "params"}
-    )
+    return isinstance(value, Mapping) and isinstance(value.get("name"), str) and not set(value) - {"name", "params"}

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from logitkit.errors import PluginError, UnknownNameError
 from logitkit.registry.spec import Spec
 
 
-class PluginLike(Protocol):
-    """What the registry needs to know of a plugin."""
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """One plugin that was found: its name, where it comes from, what it offers, and why it fails if it does."""
+
+    name: str
+    origin: str
+    specs: tuple[Spec, ...] = ()
+    error: Exception | None = None
 
     @property
-    def name(self) -> str: ...
-    @property
-    def origin(self) -> str: ...
-    @property
-    def specs(self) -> tuple[Spec, ...]: ...
-    @property
-    def error(self) -> Exception | None: ...
-    @property
-    def traceback(self) -> str: ...
+    def traceback(self) -> str:
+        """The error as Python prints it."""
+        return "".join(traceback.format_exception(self.error)) if self.error else ""
 
 
 class Registry:
@@ -31,7 +32,7 @@ class Registry:
         plugins: what was found, working and broken.
     """
 
-    def __init__(self, plugins: Sequence[PluginLike]) -> None:
+    def __init__(self, plugins: Sequence[Plugin]) -> None:
         self.plugins = tuple(plugins)
         self._specs = {spec.name: spec for plugin in plugins for spec in plugin.specs}
 
@@ -51,10 +52,6 @@ class Registry:
         broken = [plugin for plugin in self.plugins if plugin.error]
         for plugin in broken:
             if plugin.name == name:
-                raise PluginError(
-                    f"plugin {name!r} (from {plugin.origin}) is broken: {plugin.error}"
-                ) from plugin.error
-        hint = (
-            f"{len(broken)} plugin(s) are broken, see `logitkit doctor`" if broken else "see `logitkit list`"
-        )
+                raise PluginError(f"plugin {name!r} (from {plugin.origin}) is broken: {plugin.error}") from plugin.error
+        hint = f"{len(broken)} plugin(s) are broken, see `logitkit doctor`" if broken else "see `logitkit list`"
         raise UnknownNameError("processor", name, self._specs, hint)

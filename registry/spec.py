@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,9 @@ class Spec:
         laws: laws it cannot keep, with the reason.
         discards: it replaces the distribution, so what stands before it in a chain would be lost.
         replaces: generation settings whose own warper it stands for.
-        example: the call used by the laws, such as ``contrastive(amateur='amateur')``.
+        example: the call used by the laws, such as ``contrastive(amateur='other')``; they pass two tiny models
+            of the same vocabulary, named ``other`` and ``third``.
+        fixture: ``module:function`` of (model, tokenizer) that makes further resources for the example.
         plugin: distribution and version that offered it; filled in by discovery.
     """
 
@@ -55,6 +58,7 @@ class Spec:
     discards: bool = False
     replaces: tuple[str, ...] = ()
     example: str = ""
+    fixture: str = ""
     plugin: str = ""
 
     def __post_init__(self) -> None:
@@ -64,9 +68,7 @@ class Spec:
             raise ParameterError(f"Spec {self.name}", "target", "'module:Class'", self.target)
         for part in ("summary", "source"):
             if not getattr(self, part):
-                raise ParameterError(
-                    f"Spec {self.name}", part, "a sentence" if part == "summary" else "given", ""
-                )
+                raise ParameterError(f"Spec {self.name}", part, "a sentence" if part == "summary" else "given", "")
 
     def offered_by(self, plugin: str) -> Spec:
         """Return the same spec, marked with who offers it."""
@@ -115,9 +117,7 @@ class Spec:
 
     def filled(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters with every default written out."""
-        return {
-            key: getattr(self.model.model_validate(dict(parameters)), key) for key in self.model.model_fields
-        }
+        return {key: getattr(self.model.model_validate(dict(parameters)), key) for key in self.model.model_fields}
 
     def build(self, binding: Any, parameters: Mapping[str, Any]) -> Any:
         """Build the processor of one call.
@@ -134,7 +134,7 @@ class Spec:
         except (TypeError, ValueError) as error:
             raise PluginError(
                 f"{self.name} (from {self.plugin or 'an unnamed plugin'}): {self.target} must accept its declared "
-                f"parameters {sorted(parameters)}, got {type(error).__name__}: {error}; align the Spec with the constructor"
+                f"parameters {sorted(parameters)}, got {type(error).__name__}: {error}; align Spec and constructor"
             ) from error
 
     def as_data(self, *, schema: bool = True) -> dict[str, Any]:
@@ -148,8 +148,6 @@ class Spec:
 
 def _in_order(factory: type, accepted: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Order parameters as the constructor does, resources by the names `bind` gives them, the rest of `bind` last."""
-    import inspect
-
-    names = [name for name in inspect.signature(factory.__init__).parameters if name in {**accepted, **asked}]
+    names = [name for name in inspect.signature(factory).parameters if name in {**accepted, **asked}]
     names += [name for name in asked if name not in names]
     return {name: asked.get(name, accepted.get(name)) for name in names}

@@ -62,8 +62,6 @@ def generate(
     """
     from logitkit.registry.call import Generation
 
-    call = Chain(chain).bind(
-        model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, **(resources or {})
-    )
+    call = Chain(chain).bind(model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, **(resources or {}))
     output = call.generate(**generate_kwargs)
     return Generation(texts=call.texts(output), ids=call.ids(output), trace=call.trace)

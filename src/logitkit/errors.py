@@ -25,9 +25,7 @@ class ParameterError(LogitkitError, ValueError):
             value,
             way_out,
         )
-        super().__init__(
-            f"{owner}: {parameter} must be {rule}, got {value!r}" + (f"; {way_out}" if way_out else "")
-        )
+        super().__init__(f"{owner}: {parameter} must be {rule}, got {value!r}" + (f"; {way_out}" if way_out else ""))
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.owner, self.parameter, self.rule, self.value, self.way_out)
@@ -39,9 +37,7 @@ class UnknownNameError(LogitkitError, LookupError):
     def __init__(self, kind: str, name: str, known: Iterable[str], way_out: str = "") -> None:
         self.kind, self.name, self.known, self.way_out = kind, name, sorted(known), way_out
         close = get_close_matches(name, self.known, n=1)
-        hint = (
-            f"did you mean {close[0]!r}?" if close else way_out or f"known: {', '.join(self.known) or 'none'}"
-        )
+        hint = f"did you mean {close[0]!r}?" if close else way_out or f"known: {', '.join(self.known) or 'none'}"
         super().__init__(f"no {kind} named {name!r}; {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:

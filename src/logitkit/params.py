@@ -32,16 +32,16 @@ class Resource:
     """Marks a constructor argument that `bind` supplies (a reader, a table), not the chain's text."""
 
 
-def number(help: str, *, neutral: float | None = None, **bounds: float) -> Any:
+def number(help: str, *, neutral: float | None = None, **bounds: Any) -> Any:
     """Declare a finite number: ``ge``, ``gt``, ``le``, ``lt`` bound it; at ``neutral`` it changes nothing."""
-    extra = {} if neutral is None else {"json_schema_extra": {"neutral": neutral}}
-    return Field(description=help, allow_inf_nan=False, **bounds, **extra)  # type: ignore[arg-type]
+    extra: Any = {} if neutral is None else {"json_schema_extra": {"neutral": neutral}}
+    return Field(description=help, allow_inf_nan=False, **bounds, **extra)
 
 
-def whole(help: str, *, neutral: int | None = None, **bounds: int) -> Any:
+def whole(help: str, *, neutral: int | None = None, **bounds: Any) -> Any:
     """Declare a whole number, bounded and neutral as in `number`."""
-    extra = {} if neutral is None else {"json_schema_extra": {"neutral": neutral}}
-    return Field(description=help, **bounds, **extra)  # type: ignore[arg-type]
+    extra: Any = {} if neutral is None else {"json_schema_extra": {"neutral": neutral}}
+    return Field(description=help, **bounds, **extra)
 
 
 def option(help: str) -> Any:
