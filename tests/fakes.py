@@ -1,0 +1,75 @@
+"""Tiny random models of other architectures, and table models with exact probabilities."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from logitkit.registry.subjects import WIDTH, tiny_tokenizer
+
+SPECIALS = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
+
+
+def seeded(make: Any, seed: int) -> Any:
+    """Make a model with fixed random weights, in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make().eval()
+
+
+@functools.cache
+def absolute_model(seed: int = 0) -> Any:
+    """A GPT-2: absolute positions, so that forgetting position_ids under padding shows."""
+    config = GPT2Config(
+        vocab_size=WIDTH, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.4, **SPECIALS
+    )
+    return seeded(lambda: GPT2LMHeadModel(config), seed)
+
+
+@functools.cache
+def sliding_model(seed: int = 0) -> Any:
+    """A Mistral whose attention window of 8 tokens slides within any test."""
+    config = MistralConfig(
+        vocab_size=WIDTH,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        **SPECIALS,
+    )
+    return seeded(lambda: MistralForCausalLM(config), seed)
+
+
+@functools.cache
+def encoder_decoder_model(seed: int = 0) -> Any:
+    """A T5."""
+    config = T5Config(
+        vocab_size=WIDTH,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        initializer_factor=2.0,
+        decoder_start_token_id=258,
+        dropout_rate=0.0,
+        **SPECIALS,
+    )
+    return seeded(lambda: T5ForConditionalGeneration(config), seed)
+
+
+__all__ = ["absolute_model", "encoder_decoder_model", "sliding_model", "tiny_tokenizer"]
