@@ -26,7 +26,7 @@ from logitkit.registry.chain import Chain
 
 PROMPTS = [
     'def add(a: int, b: int) -> int:\n    """Add two numbers.\n\n    >>> add(1, 2)\n    3\n    """\n',
-    'def last(items: list) -> object:\n    """Return the last item of a list.\n\n    >>> last([1, 2])\n    2\n    """\n',
+    'def last(items: list) -> object:\n    """Return the last item.\n\n    >>> last([1, 2])\n    2\n    """\n',
     'def is_prime(n: int) -> bool:\n    """Say whether n is prime.\n\n    >>> is_prime(4)\n    False\n    """\n',
     'def flip(text: str) -> str:\n    """Reverse a text.\n\n    >>> flip("ab")\n    "ba"\n    """\n',
 ]

@@ -1,4 +1,7 @@
-"""The table of processors in the README, written from the Specs: ``python -m logitkit.registry.catalogue README.md``."""
+"""The table of processors in the README, written from the Specs.
+
+    python -m logitkit.registry.catalogue README.md
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ def test_no_module_is_loaded_twice() -> None:
         name
         for name, module in sys.modules.items()
         if not name.startswith("logitkit")
-        and any(str(Path(getattr(module, "__file__", None) or "/").resolve()).startswith(f"{folder}/") for folder in ours)
+        and any(
+            str(Path(getattr(module, "__file__", None) or "/").resolve()).startswith(f"{folder}/") for folder in ours
+        )
     ]
     assert bare == []
 

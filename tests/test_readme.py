@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from transformers import TemperatureLogitsWarper
+
 from logitkit.registry.catalogue import filled
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
-from transformers import TemperatureLogitsWarper
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -25,8 +26,18 @@ def test_the_code_runs() -> None:
         def __init__(self) -> None:
             super().__init__(0.5)
 
-    names = {"model": tiny_model(), "tokenizer": tiny_tokenizer(), "prompts": ["one", "and two"], "MyProcessor": MyProcessor}
+    names = {
+        "model": tiny_model(),
+        "tokenizer": tiny_tokenizer(),
+        "prompts": ["one", "and two"],
+        "MyProcessor": MyProcessor,
+    }
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     assert len(blocks) == 3
     for block in blocks:
-        exec(block.replace("max_new_tokens=64", "max_new_tokens=4").replace("do_sample=True", "do_sample=True, max_new_tokens=4"), names)  # noqa: S102
+        exec(
+            block.replace("max_new_tokens=64", "max_new_tokens=4").replace(
+                "do_sample=True", "do_sample=True, max_new_tokens=4"
+            ),
+            names,
+        )

@@ -105,7 +105,8 @@ def _parameter_lines(spec: Spec) -> list[str]:
 
 @app.command()
 def check(
-    subject: Annotated[str, typer.Argument(help="A processor's name, or module:Class of your own.")], as_json: AsJson = False
+    subject: Annotated[str, typer.Argument(help="A processor's name, or module:Class of your own.")],
+    as_json: AsJson = False,
 ) -> None:
     """Check the laws on one processor; exit status 1 when one is broken."""
     from logitkit.registry.laws import check_processor
@@ -138,7 +139,8 @@ def doctor(as_json: AsJson = False) -> None:
     plugins = default_registry().plugins
     if as_json:
         rows = [
-            {"name": p.name, "from": p.origin, "offers": [s.name for s in p.specs], "error": p.traceback} for p in plugins
+            {"name": p.name, "from": p.origin, "offers": [s.name for s in p.specs], "error": p.traceback}
+            for p in plugins
         ]
         typer.echo(json.dumps(rows, indent=2))
     else:

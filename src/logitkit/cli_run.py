@@ -68,7 +68,9 @@ def run(
     chain: Annotated[str, typer.Option(help="A chain, or a .yaml or .json file of one.")] = "",
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample instead of taking the likeliest token.")] = False,
+    do_sample: Annotated[
+        bool, typer.Option("--do-sample", help="Sample instead of taking the likeliest token.")
+    ] = False,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from this much mass.")] = None,
@@ -123,7 +125,9 @@ def demo() -> None:
     table.add_row("tokens/second", f"{plain.rate:.1f}", f"{timed.rate:.1f}")
     console.print(table)
     console.print(_moves(traced.trace.steps, tokenizer))
-    console.print("Next: [bold]logitkit list[/], [bold]logitkit show uscd[/], [bold]logitkit run 'Once' --chain 'cfg(1.5)'[/]")
+    console.print(
+        "Next: [bold]logitkit list[/], [bold]logitkit show uscd[/], [bold]logitkit run 'Once' --chain 'cfg(1.5)'[/]"
+    )
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
@@ -148,7 +152,8 @@ def _load(name: str) -> tuple[Any, Any]:
     """Model and tokenizer; imports torch only here."""
     from logitkit import models
 
-    return models.load(name)
+    loaded: tuple[Any, Any] = models.load(name)
+    return loaded
 
 
 def _complete(
@@ -202,13 +207,13 @@ def _verbatim(text: str) -> Any:
 
 def _moves(steps: list[Step], tokenizer: Any, count: int = 5) -> Table:
     """The steps at which the chain moved the distribution most."""
-    table = Table("token", "processor", "JS, bits", "before", "after", title="Where the chain moved the distribution most")
+    table = Table(
+        "token", "processor", "JS, bits", "before", "after", title="Where the chain moved the distribution most"
+    )
 
     def tops(likeliest: tuple[tuple[int, float], ...]) -> Any:
         return _verbatim("  ".join(f"{tokenizer.decode([token])!r} {p:.2f}" for token, p in likeliest[:3]))
 
     for step in sorted(steps, key=lambda step: -step.js_bits)[:count]:
-        table.add_row(
-            str(step.position), step.processor, f"{step.js_bits:.3f}", tops(step.before), tops(step.after)
-        )
+        table.add_row(str(step.position), step.processor, f"{step.js_bits:.3f}", tops(step.before), tops(step.after))
     return table

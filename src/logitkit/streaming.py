@@ -27,7 +27,7 @@ class Streamer(TextStreamer):
         if self._started:
             self._advance()
         self._started = True
-        super().put(value)
+        super().put(value)  # type: ignore[no-untyped-call]
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Write a piece of text."""

@@ -111,9 +111,7 @@ def test_dexperts_with_base_as_expert_is_cfg() -> None:
     got = contrast.dexperts(p, p, q, alpha=0.5)
     kept = (p > -INF) & (q > -INF)
     want = contrast.cfg(p.masked_fill(~kept, -INF), q, scale=1.5)
-    torch.testing.assert_close(
-        got.masked_fill(~kept, -INF).log_softmax(-1), want, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(got.masked_fill(~kept, -INF).log_softmax(-1), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import absolute_model, encoder_decoder_model
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import logitkit
-from fakes import absolute_model, encoder_decoder_model
 from logitkit.errors import ModeError, ModelError, ParameterError, PromptError, ScoresError, UnknownNameError
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 
 TEXTS = ["one prompt", "a second, longer prompt", "three"]
 CHAT = [{"role": "user", "content": "hello"}]
-TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}you:{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}you:{% endif %}"
+)
 
 
 @pytest.fixture
@@ -60,7 +62,9 @@ def test_every_form_of_prompt_means_the_same(chatty: Any) -> None:
     for side in ("left", "right"):
         encoded = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side=side)
         got = bind(model, tokenizer, encoded).inputs
-        assert torch.equal(got["input_ids"], want["input_ids"]) and torch.equal(got["attention_mask"], want["attention_mask"])
+        assert torch.equal(got["input_ids"], want["input_ids"]) and torch.equal(
+            got["attention_mask"], want["attention_mask"]
+        )
     assert bind(model, tokenizer, "one").prompts.texts == ("one",)
     for prompts in (CHAT, [CHAT], CHAT[0]):
         assert bind(model, chatty, prompts).prompts.texts == ("user:hello;you:",)
