@@ -1,6 +1,6 @@
 """The table of processors in the README, written from the Specs.
 
-    python -m logitkit.registry.catalogue README.md
+python -m logitkit.registry.catalogue README.md
 """
 
 from __future__ import annotations
