@@ -11,18 +11,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_KIND = r"(?:exampl?e?s?|examples?|examble?s?|samples?|test cases?|doctests?)"
+_KIND = r"(?:exam[pb]les?|samples?|test cases?|doctests?)"
 _HEADING = re.compile(
     rf"(?:for (?:example|examble|instance)|e\.\s?g\.?|\[?inputs?\s?[/&]\s?outputs?\]?(?: {_KIND})?"
-    rf"|(?:some |more |usage |sample |worked )?{_KIND}(?: (?:usage|inputs?|outputs?|tests?))?|(?:sample |example )?(?:input|output)s?"
+    rf"|(?:some |more |usage |sample |worked )?{_KIND}(?: (?:usage|inputs?|outputs?|tests?))?"
+    r"|(?:sample |example )?(?:input|output)s?"
     r"|(?:here (?:are|is)|consider|see|some|the following|your (?:code|function|solution) (?:should|must) pass)\b"
     r"[^:]{0,60}\b(?:examples?|samples?|tests?|test cases?))"
     r"(?:\s*#?\(?\d{1,3}\)?)?\s*(?P<colon>[:.]?)(?P<rest>.*)",
     re.IGNORECASE,
 )
 _OTHER_HEADING = re.compile(
-    r"#{1,6}\s|(?:notes?|constrain(?:t|ts)?|variables?|requirements?|restrictions?|assumptions?|arg(?:ument)?s|param(?:eter)?s"
-    r"|returns?|raises|yields|hints?|task|important|warnings?|remarks?|limits?)\s*:|[A-Z][\w ,/'-]{0,60}:$",
+    r"#{1,6}\s+(?-i:[A-Z])|(?:notes?|constrain(?:t|ts)?|variables?|requirements?|restrictions?|assumptions?"
+    r"|arg(?:ument)?s|param(?:eter)?s|returns?|raises|yields|hints?|task|important|warnings?|remarks?|limits?)\s*:"
+    r"|(?-i:(?!If |When )[A-Z])[\w ,/'-]{0,60}:$",
     re.IGNORECASE,
 )
 _EXPLANATION = re.compile(r"explanations?\b|because\b|reason(?:ing)?:", re.IGNORECASE)
@@ -32,11 +34,16 @@ _FENCE = re.compile(r"(?P<ticks>`{3,}|~{3,})")
 _PROSE_START = re.compile(
     r"(?:If|When|Note|The|You|Your|Returns?|Assume|It|All|Please|Each|There|This|These|Do|Use|Write|Now|Have|Implement)\b"
 )
-_BULLET = re.compile(r"(?:[*•+-]|\d{1,3}[.)])\s+")
+_BULLET = re.compile(r"^(?:[*•+-]|\d{1,3}[.)])\s+")
 _VALUE = re.compile(r"(?:[A-Za-z_]\w*\s*[=:]\s*)?(?:[\[({\"'`]|-?\.?\d|(?:True|False|None|null|true|false|nil)\b)")
-_RESULT = r"(?:={1,3}>?|[-=]{1,2}>|[➞→⇒↦]|(?:should |must |will )?(?:return|returns|be|give|gives|equal|equals|yield|yields|is)\b)"
+_RESULT = (
+    r"(?:={1,3}>?|[-=]{1,2}>|[➞→⇒↦]"
+    r"|(?:should |must |will )?(?:return|returns|be|give|gives|equal|equals|yield|yields|is)\b)"
+)
 _LITERAL = re.compile(r"[\d\"'\[\]{}]|\b(?:True|False|None)\b")
-_SHOWN = re.compile(r"[\[\](){}\"'\d+=>#*<.…➞→⇒`|\\,-]|.*(?:=|->|➞|→|⇒|\w\(|\bshould (?:be|return)\b)")
+_SHOWN = re.compile(
+    r"[\[\](){}\"'\d+=>#*<.…➞→⇒`|\\,-]|.*(?:=|->|➞|→|⇒|\w[\[(]|^return\s*[\[(\"'\d]|\bshould (?:be|return)\b)"
+)
 _ASSERT = re.compile(r"assert\s+(?:not\s+)?\(*[\w.]+\s*[(\[]")
 _DEFINITION = re.compile(r"\b(?:defin|recurrence|formula|as follows|rules?\b)", re.IGNORECASE)
 
@@ -158,14 +165,14 @@ def _quoted_calls(lines: Sequence[str], names: Collection[str]) -> set[int]:
     call = None
     if names:
         either = "|".join(map(re.escape, sorted(names)))
-        call = re.compile(rf"(?:assert\s+|for\s+)?(?P<call>(?:\w+\()?(?:{either})\s?\(.*?\))\s*#?\s*{_RESULT}\s*\S")
+        call = re.compile(rf"(?:assert\s+|for\s+)?(?:\w+\()?(?:{either})\s?\((?P<given>.*?)\)\s*#?\s*{_RESULT}\s*\S")
     found: set[int] = set()
     group: list[int] = []
     defines = False
     for place, raw in enumerate([*lines, ""]):
         line = _BULLET.sub("", raw.strip(), count=1)
         match = call.match(line) if call else None
-        if match and _LITERAL.search(match["call"]):
+        if match and (_LITERAL.search(match["given"]) or not match["given"].strip()):
             group.append(place)
         elif match:
             defines = True
