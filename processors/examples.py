@@ -45,6 +45,7 @@ _SHOWN = re.compile(
     r"[\[\](){}\"'\d+=>#*<.…➞→⇒`|\\,-]|.*(?:=|->|➞|→|⇒|\w[\[(]|^return\s*[\[(\"'\d]|\bshould (?:be|return)\b)"
 )
 _ASSERT = re.compile(r"assert\s+(?:not\s+)?\(*[\w.]+\s*[(\[]")
+_UNFINISHED = re.compile(r"(?:[:=➞→⇒]|[-=]>)\s*$")
 _DEFINITION = re.compile(r"\b(?:defin|recurrence|formula|as follows|rules?\b)", re.IGNORECASE)
 
 
@@ -78,6 +79,8 @@ def _sections(lines: Sequence[str], known: Collection[int]) -> set[int]:
         line = lines[place].strip()
         fence = _fence_end(lines, place)
         step = 1
+        if fence is None and _FENCE.match(line):
+            break  # an open fence is where the model is to go on
         if fence is not None:
             step = fence - place
             if section or _only_examples(lines[place + 1 : fence - 1]):
@@ -115,7 +118,8 @@ def _opens(lines: Sequence[str], place: int, section: _Section | None) -> _Secti
         return None
     if word.startswith(("input", "output")) and section is None:
         value = rest or next((later.strip() for later in lines[place + 1 :] if later.strip()), "")
-        if not _VALUE.match(value):
+        answered = any(re.match(r"\W*output", later.strip(), re.IGNORECASE) for later in lines[place + 1 :])
+        if not _VALUE.match(value) or not (answered or word.startswith("output")):
             return None
     if rest and not word.startswith("e.g") and (match["colon"] != ":" or not (_is_shown(rest) or section)):
         return None
@@ -190,7 +194,8 @@ def _open_question(lines: Sequence[str]) -> int:
     """Where the question starts that the prompt ends with, ``len(lines)`` if there is none."""
     asks = [place for place, line in enumerate(lines) if _PAIR.match(line.strip())]
     if not asks:
-        return len(lines)
+        last = max((place for place, line in enumerate(lines) if line.strip()), default=0)
+        return last if last and _UNFINISHED.search(lines[last]) else len(lines)
     tail = [line.strip() for line in lines[asks[-1] + 1 :] if line.strip()]
     answers = [match for line in tail if (match := _ANSWER.match(line))]
     asked = _PAIR.match(lines[asks[-1]].strip())
@@ -207,6 +212,7 @@ def _answered(lines: Sequence[str], end: int) -> set[int]:
         answer = next((p for p in range(start + 1, stop) if _ANSWER.match(lines[p].strip())), None)
         if answer is not None and (end < len(lines) or len(asks) > 1):
             last = stop if stop < end or end < len(lines) else answer + 1
+            last = next((p for p in range(answer + 1, last) if _closes(lines[p].strip())), last)
             found.update(range(start, last))
     if end == len(lines) and any(lines[place].strip().lower().startswith("q") for place in asks):
         return set()

@@ -98,7 +98,7 @@ def test_pieces_are_word_for_word_and_in_order() -> None:
     ("text", "text_left", "removed"),
     [
         ('def f(x):\n    """>>> f(1)\n    2\n    """\n', 'def f(x):\n    """\n    """\n', (">>> f(1)\n    2",)),
-        ("def f(x):\n    '''One.\n\n    f(1) == 2'''\n", "def f(x):\n    '''One.\n\n    '''\n", ("    f(1) == 2",)),
+        ("def f(x):\n    '''One.\n\n    f(1) == 2'''\n", "def f(x):\n    '''One.\n    '''\n", ("\n    f(1) == 2",)),
         ('def f(x):\n    r"""f(1) == 2"""\n', 'def f(x):\n    r""""""\n', ("f(1) == 2",)),
         ('def f(x):\n    """One.\n    >>> f(1)\n    2', 'def f(x):\n    """One.\n    ', ("    >>> f(1)\n    2",)),
     ],
@@ -129,6 +129,9 @@ def test_code_outside_docstrings_is_left_alone() -> None:
         ("Write f.\nYour code should pass these tests:\n\nassert f(1) == 2\nassert f(2) == 3\n", "Write f.\n"),
         ("Write f.\n```python\n>>> f(1)\n2\n```\n", "Write f.\n"),
         ("Go on:\n```python\n" + docstring(">>> f(1)", "2") + "```\n", "Go on:\n```python\n" + BARE + "```\n"),
+        ("Here are some examples:\n\n1. cat -> chat\n\nTranslate: bird ->", "Translate: bird ->"),
+        ("Input: 1\nOutput: 2\n\nNotes:\n- be brief\n\nInput: 3\nOutput:", "Notes:\n- be brief\n\nInput: 3\nOutput:"),
+        ("# Input\nA number.\n# Sample Input 1\n```\n3\n```\n# Note\nn > 0", "# Input\nA number.\n# Note\nn > 0"),
         ("Write f.\r\n\r\nExample:\r\n- f(1) = 2\r\n", "Write f.\r\n"),
     ],
 )
@@ -142,6 +145,8 @@ def test_plain_prompts(text: str, left: str) -> None:
         "Q: why is the sky blue?\nA:",
         "Q: a?\nA: b\n",
         "Input: cat\nOutput:",
+        "### Instruction:\nAdd two.\n\n### Input:\n3\n\n### Response:\n",
+        "Review: great\nSentiment: positive\n\nReview: awful\nSentiment:",
         "Explain this:\n```python\nassert_me = 1\nprint(1)\n```\n",
         "Example:\n```python\ndef f(x):\n",
         "Examples matter. For example, so do words like input and output.",
