@@ -11,18 +11,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_KIND = r"(?:exampl?e?s?|examples?|examble?s?|samples?|test cases?|doctests?)"
+_KIND = r"(?:exam[pb]les?|samples?|test cases?|doctests?)"
 _HEADING = re.compile(
     rf"(?:for (?:example|examble|instance)|e\.\s?g\.?|\[?inputs?\s?[/&]\s?outputs?\]?(?: {_KIND})?"
-    rf"|(?:some |more |usage |sample |worked )?{_KIND}(?: (?:usage|inputs?|outputs?|tests?))?|(?:sample |example )?(?:input|output)s?"
+    rf"|(?:some |more |usage |sample |worked )?{_KIND}(?: (?:usage|inputs?|outputs?|tests?))?"
+    r"|(?:sample |example )?(?:input|output)s?"
     r"|(?:here (?:are|is)|consider|see|some|the following|your (?:code|function|solution) (?:should|must) pass)\b"
     r"[^:]{0,60}\b(?:examples?|samples?|tests?|test cases?))"
     r"(?:\s*#?\(?\d{1,3}\)?)?\s*(?P<colon>[:.]?)(?P<rest>.*)",
     re.IGNORECASE,
 )
 _OTHER_HEADING = re.compile(
-    r"#{1,6}\s|(?:notes?|constrain(?:t|ts)?|variables?|requirements?|restrictions?|assumptions?|arg(?:ument)?s|param(?:eter)?s"
-    r"|returns?|raises|yields|hints?|task|important|warnings?|remarks?|limits?)\s*:|[A-Z][\w ,/'-]{0,60}:$",
+    r"#{1,6}\s+(?-i:[A-Z])|(?:notes?|constrain(?:t|ts)?|variables?|requirements?|restrictions?|assumptions?"
+    r"|arg(?:ument)?s|param(?:eter)?s|returns?|raises|yields|hints?|task|important|warnings?|remarks?|limits?)\s*:"
+    r"|(?-i:(?!If |When )[A-Z])[\w ,/'-]{0,60}:$",
     re.IGNORECASE,
 )
 _EXPLANATION = re.compile(r"explanations?\b|because\b|reason(?:ing)?:", re.IGNORECASE)
@@ -32,12 +34,18 @@ _FENCE = re.compile(r"(?P<ticks>`{3,}|~{3,})")
 _PROSE_START = re.compile(
     r"(?:If|When|Note|The|You|Your|Returns?|Assume|It|All|Please|Each|There|This|These|Do|Use|Write|Now|Have|Implement)\b"
 )
-_BULLET = re.compile(r"(?:[*•+-]|\d{1,3}[.)])\s+")
+_BULLET = re.compile(r"^(?:[*•+-]|\d{1,3}[.)])\s+")
 _VALUE = re.compile(r"(?:[A-Za-z_]\w*\s*[=:]\s*)?(?:[\[({\"'`]|-?\.?\d|(?:True|False|None|null|true|false|nil)\b)")
-_RESULT = r"(?:={1,3}>?|[-=]{1,2}>|[➞→⇒↦]|(?:should |must |will )?(?:return|returns|be|give|gives|equal|equals|yield|yields|is)\b)"
+_RESULT = (
+    r"(?:={1,3}>?|[-=]{1,2}>|[➞→⇒↦]"
+    r"|(?:should |must |will )?(?:return|returns|be|give|gives|equal|equals|yield|yields|is)\b)"
+)
 _LITERAL = re.compile(r"[\d\"'\[\]{}]|\b(?:True|False|None)\b")
-_SHOWN = re.compile(r"[\[\](){}\"'\d+=>#*<.…➞→⇒`|\\,-]|.*(?:=|->|➞|→|⇒|\w\(|\bshould (?:be|return)\b)")
+_SHOWN = re.compile(
+    r"[\[\](){}\"'\d+=>#*<.…➞→⇒`|\\,-]|.*(?:=|->|➞|→|⇒|\w[\[(]|^return\s*[\[(\"'\d]|\bshould (?:be|return)\b)"
+)
 _ASSERT = re.compile(r"assert\s+(?:not\s+)?\(*[\w.]+\s*[(\[]")
+_UNFINISHED = re.compile(r"(?:[:=➞→⇒]|[-=]>)\s*$")
 _DEFINITION = re.compile(r"\b(?:defin|recurrence|formula|as follows|rules?\b)", re.IGNORECASE)
 
 
@@ -71,6 +79,8 @@ def _sections(lines: Sequence[str], known: Collection[int]) -> set[int]:
         line = lines[place].strip()
         fence = _fence_end(lines, place)
         step = 1
+        if fence is None and _FENCE.match(line):
+            break  # an open fence is where the model is to go on
         if fence is not None:
             step = fence - place
             if section or _only_examples(lines[place + 1 : fence - 1]):
@@ -108,7 +118,8 @@ def _opens(lines: Sequence[str], place: int, section: _Section | None) -> _Secti
         return None
     if word.startswith(("input", "output")) and section is None:
         value = rest or next((later.strip() for later in lines[place + 1 :] if later.strip()), "")
-        if not _VALUE.match(value):
+        answered = any(re.match(r"\W*output", later.strip(), re.IGNORECASE) for later in lines[place + 1 :])
+        if not _VALUE.match(value) or not (answered or word.startswith("output")):
             return None
     if rest and not word.startswith("e.g") and (match["colon"] != ":" or not (_is_shown(rest) or section)):
         return None
@@ -158,14 +169,14 @@ def _quoted_calls(lines: Sequence[str], names: Collection[str]) -> set[int]:
     call = None
     if names:
         either = "|".join(map(re.escape, sorted(names)))
-        call = re.compile(rf"(?:assert\s+|for\s+)?(?P<call>(?:\w+\()?(?:{either})\s?\(.*?\))\s*#?\s*{_RESULT}\s*\S")
+        call = re.compile(rf"(?:assert\s+|for\s+)?(?:\w+\()?(?:{either})\s?\((?P<given>.*?)\)\s*#?\s*{_RESULT}\s*\S")
     found: set[int] = set()
     group: list[int] = []
     defines = False
     for place, raw in enumerate([*lines, ""]):
         line = _BULLET.sub("", raw.strip(), count=1)
         match = call.match(line) if call else None
-        if match and _LITERAL.search(match["call"]):
+        if match and (_LITERAL.search(match["given"]) or not match["given"].strip()):
             group.append(place)
         elif match:
             defines = True
@@ -183,7 +194,8 @@ def _open_question(lines: Sequence[str]) -> int:
     """Where the question starts that the prompt ends with, ``len(lines)`` if there is none."""
     asks = [place for place, line in enumerate(lines) if _PAIR.match(line.strip())]
     if not asks:
-        return len(lines)
+        last = max((place for place, line in enumerate(lines) if line.strip()), default=0)
+        return last if last and _UNFINISHED.search(lines[last]) else len(lines)
     tail = [line.strip() for line in lines[asks[-1] + 1 :] if line.strip()]
     answers = [match for line in tail if (match := _ANSWER.match(line))]
     asked = _PAIR.match(lines[asks[-1]].strip())
@@ -200,6 +212,7 @@ def _answered(lines: Sequence[str], end: int) -> set[int]:
         answer = next((p for p in range(start + 1, stop) if _ANSWER.match(lines[p].strip())), None)
         if answer is not None and (end < len(lines) or len(asks) > 1):
             last = stop if stop < end or end < len(lines) else answer + 1
+            last = next((p for p in range(answer + 1, last) if _closes(lines[p].strip())), last)
             found.update(range(start, last))
     if end == len(lines) and any(lines[place].strip().lower().startswith("q") for place in asks):
         return set()

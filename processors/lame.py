@@ -8,7 +8,7 @@ downloaded. On their benchmark more of the real requirements stay than in the pu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -105,13 +105,13 @@ def _strip_once(text: str) -> tuple[str, tuple[str, ...]]:
     docstrings = list(_docstrings(text))
     names = _DEF.findall(text)
     gone = set() if _is_code(lines) else _plain_examples(lines, docstrings, names)
-    left: dict[int, str] = {}  # what stays of lines that carry quotes
+    kept: list[str | None] = [None if i in gone else line for i, line in enumerate(lines)]
+    cut = {i: lines[i] for i in gone}
     for place in docstrings:
         if not gone.intersection(range(place.first, place.last + 1)):
-            gone |= _docstring_examples(lines, place, names, left)
-    pieces = tuple("\n".join(_cut(lines[i], left.get(i)) for i in run) for run in _runs(gone))
-    kept = [left.get(i, line) for i, line in enumerate(lines) if i not in gone or i in left]
-    return "\n".join(kept), pieces
+            _cut_docstring(lines, place, names, kept, cut)
+    pieces = tuple("\n".join(cut[i] for i in run) for run in _runs(cut))
+    return "\n".join(line for line in kept if line is not None), pieces
 
 
 def _plain_examples(lines: list[str], docstrings: list[_Docstring], names: Collection[str]) -> set[int]:
@@ -119,18 +119,24 @@ def _plain_examples(lines: list[str], docstrings: list[_Docstring], names: Colle
     return example_lines(["code" if i in inside else line for i, line in enumerate(lines)], names)
 
 
-def _docstring_examples(lines: list[str], place: _Docstring, names: Collection[str], left: dict[int, str]) -> set[int]:
-    """Example lines of one docstring; `left` receives what must stay of its first and last line."""
+def _cut_docstring(
+    lines: list[str], place: _Docstring, names: Collection[str], kept: list[str | None], cut: dict[int, str]
+) -> None:
+    """Move the example lines of one docstring from `kept` to `cut`; its quotes stay, the last ones indented."""
     inner = lines[place.first : place.last + 1]
     inner[-1] = inner[-1][: place.stop]
     inner[0] = inner[0][place.start :]
-    gone = {place.first + i for i in example_lines(inner, names) if inner[i].strip() or 0 < i < len(inner) - 1}
-    opening, closing = lines[place.first][: place.start], lines[place.last][place.stop :]
-    if place.last in gone:
-        left[place.last] = re.sub(r"\S.*", "", inner[-1], flags=re.DOTALL) + closing
-    if place.first in gone:
-        left[place.first] = opening + (closing if place.first == place.last else "")
-    return gone
+    for i in example_lines(inner, names):
+        here, ends = place.first + i, i == len(inner) - 1
+        if not inner[i].strip() and (ends or i == 0):
+            continue
+        cut[here], kept[here] = inner[i], None
+        opening = lines[here][: place.start] if i == 0 else ""
+        closing = lines[here][place.stop :] if ends else ""
+        if ends and i:
+            closing = inner[i][: len(inner[i]) - len(inner[i].lstrip())] + closing
+        if i == 0 or ends:
+            kept[here] = opening + closing
 
 
 def _docstrings(text: str) -> Iterator[_Docstring]:
@@ -149,15 +155,7 @@ def _is_code(lines: list[str]) -> bool:
     return _CODE.match(first) is not None
 
 
-def _runs(places: set[int]) -> list[list[int]]:
-    return [[i for _, i in run] for _, run in groupby(enumerate(sorted(places)), lambda pair: pair[1] - pair[0])]
-
-
-def _cut(line: str, left: str | None) -> str:
-    """What goes of a line of which `left` stays: the quotes at its ends are not part of it."""
-    if left is None:
-        return line
-    quotes = re.match(r"\s*[rRuU]?(?:\"\"\"|''')", left)
-    if quotes and line.startswith(left):
-        return line[len(left) :]
-    return line
+def _runs(places: Iterable[int]) -> list[list[int]]:
+    """Runs of neighbours among `places`."""
+    pairs = groupby(enumerate(sorted(places)), lambda pair: pair[1] - pair[0])
+    return [[i for _, i in run] for _, run in pairs]
