@@ -217,8 +217,8 @@ def _advance(bar: Progress, task: Any, total: int) -> Callable[[int], None]:
 
 def _install(new: Path, folder: Path, old: Path) -> None:
     if folder.exists():  # damaged, or pull would have returned it
-        os.replace(folder, old)
-    os.replace(new, folder)
+        folder.replace(old)
+    new.replace(folder)
 
 
 def _sha256(file: Path) -> str:
