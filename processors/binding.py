@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from logitkit.errors import ModelError, UnknownNameError
@@ -20,6 +20,9 @@ class Binding:
         prompts: the prompts of the call.
         trace: where processors note what they did.
         resources: objects the caller passed to `bind` by name.
+
+    Args:
+        load: loads (model, tokenizer) by known name, hub id or folder, ``like`` another model.
     """
 
     def __init__(
@@ -31,10 +34,12 @@ class Binding:
         resources: Mapping[str, Any] | None = None,
         tokenizers: Mapping[str, Any] | None = None,
         trace: Trace | None = None,
+        load: Callable[..., tuple[Any, Any]] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
         self.resources, self._tokenizers = dict(resources or {}), dict(tokenizers or {})
         self.trace = trace or Trace()
+        self._load = load
         self.used: set[str] = set()
         self._loaded: dict[str, Any] = {}
         self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Reader] = {}
@@ -78,9 +83,9 @@ class Binding:
         if name in self.resources:
             return self.resource(name)
         if name not in self._loaded:
-            import logitkit.models as models  # loads transformers' Auto classes only when a name needs them
-
-            self._loaded[name], self._tokenizers[name] = models.load(name, like=self.model)
+            if self._load is None:
+                raise UnknownNameError("resource", name, self.resources, f"pass it: chain.bind(..., {name}=model)")
+            self._loaded[name], self._tokenizers[name] = self._load(name, like=self.model)
         return self._loaded[name]
 
     def tokenizer_named(self, name: str) -> Any:

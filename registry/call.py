@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from logitkit import models
 from logitkit.errors import ModeError, ModelError, UnknownNameError
 from logitkit.processors.binding import Binding
 from logitkit.processors.composite import Composite
@@ -127,7 +128,15 @@ def bind(
     """Bind a chain; see `Chain.bind`."""
     _check_model(model)
     given = read_prompts(tokenizer, model, prompts)
-    binding = Binding(model, tokenizer, given, resources=resources, tokenizers=tokenizers, trace=Trace(recording=trace))
+    binding = Binding(
+        model,
+        tokenizer,
+        given,
+        resources=resources,
+        tokenizers=tokenizers,
+        trace=Trace(recording=trace),
+        load=models.load,
+    )
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         if hasattr(spec.factory, "prepare"):
             binding.prompts = spec.factory.prepare(binding, **parameters) or binding.prompts
