@@ -44,9 +44,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
 
 @app.command()
-def pull(
-    name: Name, quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False
-) -> None:
+def pull(name: Name, quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False) -> None:
     """Download a model unless it is cached; print its folder."""
     with _refusals():
         typer.echo(models.pull(name, progress=not quiet))
