@@ -133,9 +133,10 @@ def load(name: str, *, like: Any = None) -> tuple[Any, Any]:
     try:
         return _read(place, dtype, device, local_only=local or not hub_reachable())
     except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
         if local:
-            raise ModelError(f"{name}: transformers cannot load this folder: {error}") from error
-        raise DownloadError(f"{name}: cannot be had from the hub: {error}; known: {', '.join(names())}") from error
+            raise ModelError(f"{name}: transformers cannot load this folder: {reason}") from error
+        raise DownloadError(f"{name}: cannot be had from the hub: {reason}; known: {', '.join(names())}") from error
 
 
 def _read(place: str, dtype: Any, device: Any, *, local_only: bool) -> tuple[Any, Any]:
