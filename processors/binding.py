@@ -108,7 +108,7 @@ class Binding:
             ModelError: another vocabulary.
         """
         model = self.model_named(name)
-        known = name in self._tokenizers or getattr(model, "name_or_path", "")
+        known = name in self._tokenizers or bool(getattr(model, "name_or_path", ""))
         if known and self.tokenizer_named(name).get_vocab() != self.tokenizer.get_vocab():
             raise ModelError(
                 f"{owner}: model {name!r} must have the tokenizer of the generating model; "

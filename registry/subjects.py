@@ -124,7 +124,9 @@ def _of_spec(spec: Spec, registry: Registry) -> Subject:
     chain = Chain(spec.example or spec.name, registry=registry)
     (_, given), *_ = chain.steps
     fields = {name: field.json_schema_extra for name, field in spec.model.model_fields.items()}
-    neutral = {name: extra["neutral"] for name, extra in fields.items() if isinstance(extra, dict) and "neutral" in extra}
+    neutral = {
+        name: extra["neutral"] for name, extra in fields.items() if isinstance(extra, dict) and "neutral" in extra
+    }
     return Subject(
         spec.name,
         lambda padding: _bound(chain, spec, padding),

@@ -1,0 +1,156 @@
+"""The command line: find processors, read about them, check them, run them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import logitkit
+from logitkit import cli_run, models_cli
+from logitkit.errors import LogitkitError
+from logitkit.params import rule_of
+from logitkit.registry.discovery import default_registry
+from logitkit.registry.spec import Spec
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Refusing(typer.core.TyperGroup):
+    """A group of commands that prints our own errors as one line, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what logitkit refuses ends with exit status 2."""
+        try:
+            return super().invoke(ctx)
+        except LogitkitError as error:
+            Console(stderr=True, highlight=False).print(f"[red]error:[/] {_plain(str(error))}", soft_wrap=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=Refusing,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Decoding strategies as plugins for Hugging Face generate.",
+)
+app.add_typer(models_cli.app, name="models", help="Models to try things on: list, pull, path.")
+app.command(name="demo")(cli_run.demo)
+app.command(name="run")(cli_run.run)
+
+
+def _plain(text: str) -> str:
+    """Text that rich prints as it stands."""
+    return text.replace("[", r"\[")
+
+
+@app.command(name="list")
+def list_names(as_json: AsJson = False) -> None:
+    """List all processors."""
+    specs = [logitkit.describe(name) for name in logitkit.names()]
+    if as_json:
+        typer.echo(json.dumps([spec.as_data(schema=False) for spec in specs], indent=2))
+        return
+    table = Table("name", "what it does", "extra forwards a token", "source", "from")
+    for spec in sorted(specs, key=lambda spec: (spec.family == "transformers", spec.family, spec.name)):
+        table.add_row(spec.name, spec.summary, spec.cost, spec.source, spec.plugin)
+    Console().print(table)
+
+
+@app.command()
+def show(name: str, as_json: AsJson = False) -> None:
+    """Show one processor: formula, parameters, cost, limits."""
+    spec = logitkit.describe(name)
+    if as_json:
+        typer.echo(json.dumps(spec.as_data(), indent=2))
+        return
+    console = Console(highlight=False)
+    for title, text in _sections(spec):
+        if text:
+            console.print(f"[bold]{title}[/]")
+            console.print("\n".join(f"    {_plain(line)}" for line in text.split("\n")), soft_wrap=True)
+
+
+def _sections(spec: Spec) -> list[tuple[str, str]]:
+    """The man page of a processor, as (heading, text)."""
+    return [
+        ("NAME", f"{spec.name} - {spec.summary}"),
+        ("FORMULA", spec.formula),
+        ("PARAMETERS", "\n".join(_parameter_lines(spec))),
+        ("NEEDS", "\n".join(spec.needs)),
+        ("COST", f"beyond plain decoding: {spec.cost}"),
+        ("WHEN IT DOES HARM", spec.failure),
+        ("REFUSED MODES", "\n".join(f"{mode}: {why}" for mode, why in spec.modes.items())),
+        ("LAWS IT CANNOT KEEP", "\n".join(f"{law}: {why}" for law, why in spec.laws.items())),
+        ("SOURCE", spec.source),
+        ("OFFERED BY", f"{spec.plugin}, {spec.target}"),
+    ]
+
+
+def _parameter_lines(spec: Spec) -> list[str]:
+    """One line a parameter: name, rule, default, neutral value, help."""
+    lines = []
+    for name, field in spec.model.model_fields.items():
+        default = "required" if field.is_required() else f"default {field.default!r}"
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        neutral = f", off at {extra['neutral']}" if "neutral" in extra else ""
+        rule = rule_of(field.annotation, tuple(field.metadata))
+        lines.append(f"{name}: {rule} ({default}{neutral})\n    {field.description or ''}")
+    return lines
+
+
+@app.command()
+def check(
+    subject: Annotated[str, typer.Argument(help="A processor's name, or module:Class of your own.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check the laws on one processor; exit status 1 when one is broken."""
+    from logitkit.registry.laws import check_processor
+
+    report = check_processor(_imported(subject) if ":" in subject else subject)
+    if as_json:
+        rows = [{"law": v.law, "kept": v.kept, "why": v.why, "declared": v.declared} for v in report.verdicts]
+        typer.echo(json.dumps({"subject": report.subject, "failures": len(report.failures), "laws": rows}, indent=2))
+    else:
+        table = Table("law", "kept", "why not", title=report.subject)
+        for verdict in report.verdicts:
+            mark = "yes" if verdict.kept else "declared" if verdict.declared else "NO"
+            table.add_row(verdict.law, mark, _plain(verdict.declared or verdict.why))
+        Console().print(table)
+    raise typer.Exit(1 if report.failures else 0)
+
+
+def _imported(target: str) -> Any:
+    """The class or factory that ``module:Class`` names, looked up in this folder too."""
+    import sys
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    return Spec(name="subject", summary="given on the command line", source="you", target=target).factory
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say which plugins work and which are broken; exit status 1 when one is."""
+    plugins = default_registry().plugins
+    if as_json:
+        rows = [
+            {"name": p.name, "from": p.origin, "offers": [s.name for s in p.specs], "error": p.traceback}
+            for p in plugins
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        table = Table("plugin", "from", "offers")
+        for plugin in plugins:
+            offers = f"[red]{_plain(str(plugin.error))}[/]" if plugin.error else ", ".join(s.name for s in plugin.specs)
+            table.add_row(plugin.name, plugin.origin, offers)
+        console = Console(highlight=False)
+        console.print(table)
+        for plugin in plugins:
+            if plugin.error:
+                console.print(f"[bold]{plugin.name}[/] ({plugin.origin})\n{_plain(plugin.traceback)}", soft_wrap=True)
+    raise typer.Exit(1 if any(plugin.error for plugin in plugins) else 0)

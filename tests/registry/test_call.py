@@ -1,0 +1,312 @@
+"""A chain bound to a call: prompts of every form, order owned, modes right or refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from fakes import absolute_model, encoder_decoder_model
+from transformers import LogitsProcessor, LogitsProcessorList
+
+import logitkit
+from logitkit.errors import ModeError, ModelError, ParameterError, PromptError, ScoresError, UnknownNameError
+from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+
+TEXTS = ["one prompt", "a second, longer prompt", "three"]
+CHAT = [{"role": "user", "content": "hello"}]
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}you:{% endif %}"
+)
+
+
+@pytest.fixture
+def chatty() -> Any:
+    """A tokenizer with a chat template."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def generate(chain: str, prompts: Any = TEXTS, **settings: Any) -> Any:
+    """Generate 8 tokens with the tiny model."""
+    torch.manual_seed(0)
+    given = {"max_new_tokens": 8, "do_sample": False} | settings
+    return logitkit.generate(tiny_model(), tiny_tokenizer(), prompts, chain=chain, **given)
+
+
+def test_the_three_lines_of_the_readme() -> None:
+    """bind, generate, texts: the same as logitkit.generate."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    call = logitkit.chain("cfg(2.0)").bind(model, tokenizer, TEXTS)
+    out = model.generate(**call.inputs, logits_processor=call.processors, max_new_tokens=8, do_sample=False)
+    assert call.texts(out) == generate("cfg(2.0)").texts
+    assert len(call.processors) == 1
+
+
+def test_an_empty_chain_is_plain_decoding() -> None:
+    """Bit for bit the ids of model.generate."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    encoded = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side="left")
+    want = model.generate(**encoded, max_new_tokens=8, do_sample=False)
+    for chain in ("", "uscd(rho=0.0)", "cfg(1.0)"):
+        assert torch.equal(generate(chain).ids, want)
+
+
+def test_every_form_of_prompt_means_the_same(chatty: Any) -> None:
+    """Text, list of texts, encoded with padding on either side; one chat and a list of chats."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    bind = logitkit.chain("cfg(2.0)").bind
+    want = bind(model, tokenizer, TEXTS).inputs
+    for side in ("left", "right"):
+        encoded = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side=side)
+        got = bind(model, tokenizer, encoded).inputs
+        assert torch.equal(got["input_ids"], want["input_ids"]) and torch.equal(
+            got["attention_mask"], want["attention_mask"]
+        )
+    assert bind(model, tokenizer, "one").prompts.texts == ("one",)
+    for prompts in (CHAT, [CHAT], CHAT[0]):
+        assert bind(model, chatty, prompts).prompts.texts == ("user:hello;you:",)
+
+
+def test_a_batch_is_the_stack_of_its_prompts() -> None:
+    """Left padding changes no text."""
+    alone = [generate("cfg(2.0, 'no')", text).texts[0] for text in TEXTS]
+    assert generate("cfg(2.0, 'no')").texts == alone
+
+
+def test_a_missing_pad_token_is_the_end_token() -> None:
+    """The documented default, and it changes no text."""
+    bare = copy.deepcopy(tiny_tokenizer())
+    bare.pad_token = None
+    model = copy.deepcopy(tiny_model())
+    model.generation_config.pad_token_id = None
+    call = logitkit.chain("cfg(2.0)").bind(model, bare, TEXTS)
+    assert call.generate_kwargs == {"pad_token_id": bare.eos_token_id}
+    assert call.texts(call.generate(max_new_tokens=8, do_sample=False)) == generate("cfg(2.0)").texts
+
+
+def test_the_same_token_goes_to_all_streams_of_a_row() -> None:
+    """Sampling: the second stream reads what was sampled, not a draw of its own."""
+    seen: list[torch.Tensor] = []
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    call = logitkit.chain("uscd(gate=1.0, lame='lame')").bind(model, tokenizer, [*TEXTS, "four is the last one"])
+    reader = call.composite.parts[0][1].lame
+    original = reader._feed
+    reader._feed = lambda chunk: (seen.append(chunk), original(chunk))[1]
+    torch.manual_seed(3)
+    out = call.generate(max_new_tokens=8, do_sample=True)
+    fed = torch.cat(seen, dim=1)
+    assert torch.equal(fed, out[:, call.prompts.width : call.prompts.width + fed.shape[1]])
+
+
+def test_warpers_in_a_chain_own_the_order() -> None:
+    """The config's own temperature and top-k are switched off, so nothing runs twice."""
+    call = logitkit.chain("cfg(2.0) | temperature(0.5) | top_k(3)").bind(tiny_model(), tiny_tokenizer(), TEXTS)
+    assert call.generate_kwargs["top_k"] == 0 and call.generate_kwargs["temperature"] == 1.0
+    got = generate("temperature(0.5) | top_k(3)", do_sample=True)
+    torch.manual_seed(0)
+    inputs = logitkit.chain().bind(tiny_model(), tiny_tokenizer(), TEXTS).inputs
+    want = tiny_model().generate(**inputs, do_sample=True, temperature=0.5, top_k=3, max_new_tokens=8)
+    assert torch.equal(got.ids, want)
+
+
+def test_a_penalty_by_name_is_transformers_own() -> None:
+    """With left padding too."""
+    inputs = logitkit.chain().bind(tiny_model(), tiny_tokenizer(), TEXTS).inputs
+    want = tiny_model().generate(
+        **inputs, do_sample=False, max_new_tokens=8, repetition_penalty=1.7, no_repeat_ngram_size=2, min_new_tokens=4
+    )
+    assert torch.equal(generate("repetition_penalty(1.7) | no_repeat_ngram(2) | min_new_tokens(4)").ids, want)
+
+
+def test_a_setting_given_twice_is_refused() -> None:
+    """In the chain and to generate."""
+    with pytest.raises(ModeError, match="temperature must be given once"):
+        generate("temperature(0.5)", temperature=0.7)
+
+
+def test_processors_of_ones_own_run_after_the_chain() -> None:
+    """logits_processor= is kept."""
+
+    class Only(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([65]), 0.0)
+
+    got = generate("cfg(2.0)", logits_processor=LogitsProcessorList([Only()]))
+    assert set(got.ids[:, -8:].flatten().tolist()) == {65}
+
+
+@pytest.mark.parametrize("chain", ["cfg(2.0, 'no')", "cad(context='o')", "uscd(gate=1.0, lame='lame')"])
+def test_encoder_decoder_models(chain: str) -> None:
+    """The contrast family on a T5: a batch is the stack of its prompts."""
+    model, tokenizer = encoder_decoder_model(), tiny_tokenizer()
+    texts = ["one prompt", "a second, longer prompt"]
+    kwargs: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "num_beams": 2}
+    alone = [logitkit.generate(model, tokenizer, text, chain=chain, **kwargs).texts[0] for text in texts]
+    assert logitkit.generate(model, tokenizer, texts, chain=chain, **kwargs).texts == alone
+
+
+def test_several_sequences_a_prompt() -> None:
+    """Texts come back for every row."""
+    assert len(generate("cfg(2.0)", do_sample=True, num_return_sequences=2).texts) == 6
+
+
+def test_outputs_with_scores_are_read_too() -> None:
+    """return_dict_in_generate."""
+    assert generate("cfg(2.0)", return_dict_in_generate=True).texts == generate("cfg(2.0)").texts
+
+
+def test_the_trace_says_what_happened() -> None:
+    """Gates, divergences, top tokens and forwards; only when asked for."""
+    assert generate("uscd(gate=1.0, lame='x')").trace.steps == []
+    trace = generate("uscd(gate=1.0, lame='x')", trace=True).trace
+    assert trace.calls == 8 and len(trace.steps) == 24
+    assert trace.forwards == {"lame prompt": 8} and trace.fired == {"uscd": 1.0}
+    step = trace.steps[0]
+    assert step.processor == "uscd" and step.position == 0 and step.notes["fired"] is True
+    assert 0 < step.js_bits <= 1 and 0 < step.notes["gate"] <= 1
+    assert step.before[0][1] >= step.before[1][1] and len(step.after) == 5
+
+
+def test_a_gate_that_stays_shut_costs_no_second_forward() -> None:
+    """And the tokens are those of plain decoding."""
+    got = generate("uscd(gate=0.001, lame='x')")
+    assert got.trace.forwards == {"lame prompt": 0}
+    assert torch.equal(got.ids, generate("").ids)
+
+
+def test_a_prompt_without_examples_is_left_as_it_is() -> None:
+    """USCD is the identity for its row, and says so."""
+    got = generate("uscd(gate=1.0)")
+    assert torch.equal(got.ids, generate("").ids)
+    assert got.trace.forwards == {"lame prompt": 0}
+    assert "uscd: prompt 0 has no examples to drop; its rows stay as they are" in got.trace.notices
+
+
+def test_only_rows_with_a_lame_prompt_are_contrasted() -> None:
+    """A batch of a prompt with examples and one without."""
+    example = 'def f(x):\n    """Add one.\n    >>> f(1)\n    2\n    """\n'
+    both = generate("uscd(gate=1.0)", [example, "plain"])
+    assert both.texts == [generate("uscd(gate=1.0)", example).texts[0], generate("", "plain").texts[0]]
+    assert both.texts[0] != generate("", example).texts[0]
+
+
+def test_chat_prompts_are_stripped_message_by_message(chatty: Any) -> None:
+    """The lame prompt goes through the same template."""
+    chat = [{"role": "user", "content": "Add one.\n\nExample:\n>>> f(1)\n2\n"}]
+    call = logitkit.chain("uscd(gate=1.0)").bind(tiny_model(), chatty, chat)
+    (own,) = call.composite.parts[0][1].lame.own
+    text = chatty.decode(own)
+    assert text.startswith("user:Add one.") and ">>>" not in text and text.endswith("you:")
+
+
+BAD_PROMPTS: list[tuple[Any, str]] = [
+    ([], "prompts must be text"),
+    (3, "prompts must be text"),
+    ("", "prompt 0 has no tokens"),
+    (["a", CHAT], "all be text or all be chat"),
+    ({"inputs_embeds": torch.zeros(1, 2, 3)}, "not inputs_embeds"),
+    ({"input_ids": torch.tensor([1, 2])}, r"must be \[prompts, tokens\]"),
+    ({"input_ids": torch.ones(1, 2, dtype=torch.long), "attention_mask": torch.zeros(1, 2)}, "all padding"),
+    ({"input_ids": torch.ones(1, 2, dtype=torch.long), "pixel_values": 3}, "got also pixel_values"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "says"), BAD_PROMPTS)
+def test_bad_prompts(prompts: Any, says: str) -> None:
+    """One clear error each, before any model runs."""
+    with pytest.raises(PromptError, match=says):
+        logitkit.chain("cfg()").bind(tiny_model(), tiny_tokenizer(), prompts)
+
+
+@pytest.mark.parametrize(
+    ("chain", "says"),
+    [
+        ("cfg(negative=['a', 'b'])", "negative must be one text, or 3"),
+        ("uscd(lame=['a', ''])", "none empty"),
+        ("cad(context='nowhere')", "context must be a piece of its prompt"),
+    ],
+)
+def test_second_prompts_that_do_not_match(chain: str, says: str) -> None:
+    """Too few, empty, or not part of the prompt."""
+    with pytest.raises(ParameterError, match=says):
+        generate(chain)
+
+
+def test_chat_without_a_template() -> None:
+    """Says to pass text."""
+    with pytest.raises(ModelError, match="pass plain text instead"):
+        logitkit.chain().bind(tiny_model(), tiny_tokenizer(), CHAT)
+
+
+def test_a_row_from_another_prompt() -> None:
+    """Bound to one prompt, generated from another."""
+    call = logitkit.chain("cfg(2.0)").bind(tiny_model(), tiny_tokenizer(), "one prompt")
+    other = tiny_tokenizer()("other text", return_tensors="pt")
+    with pytest.raises(PromptError, match="every row must start with a prompt of this call"):
+        tiny_model().generate(**other, logits_processor=call.processors, max_new_tokens=2)
+
+
+def test_embeddings_instead_of_ids() -> None:
+    """Rows of no tokens are no rows of a bound prompt."""
+    model = tiny_model()
+    call = logitkit.chain("cfg(2.0)").bind(model, tiny_tokenizer(), "one prompt")
+    embeds = model.get_input_embeddings()(call.inputs["input_ids"])
+    with pytest.raises(PromptError, match="input_ids rather than inputs_embeds"):
+        model.generate(inputs_embeds=embeds, logits_processor=call.processors, max_new_tokens=2)
+    with pytest.raises(ModeError, match="inputs_embeds must not be given"):
+        call.generate(inputs_embeds=embeds)
+
+
+def test_continuous_batching_is_refused() -> None:
+    """By Call.generate before it runs; by texts when the chain was never asked."""
+    call = logitkit.chain("cfg(2.0)").bind(tiny_model(), tiny_tokenizer(), "one prompt")
+    with pytest.raises(ModeError, match="must not be 'paged'"):
+        call.generate(cache_implementation="paged")
+    ignored = tiny_model().generate(**call.inputs, max_new_tokens=2)
+    with pytest.raises(ModeError, match="generate never called it"):
+        call.texts(ignored)
+
+
+def test_a_row_without_a_choice_is_refused_by_name() -> None:
+    """All -inf names the processor that made it so."""
+    every = list(range(272))
+    with pytest.raises(ScoresError, match="only -inf in row 0 from suppress_tokens"):
+        generate(f"cfg(2.0) | suppress_tokens({every})")
+
+
+def test_nan_logits_are_refused_by_name() -> None:
+    """NaN from the model is not taken for a choice."""
+    call = logitkit.chain("cfg(2.0) | top_k(3)").bind(tiny_model(), tiny_tokenizer(), "one")
+    scores = torch.zeros(1, 272)
+    scores[0, 3] = torch.nan
+    with pytest.raises(ScoresError, match="NaN in row 0 from the model"):
+        call.composite(call.inputs["input_ids"], scores)
+
+
+def test_resources() -> None:
+    """One that nobody asks for, and one that is missing."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    with pytest.raises(UnknownNameError, match="no resource asked for by the chain named 'amateurs'; did you mean"):
+        logitkit.chain("contrastive('amateur')").bind(model, tokenizer, "a", amateur=tiny_model(1), amateurs=model)
+    with pytest.raises(ModelError, match=r"contrastive: model 'm' must have the vocabulary"):
+        wide = copy.deepcopy(absolute_model().config)
+        wide.vocab_size = 300
+        logitkit.chain("contrastive('m')").bind(model, tokenizer, "a", m=type(absolute_model())(wide))
+
+
+def test_not_a_model() -> None:
+    """Something that cannot generate."""
+    with pytest.raises(ModelError, match="a transformers model with generate, got Linear"):
+        logitkit.chain().bind(torch.nn.Linear(2, 2), tiny_tokenizer(), "a")
+
+
+def test_streams_of_other_models() -> None:
+    """contrastive and dexperts, batched with beams, equal their prompts alone."""
+    resources = {"a": tiny_model(1), "b": tiny_model(2)}
+    for chain in ("contrastive('a')", "dexperts('a', 'b')"):
+        asked = {name: value for name, value in resources.items() if f"'{name}'" in chain}
+        alone = [generate(chain, text, resources=asked, num_beams=3).texts[0] for text in TEXTS]
+        assert generate(chain, resources=asked, num_beams=3).texts == alone

@@ -1,0 +1,152 @@
+"""Chains: read, written, checked, ordered, hashed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import logitkit
+from logitkit.errors import ChainError, FileFormatError, ParameterError, UnknownNameError
+from logitkit.registry.chain import Chain
+from logitkit.registry.registry import Plugin, Registry
+from logitkit.registry.spec import Spec
+
+TEXT = "temperature(0.8) | uscd(rho=0.7, form='ratio') | top_p(0.9)"
+
+
+def test_positions_and_names_mean_the_same() -> None:
+    """Arguments without a name follow the plugin's order."""
+    assert logitkit.chain("cfg(1.5, 'bad')") == logitkit.chain("cfg(negative='bad', scale=1.5)")
+    assert logitkit.chain("uscd") == logitkit.chain("uscd()")
+
+
+def test_text_data_and_files_round_trip(tmp_path: Path) -> None:
+    """Text, list, YAML and JSON give the same chain back."""
+    chain = logitkit.chain(TEXT)
+    assert logitkit.chain(str(chain)) == chain
+    assert logitkit.chain(chain.as_data()) == chain
+    assert pickle.loads(pickle.dumps(chain)) == copy.deepcopy(chain) == chain
+    for name in ("chain.yaml", "chain.json"):
+        chain.to_file(tmp_path / name)
+        assert Chain.from_file(tmp_path / name) == chain
+
+
+def test_a_file_may_hold_the_text_form(tmp_path: Path) -> None:
+    """A YAML string is read as an expression."""
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(TEXT))
+    assert Chain.from_file(tmp_path / "c.yaml") == logitkit.chain(TEXT)
+
+
+def test_the_hash_is_stable_and_knows_defaults() -> None:
+    """Written-out defaults, order of arguments and the form make no difference; a value does."""
+    assert logitkit.chain("cfg()").hash == logitkit.chain([{"name": "cfg", "params": {"scale": 1.5}}]).hash
+    assert logitkit.chain("top_k(4) | top_p(0.9)").hash == "bf304d80070f982f"
+    different = {logitkit.chain(text).hash for text in ("cfg(1.5)", "cfg(1.6)", "cad(context='a')", "", TEXT)}
+    assert len(different) == 5
+
+
+@given(st.dictionaries(st.sampled_from(["scale", "negative"]), st.nothing()))
+def test_empty_parameters_are_no_parameters(params: dict[str, object]) -> None:
+    """An empty mapping is a plain name."""
+    assert Chain([{"name": "cfg", "params": params}]) == Chain("cfg")
+
+
+@given(scale=st.floats(0, 100), negative=st.text(min_size=1))
+def test_any_value_survives_the_text_form(scale: float, negative: str) -> None:
+    """Quotes, newlines and odd letters included."""
+    chain = Chain([{"name": "cfg", "params": {"scale": scale, "negative": negative}}])
+    assert Chain(str(chain)) == chain
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("uscd(rho=", "never closed"),
+        ("uscd(rho=1) || cfg()", "invalid syntax"),
+        ("uscd(rho=x)", "must be a literal"),
+        ("uscd(rho=__import__('os').getpid())", "must be a literal"),
+        ("a.b()", r"written name\(parameter=value\)"),
+        ("1 | 2", r"written name\(parameter=value\)"),
+        ("cfg(1.5, None, 3)", r"takes 2 parameter"),
+        ("cfg(1.5, scale=2.0)", "given twice"),
+        ("cfg(**{})", "must be named"),
+    ],
+)
+def test_malformed_text_shows_the_place(text: str, says: str) -> None:
+    """With a caret under it."""
+    with pytest.raises(ChainError, match=says) as raised:
+        logitkit.chain(text)
+    assert str(raised.value).split("\n")[-1].strip() == "^"
+
+
+def test_the_caret_stands_under_the_fault() -> None:
+    """Column 9 of uscd(rho=x)."""
+    with pytest.raises(ChainError) as raised:
+        logitkit.chain("uscd(rho=x)")
+    assert str(raised.value).split("\n")[-1] == "  " + " " * 9 + "^"
+
+
+@pytest.mark.parametrize(
+    ("chain", "error", "says"),
+    [
+        ("usdc()", UnknownNameError, "did you mean 'uscd'"),
+        ("uscd(roh=1)", UnknownNameError, "did you mean 'rho'"),
+        ("uscd(rho=-1)", ParameterError, "uscd: rho must be a finite number >= 0, got -1"),
+        ("uscd(form='sum')", ParameterError, "form must be one of 'diff', 'ratio', got 'sum'"),
+        ("top_k(0)", ParameterError, "top_k must be a whole number >= 1, got 0"),
+        ("top_k(2.5)", ParameterError, "a whole number"),
+        ("temperature('hot')", ParameterError, "a finite number > 0, got 'hot'"),
+        ("temperature()", ParameterError, r"must be given .* write temperature\(temperature=...\)"),
+        ([{"nam": "uscd"}], ChainError, "step 0 must be"),
+        ([{"name": "uscd", "params": 3}], ChainError, "params of step 0"),
+        ({"name": "uscd"}, ChainError, "must be text or a list"),
+    ],
+)
+def test_bad_chains_get_one_clear_error(chain: object, error: type[Exception], says: str) -> None:
+    """Before any model is touched."""
+    with pytest.raises(error, match=says):
+        logitkit.chain(chain)  # type: ignore[arg-type]
+
+
+def test_files_that_are_no_chains(tmp_path: Path) -> None:
+    """Another ending, and broken JSON."""
+    (tmp_path / "c.json").write_text("[{")
+    with pytest.raises(FileFormatError, match="must be json"):
+        Chain.from_file(tmp_path / "c.json")
+    with pytest.raises(FileFormatError, match="must end in"):
+        Chain.from_file(tmp_path / "c.toml")
+
+
+def test_yaml_never_builds_objects(tmp_path: Path) -> None:
+    """A tag that would call Python is refused."""
+    (tmp_path / "c.yaml").write_text("- !!python/object/apply:os.getpid []")
+    with pytest.raises(FileFormatError):
+        Chain.from_file(tmp_path / "c.yaml")
+
+
+def test_an_order_that_would_discard_an_effect_is_refused() -> None:
+    """What replaces the distribution must come first; the error says how to write it."""
+    where = "transformers:TemperatureLogitsWarper"
+    specs = (
+        Spec(name="warm", summary="s", source="s", target=where),
+        Spec(name="swap", summary="s", source="s", target=where, discards=True),
+    )
+    registry = Registry([Plugin(name="p", origin="here", specs=specs)])
+    Chain("swap(1.0) | warm(1.0)", registry=registry)
+    with pytest.raises(ChainError, match=r"swap must stand before warm.*swap\(...\) \| warm\(...\)"):
+        Chain("warm(1.0) | swap(1.0)", registry=registry)
+
+
+@pytest.mark.parametrize("name", logitkit.names())
+def test_every_plugin_exports_its_schema(name: str) -> None:
+    """As JSON, with a description for every parameter."""
+    data = json.loads(json.dumps(logitkit.describe(name).as_data()))
+    assert data["parameters"]["additionalProperties"] is False
+    assert all(p.get("description") for p in data["parameters"].get("properties", {}).values())

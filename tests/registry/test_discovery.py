@@ -1,0 +1,151 @@
+"""Plugins are found one by one; a broken one hurts nobody, a taken name is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from typing import Any
+
+import pytest
+
+import logitkit
+from logitkit.errors import NameTakenError, ParameterError, PluginError, UnknownNameError
+from logitkit.registry import discovery
+from logitkit.registry.spec import Spec
+
+GOOD = {"summary": "s", "source": "here", "target": "transformers:TemperatureLogitsWarper"}
+
+
+class Entry:
+    """An entry point that loads whatever it is given."""
+
+    def __init__(self, name: str, load: Any) -> None:
+        self.name, self.value, self._load = name, f"{name}:module", load
+        self.dist = types.SimpleNamespace(name=f"dist-{name}", version="1.2")
+
+    def load(self) -> Any:
+        if isinstance(self._load, Exception):
+            raise self._load
+        return self._load
+
+
+def plugin(hook: Any, name: str = "logitkit_specs") -> Any:
+    """A module with one hook."""
+    module = types.ModuleType("third")
+    setattr(module, name, logitkit.hookimpl(hook))
+    return module
+
+
+def offering(*names: str) -> Any:
+    """A module that offers these processors."""
+    return plugin(lambda: [Spec(name=name, **GOOD) for name in names])
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Discover with these entry points installed."""
+
+    def discover(*entries: Entry, **options: Any) -> Any:
+        monkeypatch.setattr(discovery, "entry_points", lambda group: list(entries))
+        return discovery.discover(**options)
+
+    return discover
+
+
+def test_listing_names_and_specs_imports_no_torch() -> None:
+    """In a fresh process."""
+    code = (
+        "import sys, logitkit; [logitkit.describe(n).as_data(schema=False) for n in logitkit.names()];"
+        "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_third_party_is_found_and_named(found: Any) -> None:
+    """With the distribution that offers it."""
+    registry = found(Entry("mine", offering("my_processor")))
+    assert "my_processor" in registry.names()
+    assert registry.describe("my_processor").plugin == "dist-mine 1.2"
+
+
+BROKEN = {
+    "import": (ImportError("no module named gone"), "no module named gone"),
+    "no hook": (types.ModuleType("empty"), "has no logitkit hook"),
+    "misspelled hook": (plugin(list, "logitkit_spec"), "unknown hook 'logitkit_spec'"),
+    "not specs": (plugin(lambda: ["uscd"]), "must return Specs, got str"),
+    "raises": (plugin(lambda: 1 / 0), "division by zero"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plugin_hurts_nobody_else(found: Any, fault: str) -> None:
+    """It is kept with its traceback, and raised only when its name is asked for."""
+    load, says = BROKEN[fault]
+    registry = found(Entry("bad", load), Entry("good", offering("fine")))
+    assert {"uscd", "fine"} <= set(registry.names())
+    (failed,) = [p for p in registry.plugins if p.error]
+    assert failed.name == "bad" and failed.origin == "dist-bad 1.2" and says in failed.traceback
+    with pytest.raises(PluginError, match=r"plugin 'bad' \(from dist-bad 1.2\) is broken"):
+        registry.describe("bad")
+    with pytest.raises(UnknownNameError, match=r"1 plugin\(s\) are broken, see `logitkit doctor`"):
+        registry.describe("zzzzzzzzz")
+
+
+def test_strict_raises_at_once(found: Any) -> None:
+    """LOGITKIT_STRICT=1."""
+    with pytest.raises(PluginError, match="plugin 'bad'"):
+        found(Entry("bad", ImportError("gone")), strict=True)
+
+
+def test_a_taken_name_names_both(found: Any) -> None:
+    """The first keeps it; the second is broken as a whole."""
+    registry = found(Entry("thief", offering("uscd", "other_thing")))
+    assert registry.describe("uscd").plugin == "logitkit"
+    assert "other_thing" not in registry.names()
+    (failed,) = [p for p in registry.plugins if p.error]
+    assert isinstance(failed.error, NameTakenError)
+    assert "contrast (logitkit) and thief (dist-thief 1.2)" in str(failed.error)
+
+
+def test_third_parties_can_be_chosen(found: Any) -> None:
+    """LOGITKIT_PLUGINS=none, or a list; an unknown one is an error."""
+    entries = Entry("one", offering("first")), Entry("two", offering("second"))
+    assert not {"first", "second"} & set(found(*entries, third_party="none").names())
+    chosen = found(*entries, third_party="two").names()
+    assert "second" in chosen and "first" not in chosen
+    with pytest.raises(PluginError, match="got three; installed: one, two"):
+        found(*entries, third_party="three")
+
+
+def test_the_environment_is_read_at_the_front_door() -> None:
+    """In a fresh process, a missing plugin asked for by LOGITKIT_PLUGINS is an error."""
+    code = "import os; os.environ['LOGITKIT_PLUGINS'] = 'absent'; import logitkit; logitkit.names()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode and "LOGITKIT_PLUGINS: every name must be an installed plugin, got absent" in done.stderr
+
+
+TARGETS = {
+    "nowhere:Thing": "must be importable, got ModuleNotFoundError",
+    "transformers:Nothing": "must be importable, got AttributeError",
+    "math:pi": "must be a class of processors, got float",
+    "collections:OrderedDict": r"must define __call__\(input_ids, scores\)",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_wrong_target_says_what_to_change(found: Any, target: str) -> None:
+    """Only when it is used, with the plugin's distribution and version."""
+    registry = found(Entry("mine", plugin(lambda: [Spec(name="odd", **GOOD | {"target": target})])))
+    with pytest.raises(PluginError, match=f"odd \\(from dist-mine 1.2\\).*{TARGETS[target]}"):
+        registry.describe("odd").factory  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"name": "Kebab-Case"}, "snake_case"), ({"target": "nocolon"}, "module:Class"), ({"summary": ""}, "a sentence")],
+)
+def test_a_spec_checks_itself(change: dict[str, str], says: str) -> None:
+    """At construction, in the plugin's own code."""
+    with pytest.raises(ParameterError, match=says):
+        Spec(**{"name": "fine", **GOOD, **change})
