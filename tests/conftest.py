@@ -1,0 +1,55 @@
+"""Fixtures for the whole suite: the embedded model, and the data files beside the project."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it reads this once
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers heeds it too
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that uses the embedded model."""
+    for item in items:
+        if any(name.startswith("smollm2") for name in getattr(item, "fixturenames", ())):
+            item.add_marker("model")
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The checkpoint of smollm2-135m, pulled when it is not cached."""
+    from logitkit import models
+
+    return models.pull("smollm2-135m", progress=False)
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path: Path) -> tuple[Any, Any]:
+    """The embedded model and its tokenizer, fp32, eval mode."""
+    from logitkit import models
+
+    return models.load("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data files: LOGITKIT_DATA, else ../shared/data beside the repository."""
+    folder = Path(os.environ.get("LOGITKIT_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no data files: {folder} is absent and LOGITKIT_DATA does not name another folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_tokenizers(shared_data: Path) -> Path:
+    """The folder of tokenizers, beside the data files."""
+    folder = shared_data.parent / "tokenizers"
+    if not folder.is_dir():
+        pytest.skip(f"no tokenizers: {folder} is absent")
+    return folder
