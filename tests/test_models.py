@@ -225,6 +225,7 @@ class TestLoad:
 
     def test_folder_and_dtype_of_another_model(self, tmp_path):
         import torch
+
         from fakes import absolute_model, tiny_tokenizer
 
         absolute_model().save_pretrained(tmp_path)

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import absolute_model, encoder_decoder_model, sliding_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.recompute import Guided, Recompute
 from transformers import LogitsProcessorList
 
+from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError, PromptError
 from logitkit.processors.binding import Binding
 from logitkit.processors.prompts import read_prompts
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+from reference.recompute import Guided, Recompute
 
 CAUSAL = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_model}
 PROMPTS = ["one prompt", "a second, longer prompt", "three"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import absolute_model, encoder_decoder_model
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import logitkit
+from fakes import absolute_model, encoder_decoder_model
 from logitkit.errors import ModeError, ModelError, ParameterError, PromptError, ScoresError, UnknownNameError
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 
