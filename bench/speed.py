@@ -66,8 +66,10 @@ def ways(model: Any, tokenizer: Any, prompts: list[str], settings: dict[str, Any
     def chained(text: str) -> str:
         call = Chain(text).bind(model, tokenizer, prompts)
         call.generate(**settings)
-        fired = "".join(f"fired {share:.2f}" for share in call.trace.fired.values())
-        return fired or ", ".join(f"{count} forwards of {name}" for name, count in call.trace.forwards.items())
+        return ", ".join(
+            [f"fired on {share:.2f} of rows" for share in call.trace.fired.values()]
+            + [f"{name} read at {count / call.trace.calls:.2f} of steps" for name, count in call.trace.forwards.items()]
+        )
 
     inputs = Chain().bind(model, tokenizer, prompts).inputs
 
