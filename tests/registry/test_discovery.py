@@ -72,7 +72,7 @@ def test_a_third_party_is_found_and_named(found: Any) -> None:
 BROKEN = {
     "import": (ImportError("no module named gone"), "no module named gone"),
     "no hook": (types.ModuleType("empty"), "has no logitkit hook"),
-    "misspelled hook": (plugin(list, "logitkit_spec"), "unknown hook 'logitkit_spec'"),
+    "misspelled hook": (plugin(lambda: ["nothing"], "logitkit_spec"), "unknown hook 'logitkit_spec'"),
     "not specs": (plugin(lambda: ["uscd"]), "must return Specs, got str"),
     "raises": (plugin(lambda: 1 / 0), "division by zero"),
 }
