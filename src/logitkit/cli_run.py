@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from logitkit.processors.trace import Step, Trace
 
 DEMO_CHAIN = "uscd()"
-DEMO_PROMPT = '''def longest_run(numbers: list[int]) -> int:
+DEMO_PROMPT = '''Complete this Python function:
+
+def longest_run(numbers: list[int]) -> int:
     """Return the length of the longest run of equal neighbours in a list of numbers.
 
     An empty list has no run.
@@ -106,14 +108,15 @@ def demo() -> None:
     """Decode a prompt plainly and with USCD, side by side, on a real small model."""
     console = Console(highlight=False)
     model, tokenizer = _load("smollm2-135m")
-    console.print("[bold]The prompt[/] (in the style of HumanEval):")
+    prompt = [{"role": "user", "content": DEMO_PROMPT}]
+    console.print("[bold]The prompt[/] (in the style of HumanEval, as a chat turn):")
     console.print(DEMO_PROMPT, markup=False, soft_wrap=True)
     settings: dict[str, Any] = {"max_new_tokens": 72, "do_sample": False}
-    _complete(model, tokenizer, DEMO_PROMPT, Chain(), show=False, max_new_tokens=2, do_sample=False)  # warm up
-    plain = _complete(model, tokenizer, DEMO_PROMPT, Chain(), show=False, label="plain", **settings)
-    timed = _complete(model, tokenizer, DEMO_PROMPT, Chain(DEMO_CHAIN), show=False, label="uscd", **settings)
+    _complete(model, tokenizer, prompt, Chain(), show=False, max_new_tokens=2, do_sample=False)  # warm up
+    plain = _complete(model, tokenizer, prompt, Chain(), show=False, label="plain", **settings)
+    timed = _complete(model, tokenizer, prompt, Chain(DEMO_CHAIN), show=False, label="uscd", **settings)
     traced = _complete(
-        model, tokenizer, DEMO_PROMPT, Chain(DEMO_CHAIN), show=False, record=True, label="tracing", **settings
+        model, tokenizer, prompt, Chain(DEMO_CHAIN), show=False, record=True, label="tracing", **settings
     )
     for notice in timed.trace.notices:
         console.print(f"[bold]The lame prompt[/]: {notice}", markup=True, soft_wrap=True)
