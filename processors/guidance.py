@@ -1,6 +1,7 @@
 """The contrast family as processors: each asks a reader for its second opinion, and only when it must.
 
 The formulas are in `logitkit.processors.contrast`; a processor adds where the second stream comes from.
+``streams`` names the second streams that it will ask, so that they can ride in the generating model's forward.
 All can be built with no registry: a second stream is any callable ``rows of tokens -> logits``.
 """
 
@@ -36,6 +37,7 @@ class CFG(LogitsProcessor):
         scale: Annotated[float, number("guidance scale; above 1 follows the prompt more", ge=0, neutral=1)] = 1.5,
     ) -> None:
         self.unconditional, self.scale = unconditional, scale
+        self.streams = () if is_neutral(scale, 1) else (unconditional,)
 
     @classmethod
     def bind(
@@ -77,6 +79,7 @@ class CAD(LogitsProcessor):
         alpha: Annotated[float, number("how much more the context counts", ge=0, neutral=0)] = 0.5,
     ) -> None:
         self.without, self.alpha = without, alpha
+        self.streams = () if is_neutral(alpha, 0) else (without,)
 
     @classmethod
     def bind(
@@ -116,6 +119,7 @@ class Contrastive(LogitsProcessor):
         alpha: Annotated[float, number("plausibility, as a share of the best probability", gt=0, le=1)] = 0.1,
     ) -> None:
         self.amateur, self.beta, self.alpha = amateur, beta, alpha
+        self.streams = () if is_neutral(beta, 0) else (amateur,)
 
     @classmethod
     def bind(
@@ -149,6 +153,7 @@ class DExperts(LogitsProcessor):
         alpha: Annotated[float, number("strength; negative turns the roles around", neutral=0)] = 1.0,
     ) -> None:
         self.expert, self.antiexpert, self.alpha = expert, antiexpert, alpha
+        self.streams = () if is_neutral(alpha, 0) else (expert, antiexpert)
 
     @classmethod
     def bind(
@@ -201,6 +206,7 @@ class USCD(LogitsProcessor):
     ) -> None:
         self.rho, self.gate, self.head, self.form, self.measure = rho, gate, head, form, measure
         self.lame, self.applies, self.trace = lame, applies, trace
+        self.streams: tuple[NextLogits, ...] = () if is_neutral(rho, 0) or is_neutral(gate, 0) else (lame,)
 
     @classmethod
     def bind(
@@ -221,12 +227,15 @@ class USCD(LogitsProcessor):
         def applies(input_ids: Tensor) -> Tensor:
             return differs.to(input_ids.device)[binding.prompts.rows(input_ids)]
 
-        return cls(
+        processor = cls(
             lame=binding.reader(own, label="lame prompt"),
             applies=applies if bool(same.any()) else None,
             trace=binding.trace,
             **strength,
         )
+        if bool(same.all()):
+            processor.streams = ()
+        return processor
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores, unsure rows contrasted to log-probabilities, ``[rows, vocab]``."""

@@ -50,7 +50,7 @@ class Reader:
         self._padded = not bool(mask.all())
         takes = inspect.signature(model.forward).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-        self._takes_positions = "position_ids" in takes
+        self.takes_positions = "position_ids" in takes
         self._keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         if "past_key_values" not in takes and not anything:
             raise ModelError(
@@ -70,6 +70,24 @@ class Reader:
         self._index = torch.empty(0, dtype=torch.long)  # own prompt of each cached row
         self._tail = torch.empty(0, 0, dtype=torch.long)  # cached continuation, [rows, tokens]
         self._logits: list[Tensor] = []  # of the last positions of the tail, newest last, each [rows, vocab]
+        self.give(None)
+
+    @property
+    def width(self) -> int:
+        """Length of its longest own prompt, in tokens."""
+        return self._own_ids.shape[1]
+
+    def own_rows(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Own prompt of each row, left-padded: ids and mask, ``[rows, width]``."""
+        index = self.prompts.rows(input_ids).to(self._own_ids.device)
+        return self._own_ids[index], self._own_mask[index]
+
+    def give(self, rows: Tensor | None, logits: Tensor | None = None) -> None:
+        """Hand over the logits after exactly these rows, computed elsewhere; None takes them back.
+
+        Attribute ``taken`` says whether they were asked for.
+        """
+        self._given, self.taken = (None if rows is None or logits is None else (rows, logits)), False
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -81,6 +99,9 @@ class Reader:
         Raises:
             PromptError: a row starts with no bound prompt.
         """
+        if self._given is not None and torch.equal(self._given[0], input_ids):
+            self.taken = True
+            return self._given[1].to(input_ids.device, torch.float32)
         try:
             if self._grew_by_one(input_ids):
                 self._feed(input_ids[:, -1:])
@@ -172,7 +193,7 @@ class Reader:
 
     def _start(self, index: Tensor, tail: Tensor) -> None:
         """Read the own prompts ``index`` and their continuations in one forward, with a new cache."""
-        self._cache = DynamicCache(config=_text_config(self.model))
+        self._cache = DynamicCache(config=text_config(self.model))
         self._cache.activate_past_recording()  # or a sliding window that has slid could not be rewound
         self._index, self._tail, self._logits = index, tail, []
         ids = torch.cat([self._own_ids[index], tail], dim=1)
@@ -186,7 +207,7 @@ class Reader:
         if self._padded:
             mask = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
             extra["attention_mask"] = mask
-        if self._takes_positions:
+        if self.takes_positions:
             extra["position_ids"] = positions
         output = self.model(input_ids=chunk, past_key_values=self._cache, use_cache=True, **extra)
         return self._counted(output, chunk)
@@ -209,7 +230,7 @@ class EncoderDecoderReader(Reader):
         mask = self._own_mask[distinct]
         encoded = self.model.get_encoder()(input_ids=self._own_ids[distinct], attention_mask=mask)
         self._encoded = encoded.last_hidden_state[inverse]
-        config = _text_config(self.model)
+        config = text_config(self.model)
         self._cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         self._index, self._tail, self._logits = index, tail[:, :0], []
         self._feed(tail)
@@ -231,7 +252,7 @@ class EncoderDecoderReader(Reader):
         return self._counted(output, chunk)
 
 
-def _text_config(model: Any) -> Any:
+def text_config(model: Any) -> Any:
     """Configuration of the part of the model that decodes text."""
     return model.config.get_text_config(decoder=True)
 

@@ -40,7 +40,11 @@ class Step:
 
 @dataclass(eq=False)
 class Trace:
-    """Counters and, when ``recording``, every `Step`. A log of what happened: results never depend on it."""
+    """Counters and, when ``recording``, every `Step`. A log of what happened: results never depend on it.
+
+    Attributes:
+        fusion: whether second streams rode in the generating model's own forward, and why or why not.
+    """
 
     recording: bool = False
     top: int = 5
@@ -48,6 +52,7 @@ class Trace:
     rows: int = 0
     steps: list[Step] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    fusion: str = "lazy: not started by the call"
     readers: dict[str, Counts] = field(default_factory=dict)
     _fired: dict[str, Tensor] = field(default_factory=dict)
     _pending: dict[str, Tensor] = field(default_factory=dict)
@@ -98,6 +103,7 @@ class Trace:
             "rows": self.rows,
             "forwards": self.forwards,
             "fired": self.fired,
+            "fusion": self.fusion,
             "notices": list(self.notices),
         }
 

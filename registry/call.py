@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from transformers import LogitsProcessorList
 
 from logitkit import models
-from logitkit.errors import ModeError, ModelError, UnknownNameError
+from logitkit.errors import ModeError, ModelError, ParameterError, UnknownNameError
 from logitkit.processors.binding import Binding
 from logitkit.processors.composite import Composite
+from logitkit.processors.fusion import Fusion, obstacle
 from logitkit.processors.prompts import Prompts, pad_token, read_prompts
 from logitkit.processors.trace import Trace
 from logitkit.registry.chain import Chain
@@ -50,10 +51,13 @@ class Call:
         self.processors = LogitsProcessorList([self.composite])
         self.generate_kwargs = _owned_settings(chain) | _padding(binding.tokenizer, binding.model)
 
-    def generate(self, **kwargs: Any) -> Any:
+    def generate(self, *, streams: Literal["auto", "fused", "lazy"] = "auto", **kwargs: Any) -> Any:
         """Run ``model.generate`` with this call's inputs, processors and settings.
 
         Args:
+            streams: how second prompts of the generating model are read: ``fused`` in its own forward, ``lazy``
+                alone when they are asked, ``auto`` whichever is cheaper; ``trace.fusion`` says what was done.
+                Results are the same. Fused, a returned output holds no cache.
             kwargs: anything `generate` takes; processors given here run after the chain.
 
         Raises:
@@ -64,11 +68,34 @@ class Call:
         sampling = self.model.generation_config.do_sample if sampling is None else sampling
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
         extra = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
-        return self.model.generate(
-            **self.inputs,
-            logits_processor=LogitsProcessorList([*self.processors, *extra]),
-            **{**owned, **kwargs},
-        )
+        settings = {"logits_processor": LogitsProcessorList([*self.processors, *extra]), **owned, **kwargs}
+        fusion = self._fusion(streams, settings)
+        if fusion is None:
+            return self.model.generate(**self.inputs, **settings)
+        with fusion:
+            output = self.model.generate(**self.inputs, **settings, past_key_values=fusion.cache)
+        if not isinstance(output, Tensor):
+            output.past_key_values = None  # it holds the rows of all streams
+        return output
+
+    def _fusion(self, streams: str, settings: Mapping[str, Any]) -> Fusion | None:
+        """Second streams in the generating model's forward, where that is asked for and can be."""
+        if streams not in ("auto", "fused", "lazy"):
+            raise ParameterError("generate", "streams", "'auto', 'fused' or 'lazy'", streams)
+        readers = [reader for _, part in self.composite.parts for reader in getattr(part, "streams", ())]
+
+        def setting(name: str) -> Any:
+            configs = (settings.get("generation_config"), self.model.generation_config)
+            values = (settings.get(name), *(getattr(config, name, None) for config in configs))
+            return next((value for value in values if value is not None), None)
+
+        why = "asked for" if streams == "lazy" else obstacle(self.model, readers, self.prompts, setting)
+        if why is None:
+            return Fusion(self.model, readers, trace=self.trace, may_part=streams == "auto")
+        self.trace.fusion = f"lazy: {why}"
+        if streams == "fused" and readers:
+            raise ModeError(f"generate: streams cannot be 'fused', {why}; leave streams out")
+        return None
 
     def texts(self, output: Any) -> list[str]:
         """Return the continuations as text, without the prompts and special tokens.

@@ -81,7 +81,8 @@ def test_run_takes_its_prompt_from_anywhere(folder: str, source: str, tmp_path: 
     settings = ["--model", folder, "--chain", "uscd(gate=1.0)", "--max-new-tokens", "4", "--trace", "--json"]
     done = logit("run", *given, *settings, input=EXAMPLE if source == "stdin" else None)
     told = json.loads(done.stdout)
-    assert told["tokens"] == 4 and told["forwards_per_token"] == 2.0
+    assert told["tokens"] == 4 and told["forwards_per_token"] == 1.0
+    assert told["trace"]["fusion"] == "fused: one forward carries 2 rows for each one"
     assert told["trace"]["fired"] == {"uscd": 1.0} and len(told["trace"]["steps"]) == 4
     assert "drops 1 piece" in told["trace"]["notices"][0]
 

@@ -184,7 +184,7 @@ def _complete(
         streamer = Streamer(tokenizer, advance=lambda: progress.advance(task), write=_write if show else None)
         one_row = settings.get("num_beams", 1) == 1  # transformers streams one row only
         begun = time.perf_counter()
-        output = call.generate(**settings, **({"streamer": streamer} if one_row else {}))
+        output = call.generate(streamer=streamer if one_row else None, **settings)
         seconds = time.perf_counter() - begun
     (text,) = call.texts(output)
     if show and not one_row:

@@ -96,7 +96,7 @@ def test_the_same_token_goes_to_all_streams_of_a_row() -> None:
     original = reader._feed
     reader._feed = lambda chunk: (seen.append(chunk), original(chunk))[1]
     torch.manual_seed(3)
-    out = call.generate(max_new_tokens=8, do_sample=True)
+    out = call.generate(streams="lazy", max_new_tokens=8, do_sample=True)
     fed = torch.cat(seen, dim=1)
     assert torch.equal(fed, out[:, call.prompts.width : call.prompts.width + fed.shape[1]])
 
@@ -161,7 +161,7 @@ def test_outputs_with_scores_are_read_too() -> None:
 def test_the_trace_says_what_happened() -> None:
     """Gates, divergences, top tokens and forwards; only when asked for."""
     assert generate("uscd(gate=1.0, lame='x')").trace.steps == []
-    trace = generate("uscd(gate=1.0, lame='x')", trace=True).trace
+    trace = generate("uscd(gate=1.0, lame='x')", trace=True, streams="lazy").trace
     assert trace.calls == 8 and len(trace.steps) == 24
     assert trace.forwards == {"lame prompt": 8} and trace.fired == {"uscd": 1.0}
     step = trace.steps[0]
@@ -172,7 +172,7 @@ def test_the_trace_says_what_happened() -> None:
 
 def test_a_gate_that_stays_shut_costs_no_second_forward() -> None:
     """And the tokens are those of plain decoding."""
-    got = generate("uscd(gate=0.001, lame='x')")
+    got = generate("uscd(gate=0.001, lame='x')", streams="lazy")
     assert got.trace.forwards == {"lame prompt": 0}
     assert torch.equal(got.ids, generate("").ids)
 
