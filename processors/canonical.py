@@ -7,7 +7,7 @@ when some continuation allows it; what really follows is checked when it comes. 
 again, slowly and always right; the tests hold the rules against it on real tokenizers.
 
 Phan et al., arXiv:2410.09303, sum over encodings that re-encode to themselves. We sum over live ones: a prefix
-of an encoding need not re-encode to itself ("a", " ", " " begins the GPT-2 encoding of "a  ?x" for some ?x),
+of an encoding need not re-encode to itself ("a", " ", " " begins the Qwen2.5 encoding of "a  ʤ"),
 and only with the prefixes do the masses of all next bytes add up to the mass of the text.
 """
 
@@ -38,7 +38,7 @@ RUN = 4  # longer runs of letters inside a token tell a pretokenizer nothing
 LONGEST = 32  # tokens that a context holds at most
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Window:
     """The last tokens as text.
 
@@ -46,6 +46,7 @@ class _Window:
         text: its whole characters.
         starts: where each token begins, in characters; -1 inside a character.
         joined: whether the merge rule lets each token follow the one before it inside a word; the first: True.
+        whole: whether the text from each token to the end is several tokens, but itself a token that is taken whole.
         added: the spans that are added tokens.
         open: bytes of a character that has begun at the end.
         last: the last token, or None at the start of the text.
@@ -54,6 +55,7 @@ class _Window:
     text: str
     starts: tuple[int, ...]
     joined: tuple[bool, ...]
+    whole: tuple[bool, ...]
     added: frozenset[Span]
     open: bytes
     last: int | None
@@ -121,9 +123,7 @@ class Canonical:
     def closes(self, context: Context) -> bool:
         """Say whether a text may end here: with nothing to follow, these are still its tokens."""
         window = self._window(context)
-        if window.open or (self.whole and window.last is not None and self._splits_a_whole_word(window)):
-            return False
-        return self._verdict(window, "", "") is not None
+        return not window.open and self._verdict(window, "", "") is not None
 
     def allows(self, context: Context, token: int) -> bool:
         """Say whether a token may come next; `successors` says it of all."""
@@ -139,8 +139,6 @@ class Canonical:
         if window.open:
             return self._completing(window)
         begins, joins = self._ask_shapes(window)
-        if self.whole and window.last is not None and self._splits_a_whole_word(window):
-            begins = np.zeros_like(begins)
         if window.last is not None and not self._fallback.holds(window.last):
             joins = joins & self._followers(window.last)
         mask: Mask = self.may_start & (begins | joins) | self._fallback.first | self._unseen
@@ -162,7 +160,7 @@ class Canonical:
         fine = bool(self.pretokenizer.letters) and "'" in window.text[-2:]
         shapes = self._shapes[fine]
         window = _shortened(window, self.pretokenizer)
-        key = fine, _signature(window, self.pretokenizer), window.added, *window.seams()
+        key = fine, _signature(window, self.pretokenizer), window.added, window.whole, *window.seams()
         if key not in self._verdicts:
             asked = [self._ask(window, text, opens, added) for text, opens, added in shapes.examples]
             self._verdicts[key] = np.array([b for b, _ in asked]), np.array([j for _, j in asked])
@@ -196,15 +194,10 @@ class Canonical:
             not joined and place not in inner for place, joined in window.seams()
         ):
             return None
-        return end == 0 or end in cuts or added
-
-    def _splits_a_whole_word(self, window: _Window) -> bool:
-        """Say whether the last word, if it ended here, is a token of its own where the tokenizer takes words whole."""
-        start = max((cut for cut in self.pretokenizer.cuts(window.text)[0] if cut < len(window.text)), default=0)
-        if window.starts[-1] in (start, -1) or start not in window.starts:
+        if not (end == 0 or end in cuts or added):
             return False
-        known = self.vocabulary.ids_of.get(window.text[start:].encode(), ())
-        return any(self.may_start[number] for number in known)
+        start = max((cut for cut in inner if cut < end), default=0)  # of the word that ends here
+        return None if end and window.whole[window.starts.index(start)] else True
 
     def _completing(self, window: _Window) -> Mask:
         """What may follow an open character: tokens that go on with its bytes, ``[vocab]``."""
@@ -241,13 +234,19 @@ class Canonical:
                 joined[-1] = True  # byte tokens never merge
             text += spelled
         return _Window(
-            text,
-            tuple(starts),
-            tuple(joined),
-            frozenset(added),
-            decoder.getstate()[0],
-            context[-1] if context else None,
+            text=text,
+            starts=tuple(starts),
+            joined=tuple(joined),
+            whole=tuple(self._is_whole(context[number:]) for number in range(len(context))),
+            added=frozenset(added),
+            open=decoder.getstate()[0],
+            last=context[-1] if context else None,
         )
+
+    def _is_whole(self, tokens: Context) -> bool:
+        """Say whether several tokens spell what the tokenizer takes whole, before any merge (``ignore_merges``)."""
+        known = self.vocabulary.ids_of.get(self.vocabulary.join(tokens), ()) if self.whole and len(tokens) > 1 else ()
+        return any(self.may_start[number] for number in known)
 
     def _starters(self, known: dict[str, int]) -> Mask:
         """Tokens that the tokenizer can write at all, ``[vocab]``; of duplicates, the one that it writes."""
