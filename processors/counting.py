@@ -135,7 +135,10 @@ def merge(tables: Sequence[Sequence[Level]], *, base: int, groups: int = 1) -> l
 def side_by_side(tables: Sequence[Sequence[Level]], *, base: int) -> list[Level]:
     """Put tables of one group each into one table, each under its own group."""
     shifted = [
-        [Level(first.keys + group * base, first.counts, row_starts(first.keys + group * base, base, len(tables))), *rest]
+        [
+            Level(first.keys + group * base, first.counts, row_starts(first.keys + group * base, base, len(tables))),
+            *rest,
+        ]
         for group, (first, *rest) in enumerate(tables)
     ]
     return merge(shifted, base=base, groups=len(tables))

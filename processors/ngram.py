@@ -248,6 +248,9 @@ class NgramTable:
             rows, tokens and entries, each ``[followers]``; tokens outside the tokenizer are left out by no one here.
         """
         level = self.levels[order - 1]
+        if not len(level):
+            none = contexts.new_zeros(0)
+            return none, none, none
         known = contexts.clamp(min=0)
         begin, end = level.starts[known].long(), level.starts[known + 1].long()
         lengths = torch.where(contexts >= 0, end - begin, 0)
@@ -277,7 +280,7 @@ class NgramTable:
             made = smooth(arrays, [suffix.cpu().numpy() for suffix in self.suffixes], self.smoothing)
         device = self.levels[0].keys.device
         parts = [[torch.as_tensor(part).to(device) for part in every] for every in (made.probability, made.rest)]
-        return Backoff(parts[0], parts[1], made.unknown, made.flat)
+        return Backoff(parts[0], parts[1], made.unknown, made.flat, made.floor)
 
     def probability(self, ids: Tensor, tokens: Tensor, *, order: int | None = None) -> Tensor:
         """Return the probability of one next token for each row, as ``nltk.lm`` scores it.
@@ -292,7 +295,9 @@ class NgramTable:
         """
         contexts, order = self.contexts(ids), self.orders if order is None else order
         made = self.backoff
-        result = torch.full(tokens.shape, made.unknown if made.flat else 0.0, dtype=torch.float64, device=tokens.device)
+        result = torch.full(
+            tokens.shape, made.unknown if made.flat else made.floor, dtype=torch.float64, device=tokens.device
+        )
         for level in range(1, order + 1):
             context = contexts[:, level - 1]
             entry = self.find(level, context, tokens)

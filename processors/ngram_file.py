@@ -33,7 +33,7 @@ def write(path: Path, table: NgramTable) -> None:
         else:
             arrays[f"probability.{order}"] = table.backoff.probability[order - 1]
             arrays[f"rest.{order}"] = table.backoff.rest[order - 1]
-    about = {
+    about: dict[str, Any] = {
         "version": VERSION,
         "orders": table.orders,
         "size": table.size,
@@ -44,7 +44,7 @@ def write(path: Path, table: NgramTable) -> None:
         "sources": table.sources,
     }
     if not table.counted:
-        about["unknown"] = table.backoff.unknown
+        about |= {"unknown": table.backoff.unknown, "floor": table.backoff.floor}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -106,7 +106,7 @@ def _assemble(about: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any
     backoff = None
     if not counted:
         made = [[arrays[f"{part}.{m}"] for m in orders] for part in ("probability", "rest")]
-        backoff = Backoff(made[0], made[1], about["unknown"], flat=False)
+        backoff = Backoff(made[0], made[1], about["unknown"], False, about["floor"])
     return {
         "levels": levels,
         "size": int(about["size"]),

@@ -83,12 +83,14 @@ class Backoff:
         rest: for each order the number of every context, ``[contexts]`` float64.
         unknown: the number of a context that never occurs.
         flat: shorter contexts are not looked at, and ``rest`` and ``unknown`` are probabilities.
+        floor: probability of a token that never occurs, before any ``rest``.
     """
 
     probability: Sequence[Any]
     rest: Sequence[Any]
     unknown: float
     flat: bool
+    floor: float = 0.0
 
 
 def smooth(levels: Sequence[Level], suffixes: Sequence[Any], smoothing: Smoothing) -> Backoff:
@@ -108,10 +110,14 @@ def smooth(levels: Sequence[Level], suffixes: Sequence[Any], smoothing: Smoothin
         alpha, gamma = _interpolation(levels, suffixes, order, smoothing)
         if order == 1 and not flat:
             gamma = np.zeros_like(gamma)
-        if order > 1 and not flat and smoothing.name != "stupid-backoff":
+        if order > 1 and not flat:
             at = np.asarray(suffixes[order - 2])
             lower = np.where(at >= 0, probability[-1][np.maximum(at, 0)], 0.0) if len(at) else np.zeros(0)
-            alpha = alpha + np.repeat(gamma, np.diff(starts)) * lower
+            backed = np.repeat(gamma, np.diff(starts)) * lower
+            if smoothing.name == "stupid-backoff":  # an imported count may be 0, where only longer n-grams occur
+                alpha = np.where(np.asarray(level.counts) > 0, alpha, backed)
+            else:
+                alpha = alpha + backed
         probability.append(alpha)
         rest.append(gamma)
     unknown = {"add-k": 1 / smoothing.outcomes, "mle": 0.0, "stupid-backoff": k}.get(smoothing.name, 1.0)
@@ -125,9 +131,9 @@ def _interpolation(
     level, name, k = levels[order - 1], smoothing.name, smoothing.strength
     starts = np.asarray(level.starts)
     counts = np.asarray(level.counts, dtype=np.float64)
-    totals, kinds = _row_sums(counts, starts), np.diff(starts).astype(np.float64)
+    totals, kinds = _row_sums(counts, starts), _row_sums((counts > 0).astype(np.float64), starts)
     if name == "kneser-ney" and order < len(levels):  # count the different tokens that stand before
-        at = np.asarray(suffixes[order - 1])
+        at = np.where(np.asarray(levels[order].counts) > 0, np.asarray(suffixes[order - 1]), -1)
         before = np.bincount(at[at >= 0], minlength=len(level)).astype(np.float64)
         befores = _row_sums(before, starts)
         lone = np.repeat((befores == 0) & (order == 1), np.diff(starts))  # no bigram at all: plain frequency
@@ -150,8 +156,8 @@ def _interpolation(
 
 def _row_sums(values: Floats, starts: Any) -> Floats:
     """Sum the entries of each context; 0 for a context without any."""
-    before = np.append(0.0, np.cumsum(values))  # whole numbers below 2^53: exact
-    return before[starts[1:]] - before[starts[:-1]]
+    before: Floats = np.append(0.0, np.cumsum(values))  # whole numbers below 2^53: exact
+    return np.asarray(before[starts[1:]] - before[starts[:-1]])
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
