@@ -209,7 +209,7 @@ class NgramTable:
         keys = self.levels[order - 1].keys
         if not len(keys):
             return torch.full_like(tokens, UNSEEN)
-        wanted = contexts * self.base + tokens
+        wanted = torch.add(tokens, contexts, alpha=self.base)
         place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
         there = (keys[place] == wanted) & (contexts >= 0) & (tokens >= 0) & (tokens < self.base)
         return torch.where(there, place, UNSEEN)
@@ -228,14 +228,24 @@ class NgramTable:
         rows, width = ids.shape[0], min(ids.shape[1], self.orders - 1)
         found = ids.new_full((rows, self.orders), NONE)
         found[:, 0] = 0 if groups is None else groups
+        if not width:
+            return found
         tail = ids[:, ids.shape[1] - width :]
-        sound = (tail >= 0) & (tail < self.base) & ~torch.isin(tail, self.special.to(ids.device))
-        sound = sound.flip(1).cumprod(1).bool()  # [rows, width]: the last 1, 2, ... tokens are all sound
+        inside = (tail >= 0) & (tail < self.base)
+        sound = inside & self._ordinary[torch.where(inside, tail, 0)]
+        sound = sound.flip(1).cummin(1).values  # [rows, width]: the last 1, 2, ... tokens are all sound
         state = found[:, :1].expand(rows, width)
         for length in range(1, width + 1):  # all contexts grow by one token together
             state = self.find(length, state[:, : width - length + 1], tail[:, length - 1 :])
             found[:, length] = torch.where(sound[:, length - 1], state[:, -1], NONE)
         return found
+
+    @cached_property
+    def _ordinary(self) -> Tensor:
+        """Which ids n-grams may hold, ``[base]`` bool."""
+        ordinary = torch.ones(self.base, dtype=torch.bool, device=self.levels[0].keys.device)
+        ordinary[self.special.to(ordinary.device)] = False
+        return ordinary
 
     def followers(self, order: int, contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """List everything that follows contexts.
@@ -252,12 +262,12 @@ class NgramTable:
             none = contexts.new_zeros(0)
             return none, none, none
         known = contexts.clamp(min=0)
-        begin, end = level.starts[known].long(), level.starts[known + 1].long()
-        lengths = torch.where(contexts >= 0, end - begin, 0)
+        bounds = level.starts[torch.stack([known, known + 1])].long()  # [2, rows]
+        lengths = (bounds[1] - bounds[0]).masked_fill_(contexts < 0, 0)
         rows = torch.repeat_interleave(lengths)
-        before = torch.cumsum(lengths, 0) - lengths
-        entries = torch.arange(len(rows), device=rows.device) + (begin - before)[rows]
-        return rows, level.keys[entries] % self.base, entries
+        offset = bounds[0] - lengths.cumsum(0) + lengths
+        entries = torch.arange(len(rows), device=rows.device) + offset[rows]
+        return rows, level.keys[entries] - (known * self.base)[rows], entries
 
     @cached_property
     def suffixes(self) -> list[Tensor]:

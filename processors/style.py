@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -21,10 +22,9 @@ from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.binding import Binding
 from logitkit.processors.ngram import NgramTable
 from logitkit.processors.style_rules import Evidence, Rule, default_weights, mixture
-from logitkit.processors.trace import Trace, js_bits
+from logitkit.processors.tilt import Fixed, Mixture, Tilt, strength_for
+from logitkit.processors.trace import Trace
 from logitkit.processors.warpers import Bound, without_padding
-
-HALVINGS = 12  # of the strength, in search of a divergence: to 1 / 4096 of the weight
 
 Weight = Annotated[float, number("strength; below 0 the style is avoided", ge=-1, le=1, neutral=0)]
 Weights = Annotated[list[float] | None, option("a weight for each order; None: 1 : 3 : 6 : 10 : 15, normalised")]
@@ -91,7 +91,8 @@ class NgramStyle(LogitsProcessor):
         self.cap_bits, self.plausible, self.once, self.target_js = cap_bits, plausible, once, target_js
         self.prompts, self.groups, self.trace = prompts, groups, trace
         self.evidence = Evidence(table, rule, k=k, top=top, background=background)
-        self._kept: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._fixed: dict[tuple[int, torch.device], Fixed] = {}
+        self._board = torch.zeros(0)
 
     @classmethod
     def bind(
@@ -119,91 +120,102 @@ class NgramStyle(LogitsProcessor):
         self._follow(scores.device)
         ids = without_padding(self.prompts, input_ids, self.table.base) if self._sees_padding(input_ids) else input_ids
         contexts = self.table.contexts(ids, None if self.groups is None else self.groups(input_ids))
-        evidence = self._evidence(ids, contexts, scores)
-
-        def steered(strength: Tensor | float) -> Tensor:
-            return self._add(scores, self._moves(scores, evidence, strength))
-
+        steer = (self._mixture if self.rule == "mixture" else self._tilt)(ids, contexts, scores)
         if self.target_js is None:
-            return steered(self.weight)
-        strength = strength_for(self.target_js, self.weight, scores, steered)
+            return steer.at(self.weight)
+        strength = strength_for(self.target_js, self.weight, len(scores), steer.divergence(), scores)
         if self.trace is not None:
             self.trace.note(strength=strength[:, 0])
-        return steered(strength)
+        return steer.at(strength)
 
-    def _evidence(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> Tensor:
-        """What is said of each token, ``[rows, vocab]``: nats, or (mixture) the logarithm of its probability."""
-        rows, width = scores.shape
-        if self.rule == "mixture":
-            total = mixture(self.table, contexts, self.order_weights, width)
-            total.index_fill_(1, self._of_width(width, scores.device)[0], 0.0)
-            total = total.masked_fill(scores == -torch.inf, 0.0)
-            total = (total / total.sum(-1, keepdim=True)).log()  # nan: the table has nothing to say
-        else:
-            dense = self.groups is None
-            total = self._of_width(width, scores.device)[1].repeat(rows, 1) if dense else scores.new_zeros(rows, width)
-            for order in range(2 if dense else 1, self.table.orders + 1):
-                self._gather(total, order, contexts[:, order - 1])
-        if self.once:
-            begin = 0 if self.prompts is None else self.prompts.width
-            _spare_repeats(total, ids, self.table, begin, neutral=torch.nan if self.rule == "mixture" else 0.0)
-        return total
+    def _tilt(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> Tilt:
+        """Gather the evidence for all rows.
 
-    def _gather(self, total: Tensor, order: int, contexts: Tensor) -> None:
-        """Add the evidence of one order, for everything that follows the contexts."""
-        if is_neutral(self.order_weights[order - 1], 0):
-            return
-        rows, tokens, entries = self.table.followers(order, contexts)
-        width = total.shape[1]
-        values = self.evidence.of(order, entries) * self.order_weights[order - 1]
-        if self.table.base > width or self.table.base > self.table.size:
-            inside = tokens < min(width, self.table.size)
-            rows, tokens, values = rows[inside], tokens[inside], values[inside]
-        total.view(-1).index_add_(0, rows * width + tokens, values)
-
-    def _moves(self, scores: Tensor, evidence: Tensor, strength: Tensor | float) -> Tensor:
-        """By how much each score moves, in nats, ``[rows, vocab]``."""
-        if self.rule == "mixture":
-            logp = scores.float()
-            kept = logp.index_fill(1, self._of_width(scores.shape[1], scores.device)[0], -torch.inf)
-            logp = logp - kept.logsumexp(-1, keepdim=True)  # among ordinary tokens
-            s = torch.as_tensor(strength, dtype=torch.float32, device=scores.device)
-            moves = torch.logaddexp(torch.log1p(-s) + logp, s.log() + evidence) - logp
-            moves = torch.where(logp > -torch.inf, moves, 0.0).nan_to_num(nan=0.0, neginf=-torch.inf)
-        else:
-            moves = evidence * strength
-        if self.cap_bits is not None:
-            most = self.cap_bits * math.log(2)
-            moves = moves.clamp(-most, most)
-        if self.plausible > 0:
-            floor = scores.amax(-1, keepdim=True) + math.log(self.plausible)
-            moves = moves.masked_fill(scores < floor, 0.0)
-        return moves
-
-    def _add(self, scores: Tensor, moves: Tensor) -> Tensor:
-        """Move the scores; special tokens and ids that the tokenizer lacks keep score and probability."""
-        if self.rule == "literal":
-            return scores + moves.to(scores.dtype)
-        untouched = self._of_width(scores.shape[1], scores.device)[0]
-        ordinary = scores.index_fill(1, untouched, -torch.inf)
-        moved = ordinary + moves
-        shift = ordinary.logsumexp(-1, keepdim=True) - moved.logsumexp(-1, keepdim=True)
-        moved = moved + torch.where(shift.isfinite(), shift, 0.0)
-        return moved.index_copy(1, untouched, scores[:, untouched]).to(scores.dtype)
-
-    def _of_width(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What is the same at every step: ids that keep their scores, and the evidence of single tokens ``[vocab]``.
-
-        Special tokens keep their scores, and so do ids that the tokenizer lacks.
+        What follows a context also follows its shorter ones, so the places of the lowest order hold all others.
         """
-        if (width, device) not in self._kept:
-            special = self.table.special.to(device)
+        width = scores.shape[1]
+        fixed = self._of_width(width, scores.device)
+        lowest = 1 if self.groups is not None else 2  # single tokens are the same in every row of one corpus
+        board = self._zeros(scores)
+        places = contexts.new_zeros(0)
+        for order in range(lowest, self.table.orders + 1):
+            place, values = self._gather(order, contexts[:, order - 1], width)
+            board.index_add_(0, place, values)
+            places = place if order == lowest else places
+        if self.once:
+            board[self._repeats(ids, width)] = 0.0
+        if self.plausible > 0:
+            chosen = self._plausible(scores, fixed).view(-1).nonzero()[:, 0]
+            own = board[chosen] + fixed.shared[chosen % width]
+            fixed = replace(fixed, shared=torch.zeros_like(fixed.shared))
+        else:
+            chosen, own = places, board[places] + fixed.shared[places % width]
+        board[places] = 0.0
+        cap = math.inf if self.cap_bits is None else self.cap_bits * math.log(2)
+        return Tilt(scores=scores, fixed=fixed, places=chosen, own=own, cap=cap, keep=self.rule != "literal")
+
+    def _mixture(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> Mixture:
+        """What the table holds likely next, for all rows."""
+        width = scores.shape[1]
+        fixed = self._of_width(width, scores.device)
+        stays = None
+        if self.once or self.plausible > 0:
+            stays = ~self._plausible(scores, fixed)
+            if self.once:
+                stays.view(-1)[self._repeats(ids, width)] = True
+        other = mixture(self.table, contexts, self.order_weights, width)
+        cap = math.inf if self.cap_bits is None else self.cap_bits * math.log(2)
+        return Mixture(scores=scores, other=other, fixed=fixed, stays=stays, cap=cap)
+
+    def _gather(self, order: int, contexts: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Places in flat rows and weighted evidence of everything that follows the contexts of one order."""
+        rows, tokens, entries = self.table.followers(order, contexts)
+        if self.table.base > min(width, self.table.size):
+            inside = tokens < min(width, self.table.size)
+            rows, tokens, entries = rows[inside], tokens[inside], entries[inside]
+        return rows * width + tokens, self.evidence.of(order, entries) * self.order_weights[order - 1]
+
+    def _plausible(self, scores: Tensor, fixed: Fixed) -> Tensor:
+        """Which ordinary tokens have at least the asked share of the best probability, ``[rows, vocab]``."""
+        floor = scores.amax(-1, keepdim=True) + (math.log(self.plausible) if self.plausible > 0 else -torch.inf)
+        return (scores >= floor).index_fill_(1, fixed.untouched, False)
+
+    def _repeats(self, ids: Tensor, width: int) -> Tensor:
+        """Places of tokens that would repeat a longest n-gram whose last token is in the continuation."""
+        length = self.table.orders - 1
+        begin = 0 if self.prompts is None else self.prompts.width
+        ids = ids[:, max(begin - length, 0) :]
+        if ids.shape[1] <= length or not length:
+            return ids.new_zeros(0)
+        windows = ids.unfold(1, length, 1)  # [rows, places, length]
+        rows, places = (windows[:, :-1] == windows[:, -1:]).all(-1).nonzero(as_tuple=True)
+        tokens = ids[rows, places + length]
+        inside = (tokens >= 0) & (tokens < width)
+        return rows[inside] * width + tokens[inside]
+
+    def _of_width(self, width: int, device: torch.device) -> Fixed:
+        """What is the same at every step."""
+        if (width, device) not in self._fixed:
+            special, single = self.table.special.to(device), torch.zeros(width, device=device)
             padding = torch.arange(self.table.size, max(width, self.table.size), device=device)
-            single = torch.zeros(1, width, device=device)
+            untouched = torch.cat([special[special < width], padding])
             if self.rule != "mixture" and self.groups is None:
-                self._gather(single, 1, torch.zeros(1, dtype=torch.long, device=device))
-            self._kept[width, device] = torch.cat([special[special < width], padding]), single[0]
-        return self._kept[width, device]
+                place, values = self._gather(1, torch.zeros(1, dtype=torch.long, device=device), width)
+                single[place] = values
+            moving = (self.table.levels[0].keys % self.table.base).unique()
+            self._fixed[width, device] = Fixed(
+                untouched=untouched,
+                ordinary=torch.ones(width, device=device).index_fill_(0, untouched, 0.0),
+                shared=single,
+                moving=moving[moving < min(width, self.table.size)],
+            )
+        return self._fixed[width, device]
+
+    def _zeros(self, scores: Tensor) -> Tensor:
+        """A flat board of zeros, one for each score; whoever writes on it clears what was written."""
+        if self._board.numel() != scores.numel() or self._board.device != scores.device:
+            self._board = torch.zeros(scores.numel(), device=scores.device)
+        return self._board
 
     def _sees_padding(self, ids: Tensor) -> bool:
         """Whether left padding is among the tokens that are looked at."""
@@ -218,46 +230,6 @@ class NgramStyle(LogitsProcessor):
             known = self.evidence
             self.table = table
             self.evidence = Evidence(table, known.rule, k=known.k, top=known.top, background=known.background)
-
-
-def strength_for(bits: float, weight: float, scores: Tensor, steered: Callable[[Tensor], Tensor]) -> Tensor:
-    """Find for each row the strength that moves it by so many bits; ``weight`` where even that moves it less.
-
-    The divergence of a tilted distribution grows with the strength, so halving finds it.
-
-    Args:
-        bits: Jensen-Shannon divergence between the row before and after.
-        weight: the strongest allowed, with its sign.
-        scores: ``[rows, vocab]``.
-        steered: the row at strengths ``[rows, 1]``.
-
-    Returns:
-        ``[rows, 1]``.
-    """
-    low = torch.zeros(len(scores), 1, device=scores.device)
-    high = torch.full_like(low, weight)
-    low = torch.where(js_bits(scores, steered(high))[:, None] <= bits, high, low)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        short = js_bits(scores, steered(middle))[:, None] <= bits
-        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-    return low
-
-
-def _spare_repeats(evidence: Tensor, ids: Tensor, table: NgramTable, begin: int, *, neutral: float) -> None:
-    """Take the evidence away from tokens that would repeat a longest n-gram, ended by a token from ``begin`` on."""
-    length = table.orders - 1
-    ids = ids[:, max(begin - length, 0) :]
-    if ids.shape[1] <= length or not length:
-        return
-    windows = ids.unfold(1, length, 1)  # [rows, places, length]
-    context = windows[:, -1:]
-    sound = (context >= 0) & (context < table.size) & ~torch.isin(context, table.special.to(ids.device))
-    again = ((windows[:, :-1] == context) & sound).all(-1)  # [rows, places - 1]
-    rows, places = again.nonzero(as_tuple=True)
-    tokens = ids[rows, places + length]
-    inside = (tokens >= 0) & (tokens < evidence.shape[1])
-    evidence[rows[inside], tokens[inside]] = neutral
 
 
 def _table(binding: Binding, name: str) -> NgramTable:
