@@ -13,7 +13,7 @@ Sources: Chen and Goodman 1998 for the interpolated ones, Brants et al. 2007 for
 does not sum to 1), all as nltk 3.10 computes them. One departure: where nltk divides by zero, in Kneser-Ney
 contexts that occur at the beginning of documents only (and with a single order), the lower order, or the plain
 frequency, stands.
-Kneser-Ney sums to a little more than 1 after contexts seen both there and elsewhere, as in nltk.
+As in nltk, Kneser-Ney sums to more than 1 after contexts that stand both there and elsewhere.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Evidence:
         elif self.rule == "lift":
             values = self._ratios[order - 1][entries]
         elif self.rule == "literal":
-            values = self.table.backoff.probability[order - 1][entries].float().log()
+            values = self.table.backoff.probability[order - 1][entries].clamp(min=least(self.table)).log().float()
         else:
             values = self._information[order - 1][entries]
         return values if self.top is None else values * self._foremost[order - 1][entries]
@@ -81,7 +81,7 @@ class Evidence:
         """Positive pointwise mutual information; a signed one would again penalise what was seen below what was not."""
         assert self.background is not None
         table, neutral = self.table.to("cpu"), self.background.to("cpu")
-        floor = 1 / (neutral.tokens + neutral.size)  # of a token that the background never saw
+        floor = least(neutral)
         found = []
         for order, level in enumerate(table.levels, 1):
             ids = ngrams(table, order)
@@ -107,6 +107,11 @@ class Evidence:
             rank[by_rank] = np.arange(len(level)) - level.starts.cpu().numpy()[context]
             marks.append(torch.from_numpy((rank < self.top).astype(np.float32)).to(level.keys.device))
         return marks
+
+
+def least(table: NgramTable) -> float:
+    """Stands for a probability of 0: less than one occurrence, or what an imported model says of the unknown."""
+    return 1 / (table.tokens + table.size) if table.counted else table.backoff.floor or 1e-12
 
 
 def ngrams(table: NgramTable, order: int) -> Tensor:

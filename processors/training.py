@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +81,7 @@ class Runs:
         self.folder, self.settings = Path(folder) if folder else None, settings
         self.documents, self.digest = 0, ""
         self._sizes: list[tuple[int, list[Level]]] = []
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for place in sorted(self.folder.glob("run-*.safetensors")):
+        for place in sorted(self.folder.glob("run-*.safetensors")) if self.folder else ():
             table = NgramTable.load(place)
             about = table.sources[0]
             if about["settings"] != settings:
@@ -118,11 +114,6 @@ class Runs:
         """Everything added up; a table without n-grams where nothing was counted."""
         none = counting.count(np.zeros(0, dtype=np.int64), orders=self.settings["orders"], base=self.settings["size"])
         return counting.merge([*(levels for _, levels in self._sizes)] or [none], base=self.settings["size"])
-
-    def remove(self) -> None:
-        """Delete the folder, once the table stands somewhere else."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder)
 
 
 def _chunks(
