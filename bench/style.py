@@ -56,17 +56,19 @@ PROMPTS = {
 }
 GRID = {
     "lift": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6],
-    "lift once": [0.1, 0.15, 0.2, 0.25, 0.3, 0.4],
+    "lift plausible": [0.1, 0.15, 0.2, 0.3, 0.4],
+    "lift once": [0.1, 0.15, 0.2],
     "literal": [0.05, 0.1, 0.2, 0.4, 0.8],
-    "mixture": [0.1, 0.2, 0.4],
+    "mixture": [0.1, 0.2],
 }
 RULES = {
     "lift": "rule='lift'",
+    "lift plausible": "rule='lift', plausible=0.1",
     "lift once": "rule='lift', once=True",
     "literal": "rule='literal', top=512",
     "mixture": "rule='mixture'",
 }
-TARGETS = [0.01, 0.02, 0.04, 0.08]  # bits, for target_js
+TARGETS = [0.01, 0.02, 0.04]  # bits, for target_js
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -231,21 +231,25 @@ class NgramTable:
         if not width:
             return found
         tail = ids[:, ids.shape[1] - width :]
-        inside = (tail >= 0) & (tail < self.base)
-        sound = inside & self._ordinary[torch.where(inside, tail, 0)]
-        sound = sound.flip(1).cummin(1).values  # [rows, width]: the last 1, 2, ... tokens are all sound
-        state = found[:, :1].expand(rows, width)
-        for length in range(1, width + 1):  # all contexts grow by one token together
-            state = self.find(length, state[:, : width - length + 1], tail[:, length - 1 :])
-            found[:, length] = torch.where(sound[:, length - 1], state[:, -1], NONE)
+        state = self._singles[tail.clamp(-1, self.base)]  # [rows, width]
+        broken = state == NONE
+        if self.groups > 1:
+            state = self.find(1, found[:, :1].expand(rows, width), tail).masked_fill(broken, NONE)
+        found[:, 1] = state[:, -1]
+        for length in range(2, width + 1):  # all contexts grow by one token together
+            state = self.find(length, state[:, :-1], tail[:, length - 1 :])
+            found[:, length] = torch.where(broken[:, width - length :].any(-1), NONE, state[:, -1])
         return found
 
     @cached_property
-    def _ordinary(self) -> Tensor:
-        """Which ids n-grams may hold, ``[base]`` bool."""
-        ordinary = torch.ones(self.base, dtype=torch.bool, device=self.levels[0].keys.device)
-        ordinary[self.special.to(ordinary.device)] = False
-        return ordinary
+    def _singles(self) -> Tensor:
+        """The level-1 entry of each id in the first group, ``[base + 2]``; `NONE` where special, beyond, or below."""
+        entries: Tensor = self.levels[0].keys.new_full((self.base + 2,), UNSEEN)  # the last stands for ids below zero
+        first = self.levels[0].keys[: int(self.levels[0].starts[1])]
+        entries[first] = torch.arange(len(first), device=first.device)
+        entries[self.special.to(first.device)] = NONE
+        entries[self.base :] = NONE
+        return entries
 
     def followers(self, order: int, contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """List everything that follows contexts.
@@ -261,13 +265,14 @@ class NgramTable:
         if not len(level):
             none = contexts.new_zeros(0)
             return none, none, none
-        known = contexts.clamp(min=0)
-        bounds = level.starts[torch.stack([known, known + 1])].long()  # [2, rows]
-        lengths = (bounds[1] - bounds[0]).masked_fill_(contexts < 0, 0)
+        contexts = contexts.clamp(min=-1)  # from -1 the range runs backwards, from the end to 0, and is empty
+        begin = level.starts[contexts]
+        lengths = (level.starts[contexts + 1] - begin).clamp_(min=0)
         rows = torch.repeat_interleave(lengths)
-        offset = bounds[0] - lengths.cumsum(0) + lengths
-        entries = torch.arange(len(rows), device=rows.device) + offset[rows]
-        return rows, level.keys[entries] - (known * self.base)[rows], entries
+        offset = begin - lengths.cumsum(0) + lengths
+        entries = offset.index_select(0, rows) + torch.arange(len(rows), device=rows.device)
+        tokens = level.keys.index_select(0, entries) - (contexts * self.base).index_select(0, rows)
+        return rows, tokens, entries
 
     @cached_property
     def suffixes(self) -> list[Tensor]:

@@ -27,7 +27,7 @@ def write(path: Path, table: NgramTable) -> None:
     """Write a table beside its place and move it there, so that no half-written file is ever found."""
     arrays: dict[str, Tensor] = {"special": table.special}
     for order, level in enumerate(table.levels, 1):
-        arrays |= {f"keys.{order}": level.keys, f"starts.{order}": _narrow(level.starts)}
+        arrays |= {f"keys.{order}": level.keys, f"starts.{order}": level.starts}
         if table.counted:
             arrays[f"counts.{order}"] = _narrow(level.counts)
         else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -88,7 +87,8 @@ class NgramStyle(LogitsProcessor):
         if table.base > table.size and table.groups > 1:
             raise ParameterError("ngram_style", "table", "of one corpus, or of words of the tokenizer", table)
         self.table, self.weight, self.rule, self.order_weights = table, weight, rule, weights
-        self.cap_bits, self.plausible, self.once, self.target_js = cap_bits, plausible, once, target_js
+        self.cap = math.inf if cap_bits is None else cap_bits * math.log(2)
+        self.plausible, self.once, self.target_js = plausible, once, target_js
         self.prompts, self.groups, self.trace = prompts, groups, trace
         self.evidence = Evidence(table, rule, k=k, top=top, background=background)
         self._fixed: dict[tuple[int, torch.device], Fixed] = {}
@@ -122,7 +122,7 @@ class NgramStyle(LogitsProcessor):
         contexts = self.table.contexts(ids, None if self.groups is None else self.groups(input_ids))
         steer = (self._mixture if self.rule == "mixture" else self._tilt)(ids, contexts, scores)
         if self.target_js is None:
-            return steer.at(self.weight)
+            return steer.at()
         strength = strength_for(self.target_js, self.weight, len(scores), steer.divergence(), scores)
         if self.trace is not None:
             self.trace.note(strength=strength[:, 0])
@@ -137,22 +137,29 @@ class NgramStyle(LogitsProcessor):
         fixed = self._of_width(width, scores.device)
         lowest = 1 if self.groups is not None else 2  # single tokens are the same in every row of one corpus
         board = self._zeros(scores)
-        places = contexts.new_zeros(0)
+        rows = places = contexts.new_zeros(0)
         for order in range(lowest, self.table.orders + 1):
-            place, values = self._gather(order, contexts[:, order - 1], width)
+            of_row, place, values = self._gather(order, contexts[:, order - 1], width)
             board.index_add_(0, place, values)
-            places = place if order == lowest else places
+            rows, places = (of_row, place) if order == lowest else (rows, places)
         if self.once:
             board[self._repeats(ids, width)] = 0.0
+        written = places
         if self.plausible > 0:
-            chosen = self._plausible(scores, fixed).view(-1).nonzero()[:, 0]
-            own = board[chosen] + fixed.shared[chosen % width]
-            fixed = replace(fixed, shared=torch.zeros_like(fixed.shared))
-        else:
-            chosen, own = places, board[places] + fixed.shared[places % width]
-        board[places] = 0.0
-        cap = math.inf if self.cap_bits is None else self.cap_bits * math.log(2)
-        return Tilt(scores=scores, fixed=fixed, places=chosen, own=own, cap=cap, keep=self.rule != "literal")
+            rows, tokens = self._plausible(scores, fixed).nonzero(as_tuple=True)
+            places = rows * width + tokens
+        own = board.index_select(0, places) + fixed.shared.index_select(0, places - rows * width)
+        board.index_fill_(0, written, 0.0)
+        return Tilt(
+            scores=scores,
+            fixed=fixed if self.plausible <= 0 else fixed.without_shared(),
+            places=places,
+            rows=rows,
+            own=own,
+            weight=self.weight,
+            cap=self.cap,
+            keep=self.rule != "literal",
+        )
 
     def _mixture(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> Mixture:
         """What the table holds likely next, for all rows."""
@@ -164,16 +171,15 @@ class NgramStyle(LogitsProcessor):
             if self.once:
                 stays.view(-1)[self._repeats(ids, width)] = True
         other = mixture(self.table, contexts, self.order_weights, width)
-        cap = math.inf if self.cap_bits is None else self.cap_bits * math.log(2)
-        return Mixture(scores=scores, other=other, fixed=fixed, stays=stays, cap=cap)
+        return Mixture(scores=scores, other=other, fixed=fixed, weight=self.weight, stays=stays, cap=self.cap)
 
-    def _gather(self, order: int, contexts: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Places in flat rows and weighted evidence of everything that follows the contexts of one order."""
+    def _gather(self, order: int, contexts: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, places in flat rows, and weighted evidence of everything that follows the contexts of one order."""
         rows, tokens, entries = self.table.followers(order, contexts)
         if self.table.base > min(width, self.table.size):
             inside = tokens < min(width, self.table.size)
             rows, tokens, entries = rows[inside], tokens[inside], entries[inside]
-        return rows * width + tokens, self.evidence.of(order, entries) * self.order_weights[order - 1]
+        return rows, rows * width + tokens, self.evidence.of(order, entries) * self.order_weights[order - 1]
 
     def _plausible(self, scores: Tensor, fixed: Fixed) -> Tensor:
         """Which ordinary tokens have at least the asked share of the best probability, ``[rows, vocab]``."""
@@ -200,14 +206,12 @@ class NgramStyle(LogitsProcessor):
             padding = torch.arange(self.table.size, max(width, self.table.size), device=device)
             untouched = torch.cat([special[special < width], padding])
             if self.rule != "mixture" and self.groups is None:
-                place, values = self._gather(1, torch.zeros(1, dtype=torch.long, device=device), width)
+                _, place, values = self._gather(1, torch.zeros(1, dtype=torch.long, device=device), width)
                 single[place] = values
             moving = (self.table.levels[0].keys % self.table.base).unique()
-            self._fixed[width, device] = Fixed(
-                untouched=untouched,
-                ordinary=torch.ones(width, device=device).index_fill_(0, untouched, 0.0),
-                shared=single,
-                moving=moving[moving < min(width, self.table.size)],
+            moving = moving[moving < min(width, self.table.size)]
+            self._fixed[width, device] = Fixed.of(
+                untouched=untouched, shared=single, weight=self.weight, cap=self.cap, moving=moving
             )
         return self._fixed[width, device]
 

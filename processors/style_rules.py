@@ -51,7 +51,7 @@ class Evidence:
     def of(self, order: int, entries: Tensor) -> Tensor:
         """Evidence of n-grams, ``[n]`` float32, in nats."""
         if self.rule == "lift" and self.table.counted:
-            values = torch.log1p(self.table.levels[order - 1].counts[entries].float() / self.k)
+            values: Tensor = (self.table.levels[order - 1].counts.index_select(0, entries) / self.k).log1p_()
         elif self.rule == "lift":
             values = self._ratios[order - 1][entries]
         elif self.rule == "literal":

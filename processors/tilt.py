@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,13 +25,29 @@ class Fixed:
         untouched: ids that keep their scores: special tokens, and ids that the tokenizer lacks.
         ordinary: 0.0 at those and 1.0 elsewhere, ``[vocab]``.
         shared: evidence that a token has in every row, ``[vocab]``, in nats; 0.0 where untouched.
+        moves: what it moves by at full strength, ``[vocab]``.
+        grown: the exponential of that.
         moving: ids that may have evidence at all, ``[moving]``.
     """
 
     untouched: Tensor
     ordinary: Tensor
     shared: Tensor
+    moves: Tensor
+    grown: Tensor
     moving: Tensor
+
+    @classmethod
+    def of(cls, *, untouched: Tensor, shared: Tensor, weight: float, cap: float, moving: Tensor) -> Fixed:
+        """Work out the rest."""
+        ordinary = torch.ones_like(shared).index_fill_(0, untouched, 0.0)
+        moves = (shared * weight).clamp_(-cap, cap)
+        return cls(untouched=untouched, ordinary=ordinary, shared=shared, moves=moves, grown=moves.exp(), moving=moving)
+
+    def without_shared(self) -> Fixed:
+        """The same, with no evidence that is shared."""
+        none = torch.zeros_like(self.shared)
+        return replace(self, shared=none, moves=none, grown=self.grown.new_ones(()).expand_as(none))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,7 +58,9 @@ class Tilt:
         scores: ``[rows, vocab]``.
         fixed: what is shared by all rows.
         places: where a row has evidence of its own, in place of the shared: flat, ``[places]``, never untouched.
+        rows: the row of each place.
         own: that evidence, ``[places]``, in nats.
+        weight: the full strength, which ``fixed`` was made for.
         cap: no score moves by more, in nats.
         keep: whether special tokens keep their probability; otherwise their scores.
     """
@@ -50,35 +68,38 @@ class Tilt:
     scores: Tensor
     fixed: Fixed
     places: Tensor
+    rows: Tensor
     own: Tensor
+    weight: float
     cap: float
     keep: bool
 
-    def at(self, strength: float | Tensor) -> Tensor:
+    def at(self, strength: Tensor | None = None) -> Tensor:
         """Return the scores moved by ``strength`` times the evidence.
 
         Args:
-            strength: one for all, or ``[rows, 1]``.
+            strength: ``[rows, 1]``; None: the weight, in all rows.
 
         Returns:
             a new ``[rows, vocab]``; what is impossible stays so.
         """
-        width, untouched = self.scores.shape[1], self.fixed.untouched
-        of_row = torch.div(self.places, width, rounding_mode="floor")
-        shared = self._limited(self.fixed.shared * strength)  # [vocab] or [rows, vocab]
-        own = self._limited(self.own * (strength[of_row, 0] if isinstance(strength, Tensor) else strength))
-        moved = self.scores + shared
-        moved.view(-1)[self.places] = self.scores.reshape(-1)[self.places] + own
+        untouched, places = self.fixed.untouched, self.places
+        if strength is None:
+            moves, grown, own = self.fixed.moves, self.fixed.grown, self._limited(self.own * self.weight)
+        else:
+            moves = self._limited(self.fixed.shared * strength)  # [rows, vocab]
+            grown, own = moves.exp(), self._limited(self.own * strength[:, 0].index_select(0, self.rows))
+        moved = self.scores + moves
+        moved.view(-1).index_copy_(0, places, self.scores.reshape(-1).index_select(0, places) + own)
         if not self.keep:
             return moved
         weights = (self.scores - self.scores.amax(-1, keepdim=True)).exp_().index_fill_(1, untouched, 0.0)
         before = weights.sum(-1)
-        held = weights.view(-1)[self.places]
-        weights.view(-1)[self.places] = 0.0
-        grown = shared.exp_()
-        after = (weights * grown).sum(-1) if isinstance(strength, Tensor) else weights @ grown
-        moved += normalizer(before, after.index_add_(0, of_row, held * own.exp_()))
-        return moved.index_copy_(1, untouched, self.scores[:, untouched])
+        held = weights.view(-1).index_select(0, places)
+        weights.view(-1).index_fill_(0, places, 0.0)
+        after = weights @ grown if strength is None else (weights * grown).sum(-1)
+        moved += normalizer(before, after.index_add_(0, self.rows, held * own.exp_()))
+        return moved.index_copy_(1, untouched, self.scores.index_select(1, untouched))
 
     def divergence(self) -> Callable[[Tensor], Tensor]:
         """Return the function from strengths ``[rows, 1]`` to Jensen-Shannon divergences ``[rows]`` in bits."""
@@ -110,6 +131,7 @@ class Mixture:
         scores: ``[rows, vocab]``.
         other: q, not negative, ``[rows, vocab]``; normalised here over ordinary and possible tokens.
         fixed: which tokens are ordinary.
+        weight: the full strength.
         stays: True at tokens that are not to move, ``[rows, vocab]``; None: all ordinary ones move.
         cap: no score moves by more, in nats.
     """
@@ -117,17 +139,18 @@ class Mixture:
     scores: Tensor
     other: Tensor
     fixed: Fixed
+    weight: float
     stays: Tensor | None
     cap: float
 
-    def at(self, strength: float | Tensor) -> Tensor:
+    def at(self, strength: Tensor | None = None) -> Tensor:
         """Return the mixed rows, as in `Tilt.at`; a row of which q says nothing stays as it is."""
         logp = self.scores.log_softmax(-1)
         possible = (logp > -torch.inf) & (self.fixed.ordinary > 0)
         q = torch.where(possible, self.other, 0.0)
         ordinary = logp.exp() @ self.fixed.ordinary
         logq = (q * (ordinary / q.sum(-1))[:, None]).log()  # nan: q says nothing
-        s = torch.as_tensor(strength, dtype=logp.dtype, device=logp.device)
+        s = torch.as_tensor(self.weight if strength is None else strength, dtype=logp.dtype, device=logp.device)
         moves = torch.logaddexp(torch.log1p(-s) + logp, s.log() + logq) - logp
         moves = torch.where(possible & ~moves.isnan(), moves.clamp(-self.cap, self.cap), 0.0)
         if self.stays is not None:

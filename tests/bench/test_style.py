@@ -69,9 +69,9 @@ def test_spread_by_hand() -> None:
 def test_base_perplexity_is_that_of_the_model() -> None:
     """Token by token, each from its whole prefix."""
     model, ids = tiny_model(), [5, 6, 7, 8]
-    steps = [model(torch.tensor([ids[:n]])).logits[0, -1].log_softmax(-1)[ids[n]] for n in (2, 3)]
+    steps = [model(torch.tensor([ids[:n]])).logits[0, -1].log_softmax(-1)[ids[n]].item() for n in (2, 3)]
     (got,) = base_log_perplexity(model, [text(7, 8, prompt=(5, 6))])
-    assert got == pytest.approx(-float(sum(steps)) / 2, abs=1e-4)
+    assert got == pytest.approx(-sum(steps) / 2, abs=1e-4)
 
 
 def test_the_usable_range_is_the_longest_run() -> None:
@@ -80,7 +80,7 @@ def test_the_usable_range_is_the_longest_run() -> None:
     lift = [
         row_of("lift", 0.1, 80, 2.0, 0.8),  # too little style
         row_of("lift", 0.2, 75, 2.0, 0.8),
-        row_of("lift", 0.3, 60, 2.2, 0.72),
+        row_of("lift", 0.3, 60, 2.19, 0.73),
         row_of("lift", 0.4, 60, 2.3, 0.8),  # too dear
         row_of("lift", 0.5, 50, 2.0, 0.8),
         row_of("lift", 0.6, 50, 2.0, 0.7),  # repeats
