@@ -56,13 +56,15 @@ PROMPTS = {
 }
 GRID = {
     "lift": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6],
-    "lift plausible": [0.1, 0.15, 0.2, 0.3, 0.4],
+    "lift, orders 2-3": [0.1, 0.15, 0.2, 0.25, 0.3],
+    "lift plausible": [0.1, 0.2],
     "lift once": [0.1, 0.15, 0.2],
     "literal": [0.05, 0.1, 0.2, 0.4, 0.8],
     "mixture": [0.1, 0.2],
 }
 RULES = {
     "lift": "rule='lift'",
+    "lift, orders 2-3": "rule='lift', order_weights=[0.0, 0.3, 0.6]",
     "lift plausible": "rule='lift', plausible=0.1",
     "lift once": "rule='lift', once=True",
     "literal": "rule='literal', top=512",
