@@ -55,15 +55,17 @@ PROMPTS = {
     ],
 }
 GRID = {
-    "lift": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6],
-    "lift, orders 2-3": [0.1, 0.15, 0.2, 0.25, 0.3],
-    "lift plausible": [0.1, 0.2],
-    "lift once": [0.1, 0.15, 0.2],
+    "lift": [0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6],
+    "lift, k=1": [0.2, 0.3, 0.4, 0.1, 0.5],
+    "lift, orders 2-3": [0.1, 0.15],
+    "lift plausible": [0.1, 0.15],
+    "lift once": [0.1, 0.15, 0.2, 0.25],
     "literal": [0.05, 0.1, 0.2, 0.4, 0.8],
     "mixture": [0.1, 0.2],
 }
 RULES = {
     "lift": "rule='lift'",
+    "lift, k=1": "rule='lift', k=1.0",
     "lift, orders 2-3": "rule='lift', order_weights=[0.0, 0.3, 0.6]",
     "lift plausible": "rule='lift', plausible=0.1",
     "lift once": "rule='lift', once=True",

@@ -1,4 +1,4 @@
-"""Sweep the weight of a style and see which range is usable: the same measures as ``python -m logitkit.bench.style``."""
+"""Sweep the weight of a style and see which range is usable; the measures of ``python -m logitkit.bench.style``."""
 
 from __future__ import annotations
 

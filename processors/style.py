@@ -117,16 +117,17 @@ class NgramStyle(LogitsProcessor):
         """Return the scores with the style favoured, ``[rows, vocab]``; special tokens keep their probability."""
         if is_neutral(self.weight, 0):
             return scores
+        given, scores = scores, scores.float()
         self._follow(scores.device)
         ids = without_padding(self.prompts, input_ids, self.table.base) if self._sees_padding(input_ids) else input_ids
         contexts = self.table.contexts(ids, None if self.groups is None else self.groups(input_ids))
         steer = (self._mixture if self.rule == "mixture" else self._tilt)(ids, contexts, scores)
         if self.target_js is None:
-            return steer.at()
+            return steer.at().to(given.dtype)
         strength = strength_for(self.target_js, self.weight, len(scores), steer.divergence(), scores)
         if self.trace is not None:
             self.trace.note(strength=strength[:, 0])
-        return steer.at(strength)
+        return steer.at(strength).to(given.dtype)
 
     def _tilt(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> Tilt:
         """Gather the evidence for all rows.
@@ -149,7 +150,7 @@ class NgramStyle(LogitsProcessor):
             rows, tokens = self._plausible(scores, fixed).nonzero(as_tuple=True)
             places = rows * width + tokens
         own = board.index_select(0, places) + fixed.shared.index_select(0, places - rows * width)
-        board.index_fill_(0, written, 0.0)
+        self._board = board.index_fill_(0, written, 0.0)
         return Tilt(
             scores=scores,
             fixed=fixed if self.plausible <= 0 else fixed.without_shared(),
@@ -216,10 +217,10 @@ class NgramStyle(LogitsProcessor):
         return self._fixed[width, device]
 
     def _zeros(self, scores: Tensor) -> Tensor:
-        """A flat board of zeros, one for each score; whoever writes on it clears what was written."""
-        if self._board.numel() != scores.numel() or self._board.device != scores.device:
-            self._board = torch.zeros(scores.numel(), device=scores.device)
-        return self._board
+        """A flat board of zeros, one for each score; kept again once what was written on it is cleared."""
+        board, self._board = self._board, torch.zeros(0)
+        fits = board.numel() == scores.numel() and board.device == scores.device
+        return board if fits else torch.zeros(scores.numel(), device=scores.device)
 
     def _sees_padding(self, ids: Tensor) -> bool:
         """Whether left padding is among the tokens that are looked at."""

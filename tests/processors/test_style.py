@@ -161,6 +161,17 @@ def test_a_row_of_which_the_table_says_nothing_stays() -> None:
 
 
 @pytest.mark.parametrize("rule", ["lift", "mixture", "literal"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_scores_keep_their_dtype(rule: Any, dtype: torch.dtype) -> None:
+    """Worked out in float32."""
+    scores = scores_of(1, len(ROWS)).to(dtype)
+    style = NgramStyle(table=table_of(), weight=0.3, rule=rule)
+    got = style(ROWS, scores)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), style(ROWS, scores.float()), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("rule", ["lift", "mixture", "literal"])
 @given(CORPORA, st.integers(0, 99), st.floats(0.001, 0.2))
 @settings(max_examples=15, deadline=None)
 def test_target_js_is_met(rule: Any, corpus: Any, seed: int, target: float) -> None:
