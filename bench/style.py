@@ -34,24 +34,48 @@ PROMPTS = {
         "Nobody in the village had opened the old mill since the flood, until the morning when",
         "My grandfather kept a sword above the fireplace, and one winter night he told us how",
         "The inn was full, so the two travellers were shown to the stable, where",
+        "Three days after the fair, the blacksmith found a letter under his door. It said",
+        "The captain ordered the sails lowered, for on the horizon there was",
+        "Once the last guest had gone, the widow took out the map and",
+        "When the bell rang at midnight, the two brothers were still",
+        "A traveller who had lost his way knocked at the gate, and",
+        "The old soldier never spoke of the war, except on the day when",
     ],
     "dialogue": [
         '"You have read too many books," said the barber. The old man answered, "',
         '"Tell me truly, friend, what did you see on the road?" "I saw',
         '"We cannot pay you," the miller said. His guest laughed and replied, "',
         '"Is it a castle or an inn?" asked the boy. "It is',
+        '"Where did you leave the donkey?" "I left it',
+        '"I swear by my sword," cried the young man, "that',
+        '"Do you believe in giants?" she asked. He thought for a while and said, "',
+        '"Give me the key," said the priest. "I cannot," she answered, "because',
+        '"Who goes there?" shouted the guard. A voice out of the dark replied, "',
+        '"My lord, the horses are tired." "Then let them',
     ],
     "expository": [
         "Windmills were built on the plains for a simple reason:",
         "In the sixteenth century most people learned the news from",
         "A good horse costs more than its price, because",
         "The difference between courage and recklessness is that",
+        "People have told stories about knights for centuries, since",
+        "The olive tree grows slowly, and for that reason",
+        "Bread was the most important food of the poor, who",
+        "A proverb is a short sentence that",
+        "Long journeys were dangerous before there were roads, because",
+        "The duty of a good host is to",
     ],
     "technical": [
         "To sort a list of numbers in place, the algorithm first",
         "The pump must be primed before it is started, otherwise",
         "A hash table stores each key in a bucket, so that",
         "Before measuring the voltage, set the instrument to",
+        "A lever makes it possible to lift a heavy weight, since",
+        "To find the greatest common divisor of two numbers, divide",
+        "The boiler must never be filled while it is hot, as",
+        "A compiler reads the source code and",
+        "To sharpen a blade, hold it at an angle of",
+        "Water flows through the filter in two stages: first",
     ],
 }
 GRID = {
@@ -108,13 +132,24 @@ class Sweep:
         other: a table of other text of the same style.
         tokens: new tokens a prompt.
         file: where rows are kept.
+        each: how many prompts of each kind.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, table: NgramTable, other: NgramTable, *, tokens: int, file: Path):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        table: NgramTable,
+        other: NgramTable,
+        *,
+        tokens: int,
+        file: Path,
+        each: int = 4,
+    ) -> None:
         self.model, self.tokenizer, self.tokens, self.file = model, tokenizer, tokens, file
         self.tables = {"style": table, "literal": table.smoothed("add-k", 1e-3)}  # as published
         self.own, self.other = StyleMeter(table), StyleMeter(other)
-        self.prompts = [prompt for every in PROMPTS.values() for prompt in every]
+        self.prompts = [prompt for every in PROMPTS.values() for prompt in every[:each]]
         told = [self.prompts, tokens, getattr(model, "name_or_path", ""), table.tokens, table.fingerprint]
         self.key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
@@ -179,15 +214,17 @@ class Sweep:
         return [known[chain] for _, _, chain in configurations]
 
 
-def configurations(rules: Sequence[str]) -> list[tuple[str, float, str]]:
-    """The grid as (rule, weight, chain); for ``target_js`` the target stands where the weight does."""
+def configurations(rules: Sequence[str], weights: Sequence[float] | None = None) -> list[tuple[str, float, str]]:
+    """The grid, or these weights, as (rule, weight, chain); of ``target_js`` the weight is the target."""
     listed = [("none", 0.0, "")]
     for rule in rules:
         if rule == "target_js":
             listed += [(rule, bits, f"ngram_style('style', 1.0, target_js={bits})") for bits in TARGETS]
             continue
         table = "literal" if rule == "literal" else "style"
-        listed += [(rule, weight, f"ngram_style({table!r}, {weight}, {RULES[rule]})") for weight in GRID[rule]]
+        listed += [
+            (rule, weight, f"ngram_style({table!r}, {weight}, {RULES[rule]})") for weight in weights or GRID[rule]
+        ]
     return listed
 
 
@@ -204,6 +241,8 @@ def main(
     model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
     tokens: Annotated[int, typer.Option(min=8, help="New tokens a prompt.")] = 128,
     rule: Annotated[list[str] | None, typer.Option(help="Rules to sweep; all by default.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Weights instead of the grid's.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, max=10, help="Prompts of each of the four kinds.")] = 4,
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus.")] = "utf-8",
 ) -> None:
     """Sweep rules and weights on a corpus; write a table, a plot, and the range that is usable."""
@@ -211,8 +250,8 @@ def main(
     loaded, tokenizer = models.load(model)
     first, second = halves("\n\n".join(Files(corpus, encoding=encoding)))
     tables = [NgramTable.train([half], tokenizer) for half in (first, second)]
-    sweep = Sweep(loaded, tokenizer, *tables, tokens=tokens, file=out / "rows.jsonl")
-    rows = sweep.run(configurations(rules))
+    sweep = Sweep(loaded, tokenizer, *tables, tokens=tokens, file=out / "rows.jsonl", each=prompts)
+    rows = sweep.run(configurations(rules, weight))
     name = ", ".join(path.name for path in corpus)
     about = f"{model}, greedy, {len(sweep.prompts)} prompts, {tokens} new tokens; "
     about += f"table of the first half of {name}, {tables[0].tokens:,} tokens"

@@ -1,7 +1,7 @@
 """Tables of n-grams over a tokenizer's ids: counted, smoothed, saved, and looked up for a whole batch at once.
 
-An n-gram is an entry of a sorted array (`logitkit.processors.counting` has the layout), so a look-up is a
-binary search of all rows together. A table is a safetensors file: loading maps it into memory and runs no code.
+Look-ups are those of `logitkit.processors.ngram_index`, probabilities those of `logitkit.processors.smoothing`.
+A table is a safetensors file: loading maps it into memory and runs no code.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from torch import Tensor
 from logitkit.errors import ModelError, ParameterError
 from logitkit.processors import counting, ngram_file
 from logitkit.processors.counting import Level
+from logitkit.processors.ngram_index import NONE, NgramIndex
 from logitkit.processors.smoothing import Backoff, Smoothing, smooth
 from logitkit.processors.vocabulary import Vocabulary, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-UNSEEN = -1  # a context that never occurs
-NONE = -2  # no context: too few tokens, or a special token among them
 MOST_ORDERS = 5
 
 
-class NgramTable:
+class NgramTable(NgramIndex):
     """N-grams of orders 1 to n, and how often each occurs.
 
     Args:
@@ -55,9 +54,7 @@ class NgramTable:
         sources: Sequence[dict[str, Any]] = (),
         backoff: Backoff | None = None,
     ) -> None:
-        self.levels = tuple(Level(*(_tensor(part) for part in (v.keys, v.counts, v.starts))) for v in levels)
-        self.size, self.base = size, size if base is None else base
-        self.special = torch.as_tensor(sorted(special), dtype=torch.long)
+        super().__init__(levels, size=size, base=size if base is None else base, special=special)
         self.smoothing = smoothing or Smoothing(outcomes=max(size - len(self.special), 1))
         self.fingerprint, self.sources, self._imported = fingerprint, list(sources), backoff
 
@@ -129,16 +126,6 @@ class NgramTable:
         ngram_file.write(Path(path), self)
 
     @property
-    def orders(self) -> int:
-        """The longest n-gram."""
-        return len(self.levels)
-
-    @property
-    def groups(self) -> int:
-        """How many corpora lie side by side."""
-        return len(self.levels[0].starts) - 1
-
-    @property
     def counted(self) -> bool:
         """Whether there are counts; an ARPA file has none."""
         return self._imported is None
@@ -198,93 +185,6 @@ class NgramTable:
                 f"got one of {self.fingerprint or 'no tokenizer'}; run logitkit train-ngram with this tokenizer"
             )
 
-    def find(self, order: int, contexts: Tensor, tokens: Tensor) -> Tensor:
-        """Return the entries of n-grams, -1 where one does not occur.
-
-        Args:
-            order: of the n-grams.
-            contexts: entries of order - 1 (groups at order 1), below 0 where there is none; any shape.
-            tokens: what follows; same shape.
-        """
-        keys = self.levels[order - 1].keys
-        if not len(keys):
-            return torch.full_like(tokens, UNSEEN)
-        wanted = torch.add(tokens, contexts, alpha=self.base)
-        place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
-        there = (keys[place] == wanted) & (contexts >= 0) & (tokens >= 0) & (tokens < self.base)
-        return torch.where(there, place, UNSEEN)
-
-    def contexts(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
-        """Find the contexts that rows of tokens end in.
-
-        Args:
-            ids: ``[rows, length]``; ids below zero, special, or beyond the table break a context.
-            groups: which corpus each row is to be looked up in, ``[rows]``; None: the first.
-
-        Returns:
-            ``[rows, orders]`` on the device of ``ids`` and of the table: at ``[r, m - 1]`` the context for n-grams of
-            order m, `UNSEEN` where its tokens never occur, `NONE` where there are too few tokens.
-        """
-        rows, width = ids.shape[0], min(ids.shape[1], self.orders - 1)
-        found = ids.new_full((rows, self.orders), NONE)
-        found[:, 0] = 0 if groups is None else groups
-        if not width:
-            return found
-        tail = ids[:, ids.shape[1] - width :]
-        state = self._singles[tail.clamp(-1, self.base)]  # [rows, width]
-        broken = state == NONE
-        if self.groups > 1:
-            state = self.find(1, found[:, :1].expand(rows, width), tail).masked_fill(broken, NONE)
-        found[:, 1] = state[:, -1]
-        for length in range(2, width + 1):  # all contexts grow by one token together
-            state = self.find(length, state[:, :-1], tail[:, length - 1 :])
-            found[:, length] = torch.where(broken[:, width - length :].any(-1), NONE, state[:, -1])
-        return found
-
-    @cached_property
-    def _singles(self) -> Tensor:
-        """The level-1 entry of each id in the first group, ``[base + 2]``; `NONE` where special, beyond, or below."""
-        entries: Tensor = self.levels[0].keys.new_full((self.base + 2,), UNSEEN)  # the last stands for ids below zero
-        first = self.levels[0].keys[: int(self.levels[0].starts[1])]
-        entries[first] = torch.arange(len(first), device=first.device)
-        entries[self.special.to(first.device)] = NONE
-        entries[self.base :] = NONE
-        return entries
-
-    def followers(self, order: int, contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """List everything that follows contexts.
-
-        Args:
-            order: of the n-grams.
-            contexts: for this order, ``[rows]``.
-
-        Returns:
-            rows, tokens and entries, each ``[followers]``; tokens outside the tokenizer are left out by no one here.
-        """
-        level = self.levels[order - 1]
-        if not len(level):
-            none = contexts.new_zeros(0)
-            return none, none, none
-        contexts = contexts.clamp(min=-1)  # from -1 the range runs backwards, from the end to 0, and is empty
-        begin = level.starts[contexts]
-        lengths = (level.starts[contexts + 1] - begin).clamp_(min=0)
-        rows = torch.repeat_interleave(lengths)
-        offset = begin - lengths.cumsum(0) + lengths
-        entries = offset.index_select(0, rows) + torch.arange(len(rows), device=rows.device)
-        tokens = level.keys.index_select(0, entries) - (contexts * self.base).index_select(0, rows)
-        return rows, tokens, entries
-
-    @cached_property
-    def suffixes(self) -> list[Tensor]:
-        """For each order from 2 the entry of every n-gram without its first token, -1 where it does not occur."""
-        found: list[Tensor] = []
-        for order, level in enumerate(self.levels[1:], 2):
-            parents, tokens = level.keys // self.base, level.keys % self.base
-            first = self.levels[0].keys // self.base  # the group of each token
-            shorter = first[parents] if order == 2 else found[-1][parents]
-            found.append(self.find(order - 1, shorter, tokens))
-        return found
-
     @cached_property
     def backoff(self) -> Backoff:
         """The probabilities, made of the counts when first asked for; on the device of the table."""
@@ -340,7 +240,3 @@ def _at(values: Tensor, places: Tensor, otherwise: Any) -> Tensor:
     if not len(values):
         return otherwise if isinstance(otherwise, Tensor) else torch.full_like(places, otherwise, dtype=torch.float64)
     return torch.where(places >= 0, values[places.clamp(min=0)], otherwise)
-
-
-def _tensor(part: Any) -> Tensor | None:
-    return torch.from_numpy(part) if isinstance(part, np.ndarray) else part

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from logitkit.processors.ngram import NONE, NgramTable
+from logitkit.processors.ngram import NgramTable
+from logitkit.processors.ngram_index import NONE
 
 Rule = Literal["lift", "literal", "pmi", "mixture"]
 CHUNK = 200_000  # n-grams looked up in a background table at once

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors import counting
-from logitkit.processors.ngram import NONE, UNSEEN, NgramTable, of_tokenizer
+from logitkit.processors.ngram import NgramTable, of_tokenizer
+from logitkit.processors.ngram_index import NONE, UNSEEN
 from logitkit.processors.smoothing import NAMES, Smoothing
 from logitkit.processors.style_rules import default_weights, mixture, ngrams
 from logitkit.registry.subjects import tiny_tokenizer
