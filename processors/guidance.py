@@ -7,7 +7,7 @@ All can be built with no registry: a second stream is any callable ``rows of tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -56,7 +56,7 @@ class CFG(LogitsProcessor):
         else:
             own = [
                 binding.prompts.encode(binding.tokenizer, text)
-                for text in _one_each("cfg", "negative", negative, binding)
+                for text in binding.one_each("cfg", "negative", negative)
             ]
         return cls(unconditional=binding.reader(own, label="negative prompt"), **strength)
 
@@ -91,7 +91,7 @@ class CAD(LogitsProcessor):
     ) -> CAD:
         """Read along under the prompt with the context cut out."""
         own = []
-        for text, piece in zip(binding.prompts.texts, _one_each("cad", "context", context, binding), strict=True):
+        for text, piece in zip(binding.prompts.texts, binding.one_each("cad", "context", context), strict=True):
             if not piece or piece not in text:
                 raise ParameterError("cad", "context", "a piece of its prompt, word for word", piece)
             own.append(binding.prompts.encode(binding.tokenizer, text.replace(piece, "", 1)))
@@ -259,7 +259,7 @@ def _lame_prompts(binding: Binding, given: Texts | None) -> list[list[int]]:
     """Token ids of the lame prompts, as given or by stripping examples; notices say what was removed."""
     prompts, own = binding.prompts, binding.own_prompts()
     if given is not None:
-        return [prompts.encode(binding.tokenizer, text) for text in _one_each("uscd", "lame", given, binding)]
+        return [prompts.encode(binding.tokenizer, text) for text in binding.one_each("uscd", "lame", given)]
     for place, (text, chat) in enumerate(zip(prompts.texts, prompts.messages, strict=True)):
         if chat is None:
             stripped = strip_examples(text)
@@ -275,16 +275,3 @@ def _lame_prompts(binding: Binding, given: Texts | None) -> list[list[int]]:
         else:
             binding.trace.notices.append(f"uscd: prompt {place} has no examples to drop; its rows stay as they are")
     return own
-
-
-def _one_each(owner: str, parameter: str, texts: Texts, binding: Binding) -> Sequence[str]:
-    """One text for each prompt: a single one is shared.
-
-    Raises:
-        ParameterError: another number of texts than prompts.
-    """
-    count = len(binding.prompts)
-    every = [texts] * count if isinstance(texts, str) else texts
-    if len(every) != count or not all(every):
-        raise ParameterError(owner, parameter, f"one text, or {count} (one a prompt), none empty", texts)
-    return every
