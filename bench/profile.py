@@ -42,7 +42,9 @@ class Cost:
     syncs: float
 
 
-def profile(vocab: int, batch: int, *, steps: int = 20, names: Iterable[str] = ()) -> dict[str, Cost]:
+def profile(
+    vocab: int, batch: int, *, steps: int = 20, names: Iterable[str] = (), device: str = "cpu"
+) -> dict[str, Cost]:
     """Cost of each registered processor at one vocabulary and batch size, `UNIT` first as a measure.
 
     Args:
@@ -50,11 +52,14 @@ def profile(vocab: int, batch: int, *, steps: int = 20, names: Iterable[str] = (
         batch: rows.
         steps: steps that count.
         names: processors; all by default.
+        device: where scores and models are.
     """
     registry = default_registry()
-    models = {name: _model(vocab, seed) for seed, name in enumerate(("own", "other", "third"))}
-    grown = _rows(batch, steps + 3)
-    scores = [torch.randn(batch, vocab, generator=torch.Generator().manual_seed(step)) * 3 for step in range(4)]
+    models = {name: _model(vocab, seed).to(device) for seed, name in enumerate(("own", "other", "third"))}
+    grown = [rows.to(device) for rows in _rows(batch, steps + 3)]
+    scores = [
+        torch.randn(batch, vocab, generator=torch.Generator().manual_seed(step)).to(device) * 3 for step in range(4)
+    ]
     parts: dict[str, Callable[[Tensor, Tensor], Tensor]] = {UNIT: lambda _, scores: scores.log_softmax(-1)}
     for name in names or registry.names():
         parts[name] = _bound(registry.describe(name), models)
@@ -65,21 +70,20 @@ def profile(vocab: int, batch: int, *, steps: int = 20, names: Iterable[str] = (
 def _cost(part: Callable[[Tensor, Tensor], Tensor], grown: list[Tensor], scores: list[Tensor], models: Any) -> Cost:
     """Time one processor over rows that grow."""
     clocks = [ForwardClock(model) for model in models]
-    took, syncs = [], 0
+    took = []
     with torch.no_grad():
         for step, rows in enumerate(grown):
-            before = sum(clock.seconds for clock in clocks)
+            before = sum(clock.seconds for clock in clocks)  # waits for the device, as the next one does
             begun = time.perf_counter()
             part(rows, scores[step % len(scores)])
-            seconds = time.perf_counter() - begun
-            took.append(seconds - (sum(clock.seconds for clock in clocks) - before))
+            inside = sum(clock.seconds for clock in clocks) - before
+            took.append(time.perf_counter() - begun - inside)
         for clock in clocks:
             clock.remove()
         longer = torch.cat([grown[-1], grown[-1][:, -1:]], dim=1)
         with SyncCount() as count:
             part(longer, scores[0])
-        syncs = count.total
-    return Cost(seconds=statistics.median(took[3:]), syncs=syncs)
+    return Cost(seconds=statistics.median(took[3:]), syncs=count.total)
 
 
 def _bound(spec: Spec, models: dict[str, Any]) -> Any:

@@ -1,0 +1,69 @@
+"""The command line of measurements: ``logitkit bench speed``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+app = typer.Typer(help="Measure decoding strategies side by side.", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure decoding strategies side by side."""
+
+
+@app.command()
+def speed(
+    model: Annotated[
+        str, typer.Option(help="A known model, a folder, a hub id, or random-7b or random-1b.")
+    ] = "smollm2-135m",
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch sizes; give it again for more.")] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="New tokens a run.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 5,
+    only: Annotated[list[str] | None, typer.Option(help="Ways whose name contains this; plain always runs.")] = None,
+    processors: Annotated[bool, typer.Option(help="Profile every registered processor by itself, too.")] = True,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    out: Annotated[Path | None, typer.Option(help="Write the tables to this file, too.")] = None,
+) -> None:
+    """Tokens a second of every way of decoding beside plain `generate`, with the floor of its forwards; Markdown."""
+    import torch
+
+    from logitkit.bench import profile, subject
+    from logitkit.bench.speed import measure, table
+    from logitkit.bench.ways import chosen
+
+    ways = chosen(only or [])
+    loaded, tokenizer = subject.load(model, device=device, dtype=dtype)
+    where = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(device)
+    tables = [f"torch {torch.__version__}, {model}, {dtype}, {device} ({where}), {rounds} rounds"]
+    sizes = batch or [1, 4]
+    profiled = [(vocab, rows) for vocab in profile.VOCABULARIES for rows in profile.BATCHES] if processors else []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(sizes) * (rounds + 1) * len(ways) + len(profiled))
+        for size in sizes:
+            progress.update(task, description=f"batch {size}")
+            timings = measure(
+                loaded,
+                tokenizer,
+                ways,
+                batch=size,
+                tokens=tokens,
+                rounds=rounds,
+                advance=lambda: progress.advance(task),
+            )
+            tables.append(table(timings, batch=size, tokens=tokens))
+        for vocab, rows in profiled:
+            progress.update(task, description="processors")
+            tables.append(profile.table(vocab, rows, profile.profile(vocab, rows, device=device)))
+            progress.advance(task)
+    text = "\n\n".join(tables) + "\n"
+    typer.echo(text, nl=False)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
