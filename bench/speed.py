@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def measure(
         for way in ways:
             timing = timings[way.name]
             if number:
-                _time(timing, model, lambda way=way: way.run(model, tokenizer, prompts, settings))
+                _time(timing, model, partial(way.run, model, tokenizer, prompts, settings))
             else:
                 way.run(model, tokenizer, prompts, settings)
                 with PeakMemory() as memory:

@@ -161,7 +161,8 @@ class Fusion:
             chunk = ids.repeat(1 + len(self.streams), 1)
             self._mask = torch.cat([self._mask, torch.ones_like(chunk)], dim=1)
             positions = self._positions = self._positions + 1
-        widened = {"input_ids": chunk, "attention_mask": self._mask}
+        # A mask without padding says nothing, and the model would read it at every step to find that out.
+        widened: dict[str, Any] = {"input_ids": chunk, "attention_mask": self._mask if self._padded else None}
         if self._takes_positions:
             widened["position_ids"] = positions
         return args, kwargs | widened
@@ -175,6 +176,7 @@ class Fusion:
         width = max(part.shape[1] for part, _ in stacked)
         padded = [[pad(tensor.to(ids.device), (width - tensor.shape[1], 0)) for tensor in stream] for stream in stacked]
         chunk, self._mask = (torch.cat(tensors) for tensors in zip(*padded, strict=True))
+        self._padded = not bool(self._mask.all())
         positions = (self._mask.cumsum(-1) - 1).clamp_min(0)
         self._positions = positions[:, -1:]
         return chunk, positions

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from logitkit.errors import ParameterError
 
 app = typer.Typer(help="Measure decoding strategies side by side.", no_args_is_help=True)
 
@@ -38,6 +41,8 @@ def speed(
     from logitkit.bench.speed import measure, table
     from logitkit.bench.ways import chosen
 
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ParameterError("bench", "--out", "a file in a folder that exists", str(out))
     ways = chosen(only or [])
     loaded, tokenizer = subject.load(model, device=device, dtype=dtype)
     where = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(device)
@@ -56,7 +61,7 @@ def speed(
                 batch=size,
                 tokens=tokens,
                 rounds=rounds,
-                advance=lambda: progress.advance(task),
+                advance=partial(progress.advance, task),
             )
             tables.append(table(timings, batch=size, tokens=tokens))
         for vocab, rows in profiled:
