@@ -40,7 +40,7 @@ OBSTACLES |= dict.fromkeys(
 TRIAL = 24  # every so many steps a stream that is rarely asked is weighed ...
 RARELY = 0.5  # ... if it was asked at fewer than this share of them
 MARGIN = 0.1  # plain steps that reading along alone must save: opening its cache is not free
-_COSTS: WeakKeyDictionary[Any, dict[tuple[int, int], float]] = WeakKeyDictionary()  # measured once a model
+_COSTS: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()  # seconds of a forward by its rows
 
 
 def second_streams(composite: Composite) -> list[Any]:
@@ -91,7 +91,7 @@ class Fusion:
         model: the generating model.
         readers: the streams to carry; all of this model.
         may_part: whether streams that are rarely asked may go back to reading along alone.
-        cost: how many plain forwards one with ``streams`` times ``rows`` costs, of (model, rows, streams).
+        cost: how many plain forwards one of so many times the rows costs, of (model, rows, times).
 
     Attributes:
         cache: must be handed to `generate` as ``past_key_values``; other forwards of the model are left alone.
@@ -207,8 +207,11 @@ class Fusion:
 
     def _weigh(self, shares: Sequence[float]) -> None:
         """Part, or say why not."""
-        rows, streams = len(self._mask) // (1 + len(self.streams)), 1 + len(self.streams)
-        fused, alone = self.cost(self.model, rows, streams), 1 + sum(shares)
+        streams = 1 + len(self.streams)
+        rows = len(self._mask) // streams
+        fused = self.cost(self.model, rows, streams)
+        # Asked at one step in four, a reader catches up by four tokens: one forward, as wide as four rows of one.
+        alone = 1 + sum(share * self.cost(self.model, rows, round(1 / share)) for share in shares if share)
         asked = " and ".join(f"{share:.2f}" for share in shares)
         told = f"a fused step costs {fused:.2f} plain ones, asking alone {alone:.2f} (asked at {asked} of steps)"
         if fused <= alone + MARGIN:
@@ -221,12 +224,13 @@ class Fusion:
         self._mask, self._positions = self._mask[:rows], self._positions[:rows]
 
 
-def fused_cost(model: Any, rows: int, streams: int) -> float:
-    """How many plain one-token forwards a fused one costs; measured once for a model and a batch size."""
+def fused_cost(model: Any, rows: int, times: int) -> float:
+    """How many forwards of one token a row one of ``times`` the rows costs; measured once a model and batch size."""
     known = _COSTS.setdefault(model, {})
-    if (rows, streams) not in known:
-        known[rows, streams] = _seconds(model, rows * streams) / _seconds(model, rows)
-    return known[rows, streams]
+    for size in (rows, rows * times):
+        if size not in known:
+            known[size] = _seconds(model, size)
+    return known[rows * times] / known[rows]
 
 
 @torch.no_grad()
