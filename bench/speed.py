@@ -68,30 +68,33 @@ def measure(
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(batch)]
     timings = {way.name: Timing() for way in ways}
+    named = {way.name: way.named(model, tokenizer) for way in ways}
     for number in range(rounds + 1):
         for way in ways:
-            timing = timings[way.name]
+            run = partial(way.run, model, tokenizer, prompts, settings, named[way.name])
             if number:
-                _time(timing, model, partial(way.run, model, tokenizer, prompts, settings))
+                _time(timings[way.name], run, [model, *named[way.name].values()])
             else:
-                way.run(model, tokenizer, prompts, settings)
+                run()
                 with PeakMemory() as memory:
-                    way.run(model, tokenizer, prompts, settings)
-                timing.peak = memory.peak
+                    run()
+                timings[way.name].peak = memory.peak
             advance()
     return timings
 
 
-def _time(timing: Timing, model: Any, run: Callable[[], str]) -> None:
-    """Add one round."""
-    clock = ForwardClock(model)
+def _time(timing: Timing, run: Callable[[], str], resources: Sequence[Any]) -> None:
+    """Add one round, with a clock on every model among these."""
+    models = list(dict.fromkeys(thing for thing in resources if hasattr(thing, "register_forward_hook")))
+    clocks = [ForwardClock(model) for model in models]
     begun = time.perf_counter()
     timing.note = run()
-    if torch.device(model.device).type == "cuda":
+    if torch.device(models[0].device).type == "cuda":
         torch.cuda.synchronize()
     timing.seconds.append(time.perf_counter() - begun)
-    timing.forward_seconds.append(clock.seconds)
-    clock.remove()
+    timing.forward_seconds.append(sum(clock.seconds for clock in clocks))
+    for clock in clocks:
+        clock.remove()
 
 
 def ratio(plain: Timing, timing: Timing) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,12 +35,22 @@ class Way:
     resources: Resources | None = None
     needs: str = ""
 
-    def run(self, model: Any, tokenizer: Any, prompts: list[str], settings: Mapping[str, Any]) -> str:
-        """Decode once; say what happened."""
-        settings = {**settings, **self.settings}
-        named = self.resources(model, tokenizer) if self.resources else {}
-        tokenizers = dict.fromkeys((name for name in named if hasattr(named[name], "generate")), tokenizer)
-        call = Chain(self.chain or "").bind(model, tokenizer, prompts, tokenizers=tokenizers, **named)
+    def named(self, model: Any, tokenizer: Any) -> Mapping[str, Any]:
+        """What the chain names, made before any run is timed."""
+        return self.resources(model, tokenizer) if self.resources else {}
+
+    def run(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: Sequence[str],
+        settings: Mapping[str, Any],
+        named: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Bind the chain and decode once; say what happened."""
+        settings, named = {**settings, **self.settings}, named or {}
+        tokenizers = {name: tokenizer for name, value in named.items() if value is model}
+        call = Chain(self.chain or "").bind(model, tokenizer, list(prompts), tokenizers=tokenizers, **named)
         if self.chain is None:
             model.generate(**call.inputs, **settings)
             return ""
@@ -73,6 +84,13 @@ def example(name: str) -> Way:
     return Way(name=chain, chain=chain, resources=resources, needs=name)
 
 
+def code_table(model: Any, tokenizer: Any) -> Mapping[str, Any]:
+    """N-gram counts of some modules of the standard library, which are the same everywhere."""
+    table = importlib.import_module("logitkit.processors.ngram").NgramTable
+    modules = ("argparse", "ast", "datetime", "inspect", "statistics", "tarfile", "typing", "zipfile")
+    return {"code": table.train([inspect.getsource(importlib.import_module(name)) for name in modules], tokenizer)}
+
+
 PLAIN = Way(name="plain generate")
 WAYS = (
     PLAIN,
@@ -84,8 +102,9 @@ WAYS = (
     Way(name="uscd(), lazy", chain="uscd()", streams="lazy"),
     Way(name="uscd(gate=0.626)", chain="uscd(gate=0.626)"),
     Way(name="uscd(gate=1.0)", chain="uscd(gate=1.0)"),
+    Way(name="ngram_style", chain="ngram_style(table='code')", resources=code_table, needs="ngram_style"),
 )
-EXAMPLES = ("ngram_style", "ensemble", "byte_boundary")  # rows of their own where these are registered
+EXAMPLES = ("ensemble", "core", "byte_boundary")  # rows of their own where these are registered
 
 
 def ways() -> tuple[Way, ...]:

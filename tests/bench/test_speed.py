@@ -55,7 +55,9 @@ def test_ways_are_chosen_by_part_of_their_name() -> None:
 def test_any_registered_processor_can_be_a_way() -> None:
     """By the example of its Spec."""
     way = example("contrastive")
-    assert way.run(tiny_model(), tiny_tokenizer(), ["a prompt"], {"max_new_tokens": 2}).startswith("fused")
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    named = way.named(model, tokenizer)
+    assert way.run(model, tokenizer, ["a prompt"], {"max_new_tokens": 2}, named).startswith("fused")
 
 
 def test_the_profile_knows_every_processor() -> None:
