@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -45,30 +46,26 @@ def speed(
         raise ParameterError("bench", "--out", "a file in a folder that exists", str(out))
     ways = chosen(only or [])
     loaded, tokenizer = subject.load(model, device=device, dtype=dtype)
-    where = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(device)
+    on_gpu = device.startswith("cuda")
+    where = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} threads"
     tables = [f"torch {torch.__version__}, {model}, {dtype}, {device} ({where}), {rounds} rounds"]
-    sizes = batch or [1, 4]
-    profiled = [(vocab, rows) for vocab in profile.VOCABULARIES for rows in profile.BATCHES] if processors else []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(sizes) * (rounds + 1) * len(ways) + len(profiled))
-        for size in sizes:
-            progress.update(task, description=f"batch {size}")
-            timings = measure(
-                loaded,
-                tokenizer,
-                ways,
-                batch=size,
-                tokens=tokens,
-                rounds=rounds,
-                advance=partial(progress.advance, task),
-            )
-            tables.append(table(timings, batch=size, tokens=tokens))
-        for vocab, rows in profiled:
-            progress.update(task, description="processors")
-            tables.append(profile.table(vocab, rows, profile.profile(vocab, rows, device=device)))
-            progress.advance(task)
-    text = "\n\n".join(tables) + "\n"
-    typer.echo(text, nl=False)
+    typer.echo(tables[0])
+    for size in batch or [1, 4]:
+        sized = {"batch": size, "tokens": tokens}
+        with _progress() as progress:
+            task = progress.add_task(f"batch {size}", total=(rounds + 1) * len(ways))
+            advance = partial(progress.advance, task)
+            timings = measure(loaded, tokenizer, ways, rounds=rounds, advance=advance, **sized)
+        tables.append(table(timings, **sized))
+        typer.echo(f"\n{tables[-1]}")  # each as it is done: an interrupt loses the one being measured only
+    for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors else ():
+        tables.append(profile.table(vocab, rows, profile.profile(vocab, rows, device=device)))
+        typer.echo(f"\n{tables[-1]}")
     if out is not None:
-        out.write_text(text, encoding="utf-8")
+        out.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+
+
+def _progress() -> Progress:
+    """A bar on standard error, gone when it is done."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True)
