@@ -73,7 +73,7 @@ class Call:
         if fusion is None:
             return self.model.generate(**self.inputs, **settings)
         with fusion:
-            output = self.model.generate(**self.inputs, **settings, past_key_values=fusion.cache)
+            output = self.model.generate(**self.inputs, **{**settings, "past_key_values": fusion.cache})
         if not isinstance(output, Tensor):
             output.past_key_values = None  # it holds the rows of all streams
         return output

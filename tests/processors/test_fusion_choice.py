@@ -45,6 +45,13 @@ def test_lazy_with_its_reason(case: str) -> None:
     assert all(count for count in call.trace.forwards.values()) or "no stream" in why
 
 
+def test_settings_that_say_nothing_hinder_nothing() -> None:
+    """None, and the values that plain decoding has."""
+    call = bound("cfg(2.0)", prompts=["one prompt"])
+    decode(call, "auto", past_key_values=None, num_beams=1, use_cache=True, cache_implementation=None)
+    assert call.trace.fusion.startswith("fused")
+
+
 def test_streams_of_other_models_stay_alone() -> None:
     """Nor is an encoder doubled."""
     call = logitkit.chain("contrastive('weak')").bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1))
