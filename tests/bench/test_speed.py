@@ -109,10 +109,11 @@ def test_a_random_model_of_a_known_shape(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_fused_run_holds_at_most_twice_what_a_plain_one_holds(smollm2: Any) -> None:
     """Beside the model, at the peak."""
+    settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     peaks = []
     for way in chosen(["cfg(1.5), fused", "uscd(gate=1.0)"]):
         with PeakMemory() as memory:
-            told = way.run(*smollm2, PROMPTS[:1], {"max_new_tokens": 16, "do_sample": False})
+            told = way.run(*smollm2, PROMPTS[:1], settings)
         assert told.startswith("fused") or way is PLAIN
         peaks.append(memory.peak)
     assert max(peaks[1:]) <= 2 * peaks[0]
