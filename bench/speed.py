@@ -53,6 +53,7 @@ def measure(
     batch: int,
     tokens: int,
     rounds: int,
+    memory: bool = True,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
     """Time every way of decoding, round by round; the first round warms up and measures memory.
@@ -63,6 +64,7 @@ def measure(
         batch: prompts.
         tokens: new tokens a prompt, no fewer and no more.
         rounds: rounds that count.
+        memory: whether to measure the peak, too; slow, since every tensor is watched.
         advance: called after each run, ``(rounds + 1) * len(ways)`` times.
     """
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
@@ -76,9 +78,10 @@ def measure(
                 _time(timings[way.name], run, [model, *named[way.name].values()])
             else:
                 run()
-                with PeakMemory() as memory:
-                    run()
-                timings[way.name].peak = memory.peak
+                if memory:
+                    with PeakMemory() as watch:
+                        run()
+                    timings[way.name].peak = watch.peak
             advance()
     return timings
 
@@ -118,6 +121,7 @@ def table(timings: Mapping[str, Timing], *, batch: int, tokens: int) -> str:
     ]
     for name, timing in timings.items():
         rate = batch * tokens / statistics.median(timing.seconds)
-        cells = f"{ratio(plain, timing):.3f} | {floor(plain, timing):.3f} | {rate:.1f} | {timing.peak / plain.peak:.2f}"
+        peak = f"{timing.peak / plain.peak:.2f}" if plain.peak else ""
+        cells = f"{ratio(plain, timing):.3f} | {floor(plain, timing):.3f} | {rate:.1f} | {peak}"
         lines.append(f"| {name} | {cells} | {timing.note} |")
     return "\n".join(lines)

@@ -31,6 +31,7 @@ def speed(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 5,
     only: Annotated[list[str] | None, typer.Option(help="Ways whose name contains this; plain always runs.")] = None,
     processors: Annotated[bool, typer.Option(help="Profile every registered processor by itself, too.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure the peak of tensors beside the model, too; slow.")] = True,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     out: Annotated[Path | None, typer.Option(help="Write the tables to this file, too.")] = None,
@@ -55,7 +56,7 @@ def speed(
         with _progress() as progress:
             task = progress.add_task(f"batch {size}", total=(rounds + 1) * len(ways))
             advance = partial(progress.advance, task)
-            timings = measure(loaded, tokenizer, ways, rounds=rounds, advance=advance, **sized)
+            timings = measure(loaded, tokenizer, ways, rounds=rounds, memory=memory, advance=advance, **sized)
         tables.append(table(timings, **sized))
         typer.echo(f"\n{tables[-1]}")  # each as it is done: an interrupt loses the one being measured only
     for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors else ():
