@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,7 @@ from transformers import DynamicCache
 from logitkit.processors.composite import Composite
 from logitkit.processors.prompts import Prompts
 from logitkit.processors.reader import EncoderDecoderReader, Reader, text_config
+from logitkit.processors.thin import ThinProducts, pays
 
 # Settings of generate under which rows are reordered, rewound, or kept in a cache of another kind.
 OBSTACLES: dict[str, Callable[[Any], bool]] = {
@@ -40,7 +42,7 @@ OBSTACLES |= dict.fromkeys(
 TRIAL = 24  # every so many steps a stream that is rarely asked is weighed ...
 RARELY = 0.5  # ... if it was asked at fewer than this share of them
 MARGIN = 0.1  # plain steps that reading along alone must save: opening its cache is not free
-_COSTS: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()  # seconds of a forward by its rows
+_COSTS: WeakKeyDictionary[Any, dict[tuple[int, bool], float]] = WeakKeyDictionary()  # seconds of a forward by its rows
 
 
 def second_streams(composite: Composite) -> list[Any]:
@@ -113,6 +115,7 @@ class Fusion:
         self._seen: Tensor | None = None  # generate's own rows so far, [rows, length]
         self._index = self._mask = self._positions = torch.empty(0)  # set with the first forward
         self._answers: tuple[Tensor, ...] = ()  # of the last forward, [rows, vocab] a stream
+        self._products = ExitStack()  # holds while a fused forward runs
         self._steps, self._asked = 0, [torch.tensor(0)] * len(self.streams)
 
     def __enter__(self) -> Fusion:
@@ -120,13 +123,14 @@ class Fusion:
         self.composite.carrier = self
         self._hooks = [
             self.model.register_forward_pre_hook(self._widen, with_kwargs=True),
-            self.model.register_forward_hook(self._share_out, with_kwargs=True),
+            self.model.register_forward_hook(self._share_out, with_kwargs=True, always_call=True),
         ]
         return self
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
+        self._products.close()
         self.withdraw()
         self.composite.carrier = None
 
@@ -165,6 +169,8 @@ class Fusion:
         widened: dict[str, Any] = {"input_ids": chunk, "attention_mask": self._mask if self._padded else None}
         if self._takes_positions:
             widened["position_ids"] = positions
+        if self.streams and chunk.shape[1] == 1 and pays(self.model, len(chunk)):
+            self._products.enter_context(ThinProducts())
         return args, kwargs | widened
 
     def _open(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -184,6 +190,9 @@ class Fusion:
     def _share_out(self, _: Any, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Keep the readers' logits for them, and leave `generate` its own rows."""
         if kwargs.get("past_key_values") is not self.cache or self._seen is None:
+            return None
+        self._products.close()
+        if output is None:  # the forward failed
             return None
         own, *others = output.logits.split(len(self._seen))
         # Copied, or the logits of a whole prompt would live as long as these.
@@ -225,21 +234,25 @@ class Fusion:
 
 
 def fused_cost(model: Any, rows: int, times: int) -> float:
-    """How many forwards of one token a row one of ``times`` the rows costs; measured once a model and batch size."""
+    """How many forwards of one token a row one of ``times`` the rows costs; measured once a model and batch size.
+
+    The larger one is run as a fused forward is.
+    """
     known = _COSTS.setdefault(model, {})
-    for size in (rows, rows * times):
-        if size not in known:
-            known[size] = _seconds(model, size)
-    return known[rows * times] / known[rows]
+    for size, thin in ((rows, False), (rows * times, times > 1 and pays(model, rows * times))):
+        if (size, thin) not in known:
+            known[size, thin] = _seconds(model, size, thin)
+    return known[rows * times, times > 1 and pays(model, rows * times)] / known[rows, False]
 
 
 @torch.no_grad()
-def _seconds(model: Any, rows: int) -> float:
+def _seconds(model: Any, rows: int, thin: bool) -> float:
     """Seconds of one forward of one token a row, the best of three."""
     took = []
     for _ in range(3):
         begun = time.perf_counter()
         ids = torch.zeros((rows, 1), dtype=torch.long, device=model.device)
-        float(model(input_ids=ids, use_cache=False).logits[0, -1, 0])  # waits for the device
+        with ThinProducts() if thin else nullcontext():
+            float(model(input_ids=ids, use_cache=False).logits[0, -1, 0])  # waits for the device
         took.append(time.perf_counter() - begun)
     return min(took)
