@@ -20,6 +20,7 @@ from logitkit.processors import contrast
 from logitkit.processors.binding import Binding
 from logitkit.processors.lame import strip_examples, strip_messages
 from logitkit.processors.prompts import apply_template
+from logitkit.processors.reader import read_where
 from logitkit.processors.trace import Trace
 
 NextLogits = Annotated[Callable[[Tensor], Tensor], Resource()]
@@ -248,9 +249,10 @@ class USCD(LogitsProcessor):
         if self.trace is not None:
             self.trace.note(gate=sure, fired=fired)
             self.trace.count_fired("uscd", fired)
-        if not bool(fired.any()):
+        second = read_where(self.lame, fired, input_ids)
+        if second is None:
             return scores
-        second = contrast.fit(self.lame(input_ids), scores.shape[-1])
+        second = contrast.fit(second, scores.shape[-1])
         contrasted = contrast.uscd_contrast(scores, second, rho=self.rho, head=self.head, form=self.form)
         return torch.where(fired[:, None], contrasted, scores)
 
