@@ -31,6 +31,7 @@ from logitkit.processors.prompts import Prompts
 from logitkit.processors.trace import Trace
 
 Fuse = Literal["mixture", "product", "sequence"]
+Weights = Annotated[list[float] | None, option("one a model, the generating one first, >= 0; None: all alike")]
 NextLogits = Callable[[Tensor], Tensor]
 REMEMBERED = 512  # rows whose evidence is kept
 
@@ -133,13 +134,13 @@ class ByteEnsemble(LogitsProcessor):
         trace: where the weights are noted.
     """
 
+    order = ("models", "weights", "fuse")
+
     @checked
     def __init__(
         self,
         *,
-        weights: Annotated[
-            list[float] | None, option("one a model, the generating one first, >= 0; None: all alike")
-        ] = None,
+        weights: Weights = None,
         fuse: Annotated[
             Fuse, option("mixture or product of the next byte's laws; sequence: one model writes the whole text")
         ] = "mixture",
@@ -161,7 +162,7 @@ class ByteEnsemble(LogitsProcessor):
         models: Annotated[
             list[str], option("the other models: names passed to bind, known models, hub ids or folders; [] none")
         ],
-        weights: list[float] | None = None,
+        weights: Weights = None,
         **given: Any,
     ) -> ByteEnsemble:
         """Read along with each other model; those equal to the generating one add to its weight."""

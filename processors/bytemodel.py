@@ -57,7 +57,7 @@ class ByteOutput(CausalLMOutputWithPast):
     bound: Tensor | None = None
 
 
-class ByteModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class ByteModel(PreTrainedModel, GenerationMixin):
     """A model over bytes whose next-id law is a language model's law of the next byte, normalised.
 
     Ids 0 to 255 are bytes; 256 ends a text, pads, and may begin one, so that ``[[256]]`` is the empty text. Encode
@@ -101,7 +101,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.model, self.which = model, covers
         self.given = None if given is None else tuple(int(token) for token in given)
         self._laws: OrderedDict[bytes, tuple[Tensor, float, float]] = OrderedDict()
-        self.eval()
+        self.train(False)
 
     @property
     def forwards(self) -> int:
@@ -212,7 +212,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Move or cast the model; what its cache held is on the old device."""
         self.release()
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:
         """Refused: there is nothing to save beyond the language model within."""

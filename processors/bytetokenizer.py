@@ -24,7 +24,7 @@ def byte_tokenizer() -> Any:
     A text that contains ``</s>`` is read as these four bytes. Bytes that are no UTF-8 decode to U+FFFD; `texts_of`
     gives them as they are.
     """
-    vocabulary = {char: byte for char, byte in byte_alphabet().items()}
+    vocabulary = dict(byte_alphabet())
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
