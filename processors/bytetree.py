@@ -28,15 +28,13 @@ from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.bytetrie import END
-from logitkit.processors.canonical import Canonical, Context
-from logitkit.processors.covers import Covers, Head, Which, logsumexp, shared_tokens
+from logitkit.processors.covers import Covers, Head, Which, logsumexp
 from logitkit.processors.kvtree import KVTree
 from logitkit.processors.reader import text_config
 from logitkit.processors.vocabulary import Vocabulary
 
 REMEMBERED = 128  # texts whose state is kept
 STEP = 4  # bytes that are pushed one by one; a text further on is read anew, sharing what is cached
-TAIL = 12  # tokens at the end of a text in which its covers are looked for at first
 Given = tuple[int, ...]
 
 
@@ -116,7 +114,6 @@ class ByteTree:
                 "pass lossy=True to have the law of what it writes"
             )
         self.covers = Covers.of(tokenizer, self.vocabulary, covers)
-        self.canonical = self.covers.rule if isinstance(self.covers.rule, Canonical) else None
         self.tree = KVTree(model)
         begin = tokenizer.bos_token_id if bos == "tokenizer" else bos
         self.given: Given = () if begin is None else (int(begin),)
@@ -176,7 +173,7 @@ class ByteTree:
         self.tree.release()
 
     def _is_near(self, given: Given, text: bytes, back: int) -> bool:
-        """Whether the text, ``back`` bytes before its end, is one byte beyond a remembered one, and is not remembered."""
+        """Whether the text, ``back`` bytes before its end, is unknown and one byte beyond a remembered one."""
         end = len(text) - back
         return end > 0 and (given, text[:end]) not in self._states and (given, text[: end - 1]) in self._states
 
@@ -205,13 +202,14 @@ class ByteTree:
 
     def _open(self, given: Given, text: bytes) -> State:
         """Find the covers of a text without the model, then read them: what they share in chunks, the rest at once."""
-        if self.canonical is None and text:  # too many covers to find them all
-            for end in range(len(text) + 1):
+        if self.covers.canonical is None and text:  # too many covers to find them all
+            self._states.setdefault((given, b""), self._open(given, b""))
+            for end in range(1, len(text) + 1):
                 if (given, text[:end]) not in self._states:
-                    self._push([(given, text[:end])]) if end else self._remember_empty(given)
+                    self._push([(given, text[:end])])
             return self._states[given, text]
         spelled = self.vocabulary.prefix + text
-        trunk, heads = self._find_covers(spelled)
+        trunk, heads = self.covers.of_text(spelled)
         begin = given
         if not given:
             if not trunk:
@@ -220,47 +218,13 @@ class ByteTree:
                     "there is no begin token; pass bos=, or a longer text"
                 )
             begin, trunk = tuple(trunk[:1]), trunk[1:]
-        end = self.tree.read(self.tree.read(self.tree.root, begin, given=True), trunk)
-        nodes = self.tree.grow((end, head.tokens) for head in heads)
+        shared = self.tree.read(self.tree.read(self.tree.root, begin, given=True), trunk)
+        nodes = self.tree.grow((shared, head.tokens) for head in heads)
         read = [
             Head(context=head.context, start=head.start, node=node, logp=node.total)
             for head, node in zip(heads, nodes, strict=True)
         ]
         return State(spelled, tuple(read), (), logsumexp([self.covers.carried(head, spelled) for head in read]))
-
-    def _remember_empty(self, given: Given) -> None:
-        """The state of the empty text, or of the space before it."""
-        node = self.tree.read(self.tree.root, given, given=True)
-        state = State(b"", (Head(context=(), start=0, node=node),), (), 0.0)
-        self._states[given, b""] = state
-
-    def _find_covers(self, spelled: bytes) -> tuple[list[int], list[Head]]:
-        """The tokens that all covers share, and the live heads as tokens behind them.
-
-        Covers differ near the end of a text. They are looked for from a few tokens before it, and from further
-        back until they agree on a token beyond that place.
-        """
-        tokens = self._encode(spelled)
-        tail = TAIL
-        while True:
-            shared = max(0, len(tokens) - tail)
-            begun = len(self.vocabulary.join(tokens[:shared]))
-            context: Context = ()
-            for token in tokens[max(0, shared - tail) : shared]:
-                context = self.covers.rule.extend(context, token)
-            heads = self.covers.live(Head(context=context, start=begun), spelled)
-            common = shared_tokens([head.tokens for head in heads])
-            if shared == 0 or common:
-                trunk = tokens[:shared] + list(heads[0].tokens[:common] if heads else ())
-                return trunk, [
-                    Head(context=head.context, start=head.start, tokens=head.tokens[common:]) for head in heads
-                ]
-            tail *= 2
-
-    def _encode(self, spelled: bytes) -> list[int]:
-        """The tokenizer's own tokens, up to the first byte that is no text."""
-        assert self.canonical is not None
-        return self.canonical.encode(_text_before_error(spelled))
 
     def _law(self, state: State) -> Law:
         """The law after a text whose covers are known."""
@@ -268,9 +232,10 @@ class ByteTree:
         for head in state.heads:
             joint = np.logaddexp(joint, self._continued(head, state.spelled))
         logp = joint - state.logp if state.logp > -math.inf else joint
-        bound = float(np.logaddexp(0.0, logsumexp([ghost.logp for ghost in state.ghosts]) - state.logp))
+        missed = logsumexp([ghost.logp for ghost in state.ghosts])
+        bound = float(np.logaddexp(0.0, missed - state.logp)) if missed > -math.inf else 0.0
         leak = max(0.0, 1.0 - float(np.exp(logp).sum()))
-        return Law(logp=torch.from_numpy(logp), leak=leak, bound=bound if state.ghosts else 0.0)
+        return Law(logp=torch.from_numpy(logp), leak=leak, bound=bound)
 
     def _continued(self, head: Head, spelled: bytes) -> NDArray[np.float64]:
         """Joint log-probabilities of a head with each next byte and with the end, ``[257]``."""
@@ -297,11 +262,3 @@ def ends_of(model: Any, tokenizer: Any) -> set[int]:
     config = model.generation_config.eos_token_id
     ends = config if isinstance(config, list) else [config]
     return {int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None}
-
-
-def _text_before_error(spelled: bytes) -> str:
-    """The bytes as text, up to the first that cannot be."""
-    try:
-        return spelled.decode()
-    except UnicodeDecodeError as error:
-        return spelled[: error.start].decode()

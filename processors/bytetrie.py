@@ -21,6 +21,7 @@ class ByteTrie:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        self.join = vocabulary.join
         spelled = sorted((text, number) for number, text in enumerate(vocabulary.bytes) if text)
         self._spelled = [text for text, _ in spelled]
         self.ids = np.array([number for _, number in spelled], dtype=np.int64)

@@ -131,7 +131,8 @@ class Canonical:
 
     def successors(self, context: Context) -> Mask:
         """Say of every token whether it may come next, ``[vocab]``."""
-        return self._masks(context)
+        mask: Mask = self._masks(context)
+        return mask
 
     def _find_successors(self, context: Context) -> Mask:
         window = self._window(context)
@@ -140,10 +141,10 @@ class Canonical:
         begins, joins = self._ask_shapes(window)
         if self.whole and window.last is not None and self._splits_a_whole_word(window):
             begins = np.zeros_like(begins)
-        fallback = self._fallback.first | self._unseen
-        if window.last is None or self._fallback.holds(window.last):
-            return self.may_start & (begins | joins) | fallback
-        return self.may_start & (begins | joins & self._followers(window.last)) | fallback
+        if window.last is not None and not self._fallback.holds(window.last):
+            joins = joins & self._followers(window.last)
+        mask: Mask = self.may_start & (begins | joins) | self._fallback.first | self._unseen
+        return mask
 
     def _followers(self, token: int) -> Mask:
         """What the merge rule lets follow a token inside a word, ``[vocab]``."""
@@ -164,7 +165,7 @@ class Canonical:
         key = fine, _signature(window, self.pretokenizer), window.added, *window.seams()
         if key not in self._verdicts:
             asked = [self._ask(window, text, opens, added) for text, opens, added in shapes.examples]
-            self._verdicts[key] = tuple(np.array(column) for column in zip(*asked, strict=True))  # type: ignore[assignment]
+            self._verdicts[key] = np.array([b for b, _ in asked]), np.array([j for _, j in asked])
         begins, joins = self._verdicts[key]
         return begins[shapes.of], joins[shapes.of]
 

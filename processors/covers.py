@@ -20,6 +20,7 @@ from logitkit.processors.canonical import Canonical, Context, Mask
 from logitkit.processors.kvtree import Node
 from logitkit.processors.vocabulary import Vocabulary, kept_with
 
+TAIL = 12  # tokens at the end of a text in which its covers are looked for at first
 Ids = NDArray[np.int64]
 Which = Literal["canonical", "all"]
 
@@ -80,6 +81,7 @@ class Covers:
 
     def __init__(self, rule: Rule, trie: ByteTrie) -> None:
         self.rule, self.trie = rule, trie
+        self.canonical = rule if isinstance(rule, Canonical) else None
 
     @classmethod
     def of(cls, tokenizer: Any, vocabulary: Vocabulary, which: Which = "canonical") -> Covers:
@@ -94,6 +96,31 @@ class Covers:
             rule: Rule = Canonical(tokenizer, vocabulary) if canonical else AllCovers(vocabulary)
             kept[key] = cls(rule, ByteTrie(vocabulary))
         return kept[key]  # type: ignore[no-any-return]
+
+    def of_text(self, spelled: bytes) -> tuple[list[int], list[Head]]:
+        """The tokens that all canonical covers of a text share, and the live heads, with their tokens behind those.
+
+        Covers differ near the end of a text. They are looked for from a few tokens before it, and from further
+        back until they agree on a token beyond that place. Nothing is shared where covers are not canonical.
+        """
+        tokens = self.canonical.encode(_text_before_error(spelled)) if self.canonical is not None else []
+        tail = TAIL
+        while True:
+            shared = max(0, len(tokens) - tail)
+            head = Head(context=self.context(tokens[:shared]), start=len(self.trie.join(tokens[:shared])))
+            heads = self.live(head, spelled)
+            common = shared_tokens([head.tokens for head in heads])
+            if shared == 0 or common:
+                trunk = tokens[:shared] + list(heads[0].tokens[:common] if heads else ())
+                return trunk, [dataclasses.replace(head, tokens=head.tokens[common:]) for head in heads]
+            tail *= 2
+
+    def context(self, tokens: Sequence[int]) -> Context:
+        """What the rule needs to know of some tokens."""
+        context: Context = ()
+        for token in tokens[-TAIL:]:
+            context = self.rule.extend(context, token)
+        return context
 
     def beyond(self, head: Head, text: bytes) -> Ids:
         """The tokens that carry a head beyond the end of the text."""
@@ -124,18 +151,27 @@ class Covers:
                     exact = exact[allowed[exact]]
                 if (lenient and high > low + len(exact)) or (not lenient and len(self.beyond(head, text))):
                     kept.append(head)
-                ends += [self._ended(head, int(token), len(text), lenient) for token in exact]
+                ends += [self._ended(head, int(token), len(text), lenient=lenient) for token in exact]
             if kept or ends:
                 break
         return kept, ends
 
-    def _ended(self, head: Head, token: int, end: int, lenient: bool) -> Head:
+    def _ended(self, head: Head, token: int, end: int, *, lenient: bool) -> Head:
         """A head and its last token."""
         logp = head.node.logp[token] if head.node is not None and head.node.logp is not None else 0.0
         context = () if lenient else self.rule.extend(head.context, token)
         return dataclasses.replace(
             head, context=context, start=end, tokens=(*head.tokens, token), logp=head.logp + float(logp)
         )
+
+    def within(self, head: Head, text: bytes) -> list[Head]:
+        """The head continued by each token that ends inside the text or with it."""
+        allowed = self.rule.successors(head.context)
+        found = []
+        for end in range(head.start + 1, min(len(text), head.start + self.trie.longest) + 1):
+            tokens = self.trie.exact(text[head.start : end])
+            found += [self._ended(head, int(token), end, lenient=False) for token in tokens[allowed[tokens]]]
+        return found
 
     def live(self, start: Head, text: bytes) -> list[Head]:
         """All heads of a text that begin like a given one."""
@@ -152,6 +188,14 @@ class Covers:
         if head.node is None or head.node.logp is None:
             return -math.inf
         return head.logp + logsumexp(head.node.logp[self.beyond(head, text)])
+
+
+def _text_before_error(spelled: bytes) -> str:
+    """The bytes as text, up to the first that cannot be."""
+    try:
+        return spelled.decode()
+    except UnicodeDecodeError as error:
+        return spelled[: error.start].decode()
 
 
 def shared_tokens(rows: Sequence[tuple[int, ...]]) -> int:

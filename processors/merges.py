@@ -136,11 +136,8 @@ class MergeRule:
         self._left = np.array([row[0] for row in rows], dtype=np.int64)
         self._pair_when = np.array([row[1] for row in rows], dtype=np.int64)
         self._right = np.array([row[2] for row in rows], dtype=np.int64)
-        spines = [
-            (begin, -when, token)
-            for token in np.flatnonzero(self.reachable).tolist()
-            for begin, when in self._spine(token, 0)
-        ]
+        tokens = np.flatnonzero(self.reachable).tolist()
+        spines = [(begin, -when, token) for token in tokens for begin, when in self._spine(token, 0)]
         order = sorted(spines)
         self._begin = np.array([row[0] for row in order], dtype=np.int64)
         self._until = np.array([-row[1] for row in order], dtype=np.int64)  # falling within each begin
