@@ -44,6 +44,7 @@ def test_a_step_is_one_forward(byte_model: ByteModel) -> None:
     assert byte_model.forwards - before <= 15
 
 
+@pytest.mark.slow  # the merges of Gemma are half a million
 def test_two_models_with_different_tokenizers(byte_model: ByteModel) -> None:
     """A sequence mixture of SmolLM2 and Gemma starts as the mean of their laws, and agrees on the obvious."""
     try:
