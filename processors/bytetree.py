@@ -232,9 +232,10 @@ class ByteTree:
         for head in state.heads:
             joint = np.logaddexp(joint, self._continued(head, state.spelled))
         logp = joint - state.logp if state.logp > -math.inf else joint
-        bound = float(np.logaddexp(0.0, logsumexp([ghost.logp for ghost in state.ghosts]) - state.logp))
+        missed = logsumexp([ghost.logp for ghost in state.ghosts])
+        bound = float(np.logaddexp(0.0, missed - state.logp)) if missed > -math.inf else 0.0
         leak = max(0.0, 1.0 - float(np.exp(logp).sum()))
-        return Law(logp=torch.from_numpy(logp), leak=leak, bound=bound if state.ghosts else 0.0)
+        return Law(logp=torch.from_numpy(logp), leak=leak, bound=bound)
 
     def _continued(self, head: Head, spelled: bytes) -> NDArray[np.float64]:
         """Joint log-probabilities of a head with each next byte and with the end, ``[257]``."""
