@@ -145,7 +145,7 @@ def test_bytes_that_are_no_text() -> None:
     tree = ByteTree(tiny_model(), tiny_tokenizer())
     for text in (b"ab\xff", b"\xe4\xb8", b"\xc3(", b"a\x80b"):
         law = tree.law(text)
-        assert math.isfinite(tree.logp(text)) and float(law.logp.exp().sum()) == pytest.approx(1, abs=0.2)
+        assert math.isfinite(tree.logp(text)) and float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
 
 
 def test_long_texts_stay_finite_and_bounded() -> None:
