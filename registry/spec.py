@@ -39,7 +39,8 @@ class Spec:
         replaces: generation settings whose own warper it stands for.
         example: the call used by the laws, such as ``contrastive(amateur='other')``; they pass two tiny models
             of the same vocabulary, named ``other`` and ``third``.
-        fixture: ``module:function`` of (model, tokenizer) that makes further resources for the example.
+        fixture: ``module:function`` of (model, tokenizer) that makes further resources for the example; what it
+            gives under ``tokenizers`` are the tokenizers of models among them.
         plugin: distribution and version that offered it; filled in by discovery.
     """
 

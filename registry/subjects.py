@@ -148,6 +148,7 @@ def _bound(chain: Chain, spec: Spec, padding: int) -> Any:
         module, _, function = spec.fixture.partition(":")
         resources |= getattr(importlib.import_module(module), function)(model, tokenizer)
     text = str(chain)
+    tokenizers = resources.pop("tokenizers", None)
     used = {name: value for name, value in resources.items() if f"'{name}'" in text}
-    call = bind(chain, model, tokenizer, prompts(padding), trace=False, tokenizers=None, resources=used)
+    call = bind(chain, model, tokenizer, prompts(padding), trace=False, tokenizers=tokenizers, resources=used)
     return call.composite.parts[0][1]
