@@ -37,6 +37,7 @@ from logitkit.processors.retokenization import vocabulary_of
 from logitkit.processors.vocabulary import Vocabulary, fingerprint
 
 FORMAT = 1
+SMALL = 10**7  # maps between vocabularies with fewer pairs of tokens are made anew: that takes no time
 NONE, EXACT, PARTIAL, SPECIAL = range(4)  # what became of a token
 METHODS = ("exact", "mined", "unite", "gac", "embedding")
 
@@ -118,7 +119,7 @@ class Alignment:
         row, place = self.weights.nonzero(as_tuple=True)
         index = torch.stack([row, self.targets[row, place]])
         shape = len(self.targets), self.size
-        return torch.sparse_coo_tensor(index, self.weights[row, place], shape).coalesce()
+        return torch.sparse_coo_tensor(index, self.weights[row, place], shape, check_invariants=True).coalesce()
 
     def coverage(self) -> dict[str, int]:
         """How many helper tokens are aligned exactly, partially, not at all, or excluded as special or absent."""
@@ -219,7 +220,7 @@ def align(method: str, helper: Side, main: Side, *, cache: Path | None = None) -
     Args:
         method: one of `METHODS`.
         helper, main: the two models' vocabularies.
-        cache: a folder; None: nothing is kept. Files are keyed by method, both tokenizers, sizes and end tokens.
+        cache: a folder; None: nothing is kept, nor is a map between tiny vocabularies. Files are keyed by method, both tokenizers, sizes and end tokens.
 
     Raises:
         UnknownNameError: another method.
@@ -236,7 +237,8 @@ def align(method: str, helper: Side, main: Side, *, cache: Path | None = None) -
     }
     if method not in builders:
         raise UnknownNameError("alignment", method, builders)
-    path = None if cache is None else cache / f"{method}-{_key(method, helper, main)}.safetensors"
+    kept = cache is not None and helper.size * main.size >= SMALL
+    path = None if cache is None or not kept else cache / f"{method}-{_key(method, helper, main)}.safetensors"
     if path is not None and path.is_file():
         try:
             found = Alignment.load(path)

@@ -34,6 +34,7 @@ Preset = Literal["released", "choice", "published"]
 SHARPNESS: dict[str, float] = {"linear": 1, "rbf": 2, "power": 5, "reciprocal": 1, "sigmoid": 5}  # the paper's
 SURE = 1e-3  # nats; a surer model than this weighs no more
 SUPPORT = 1e-12  # a probability above this counts as support, as in the released code
+ROUNDING = 1e-6
 TIE = 1e-6  # by which the main model's weight is raised at the end
 
 
@@ -186,7 +187,9 @@ def token_consistency(delta: Tensor, kernel: Kernel, sharpness: float | None = N
     raw = 1 / (1 + a * delta)
     least, most = raw.amin((0, 2), keepdim=True), raw.amax((0, 2), keepdim=True)  # [1, rows, 1]
     spread = most - least
-    return torch.where(spread > 0, (raw - least) / torch.where(spread > 0, spread, 1), 1.0)
+    stretched = (raw - least) / torch.where(spread > 0, spread, 1)
+    # The lowest is 0: what rounding leaves there must not be scaled to mean 1.
+    return torch.where(spread > 0, stretched.masked_fill(stretched < ROUNDING, 0), 1.0)
 
 
 def entropy(p: Tensor) -> Tensor:

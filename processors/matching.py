@@ -13,7 +13,7 @@ from tqdm import tqdm
 from logitkit.processors.alignment import EXACT, PARTIAL, Alignment, Side, one_hot
 from logitkit.processors.retokenization import Retokenizer
 
-CELLS = 2**26  # edit distances held at once, a byte each
+CELLS = 2**25  # edit distances held at once, two bytes each
 
 Pairs = list[tuple[int, int, int]]
 
@@ -44,16 +44,10 @@ def mined(helper: Side, main: Side) -> Alignment:
     if not words:
         return one_hot("mined", helper, main, pairs)
     done = {token for token, _, _ in pairs}
-    begun = {token: target for token, target, _ in _begun(helper, main)}
     left = [token for token in helper.words() if token not in done]
-    spelled, other = helper.vocabulary.bytes, main.vocabulary.bytes
-    sources = [_text(spelled[token]) for token in left]
-    # The first token of its spelling is so many deletions away, so a nearer one is no longer or shorter than that.
-    bounds = [
-        len(source) - len(other[begun[token]] or b"") if token in begun else max(len(source), 2)
-        for token, source in zip(left, sources, strict=True)
-    ]
-    nearest = _nearest(sources, bounds, [_text(other[token]) for token in words])
+    sources = [helper.vocabulary.bytes[token] or b"" for token in left]
+    targets = [main.vocabulary.bytes[word] or b"" for word in words]
+    nearest = _nearest(sources, _bounds(sources, set(targets)), targets)
     pairs += [(token, words[place], PARTIAL) for token, place in zip(left, nearest.tolist(), strict=True)]
     return one_hot("mined", helper, main, pairs)
 
@@ -86,33 +80,50 @@ def _tokens(side: Side, texts: list[bytes]) -> list[list[int]]:
     return Retokenizer(side.vocabulary, side.tokenizer, side.vocabulary).of_bytes(texts)
 
 
-def _text(spelled: bytes | None) -> str:
-    """Bytes as characters of one byte each, which the edit distance counts one by one."""
-    return (spelled or b"").decode("latin-1")
+def _bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
+    """For each source a distance that some target keeps: to its longest beginning or end that is a target."""
+    longest = max(map(len, targets))
+    found = []
+    for source in sources:
+        inside = (cut for cut in range(1, len(source)) if source[cut:] in targets or source[:-cut] in targets)
+        found.append(next(inside, max(len(source), longest)))
+    return found
 
 
-def _nearest(sources: list[str], bounds: list[int], targets: list[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _nearest(
+    sources: list[bytes], bounds: list[int], targets: list[bytes]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Index of the first target at the least edit distance from each source.
 
     Args:
-        bounds: a distance that some target is known not to exceed; for each source, >= 1.
+        bounds: for each source a distance >= 1 that some target is known not to exceed.
     """
-    lengths = np.array([len(target) for target in targets])
+    kinds, theirs = _kinds(targets), _kinds(sources)
+    lengths = kinds.sum(1)
+    dtype = np.uint8 if max(lengths.max(), theirs.sum(1).max(initial=0)) < 256 else np.uint16
+    texts = np.array([target.decode("latin-1") for target in targets], dtype=object)
     best = np.zeros(len(sources), dtype=np.int64)
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, (source, bound) in enumerate(zip(sources, bounds, strict=True)):
-        groups.setdefault((len(source), bound), []).append(number)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, bound in enumerate(bounds):
+        groups.setdefault((bound, *theirs[number].tolist()), []).append(number)
     with tqdm(total=len(sources), desc="edit distances", unit="token", disable=None, leave=False) as bar:
-        for (length, bound), group in sorted(groups.items()):
-            # Two strings differ by at least the difference of their lengths.
-            near = np.flatnonzero(np.abs(lengths - length) <= bound)
-            texts = [targets[number] for number in near]
-            step = max(1, CELLS // max(1, len(texts)))
+        for (bound, *kind), group in groups.items():
+            # Bytes of a kind that only one string has must each be edited: a bound that costs no search.
+            least = np.maximum(lengths, sum(kind)) - np.minimum(kinds, kind).sum(1)
+            near = np.flatnonzero(least <= bound)
+            choices = texts[near].tolist()
+            step = max(1, CELLS // max(1, len(choices)))
             for start in range(0, len(group), step):
                 part = group[start : start + step]
-                queries = [sources[number] for number in part]
-                limit = np.uint8 if length + bound < 256 else np.uint16
-                table = cdist(queries, texts, scorer=Levenshtein.distance, dtype=limit, workers=-1)
+                queries = [sources[number].decode("latin-1") for number in part]
+                table = cdist(queries, choices, scorer=Levenshtein.distance, dtype=dtype, workers=-1)
                 best[part] = near[table.argmin(1)]
                 bar.update(len(part))
     return best
+
+
+def _kinds(texts: list[bytes]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """How many bytes of each text are lower-case letters, capitals, other ASCII, and others, ``[texts, 4]``."""
+    table = bytes(3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256))
+    spelled = [text.translate(table) for text in texts]
+    return np.array([[text.count(kind) for kind in range(4)] for text in spelled], dtype=np.int64).reshape(-1, 4)

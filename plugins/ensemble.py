@@ -1,0 +1,43 @@
+"""Ensembles: several models, whatever their tokenizers, choose each token together."""
+
+from __future__ import annotations
+
+from logitkit.registry.hookspecs import hookimpl
+from logitkit.registry.spec import Spec
+
+FIXTURE = "logitkit.processors.strangers:stranger"
+NEEDS = ("models: other models; their tokenizers where they cannot say where they came from",)
+COST = "one forward of each helper; at a row where its tokens do not change, none"
+
+
+@hookimpl
+def logitkit_specs() -> list[Spec]:
+    """Offer the plain ensemble, CoRE and DeePEn."""
+    return [
+        Spec(
+            name="ensemble",
+            family="ensemble",
+            summary="Average models with different tokenizers, all the time or where the main model is unsure.",
+            source="arXiv:2406.12585, arXiv:2410.03777, arXiv:2404.09492",
+            target="logitkit.processors.ensemble:Ensemble",
+            formula="log sum_i w_i p_i A_i  (or the weighted mean of logs, or the maximum);  A_i: alignment to the main",
+            needs=NEEDS,
+            cost=COST,
+            failure="a helper that is much weaker drags the mean down; give the main model more weight, or use core",
+            example="ensemble(models=['stranger'], align='gac')",
+            fixture=FIXTURE,
+        ),
+        Spec(
+            name="core",
+            family="ensemble",
+            summary="Ensemble that trusts tokens on which models agree, and models that agree and are sure (CoRE).",
+            source="arXiv:2510.13855",
+            target="logitkit.processors.ensemble:Core",
+            formula="w_0 p + sum_i w_i (p_i A_i) f(abs(p_i A_i - mean));  w ~ sum f / entropy, w_0 >= main_floor",
+            needs=NEEDS,
+            cost=COST,
+            failure="only the topk likeliest tokens of each model stay possible; topk=0 keeps all",
+            example="core(models=['stranger'], align='mined')",
+            fixture=FIXTURE,
+        ),
+    ]
