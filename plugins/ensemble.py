@@ -40,4 +40,17 @@ def logitkit_specs() -> list[Spec]:
             example="core(models=['stranger'], align='mined')",
             fixture=FIXTURE,
         ),
+        Spec(
+            name="deepen",
+            family="ensemble",
+            summary="Ensemble through similarities to shared tokens: move the main logits towards the mean (DeePEn).",
+            source="arXiv:2404.12715",
+            target="logitkit.processors.relative:Deepen",
+            formula="AdamW steps on KL(sum_i w_i p_i T_i || softmax(z) T_0);  T_i: softmax of 100 cosines to anchors",
+            needs=NEEDS,
+            cost=COST + "; a small search a step",
+            failure="embeddings of unlike models place their anchors differently: the mean then says little",
+            example="deepen(models=['stranger'], anchors=64)",
+            fixture=FIXTURE,
+        ),
     ]
