@@ -58,7 +58,7 @@ def main(
     generating, tokenizer = loaded[model]
     helpers = {name: loaded[name][0] for name in names}
     everyone = [pair[0] for pair in loaded.values()]
-    settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+    settings: dict[str, Any] = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     resources: dict[str, Any] = {f"helper{place}": helpers[name] for place, name in enumerate(names)}
     tokenizers = {f"helper{place}": loaded[name][1] for place, name in enumerate(names)}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model} with {', '.join(names)}, fp32\n")

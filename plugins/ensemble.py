@@ -5,7 +5,7 @@ from __future__ import annotations
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
-FIXTURE = "logitkit.processors.strangers:stranger"
+FIXTURE = "logitkit.registry.strangers:stranger"
 NEEDS = ("models: other models; their tokenizers where they cannot say where they came from",)
 COST = "one forward of each helper; at a row where its tokens do not change, none"
 
@@ -20,7 +20,7 @@ def logitkit_specs() -> list[Spec]:
             summary="Average models with different tokenizers, all the time or where the main model is unsure.",
             source="arXiv:2406.12585, arXiv:2410.03777, arXiv:2404.09492",
             target="logitkit.processors.ensemble:Ensemble",
-            formula="log sum_i w_i p_i A_i  (or the weighted mean of logs, or the maximum);  A_i: alignment to the main",
+            formula="log sum_i w_i p_i A_i  (or mean of logs, or maximum);  A_i: alignment to the main",
             needs=NEEDS,
             cost=COST,
             failure="a helper that is much weaker drags the mean down; give the main model more weight, or use core",

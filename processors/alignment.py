@@ -142,7 +142,10 @@ class Alignment:
         Raises:
             ModelError: says which side does not fit.
         """
-        want = {"helper": (fingerprint(helper.tokenizer), helper.size), "main": (fingerprint(main.tokenizer), main.size)}
+        want = {
+            "helper": (fingerprint(helper.tokenizer), helper.size),
+            "main": (fingerprint(main.tokenizer), main.size),
+        }
         have = {"helper": (self.helper, len(self.targets)), "main": (self.main, self.size)}
         for side, (name, size) in want.items():
             if have[side] != (name, size):
@@ -204,7 +207,7 @@ class Alignment:
         count = len(self.targets)
         if self.targets.shape != self.weights.shape or self.targets.ndim != 2 or self.kinds.shape != (count,):
             raise ValueError("targets, weights and kinds have other shapes than each other")
-        if count and not (0 <= int(self.targets.min()) and int(self.targets.max()) < self.size):
+        if count and not (int(self.targets.min()) >= 0 and int(self.targets.max()) < self.size):
             raise ValueError(f"a target is not one of {self.size} ids")
         if not bool((torch.isfinite(self.weights) & (self.weights >= 0)).all()):
             raise ValueError("a weight is negative or not finite")
@@ -220,11 +223,12 @@ def align(method: str, helper: Side, main: Side, *, cache: Path | None = None) -
     Args:
         method: one of `METHODS`.
         helper, main: the two models' vocabularies.
-        cache: a folder; None: nothing is kept, nor is a map between tiny vocabularies. Files are keyed by method, both tokenizers, sizes and end tokens.
+        cache: a folder, in which files are keyed by method, both tokenizers, sizes and end tokens; a map between
+            tiny vocabularies is not kept. None: nothing is.
 
     Raises:
         UnknownNameError: another method.
-        ModelError: no end tokens, or no embeddings where they are needed.
+        ModelError: no embeddings where they are needed.
     """
     from logitkit.processors import embedding, matching
 

@@ -195,7 +195,8 @@ def token_consistency(delta: Tensor, kernel: Kernel, sharpness: float | None = N
 def entropy(p: Tensor) -> Tensor:
     """Entropy in nats of ``[..., vocab]`` weights after normalising them; 0 where there are none."""
     p = p / p.sum(-1, keepdim=True).clamp_min(SUPPORT)
-    return -torch.special.xlogy(p, p).sum(-1)
+    negative: Tensor = torch.special.xlogy(p, p).sum(-1)
+    return -negative
 
 
 def _anchored(weight: Tensor, main_floor: float) -> Tensor:

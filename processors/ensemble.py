@@ -119,7 +119,7 @@ class Ensemble(LogitsProcessor):
         return cls(helpers=members(binding, "ensemble", models, align, prompts), trace=binding.trace, **given)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return log-probabilities of the ensemble; rows that are not asked about stay as they are, ``[rows, vocab]``."""
+        """Return log-probabilities of the ensemble, ``[rows, vocab]``; rows not asked about stay as they are."""
         fired = _asked("ensemble", self, scores)
         if fired is None:
             return scores
@@ -190,7 +190,7 @@ class Core(LogitsProcessor):
         return cls(helpers=found, spell=side.vocabulary.bytes, ends=side.ends, trace=binding.trace, **given)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return log-probabilities of the ensemble; rows that are not asked about stay as they are, ``[rows, vocab]``."""
+        """Return log-probabilities of the ensemble, ``[rows, vocab]``; rows not asked about stay as they are."""
         fired = _asked("core", self, scores)
         if fired is None:
             return scores

@@ -124,6 +124,8 @@ def _nearest(
 
 def _kinds(texts: list[bytes]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """How many bytes of each text are lower-case letters, capitals, other ASCII, and others, ``[texts, 4]``."""
-    table = bytes(3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256))
+    table = bytes(
+        3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256)
+    )
     spelled = [text.translate(table) for text in texts]
     return np.array([[text.count(kind) for kind in range(4)] for text in spelled], dtype=np.int64).reshape(-1, 4)

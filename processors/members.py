@@ -74,8 +74,8 @@ class Bounded:
         longest = self.reader.width + input_ids.shape[1] - self.prompts.width
         if self.context is not None and longest > self.context:
             raise ModelError(
-                f"{self.label}: a row must be at most {self.context} tokens, its context, got {longest}; generate fewer "
-                "tokens, shorten the prompt, or leave this model out"
+                f"{self.label}: a row must be at most {self.context} tokens, its context, got {longest}; generate "
+                "fewer tokens, shorten the prompt, or leave this model out"
             )
         return self.reader(input_ids)  # type: ignore[no-any-return]
 
@@ -85,7 +85,7 @@ def readings(
 ) -> list[Reading]:
     """Find the models and give each a reader under its own prompt.
 
-    A chat is written in each model's own template, system prompt included; a text is read with its own begin token.
+    A chat is written in each model's own template, system prompt included; a text gets its own begin token.
 
     Args:
         prompts: own texts of some models, by name, one for all prompts of the call or one for each.
@@ -164,7 +164,9 @@ def _translated(logits: Tensor, member: Member, topk: int, width: int) -> Tensor
     return _wide(member.alignment.translate(logits.softmax(-1)), width)
 
 
-def _united(logp: Tensor, logits: Sequence[Tensor], members: Sequence[Member], topk: int) -> tuple[Tensor, list[Tensor]]:
+def _united(
+    logp: Tensor, logits: Sequence[Tensor], members: Sequence[Member], topk: int
+) -> tuple[Tensor, list[Tensor]]:
     """UniTE: every model's own logits over the union of all models' likeliest tokens."""
     width = logp.shape[-1]
     union = _likeliest(logp, topk)
@@ -274,5 +276,3 @@ def _alignment(binding: Binding, owner: str, reading: Reading, how: str) -> Alig
     told = ", ".join(f"{count} {kind}" for kind, count in found.coverage().items())
     binding.trace.notices.append(f"{owner}: tokens of {reading.name} by {found.method}: {told}")
     return found.to(binding.model.device)
-
-

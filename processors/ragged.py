@@ -158,8 +158,7 @@ class RaggedReader:
         """Keep ``kept[r]`` tokens of each cached row and read the rest of ``rows[r]``, in one chunk."""
         # A row that was cut without growing must read its last token again: only its last logits are remembered.
         kept = [
-            count - (count == len(row) < len(cached))
-            for count, row, cached in zip(kept, rows, self._rows, strict=True)
+            count - (count == len(row) < len(cached)) for count, row, cached in zip(kept, rows, self._rows, strict=True)
         ]
         width = max(len(row) - count for row, count in zip(rows, kept, strict=True))
         if width == 0:
@@ -181,10 +180,10 @@ class RaggedReader:
     def _forget(self, kept: list[int]) -> None:
         """Mark the slots behind each row's first ``kept[r]`` tokens dead, and cut off slots that no row uses."""
         self._alive = self._alive & (self._alive.cumsum(1) <= np.array(kept)[:, None])
-        used = self._alive.any(0)
-        end = int(used.nonzero()[0][-1]) + 1 if used.any() else 0
-        if end < len(used):
-            self._cache.crop(end - len(used))
+        slots, used = self._alive.shape[1], np.flatnonzero(self._alive.any(axis=0))
+        end = int(used[-1]) + 1 if len(used) else 0
+        if end < slots:
+            self._cache.crop(end - slots)
             self._alive = self._alive[:, :end]
 
     def _squeeze(self) -> None:

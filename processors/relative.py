@@ -173,7 +173,9 @@ def shared_tokens(main: Side, helpers: Sequence[Side], count: int) -> tuple[Tens
     """Ids of the tokens that all vocabularies have, in each, the ``count`` of the lowest main ids."""
     maps = [dict(_pairs(helper, main)) for helper in helpers]
     ids = sorted(set(main.words()).intersection(*maps))[:count]
-    return torch.tensor(ids, dtype=torch.long), [torch.tensor([known[i] for i in ids], dtype=torch.long) for known in maps]
+    return torch.tensor(ids, dtype=torch.long), [
+        torch.tensor([known[i] for i in ids], dtype=torch.long) for known in maps
+    ]
 
 
 def _pairs(helper: Side, main: Side) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""A second tiny world: another tokenizer with merges, its vocabulary, and tiny models over it."""
+"""A second tiny world: other tokenizers, models over them, and the slow reading across tokenizers."""
 
 from __future__ import annotations
 
@@ -6,28 +6,13 @@ import functools
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from fakes import seeded
+from logitkit.registry.strangers import strange_tokenizer as foreign_tokenizer
 
 WIDTH = 320  # more ids than the tokenizers have
-MERGES = ["t h", "th e", "e r", "o n", "a n", "i n", "Ġ the", "Ġ a", "Ġ o", "r o", "m p", "mp t", "l o", "e l", "el lo"]
-MERGES += ["Ã ©"]  # the two bytes of é
-
-
-@functools.cache
-def foreign_tokenizer() -> Any:
-    """Byte-level BPE with a few merges; its special tokens come first, so that no id means the same elsewhere."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=True)
-    specials = ["<pad>", "<bos>", "<eos>"]
-    merged = [merge.replace(" ", "") for merge in MERGES]
-    vocabulary = {token: number for number, token in enumerate([*specials, *letters, *merged])}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(merge.split(" ")) for merge in MERGES]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken(token, special=True) for token in specials])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
 
 
 @functools.cache
@@ -95,3 +80,6 @@ class RecomputeForeign:
         text = b"".join(self.spell(token) for token in row[width:].tolist())
         ids = torch.tensor([[*self.own[prompt], *self.retokenize(text)]])
         return self.model(input_ids=ids, use_cache=False).logits[:, -1].float()
+
+
+__all__ = ["RecomputeForeign", "foreign_model", "foreign_tokenizer", "sentencepiece_tokenizer"]

@@ -56,7 +56,11 @@ class Naive(LogitsProcessor):
             fresh = Retokenizer(vocabulary, tokenizer, Vocabulary.of(tokenizer))
             own = [tokenizer(text)["input_ids"] for text in PROMPTS]
             slow = RecomputeForeign(
-                model, own, call.prompts.ids, lambda text, f=fresh: f.of_bytes([text])[0], lambda t: vocabulary.bytes[t] or b""
+                model,
+                own,
+                call.prompts.ids,
+                lambda text, f=fresh: f.of_bytes([text])[0],
+                lambda t: vocabulary.bytes[t] or b"",
             )
             self.streams.append(slow)
             sides = Side.of(model, tokenizer), Side.of(tiny_model(), tiny_tokenizer())
@@ -248,7 +252,7 @@ def test_the_trace_tells_weights_disagreement_and_loss() -> None:
     weights = [notes[f"weight_{name}"] for name in ("main", "far", "piece")]
     assert sum(weights) == pytest.approx(1) and weights[0] >= 0.5 - 1e-6
     assert 0 <= notes["disagreement_far"] <= 1 and 0 <= notes["lost_far"] <= 1 and notes["filtered_far"] >= 0
-    assert any("tokens of far by exact: 257 exact, 0 partial, 16 none" in notice for notice in call.trace.notices)
+    assert any("tokens of far by exact: 257 exact, 0 partial, 12 none" in notice for notice in call.trace.notices)
 
 
 def with_template(tokenizer: Any, template: str) -> Any:
@@ -262,7 +266,9 @@ def with_template(tokenizer: Any, template: str) -> Any:
 def test_a_chat_is_written_in_each_models_own_template() -> None:
     """The helper's system prompt and markers survive every step; only the continuation is retokenized."""
     main = with_template(tiny_tokenizer(), "{% for m in messages %}[{{ m.content }}]{% endfor %}")
-    far = with_template(foreign_tokenizer(), "<bos>Be brief.{% for m in messages %} Q: {{ m.content }} A:{% endfor %}")
+    far = with_template(
+        foreign_tokenizer(), "<begin>Be brief.{% for m in messages %}Q: {{ m.content }} A:{% endfor %}"
+    )
     chat = [{"role": "user", "content": "on the"}]
     call = logitkit.chain("ensemble(models=['far'])").bind(
         tiny_model(), main, [chat], tokenizers={"far": far}, far=RESOURCES["far"]
@@ -270,7 +276,7 @@ def test_a_chat_is_written_in_each_models_own_template() -> None:
     decode(call)
     reader = call.composite.parts[0][1].helpers[0].read
     assert call.prompts.texts == ("[on the]",)
-    assert far.decode(reader._rows[0]).startswith("<bos>Be brief. Q: on the A:") and reader._rows[0][0] == 1
+    assert far.decode(reader._rows[0]).startswith("<begin>Be brief.Q: on the A:") and reader._rows[0][0] == 1
     with pytest.raises(ModelError, match="'far' must have a chat template"):
         logitkit.chain("ensemble(models=['far'])").bind(
             tiny_model(), main, [chat], tokenizers={"far": foreign_tokenizer()}, far=RESOURCES["far"]

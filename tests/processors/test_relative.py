@@ -42,7 +42,9 @@ def test_the_rate_falls_along_a_half_cosine() -> None:
         schedule.step()
 
 
-def slow_search(logits: torch.Tensor, rows: torch.Tensor, wanted: torch.Tensor, rate: float, steps: int) -> torch.Tensor:
+def slow_search(
+    logits: torch.Tensor, rows: torch.Tensor, wanted: torch.Tensor, rate: float, steps: int
+) -> torch.Tensor:
     """One row after the other by torch's AdamW and autograd, in fp64."""
     found = []
     for z, table, mean in zip(logits.double(), rows.double(), wanted.double(), strict=True):

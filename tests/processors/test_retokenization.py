@@ -61,10 +61,10 @@ def test_no_dummy_space_before_a_continuation() -> None:
 
 
 def test_the_spelling_of_a_special_token_is_text() -> None:
-    """`<eos>` written out ends nothing."""
+    """`<end>` written out ends nothing."""
     foreign = foreign_tokenizer()
-    (tokens,) = between(tiny_tokenizer(), foreign).of_bytes([b"<eos>"])
-    assert foreign.eos_token_id not in tokens and foreign.decode(tokens) == "<eos>"
+    (tokens,) = between(tiny_tokenizer(), foreign).of_bytes([b"<end>"])
+    assert foreign.eos_token_id not in tokens and foreign.decode(tokens) == "<end>"
 
 
 @given(st.lists(st.binary(max_size=24), min_size=1, max_size=4))
@@ -85,7 +85,9 @@ def test_bytes_survive_on_real_tokenizers(name: str, shared_tokenizers: Path, sh
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(shared_tokenizers / name / "tokenizer.json"))
     vocabulary = Vocabulary.of(tokenizer)
     retokenize = Retokenizer(vocabulary, tokenizer, vocabulary)
-    text = (shared_data / "pg996_don_quixote.txt").read_bytes()[5000:7000] + "\n\tfor é in ['日本', '🎉']:\r\n ".encode()
+    text = (shared_data / "pg996_don_quixote.txt").read_bytes()[
+        5000:7000
+    ] + "\n\tfor é in ['日本', '🎉']:\r\n ".encode()
     cuts = [text[start : start + length] for start in range(0, 2000, 97) for length in (1, 40, 203)]
     assert [vocabulary.join(row) for row in retokenize.of_bytes(cuts)] == cuts
     assert len(retokenize.of_bytes([b" the"])[0]) == 1
