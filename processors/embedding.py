@@ -48,8 +48,10 @@ def neighbours(helper: Side, main: Side) -> Alignment:
     weights = torch.nn.functional.pad(base.weights, (0, NEIGHBOURS - 1))
     count = min(NEIGHBOURS, len(words))
     hub = _mean_of_best(theirs[words], ours[shared], count)  # [words]
+    doubled, across = 2 * ours, theirs[words].T.contiguous()
+    room = torch.empty(CHUNK, len(words))  # one place for all products: fresh pages cost more than the product
     for chunk in tqdm(left.split(CHUNK), desc="neighbours", unit="chunk", disable=None, leave=False):
-        score = torch.addmm(-hub, ours[chunk], theirs[words].T, alpha=2)  # CSLS up to what is the same for a row
+        score = torch.mm(doubled[chunk], across, out=room[: len(chunk)]).sub_(hub)  # CSLS but for the row's own hub
         best, place = score.topk(count, dim=-1)
         best = torch.where(best >= LEAST, best, 0)
         best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest one stays, however far

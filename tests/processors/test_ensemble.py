@@ -356,3 +356,13 @@ def test_without_the_registry() -> None:
     want = torch.tensor([[0.475, 0.175, 0.175, 0.175]])
     torch.testing.assert_close(made(torch.zeros(1, 1, dtype=torch.long), scores).exp(), want)
     assert math.isclose(float(made(torch.zeros(1, 1, dtype=torch.long), scores).exp().sum()), 1, rel_tol=1e-6)
+
+
+def test_the_example_runs() -> None:
+    """examples/ensemble_across_tokenizers.py, on tiny models."""
+    import runpy
+    from pathlib import Path
+
+    script = Path(__file__).parents[2] / "examples" / "ensemble_across_tokenizers.py"
+    main = runpy.run_path(str(script))["main"]
+    assert main(tiny_model(), tiny_tokenizer(), RESOURCES["far"], TOKENIZERS["far"])
