@@ -128,8 +128,9 @@ class Bench:
             for noise in NOISE:
                 helpers = self._members(how, noise)
                 yield f"vanilla {how}, {noise} % noise", Ensemble(helpers=helpers, topk=10)
-                yield f"vanilla {how}, main 1/2, {noise} % noise", Ensemble(
-                    helpers=helpers, weights=self._half(), topk=10
+                yield (
+                    f"vanilla {how}, main 1/2, {noise} % noise",
+                    Ensemble(helpers=helpers, weights=self._half(), topk=10),
                 )
                 yield f"core {how}, {noise} % noise", self._core(helpers)
 
@@ -247,7 +248,9 @@ def main(
     main: Annotated[str, typer.Option(help="The main model.")] = "smollm2-135m",
     helper: Annotated[list[str] | None, typer.Option(help="Helpers: known models or folders.")] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items.")] = 300,
-    out: Annotated[Path, typer.Option(help="Results, one line an item; what is there is kept.")] = Path("quality.jsonl"),
+    out: Annotated[Path, typer.Option(help="Results, one line an item; what is there is kept.")] = Path(
+        "quality.jsonl"
+    ),
     minutes: Annotated[float, typer.Option(help="Stop after so many; run again to go on.")] = math.inf,
 ) -> None:
     """Read items that are not in the results file yet, and print the table of all that are."""

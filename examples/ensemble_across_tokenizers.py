@@ -1,4 +1,6 @@
-"""Two models with different tokenizers choose each token together, by CoRE; each keeps its own prompt and its own cache.
+"""Two models with different tokenizers choose each token together, by CoRE.
+
+Each keeps its own prompt and its own cache.
 
 Pulls gemma-3-270m (238 MB) when it is not cached.
 """

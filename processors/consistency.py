@@ -141,7 +141,9 @@ def consensus(
     sharpness: float | None = None,
 ) -> Consensus:
     """Return `core` together with its weights and disagreements."""
-    p = torch.stack([main, *helpers]).float()  # [models, rows, vocab]
+    whole = torch.stack([main, *helpers]).float()  # [models, rows, vocab]
+    columns = _columns(whole)
+    p = whole.gather(-1, columns.expand(len(whole), -1, -1))  # the same tokens, but for all that nobody says
     speaks = p.sum(-1, keepdim=True) > SUPPORT  # [models, rows, 1]
     support = (p > SUPPORT).any(0)  # [rows, vocab]
     reference = p.sum(0) / speaks.sum(0).clamp_min(1)  # [rows, vocab]
@@ -158,11 +160,22 @@ def consensus(
     alone = ((p[1:] == p[:1]).all(-1) | ~speaks[1:, :, 0]).all(0)  # [rows]: nobody says anything else
     logp = torch.where(alone[:, None], p[0], mixed / mixed.sum(-1, keepdim=True)).log()
     return Consensus(
-        logp=logp,
+        logp=torch.full_like(whole[0], -torch.inf).scatter_(-1, columns, logp),
         weights=weight,
         disagreement=0.5 * delta[1:].sum(-1),
         filtered=((score[1:] < 0.5) & (p[1:] > SUPPORT)).sum(-1) if filters else torch.zeros_like(total[1:]),
     )
+
+
+def _columns(p: Tensor) -> Tensor:
+    """Ids of all tokens that some model says in a row, and of one more that none does, ``[rows, tokens]``.
+
+    Distributions cut to their likeliest tokens leave few of them. The one more stands for all the others: it has
+    no disagreement.
+    """
+    said = (p > 0).any(0)  # [rows, vocab]
+    most = min(int(said.sum(-1).max()) + 1, p.shape[-1])
+    return said.float().topk(most, dim=-1).indices
 
 
 def token_consistency(delta: Tensor, kernel: Kernel, sharpness: float | None = None) -> Tensor:

@@ -31,7 +31,9 @@ Align = Annotated[
 Prompts = Annotated[
     dict[str, Texts] | None, option("own prompt of a helper, by its name; None: the prompts in its own template")
 ]
-TopK = Annotated[int, whole("likeliest tokens of each model that count; 0: all (unite: 10)", ge=0)]
+TopK = Annotated[
+    int, whole("likeliest tokens of each model that count; 0: all (unite: 10; of an embedding helper: 320)", ge=0)
+]
 Gate = Annotated[float, number("ask where the main model's best probability is at most this", ge=0, le=1, neutral=0)]
 
 
@@ -81,6 +83,8 @@ class Ensemble(LogitsProcessor):
     With ``gate`` below 1 the helpers are asked only where the main model is unsure (GaC, arXiv:2406.12585, section
     3.3); a step at which it is sure of every row costs nothing.
     """
+
+    order = ("models", "align", "weights")
 
     @checked
     def __init__(
@@ -140,6 +144,8 @@ class Core(LogitsProcessor):
         ends: main tokens that end a text, for the guard.
         trace: where weights and disagreements are noted.
     """
+
+    order = ("models", "align", "kernel", "main_floor")
 
     @checked
     def __init__(

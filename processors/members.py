@@ -24,6 +24,7 @@ from logitkit.processors.reader import text_config
 from logitkit.processors.vocabulary import fingerprint
 
 UNITE_TOPK = 10  # tokens of each model that make up the union, as in UniTE
+EVA_TOPK = 320  # tokens of a helper that are translated by embeddings, as in EVA
 Texts = str | list[str]
 
 
@@ -138,7 +139,8 @@ def opinions(
     Args:
         input_ids: ``[rows, length]``.
         scores: of the main model, ``[rows, vocab]``.
-        topk: likeliest tokens of each model that count; 0: all, or with ``unite`` `UNITE_TOPK`.
+        topk: likeliest tokens of each model that count; 0: all, but `UNITE_TOPK` with ``unite`` and `EVA_TOPK`
+            of a helper that is aligned by ``embedding``.
 
     Returns:
         fp32, ``[rows, vocab]`` each.
@@ -158,6 +160,7 @@ def _translated(logits: Tensor, member: Member, topk: int, width: int) -> Tensor
     if member.alignment is None:
         logits = fit(logits, width)
         return (_kept(logits, topk) if 0 < topk < width else logits).softmax(-1)
+    topk = EVA_TOPK if topk == 0 and member.alignment.method == "embedding" else topk
     if 0 < topk < logits.shape[-1]:
         best, ids = logits.topk(topk, dim=-1)
         return _wide(member.alignment.translate(best.softmax(-1), ids), width)

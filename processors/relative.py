@@ -104,6 +104,8 @@ class Deepen(LogitsProcessor):
         helpers: for each helper what reads along and its representation.
     """
 
+    order = ("models",)
+
     @checked
     def __init__(
         self,

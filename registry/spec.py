@@ -148,7 +148,10 @@ class Spec:
 
 
 def _in_order(factory: type, accepted: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Order parameters as the constructor does, resources by the names `bind` gives them, the rest of `bind` last."""
-    names = [name for name in inspect.signature(factory).parameters if name in {**accepted, **asked}]
+    """Order parameters as the class says in ``order``, then as the constructor does, the rest of `bind` last."""
+    names = list(getattr(factory, "order", ()))
+    names += [
+        name for name in inspect.signature(factory).parameters if name in {**accepted, **asked} and name not in names
+    ]
     names += [name for name in asked if name not in names]
     return {name: asked.get(name, accepted.get(name)) for name in names}

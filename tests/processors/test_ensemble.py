@@ -266,9 +266,7 @@ def with_template(tokenizer: Any, template: str) -> Any:
 def test_a_chat_is_written_in_each_models_own_template() -> None:
     """The helper's system prompt and markers survive every step; only the continuation is retokenized."""
     main = with_template(tiny_tokenizer(), "{% for m in messages %}[{{ m.content }}]{% endfor %}")
-    far = with_template(
-        foreign_tokenizer(), "<begin>Be brief.{% for m in messages %}Q: {{ m.content }} A:{% endfor %}"
-    )
+    far = with_template(foreign_tokenizer(), "<begin>Be brief.{% for m in messages %}Q: {{ m.content }} A:{% endfor %}")
     chat = [{"role": "user", "content": "on the"}]
     call = logitkit.chain("ensemble(models=['far'])").bind(
         tiny_model(), main, [chat], tokenizers={"far": far}, far=RESOURCES["far"]
