@@ -139,9 +139,10 @@ class Bench:
 
     def _deepen(self) -> Deepen:
         ours, theirs = shared_tokens(self.side, list(self.sides.values()), 4096)
-        spaces = [Representation(side.embeddings, ids) for side, ids in zip(self.sides.values(), theirs, strict=True)]
+        tables = {name: pair[0].get_input_embeddings().weight.detach() for name, pair in self.loaded.items()}
+        spaces = [Representation(tables[name], ids) for name, ids in zip(self.names, theirs, strict=True)]
         helpers = [(self._reads(name), space) for name, space in zip(self.names, spaces, strict=True)]
-        return Deepen(main=Representation(self.side.embeddings, ours), helpers=helpers)
+        return Deepen(main=Representation(self.main.get_input_embeddings().weight.detach(), ours), helpers=helpers)
 
     @torch.no_grad()
     def answer(self, item: Item) -> dict[str, Any]:

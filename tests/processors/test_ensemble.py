@@ -10,6 +10,7 @@ import torch
 from transformers import LogitsProcessor
 
 import logitkit
+from fakes import encoder_decoder_model
 from foreign import RecomputeForeign, foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import FileFormatError, ModelError, ParameterError, PromptError, UnknownNameError
 from logitkit.processors.alignment import Side, align
@@ -354,6 +355,20 @@ def test_without_the_registry() -> None:
     want = torch.tensor([[0.475, 0.175, 0.175, 0.175]])
     torch.testing.assert_close(made(torch.zeros(1, 1, dtype=torch.long), scores).exp(), want)
     assert math.isclose(float(made(torch.zeros(1, 1, dtype=torch.long), scores).exp().sum()), 1, rel_tol=1e-6)
+
+
+def test_a_main_model_with_an_encoder() -> None:
+    """Its rows hold decoder tokens only; the helper reads its own prompt and what they spell."""
+    main = encoder_decoder_model()
+    call = logitkit.chain("ensemble(models=['far'], align='gac')").bind(
+        main, tiny_tokenizer(), PROMPTS[:1], tokenizers=TOKENIZERS, far=RESOURCES["far"]
+    )
+    decoded = decode(call)
+    reader = call.composite.parts[0][1].helpers[0].read
+    foreign, tiny = Vocabulary.of(foreign_tokenizer()), Vocabulary.of(tiny_tokenizer(), 272)
+    own = foreign_tokenizer()(PROMPTS[0])["input_ids"]
+    assert reader._rows[0][: len(own)] == own
+    assert foreign.join(reader._rows[0][len(own) :]) == tiny.join(decoded[0, :-1].tolist())
 
 
 def test_the_example_runs() -> None:
