@@ -2,6 +2,11 @@
 
 A text that grows token by token in one vocabulary grows raggedly in another: a token more may be none,
 one or several tokens there, and may change the last ones. `Retokenizer` is a pure function of the bytes.
+
+Texts grow, so only their end is encoded anew. Between a letter and a space that a letter follows a text may be cut
+where no token of the vocabulary spans such a place: no merge and no piece can cross it, and pretokenizers, which
+read from left to right, begin there afresh. This holds for every tokenizer we have seen and is checked for each;
+where it does not, whole texts are encoded.
 """
 
 from __future__ import annotations
@@ -19,6 +24,9 @@ from logitkit.errors import ModelError
 from logitkit.processors.reader import text_config
 from logitkit.processors.vocabulary import Vocabulary, description
 
+PIECE = 256  # bytes, at least, of a text that are encoded at once; those before are remembered
+_CUT = re.compile(rb"[a-z](?= [a-z])")
+_SPANS = re.compile(rb"[a-z] [a-z]")
 _STRAY = re.compile("[\udc80-\udcff]+")  # what bytes that are no UTF-8 decode to under "surrogateescape"
 
 
@@ -41,6 +49,7 @@ class Retokenizer:
     def __init__(self, source: Vocabulary, tokenizer: Any, target: Vocabulary) -> None:
         self.source, self.target = source, target
         self._tokenizer = _bare(tokenizer, target)
+        self._cuts = not any(_SPANS.search(spelled) for spelled in target.bytes if spelled)
         self._known: dict[bytes, list[int]] = {}
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -48,15 +57,25 @@ class Retokenizer:
         return self.of_bytes([self.source.join(row) for row in rows])
 
     def of_bytes(self, texts: Sequence[bytes]) -> list[list[int]]:
-        """Return the tokens of each text; those of the last call are remembered."""
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self._known = {text: self._known[text] for text in texts if text in self._known}
+        """Return the tokens of each text; those of the last call's pieces are remembered."""
+        cut = [self._pieces(text) for text in texts]
+        pieces = dict.fromkeys(piece for pieces in cut for piece in pieces)
+        fresh = [piece for piece in pieces if piece not in self._known]
+        self._known = {piece: self._known[piece] for piece in pieces if piece in self._known}
         self._known |= dict(zip(fresh, self._encode(fresh), strict=True))
-        return [list(self._known[text]) for text in texts]
+        return [[token for piece in pieces for token in self._known[piece]] for pieces in cut]
+
+    def _pieces(self, text: bytes) -> list[bytes]:
+        """Cut a text where its encoding may be; where depends on what stands before only."""
+        pieces, start = [], 0
+        while self._cuts and (cut := _CUT.search(text, start + PIECE)):
+            pieces.append(text[start : cut.end()])
+            start = cut.end()
+        return [*pieces, text[start:]]
 
     def _encode(self, texts: Sequence[bytes]) -> list[list[int]]:
         """Encode in one call; a text is cut where it holds stray bytes."""
-        pieces = [_pieces(text) for text in texts]
+        pieces = [_stray(text) for text in texts]
         words = [piece for cut in pieces for piece in cut if isinstance(piece, str)]
         encoded = iter(self._write(words))
         return [
@@ -65,10 +84,20 @@ class Retokenizer:
         ]
 
     def _write(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        wanted: Any = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        return self._tokenizer(texts, **wanted)["input_ids"]  # type: ignore[no-any-return]
+        """Encode texts, none cut or padded; the tokenizer is left as it was."""
+        inner = self._tokenizer.backend_tokenizer
+        splits, padding, truncation = inner.encode_special_tokens, inner.padding, inner.truncation
+        inner.encode_special_tokens = True
+        inner.no_padding()
+        inner.no_truncation()
+        try:
+            return [encoding.ids for encoding in inner.encode_batch_fast(texts, add_special_tokens=False)]
+        finally:
+            inner.encode_special_tokens = splits
+            if padding is not None:
+                inner.enable_padding(**padding)
+            if truncation is not None:
+                inner.enable_truncation(**truncation)
 
     def _bytes(self, stray: bytes) -> list[int]:
         """Byte tokens of bytes that are no text."""
@@ -87,7 +116,7 @@ def vocabulary_of(model: Any, tokenizer: Any) -> Vocabulary:
     return dataclasses.replace(known, bytes=known.bytes[:size])  # such as an image token that is never written
 
 
-def _pieces(text: bytes) -> list[str | bytes]:
+def _stray(text: bytes) -> list[str | bytes]:
     """Cut into text and stray bytes, in order; no piece is empty."""
     decoded = text.decode("utf-8", "surrogateescape")
     pieces: list[str | bytes] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from foreign import foreign_tokenizer, sentencepiece_tokenizer
@@ -98,3 +99,45 @@ def test_a_tokenizer_that_cannot_continue_a_text_is_refused() -> None:
     inner = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     with pytest.raises(ModelError, match="must be able to write 'a' without a space"):
         between(tiny_tokenizer(), PreTrainedTokenizerFast(tokenizer_object=inner))
+
+
+def test_the_tokenizer_is_left_as_it_was() -> None:
+    """Padding and truncation that a call left behind neither cut a continuation nor are lost."""
+    tokenizer = copy.deepcopy(foreign_tokenizer())
+    retokenize, vocabulary = between(tiny_tokenizer(), tokenizer), Vocabulary.of(tokenizer)
+    inner = tokenizer.backend_tokenizer
+    inner.enable_padding(length=40)
+    inner.enable_truncation(4)
+    before = inner.padding, inner.truncation, inner.encode_special_tokens
+    (tokens,) = retokenize.of_bytes([b"the on an in er"])
+    assert (inner.padding, inner.truncation, inner.encode_special_tokens) == before and None not in before
+    assert vocabulary.join(tokens) == b"the on an in er"
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", REAL)
+def test_pieces_are_the_whole_on_real_tokenizers(
+    name: str, shared_tokenizers: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text that grows is encoded as if it were encoded whole; of a long one only the end is encoded."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(shared_tokenizers / name / "tokenizer.json"))
+    vocabulary = Vocabulary.of(tokenizer)
+    pieces, whole = (Retokenizer(vocabulary, tokenizer, vocabulary) for _ in range(2))
+    assert pieces._cuts
+    whole._cuts = False
+    for book in ("pg996_don_quixote.txt", "1661-0.txt"):
+        text = (shared_data / book).read_bytes()[40_000:60_000].replace(b"\r", b"")
+        for end in range(2500, 20_000, 2503):
+            assert pieces.of_bytes([text[:end]]) == whole.of_bytes([text[:end]])
+    encoded: list[str] = []
+    monkeypatch.setattr(pieces, "_write", lambda texts: encoded.extend(texts) or [[0]] * len(texts))
+    pieces.of_bytes([text[: end + 1]])
+    assert sum(map(len, encoded)) < 400
+
+
+def test_a_vocabulary_that_spans_words_is_encoded_whole() -> None:
+    """A token `a b` crosses the place where a text would be cut."""
+    inner = Tokenizer(models.BPE(vocab={"a": 0, "Ġ": 1, "b": 2, "Ġb": 3, "aĠb": 4}, merges=[("Ġ", "b"), ("a", "Ġb")]))
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    assert not Retokenizer(Vocabulary.of(tokenizer), tokenizer, Vocabulary.of(tokenizer))._cuts
