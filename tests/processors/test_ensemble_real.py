@@ -12,7 +12,7 @@ from foreign import RecomputeForeign
 from logitkit import models
 from logitkit.errors import DownloadError
 from logitkit.processors.members import Member
-from logitkit.processors.retokenization import Retokenizer, vocabulary_of
+from logitkit.processors.retokenization import vocabulary_of
 
 PROMPTS = ["The old lighthouse keeper climbed the stairs one last", "Antidisestablishmentarianism is"]
 
@@ -28,14 +28,15 @@ def gemma() -> tuple[Any, Any]:
 
 
 def naive(call: Any, pair: Any) -> Any:
-    """Retokenize and read everything from scratch at every step."""
+    """Decode, tokenize by the tokenizer itself, and read everything from scratch at every step."""
     model, tokenizer = pair
-    source, target = vocabulary_of(call.model, call.tokenizer), vocabulary_of(model, tokenizer)
-    fresh = Retokenizer(source, tokenizer, target)
+    source = vocabulary_of(call.model, call.tokenizer)
+
+    def tokens(text: bytes) -> list[int]:
+        return tokenizer(text.decode(), add_special_tokens=False)["input_ids"]
+
     own = [tokenizer(text)["input_ids"] for text in PROMPTS]
-    return RecomputeForeign(
-        model, own, call.prompts.ids, lambda text: fresh.of_bytes([text])[0], lambda token: source.bytes[token] or b""
-    )
+    return RecomputeForeign(model, own, call.prompts.ids, tokens, lambda token: source.bytes[token] or b"")
 
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
@@ -61,12 +62,12 @@ def test_equals_recomputing_everything(smollm2: Any, gemma: Any, mode: dict[str,
 
 
 def test_a_map_covers_what_both_write(smollm2: Any, gemma: Any) -> None:
-    """English words with and without a space, newlines, digits and bytes are aligned to themselves."""
+    """English words with and without a space, newlines, digits and half characters are aligned to themselves."""
     from logitkit.processors.alignment import Side, align
 
     helper, main = Side.of(*gemma), Side.of(*smollm2)
     made = align("exact", helper, main)
-    for text in (b" the", b"the", b"\n", b"7", b" Paris", b"\xff", b"(", b"The"):
+    for text in (b" the", b"the", b"\n", b"7", b" Paris", b"\xc3", b"(", b"The"):
         for token in helper.vocabulary.ids_of[text]:
             assert main.vocabulary.bytes[made.targets[token, 0]] == text and made.weights[token, 0] == 1
     assert made.targets[1, 0] == 2 and made.matrix.shape == (262144, 49152)

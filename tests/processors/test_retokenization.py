@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from foreign import foreign_tokenizer, sentencepiece_tokenizer
+from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import ModelError
-from logitkit.processors.retokenization import Retokenizer
+from logitkit.processors.retokenization import Retokenizer, vocabulary_of
 from logitkit.processors.vocabulary import Vocabulary
 from logitkit.registry.subjects import tiny_tokenizer
 
@@ -141,3 +141,12 @@ def test_a_vocabulary_that_spans_words_is_encoded_whole() -> None:
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
     assert not Retokenizer(Vocabulary.of(tokenizer), tokenizer, Vocabulary.of(tokenizer))._cuts
+
+
+def test_the_vocabulary_of_a_model_has_an_entry_for_each_logit() -> None:
+    """More ids than the tokenizer are padding; fewer, and the tokenizer's last ones are never written."""
+    assert len(vocabulary_of(foreign_model(), foreign_tokenizer())) == 320
+    narrow = copy.deepcopy(foreign_model())
+    narrow.config.vocab_size = 260
+    vocabulary = vocabulary_of(narrow, foreign_tokenizer())
+    assert len(vocabulary) == 260 and b"the" not in vocabulary.ids_of and b"a" in vocabulary.ids_of
