@@ -85,6 +85,7 @@ class Bench:
         self.side = Side.of(self.main, self.tokenizer)
         self.sides = {name: Side.of(*self.loaded[name]) for name in helpers}
         self.logits: dict[str, Tensor] = {}  # of the item at hand, by model
+        self.begun: dict[str, Tensor] = {}  # after the prompt alone
         self.processors = dict(self._all() if task == "lambada" else self._few())
 
     def _members(self, how: str, noise: int = 0) -> list[Member]:
@@ -161,10 +162,10 @@ class Bench:
         padded = torch.tensor([[*row, *row[-1:] * (width - len(row))] for row in rows])
         ids = torch.cat([prompts.ids.expand(len(rows), -1), padded], dim=1)
         counted = torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]
-        scores = self.main(ids).logits[:, prompts.width - 1 : -1].float()[counted]  # [tokens, vocab]
+        scores = self.main(ids, logits_to_keep=width + 1).logits[:, :-1].float()[counted]  # [tokens, vocab]
         for reading in readings(binding, "bench", self.names):
             steps = [reading.read(ids[:, : prompts.width + place]) for place in range(width)]
-            self.logits[reading.name] = torch.stack(steps, dim=1)[counted]
+            self.logits[reading.name], self.begun[reading.name] = torch.stack(steps, dim=1)[counted], steps[0]
         wanted, place = padded[counted], counted.nonzero()[:, 0]
         found = {"main alone": _judged(scores.log_softmax(-1), wanted, place, len(rows))}
         for name in self.names:
@@ -181,8 +182,12 @@ class Bench:
         own = tokenizer(item.prompt)["input_ids"]
         judged: dict[str, list[Any]] = {"logp": [], "greedy": []}
         texts = [option.encode() for option in item.options]
-        for row in Retokenizer(side.vocabulary, tokenizer, side.vocabulary).of_bytes(texts):
-            logp = model(torch.tensor([[*own, *row]])).logits[0, len(own) - 1 : -1].float().log_softmax(-1)
+        rows = Retokenizer(side.vocabulary, tokenizer, side.vocabulary).of_bytes(texts)
+        for row, begun in zip(rows, self.begun[name], strict=True):
+            logits = begun[None]
+            if len(row) > 1:
+                logits = model(torch.tensor([[*own, *row]]), logits_to_keep=len(row) + 1).logits[0, :-1]
+            logp = logits.float().log_softmax(-1)
             one = _judged(logp, torch.tensor(row), torch.zeros(len(row), dtype=torch.long), 1)
             judged["logp"] += one["logp"]
             judged["greedy"] += one["greedy"]

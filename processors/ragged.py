@@ -190,9 +190,12 @@ class RaggedReader:
         """Move every row's tokens together at the right end of the cache."""
         counts = self._alive.sum(1)
         length = int(counts.max(initial=0))
+        together = np.arange(length)[None] >= length - counts[:, None]
+        if np.array_equal(self._alive, together):
+            return
         dead_first = np.argsort(self._alive, axis=1, kind="stable")  # alive slots last, in order
         order = dead_first[:, dead_first.shape[1] - length :]
-        self._alive = np.arange(length)[None] >= length - counts[:, None]
+        self._alive = together
         index = torch.from_numpy(order)[:, None, :, None]
         for layer in self._cache.layers:
             if layer.is_initialized and layer.keys.numel():
