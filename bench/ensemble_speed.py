@@ -34,12 +34,13 @@ CHAINS = [
 ]
 
 
-def timed(run: Any, clocked: list[Any]) -> tuple[float, float]:
+def timed(run: Any, clocked: list[Any], *, cpu: bool) -> tuple[float, float]:
     """Seconds in all, and inside the models' forward passes."""
-    clocks = [ForwardClock(model) for model in clocked]
-    begun = time.perf_counter()
+    now = time.process_time if cpu else time.perf_counter
+    clocks = [ForwardClock(model, now) for model in clocked]
+    begun = now()
     run()
-    seconds = time.perf_counter() - begun
+    seconds = now() - begun
     for clock in clocks:
         clock.remove()
     return seconds, sum(clock.seconds for clock in clocks)
@@ -51,6 +52,7 @@ def main(
     batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="New tokens a run.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 3,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Count CPU time, which a busy machine disturbs less.")] = False,
 ) -> None:
     """Print the tables."""
     names = helper or ["gemma-3-270m"]
@@ -61,7 +63,9 @@ def main(
     settings: dict[str, Any] = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     resources: dict[str, Any] = {f"helper{place}": helpers[name] for place, name in enumerate(names)}
     tokenizers = {f"helper{place}": loaded[name][1] for place, name in enumerate(names)}
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model} with {', '.join(names)}, fp32\n")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model} with {', '.join(names)}, fp32, {'CPU' if cpu else 'wall'} time\n"
+    )
     for size in batch or [1, 4]:
         prompts = [PROMPTS[place % len(PROMPTS)] for place in range(size)]
 
@@ -78,10 +82,10 @@ def main(
             runs = {name: alone(name) for name in loaded}
             runs |= {text: chained(text.format(names=list(resources))) for text in CHAINS}
             for name, run in runs.items():
-                took = timed(run, everyone)
+                took = timed(run, everyone, cpu=cpu)
                 if number:
                     seconds.setdefault(name, []).append(took)
-        print(table(seconds, list(loaded), size * tokens, size), "\n")
+        print(table(seconds, list(loaded), size * tokens, size), "\n", flush=True)
 
 
 def table(seconds: dict[str, list[tuple[float, float]]], alone: list[str], tokens: int, batch: int) -> str:

@@ -44,15 +44,15 @@ class Timing:
 class ForwardClock:
     """Adds up the time spent inside a model's forward passes."""
 
-    def __init__(self, model: Any) -> None:
-        self.seconds, self._begun = 0.0, 0.0
+    def __init__(self, model: Any, now: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds, self._begun, self._now = 0.0, 0.0, now
         self._hooks = [model.register_forward_pre_hook(self._start), model.register_forward_hook(self._stop)]
 
     def _start(self, *_: Any) -> None:
-        self._begun = time.perf_counter()
+        self._begun = self._now()
 
     def _stop(self, *_: Any) -> None:
-        self.seconds += time.perf_counter() - self._begun
+        self.seconds += self._now() - self._begun
 
     def remove(self) -> None:
         """Leave the model as it was."""

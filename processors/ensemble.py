@@ -80,8 +80,8 @@ def fuse(
 class Ensemble(LogitsProcessor):
     """Mean of models with different tokenizers (GaC, UniTE, MinED by ``align``); the generating model is the main one.
 
-    With ``gate`` below 1 the helpers are asked only where the main model is unsure (GaC, arXiv:2406.12585, section
-    3.3); a step at which it is sure of every row costs nothing.
+    With ``gate`` below 1 the helpers are asked only where the main model is unsure (GaC, arXiv:2406.12585);
+    a step at which it is sure of every row costs nothing.
     """
 
     order = ("models", "align", "weights")

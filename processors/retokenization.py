@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +25,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.reader import text_config
 from logitkit.processors.vocabulary import Vocabulary, description
 
+_KEPT: WeakKeyDictionary[Any, dict[tuple[int, int], Vocabulary]] = WeakKeyDictionary()
 PIECE = 256  # bytes, at least, of a text that are encoded at once; those before are remembered
 _CUT = re.compile(rb"[a-z](?= [a-z])")
 _SPANS = re.compile(rb"[a-z] [a-z]")
@@ -110,10 +112,14 @@ class Retokenizer:
 def vocabulary_of(model: Any, tokenizer: Any) -> Vocabulary:
     """The vocabulary of a model: one entry for each of its logits, whether its tokenizer has more or fewer."""
     size = text_config(model).vocab_size
-    known = Vocabulary.of(tokenizer)
-    if len(known) <= size:
-        return Vocabulary.of(tokenizer, size)
-    return dataclasses.replace(known, bytes=known.bytes[:size])  # such as an image token that is never written
+    kept = _KEPT.setdefault(tokenizer, {})
+    if (len(tokenizer), size) not in kept:
+        known = Vocabulary.of(tokenizer)
+        fits = len(known) <= size
+        # What does not fit is such as an image token, which is never written.
+        whole = Vocabulary.of(tokenizer, size) if fits else dataclasses.replace(known, bytes=known.bytes[:size])
+        kept[len(tokenizer), size] = whole
+    return kept[len(tokenizer), size]
 
 
 def _stray(text: bytes) -> list[str | bytes]:
