@@ -63,9 +63,8 @@ def main(
     settings: dict[str, Any] = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     resources: dict[str, Any] = {f"helper{place}": helpers[name] for place, name in enumerate(names)}
     tokenizers = {f"helper{place}": loaded[name][1] for place, name in enumerate(names)}
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model} with {', '.join(names)}, fp32, {'CPU' if cpu else 'wall'} time\n"
-    )
+    members = f"{model} with {', '.join(names)}, fp32, {'CPU' if cpu else 'wall'} time"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {members}\n")
     for size in batch or [1, 4]:
         prompts = [PROMPTS[place % len(PROMPTS)] for place in range(size)]
 
