@@ -200,9 +200,10 @@ def token_consistency(delta: Tensor, kernel: Kernel, sharpness: float | None = N
     raw = 1 / (1 + a * delta)
     least, most = raw.amin((0, 2), keepdim=True), raw.amax((0, 2), keepdim=True)  # [1, rows, 1]
     spread = most - least
-    stretched = (raw - least) / torch.where(spread > 0, spread, 1)
+    apart = spread > ROUNDING
+    stretched = (raw - least) / torch.where(apart, spread, 1)
     # The lowest is 0: what rounding leaves there must not be scaled to mean 1.
-    return torch.where(spread > 0, stretched.masked_fill(stretched < ROUNDING, 0), 1.0)
+    return torch.where(apart, stretched.masked_fill(stretched < ROUNDING, 0), 1.0)
 
 
 def entropy(p: Tensor) -> Tensor:
