@@ -203,7 +203,7 @@ def token_consistency(delta: Tensor, kernel: Kernel, sharpness: float | None = N
     apart = spread > ROUNDING
     stretched = (raw - least) / torch.where(apart, spread, 1)
     # The lowest is 0: what rounding leaves there must not be scaled to mean 1.
-    return torch.where(apart, stretched.masked_fill(stretched < ROUNDING, 0), 1.0)
+    return torch.where(apart, stretched.masked_fill(raw - least < ROUNDING, 0), 1.0)
 
 
 def entropy(p: Tensor) -> Tensor:

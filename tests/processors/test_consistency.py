@@ -95,8 +95,9 @@ def released(main: list[float], helpers: list[list[float]], kernel: str, floor: 
     score = [[raw(d) for d in row] for row in delta]
     if kernel == "reciprocal":
         low, high = min(map(min, score)), max(map(max, score))
-        score = [[(s - low) / (high - low) if high - low > 1e-6 else 1.0 for s in row] for row in score]
-        score = [[s if s >= 1e-6 else 0.0 for s in row] for row in score]
+        score = [
+            [(s - low >= 1e-6) * (s - low) / (high - low) if high - low > 1e-6 else 1.0 for s in row] for row in score
+        ]
     support = [any(p[v] > 1e-12 for p in models) for v in range(width)]
     score = [[s * on for s, on in zip(row, support, strict=True)] for row in score]
     weight = []
