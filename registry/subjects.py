@@ -158,6 +158,8 @@ def _bound(chain: Chain, spec: Spec, padding: int) -> Any:
     resources = _resources(spec)
     model, tokenizer = resources.pop("model", tiny_model()), resources.pop("tokenizer", tiny_tokenizer())
     text = str(chain)
+    tokenizers = resources.pop("tokenizers", None)
     used = {name: value for name, value in resources.items() if f"'{name}'" in text}
-    call = bind(chain, model, tokenizer, prompts(padding, tokenizer), trace=False, tokenizers=None, resources=used)
+    inputs = prompts(padding, tokenizer)
+    call = bind(chain, model, tokenizer, inputs, trace=False, tokenizers=tokenizers, resources=used)
     return call.composite.parts[0][1]
