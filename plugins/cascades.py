@@ -1,0 +1,27 @@
+"""Cascades: a small model writes, a large one steps in where it matters."""
+
+from __future__ import annotations
+
+from logitkit.registry.hookspecs import hookimpl
+from logitkit.registry.spec import Spec
+
+
+@hookimpl
+def logitkit_specs() -> list[Spec]:
+    """Offer the token-level methods; sequence-level cascades are in `logitkit.processors.sequence_cascade`."""
+    return [
+        Spec(
+            name="cascade",
+            family="cascades",
+            summary="A small model writes; where a rule does not trust it, a large one gives the token.",
+            source="arXiv:2405.19261",
+            target="logitkit.processors.cascade:Cascade",
+            formula="pi(v) = q(v) [v in A] + p(v) q(not A);  A: the tokens that the rule trusts (q small, p large)",
+            needs=("large: a larger model with the same tokenizer (for another tokenizer, both as byte models)",),
+            cost="one forward of the large model at steps where the rule needs it; it catches up in one chunk",
+            failure="diff and token_v1 keep a small model that is sure and wrong, whatever alpha; "
+            "a rule that needs the large law at every step saves nothing here: use the speculative form",
+            discards=True,
+            example="cascade(large='other', rule='token_v3', alpha=0.3)",
+        ),
+    ]
