@@ -24,4 +24,17 @@ def logitkit_specs() -> list[Spec]:
             discards=True,
             example="cascade(large='other', rule='token_v3', alpha=0.3)",
         ),
+        Spec(
+            name="crossover",
+            family="cascades",
+            summary="Hand the few tokens where two models disagree most to the other one, within a budget.",
+            source="arXiv:2603.22446",
+            target="logitkit.processors.crossover:Crossover",
+            formula="r where JS(b, r) > threshold and used < budget, else b  (b generates, r is other)",
+            needs=("other: a model with the same tokenizer",),
+            cost="one forward of the other model",
+            failure="a threshold near 0 spends the budget at once; compare with measure='random' at the same rate",
+            discards=True,
+            example="crossover(other='other', threshold=0.3, budget=0.5)",
+        ),
     ]
