@@ -25,6 +25,22 @@ def logitkit_specs() -> list[Spec]:
             example="cascade(large='other', rule='token_v3', alpha=0.3)",
         ),
         Spec(
+            name="router",
+            family="cascades",
+            summary="A small network on the small model's state sends the tokens that matter to a large model.",
+            source="arXiv:2505.21600",
+            target="logitkit.processors.router:Router",
+            formula="p where head(hidden state, largest logits, embedding of the likeliest token) > threshold, else q",
+            needs=(
+                "large: a larger model with the same tokenizer",
+                "head: trained for the pair, or a training-free one",
+            ),
+            cost="one forward of the large model at routed steps; it catches up in one chunk",
+            failure="a head knows the texts it was trained on; the threshold sets the rate, not the quality",
+            discards=True,
+            example="router(large='other', head='entropy', threshold=0.95)",
+        ),
+        Spec(
             name="crossover",
             family="cascades",
             summary="Hand the few tokens where two models disagree most to the other one, within a budget.",

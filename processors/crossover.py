@@ -25,6 +25,7 @@ from logitkit.processors.binding import Binding
 from logitkit.processors.overhearing import Overheard
 from logitkit.processors.prefix_hash import Chance, PrefixChance
 from logitkit.processors.trace import Trace, js_bits
+from logitkit.processors.uncertainty import uncertainty
 
 Measure = Literal["js", "entropy", "random"]
 Count = Annotated[int, whole("", ge=0)]
@@ -186,12 +187,6 @@ class Crossover(LogitsProcessor):
         if self.trace.recording:
             tokens = {"own_token": own.argmax(-1), "other_token": other.argmax(-1)}
             self.trace.note(js=js_bits(own, other), score=score, switched=switched, used=used, **tokens)
-
-
-def uncertainty(logits: Tensor) -> Tensor:
-    """1 - exp(-H) of each row, H its entropy in nats: 0 where sure, towards 1 with the perplexity, ``[rows]``."""
-    logp = logits.float().log_softmax(-1)
-    return 1 - torch.special.xlogy(logp.exp(), logp.exp()).sum(-1).exp()
 
 
 class _Spent:

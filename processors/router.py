@@ -21,38 +21,12 @@ from logitkit.params import Resource, checked, is_neutral, number, option
 from logitkit.processors import contrast, deferral
 from logitkit.processors.binding import Binding
 from logitkit.processors.cascade import sizes_of
-from logitkit.processors.crossover import uncertainty
 from logitkit.processors.guidance import NextLogits
 from logitkit.processors.overhearing import Overheard
 from logitkit.processors.pair import check_pair, pair_fingerprint
 from logitkit.processors.router_head import RouterHead, features
 from logitkit.processors.trace import Trace
-
-EVIDENCE = 10  # tokens that aleatoric uncertainty looks at
-
-
-def margin(logits: Tensor) -> Tensor:
-    """1 - (p1 - p2) of the two likeliest tokens, ``[rows]``: 0 where sure, 1 at a tie."""
-    best = logits.float().softmax(-1).topk(2, dim=-1).values
-    return 1 - (best[:, 0] - best[:, 1])
-
-
-def aleatoric(logits: Tensor) -> Tensor:
-    """Expected entropy of a Dirichlet law whose evidence is the logits (arXiv:2502.00290), over ln 10, ``[rows]``.
-
-    With a = max(logit, 0) of the ten likeliest tokens and A their sum:
-    - sum a/A (digamma(a + 1) - digamma(A + 1)). Departure: logits are taken relative to the mean of the possible
-    tokens, since log-probabilities must mean the same; thresholds for raw logits do not carry over.
-    """
-    logits = logits.float()
-    possible = logits > -torch.inf
-    mean = logits.masked_fill(~possible, 0).sum(-1, keepdim=True) / possible.sum(-1, keepdim=True).clamp_min(1)
-    a = (logits - mean).topk(min(EVIDENCE, logits.shape[-1]), dim=-1).values.clamp_min(0)
-    total = a.sum(-1, keepdim=True)
-    share = torch.where(total > 0, a / total.clamp_min(1e-9), 1 / a.shape[-1])
-    expected = (share * (torch.digamma(total + 1) - torch.digamma(a + 1))).sum(-1)
-    return (expected / math.log(EVIDENCE)).clamp(0, 1)
-
+from logitkit.processors.uncertainty import aleatoric, margin, uncertainty
 
 # The entropy threshold is the released 0.45 nats; the others are starting points, to be set on your own data.
 UNTRAINED: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {

@@ -1,4 +1,4 @@
-"""The router's network: does the small model's next token change the path?
+"""The router's network: the probability that the small model's next token changes the path.
 
 R2R, arXiv:2505.21600: last hidden state, largest logit values and the embedding of the proposed token go
 through a residual network to one probability. Departures: the width and depth are chosen for the pair at
@@ -56,8 +56,8 @@ class Network(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         size = shape.hidden + shape.embedding + shape.top
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("scale", torch.ones(size))
+        self.mean = nn.Buffer(torch.zeros(size))
+        self.scale = nn.Buffer(torch.ones(size))
         self.values = nn.Linear(shape.top, shape.embedding)
         self.enter = nn.Linear(shape.hidden + 2 * shape.embedding, shape.width)
         self.blocks = nn.ModuleList(_block(shape.width) for _ in range(shape.blocks))

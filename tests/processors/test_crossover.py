@@ -14,9 +14,10 @@ from torch import Tensor
 
 import logitkit
 from logitkit.errors import ParameterError
-from logitkit.processors.crossover import Crossover, uncertainty, within
+from logitkit.processors.crossover import Crossover, within
 from logitkit.processors.prefix_hash import PrefixChance
 from logitkit.processors.trace import js_bits
+from logitkit.processors.uncertainty import uncertainty
 from logitkit.registry.laws import parametrize_with_laws
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
@@ -169,12 +170,6 @@ def test_the_generating_model_is_not_read_twice() -> None:
     call = bound(chain())
     call.generate(max_new_tokens=6, do_sample=False)
     assert call.trace.forwards == {"the generating model again": 0, "trained": 6}
-
-
-def test_uncertainty_by_hand() -> None:
-    """Uniform over 4: 1 - 1/4. Sure: 0."""
-    laws = torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]]).log()
-    torch.testing.assert_close(uncertainty(laws), torch.tensor([0.75, 0.0]))
 
 
 @pytest.mark.parametrize("given", ["budget=-1", "budget=1.5", "budget=True", "threshold=2.0", "measure='kl'"])
