@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import logitkit
-from logitkit import cli_run, models_cli
+from logitkit import cli_cascade, cli_run, models_cli
 from logitkit.errors import LogitkitError
 from logitkit.params import rule_of
 from logitkit.registry.discovery import default_registry
@@ -41,6 +41,8 @@ app = typer.Typer(
 app.add_typer(models_cli.app, name="models", help="Models to try things on: list, pull, path.")
 app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
+app.command(name="label-divergence")(cli_cascade.label_divergence)
+app.command(name="train-router")(cli_cascade.train_router)
 
 
 def _plain(text: str) -> str:
