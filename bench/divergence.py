@@ -175,11 +175,12 @@ def label_divergence(
     made_with = {"kind": "divergence labels", "version": 1, "judge": judge_name, "tokens": tokens}
     made_with |= {"pair": pair_fingerprint(small, large, tokenizer)}
     done = _resume(Path(out), made_with)
-    if any(labels.prompt >= len(prompts) for labels in done):
-        raise FileFormatError(
-            f"label_divergence: {out} must hold labels of these prompts, got more; write another file"
-        )
-    for _ in done:
+    for one in done:
+        if one.prompt >= len(prompts) or one.prompt_ids != _ids(tokenizer, large, prompts[one.prompt]):
+            raise FileFormatError(
+                f"label_divergence: {out} must hold labels of these prompts to go on, "
+                f"got others (prompt {one.prompt}); write another file"
+            )
         advance()
     with Path(out).open("a", encoding="utf-8") as file:
         for number in range(len(done), len(prompts)):
@@ -191,6 +192,11 @@ def label_divergence(
             done.append(found)
             advance()
     return done
+
+
+def _ids(tokenizer: Any, model: Any, prompt: Any) -> list[int]:
+    """The token ids of one prompt."""
+    return read_prompts(tokenizer, model, prompt).tokens(0)
 
 
 def read_labels(path: str | Path) -> tuple[dict[str, Any], list[Labels]]:

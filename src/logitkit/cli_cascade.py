@@ -151,10 +151,11 @@ def _judge(name: str) -> Any:
 
         return divergence.ModelJudge(*models.load(rest))
     try:
-        return getattr(importlib.import_module(kind), rest)
+        found = getattr(importlib.import_module(kind), rest)
     except (ImportError, AttributeError, ValueError) as error:
         rule = "answer, text, model:NAME, or module:function"
         raise ParameterError("label-divergence", "--judge", rule, name) from error
+    return found() if isinstance(found, type) else found
 
 
 def _progress() -> Progress:
