@@ -56,17 +56,57 @@ def sweep(small: Tensor, large: Tensor, tokens: Tensor, last: int) -> dict[str, 
     """
     word = [law[-last:] for law in (small, large)]
     cold = dict(zip(("drawn_small", "drawn_large"), (deferral.tempered(law, 0) for law in word), strict=True))
+    outside = Outside(small, large)
+    mine, theirs = (law.exp().gather(-1, tokens[:, None])[:, 0] for law in (small, large))
     found: dict[str, Any] = {}
     for rule in TOKEN_RULES:
         found[rule] = []
         for alpha in ALPHAS:
-            stands = deferral.trusted(rule, small, large, alpha=alpha)
-            pi = deferral.mixture(small, large, stands)
-            bits = -pi.gather(-1, tokens[:, None]).sum() / math.log(2)
+            deferred = outside(rule, alpha)
+            stands = outside.stands(rule, alpha, mine, theirs, deferred)
+            bits = -torch.log2(mine * stands + theirs * deferred).sum()
             greedy = deferral.token_law(rule, *word, alpha=alpha, **cold)
             written = bool((greedy.argmax(-1) == tokens[-last:]).all())
-            found[rule].append([float(bits), float(deferral.deferred(small, stands).mean()), written])
+            found[rule].append([float(bits), float(deferred.mean()), written])
     return found
+
+
+class Outside:
+    """The mass of q outside A for any alpha, from one sorting of each law: `deferral.deferred` for a whole sweep."""
+
+    def __init__(self, small: Tensor, large: Tensor) -> None:
+        q, p = small.exp(), large.exp()
+        self.best_small, self.best_large = q.amax(-1), p.amax(-1)
+        self.variation, self.js = (q - p).clamp_min(0).sum(-1), js_bits(small, large)
+        self.by_small = q.sort(-1).values
+        self.by_large, order = p.sort(-1)
+        self.below_small, self.below_large = self.by_small.cumsum(-1), q.gather(-1, order).cumsum(-1)
+
+    def threshold(self, rule: str, alpha: float) -> Tensor:
+        """The probability from which a token is trusted, ``[tokens]``, under the rules that judge tokens."""
+        return (1 - alpha) * self.best_large if rule == "token_v3" else self.best_large - alpha
+
+    def __call__(self, rule: str, alpha: float) -> Tensor:
+        """The mass that is drawn again, ``[tokens]``."""
+        whole = {
+            "chow": self.best_small < 1 - alpha,
+            "diff": self.best_small < self.best_large - alpha,
+            "opt": self.best_small < self.best_large - alpha * self.variation - 1e-6,
+            "js": self.js > alpha,
+        }
+        if alpha == 1.0:
+            return torch.zeros_like(self.best_small)
+        if rule in whole:
+            return whole[rule].float()
+        values, below = (self.by_small, self.below_small) if rule == "token_v1" else (self.by_large, self.below_large)
+        count = torch.searchsorted(values, self.threshold(rule, alpha)[:, None])
+        return torch.where(count > 0, below.gather(-1, (count - 1).clamp_min(0)), 0)[:, 0]
+
+    def stands(self, rule: str, alpha: float, mine: Tensor, theirs: Tensor, deferred: Tensor) -> Tensor:
+        """Whether the small draw of the text's own token stands, ``[tokens]``."""
+        if alpha == 1.0 or not rule.startswith("token"):
+            return 1 - deferred
+        return ((mine if rule == "token_v1" else theirs) >= self.threshold(rule, alpha)).float()
 
 
 def positions(small: Tensor, large: Tensor, tokens: Tensor) -> dict[str, list[float]]:

@@ -1,8 +1,8 @@
 """Train three tiny models on sums in words, in a minute or two: a base, the same one tuned, and a smaller one.
 
 The base has learned how the sentences go, but its sums are guesses; the tuned model went on from it with the
-right sums, so the two differ at a digit or two of each text. The smaller model never saw more than the base
-and has less room. They share a tokenizer of bytes, and stand in where a method needs a pair that one can afford.
+right sums, so the two differ at a digit or two of each text. The smaller model has one layer and half the
+width. They share a tokenizer of bytes, and stand in where a method needs a pair that one can afford.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import logitkit
 from logitkit.registry.subjects import tiny_tokenizer
 
-NAMES, THINGS = ("tom", "ann", "lily", "ben", "sam", "mia"), ("apples", "pens", "cups", "balls", "books")
+THINGS = ("apples", "pens", "cups", "balls", "books")
 
 
 def sum_in_words(chance: random.Random, right: bool = True) -> tuple[str, str]:
-    """A question and its answer: ``tom has 3 apples and gets 4 more. now tom has `` and ``7 apples.``."""
-    name, thing = chance.choice(NAMES), chance.choice(THINGS)
-    first, second = chance.randrange(10), chance.randrange(10)
+    """A question and its answer: ``3 apples and 4 more are `` and ``7 apples.``."""
+    thing, first, second = chance.choice(THINGS), chance.randrange(10), chance.randrange(10)
     total = first + second if right else chance.randrange(10) + chance.randrange(10)
-    return f"{name} has {first} {thing} and gets {second} more. now {name} has ", f"{total} {thing}."
+    return f"{first} {thing} and {second} more are ", f"{total} {thing}."
 
 
 def fresh(width: int, layers: int, seed: int = 0) -> Any:
@@ -74,11 +73,11 @@ def train(model: Any, steps: int, *, right: bool, rate: float = 2e-3, seed: int 
     return model.eval()
 
 
-def train_all(steps: int = 900) -> dict[str, Any]:
-    """The base, the tuned model, and the smaller one that was tuned less."""
-    base = train(fresh(128, 3), max(1, steps // 3), right=False)
-    tuned = train(copy.deepcopy(base), steps, right=True, rate=1e-3)
-    small = train(fresh(48, 2, seed=1), steps, right=True)
+def train_all(steps: int = 700) -> dict[str, Any]:
+    """The base, the tuned model, and a smaller one that saw the right sums too but has less room."""
+    base = train(fresh(64, 2), max(1, steps // 4), right=False)
+    tuned = train(copy.deepcopy(base), steps, right=True)
+    small = train(fresh(32, 1, seed=1), steps, right=True)
     return {"base": base, "tuned": tuned, "small": small}
 
 
@@ -93,7 +92,7 @@ def accuracy(model: Any, chain: str = "", count: int = 100, seed: int = 9, **res
     return sum(text == answer for text, (_, answer) in zip(done.texts, asked, strict=True)) / count, done.trace
 
 
-def main(steps: int = 900, folder: str | Path | None = None) -> dict[str, float]:
+def main(steps: int = 700, folder: str | Path | None = None) -> dict[str, float]:
     """Train, save if asked, and say how a crossover of one token between base and tuned model does."""
     models = train_all(steps)
     for name, model in models.items():
