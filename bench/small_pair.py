@@ -31,6 +31,7 @@ from logitkit.processors.router_head import RouterHead
 from logitkit.processors.sequence_cascade import Stage, answer
 
 ALPHAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
+BUDGETS = (0.05, 0.1, 0.2, 0.5, 1.0)
 THINGS = ("apples", "pens", "cups", "balls", "books")
 SETTINGS: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
 SAMPLED: dict[str, Any] = {"max_new_tokens": 28, "do_sample": True, "top_k": 0}
@@ -90,7 +91,7 @@ def crossovers(base: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict[s
     found = []
     for direction, (primary, other) in {"forward": (base, tuned), "reverse": (tuned, base)}.items():
         for measure, threshold in (("js", 0.05), ("entropy", 0.05), ("random", 0.0)):
-            for budget in (0.05, 0.1, 0.2, 0.5, 1.0):
+            for budget in BUDGETS:
                 # The random control switches as often: its share of positions is the budget itself.
                 cut, left = (1 - budget, 1.0) if measure == "random" else (threshold, budget)
                 chain = f"crossover(other='other', measure={measure!r}, threshold={cut:.3f}, budget={left})"

@@ -30,6 +30,7 @@ class Prompts:
         messages: the chat messages of each prompt, or ``None``.
         adds_specials: whether encoding a text anew must add the tokenizer's special tokens.
         in_encoder: the model reads its prompt in an encoder; its rows hold decoder tokens only.
+        removed: bytes cut from the end of each prompt, with which its continuation begins; empty: none.
     """
 
     ids: Tensor
@@ -38,6 +39,7 @@ class Prompts:
     messages: tuple[tuple[Message, ...] | None, ...]
     adds_specials: bool
     in_encoder: bool = False
+    removed: tuple[bytes, ...] = ()
 
     @cached_property
     def padded(self) -> bool:

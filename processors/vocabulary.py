@@ -65,7 +65,7 @@ class Vocabulary:
         Raises:
             ModelError: no fast tokenizer, or fewer ids than it uses.
         """
-        kept = _KNOWN.setdefault(tokenizer, {})
+        kept = kept_with(tokenizer)
         count = max(tokenizer.get_vocab().values(), default=-1) + 1
         size = count if size is None else size
         if size < count:
@@ -98,7 +98,7 @@ def fingerprint(tokenizer: Any) -> str:
     Padding, truncation, and the special tokens put around a text are not in it, since they change no n-gram and
     no token. Kept for as long as the tokenizer lives.
     """
-    kept = _KNOWN.setdefault(tokenizer, {})
+    kept = kept_with(tokenizer)
     key = "fingerprint", len(tokenizer)
     if key not in kept:
         inner = getattr(tokenizer, "backend_tokenizer", None)
@@ -109,6 +109,11 @@ def fingerprint(tokenizer: Any) -> str:
             data = [data.get(part) for part in ("model", "normalizer", "pre_tokenizer", "added_tokens")]
         kept[key] = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
     return str(kept[key])
+
+
+def kept_with(tokenizer: Any) -> dict[Any, Any]:
+    """What was worked out about a tokenizer, kept for as long as it lives; must not refer to it."""
+    return _KNOWN.setdefault(tokenizer, {})
 
 
 def description(tokenizer: Any) -> dict[str, Any]:

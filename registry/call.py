@@ -16,6 +16,7 @@ from logitkit.processors.composite import Composite
 from logitkit.processors.fusion import Fusion, obstacle
 from logitkit.processors.prompts import Prompts, pad_token, read_prompts
 from logitkit.processors.trace import Trace
+from logitkit.processors.vocabulary import Vocabulary
 from logitkit.registry.chain import Chain
 
 # Settings of generate that run a warper of their own, and the value at which each does nothing.
@@ -113,8 +114,18 @@ class Call:
                 "logitkit: the chain must be asked at every step, but generate never called it (continuous batching "
                 "drops processors; so does leaving out logits_processor=call.processors); use call.generate(...)"
             )
+        if any(self.prompts.removed):
+            return self._texts_behind_the_cut(ids[:, start:])
         texts: list[str] = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
         return texts
+
+    def _texts_behind_the_cut(self, ids: Tensor) -> list[str]:
+        """Continuations without the bytes that were cut from their prompts, which they begin with."""
+        vocabulary = Vocabulary.of(self.tokenizer)
+        each = len(ids) // len(self.prompts)
+        spelled = [vocabulary.join(number for number in row if number < len(vocabulary)) for row in ids.tolist()]
+        cut = [len(self.prompts.removed[row // each]) for row in range(len(ids))]
+        return [text[count:].decode(errors="replace") for text, count in zip(spelled, cut, strict=True)]
 
     @staticmethod
     def ids(output: Any) -> Tensor:

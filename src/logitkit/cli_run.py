@@ -181,7 +181,12 @@ def _complete(
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label or "tokens", total=settings["max_new_tokens"])
-        streamer = Streamer(tokenizer, advance=lambda: progress.advance(task), write=_write if show else None)
+        streamer = Streamer(
+            tokenizer,
+            advance=lambda: progress.advance(task),
+            write=_write if show else None,
+            removed=b"".join(call.prompts.removed),
+        )
         one_row = settings.get("num_beams", 1) == 1  # transformers streams one row only
         begun = time.perf_counter()
         output = call.generate(streamer=streamer if one_row else None, **settings)

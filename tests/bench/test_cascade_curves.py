@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from logitkit.bench.cascade_curves import ALPHAS, sweep
+from logitkit.bench.cascade_curves import ALPHAS, app, sweep
 from logitkit.processors import deferral
 from logitkit.processors.deferral import TOKEN_RULES, TokenRule
+from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 from reference.speculation import laws
 
 
@@ -28,3 +32,25 @@ def test_the_sweep_equals_the_rules(rule: TokenRule, seed: int) -> None:
         cold = [deferral.tempered(law[-1:], 0) for law in (small, large)]
         greedy = deferral.token_law(rule, small[-1:], large[-1:], alpha=alpha, drawn_small=cold[0], drawn_large=cold[1])
         assert written == (int(greedy.argmax()) == int(tokens[-1]))
+
+
+def test_from_passages_to_a_report(tmp_path: Path) -> None:
+    """Collect goes on where it stopped; the report has every rule; at alpha = 1 nothing is deferred or gained."""
+    for seed in (0, 1):
+        tiny_model(seed).save_pretrained(tmp_path / str(seed))
+        tiny_tokenizer().save_pretrained(tmp_path / str(seed))
+    passages = ["the cat sat on the mat", "a dog ran home fast", "one two three four", "so it goes on"]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in passages))
+    work = tmp_path / "work.jsonl"
+    models, more = [str(tmp_path / "0"), str(tmp_path / "1")], [str(tmp_path / "data.jsonl"), str(work)]
+    for items in ("2", "4"):
+        done = CliRunner().invoke(app, ["collect", *models, *more, "--items", items])
+        assert done.exit_code == 0, done.output
+    assert [json.loads(line)["passage"] for line in work.read_text().splitlines()] == [0, 1, 2, 3]
+    done = CliRunner().invoke(app, ["report", str(work), str(tmp_path / "out"), "--name", "tiny"])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "tiny.json").read_text())
+    assert set(found["tokens"]["rules"]) == set(TOKEN_RULES)
+    for rows in found["tokens"]["rules"].values():
+        assert rows[-1]["rate"] == 0 and rows[-1]["bits"] == pytest.approx(found["tokens"]["small"], rel=1e-4)
+    assert "| learned |" in done.output and "| online |" in done.output

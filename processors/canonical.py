@@ -1,0 +1,387 @@
+"""Which sequences of tokens a tokenizer would write for their bytes.
+
+A sequence is live when it begins the encoding of some text. Two rules decide that token by token: words begin
+and end where the pretokenizer cuts (`logitkit.processors.pretoken`), and inside a word neighbours must be left
+alone by every merge (`logitkit.processors.merges`). A cut can depend on what follows, so a token is allowed
+when some continuation allows it; what really follows is checked when it comes. `Canonical.is_canonical` encodes
+again, slowly and always right; the tests hold the rules against it on real tokenizers.
+
+Phan et al., arXiv:2410.09303, sum over encodings that re-encode to themselves. We sum over live ones: a prefix
+of an encoding need not re-encode to itself ("a", " ", " " begins the Qwen2.5 encoding of "a  ʤ"),
+and only with the prefixes do the masses of all next bytes add up to the mass of the text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import json
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from logitkit.errors import ModelError
+from logitkit.processors.merges import MergeRule
+from logitkit.processors.pretoken import Pretokenizer, Span, unprefixed
+from logitkit.processors.vocabulary import MARKER, Vocabulary, description, parts_of
+
+Mask = NDArray[np.bool_]
+Context = tuple[int, ...]  # the last tokens, from where a word surely begins
+AHEAD = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")  # what may follow, one character of each sort
+RUN = 4  # longer runs of letters inside a token tell a pretokenizer nothing
+LONGEST = 32  # tokens that a context holds at most
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Window:
+    """The last tokens as text.
+
+    Attributes:
+        text: its whole characters.
+        starts: where each token begins, in characters; -1 inside a character.
+        joined: whether the merge rule lets each token follow the one before it inside a word; the first: True.
+        whole: whether the text from each token to the end is several tokens, but itself a token that is taken whole.
+        added: the spans that are added tokens.
+        open: bytes of a character that has begun at the end.
+        last: the last token, or None at the start of the text.
+    """
+
+    text: str
+    starts: tuple[int, ...]
+    joined: tuple[bool, ...]
+    whole: tuple[bool, ...]
+    added: frozenset[Span]
+    open: bytes
+    last: int | None
+
+    def seams(self) -> Iterator[tuple[int, bool]]:
+        """Boundaries between two tokens: place (-1 inside a character), and whether it may lie inside a word."""
+        return zip(self.starts[1:], self.joined[1:], strict=True)
+
+
+class Canonical:
+    """The canonical sequences of a BPE tokenizer.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        vocabulary: its tokens as bytes, as wide as the model.
+
+    Raises:
+        ModelError: no BPE model, or a pretokenizer that is not known here; says what to use instead.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
+        data = description(tokenizer)
+        model = data["model"]
+        if model["type"] != "BPE" or model.get("continuing_subword_prefix"):
+            raise ModelError(f"canonical covers: tokenizer must be a BPE one, got {model['type']}; use covers='all'")
+        self.vocabulary = vocabulary
+        self.rule = MergeRule(model["vocab"], model["merges"])
+        self.pretokenizer = Pretokenizer(data, vocabulary)
+        self.whole = bool(model.get("ignore_merges"))
+        self._plain = _without_specials(data)
+        self.may_start = self._starters(model["vocab"])
+        if any(step["type"] == "NFC" for step in parts_of(data["normalizer"])):
+            self.may_start &= np.array([_is_composed(spelled) for spelled in vocabulary.bytes])
+        self._fallback = _Fallback(model, vocabulary)
+        seen = set(self.pretokenizer.added.values())
+        self._unseen = np.array([number in vocabulary.added - seen for number in range(len(vocabulary))])
+        self._shapes = {fine: _Shapes(self, fine=fine) for fine in (False, True)}
+        self._masks = lru_cache(maxsize=1024)(self._find_successors)
+        self._window = lru_cache(maxsize=4096)(self._read_window)
+        self._verdicts: dict[Any, tuple[Mask, Mask]] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """Encode a text as it stands: no special tokens, no space put before it."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def is_canonical(self, ids: Sequence[int]) -> bool:
+        """Say whether a whole sequence is what the tokenizer writes for its bytes, by encoding them again."""
+        try:
+            return self.encode(self.vocabulary.join(ids).decode()) == list(ids)
+        except UnicodeDecodeError:
+            return False
+
+    def extend(self, context: Context, token: int) -> Context:
+        """The context after one more token; what stands before a sure beginning of a word is dropped."""
+        if self._unseen[token]:
+            return ()  # it stands alone whatever is beside it
+        context = (*context, token)
+        window = self._window(context)
+        if len(context) > 1 and len(window.text) > 2:
+            for number in range(len(context) - 1, 0, -1):
+                if self.pretokenizer.surely_cuts(window.text, window.starts[number]):
+                    return context[number:]
+        return context[-LONGEST:]
+
+    def closes(self, context: Context) -> bool:
+        """Say whether a text may end here: with nothing to follow, these are still its tokens."""
+        window = self._window(context)
+        return not window.open and self._verdict(window, "", "") is not None
+
+    def allows(self, context: Context, token: int) -> bool:
+        """Say whether a token may come next; `successors` says it of all."""
+        return bool(self.successors(context)[token])
+
+    def successors(self, context: Context) -> Mask:
+        """Say of every token whether it may come next, ``[vocab]``."""
+        mask: Mask = self._masks(context)
+        return mask
+
+    def _find_successors(self, context: Context) -> Mask:
+        window = self._window(context)
+        if window.open:
+            return self._completing(window)
+        begins, joins = self._ask_shapes(window)
+        if window.last is not None and not self._fallback.holds(window.last):
+            joins = joins & self._followers(window.last)
+        mask: Mask = self.may_start & (begins | joins) | self._fallback.first | self._unseen
+        return mask
+
+    def _followers(self, token: int) -> Mask:
+        """What the merge rule lets follow a token inside a word, ``[vocab]``."""
+        mask = np.zeros(len(self.vocabulary), dtype=bool)
+        width = min(len(mask), self.rule.size)
+        if token < self.rule.size:
+            mask[:width] = self.rule.successors(token)[:width]
+        return mask
+
+    def _ask_shapes(self, window: _Window) -> tuple[Mask, Mask]:
+        """Which tokens may begin a word after this window, and which may go on inside one, ``[vocab]`` each."""
+        if self.pretokenizer.trivial:
+            every = np.ones(len(self.vocabulary), dtype=bool)
+            return np.zeros_like(every) if window.last is not None else every, every
+        fine = bool(self.pretokenizer.letters) and "'" in window.text[-2:]
+        shapes = self._shapes[fine]
+        window = _shortened(window, self.pretokenizer)
+        key = fine, _signature(window, self.pretokenizer), window.added, window.whole, *window.seams()
+        if key not in self._verdicts:
+            asked = [self._ask(window, text, opens, added) for text, opens, added in shapes.examples]
+            self._verdicts[key] = np.array([b for b, _ in asked]), np.array([j for _, j in asked])
+        begins, joins = self._verdicts[key]
+        return begins[shapes.of], joins[shapes.of]
+
+    def _ask(self, window: _Window, text: str, opens: bool, added: bool) -> tuple[bool, bool]:
+        """Whether some continuation lets a token with this text begin a word, and go on inside one."""
+        begins = joins = False
+        told = len({self.pretokenizer.kind(char) for char in text}) > 1  # what follows can hardly matter
+        for ahead in AHEAD[1:] if opens else AHEAD[:3] if told else AHEAD:
+            verdict = self._verdict(window, text, ahead, added=added)
+            begins, joins = begins or verdict is True, joins or verdict is False
+            if begins:
+                break
+        return begins, joins
+
+    def _verdict(self, window: _Window, text: str, ahead: str, *, added: bool = False) -> bool | None:
+        """With this token and this continuation: True, it begins a word; False, it goes on inside one; None, neither.
+
+        Neither: a cut would fall inside a token, or tokens of the window would have merged.
+        """
+        end = len(window.text)
+        cuts, spans = self.pretokenizer.cuts(window.text + text + ahead)
+        wanted = window.added | ({(end, end + len(text))} if added else set())
+        found = {span for span in spans if span[0] < end + len(text) and (span[0] < end or text)}
+        if found != wanted:
+            return None
+        inner = {cut for cut in cuts if 0 < cut < end + len(text) and cut != end}
+        if not inner <= set(window.starts) or any(
+            not joined and place not in inner for place, joined in window.seams()
+        ):
+            return None
+        if not (end == 0 or end in cuts or added):
+            return False
+        start = max((cut for cut in inner if cut < end), default=0)  # of the word that ends here
+        return None if end and window.whole[window.starts.index(start)] else True
+
+    def _completing(self, window: _Window) -> Mask:
+        """What may follow an open character: tokens that go on with its bytes, ``[vocab]``."""
+        last = window.last
+        if last is None or self._fallback.holds(last):
+            return self._fallback.completing(window.open)
+        allowed = self.may_start & self._followers(last) & self._shapes[False].tails
+        for number in np.flatnonzero(allowed):
+            rest = codecs.getincrementaldecoder("utf-8")("strict")
+            try:
+                rest.decode(window.open)
+                text = rest.decode(self.vocabulary.bytes[number] or b"")
+            except UnicodeDecodeError:
+                allowed[number] = False
+                continue
+            if text:  # the character is known now: the cuts around it must agree with the tokens
+                whole = dataclasses.replace(window, text=window.text + text[0], open=b"")
+                opens = bool(rest.getstate()[0])
+                allowed[number] = any(self._ask(whole, text[1:], opens, added=False))
+        return allowed
+
+    def _read_window(self, context: Context) -> _Window:
+        """Spell the tokens of a context."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        text, starts, joined, added = "", [], [], set()
+        for number, token in enumerate(context):
+            starts.append(len(text) if not decoder.getstate()[0] else -1)
+            before = context[number - 1] if number else None
+            joined.append(before is None or bool(self._followers(before)[token]))
+            spelled = decoder.decode(self.vocabulary.bytes[token] or b"")
+            if token in self.vocabulary.added and spelled in self.pretokenizer.added:
+                added.add((len(text), len(text) + len(spelled)))
+            if before is not None and (self._fallback.holds(token) or self._fallback.holds(before)):
+                joined[-1] = True  # byte tokens never merge
+            text += spelled
+        return _Window(
+            text=text,
+            starts=tuple(starts),
+            joined=tuple(joined),
+            whole=tuple(self._is_whole(context[number:]) for number in range(len(context))),
+            added=frozenset(added),
+            open=decoder.getstate()[0],
+            last=context[-1] if context else None,
+        )
+
+    def _is_whole(self, tokens: Context) -> bool:
+        """Say whether several tokens spell what the tokenizer takes whole, before any merge (``ignore_merges``)."""
+        known = self.vocabulary.ids_of.get(self.vocabulary.join(tokens), ()) if self.whole and len(tokens) > 1 else ()
+        return any(self.may_start[number] for number in known)
+
+    def _starters(self, known: dict[str, int]) -> Mask:
+        """Tokens that the tokenizer can write at all, ``[vocab]``; of duplicates, the one that it writes."""
+        mask = np.zeros(len(self.vocabulary), dtype=bool)
+        width = min(len(mask), self.rule.size)
+        mask[:width] = self.rule.reachable[:width]
+        if self.whole:
+            mask[list(known.values())] = True
+        mask[[number for number, spelled in enumerate(self.vocabulary.bytes) if not spelled]] = False
+        for number in self.vocabulary.added:
+            twins = self.vocabulary.ids_of[self.vocabulary.bytes[number] or b""]
+            mask[list(twins)] = False
+        mask[list(self.vocabulary.added)] = True
+        return mask
+
+
+class _Shapes:
+    """Tokens grouped by what a pretokenizer can tell about them.
+
+    Attributes:
+        of: number of the shape of each token, ``[vocab]``.
+        examples: one text of each shape, whether a character is left open at its end, and whether it is added.
+        tails: tokens that begin inside a character, ``[vocab]``.
+    """
+
+    def __init__(self, canonical: Canonical, *, fine: bool) -> None:
+        vocabulary, pretokenizer = canonical.vocabulary, canonical.pretokenizer
+        self.of = np.zeros(len(vocabulary), dtype=np.int64)
+        self.tails = np.zeros(len(vocabulary), dtype=bool)
+        self.examples: list[tuple[str, bool, bool]] = [("", False, False)]
+        numbers: dict[Any, int] = {}
+        if pretokenizer.trivial:
+            return
+        for number in np.flatnonzero(canonical.may_start):
+            spelled = vocabulary.bytes[number] or b""
+            if 0x80 <= spelled[0] < 0xC0:
+                self.tails[number] = True
+                continue
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            text = decoder.decode(spelled)
+            added = number in vocabulary.added and text in pretokenizer.added
+            opens = bool(decoder.getstate()[0])
+            if not added and any(0 < cut < len(text) for cut in pretokenizer.cuts(text)[0]):
+                canonical.may_start[number] = False  # it would be cut in two wherever it stood
+                continue
+            key = number if added else (pretokenizer.shape(text, fine=fine), opens)
+            if key not in numbers:
+                numbers[key] = len(self.examples)
+                self.examples.append((text, opens, added))
+            self.of[number] = numbers[key]
+
+
+class _Fallback:
+    """Byte tokens of a vocabulary of characters: they spell the characters it lacks, and nothing else.
+
+    Attributes:
+        first: those that may follow whole characters, ``[vocab]``.
+    """
+
+    def __init__(self, model: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+        self._size = len(vocabulary)
+        self._bytes: dict[int, int] = {}
+        self._characters = {token.replace(MARKER, " ") for token in model["vocab"] if len(token) == 1}
+        if model.get("byte_fallback"):
+            names = {f"<0x{value:02X}>": value for value in range(256)}
+            self._bytes = {model["vocab"][name]: value for name, value in names.items() if name in model["vocab"]}
+        self.first = self._mask(
+            lambda value: 0xC2 <= value < 0xF5 or (value < 0x80 and chr(value) not in self._characters)
+        )
+
+    def holds(self, token: int) -> bool:
+        """Say whether this is a byte token."""
+        return token in self._bytes
+
+    def completing(self, begun: bytes) -> Mask:
+        """Byte tokens that may go on with a character, ``[vocab]``."""
+
+        def fits(value: int) -> bool:
+            decoder = codecs.getincrementaldecoder("utf-8")("strict")
+            try:
+                return decoder.decode(begun + bytes([value])) not in self._characters
+            except UnicodeDecodeError:
+                return False
+
+        return self._mask(fits)
+
+    def _mask(self, fits: Callable[[int], bool]) -> Mask:
+        mask = np.zeros(self._size, dtype=bool)
+        mask[[token for token, value in self._bytes.items() if fits(value)]] = True
+        return mask
+
+
+def _shortened(window: _Window, pretokenizer: Pretokenizer) -> _Window:
+    """The same window with long runs of letters inside a token cut short: no pattern counts them."""
+    kept: list[int] = []  # characters that stay
+    for place in range(len(window.text)):
+        run = window.text[place - RUN : place + 1] if place >= RUN else ""
+        inside = not any(start in range(place - RUN + 1, place + 1) for start in window.starts)
+        if not (run.isalpha() and inside and len({pretokenizer.kind(c) for c in run}) == 1):
+            kept.append(place)
+    if len(kept) == len(window.text):
+        return window
+    moved = {place: new for new, place in enumerate(kept)} | {len(window.text): len(kept), -1: -1}
+    return dataclasses.replace(
+        window,
+        text="".join(window.text[place] for place in kept),
+        starts=tuple(moved[start] for start in window.starts),
+        added=frozenset((moved[start], moved[end]) for start, end in window.added),
+    )
+
+
+def _signature(window: _Window, pretokenizer: Pretokenizer) -> tuple[Any, ...]:
+    """What the patterns can tell about a window."""
+    fine = "'" in window.text
+    return tuple(pretokenizer.kind(char, fine=fine) for char in window.text)
+
+
+def _is_composed(spelled: bytes | None) -> bool:
+    """Say whether a token survives NFC, which a tokenizer may apply before anything else."""
+    text = (spelled or b"").decode(errors="ignore")
+    return text.isascii() or unicodedata.is_normalized("NFC", text)
+
+
+def _without_specials(data: dict[str, Any]) -> Tokenizer:
+    """The tokenizer without special tokens, and without the space that it may put before a text."""
+    normalizers = [step for step in parts_of(data["normalizer"]) if step["type"] != "Prepend"]
+    kept = [token for token in data["added_tokens"] if not token["special"]]
+    plain = {
+        "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": unprefixed(parts_of(data["pre_tokenizer"]))}
+        if data["pre_tokenizer"]
+        else None,
+        "post_processor": None,
+        "added_tokens": kept,
+        "padding": None,
+        "truncation": None,
+    }
+    return Tokenizer.from_str(json.dumps(data | plain))

@@ -1,0 +1,127 @@
+"""Slow and obvious: enumerate every cover of a text, and read each from scratch in float64."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import math
+import random
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from logitkit.processors.vocabulary import Vocabulary, byte_alphabet
+
+SPELL = {byte: char for char, byte in byte_alphabet().items()}
+
+
+def random_tokenizer(seed: int, letters: bytes = b"ab ", merges: int = 8, split: bool = True) -> Any:
+    """A byte-level BPE tokenizer over a few letters with random merges; ``split``: with the GPT-2 pretokenizer."""
+    generator = random.Random(seed)
+    vocabulary = {SPELL[letter]: number for number, letter in enumerate(letters)}
+    made: list[tuple[str, str]] = []
+    for _ in range(20 * merges):
+        if len(made) == merges:
+            break
+        pair = generator.choice(list(vocabulary)), generator.choice(list(vocabulary))
+        if "".join(pair) in vocabulary or len("".join(pair)) > 5 or (split and "Ġ" in "".join(pair)[1:]):
+            continue
+        made.append(pair)
+        vocabulary["".join(pair)] = len(vocabulary)
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=made))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
+
+
+def random_model(tokenizer: Any, seed: int = 0, **more: Any) -> Any:
+    """A random two-layer Llama over a tokenizer, as wide as it is and two ids wider, in float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer) + 2,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=512,
+            initializer_range=0.5,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **more,
+        )
+        return LlamaForCausalLM(config).eval()
+
+
+class Enumeration:
+    """All covers of a text under a tokenizer, and their probabilities under a model.
+
+    Args:
+        canonical: only sequences that begin the encoding of some text; else every tokenization.
+        ahead: characters that are tried, up to three, to see whether a sequence begins an encoding.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, canonical: bool = True, ahead: str = "ab ") -> None:
+        self.model, self.tokenizer, self.canonical = copy.deepcopy(model).double(), tokenizer, canonical
+        self.vocabulary = Vocabulary.of(tokenizer, model.config.vocab_size)
+        self.ahead = ["".join(y) for n in range(4) for y in itertools.product(ahead, repeat=n)]
+        self.spelled = [number for number, text in enumerate(self.vocabulary.bytes) if text]
+        self.next = functools.cache(self._next)
+        self.live = functools.cache(self._live)
+
+    @torch.no_grad()
+    def _next(self, ids: tuple[int, ...]) -> torch.Tensor:
+        """Log-probabilities after the begin token and these ids, read from scratch."""
+        rows = torch.tensor([[self.tokenizer.bos_token_id, *ids]])
+        return self.model(rows, use_cache=False).logits[0, -1].log_softmax(-1)
+
+    def _live(self, ids: tuple[int, ...]) -> bool:
+        """Whether the sequence begins the encoding of some text."""
+        text = self.vocabulary.join(ids).decode()
+        return not self.canonical or any(self._encode(text + y)[: len(ids)] == ids for y in self.ahead)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def covers(self, text: bytes) -> list[tuple[tuple[int, ...], float]]:
+        """Each cover and its log-probability."""
+        found = [((), 0.0)] if not text else []
+        open_: list[tuple[tuple[int, ...], float]] = [((), 0.0)] if text else []
+        while open_:
+            ids, logp = open_.pop()
+            begun = self.vocabulary.join(ids)
+            for token in self.spelled:
+                reached = begun + (self.vocabulary.bytes[token] or b"")
+                longer = (*ids, token)
+                if not (text.startswith(reached) or reached.startswith(text)) or not self.live(longer):
+                    continue
+                total = logp + float(self.next(ids)[token])
+                (found if len(reached) >= len(text) else open_).append((longer, total))
+        return found
+
+    def logp(self, text: bytes) -> float:
+        """log P(text)."""
+        return _logsumexp([logp for _, logp in self.covers(text)])
+
+    def ended(self, text: bytes) -> float:
+        """log of the probability of the text and then its end."""
+        exact = [
+            (ids, logp)
+            for ids, logp in self.covers(text)
+            if self.vocabulary.join(ids) == text and (not self.canonical or self._encode(text.decode()) == ids)
+        ]
+        return _logsumexp([logp + float(self.next(ids)[self.tokenizer.eos_token_id]) for ids, logp in exact])
+
+    def law(self, text: bytes, letters: bytes) -> dict[int, float]:
+        """log P(letter | text) for each letter, and at 256 the end."""
+        whole = self.logp(text)
+        law = {letter: self.logp(text + bytes([letter])) - whole for letter in letters}
+        return law | {256: self.ended(text) - whole}
+
+
+def _logsumexp(values: list[float]) -> float:
+    best = max(values, default=-math.inf)
+    return best if best == -math.inf else best + math.log(sum(math.exp(value - best) for value in values))
