@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from test_examples import example
 
 from logitkit import models
 from logitkit.bench import small_pair
-from test_examples import example
 
 
 def test_the_example_and_its_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
