@@ -170,7 +170,33 @@ def main(
     (out / "small_pair.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = _tables(found, count)
     (out / "small_pair.md").write_text(text + "\n", encoding="utf-8")
+    plot(found, out / "small_pair.png")
     print(text)
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Quality against the share of tokens from the other model; nothing without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    lines: list[dict[str, list[tuple[float, float]]]] = [{}, {}, {}]
+    for row in found["tokens"]:
+        lines[0].setdefault(row["chain"].split("'")[3], []).append((row["rate"], row["right"][0]))
+    for row in found["router"][1:]:
+        lines[1].setdefault(row["head"], []).append((row["rate"], row["right"][0]))
+    for row in found["crossover"]:
+        lines[2].setdefault(f"{row['direction']} {row['measure']}", []).append((row["rate"], row["right"][0]))
+    for panel, title, drawn in zip(panels, ("token rules", "routers", "crossover"), lines, strict=True):
+        for name, points in drawn.items():
+            style = ":" if "random" in name else "-"
+            panel.plot(*zip(*sorted(points), strict=True), marker=".", label=name, linestyle=style)
+        panel.set(title=title, xlabel="share of tokens from the other model")
+        panel.legend(fontsize=6)
+    panels[0].set_ylabel("sums right")
+    figure.savefig(path, dpi=100)
 
 
 def _tables(found: dict[str, Any], count: int) -> str:
