@@ -2,27 +2,23 @@
 
 Every round runs each way of decoding once, one after the other, so that a machine that slows down slows
 them all; the ratio to plain decoding is taken round by round and its median printed. The floor is the
-time spent inside forward passes: what is left is ours to save.
-
-    python -m logitkit.bench.speed --batch 1 --batch 4
+ratio that would remain if nothing but the forward passes took time: what lies between is ours to save.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
 import torch
-import typer
-from rich.console import Console
-from rich.progress import Progress
-from transformers import LogitsProcessorList
 
-from logitkit import models
-from logitkit.registry.chain import Chain
+from logitkit.bench.clock import ForwardClock
+from logitkit.bench.memory import PeakMemory
+from logitkit.bench.ways import PLAIN, Way
 
 PROMPTS = [
     'def add(a: int, b: int) -> int:\n    """Add two numbers.\n\n    >>> add(1, 2)\n    3\n    """\n',
@@ -34,116 +30,98 @@ PROMPTS = [
 
 @dataclass(eq=False)
 class Timing:
-    """Rounds of one way of decoding."""
+    """Rounds of one way of decoding.
+
+    Attributes:
+        seconds: of each round.
+        forward_seconds: of each round, inside forward passes.
+        peak: bytes of tensors alive at once, the model not counted.
+        note: what the way said of itself.
+    """
 
     seconds: list[float] = field(default_factory=list)
     forward_seconds: list[float] = field(default_factory=list)
+    peak: int = 0
     note: str = ""
 
 
-class ForwardClock:
-    """Adds up the time spent inside a model's forward passes."""
+def measure(
+    model: Any,
+    tokenizer: Any,
+    ways: Sequence[Way],
+    *,
+    batch: int,
+    tokens: int,
+    rounds: int,
+    memory: bool = True,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
+    """Time every way of decoding, round by round; the first round warms up and measures memory.
 
-    def __init__(self, model: Any) -> None:
-        self.seconds, self._begun = 0.0, 0.0
-        self._hooks = [model.register_forward_pre_hook(self._start), model.register_forward_hook(self._stop)]
-
-    def _start(self, *_: Any) -> None:
-        self._begun = time.perf_counter()
-
-    def _stop(self, *_: Any) -> None:
-        self.seconds += time.perf_counter() - self._begun
-
-    def remove(self) -> None:
-        """Leave the model as it was."""
-        for hook in self._hooks:
-            hook.remove()
-
-
-def ways(model: Any, tokenizer: Any, prompts: list[str], settings: dict[str, Any]) -> dict[str, Callable[[], str]]:
-    """Each way of decoding as a function that runs it once and says what there is to say."""
-
-    def chained(text: str) -> str:
-        call = Chain(text).bind(model, tokenizer, prompts)
-        call.generate(**settings)
-        return ", ".join(
-            [f"fired on {share:.2f} of rows" for share in call.trace.fired.values()]
-            + [f"{name} read at {count / call.trace.calls:.2f} of steps" for name, count in call.trace.forwards.items()]
-        )
-
-    inputs = Chain().bind(model, tokenizer, prompts).inputs
-
-    def plain(**more: Any) -> str:
-        model.generate(**inputs, **settings, **more)
-        return ""
-
-    def identity() -> str:
-        call = Chain("uscd(rho=0.0)").bind(model, tokenizer, prompts)
-        model.generate(**inputs, **settings, logits_processor=LogitsProcessorList(call.processors))
-        return ""
-
-    return {
-        "plain generate": plain,
-        "identity chain": identity,
-        "transformers guidance_scale=1.5": lambda: plain(guidance_scale=1.5),
-        "cfg(1.5)": lambda: chained("cfg(1.5)"),
-        "uscd()": lambda: chained("uscd()"),
-        "uscd(gate=0.626)": lambda: chained("uscd(gate=0.626)"),
-        "uscd(gate=1.0)": lambda: chained("uscd(gate=1.0)"),
-    }
-
-
-def measure(model: Any, tokenizer: Any, *, batch: int, tokens: int, rounds: int) -> dict[str, Timing]:
-    """Time every way of decoding, round by round."""
+    Args:
+        model, tokenizer: what decodes.
+        ways: the first is what the others are compared with.
+        batch: prompts.
+        tokens: new tokens a prompt, no fewer and no more.
+        rounds: rounds that count.
+        memory: whether to measure the peak, too; slow, since every tensor is watched.
+        advance: called after each run, ``(rounds + 1) * len(ways)`` times.
+    """
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
-    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(batch)]
-    timings: dict[str, Timing] = {}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        todo = ways(model, tokenizer, prompts, settings)
-        task = progress.add_task(f"batch {batch}", total=(rounds + 1) * len(todo))
-        for number in range(rounds + 1):  # the first round warms up
-            for name, run in todo.items():
-                clock = ForwardClock(model)
-                begun = time.perf_counter()
-                note = run()
-                seconds = time.perf_counter() - begun
-                clock.remove()
-                progress.advance(task)
-                if number:
-                    timing = timings.setdefault(name, Timing())
-                    timing.seconds.append(seconds)
-                    timing.forward_seconds.append(clock.seconds)
-                    timing.note = note
+    prompts = [PROMPTS[number % len(PROMPTS)] for number in range(batch)]
+    timings = {way.name: Timing() for way in ways}
+    named = {way.name: way.named(model, tokenizer) for way in ways}
+    for number in range(rounds + 1):
+        for way in ways:
+            run = partial(way.run, model, tokenizer, prompts, settings, named[way.name])
+            if number:
+                _time(timings[way.name], run, [model, *named[way.name].values()])
+            else:
+                run()
+                if memory:
+                    with PeakMemory() as watch:
+                        run()
+                    timings[way.name].peak = watch.peak
+            advance()
     return timings
 
 
-def table(timings: dict[str, Timing], *, batch: int, tokens: int) -> str:
+def _time(timing: Timing, run: Callable[[], str], resources: Sequence[Any]) -> None:
+    """Add one round, with a clock on every model among these."""
+    models = list(dict.fromkeys(thing for thing in resources if hasattr(thing, "register_forward_hook")))
+    clocks = [ForwardClock(model) for model in models]
+    begun = time.perf_counter()
+    timing.note = run()
+    if torch.device(models[0].device).type == "cuda":
+        torch.cuda.synchronize()
+    timing.seconds.append(time.perf_counter() - begun)
+    timing.forward_seconds.append(sum(clock.seconds for clock in clocks))
+    for clock in clocks:
+        clock.remove()
+
+
+def ratio(plain: Timing, timing: Timing) -> float:
+    """Median over rounds of the speed beside plain decoding."""
+    return statistics.median(p / s for p, s in zip(plain.seconds, timing.seconds, strict=True))
+
+
+def floor(plain: Timing, timing: Timing) -> float:
+    """The same, were nothing but this way's forward passes to take time beyond plain decoding's own."""
+    rest = [p - f for p, f in zip(plain.seconds, plain.forward_seconds, strict=True)]
+    rounds = zip(plain.seconds, timing.forward_seconds, rest, strict=True)
+    return statistics.median(p / (f + r) for p, f, r in rounds)
+
+
+def table(timings: Mapping[str, Timing], *, batch: int, tokens: int) -> str:
     """The result as Markdown: ratio first."""
-    plain = timings["plain generate"].seconds
-    lines = [f"| batch {batch} | ratio to plain | tokens/s | floor: forwards alone, tokens/s | share in forwards | |"]
-    lines.append("|---|---|---|---|---|---|")
+    plain = timings[PLAIN.name]
+    lines = [
+        f"| batch {batch}, {tokens} tokens | ratio to plain | floor | tokens/s | peak beside the model, of plain | |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, timing in timings.items():
-        ratio = statistics.median(p / s for p, s in zip(plain, timing.seconds, strict=True))
         rate = batch * tokens / statistics.median(timing.seconds)
-        floor = batch * tokens / statistics.median(timing.forward_seconds)
-        share = statistics.median(f / s for f, s in zip(timing.forward_seconds, timing.seconds, strict=True))
-        lines.append(f"| {name} | {ratio:.3f} | {rate:.1f} | {floor:.1f} | {share:.3f} | {timing.note} |")
+        peak = f"{timing.peak / plain.peak:.2f}" if plain.peak else ""
+        cells = f"{ratio(plain, timing):.3f} | {floor(plain, timing):.3f} | {rate:.1f} | {peak}"
+        lines.append(f"| {name} | {cells} | {timing.note} |")
     return "\n".join(lines)
-
-
-def main(
-    model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
-    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.")] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="New tokens a run.")] = 48,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 5,
-) -> None:
-    """Print the tables."""
-    loaded, tokenizer = models.load(model)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model}, {loaded.dtype}, {rounds} rounds\n")
-    for size in batch or [1, 4]:
-        print(table(measure(loaded, tokenizer, batch=size, tokens=tokens, rounds=rounds), batch=size, tokens=tokens))
-        print()
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from logitkit.errors import ModelError, UnknownNameError
+from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.processors.prompts import Prompts
 from logitkit.processors.reader import EncoderDecoderReader, Reader
 from logitkit.processors.trace import Trace
@@ -66,6 +66,18 @@ class Binding:
     def own_prompts(self) -> list[list[int]]:
         """Token ids of the call's own prompts, without padding."""
         return [self.prompts.tokens(number) for number in range(len(self.prompts))]
+
+    def one_each(self, owner: str, parameter: str, texts: str | Sequence[str]) -> Sequence[str]:
+        """One text for each prompt: a single one is shared.
+
+        Raises:
+            ParameterError: another number of texts than prompts.
+        """
+        count = len(self.prompts)
+        every = [texts] * count if isinstance(texts, str) else texts
+        if len(every) != count or not all(every):
+            raise ParameterError(owner, parameter, f"one text, or {count} (one a prompt), none empty", texts)
+        return every
 
     def resource(self, name: str) -> Any:
         """Return what the caller passed to `bind` under this name.

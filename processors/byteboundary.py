@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.errors import ModelError
+from logitkit.errors import ModelError, ScoresError
 from logitkit.params import Resource, checked, option
 from logitkit.processors.binding import Binding
 from logitkit.processors.covers import Covers, Head, Which, logsumexp
@@ -150,7 +150,11 @@ class ByteBoundary(LogitsProcessor):
         return made
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores, of rows that still spell removed bytes conditional ones, ``[rows, vocab]``."""
+        """Return the scores, of rows that still spell removed bytes conditional log-probabilities, ``[rows, vocab]``.
+
+        Raises:
+            ScoresError: a row that comes without any token that spells the removed bytes.
+        """
         written = input_ids.shape[1] - self._prompts.width
         if self._places is None:
             self._places = self._read_places()
@@ -166,9 +170,13 @@ class ByteBoundary(LogitsProcessor):
         tokens = places.tokens[place]  # [rows, most]
         weighted = scores.log_softmax(-1).gather(1, tokens) + places.after[place]
         spelled = torch.full_like(scores, -torch.inf).scatter(1, tokens, weighted.to(scores.dtype))
-        # A row whose tokens were all taken away before is left without a choice, which the caller hears of.
-        spelled = torch.where(spelled.amax(-1, keepdim=True) > -torch.inf, spelled.log_softmax(-1), spelled)
-        return torch.where(found[:, None].bool(), spelled, scores)
+        found = found.bool()
+        if bool((spelled.amax(-1)[found] == -torch.inf).any()):
+            raise ScoresError(
+                "byte_boundary: every row must keep a token that spells the bytes cut from its prompt, got none; "
+                "put byte_boundary before what takes tokens away"
+            )
+        return torch.where(found[:, None], spelled.log_softmax(-1), scores)
 
     def _read_places(self) -> Places:
         """Read the places of all prompts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,16 @@ from transformers import LogitsProcessor
 from logitkit.errors import ScoresError
 from logitkit.processors.prompts import Prompts
 from logitkit.processors.trace import Trace
+
+
+class Carrier(Protocol):
+    """Who has the second streams' answers at hand, as `Fusion` does."""
+
+    def offer(self, input_ids: Tensor) -> Tensor | None:
+        """Give the readers their answers for these rows; say whether they are theirs, a bool on the device."""
+
+    def withdraw(self) -> None:
+        """Take the answers back."""
 
 
 class Composite(LogitsProcessor):
@@ -23,12 +34,16 @@ class Composite(LogitsProcessor):
         parts: ``(name, processor)`` in order.
         prompts: the prompts of the call.
         trace: where counters and steps go.
+
+    Attributes:
+        carrier: who offers answers to the chain's readers before each step; None: they read for themselves.
     """
 
     supports_continuous_batching = False  # there a processor gets neither rows nor their history
 
     def __init__(self, parts: Sequence[tuple[str, LogitsProcessor]], *, prompts: Prompts, trace: Trace) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
+        self.carrier: Carrier | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, ``[rows, vocab]``; the input is left alone.
@@ -38,15 +53,26 @@ class Composite(LogitsProcessor):
         """
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
-        given = scores
+        before = self.trace.mark()
+        offered = self.carrier.offer(input_ids) if self.carrier else None
+        done = self._run(input_ids, scores)
+        # Whether the offer was for these rows is read together with the guard: the host waits once a step.
+        fine = _has_choices(scores, done)
+        if not bool(fine if offered is None else fine & offered):
+            if self.carrier and offered is not None and not bool(offered):
+                self.carrier.withdraw()
+                self.trace.rewind(before)
+                done = self._run(input_ids, scores)
+            if not bool(_has_choices(scores, done)):
+                self._refuse(input_ids, scores)
+        return done
+
+    def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Every processor in order."""
         for name, part in self.parts:
             before, scores = scores, part(input_ids, scores)
             if self.trace.recording:
                 self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
-        # One reduction tells all three faults apart from health: NaN and infinities survive a maximum.
-        worst = scores.amax(-1) if scores is given else torch.stack([given.amax(-1), scores.amax(-1)])
-        if not bool(torch.isfinite(worst).all()):
-            self._refuse(input_ids, given)
         return scores
 
     def _refuse(self, input_ids: Tensor, scores: Tensor) -> None:
@@ -63,6 +89,12 @@ class Composite(LogitsProcessor):
             f"logitkit: every row must keep a token with a finite score, got {what} in row {row} from {blame}; "
             "loosen the processor that removes the last token, or check the model's dtype"
         )
+
+
+def _has_choices(given: Tensor, done: Tensor) -> Tensor:
+    """Whether every row keeps a token before and after; NaN and infinities survive a maximum."""
+    worst = done.amax(-1) if done is given else torch.stack([given.amax(-1), done.amax(-1)])
+    return torch.isfinite(worst).all()
 
 
 def _fault(scores: Tensor) -> tuple[int, str] | None:

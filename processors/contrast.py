@@ -93,16 +93,16 @@ def uscd(
 
 def uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
     """Contrast every row as in `uscd`, whatever its confidence; normalised log-probabilities."""
-    logp, logq = standard.float().log_softmax(-1), lame.float().log_softmax(-1)
+    logp, logq = _logp(standard), _logp(lame)
     if form == "diff":
-        ratio = 1 - rho * (logq - logp).exp()  # (p - rho q) / p; nan where both are impossible
-        score = logp + ratio.clamp_min(0).log()
+        # log(p - rho q) = log p + log(1 - rho q / p); where both are impossible the ratio is nan, and cut below
+        score = logq.sub_(logp).exp_().mul_(-rho).clamp_min_(-1).log1p_().add_(logp)
     else:
-        score = _no_evidence(logp - rho * logq, logq, logp)
-    outside = (logp < math.log(max(head, 1e-45) / logp.shape[-1])) | (logp == -torch.inf)
-    score = score.masked_fill(outside, -torch.inf)
-    nothing_left = (score == -torch.inf).all(-1, keepdim=True)
-    return torch.where(nothing_left, logp, score).log_softmax(-1)
+        score = _no_evidence(torch.sub(logp, logq, alpha=rho, out=logq), logp)
+    floor = math.log(max(head, 1e-45) / logp.shape[-1])  # finite: what is impossible lies below it
+    score = score.masked_fill_(logp < floor, -torch.inf)
+    nothing_left = score.amax(-1, keepdim=True) == -torch.inf
+    return torch.where(nothing_left, logp, score, out=score).log_softmax(-1)
 
 
 def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: float = 0.1) -> Tensor:
@@ -119,10 +119,10 @@ def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: fl
     """
     if is_neutral(beta, 0):
         return expert
-    logp, logq = expert.float().log_softmax(-1), amateur.float().log_softmax(-1)
-    score = _no_evidence(logp - beta * logq, logq, logp)
-    implausible = logp < logp.amax(-1, keepdim=True) + math.log(alpha)
-    return score.masked_fill(implausible, -torch.inf).log_softmax(-1)
+    first, logq = expert.float(), _logp(amateur)  # the expert's own normaliser cancels at the end
+    score = _no_evidence(torch.sub(first, logq, alpha=beta, out=logq), first)
+    implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
+    return score.masked_fill_(implausible, -torch.inf).log_softmax(-1)
 
 
 def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Tensor:
@@ -135,9 +135,10 @@ def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Te
     """
     if is_neutral(scale, 1):
         return conditional
-    logp, logq = conditional.float().log_softmax(-1), unconditional.float().log_softmax(-1)
-    score = _no_evidence(logq + scale * (logp - logq), logq, logp)
-    return score.masked_fill(logp == -torch.inf, -torch.inf).log_softmax(-1)
+    logp, logq = _logp(conditional), _logp(unconditional)
+    one_sided = torch.minimum(logp, logq) == -torch.inf
+    score = logq.lerp_(logp, scale)
+    return torch.where(one_sided, logp, score, out=score).log_softmax(-1)
 
 
 def cad(with_context: Tensor, without: Tensor, *, alpha: float = 0.5) -> Tensor:
@@ -164,15 +165,21 @@ def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float =
     """
     if is_neutral(alpha, 0):
         return base
-    logp = base.float().log_softmax(-1)
-    shift = expert.float().log_softmax(-1) - antiexpert.float().log_softmax(-1)
-    shift = shift.masked_fill(~torch.isfinite(shift), 0)
-    return (logp + alpha * shift).log_softmax(-1)
+    shift = _logp(expert).sub_(_logp(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
+    return base.float().add(shift, alpha=alpha).log_softmax(-1)  # the base's own normaliser cancels here
 
 
-def _no_evidence(score: Tensor, second: Tensor, first: Tensor) -> Tensor:
-    """Keep the first stream's score where the second makes a token impossible (else it would be +inf)."""
-    return torch.where(second == -torch.inf, first, score)
+def _logp(logits: Tensor) -> Tensor:
+    """Log-probabilities in memory of our own: what follows may write over them.
+
+    A fresh tensor at every operation would cost more than the arithmetic at large batches.
+    """
+    return logits.float().log_softmax(-1)
+
+
+def _no_evidence(score: Tensor, first: Tensor) -> Tensor:
+    """Keep the first stream's score where the second makes a token impossible, in place: there it is +inf."""
+    return torch.where(score == torch.inf, first, score, out=score)
 
 
 def fit(logits: Tensor, width: int) -> Tensor:

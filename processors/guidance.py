@@ -7,7 +7,7 @@ All can be built with no registry: a second stream is any callable ``rows of tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -20,6 +20,7 @@ from logitkit.processors import contrast
 from logitkit.processors.binding import Binding
 from logitkit.processors.lame import strip_examples, strip_messages
 from logitkit.processors.prompts import apply_template
+from logitkit.processors.reader import read_where
 from logitkit.processors.trace import Trace
 
 NextLogits = Annotated[Callable[[Tensor], Tensor], Resource()]
@@ -56,7 +57,7 @@ class CFG(LogitsProcessor):
         else:
             own = [
                 binding.prompts.encode(binding.tokenizer, text)
-                for text in _one_each("cfg", "negative", negative, binding)
+                for text in binding.one_each("cfg", "negative", negative)
             ]
         return cls(unconditional=binding.reader(own, label="negative prompt"), **strength)
 
@@ -91,7 +92,7 @@ class CAD(LogitsProcessor):
     ) -> CAD:
         """Read along under the prompt with the context cut out."""
         own = []
-        for text, piece in zip(binding.prompts.texts, _one_each("cad", "context", context, binding), strict=True):
+        for text, piece in zip(binding.prompts.texts, binding.one_each("cad", "context", context), strict=True):
             if not piece or piece not in text:
                 raise ParameterError("cad", "context", "a piece of its prompt, word for word", piece)
             own.append(binding.prompts.encode(binding.tokenizer, text.replace(piece, "", 1)))
@@ -248,9 +249,10 @@ class USCD(LogitsProcessor):
         if self.trace is not None:
             self.trace.note(gate=sure, fired=fired)
             self.trace.count_fired("uscd", fired)
-        if not bool(fired.any()):
+        second = read_where(self.lame, fired, input_ids)
+        if second is None:
             return scores
-        second = contrast.fit(self.lame(input_ids), scores.shape[-1])
+        second = contrast.fit(second, scores.shape[-1])
         contrasted = contrast.uscd_contrast(scores, second, rho=self.rho, head=self.head, form=self.form)
         return torch.where(fired[:, None], contrasted, scores)
 
@@ -259,7 +261,7 @@ def _lame_prompts(binding: Binding, given: Texts | None) -> list[list[int]]:
     """Token ids of the lame prompts, as given or by stripping examples; notices say what was removed."""
     prompts, own = binding.prompts, binding.own_prompts()
     if given is not None:
-        return [prompts.encode(binding.tokenizer, text) for text in _one_each("uscd", "lame", given, binding)]
+        return [prompts.encode(binding.tokenizer, text) for text in binding.one_each("uscd", "lame", given)]
     for place, (text, chat) in enumerate(zip(prompts.texts, prompts.messages, strict=True)):
         if chat is None:
             stripped = strip_examples(text)
@@ -275,16 +277,3 @@ def _lame_prompts(binding: Binding, given: Texts | None) -> list[list[int]]:
         else:
             binding.trace.notices.append(f"uscd: prompt {place} has no examples to drop; its rows stay as they are")
     return own
-
-
-def _one_each(owner: str, parameter: str, texts: Texts, binding: Binding) -> Sequence[str]:
-    """One text for each prompt: a single one is shared.
-
-    Raises:
-        ParameterError: another number of texts than prompts.
-    """
-    count = len(binding.prompts)
-    every = [texts] * count if isinstance(texts, str) else texts
-    if len(every) != count or not all(every):
-        raise ParameterError(owner, parameter, f"one text, or {count} (one a prompt), none empty", texts)
-    return every

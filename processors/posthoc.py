@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from logitkit.errors import ParameterError
-from logitkit.processors import heads, training
+from logitkit.processors import head_training, heads
 from logitkit.processors.deferral import sequence_score
 
 KIND = "post-hoc rule"
@@ -141,17 +141,17 @@ class PostHocRule:
         gains = (large - small).float()
         wanted = (gains > 0).float() if target == "better" else gains
         rows = features(logps, mask, made, extra) if len(logps) else torch.zeros(0, 1)
-        training.check_examples("PostHocRule.fit", rows, wanted)
+        head_training.check_examples("PostHocRule.fit", rows, wanted)
         if bool((wanted == wanted[0]).all()):
             raise ParameterError("PostHocRule.fit", "qualities", "of items that differ", f"{wanted[0]:g} everywhere")
-        train, held = training.split(len(rows), held_out, seed)
+        train, held = head_training.split(len(rows), held_out, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(made)
         network.mean.copy_(rows[train].mean(0))
         network.scale.copy_(rows[train].std(0, correction=0).clamp_min(1e-3))
         loss = nn.functional.binary_cross_entropy_with_logits if target == "better" else nn.functional.mse_loss
-        told = training.fit(
+        told = head_training.fit(
             network,
             rows,
             wanted,
@@ -190,7 +190,7 @@ class PostHocRule:
 
 
 @torch.enable_grad()
-def _calibrate(network: Network, rows: Tensor, wanted: Tensor, loss: training.Loss) -> None:
+def _calibrate(network: Network, rows: Tensor, wanted: Tensor, loss: head_training.Loss) -> None:
     """Fit slope and offset of the answer on held-out rows (Platt scaling); a slope that turns it around is refused."""
     if len(rows) < 2 or bool((wanted == wanted[0]).all()):
         return

@@ -7,7 +7,7 @@ known when a chain is bound, and kept here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, PromptError
+from logitkit.processors.memo import Memo
 
 Message = Mapping[str, Any]
 
@@ -40,6 +41,8 @@ class Prompts:
     adds_specials: bool
     in_encoder: bool = False
     removed: tuple[bytes, ...] = ()
+    known_rows: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
+    known_growth: Memo[bool] = field(default_factory=Memo, init=False, repr=False)
 
     @cached_property
     def padded(self) -> bool:
@@ -73,6 +76,20 @@ class Prompts:
         Raises:
             PromptError: a row starts with none of the prompts.
         """
+        known = self.known_rows.get(input_ids)
+        return self.known_rows.put(self._match(input_ids), input_ids) if known is None else known
+
+    def grew_by_one(self, before: Tensor, input_ids: Tensor) -> bool:
+        """Say whether these are the rows of before and one token more: the step of plain decoding."""
+        if input_ids.shape != (before.shape[0], before.shape[1] + 1):
+            return False
+        known = self.known_growth.get(before, input_ids)
+        if known is None:
+            known = self.known_growth.put(torch.equal(input_ids[:, :-1], before), before, input_ids)
+        return known
+
+    def _match(self, input_ids: Tensor) -> Tensor:
+        """Find each row's prompt, by place and then by content."""
         count = input_ids.shape[0]
         heads = input_ids[:, : self.width]  # [rows, width]
         known = self.ids[:, : self.width].to(input_ids.device)  # [prompts, width]

@@ -8,7 +8,7 @@ keyed by the tokens themselves, never by row number or call count, so beams, rew
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,8 @@ class Reader:
         self.model, self.prompts = model, prompts
         self.own = tuple(tuple(ids) for ids in own)
         self.forwards = self.tokens = 0
+        self.asked: bool | Tensor = False  # whether anyone wanted what was given
+        self._given: tuple[Tensor, Tensor] | None = None
         ids, mask = left_padded(self.own, pad=0)
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
         self._own_length = mask.sum(-1).to(model.device)  # [prompts]
@@ -70,24 +72,41 @@ class Reader:
         self._index = torch.empty(0, dtype=torch.long)  # own prompt of each cached row
         self._tail = torch.empty(0, 0, dtype=torch.long)  # cached continuation, [rows, tokens]
         self._logits: list[Tensor] = []  # of the last positions of the tail, newest last, each [rows, vocab]
-        self.give(None)
+        self.take_back()
 
     @property
     def width(self) -> int:
         """Length of its longest own prompt, in tokens."""
         return self._own_ids.shape[1]
 
-    def own_rows(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Own prompt of each row, left-padded: ids and mask, ``[rows, width]``."""
-        index = self.prompts.rows(input_ids).to(self._own_ids.device)
+    def own_rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Own prompts of these prompt numbers, left-padded: ids and mask, ``[rows, width]``."""
+        index = index.to(self._own_ids.device)
         return self._own_ids[index], self._own_mask[index]
 
-    def give(self, rows: Tensor | None, logits: Tensor | None = None) -> None:
-        """Hand over the logits after exactly these rows, computed elsewhere; None takes them back.
+    def give(self, input_ids: Tensor, logits: Tensor) -> None:
+        """Put an answer at hand, computed elsewhere: fp32 logits ``[rows, vocab]`` after these rows.
 
-        Attribute ``taken`` says whether they were asked for.
+        It is known by the tensor itself, not by its tokens: who gives it answers for that.
         """
-        self._given, self.taken = (None if rows is None or logits is None else (rows, logits)), False
+        self._given, self.asked = (input_ids, logits), False
+
+    def take_back(self) -> None:
+        """Forget what was given."""
+        self._given, self.asked = None, False
+
+    def where(self, wanted: Tensor, input_ids: Tensor) -> Tensor | None:
+        """As a call, or None when no row wants it.
+
+        Args:
+            wanted: bool ``[rows]``. With an answer at hand it is not read, so nothing waits for the device.
+            input_ids: as in a call.
+        """
+        if self._given is None or self._given[0] is not input_ids:
+            return self(input_ids) if bool(wanted.any()) else None
+        asked, answer = self.asked, self(input_ids)
+        self.asked = wanted.any() | asked
+        return answer
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -99,9 +118,9 @@ class Reader:
         Raises:
             PromptError: a row starts with no bound prompt.
         """
-        if self._given is not None and torch.equal(self._given[0], input_ids):
-            self.taken = True
-            return self._given[1].to(input_ids.device, torch.float32)
+        if self._given is not None and self._given[0] is input_ids:
+            self.asked = True
+            return self._given[1].to(input_ids.device)
         return self._read(input_ids, 1)[0].to(input_ids.device)
 
     @torch.no_grad()
@@ -134,9 +153,9 @@ class Reader:
     def _grew_by_one(self, input_ids: Tensor) -> bool:
         """Say whether these are the cached rows and one token more: the step of plain decoding."""
         seen = self._seen
-        if seen is None or input_ids.shape != (seen.shape[0], seen.shape[1] + 1):
+        if seen is None or self._tail.shape[1] != seen.shape[1] - self.prompts.width:
             return False
-        return self._tail.shape[1] == seen.shape[1] - self.prompts.width and torch.equal(input_ids[:, :-1], seen)
+        return self.prompts.grew_by_one(seen, input_ids)
 
     def _catch_up(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Bring the cache to these rows: reuse the longest cached prefix, feed the rest in one chunk."""
@@ -268,6 +287,13 @@ class EncoderDecoderReader(Reader):
             use_cache=True,
         )
         return self._counted(output, chunk, count)
+
+
+def read_where(stream: Callable[[Tensor], Tensor], wanted: Tensor, input_ids: Tensor) -> Tensor | None:
+    """Ask any stream where some row wants it: `Reader.where` for those that are no Reader too."""
+    if isinstance(stream, Reader):
+        return stream.where(wanted, input_ids)
+    return stream(input_ids) if bool(wanted.any()) else None
 
 
 def text_config(model: Any) -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from logitkit.errors import ParameterError
-from logitkit.processors import heads, training
+from logitkit.processors import head_training, heads
 from logitkit.processors.pair import pair_fingerprint
 
 KIND = "router head"
@@ -138,20 +138,20 @@ class RouterHead:
         Raises:
             ParameterError: no examples, NaN, one class only.
         """
-        training.check_examples("RouterHead.fit", rows, labels)
+        head_training.check_examples("RouterHead.fit", rows, labels)
         positives = int(labels.sum())
         if not 0 < positives < len(labels):
             raise ParameterError("RouterHead.fit", "labels", "of both kinds", f"{positives} of {len(labels)} positive")
         if not 0 < recall <= 1:
             raise ParameterError("RouterHead.fit", "recall", "a finite number > 0 and <= 1", recall)
-        train, held = training.split(len(rows), held_out, seed)
+        train, held = head_training.split(len(rows), held_out, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(shape)
         network.mean.copy_(rows[train].mean(0))
         network.scale.copy_(rows[train].std(0, correction=0).clamp_min(1e-3))
         weight = torch.tensor((len(labels) - positives) / positives * recall_factor)
-        told = training.fit(
+        told = head_training.fit(
             network,
             rows,
             labels.float(),

@@ -58,6 +58,15 @@ class Trace:
     _sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     _pending: dict[str, Tensor] = field(default_factory=dict)
 
+    def mark(self) -> tuple[int, dict[str, Tensor]]:
+        """Where the log stands, for `rewind`."""
+        return len(self.steps), dict(self._fired)
+
+    def rewind(self, mark: tuple[int, dict[str, Tensor]]) -> None:
+        """Forget what was logged since."""
+        del self.steps[mark[0] :]
+        self._fired, self._pending = mark[1], {}
+
     def note(self, **values: Tensor) -> None:
         """Keep values of this step, each ``[rows]``, for the step being recorded."""
         if self.recording:

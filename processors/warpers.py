@@ -98,7 +98,7 @@ class MinNewTokens(LogitsProcessor):
         width: Annotated[int, Resource()] = 0,
         ends: Annotated[list[int], Resource()],
     ) -> None:
-        self.count = count
+        self.count, self._width = count, width
         self._inner = MinNewTokensLengthLogitsProcessor(width, count, ends)
 
     @classmethod
@@ -115,5 +115,8 @@ class MinNewTokens(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores with end tokens at -inf while the text is too short, ``[rows, vocab]``."""
+        if input_ids.shape[1] - self._width >= self.count:
+            return scores
         self._inner.eos_token_id = self._inner.eos_token_id.to(scores.device)
-        return scores if self.count == 0 else self._inner(input_ids, scores)
+        done: Tensor = self._inner(input_ids, scores)
+        return done

@@ -13,7 +13,7 @@ from logitkit import models
 from logitkit.errors import ModeError, ModelError, ParameterError, UnknownNameError
 from logitkit.processors.binding import Binding
 from logitkit.processors.composite import Composite
-from logitkit.processors.fusion import Fusion, obstacle
+from logitkit.processors.fusion import Fusion, carried, obstacle, second_streams
 from logitkit.processors.prompts import Prompts, pad_token, read_prompts
 from logitkit.processors.trace import Trace
 from logitkit.processors.vocabulary import Vocabulary
@@ -74,7 +74,7 @@ class Call:
         if fusion is None:
             return self.model.generate(**self.inputs, **settings)
         with fusion:
-            output = self.model.generate(**self.inputs, **settings, past_key_values=fusion.cache)
+            output = self.model.generate(**self.inputs, **{**settings, "past_key_values": fusion.cache})
         if not isinstance(output, Tensor):
             output.past_key_values = None  # it holds the rows of all streams
         return output
@@ -83,18 +83,21 @@ class Call:
         """Second streams in the generating model's forward, where that is asked for and can be."""
         if streams not in ("auto", "fused", "lazy"):
             raise ParameterError("generate", "streams", "'auto', 'fused' or 'lazy'", streams)
-        readers = [reader for _, part in self.composite.parts for reader in getattr(part, "streams", ())]
+        asked = second_streams(self.composite)
 
         def setting(name: str) -> Any:
             configs = (settings.get("generation_config"), self.model.generation_config)
             values = (settings.get(name), *(getattr(config, name, None) for config in configs))
             return next((value for value in values if value is not None), None)
 
-        why = "asked for" if streams == "lazy" else obstacle(self.model, readers, self.prompts, setting)
+        rowwise = [name for name, value in settings.items() if isinstance(value, Tensor)]
+        why = "asked for" if streams == "lazy" else obstacle(self.model, asked, self.prompts, setting)
+        why = f"{rowwise[0]} is a tensor of the rows" if why is None and rowwise else why
         if why is None:
-            return Fusion(self.model, readers, trace=self.trace, may_part=streams == "auto")
+            readers = carried(self.model, asked)
+            return Fusion(self.composite, self.model, readers, may_part=streams == "auto")
         self.trace.fusion = f"lazy: {why}"
-        if streams == "fused" and readers:
+        if streams == "fused" and asked:
             raise ModeError(f"generate: streams cannot be 'fused', {why}; leave streams out")
         return None
 

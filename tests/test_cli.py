@@ -134,3 +134,28 @@ def test_demo_on_the_real_model() -> None:
     assert done.exit_code == 0, done.output
     for said in ("longest_run", "drops 1 piece", "gate fired", "forwards/token", "tokens/second"):
         assert said in done.output
+
+
+def test_bench_speed_prints_markdown_and_writes_it(folder: str, tmp_path: Path) -> None:
+    """One table a batch size, the ways asked for beside plain decoding."""
+    out = tmp_path / "speed.md"
+    settings = ["--model", folder, "--tokens", "2", "--rounds", "1", "--batch", "1", "--batch", "2"]
+    done = logit("bench", "speed", *settings, "--only", "cfg", "--no-processors", "--out", str(out))
+    assert done.exit_code == 0 and out.read_text() == done.stdout
+    assert done.stdout.count("| plain generate | 1.000 | 1.000 |") == 2 and "| cfg(1.5), fused |" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--only", "zz"], "no way of decoding named 'zz'"),
+        (["--device", "nowhere"], "bench: device must be one that torch has here, got 'nowhere'"),
+        (["--dtype", "int4"], "bench: dtype must be float32, bfloat16 or float16, got 'int4'"),
+        (["--model", "zz"], "no model named 'zz'"),
+        (["--out", "/no/such/folder/x.md"], "bench: --out must be a file in a folder that exists"),
+    ],
+)
+def test_bench_speed_refuses_before_it_measures(given: list[str], said: str) -> None:
+    """One line, exit status 2."""
+    done = logit("bench", "speed", *given)
+    assert done.exit_code == 2 and said in done.stderr.replace("\n", " ")

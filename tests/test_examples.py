@@ -12,7 +12,7 @@ import pytest
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "examples"
-OURS = ["processors_in_generate", "compose_a_chain", "processor_without_registry"]
+OURS = ["processors_in_generate", "compose_a_chain", "processor_without_registry", "ngram_style", "ngram_sweep"]
 
 
 def example(name: str) -> Any:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import logitkit
-from logitkit import cli_cascade, cli_run, models_cli
+from logitkit import bench_cli, cli_run, models_cli, ngram_cli, router_cli
 from logitkit.errors import LogitkitError
 from logitkit.params import rule_of
 from logitkit.registry.discovery import default_registry
@@ -39,10 +39,12 @@ app = typer.Typer(
     help="Decoding strategies as plugins for Hugging Face generate.",
 )
 app.add_typer(models_cli.app, name="models", help="Models to try things on: list, pull, path.")
+app.add_typer(bench_cli.app, name="bench", help="Measure decoding strategies side by side.")
 app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
-app.command(name="label-divergence")(cli_cascade.label_divergence)
-app.command(name="train-router")(cli_cascade.train_router)
+app.command(name="train-ngram")(ngram_cli.train_ngram)
+app.command(name="label-divergence")(router_cli.label_divergence)
+app.command(name="train-router")(router_cli.train_router)
 
 
 def _plain(text: str) -> str:

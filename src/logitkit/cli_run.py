@@ -95,11 +95,13 @@ def run(
         return
     console = Console(stderr=True, highlight=False)
     for notice in done.trace.notices:
-        console.print(f"[dim]{notice.replace('[', chr(92) + '[')}[/]")
+        console.print(f"[dim]{_escaped(notice)}[/]")
     console.print(
         f"[dim]{done.tokens} tokens, {done.rate:.1f} tokens/s, {done.forwards:.2f} forwards/token, "
         f"fired {done.trace.fired or 'no gate'}[/]"
     )
+    if done.trace.readers:
+        console.print(f"[dim]second streams {_escaped(done.trace.fusion)}[/]")
     if trace:
         console.print(_moves(done.trace.steps, tokenizer))
 
@@ -124,6 +126,7 @@ def demo() -> None:
     table = Table("", "plain", timed.chain, show_lines=True)
     table.add_row("text", _verbatim(plain.text), _verbatim(timed.text))
     table.add_row("gate fired", "no gate", f"at {timed.trace.fired['uscd']:.0%} of {timed.tokens} tokens")
+    table.add_row("second stream", "none", _verbatim(timed.trace.fusion))
     table.add_row("forwards/token", f"{plain.forwards:.2f}", f"{timed.forwards:.2f}")
     table.add_row("tokens/second", f"{plain.rate:.1f}", f"{timed.rate:.1f}")
     console.print(table)
@@ -204,6 +207,11 @@ def _write(text: str) -> None:
     """Write a piece of the continuation at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _escaped(text: str) -> str:
+    """Text that rich prints as it stands, inside markup."""
+    return text.replace("[", r"\[")
 
 
 def _verbatim(text: str) -> Any:

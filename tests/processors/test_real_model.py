@@ -53,3 +53,20 @@ def test_uscd_on_a_batch_is_uscd_on_each(smollm2: Any) -> None:
     assert batch.texts == alone
     assert batch.texts[1] == logitkit.generate(model, tokenizer, PROMPTS[1], **settings).texts[0]
     assert 0 < batch.trace.fired["uscd"] < 1
+
+
+def test_fused_streams_equal_lazy_ones(smollm2: Any) -> None:
+    """A padded batch: the same tokens, and both streams' logits within 1e-4 of reading alone at every step."""
+    model, tokenizer = smollm2
+    chain = logitkit.chain("cfg(1.5, negative='a negative prompt') | uscd(gate=1.0)")
+    settings: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
+    fused, alone = (chain.bind(model, tokenizer, PROMPTS) for _ in range(2))
+    want = alone.generate(streams="lazy", **settings)
+    probes = [
+        Guided(carried.streams[0], read.streams[0], scale=1.0)
+        for (_, carried), (_, read) in zip(fused.composite.parts, alone.composite.parts, strict=True)
+    ]
+    fused.composite.parts += tuple(("probe", probe) for probe in probes)
+    assert torch.equal(fused.generate(streams="fused", **settings), want)
+    assert all(probe.worst < 1e-4 for probe in probes), [probe.worst for probe in probes]
+    assert set(fused.trace.forwards.values()) == {0}

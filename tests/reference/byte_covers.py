@@ -38,11 +38,11 @@ def random_tokenizer(seed: int, letters: bytes = b"ab ", merges: int = 8, split:
 
 
 def random_model(tokenizer: Any, seed: int = 0, **more: Any) -> Any:
-    """A random two-layer Llama over a tokenizer, as wide as it is and two ids wider, in float32."""
+    """A random two-layer Llama over a tokenizer, eight ids wider than it is, in float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=len(tokenizer) + 2,
+            vocab_size=len(tokenizer) + 8,
             hidden_size=16,
             intermediate_size=32,
             num_hidden_layers=2,

@@ -1,0 +1,170 @@
+"""What a cut inside a token costs: the next character after a random cut, by four ways of prompting.
+
+Texts are cut at a random byte. Each way gives a law of the next byte; reported are how often its likeliest byte is
+the true one and the mean log-loss in bits, with 95 % bootstrap intervals. Healing by transformers is greedy and
+writes one text, so it has an accuracy only. The same texts cut at the token boundary before the cut show what is
+lost to the cut alone: there, plain prompting is right.
+
+    python -m logitkit.bench.byte_quality ../shared/data --count 100
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from logitkit import models
+from logitkit.processors.bytetree import ByteTree
+from logitkit.processors.covers import AllCovers, Covers, Head, logsumexp
+from logitkit.processors.kvtree import KVTree
+
+WAYS = ("plain prompt", "transformers token_healing", "hard mask", "byte_boundary", "cut at a token boundary, plain")
+Law = NDArray[np.float64]
+
+
+def texts(folder: Path, count: int, seed: int) -> Iterator[tuple[str, str, str]]:
+    """(kind, text before a random cut, character after it): HumanEval solutions behind their prompts, and prose."""
+    generator = random.Random(seed)
+    with gzip.open(folder / "HumanEval.jsonl.gz", "rt") as lines:
+        tasks = [json.loads(line) for line in lines]
+    for task in generator.sample(tasks, min(count, len(tasks))):
+        solution = task["canonical_solution"]
+        place = generator.randrange(1, len(solution))
+        yield "code", (task["prompt"] + solution[:place])[-600:], solution[place]
+    prose = (folder / "pg996_don_quixote.txt").read_text(encoding="utf-8")
+    for _ in range(count):
+        place = generator.randrange(1000, len(prose) - 1)
+        yield "prose", prose[place - 400 : place], prose[place]
+
+
+class Ways:
+    """The ways of prompting one model."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.tree = ByteTree(model, tokenizer)
+        self.every = Covers(AllCovers(self.tree.vocabulary), self.tree.covers.trie)
+
+    @torch.no_grad()
+    def plain(self, ids: list[int]) -> Law:
+        """The first byte of the next token."""
+        return self._first_bytes(self.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).numpy())
+
+    def _first_bytes(self, logp: Any) -> Law:
+        ids = self.every.trie.ids
+        letters = self.every.trie.next_byte(0, len(ids), 0)
+        law = np.bincount(letters, weights=np.exp(logp[ids], dtype=np.float64), minlength=257)
+        law[256] = np.exp(logsumexp(logp[self.tree.ends]))
+        return law / float(law.sum())
+
+    def exact(self, text: bytes) -> Law:
+        """byte_boundary: the conditional law given all bytes."""
+        law: Law = self.tree.law(text, given=()).logp.exp().numpy()
+        return law / float(law.sum())
+
+    def masked(self, text: bytes) -> Law:
+        """The hard mask behind the same trimmed prompt: at each step, whatever agrees with the removed bytes."""
+        trunk, _ = self.tree.covers.of_text(text)
+        trunk = trunk or self.tokenizer(text.decode())["input_ids"][:1]
+        removed = text[len(self.tree.vocabulary.join(trunk)) :]
+        tree, law = KVTree(self.model), np.zeros(257)
+        start = tree.read(tree.root, trunk, given=True)
+        todo: list[tuple[Head, Any, float]] = [(Head(context=(), start=0), start, 1.0)]
+        while todo:
+            heads, todo = todo, []
+            for head, place, mass in heads:
+                logp = place.logp
+                if head.start == len(removed):
+                    law += mass * self._first_bytes(logp)
+                    continue
+                beyond = self.every.beyond(head, removed)
+                within = self.every.within(head, removed)
+                ids = np.concatenate([beyond, [other.tokens[-1] for other in within]]).astype(np.int64)
+                chosen = np.exp(logp[ids] - logsumexp(logp[ids])) * mass
+                pending = removed[head.start :]
+                low, _ = self.every.trie.range(pending)
+                low += len(self.every.trie.exact(pending))
+                letters = self.every.trie.next_byte(low, low + len(beyond), len(pending))
+                law += np.bincount(letters, weights=chosen[: len(beyond)], minlength=257)
+                worth = [(o, m) for o, m in zip(within, chosen[len(beyond) :], strict=True) if m > 1e-4]
+                nodes = tree.grow((place, other.tokens[-1:]) for other, _ in worth)
+                todo += [
+                    (Head(context=(), start=other.start), node, m)
+                    for (other, m), node in zip(worth, nodes, strict=True)
+                ]
+        return law / float(law.sum())
+
+    def healed(self, text: str, truth: str) -> bool:
+        """Whether transformers' token healing, which strips the prompt, writes the true character."""
+        inputs = self.tokenizer(text, return_tensors="pt")
+        settings = {"token_healing": True, "tokenizer": self.tokenizer, "do_sample": False, "max_new_tokens": 8}
+        written = self.tokenizer.decode(self.model.generate(**inputs, **settings)[0], skip_special_tokens=True)
+        stripped = text.strip()
+        behind = text[text.rindex(stripped) + len(stripped) :] + truth if stripped else text + truth
+        return bool(written.lstrip()[len(stripped) :].startswith(behind))
+
+    def at_boundary(self, text: str, truth: str) -> tuple[Law, int]:
+        """Plain prompting with the true tokens before the cut, and the byte that follows them."""
+        ids = self.tokenizer(text + truth)["input_ids"]
+        while len(self.tree.vocabulary.join(ids)) > len(text.encode()):
+            ids = ids[:-1]
+        done = len(self.tree.vocabulary.join(ids))
+        return self.plain(ids), (text + truth).encode()[done]
+
+
+def row(way: str, hits: list[bool], losses: list[float]) -> str:
+    """One row: accuracy and log-loss with bootstrap intervals."""
+    generator = np.random.default_rng(0)
+
+    def told(values: list[float] | list[bool], digits: int) -> str:
+        if not values:
+            return "-"
+        means = [np.mean(generator.choice(values, len(values))) for _ in range(2000)]
+        low, high = np.quantile(means, [0.025, 0.975])
+        return f"{np.mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    return f"| {way} | {told(hits, 3)} | {told(losses, 2)} |"
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where HumanEval.jsonl.gz and pg996_don_quixote.txt are.")],
+    model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
+    count: Annotated[int, typer.Option(min=1, help="Texts of each kind.")] = 100,
+    seed: Annotated[int, typer.Option(help="Which texts, and where they are cut.")] = 0,
+) -> None:
+    """Print the tables as Markdown."""
+    ways = Ways(*models.load(model))
+    hits: dict[tuple[str, str], list[bool]] = {}
+    losses: dict[tuple[str, str], list[float]] = {}
+    cases = list(texts(folder, count, seed))
+    for kind, text, truth in track(cases, console=Console(stderr=True), transient=True):
+        byte = truth.encode()[0]
+        laws = {
+            "plain prompt": (ways.plain(ways.tokenizer(text)["input_ids"]), byte),
+            "hard mask": (ways.masked(text.encode()), byte),
+            "byte_boundary": (ways.exact(text.encode()), byte),
+            "cut at a token boundary, plain": ways.at_boundary(text, truth),
+        }
+        for way, (law, wanted) in laws.items():
+            hits.setdefault((kind, way), []).append(int(law.argmax()) == wanted)
+            losses.setdefault((kind, way), []).append(float(-np.log2(max(law[wanted], 1e-12))))
+        hits.setdefault((kind, "transformers token_healing"), []).append(ways.healed(text, truth))
+    for kind in ("code", "prose"):
+        print(f"{model}, {kind}, {len(hits[kind, WAYS[0]])} random cuts\n")
+        print("| way | next byte right | log-loss, bits |\n|---|---|---|")
+        print("\n".join(row(way, hits[kind, way], losses.get((kind, way), [])) for way in WAYS) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,41 @@
+"""Lend a text the wording of a few sentences, and copy names exactly from a source: n-gram style from both ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import logitkit
+from logitkit.processors.ngram import NgramTable
+
+STYLE = [
+    "Verily, good sir, the knight errant rode forth upon his lean steed, and the squire rode after him.",
+    "The knight rode forth at dawn, and the squire, good man that he was, rode after upon his ass.",
+]
+SOURCE = "Order 7731-KX left the harbour of Valparaiso on the brig Esmeralda."
+
+
+def main(model: Any, tokenizer: Any) -> list[str]:
+    """Continue a prompt in the style of a table, then a question by the wording of its source."""
+    table = NgramTable.train(
+        STYLE, tokenizer
+    )  # for a book: logitkit train-ngram book.txt --tokenizer ... -o t.safetensors
+    styled = logitkit.generate(
+        model,
+        tokenizer,
+        "At dawn the knight",
+        chain="ngram_style('style', 0.2)",
+        resources={"style": table},
+        max_new_tokens=24,
+        do_sample=False,
+    )
+    chain = logitkit.chain([{"name": "ngram_context", "params": {"weight": 0.1, "context": SOURCE}}])
+    prompt = f"{SOURCE}\nQuestion: On which ship did the order leave?\nAnswer:"
+    cited = logitkit.generate(model, tokenizer, prompt, chain=chain, max_new_tokens=24, do_sample=False)
+    return [*styled.texts, *cited.texts]
+
+
+if __name__ == "__main__":
+    from logitkit import models
+
+    for text in main(*models.load("smollm2-135m")):
+        print(text)

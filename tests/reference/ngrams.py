@@ -1,0 +1,75 @@
+"""N-grams with dictionaries and loops, and style injection token by token in float64."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+
+def counted(documents: Sequence[Sequence[int]], orders: int, banned: frozenset[int] = frozenset()) -> list[Counter]:
+    """Counts of the n-grams of each order; none holds a banned or negative id, or crosses documents."""
+    found = [Counter() for _ in range(orders)]
+    for document in documents:
+        for order in range(1, orders + 1):
+            for begin in range(len(document) - order + 1):
+                gram = tuple(document[begin : begin + order])
+                if all(token >= 0 and token not in banned for token in gram):
+                    found[order - 1][gram] += 1
+    return found
+
+
+def known_orders(counts: list[Counter], row: Sequence[int]) -> list[tuple[int, dict[int, int]]]:
+    """For each order whose context occurs, what follows the end of a row, and how often."""
+    found = []
+    for order in range(1, len(counts) + 1):
+        if len(row) < order - 1:
+            continue
+        context = tuple(row[len(row) - order + 1 :])
+        following = {gram[-1]: count for gram, count in counts[order - 1].items() if gram[:-1] == context}
+        if following:
+            found.append((order, following))
+    return found
+
+
+def lifted(
+    counts: list[Counter],
+    row: Sequence[int],
+    logits: Sequence[float],
+    *,
+    weight: float,
+    weights: Sequence[float],
+    k: float,
+    special: frozenset[int],
+) -> list[float]:
+    """Probabilities under the corrected rule; special tokens keep theirs."""
+    best = max(logits)
+    before = [math.exp(logit - best) for logit in logits]
+    before = [p / sum(before) for p in before]
+    after = list(before)
+    for token in range(len(logits)):
+        for order, following in known_orders(counts, row):
+            if token in following:
+                after[token] *= math.exp(weight * weights[order - 1] * math.log((following[token] + k) / k))
+    ordinary = [token for token in range(len(logits)) if token not in special]
+    scale = sum(before[t] for t in ordinary) / sum(after[t] for t in ordinary)
+    return [after[t] * scale if t in ordinary else before[t] for t in range(len(logits))]
+
+
+def literal(
+    counts: list[Counter],
+    row: Sequence[int],
+    logits: Sequence[float],
+    *,
+    weight: float,
+    weights: Sequence[float],
+    k: float,
+    outcomes: int,
+) -> list[float]:
+    """Logits under the rule as published (arXiv:2601.16224, section 2.2): log P only for tokens that were seen."""
+    moved = list(logits)
+    for order, following in known_orders(counts, row):
+        total = sum(following.values())
+        for token, count in following.items():
+            moved[token] += weight * weights[order - 1] * math.log((count + k) / (total + k * outcomes))
+    return moved
