@@ -27,7 +27,8 @@ from logitkit.processors.trace import Trace
 from logitkit.registry.chain import Chain
 
 PROMPT = "Once upon a time there was a little girl named Lily. She had a small boat and wanted to"
-Way = Callable[[], tuple[Any, float, str]]  # ids, share of steps at which the large model was asked, a note
+Run = Callable[[], tuple[Any, float, str]]  # ids, share of steps at which the large model was asked, a note
+Way = Callable[[], Run]  # binds anew, untimed: a bound chain keeps what it has read
 
 
 @dataclass(eq=False)
@@ -65,23 +66,28 @@ class Clock:
         self.seconds += time.perf_counter() - self._begun
 
 
-def ways(small: Any, large: Any, tokenizer: Any, prompt: str, tokens: int, alphas: list[float]) -> dict[str, Way]:
-    """Each way of decoding as a function that runs it once."""
+def ways(
+    small: Any, large: Any, tokenizer: Any, prompt: str, *, tokens: int, alphas: list[float], drafts: list[int]
+) -> dict[str, Way]:
+    """Each way of decoding as a function that makes a run of it."""
     settings: dict[str, Any] = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     inputs = Chain().bind(small, tokenizer, prompt).inputs
 
     def alone(model: Any) -> Way:
-        return lambda: (model.generate(**inputs, **settings), 0.0, "")
+        return lambda: lambda: (model.generate(**inputs, **settings), 0.0, "")
 
     def cascade(alpha: float) -> Way:
-        def run() -> tuple[Any, float, str]:
+        def prepare() -> Run:
             text = f"cascade(large='big', rule='chow', alpha={alpha}, temperature=0.0)"
-            call = Chain(text).bind(small, tokenizer, prompt, big=large)
-            ids = call.generate(**settings)
-            asked = call.trace.means["cascade asked"]
-            return ids, asked, f"{call.trace.forwards['big']} large forwards"
+            call = Chain(text).bind(small, tokenizer, prompt, big=large, tokenizers={"big": tokenizer})
 
-        return run
+            def run() -> tuple[Any, float, str]:
+                ids = call.generate(**settings)
+                return ids, call.trace.means["cascade asked"], f"{call.trace.forwards['big']} large forwards"
+
+            return run
+
+        return prepare
 
     def speculative(draft: int, alpha: float) -> Way:
         def run() -> tuple[Any, float, str]:
@@ -91,12 +97,12 @@ def ways(small: Any, large: Any, tokenizer: Any, prompt: str, tokens: int, alpha
             accepted = trace.means["speculative accepted"]
             return ids, 0.0, f"{trace.forwards['large']} large forwards, {accepted:.2f} of drafts accepted"
 
-        return run
+        return lambda: run
 
     found = {"small alone": alone(small), "large alone": alone(large)}
     found |= {f"cascade chow {alpha:g}": cascade(alpha) for alpha in alphas}
-    found |= {f"speculative token_v3 0, draft {draft}": speculative(draft, 0.0) for draft in (2, 4)}
-    return found | {"speculative token_v3 0.3, draft 4": speculative(4, 0.3)}
+    found |= {f"speculative token_v3 0, draft {draft}": speculative(draft, 0.0) for draft in drafts}
+    return found | {f"speculative token_v3 0.3, draft {drafts[0]}": speculative(drafts[0], 0.3)}
 
 
 def measure(small: Any, large: Any, todo: dict[str, Way], rounds: int) -> tuple[dict[str, Timing], dict[str, Any]]:
@@ -106,7 +112,8 @@ def measure(small: Any, large: Any, todo: dict[str, Way], rounds: int) -> tuple[
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("rounds", total=(rounds + 1) * len(todo))
         for number in range(rounds + 1):  # the first round warms up
-            for name, run in todo.items():
+            for name, prepare in todo.items():
+                run = prepare()
                 with Clock(small, large) as clock:
                     begun = time.perf_counter()
                     written[name], timings[name].asked, timings[name].note = run()
@@ -141,12 +148,14 @@ def main(
     tokens: Annotated[int, typer.Option(min=2, help="New tokens a run.")] = 48,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 3,
     alpha: Annotated[list[float] | None, typer.Option(help="Of rule chow.")] = None,
+    draft: Annotated[list[int] | None, typer.Option(help="Drafted tokens of the speculative form.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the large model.")] = "bfloat16",
 ) -> None:
     """Print the table."""
     first, tokenizer = models.load(small)
     second = models.load(large)[0].to(getattr(torch, dtype))
-    todo = ways(first, second, tokenizer, prompt, tokens, alpha or [0.2, 0.5, 0.8])
+    chosen: dict[str, Any] = {"tokens": tokens, "alphas": alpha or [0.2, 0.5, 0.8], "drafts": draft or [2, 4]}
+    todo = ways(first, second, tokenizer, prompt, **chosen)
     timings, written = measure(first, second, todo, rounds)
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads, {small} to {large} in {dtype}, {rounds} rounds\n")
