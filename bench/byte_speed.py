@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from logitkit import models
-from logitkit.bench.speed import ForwardClock
+from logitkit.bench.clock import ForwardClock
 from logitkit.processors.bytetree import ByteTree
 from logitkit.registry.chain import Chain
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ import torch
 class ForwardClock:
     """Adds up the time spent inside a model's forward passes, until removed.
 
-    On CUDA the device's own events are read afterwards; elsewhere the host's clock.
+    On CUDA the device's own events are read afterwards; elsewhere the host's clock, which may be another one.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._events = torch.device(model.device).type == "cuda"
         self._marks: list[tuple[Any, Any]] = []
         self._begun: Any = None
@@ -30,7 +32,7 @@ class ForwardClock:
 
     def _now(self) -> Any:
         if not self._events:
-            return time.perf_counter()
+            return self._clock()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.processors.prompts import Prompts
+from logitkit.processors.ragged import RaggedReader
 from logitkit.processors.reader import EncoderDecoderReader, Reader
+from logitkit.processors.retokenization import Retokenizer, vocabulary_of
 from logitkit.processors.trace import Trace
 
 
@@ -23,6 +26,7 @@ class Binding:
 
     Args:
         load: loads (model, tokenizer) by known name, hub id or folder, ``like`` another model.
+        cache: folder for what is computed from models and used again, such as alignments; None: nothing is kept.
     """
 
     def __init__(
@@ -35,14 +39,15 @@ class Binding:
         tokenizers: Mapping[str, Any] | None = None,
         trace: Trace | None = None,
         load: Callable[..., tuple[Any, Any]] | None = None,
+        cache: Path | None = None,
     ) -> None:
         self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
         self.resources, self._tokenizers = dict(resources or {}), dict(tokenizers or {})
         self.trace = trace or Trace()
-        self._load = load
+        self._load, self.cache = load, cache
         self.used: set[str] = set()
         self._loaded: dict[str, Any] = {}
-        self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Reader] = {}
+        self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Any] = {}
 
     def reader(self, own: Sequence[Sequence[int]], model: Any = None, *, label: str = "second prompt") -> Reader:
         """Return the reader of ``model`` (the generating one by default) under its own prompts.
@@ -59,9 +64,31 @@ class Binding:
         if key not in self._readers:
             kind = EncoderDecoderReader if model.config.is_encoder_decoder else Reader
             self._readers[key] = kind(model, own, self.prompts)
-            taken = sum(name.split(" #")[0] == label for name in self.trace.readers)
-            self.trace.readers[f"{label} #{taken + 1}" if taken else label] = self._readers[key]
-        return self._readers[key]
+            self._count(label, self._readers[key])
+        return self._readers[key]  # type: ignore[no-any-return]
+
+    def foreign_reader(
+        self, own: Sequence[Sequence[int]], model: Any, tokenizer: Any, *, label: str = "other model"
+    ) -> RaggedReader:
+        """Return the reader of a model with another tokenizer, in its own vocabulary; shared as in `reader`.
+
+        Args:
+            own: its own prompts, as its own token ids, one list for each prompt of the call.
+            model, tokenizer: the other model.
+            label: its name in the trace and in errors.
+        """
+        key = id(model), tuple(tuple(ids) for ids in own)
+        if key not in self._readers:
+            source, target = vocabulary_of(self.model, self.tokenizer), vocabulary_of(model, tokenizer)
+            retokenize = Retokenizer(source, tokenizer, target)
+            self._readers[key] = RaggedReader(model, own, self.prompts, retokenize, label=label)
+            self._count(label, self._readers[key])
+        return self._readers[key]  # type: ignore[no-any-return]
+
+    def _count(self, label: str, reader: Any) -> None:
+        """Show a reader's forwards in the trace; a label that is taken gets a number."""
+        taken = sum(name.split(" #")[0] == label for name in self.trace.readers)
+        self.trace.readers[f"{label} #{taken + 1}" if taken else label] = reader
 
     def own_prompts(self) -> list[list[int]]:
         """Token ids of the call's own prompts, without padding."""

@@ -29,7 +29,7 @@ from torch import Tensor
 from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.bytetrie import END
 from logitkit.processors.covers import Covers, Head, Which, logsumexp
-from logitkit.processors.kvtree import KVTree
+from logitkit.processors.kvtree import KVTree, Node
 from logitkit.processors.reader import text_config
 from logitkit.processors.vocabulary import Vocabulary
 
@@ -153,9 +153,7 @@ class ByteTree:
                     (before, text[: len(text) - back]) for before, text in keys if self._is_near(before, text, back)
                 }
                 self._push(sorted(near))
-            for before, text in dict.fromkeys(keys):
-                if (before, text) not in self._states:
-                    self._states[before, text] = self._open(before, text)
+            self._open([key for key in dict.fromkeys(keys) if key not in self._states])
         except BaseException:
             self.release()  # what was interrupted matches no tokens
             raise
@@ -179,13 +177,18 @@ class ByteTree:
 
     def _push(self, keys: Sequence[tuple[Given, bytes]]) -> None:
         """Move remembered texts on by one byte each, in one forward."""
-        plans = []
+        plans, lost = [], []
         for given, text in keys:
             state = self._states[given, text[:-1]]
             spelled = state.spelled + text[-1:]
-            kept, ends = self.covers.step(state.heads, spelled)
+            kept, ends = self.covers.step(state.heads, spelled, lenient=not state.ghosts)
+            if state.ghosts and not kept and not ends:
+                lost.append((given, text))  # it goes on from sequences that were not read
+                continue
             total = logsumexp([self.covers.carried(head, spelled) for head in (*kept, *ends)])
             floor = total + math.log(self.tolerance) if self.tolerance else -math.inf
+            if not kept:
+                floor = min(floor, max(head.logp for head in ends)) if ends else floor
             worth = [head for head in ends if head.logp >= floor]
             faint = [Head(context=head.context, start=head.start, logp=head.logp) for head in ends if head.logp < floor]
             followed, deeper = self.covers.step(state.ghosts, spelled) if state.ghosts else ([], [])
@@ -194,37 +197,34 @@ class ByteTree:
             self.tree.grow((head.node, head.tokens[-1:]) for plan in plans for head in plan[4] if head.node is not None)
         )
         for given, text, spelled, kept, worth, ghosts, total in plans:
-            grown = [
-                Head(context=head.context, start=head.start, node=node, logp=node.total)
-                for head, node in zip(worth, nodes, strict=False)
-            ]
+            grown = [_read(head, next(nodes)) for head in worth]
             self._states[given, text] = State(spelled, (*kept, *grown), ghosts, total)
+        self._open(lost)
 
-    def _open(self, given: Given, text: bytes) -> State:
-        """Find the covers of a text without the model, then read them: what they share in chunks, the rest at once."""
-        if self.covers.canonical is None and text:  # too many covers to find them all
-            self._states.setdefault((given, b""), self._open(given, b""))
-            for end in range(1, len(text) + 1):
-                if (given, text[:end]) not in self._states:
-                    self._push([(given, text[:end])])
-            return self._states[given, text]
-        spelled = self.vocabulary.prefix + text
-        trunk, heads = self.covers.of_text(spelled)
-        begin = given
-        if not given:
-            if not trunk:
+    def _open(self, keys: Sequence[tuple[Given, bytes]]) -> None:
+        """Find the covers of texts without the model, then read them: what they share in chunks, the rest at once."""
+        plans = []
+        for given, text in keys:
+            if self.covers.canonical is None and text:  # too many covers to find them all
+                for end in range(len(text) + 1):
+                    if (given, text[:end]) not in self._states:
+                        self._push([(given, text[:end])]) if end else self._open([(given, b"")])
+                continue
+            spelled = self.vocabulary.prefix + text
+            trunk, heads = self.covers.of_text(spelled)
+            if not given and not trunk:
                 raise ModelError(
                     f"ByteTree: a text of {len(text)} bytes must come after a token, but its covers share none and "
                     "there is no begin token; pass bos=, or a longer text"
                 )
-            begin, trunk = tuple(trunk[:1]), trunk[1:]
-        shared = self.tree.read(self.tree.read(self.tree.root, begin, given=True), trunk)
-        nodes = self.tree.grow((shared, head.tokens) for head in heads)
-        read = [
-            Head(context=head.context, start=head.start, node=node, logp=node.total)
-            for head, node in zip(heads, nodes, strict=True)
-        ]
-        return State(spelled, tuple(read), (), logsumexp([self.covers.carried(head, spelled) for head in read]))
+            begin, trunk = (given, trunk) if given else (tuple(trunk[:1]), trunk[1:])
+            shared = self.tree.read(self.tree.read(self.tree.root, begin, given=True), trunk)
+            plans.append((given, text, spelled, shared, heads))
+        nodes = iter(self.tree.grow((shared, head.tokens) for *_, shared, heads in plans for head in heads))
+        for given, text, spelled, _, heads in plans:
+            read = [_read(head, next(nodes)) for head in heads]
+            total = logsumexp([self.covers.carried(head, spelled) for head in read])
+            self._states[given, text] = State(spelled, tuple(read), (), total)
 
     def _law(self, state: State) -> Law:
         """The law after a text whose covers are known."""
@@ -232,9 +232,10 @@ class ByteTree:
         for head in state.heads:
             joint = np.logaddexp(joint, self._continued(head, state.spelled))
         logp = joint - state.logp if state.logp > -math.inf else joint
-        bound = float(np.logaddexp(0.0, logsumexp([ghost.logp for ghost in state.ghosts]) - state.logp))
+        missed = logsumexp([ghost.logp for ghost in state.ghosts])
+        bound = float(np.logaddexp(0.0, missed - state.logp)) if missed > -math.inf else 0.0
         leak = max(0.0, 1.0 - float(np.exp(logp).sum()))
-        return Law(logp=torch.from_numpy(logp), leak=leak, bound=bound if state.ghosts else 0.0)
+        return Law(logp=torch.from_numpy(logp), leak=leak, bound=bound)
 
     def _continued(self, head: Head, spelled: bytes) -> NDArray[np.float64]:
         """Joint log-probabilities of a head with each next byte and with the end, ``[257]``."""
@@ -254,6 +255,11 @@ class ByteTree:
         if not pending and self.ends and self.covers.rule.closes(head.context):
             joint[END] = head.logp + logsumexp(head.node.logp[self.ends])
         return joint
+
+
+def _read(head: Head, node: Node) -> Head:
+    """A head and its place in the tree of the model."""
+    return Head(context=head.context, start=head.start, node=node, logp=node.total)
 
 
 def ends_of(model: Any, tokenizer: Any) -> set[int]:

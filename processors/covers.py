@@ -129,16 +129,18 @@ class Covers:
         ids = self.trie.ids[low + len(self.trie.exact(pending)) : high]
         return ids[self.rule.successors(head.context)[ids]] if len(ids) else ids
 
-    def step(self, heads: Iterable[Head], text: bytes) -> tuple[list[Head], list[Head]]:
+    def step(self, heads: Iterable[Head], text: bytes, *, lenient: bool = True) -> tuple[list[Head], list[Head]]:
         """Move heads to the end of a text that is one byte longer than before.
 
         Returns:
             Those that still reach beyond it, and new ones that end with it, whose ``logp`` have grown by their
             last token where the node of the head knows it. Where the rule leaves no head at all, as in bytes
-            that are no UTF-8, any token may follow once.
+            that are no UTF-8, any token may follow once, if ``lenient``.
         """
         heads = list(heads)
-        for lenient in (False, True):
+        kept: list[Head] = []
+        ends: list[Head] = []
+        for any_token in (False, True) if lenient else (False,):
             kept, ends = [], []
             for head in heads:
                 pending = text[head.start :]
@@ -146,12 +148,12 @@ class Covers:
                 if low == high:
                     continue
                 exact = self.trie.exact(pending)
-                if not lenient:
+                if not any_token:
                     allowed = self.rule.successors(head.context)
                     exact = exact[allowed[exact]]
-                if (lenient and high > low + len(exact)) or (not lenient and len(self.beyond(head, text))):
+                if (any_token and high > low + len(exact)) or (not any_token and len(self.beyond(head, text))):
                     kept.append(head)
-                ends += [self._ended(head, int(token), len(text), lenient=lenient) for token in exact]
+                ends += [self._ended(head, int(token), len(text), lenient=any_token) for token in exact]
             if kept or ends:
                 break
         return kept, ends

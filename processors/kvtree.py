@@ -233,7 +233,7 @@ class KVTree:
         dtype = self.model.dtype
         shut = torch.finfo(dtype).min
         made = {
-            name: torch.where(torch.from_numpy(mask).to(device), 0.0, shut).to(dtype)[None, None]
+            name: torch.zeros(mask.shape, dtype=dtype).masked_fill(torch.from_numpy(~mask), shut)[None, None].to(device)
             for name, mask in masks.items()
         }
         mask: Any = made if self._kinds and self._window else made.get("sliding_attention", made["full_attention"])

@@ -6,6 +6,7 @@ the tokenizer. Joining the bytes of the ids of a text gives back the text, which
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -60,7 +61,8 @@ class Vocabulary:
 
         Args:
             tokenizer: a fast tokenizer of transformers.
-            size: ids of the model, where it has more than the tokenizer.
+            size: ids of the model, where it has more than the tokenizer; or fewer, where those that it lacks are
+                added tokens (of images, say), which it then cannot write.
 
         Raises:
             ModelError: no fast tokenizer, or fewer ids than it uses.
@@ -68,11 +70,20 @@ class Vocabulary:
         kept = kept_with(tokenizer)
         count = max(tokenizer.get_vocab().values(), default=-1) + 1
         size = count if size is None else size
-        if size < count:
+        if any(
+            number >= size and number not in tokenizer.added_tokens_decoder for number in tokenizer.get_vocab().values()
+        ):
             raise ModelError(f"Vocabulary: size must be at least the tokenizer's {count} ids, got {size}")
         key = "vocabulary", count, size
         if key not in kept:
-            kept[key] = _read(tokenizer, size)
+            whole = _read(tokenizer, max(size, count))
+            known = range(size)
+            kept[key] = dataclasses.replace(
+                whole,
+                bytes=whole.bytes[:size],
+                special=whole.special.intersection(known),
+                added=whole.added.intersection(known),
+            )
         return kept[key]  # type: ignore[no-any-return]
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from logitkit import models
+from logitkit import model_cache, models
 from logitkit.errors import ModeError, ModelError, ParameterError, UnknownNameError
 from logitkit.processors.binding import Binding
 from logitkit.processors.composite import Composite
@@ -177,6 +177,7 @@ def bind(
         tokenizers=tokenizers,
         trace=Trace(recording=trace),
         load=models.load,
+        cache=model_cache.root(),
     )
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         if hasattr(spec.factory, "prepare"):

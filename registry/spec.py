@@ -39,7 +39,9 @@ class Spec:
         replaces: generation settings whose own warper it stands for.
         example: the call used by the laws, such as ``contrastive(amateur='other')``; they pass two tiny models
             of the same vocabulary, named ``other`` and ``third``.
-        fixture: ``module:function`` of (model, tokenizer) that makes further resources for the example.
+        fixture: ``module:function`` of (model, tokenizer) that makes further resources for the example; what it
+            gives under ``model`` and ``tokenizer`` takes the place of the two, and under ``tokenizers`` are the
+            tokenizers of models among them.
         plugin: distribution and version that offered it; filled in by discovery.
     """
 
@@ -147,7 +149,10 @@ class Spec:
 
 
 def _in_order(factory: type, accepted: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Order parameters as the constructor does, resources by the names `bind` gives them, the rest of `bind` last."""
-    names = [name for name in inspect.signature(factory).parameters if name in {**accepted, **asked}]
+    """Order parameters as the class says in ``order``, then as the constructor does, the rest of `bind` last."""
+    names = list(getattr(factory, "order", ()))
+    names += [
+        name for name in inspect.signature(factory).parameters if name in {**accepted, **asked} and name not in names
+    ]
     names += [name for name in asked if name not in names]
     return {name: asked.get(name, accepted.get(name)) for name in names}

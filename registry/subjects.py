@@ -65,6 +65,7 @@ class Subject:
         make: makes a fresh processor for prompts with so many left-padding tokens on the first.
         neutral: for each neutral parameter value, makes a processor that must change nothing.
         declared: laws it declares it cannot keep, with the reason.
+        tokenizer: the tokenizer of the prompts; None: the tiny one.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class Subject:
         *,
         neutral: Mapping[str, Callable[[], Any]] | None = None,
         declared: Mapping[str, str] | None = None,
+        tokenizer: Any = None,
     ) -> None:
         self.name, self._make, self.neutral, self.declared = name, make, dict(neutral or {}), dict(declared or {})
+        self.tokenizer = tokenizer
 
     def make(self, padding: int = 0) -> Any:
         """Return a fresh processor, bound to the prompts of `rows` with the same padding."""
@@ -84,7 +87,7 @@ class Subject:
     def rows(self, length: int = 12, padding: int = 0, seed: int = 0) -> Tensor:
         """Rows that continue the two prompts with ``length`` tokens, ``[2, width + length]``."""
         generator = torch.Generator().manual_seed(seed)
-        inputs = prompts(padding)
+        inputs = prompts(padding, self.tokenizer)
         tail = torch.randint(0, 256, (2, length), generator=generator)
         return torch.cat([inputs["input_ids"], tail], dim=1)
 
@@ -95,9 +98,9 @@ class Subject:
         return scores
 
 
-def prompts(padding: int = 0) -> dict[str, Tensor]:
+def prompts(padding: int = 0, tokenizer: Any = None) -> dict[str, Tensor]:
     """The two prompts as inputs; both grow by ``padding`` tokens on the left."""
-    tokenizer = tiny_tokenizer()
+    tokenizer = tokenizer or tiny_tokenizer()
     ids = torch.tensor(tokenizer(TEXTS)["input_ids"])
     pads = torch.full((2, padding), tokenizer.pad_token_id)
     mask = torch.cat([torch.zeros_like(pads), torch.ones_like(ids)], dim=1)
@@ -137,17 +140,26 @@ def _of_spec(spec: Spec, registry: Registry) -> Subject:
             for name, value in neutral.items()
         },
         declared=spec.laws,
+        tokenizer=_resources(spec).get("tokenizer"),
     )
+
+
+def _resources(spec: Spec) -> dict[str, Any]:
+    """What the laws bind a spec's example with: two more tiny models, and what its fixture makes."""
+    resources: dict[str, Any] = {"other": tiny_model(1), "third": tiny_model(2)}
+    if spec.fixture:
+        module, _, function = spec.fixture.partition(":")
+        resources |= getattr(importlib.import_module(module), function)(tiny_model(), tiny_tokenizer())
+    return resources
 
 
 def _bound(chain: Chain, spec: Spec, padding: int) -> Any:
     """Bind a chain of one to the tiny model; the processor itself, without the composite."""
-    model, tokenizer = tiny_model(), tiny_tokenizer()
-    resources: dict[str, Any] = {"other": tiny_model(1), "third": tiny_model(2)}
-    if spec.fixture:
-        module, _, function = spec.fixture.partition(":")
-        resources |= getattr(importlib.import_module(module), function)(model, tokenizer)
+    resources = _resources(spec)
+    model, tokenizer = resources.pop("model", tiny_model()), resources.pop("tokenizer", tiny_tokenizer())
     text = str(chain)
+    tokenizers = resources.pop("tokenizers", None)
     used = {name: value for name, value in resources.items() if f"'{name}'" in text}
-    call = bind(chain, model, tokenizer, prompts(padding), trace=False, tokenizers=None, resources=used)
+    inputs = prompts(padding, tokenizer)
+    call = bind(chain, model, tokenizer, inputs, trace=False, tokenizers=tokenizers, resources=used)
     return call.composite.parts[0][1]

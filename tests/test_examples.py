@@ -12,7 +12,14 @@ import pytest
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "examples"
-OURS = ["processors_in_generate", "compose_a_chain", "processor_without_registry", "ngram_style", "ngram_sweep"]
+OURS = [
+    "processors_in_generate",
+    "compose_a_chain",
+    "processor_without_registry",
+    "ngram_style",
+    "ngram_sweep",
+    "bytes_across_tokenizers",
+]
 
 
 def example(name: str) -> Any:

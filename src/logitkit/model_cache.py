@@ -19,9 +19,13 @@ FORMAT = 1
 
 
 def folder_of(name: str, cache: Path | None) -> Path:
-    """Where a model is or would be cached: below ``cache``, else ``LOGITKIT_CACHE``, else the user's cache."""
-    root = cache or os.environ.get("LOGITKIT_CACHE") or platformdirs.user_cache_dir("logitkit")
-    return Path(root).expanduser() / "models" / name
+    """Where a model is or would be cached."""
+    return root(cache) / "models" / name
+
+
+def root(cache: Path | None = None) -> Path:
+    """The cache: ``cache`` itself, else ``LOGITKIT_CACHE``, else the user's cache folder."""
+    return Path(cache or os.environ.get("LOGITKIT_CACHE") or platformdirs.user_cache_dir("logitkit")).expanduser()
 
 
 def write_manifest(known: Known, folder: Path, source: str) -> None:

@@ -41,18 +41,18 @@ def random_model(tokenizer: Any, seed: int = 0, **more: Any) -> Any:
     """A random two-layer Llama over a tokenizer, eight ids wider than it is, in float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer) + 8,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=512,
-            initializer_range=0.5,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            **more,
-        )
+        settings: dict[str, Any] = {
+            "vocab_size": len(tokenizer) + 8,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.5,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
+        config = LlamaConfig(**settings | more)
         return LlamaForCausalLM(config).eval()
 
 

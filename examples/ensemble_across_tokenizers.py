@@ -1,0 +1,31 @@
+"""Two models with different tokenizers choose each token together, by CoRE.
+
+Each keeps its own prompt and its own cache.
+
+Pulls gemma-3-270m (238 MB) when it is not cached.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import logitkit
+from logitkit import models
+
+PROMPT = "The capital of France is"
+
+
+def main(model: Any, tokenizer: Any, other: Any, other_tokenizer: Any) -> str:
+    """Return what the two write together, and show who was trusted at the first steps."""
+    call = logitkit.chain("core(models=['other'], align='mined')").bind(
+        model, tokenizer, PROMPT, trace=True, tokenizers={"other": other_tokenizer}, other=other
+    )
+    output = call.generate(max_new_tokens=12, do_sample=False)
+    print(call.trace.notices[0])
+    for step in call.trace.steps[:3]:
+        print(f"token {step.position}:", {name: round(value, 2) for name, value in step.notes.items()})
+    return call.texts(output)[0]
+
+
+if __name__ == "__main__":
+    print(main(*models.load("smollm2-135m"), *models.load("gemma-3-270m")))
