@@ -53,7 +53,7 @@ class Reader:
         takes = inspect.signature(model.forward).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         self.takes_positions = "position_ids" in takes
-        self._keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        self._keeps_last = "logits_to_keep" in takes
         if "past_key_values" not in takes and not anything:
             raise ModelError(
                 f"Reader: {type(model).__name__} must take past_key_values; it has no cache to read along with"
@@ -121,17 +121,34 @@ class Reader:
         if self._given is not None and self._given[0] is input_ids:
             self.asked = True
             return self._given[1].to(input_ids.device)
+        return self._read(input_ids, 1)[0].to(input_ids.device)
+
+    @torch.no_grad()
+    def positions(self, input_ids: Tensor, count: int) -> Tensor:
+        """Return the logits after each of the last ``count`` prefixes of the rows, in one chunk.
+
+        Args:
+            input_ids: rows of the generating model, ``[rows, length]``.
+            count: 1 to the length of the continuation and one more, which is right after the prompt.
+
+        Returns:
+            fp32 ``[rows, count, vocab]``; the last is what calling the reader gives.
+        """
+        return torch.stack(self._read(input_ids, count), dim=1).to(input_ids.device)
+
+    def _read(self, input_ids: Tensor, count: int) -> list[Tensor]:
+        """Logits after the last ``count`` prefixes, oldest first; bring the cache there."""
         try:
-            if self._grew_by_one(input_ids):
-                self._feed(input_ids[:, -1:])
+            if count == 1 and self._grew_by_one(input_ids):
+                self._feed(input_ids[:, -1:], 1)
             else:
-                self._catch_up(self.prompts.rows(input_ids), input_ids[:, self.prompts.width :])
+                self._catch_up(self.prompts.rows(input_ids), input_ids[:, self.prompts.width :], count)
         except BaseException:  # an interrupted forward leaves a cache that matches no tokens
             self.release()
             raise
         self._seen = input_ids
-        position = self._tail.shape[1] - (input_ids.shape[1] - self.prompts.width)
-        return self._logits[-1 - position].to(input_ids.device)
+        end = len(self._logits) - self._tail.shape[1] + input_ids.shape[1] - self.prompts.width
+        return self._logits[end - count : end]
 
     def _grew_by_one(self, input_ids: Tensor) -> bool:
         """Say whether these are the cached rows and one token more: the step of plain decoding."""
@@ -140,23 +157,23 @@ class Reader:
             return False
         return self.prompts.grew_by_one(seen, input_ids)
 
-    def _catch_up(self, index: Tensor, tail: Tensor) -> None:
+    def _catch_up(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Bring the cache to these rows: reuse the longest cached prefix, feed the rest in one chunk."""
         index, tail = index.to(self.model.device), tail.to(self.model.device)
         keep, source = self._shared(index, tail)
         length = tail.shape[1]
         behind = self._tail.shape[1] - length
-        if keep == length and 0 <= behind < len(self._logits):  # all known: a permutation or a short rewind
+        if keep == length and 0 <= behind <= len(self._logits) - count:  # all known: a permutation or a short rewind
             self._select(source)
             return
-        keep = min(keep, length - 1)
+        keep = min(keep, length - count)
         removed = self._tail.shape[1] - keep
         if keep < 0 or not _can_crop(self._cache, removed):
-            self._open(index, tail)
+            self._open(index, tail, count)
             return
         self._select(source)
         self._crop(removed)
-        self._feed(tail[:, keep:])
+        self._feed(tail[:, keep:], count)
 
     def _shared(self, index: Tensor, tail: Tensor) -> tuple[int, Tensor]:
         """Return how many tokens all rows share with a cached row each, and which (-1: some row with none)."""
@@ -184,33 +201,34 @@ class Reader:
             self._tail = self._tail[:, :-removed]
             self._logits = self._logits[:-removed]
 
-    def _feed(self, chunk: Tensor) -> None:
-        """Read on by a chunk ``[rows, tokens]``."""
+    def _feed(self, chunk: Tensor, count: int) -> None:
+        """Read on by a chunk ``[rows, tokens]``; remember the logits of its last ``count`` tokens."""
         chunk = chunk.to(self.model.device)
         before = self._tail.shape[1]
         positions = self._own_length[self._index, None] + torch.arange(
             before, before + chunk.shape[1], device=chunk.device
         )
         self._tail = torch.cat([self._tail, chunk], dim=1)
-        self._push(self._forward(chunk, positions), chunk.shape[1])
+        self._push(self._forward(chunk, positions, min(count, chunk.shape[1])), chunk.shape[1], count)
 
-    def _push(self, logits: Tensor, fed: int) -> None:
-        """Remember the newest logits; only a single step extends the run of remembered positions."""
-        room = max(1, min(REMEMBERED, REMEMBERED_NUMBERS // logits.numel()))
-        self._logits = [*(self._logits if fed == 1 else []), logits][-room:]
+    def _push(self, logits: Tensor, fed: int, count: int) -> None:
+        """Remember the newest logits ``[rows, kept, vocab]``; a gap before them ends the run of known positions."""
+        room = max(count, min(REMEMBERED, REMEMBERED_NUMBERS // logits[:, -1].numel()))
+        known = self._logits if logits.shape[1] == fed else []
+        self._logits = [*known, *logits.unbind(1)][-room:]
 
-    def _open(self, index: Tensor, tail: Tensor) -> None:
+    def _open(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Read prompt and continuation from scratch; rows of one prompt share its reading."""
         distinct, inverse = torch.unique(index, return_inverse=True)
         if len(distinct) == len(index):
-            self._start(index, tail)
+            self._start(index, tail, count)
             return
-        self._start(distinct, tail[: len(distinct), :0])
+        self._start(distinct, tail[: len(distinct), :0], 1)
         self._select(inverse)
         if tail.shape[1]:
-            self._feed(tail)
+            self._feed(tail, count)
 
-    def _start(self, index: Tensor, tail: Tensor) -> None:
+    def _start(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Read the own prompts ``index`` and their continuations in one forward, with a new cache."""
         self._cache = DynamicCache(config=text_config(self.model))
         self._cache.activate_past_recording()  # or a sliding window that has slid could not be rewound
@@ -218,32 +236,32 @@ class Reader:
         ids = torch.cat([self._own_ids[index], tail], dim=1)
         padding = self._own_ids.shape[1] - self._own_length[index]
         positions = torch.arange(ids.shape[1], device=ids.device) - padding[:, None]
-        self._push(self._forward(ids, positions.clamp_min(0)), ids.shape[1])
+        self._push(self._forward(ids, positions.clamp_min(0), count), ids.shape[1], count)
 
-    def _forward(self, chunk: Tensor, positions: Tensor) -> Tensor:
-        """Run the model over a chunk behind the cache; logits of its last token, ``[rows, vocab]``."""
-        extra: dict[str, Any] = dict(self._keeps_last)
+    def _forward(self, chunk: Tensor, positions: Tensor, count: int) -> Tensor:
+        """Run the model over a chunk behind the cache; logits of its last tokens, ``[rows, count, vocab]``."""
+        extra: dict[str, Any] = {"logits_to_keep": count} if self._keeps_last else {}
         if self._padded:
             mask = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
             extra["attention_mask"] = mask
         if self.takes_positions:
             extra["position_ids"] = positions
         output = self.model(input_ids=chunk, past_key_values=self._cache, use_cache=True, **extra)
-        return self._counted(output, chunk)
+        return self._counted(output, chunk, count)
 
-    def _counted(self, output: Any, chunk: Tensor) -> Tensor:
+    def _counted(self, output: Any, chunk: Tensor, count: int) -> Tensor:
         """Count a forward and take its last logits in fp32."""
         if output.get("past_key_values") is None:
             raise ModelError(f"Reader: {type(self.model).__name__} must return a cache (past_key_values); it did not")
         self.forwards += 1
         self.tokens += chunk.numel()
-        return output.logits[:, -1].float()  # type: ignore[no-any-return]
+        return output.logits[:, -count:].float()  # type: ignore[no-any-return]
 
 
 class EncoderDecoderReader(Reader):
     """A Reader whose model reads its own prompt in an encoder; rows hold decoder tokens only."""
 
-    def _open(self, index: Tensor, tail: Tensor) -> None:
+    def _open(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Encode the own prompts, then read the decoder tokens from scratch."""
         distinct, inverse = torch.unique(index, return_inverse=True)
         mask = self._own_mask[distinct]
@@ -252,14 +270,14 @@ class EncoderDecoderReader(Reader):
         config = text_config(self.model)
         self._cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         self._index, self._tail, self._logits = index, tail[:, :0], []
-        self._feed(tail)
+        self._feed(tail, count)
 
     def _select(self, source: Tensor) -> None:
         """Reorder the encoder's answer with everything else."""
         super()._select(source)
         self._encoded = self._encoded[source]
 
-    def _forward(self, chunk: Tensor, positions: Tensor) -> Tensor:
+    def _forward(self, chunk: Tensor, positions: Tensor, count: int) -> Tensor:
         """Run the decoder over a chunk behind the cache."""
         output = self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded),
@@ -268,7 +286,7 @@ class EncoderDecoderReader(Reader):
             past_key_values=self._cache,
             use_cache=True,
         )
-        return self._counted(output, chunk)
+        return self._counted(output, chunk, count)
 
 
 def read_where(stream: Callable[[Tensor], Tensor], wanted: Tensor, input_ids: Tensor) -> Tensor | None:

@@ -55,6 +55,7 @@ class Trace:
     fusion: str = "lazy: not started by the call"
     readers: dict[str, Counts] = field(default_factory=dict)
     _fired: dict[str, Tensor] = field(default_factory=dict)
+    _sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     _pending: dict[str, Tensor] = field(default_factory=dict)
 
     def mark(self) -> tuple[int, dict[str, Tensor]]:
@@ -75,6 +76,11 @@ class Trace:
         """Add up how many rows a gate fired on; stays on the device, waits for nothing."""
         total = fired.sum()
         self._fired[name] = self._fired[name] + total if name in self._fired else total
+
+    def average(self, name: str, values: Tensor) -> None:
+        """Add the values of this step, each ``[rows]``, to a mean; stays on the device, waits for nothing."""
+        total, count = self._sums.get(name, (values.new_zeros((), dtype=torch.float64), 0))
+        self._sums[name] = total + values.sum(dtype=torch.float64), count + len(values)
 
     def record(self, name: str, position: int, before: Tensor, after: Tensor) -> None:
         """Record one step of one processor from its scores before and after, ``[rows, vocab]``."""
@@ -105,13 +111,19 @@ class Trace:
         """Share of (step, row) at which each gate fired, 0 to 1."""
         return {name: float(total) / max(1, self.rows) for name, total in self._fired.items()}
 
+    @property
+    def means(self) -> dict[str, float]:
+        """What processors averaged over steps and rows, by what they call it."""
+        return {name: float(total) / count for name, (total, count) in self._sums.items()}
+
     def summary(self) -> dict[str, Any]:
-        """Counters as plain data: calls, rows, forwards of each reader, share of fired gates, notices."""
+        """Counters as plain data: calls, rows, forwards of each reader, share of fired gates, means, notices."""
         return {
             "calls": self.calls,
             "rows": self.rows,
             "forwards": self.forwards,
             "fired": self.fired,
+            "means": self.means,
             "fusion": self.fusion,
             "notices": list(self.notices),
         }

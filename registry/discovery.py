@@ -16,7 +16,7 @@ from logitkit.registry import hookspecs
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 
-BUILT_IN = ("bytes", "contrast", "ensemble", "style", "warpers")
+BUILT_IN = ("bytes", "cascades", "contrast", "ensemble", "style", "warpers")
 
 
 def discover(*, third_party: str = "all", strict: bool = False) -> Registry:

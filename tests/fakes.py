@@ -15,7 +15,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from logitkit.registry.subjects import WIDTH, tiny_tokenizer
+from logitkit.processors.pair import pair_fingerprint
+from logitkit.processors.router_head import Network, RouterHead, Shape
+from logitkit.registry.subjects import WIDTH, tiny_model, tiny_tokenizer
 
 SPECIALS = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
 
@@ -72,4 +74,14 @@ def encoder_decoder_model(seed: int = 0) -> Any:
     return seeded(lambda: T5ForConditionalGeneration(config), seed)
 
 
-__all__ = ["absolute_model", "encoder_decoder_model", "sliding_model", "tiny_tokenizer"]
+def router_head(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """A random router head for the tiny pair that routes about half of the time, as a fixture of a Spec."""
+    shape = Shape(hidden=32, embedding=32, top=20, width=16, blocks=1)
+    network = seeded(lambda: Network(shape), 0)
+    with torch.no_grad():
+        network.leave[1].weight.mul_(20)
+    pair = pair_fingerprint(model, tiny_model(1), tokenizer)
+    return {"head": RouterHead(network, shape, threshold=0.5, pair=pair, report={})}
+
+
+__all__ = ["absolute_model", "encoder_decoder_model", "router_head", "sliding_model", "tiny_tokenizer"]

@@ -233,3 +233,39 @@ def test_a_reader_says_why_it_cannot_be_pickled() -> None:
     _, reader, _ = streams(tiny_model())
     with pytest.raises(ModelError, match="pickle the chain"):
         pickle.dumps(reader)
+
+
+@given(seed=st.integers(0, 1000), counts=st.lists(st.integers(1, 6), min_size=2, max_size=6))
+@settings(deadline=None, max_examples=15)
+def test_positions_equal_reading_each_prefix(seed: int, counts: list[int]) -> None:
+    """Any number of last positions, at any length, after any other question; right after the prompt too."""
+    model = tiny_model()
+    prompts, reader, slow = streams(model)
+    rows = torch.randint(0, 256, (3, 8), generator=torch.Generator().manual_seed(seed))
+    for count in counts:
+        length = (7 * count + seed) % 8
+        ids = torch.cat([prompts.ids, rows[:, :length]], dim=1)
+        count = min(count, length + 1)
+        want = [slow(ids[:, : ids.shape[1] - back]) for back in reversed(range(count))]
+        got = reader.positions(ids, count)
+        torch.testing.assert_close(got, torch.stack(want, dim=1), atol=1e-4, rtol=0)
+        torch.testing.assert_close(reader(ids), want[-1], atol=1e-4, rtol=0)
+
+
+def test_a_draft_is_read_in_one_chunk() -> None:
+    """Five positions after four drafted tokens are one forward; a rejected draft is cut off, not read again."""
+    prompts, reader, _ = streams(tiny_model())
+    rows = torch.randint(0, 256, (3, 9))
+    reader.positions(torch.cat([prompts.ids, rows[:, :4]], dim=1), 5)
+    reader.positions(torch.cat([prompts.ids, rows[:, :2], rows[:, 5:]], dim=1), 5)
+    assert reader.forwards == 2
+    assert reader.tokens == 3 * (reader.width + 4) + 3 * 5
+
+
+def test_positions_with_an_encoder() -> None:
+    """The decoder's own tokens."""
+    model = encoder_decoder_model()
+    _, reader, slow = streams(model)
+    ids = torch.cat([torch.full((3, 1), 258), torch.randint(0, 256, (3, 4))], dim=1)
+    want = torch.stack([slow(ids[:, :length]) for length in (3, 4, 5)], dim=1)
+    torch.testing.assert_close(reader.positions(ids, 3), want, atol=1e-4, rtol=0)
