@@ -24,7 +24,7 @@ class Way:
         chain: the chain; None: ``model.generate`` without one.
         streams: how `Call.generate` reads second streams; None: the chain is handed to ``model.generate``.
         settings: further settings of generate.
-        resources: makes what the chain names, of (model, tokenizer).
+        resources: makes what the chain names, of (model, tokenizer); under ``tokenizers`` those of models among it.
         needs: a processor without which the row is left out.
     """
 
@@ -48,8 +48,9 @@ class Way:
         named: Mapping[str, Any] | None = None,
     ) -> str:
         """Bind the chain and decode once; say what happened."""
-        settings, named = {**settings, **self.settings}, named or {}
-        tokenizers = {name: tokenizer for name, value in named.items() if value is model}
+        settings, named = {**settings, **self.settings}, dict(named or {})
+        tokenizers = named.pop("tokenizers", {})
+        tokenizers |= {name: tokenizer for name, value in named.items() if value is model}
         call = Chain(self.chain or "").bind(model, tokenizer, list(prompts), tokenizers=tokenizers, **named)
         if self.chain is None:
             model.generate(**call.inputs, **settings)
@@ -78,7 +79,8 @@ def example(name: str) -> Way:
         if spec.fixture:
             module, _, function = spec.fixture.partition(":")
             every |= getattr(importlib.import_module(module), function)(model, tokenizer)
-        return {key: value for key, value in every.items() if f"'{key}'" in str(Chain(spec.example))}
+        text = str(Chain(spec.example))
+        return {key: value for key, value in every.items() if f"'{key}'" in text or key == "tokenizers"}
 
     chain = default_registry().describe(name).example or name
     return Way(name=chain, chain=chain, resources=resources, needs=name)

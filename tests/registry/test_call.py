@@ -94,7 +94,7 @@ def test_the_same_token_goes_to_all_streams_of_a_row() -> None:
     call = logitkit.chain("uscd(gate=1.0, lame='lame')").bind(model, tokenizer, [*TEXTS, "four is the last one"])
     reader = call.composite.parts[0][1].lame
     original = reader._feed
-    reader._feed = lambda chunk: (seen.append(chunk), original(chunk))[1]
+    reader._feed = lambda chunk, *count: (seen.append(chunk), original(chunk, *count))[1]
     torch.manual_seed(3)
     out = call.generate(streams="lazy", max_new_tokens=8, do_sample=True)
     fed = torch.cat(seen, dim=1)
