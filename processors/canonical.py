@@ -17,7 +17,7 @@ import codecs
 import dataclasses
 import json
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from logitkit.errors import ModelError
+from logitkit.processors.bytefallback import ByteFallback
 from logitkit.processors.merges import MergeRule
 from logitkit.processors.pretoken import Pretokenizer, Span, unprefixed
-from logitkit.processors.vocabulary import MARKER, Vocabulary, description, parts_of
+from logitkit.processors.vocabulary import Vocabulary, description, parts_of
 
 Mask = NDArray[np.bool_]
 Context = tuple[int, ...]  # the last tokens, from where a word surely begins
@@ -89,7 +90,7 @@ class Canonical:
         self.may_start = self._starters(model["vocab"])
         if any(step["type"] == "NFC" for step in parts_of(data["normalizer"])):
             self.may_start &= np.array([_is_composed(spelled) for spelled in vocabulary.bytes])
-        self._fallback = _Fallback(model, vocabulary)
+        self._fallback = ByteFallback(model, vocabulary)
         seen = set(self.pretokenizer.added.values())
         self._unseen = np.array([number in vocabulary.added - seen for number in range(len(vocabulary))])
         self._shapes = {fine: _Shapes(self, fine=fine) for fine in (False, True)}
@@ -297,46 +298,6 @@ class _Shapes:
                 numbers[key] = len(self.examples)
                 self.examples.append((text, opens, added))
             self.of[number] = numbers[key]
-
-
-class _Fallback:
-    """Byte tokens of a vocabulary of characters: they spell the characters it lacks, and nothing else.
-
-    Attributes:
-        first: those that may follow whole characters, ``[vocab]``.
-    """
-
-    def __init__(self, model: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-        self._size = len(vocabulary)
-        self._bytes: dict[int, int] = {}
-        self._characters = {token.replace(MARKER, " ") for token in model["vocab"] if len(token) == 1}
-        if model.get("byte_fallback"):
-            names = {f"<0x{value:02X}>": value for value in range(256)}
-            self._bytes = {model["vocab"][name]: value for name, value in names.items() if name in model["vocab"]}
-        self.first = self._mask(
-            lambda value: 0xC2 <= value < 0xF5 or (value < 0x80 and chr(value) not in self._characters)
-        )
-
-    def holds(self, token: int) -> bool:
-        """Say whether this is a byte token."""
-        return token in self._bytes
-
-    def completing(self, begun: bytes) -> Mask:
-        """Byte tokens that may go on with a character, ``[vocab]``."""
-
-        def fits(value: int) -> bool:
-            decoder = codecs.getincrementaldecoder("utf-8")("strict")
-            try:
-                return decoder.decode(begun + bytes([value])) not in self._characters
-            except UnicodeDecodeError:
-                return False
-
-        return self._mask(fits)
-
-    def _mask(self, fits: Callable[[int], bool]) -> Mask:
-        mask = np.zeros(self._size, dtype=bool)
-        mask[[token for token, value in self._bytes.items() if fits(value)]] = True
-        return mask
 
 
 def _shortened(window: _Window, pretokenizer: Pretokenizer) -> _Window:
