@@ -234,7 +234,7 @@ def table(records: list[dict[str, Any]], task: str) -> str:
 
 
 def falls(records: list[dict[str, Any]]) -> str:
-    """What noise in the alignment costs each way of averaging: accuracy lost, in points, paired, with 95 % intervals."""
+    """What noise in the alignment costs each way of averaging: points of accuracy, paired, with 95 % intervals."""
     noisy = [label for label in records[0]["answers"] if label.endswith(" % noise")]
     draw = np.random.default_rng(0).integers(0, len(records), (4000, len(records)))
 
