@@ -48,7 +48,10 @@ class Choice(Task):
 
 
 class Cloze(Task):
-    """The last word of a passage (LAMBADA): right where greedy decoding under the chain would write it."""
+    """The last word of a passage (LAMBADA): right where greedy decoding under the chain would write it.
+
+    With ``letters`` the prompt is cut inside the word, behind so many of its letters (its last one is always asked).
+    """
 
     metrics = (
         Metric(name="accuracy", better="higher", binary=True, what="every token of the word is the likeliest one"),
@@ -56,13 +59,17 @@ class Cloze(Task):
         Metric(name="impossible", better="lower", binary=True, what="the chain makes the word impossible"),
     )
 
-    def __init__(self, *, rows: Any) -> None:
+    def __init__(
+        self, *, rows: Any, letters: Annotated[int, whole("letters of the word that are given", ge=0)] = 0
+    ) -> None:
         self.samples = []
         for number, row in enumerate(rows):
             before, _, word = str(row["text"]).rstrip().rpartition(" ")
             if not before or not word:
                 raise FileFormatError(f"lambada: row {number} must be a text of two words or more, got {row['text']!r}")
-            self.samples.append(Sample(id=str(number), data={"before": before, "word": f" {word}"}))
+            given = f" {word[: min(letters, len(word) - 1)]}" if letters else ""
+            data = {"before": before + given, "word": f" {word}"[len(given) :]}
+            self.samples.append(Sample(id=str(number), data=data))
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
         """The passage and its last word."""
