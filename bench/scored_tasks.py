@@ -113,6 +113,33 @@ class Passages(Task):
         return {"bits_per_byte": finite(-_per_byte(one) / math.log(2)), "impossible": float(math.isinf(one.total))}
 
 
+class Span(Task):
+    """How well the chain's law predicts a span of a program, from what stands before it.
+
+    Rows are those of HumanEval infilling. Spans begin anywhere, inside a token too.
+    """
+
+    metrics = (
+        Metric(name="bits_per_byte", better="lower", unit="bits/byte", what="of the span that was there"),
+        Metric(name="impossible", better="lower", binary=True, what="the chain makes the span impossible"),
+    )
+
+    def __init__(self, *, rows: Any) -> None:
+        self.samples = [
+            Sample(id=str(row["task_id"]), data={name: row[name] for name in ("prompt", "canonical_solution")})
+            for row in rows
+        ]
+
+    def request(self, sample: Sample, tokenizer: Any) -> Request:
+        """What stands before, and the span."""
+        return Request(prompt=sample.data["prompt"], options=(sample.data["canonical_solution"],))
+
+    def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
+        """Bits per byte of the span."""
+        (one,) = answer.options
+        return {"bits_per_byte": finite(-_per_byte(one) / math.log(2)), "impossible": float(math.isinf(one.total))}
+
+
 def _per_byte(one: Scored) -> float:
     return one.total / one.bytes
 

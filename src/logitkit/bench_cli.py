@@ -97,6 +97,7 @@ def _data(given: dict[str, Any]) -> dict[str, Any]:
 
 def _carry_out(made: Run, out: Path, engine: Any, name: str) -> None:
     """Run what is missing, then report."""
+    from logitkit.bench import cost
     from logitkit.bench.engine import carry_out, missing
     from logitkit.bench.manifest import about
     from logitkit.bench.store import Store
@@ -104,9 +105,10 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str) -> None:
 
     console = Console(stderr=True, highlight=False)
     with Store(out) as store:
-        todo, every = missing(made, store), plan(made)
+        todo, rounds, every = missing(made, store), cost.missing(made, store), plan(made)
         console.print(f"{out}: {len(every) - len(todo)} of {len(every)} units are there", markup=False)
-        store.begin(made, about(name))
+        if todo or rounds:
+            store.begin(made, about(name))
         try:
             with _progress() as progress:
                 bar = progress.add_task("bench", total=len(todo))
@@ -115,9 +117,61 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str) -> None:
                     progress.update(bar, advance=1, description=f"{unit.model} · {unit.chain} · {unit.task}")
 
                 carry_out(made, store, engine=engine, advance=advance)
+                bar = progress.add_task("cost", total=len(rounds), visible=bool(rounds))
+                cost.carry_out(made, store, advance=lambda _: progress.advance(bar))
         except KeyboardInterrupt:
             console.print(f"interrupted; the same command goes on from {out}", markup=False)
             raise typer.Exit(130) from None
+        _report(made, store, "")
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="The run file.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of its results.")] = None,
+    reading: Annotated[Path | None, typer.Option(help="A text to put first, paragraphs parted by blank lines.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and write no files.")] = False,
+) -> None:
+    """Write report.md and report.html anew from what is there; runs nothing."""
+    import json
+
+    from logitkit.bench import runfile
+    from logitkit.bench.store import Store
+    from logitkit.bench.summary import summarise
+
+    if not file.is_file():
+        raise ParameterError("bench report", "FILE", "a run file", str(file))
+    made = runfile.read(file, allow_code_execution=True)  # nothing is executed here
+    out = out or Path("bench-results") / file.stem
+    store = Store(out)
+    if not store.records:
+        raise ParameterError("bench report", "--out", "a folder with results", str(out), f"run: logitkit bench {file}")
+    if reading is not None and not reading.is_file():
+        raise ParameterError("bench report", "--reading", "a file that exists", str(reading))
+    if as_json:
+        typer.echo(json.dumps(summarise(made, store).as_data(), indent=2))
+        return
+    _report(made, store, reading.read_text(encoding="utf-8") if reading else "")
+
+
+def _report(made: Run, store: Any, reading: str) -> None:
+    """Show the summary and write it down."""
+    import json
+
+    from logitkit.bench.page import page
+    from logitkit.bench.report import markdown, show
+    from logitkit.bench.summary import summarise
+
+    summary = summarise(made, store)
+    path = store.manifest(made)
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    show(summary, Console())
+    for name, text in (
+        ("report.md", markdown(summary, reading)),
+        ("report.html", page(summary, manifest, store.sessions(made), reading)),
+    ):
+        (store.folder / name).write_text(text, encoding="utf-8")
+        Console(stderr=True).print(f"{store.folder / name}", markup=False, highlight=False)
 
 
 @app.command()
