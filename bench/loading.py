@@ -30,6 +30,17 @@ def subject(run: Run, name: str) -> tuple[Any, Any]:
     return _bytes(place, entry.dtype, entry.device) if entry.bytes else _model(place, entry.dtype, entry.device)
 
 
+def context(run: Run, name: str) -> tuple[Any, int | None]:
+    """The tokenizer of a model of a run and how many tokens the model reads, None without a limit; loads no model."""
+    from transformers import AutoConfig
+
+    place = found_model(run, run.models[name].name)
+    tokenizer = models.load_tokenizer(place)
+    folder = str(models.pull(place)) if place in models.names() else place
+    config = AutoConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
+    return tokenizer, getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
 def task(run: Run, name: str) -> Task:
     """The task of this name in a run, with its samples.
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from logitkit.errors import ParameterError, UnknownNameError
+from logitkit.errors import ParameterError, RunError, UnknownNameError
 
 if TYPE_CHECKING:
     from logitkit.bench.run import Run
@@ -97,13 +97,15 @@ def _data(given: dict[str, Any]) -> dict[str, Any]:
 
 def _carry_out(made: Run, out: Path, engine: Any, name: str) -> None:
     """Run what is missing, then report."""
-    from logitkit.bench import cost
+    from logitkit.bench import cost, preflight
     from logitkit.bench.engine import carry_out, missing
     from logitkit.bench.manifest import about
     from logitkit.bench.store import Store
     from logitkit.bench.unit import plan
 
     console = Console(stderr=True, highlight=False)
+    if too_long := preflight.too_long(made):
+        raise RunError("bench", too_long)
     with Store(out) as store:
         todo, rounds, every = missing(made, store), cost.missing(made, store), plan(made)
         console.print(f"{out}: {len(every) - len(todo)} of {len(every)} units are there", markup=False)

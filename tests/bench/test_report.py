@@ -208,7 +208,10 @@ def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest
     done = run.invoke(app, ["bench", *flags])
     assert done.exit_code == 0 and "half" in done.stdout and len(list((tmp_path / "bench-results").iterdir())) == 1
 
+    (bench_place / "long.jsonl").write_text(json.dumps({"text": "a " * 300}) + "\n")
+    (bench_place / "long.yaml").write_text("models: [tiny]\nchains: ['']\ntasks: {lambada: {data: long.jsonl}}\n")
     for words_, said in (
+        (["bench", str(bench_place / "long.yaml")], "sample 0 must fit the 512 tokens of model tiny, got 599"),
         (["bench", "sped"], "no run file or command named 'sped'; did you mean 'speed'?"),
         (["bench", str(file), "--task", "arc"], "--task must be left out where a run file is given"),
         (["bench", "--task", "acr"], "no task named 'acr'; did you mean 'arc'?"),
