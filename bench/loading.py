@@ -13,6 +13,7 @@ from typing import Any
 from logitkit import models
 from logitkit.bench import datasource
 from logitkit.bench.run import ResourceEntry, Run
+from logitkit.bench.style import halves
 from logitkit.bench.task import Task
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
@@ -142,6 +143,7 @@ def _table(run: Run, entry: ResourceEntry, tokenizer: Any) -> Any:
         if entry.table is not None:
             _TABLES[key] = NgramTable.load(str(Path(run.folder) / entry.table))
         else:
-            text = datasource.text(str(entry.corpus), run.folder, half=entry.half)
+            text = datasource.text(str(entry.corpus), run.folder, encoding=entry.encoding)
+            text = text if entry.half == "whole" else halves(text)[entry.half == "second"]
             _TABLES[key] = NgramTable.train([text], tokenizer, orders=entry.orders)
     return _TABLES[key]

@@ -116,8 +116,11 @@ def _resources(run: Run, chains: dict[str, Chain], *, complete: bool) -> Iterato
             yield ("resources", name, "model"), _no_model(entry.model)
         elif entry.table is not None and not (Path(run.folder) / entry.table).is_file():
             yield ("resources", name, "table"), f"no such file: {Path(run.folder) / entry.table}"
-        elif entry.corpus is not None and (why := datasource.has_text(entry.corpus, run.folder)):
-            yield ("resources", name, "corpus"), why
+        elif entry.corpus is not None:
+            try:
+                datasource.text(entry.corpus, run.folder, encoding=entry.encoding)
+            except LogitkitError as error:
+                yield ("resources", name, "corpus"), str(error)
         if complete and name not in named:
             yield ("resources", name), "no chain names it"
 

@@ -25,6 +25,7 @@ class ResourceEntry(Parameters):
     table: Annotated[str | None, option("a table file, *.safetensors")] = None
     corpus: Annotated[str | None, option("a text file, here or in LOGITKIT_DATA")] = None
     half: Annotated[Literal["first", "second", "whole"], option("which part of the corpus is counted")] = "whole"
+    encoding: Annotated[str, option("of the corpus")] = "utf-8"
     orders: Annotated[int, whole("longest n-gram", ge=1, le=5)] = 3
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], option("of a model's weights")] = "float32"
 

@@ -110,7 +110,7 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str) -> None:
         todo, rounds, every = missing(made, store), cost.missing(made, store), plan(made)
         console.print(f"{out}: {len(every) - len(todo)} of {len(every)} units are there", markup=False)
         if todo or rounds:
-            store.begin(made, about(name))
+            store.begin(made, about(name, executes=made.allow_code_execution))
         try:
             with _progress() as progress:
                 bar = progress.add_task("bench", total=len(todo))
