@@ -190,8 +190,10 @@ def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest
         "models: [tiny]\nchains: ['', cfg(1.5)]\ntasks: {arc: {data: choices.jsonl}}\ncost: {rounds: 1, tokens: 2}\n"
     )
     run = CliRunner()
-    first = run.invoke(app, ["bench", str(file), "--out", str(out)])
-    assert first.exit_code == 0, first.output
+    first = run.invoke(app, ["bench", str(file), "--out", str(out), "--without-cost"])
+    assert first.exit_code == 0 and "Cost" not in first.stdout, first.output
+    second = run.invoke(app, ["bench", str(file), "--out", str(out)])
+    assert second.exit_code == 0 and "Cost, tiny" in second.stdout
     assert "0 of 8 units are there" in first.stderr and "accuracy" in first.stdout and (out / "report.html").exists()
     kept = (out / "results.jsonl").read_bytes()
     again = run.invoke(app, ["bench", str(file), "--out", str(out)])
