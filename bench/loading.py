@@ -21,7 +21,7 @@ from logitkit.registry.spec import Spec
 
 KEPT = 8
 _TASKS: dict[str, Task] = {}
-_TABLES: dict[tuple[str, str, str], Any] = {}
+_TABLES: dict[str, Any] = {}
 
 
 def subject(run: Run, name: str) -> tuple[Any, Any]:
@@ -82,6 +82,14 @@ def bound_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any],
     return found, tokenizers
 
 
+def told_of(run: Run, name: str) -> dict[str, Any]:
+    """What a resource is, as part of the key of a result: its entry without defaults, and its file's content."""
+    entry = run.resources[name]
+    told: dict[str, Any] = entry.model_dump(mode="json", exclude_defaults=True)
+    file = entry.corpus or entry.table
+    return told if file is None else {**told, "content": datasource.file_hash(file, run.folder)}
+
+
 def needed(spec: Spec, given: Mapping[str, Any]) -> list[str]:
     """Values of the parameters that a Spec's ``needs`` begin with, such as ``large`` and ``models``."""
     fields = [
@@ -138,7 +146,8 @@ def _table(run: Run, entry: ResourceEntry, tokenizer: Any) -> Any:
     from logitkit.processors.ngram import NgramTable
     from logitkit.processors.vocabulary import fingerprint
 
-    key = entry.model_dump_json(), run.folder, fingerprint(tokenizer)
+    key = json.dumps([entry.model_dump(), datasource.file_hash(str(entry.corpus or entry.table), run.folder)])
+    key += fingerprint(tokenizer)
     if key not in _TABLES:
         if entry.table is not None:
             _TABLES[key] = NgramTable.load(str(Path(run.folder) / entry.table))
