@@ -34,22 +34,22 @@ def calls(summary: Summary) -> list[str]:
     """One sentence for each difference that holds, and one for all that do not."""
     said, open_ = [], 0
     for table in summary.tables:
-        metric = table.metrics[0]
-        for row in table.rows:
-            cell = row.cells[metric.name]
-            if cell.verdict in ("better", "worse", "different"):
-                said.append(
-                    f"{row.chain} is {cell.verdict} than {summary.run.compared_with} on {table.task} ({table.model}): "
-                    f"{metric.name} {_difference(metric, cell)}, p {_p(cell)} after Holm, {cell.samples} samples"
-                    if cell.verdict != "different"
-                    else f"{row.chain} differs from {summary.run.compared_with} on {table.task} ({table.model}): "
-                    f"{metric.name} {_difference(metric, cell)}"
-                )
-            elif cell.comparison is not None:
-                open_ += 1
+        for metric in table.metrics:
+            for row in table.rows:
+                cell = row.cells[metric.name]
+                if cell.verdict in ("better", "worse"):
+                    said.append(_sentence(summary, table, row, metric))
+                elif cell.verdict == "not shown" and metric.better is not None:
+                    open_ += 1
     if open_:
-        said.append(f"{open_} other comparisons show no difference that chance does not explain")
+        said.append(f"{open_} other comparisons show no difference that chance does not explain.")
     return said
+
+
+def _sentence(summary: Summary, table: Table, row: Row, metric: Metric) -> str:
+    cell = row.cells[metric.name]
+    what = f"{row.chain} is {cell.verdict} than {summary.run.compared_with} on {table.task} ({table.model})"
+    return f"{what}: {metric.name} {_difference(metric, cell)}, p {_p(cell)}, {cell.samples} samples."
 
 
 def title(summary: Summary) -> str:
@@ -85,7 +85,7 @@ def _task_row(row: Row, first: Metric, others: Sequence[Metric], forwards: bool)
         compared = [_difference(first, cell), _p(cell), cell.verdict]
     elif cell.infinite:
         compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
-    others_ = [_value(row.cells[metric.name]) for metric in others]
+    others_ = [_value(row.cells[metric.name], said=True) for metric in others]
     ahead = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
     return [row.chain, _value(cell), *compared, *others_, *ahead, str(cell.samples)]
 
@@ -115,8 +115,10 @@ def _heading(metric: Metric) -> str:
     return f"{metric.name}{unit} {ARROWS[metric.better]}".strip()
 
 
-def _value(cell: Cell) -> str:
-    return "infinite" if math.isinf(cell.value) else number(cell.value)
+def _value(cell: Cell, *, said: bool = False) -> str:
+    """A mean, with what can be called of it if that is not said elsewhere."""
+    shown = "infinite" if math.isinf(cell.value) else number(cell.value)
+    return f"{shown} {cell.verdict}" if said and cell.verdict in ("better", "worse") else shown
 
 
 def _difference(metric: Metric, cell: Cell) -> str:
