@@ -11,6 +11,7 @@ from typing import Any
 from logitkit.bench.summary import Cell, Row, Summary, Table
 from logitkit.bench.task import Metric
 
+RATES = (" fired", " deferral", " routed", " switched")  # what traces average that says how much a chain did
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
@@ -70,15 +71,16 @@ def _task_sheet(summary: Summary, table: Table) -> Sheet:
         how += f", {entry.beams} beams" if entry.beams > 1 else ""
     forwards = [row.forwards for row in table.rows if row.forwards is not None]
     headings = ["strategy", _heading(first), "beside the baseline, 95 %", "p (Holm)", "call"]
-    headings += [_heading(metric) for metric in others] + (["forwards/step"] if forwards else []) + ["n"]
-    rows = [_task_row(row, first, others, bool(forwards)) for row in table.rows]
+    rates = list(dict.fromkeys(name for row in table.rows for name in row.means if name.endswith(RATES)))
+    headings += [_heading(metric) for metric in others] + (["forwards/step"] if forwards else []) + rates + ["n"]
+    rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
     about = f"{table.what}, {how}. {what}."
     marks = [row.cells[first.name].verdict for row in table.rows]
     return Sheet(title=f"{table.task}, {table.model}", about=about, headings=headings, rows=rows, marks=marks)
 
 
-def _task_row(row: Row, first: Metric, others: Sequence[Metric], forwards: bool) -> list[str]:
+def _task_row(row: Row, first: Metric, others: Sequence[Metric], rates: Sequence[str], *, forwards: bool) -> list[str]:
     cell = row.cells[first.name]
     compared = ["", "", ""]
     if cell.comparison is not None:
@@ -87,7 +89,8 @@ def _task_row(row: Row, first: Metric, others: Sequence[Metric], forwards: bool)
         compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
     others_ = [_value(row.cells[metric.name], said=True) for metric in others]
     ahead = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
-    return [row.chain, _value(cell), *compared, *others_, *ahead, str(cell.samples)]
+    done = [f"{row.means[name]:.2f}" if name in row.means else "" for name in rates]
+    return [row.chain, _value(cell), *compared, *others_, *ahead, *done, str(cell.samples)]
 
 
 def _cost_sheets(summary: Summary) -> list[Sheet]:

@@ -69,6 +69,14 @@ def test_what_is_infinite_is_said_and_not_compared(finished: tuple[Run, Store, S
     assert "infinite" in sheet.rows[list(summary.run.chains).index("<b>top</b>")]
 
 
+def test_how_much_a_chain_did_has_a_column(finished: tuple[Run, Store, Summary]) -> None:
+    """Of a cascade the rate of deferral, falling as the small model is trusted more; of others nothing."""
+    sheet = sheets(finished[2])[0]
+    place = list(sheet.headings).index("cascade deferral")
+    shares = {row[0]: row[place] for row in sheet.rows}
+    assert shares["plain"] == "" and float(shares["cascade 0.2"]) >= float(shares["cascade 0.8"])
+
+
 def test_costs_are_paired(finished: tuple[Run, Store, Summary]) -> None:
     """The baseline costs 1; a chain with a second model names it, and rounds are resumed."""
     run, store, summary = finished
