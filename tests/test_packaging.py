@@ -63,6 +63,8 @@ def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
     assert held == {f"{name}/__init__.py" if name.replace("/", ".") in FOLDERS else f"{name}.py" for name in wanted} | {
         "logitkit/py.typed"
     }
+    templates = {f"logitkit/templates/{path.name}" for path in (ROOT / "src/logitkit/templates").iterdir()}
+    assert templates and templates <= set(zipfile.ZipFile(wheel).namelist())
     fresh = tmp_path / "fresh"
     subprocess.run([sys.executable, "-m", "venv", str(fresh)], check=True)
     python = str(fresh / "bin" / "python")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import logitkit
-from logitkit import bench_cli, cli_run, models_cli, ngram_cli, router_cli
+from logitkit import bench_cli, cli_inspect, cli_run, models_cli, ngram_cli, router_cli
 from logitkit.errors import LogitkitError
 from logitkit.params import rule_of
 from logitkit.registry.discovery import default_registry
@@ -42,6 +42,7 @@ app.add_typer(models_cli.app, name="models", help="Models to try things on: list
 app.add_typer(bench_cli.app, name="bench", help="Measure decoding strategies side by side.")
 app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
+app.command(name="inspect")(cli_inspect.inspect)
 app.command(name="train-ngram")(ngram_cli.train_ngram)
 app.command(name="label-divergence")(router_cli.label_divergence)
 app.command(name="train-router")(router_cli.train_router)
