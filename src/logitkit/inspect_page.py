@@ -15,7 +15,8 @@ def page(found: Inspection) -> str:
     """The page as text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"visible": visible, "bits": bits, "noted": noted, "percent": _percent}
-    template = environment.from_string(files("logitkit").joinpath("templates/inspect.html").read_text(encoding="utf-8"))
+    source = files("logitkit").joinpath("templates/inspect.html.jinja").read_text(encoding="utf-8")
+    template = environment.from_string(source)
     done = found.completion
     return template.render(
         found=found,
