@@ -15,8 +15,9 @@ from logitkit.errors import NameTakenError, PluginError
 from logitkit.registry import hookspecs
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
+from logitkit.registry.task_spec import TaskSpec
 
-BUILT_IN = ("bytes", "cascades", "contrast", "ensemble", "style", "warpers")
+BUILT_IN = ("bytes", "cascades", "contrast", "ensemble", "style", "tasks", "warpers")
 
 
 def discover(*, third_party: str = "all", strict: bool = False) -> Registry:
@@ -85,27 +86,27 @@ def _examine(manager: pluggy.PluginManager, name: str, origin: str, load: Callab
         callers = manager.get_hookcallers(module) or []
         if not callers:
             raise PluginError("it has no logitkit hook; decorate logitkit_specs() with @logitkit.hookimpl")
-        offered = [
-            spec.offered_by(origin)
-            for implementation in manager.hook.logitkit_specs.get_hookimpls()
-            if implementation.plugin is module
-            for spec in _are_specs(implementation.function())
-        ]
+        specs = _offered(manager.hook.logitkit_specs, module, Spec, origin)
+        tasks = _offered(manager.hook.logitkit_tasks, module, TaskSpec, origin)
     except Exception as error:
         manager.unregister(name=f"{name} ({origin})") if manager.has_plugin(f"{name} ({origin})") else None
         return Plugin(name=name, origin=origin, error=error)
-    return Plugin(name=name, origin=origin, specs=tuple(offered))
+    return Plugin(name=name, origin=origin, specs=tuple(specs), tasks=tuple(tasks))
 
 
-def _are_specs(offered: Any) -> Iterable[Spec]:
-    """Return what a hook gave, having made sure that it is specs."""
-    specs = list(offered)
-    for spec in specs:
-        if not isinstance(spec, Spec):
+def _offered(caller: Any, module: Any, kind: type, origin: str) -> list[Any]:
+    """What one plugin's hook gives, having made sure that it is of this kind."""
+    offered = []
+    for implementation in caller.get_hookimpls():
+        if implementation.plugin is module:
+            offered += list(implementation.function())
+    for spec in offered:
+        if not isinstance(spec, kind):
             raise PluginError(
-                f"logitkit_specs() must return Specs, got {type(spec).__name__}; return [logitkit.Spec(...)]"
+                f"{caller.name}() must return {kind.__name__}s, got {type(spec).__name__}; "
+                f"return [logitkit.{kind.__name__}(...)]"
             )
-    return specs
+    return [spec.offered_by(origin) for spec in offered]
 
 
 def _without_collisions(found: list[Plugin]) -> list[Plugin]:
@@ -113,13 +114,14 @@ def _without_collisions(found: list[Plugin]) -> list[Plugin]:
     owner: dict[str, str] = {}
     kept: list[Plugin] = []
     for plugin in found:
-        taken = [spec.name for spec in plugin.specs if spec.name in owner]
+        claimed = [spec.name for spec in plugin.specs] + [f"task {task.name}" for task in plugin.tasks]
+        taken = [name for name in claimed if name in owner]
         if taken:
             error = NameTakenError(
                 f"the name {taken[0]!r} must be offered by one plugin, got {owner[taken[0]]} and "
                 f"{plugin.name} ({plugin.origin}); uninstall one, or choose with LOGITKIT_PLUGINS"
             )
-            plugin = Plugin(name=plugin.name, origin=plugin.origin, error=error)
-        owner |= {spec.name: f"{plugin.name} ({plugin.origin})" for spec in plugin.specs}
+            plugin, claimed = Plugin(name=plugin.name, origin=plugin.origin, error=error), []
+        owner |= dict.fromkeys(claimed, f"{plugin.name} ({plugin.origin})")
         kept.append(plugin)
     return kept

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from logitkit.errors import PluginError, UnknownNameError
 from logitkit.registry.spec import Spec
+from logitkit.registry.task_spec import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class Plugin:
     name: str
     origin: str
     specs: tuple[Spec, ...] = ()
+    tasks: tuple[TaskSpec, ...] = ()
     error: Exception | None = None
 
     @property
@@ -35,10 +37,25 @@ class Registry:
     def __init__(self, plugins: Sequence[Plugin]) -> None:
         self.plugins = tuple(plugins)
         self._specs = {spec.name: spec for plugin in plugins for spec in plugin.specs}
+        self._tasks = {task.name: task for plugin in plugins for task in plugin.tasks}
 
     def names(self) -> list[str]:
         """Names of all processors, sorted. Imports no torch."""
         return sorted(self._specs)
+
+    def tasks(self) -> list[str]:
+        """Names of all tasks, sorted."""
+        return sorted(self._tasks)
+
+    def describe_task(self, name: str) -> TaskSpec:
+        """Return the TaskSpec of a name.
+
+        Raises:
+            UnknownNameError: nobody offers it; says the closest name.
+        """
+        if name not in self._tasks:
+            raise UnknownNameError("task", name, self._tasks)
+        return self._tasks[name]
 
     def describe(self, name: str) -> Spec:
         """Return the Spec of a name. Imports no torch.

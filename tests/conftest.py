@@ -53,3 +53,11 @@ def shared_tokenizers(shared_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no tokenizers: {folder} is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bench_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny checkpoints and data of `bench_runs`."""
+    import bench_runs
+
+    return bench_runs.made(tmp_path_factory.mktemp("bench"))

@@ -16,11 +16,12 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
+from logitkit.registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
     from logitkit.registry.call import Generation
 
-__all__ = ["Chain", "Spec", "chain", "describe", "generate", "hookimpl", "names"]
+__all__ = ["Chain", "Spec", "TaskSpec", "chain", "describe", "generate", "hookimpl", "names"]
 
 
 def names() -> list[str]:

@@ -78,3 +78,19 @@ class FileFormatError(LogitkitError, ValueError):
 
 class DownloadError(LogitkitError, OSError):
     """A model or data set that could not be had from where it lives."""
+
+
+class DataError(LogitkitError, LookupError):
+    """Data of a task that cannot be found; says where it was looked for and how to get it."""
+
+
+class RunError(LogitkitError, ValueError):
+    """A run file with mistakes, all of them at once, each with its line."""
+
+    def __init__(self, name: str, mistakes: Iterable[str]) -> None:
+        self.name, self.mistakes = name, list(mistakes)
+        count = f"{len(self.mistakes)} mistakes" if len(self.mistakes) > 1 else "one mistake"
+        super().__init__(f"{name}: {count}; nothing was run\n" + "\n".join(f"  {line}" for line in self.mistakes))
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.name, self.mistakes)

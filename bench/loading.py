@@ -1,0 +1,136 @@
+"""Models, tables and tasks of a run, loaded once a process and kept."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from logitkit import models
+from logitkit.bench import datasource
+from logitkit.bench.run import ResourceEntry, Run
+from logitkit.bench.task import Task
+from logitkit.registry.chain import Chain
+from logitkit.registry.discovery import default_registry
+from logitkit.registry.spec import Spec
+
+KEPT = 8
+_TASKS: dict[str, Task] = {}
+_TABLES: dict[tuple[str, str, str], Any] = {}
+
+
+def subject(run: Run, name: str) -> tuple[Any, Any]:
+    """The model of this name in a run and its tokenizer."""
+    entry = run.models[name]
+    place = found_model(run, entry.name)
+    return _bytes(place, entry.dtype, entry.device) if entry.bytes else _model(place, entry.dtype, entry.device)
+
+
+def task(run: Run, name: str) -> Task:
+    """The task of this name in a run, with its samples.
+
+    Raises:
+        DataError: its data cannot be found.
+    """
+    entry = run.tasks[name]
+    told = [entry.task, entry.data, entry.encoding, entry.parameters]
+    key = json.dumps([*told, run.folder, os.environ.get(datasource.VARIABLE)])
+    if key not in _TASKS:
+        spec = default_registry().describe_task(entry.task)
+        rows = datasource.rows(spec, entry.data, run.folder, encoding=entry.encoding)
+        _TASKS[key] = spec.build(rows, spec.check(entry.parameters))
+    return _TASKS[key]
+
+
+def bound_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a chain names, for `Chain.bind`: resources, and the tokenizers of models among them.
+
+    Models that a parameter names without a resource of the run are loaded here too, or each call would load them.
+    """
+    found: dict[str, Any] = {}
+    tokenizers: dict[str, Any] = {}
+    entry = run.models[model]
+    for name in sorted(set(strings(chain.as_data()))):
+        if name in run.resources:
+            resource = run.resources[name]
+            if resource.model is None:
+                found[name] = _table(run, resource, subject(run, model)[1])
+                continue
+            found[name], tokenizers[name] = _model(found_model(run, resource.model), resource.dtype, entry.device)
+            if entry.bytes:
+                found[name], tokenizers[name] = _bytes(found_model(run, resource.model), resource.dtype, entry.device)
+    for spec, (_, given) in zip(chain.specs, chain.steps, strict=True):
+        for name in needed(spec, given):
+            if name not in found and is_model(run, name):
+                found[name], tokenizers[name] = _model(found_model(run, name), entry.dtype, entry.device)
+    return found, tokenizers
+
+
+def needed(spec: Spec, given: Mapping[str, Any]) -> list[str]:
+    """Values of the parameters that a Spec's ``needs`` begin with, such as ``large`` and ``models``."""
+    fields = [
+        word for need in spec.needs for word in need.partition(":")[0].split(" and ") if word in spec.model.model_fields
+    ]
+    return [text for field in fields if field in given for text in strings(given[field])]
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text inside plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from strings(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from strings(part)
+
+
+def is_model(run: Run, name: str) -> bool:
+    """Whether `logitkit.models.load` would try this name: known, a folder of a model, or like a hub id."""
+    if name in models.names() or (Path(found_model(run, name)) / "config.json").is_file():
+        return True
+    owner, _, rest = name.partition("/")
+    return bool(owner and rest) and "/" not in rest and not name.startswith((".", "~")) and not Path(name).suffix
+
+
+def found_model(run: Run, name: str) -> str:
+    """A model's name, or the folder beside the run file that it means."""
+    beside = Path(run.folder) / Path(name).expanduser()
+    return str(beside.resolve()) if beside.is_dir() else name
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _model(place: str, dtype: str, device: str) -> tuple[Any, Any]:
+    import torch
+
+    like = SimpleNamespace(dtype=getattr(torch, dtype), device=torch.device(device))
+    loaded: tuple[Any, Any] = models.load(place, like=like)
+    return loaded
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _bytes(place: str, dtype: str, device: str) -> tuple[Any, Any]:
+    from logitkit.processors.bytemodel import ByteModel
+    from logitkit.processors.bytetokenizer import byte_tokenizer
+
+    return ByteModel(*_model(place, dtype, device)), byte_tokenizer()
+
+
+def _table(run: Run, entry: ResourceEntry, tokenizer: Any) -> Any:
+    """A table of n-grams, read or counted."""
+    from logitkit.processors.ngram import NgramTable
+    from logitkit.processors.vocabulary import fingerprint
+
+    key = entry.model_dump_json(), run.folder, fingerprint(tokenizer)
+    if key not in _TABLES:
+        if entry.table is not None:
+            _TABLES[key] = NgramTable.load(str(Path(run.folder) / entry.table))
+        else:
+            text = datasource.text(str(entry.corpus), run.folder, half=entry.half)
+            _TABLES[key] = NgramTable.train([text], tokenizer, orders=entry.orders)
+    return _TABLES[key]

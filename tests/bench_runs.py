@@ -1,0 +1,54 @@
+"""A run on tiny models and a few lines of data, for the tests of the benchmark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from logitkit.bench.run import ChainEntry, ModelEntry, ResourceEntry, Run, TaskEntry
+from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+
+WORDS = ["the ship left the harbour", "a horse ran over the hill", "rain fell on the old town", "the bell rang twice"]
+CHOICES = [
+    {"id": f"q{n}", "question": {"stem": text, "choices": [{"text": w, "label": w} for w in ("yes", "no", "why")]}}
+    | {"answerKey": "no"}
+    for n, text in enumerate(WORDS)
+]
+
+
+def made(folder: Path) -> Path:
+    """Write two tiny checkpoints and data into a folder."""
+    for seed, name in enumerate(("tiny", "other")):
+        tiny_model(seed).save_pretrained(folder / name)
+        tiny_tokenizer().save_pretrained(folder / name)
+    write_rows(folder / "words.jsonl", [{"text": text} for text in WORDS])
+    write_rows(folder / "choices.jsonl", CHOICES)
+    (folder / "corpus.txt").write_text("\n\n".join(WORDS * 4))
+    return folder
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tiny_run(folder: Path, **changes: Any) -> Run:
+    """Three chains on a cloze, a choice, and sampled free text."""
+    sampled = {"sampling": True, "repeats": 2, "max_new_tokens": 6, "batch": 2}
+    parts: dict[str, Any] = {
+        "models": {"tiny": ModelEntry(name="tiny")},
+        "chains": {
+            "plain": ChainEntry(),
+            "cfg": ChainEntry(chain="cfg(1.5)"),
+            "contrastive": ChainEntry(chain="contrastive(amateur='weak')"),
+        },
+        "tasks": {
+            "lambada": TaskEntry(task="lambada", data="words.jsonl"),
+            "arc": TaskEntry(task="arc", data="choices.jsonl"),
+            "text": TaskEntry(task="free_text", data="words.jsonl", parameters={"words": 3}, **sampled),
+        },
+        "resources": {"weak": ResourceEntry(model="other")},
+        "seeds": [0, 1],
+        "folder": str(folder),
+    }
+    return Run(**{**parts, **changes})
