@@ -30,6 +30,11 @@ class ForwardClock:
             return float(sum(begun.elapsed_time(ended) for begun, ended in self._marks)) / 1000
         return float(sum(ended - begun for begun, ended in self._marks))
 
+    @property
+    def count(self) -> int:
+        """Forward passes so far."""
+        return len(self._marks)
+
     def _now(self) -> Any:
         if not self._events:
             return self._clock()

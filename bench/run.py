@@ -51,6 +51,7 @@ class TaskEntry(Parameters):
     max_new_tokens: Annotated[int, whole("longest continuation", ge=1)] = 128
     beams: Annotated[int, whole("beams of a search", ge=1)] = 1
     batch: Annotated[int, whole("items decoded together", ge=1)] = 1
+    models: Annotated[list[str] | None, option("models it is asked of; all by default")] = None
     parameters: Annotated[dict[str, Any], option("of the task itself")] = {}  # noqa: RUF012
 
 
@@ -96,8 +97,10 @@ class Run(Parameters):
             (model, name, task)
             for model in self.models
             for name, chain in self.chains.items()
-            for task in self.tasks
-            if (chain.models is None or model in chain.models) and (chain.tasks is None or task in chain.tasks)
+            for task, entry in self.tasks.items()
+            if (chain.models is None or model in chain.models)
+            and (chain.tasks is None or task in chain.tasks)
+            and (entry.models is None or model in entry.models)
         ]
 
 

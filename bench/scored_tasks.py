@@ -48,7 +48,10 @@ class Choice(Task):
 
 
 class Cloze(Task):
-    """The last word of a passage (LAMBADA): right where greedy decoding under the chain would write it."""
+    """The last word of a passage (LAMBADA): right where greedy decoding under the chain would write it.
+
+    With ``letters`` the prompt is cut inside the word, behind so many of its letters (its last one is always asked).
+    """
 
     metrics = (
         Metric(name="accuracy", better="higher", binary=True, what="every token of the word is the likeliest one"),
@@ -56,13 +59,17 @@ class Cloze(Task):
         Metric(name="impossible", better="lower", binary=True, what="the chain makes the word impossible"),
     )
 
-    def __init__(self, *, rows: Any) -> None:
+    def __init__(
+        self, *, rows: Any, letters: Annotated[int, whole("letters of the word that are given", ge=0)] = 0
+    ) -> None:
         self.samples = []
         for number, row in enumerate(rows):
             before, _, word = str(row["text"]).rstrip().rpartition(" ")
             if not before or not word:
                 raise FileFormatError(f"lambada: row {number} must be a text of two words or more, got {row['text']!r}")
-            self.samples.append(Sample(id=str(number), data={"before": before, "word": f" {word}"}))
+            given = f" {word[: min(letters, len(word) - 1)]}" if letters else ""
+            data = {"before": before + given, "word": f" {word}"[len(given) :]}
+            self.samples.append(Sample(id=str(number), data=data))
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
         """The passage and its last word."""
@@ -102,6 +109,33 @@ class Passages(Task):
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
         """Bits per byte of the second part."""
+        (one,) = answer.options
+        return {"bits_per_byte": finite(-_per_byte(one) / math.log(2)), "impossible": float(math.isinf(one.total))}
+
+
+class Span(Task):
+    """How well the chain's law predicts a span of a program, from what stands before it.
+
+    Rows are those of HumanEval infilling. Spans begin anywhere, inside a token too.
+    """
+
+    metrics = (
+        Metric(name="bits_per_byte", better="lower", unit="bits/byte", what="of the span that was there"),
+        Metric(name="impossible", better="lower", binary=True, what="the chain makes the span impossible"),
+    )
+
+    def __init__(self, *, rows: Any) -> None:
+        self.samples = [
+            Sample(id=str(row["task_id"]), data={name: row[name] for name in ("prompt", "canonical_solution")})
+            for row in rows
+        ]
+
+    def request(self, sample: Sample, tokenizer: Any) -> Request:
+        """What stands before, and the span."""
+        return Request(prompt=sample.data["prompt"], options=(sample.data["canonical_solution"],))
+
+    def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
+        """Bits per byte of the span."""
         (one,) = answer.options
         return {"bits_per_byte": finite(-_per_byte(one) / math.log(2)), "impossible": float(math.isinf(one.total))}
 

@@ -56,11 +56,15 @@ def keys(run: Run, unit: Unit) -> list[str]:
     """Keys of the records of a unit, repeats of a sample together: 16 hex digits of all that a result depends on."""
     entry, chain = run.tasks[unit.task], Chain(run.chains[unit.chain].chain)
     named = set(loading.strings(chain.as_data()))
-    told = {
-        "model": run.models[unit.model].model_dump(mode="json"),
+    told = {  # without defaults, so that a setting that is added one day changes no key
+        "model": run.models[unit.model].model_dump(mode="json", exclude_defaults=True),
         "chain": chain.hash,
-        "resources": {name: it.model_dump(mode="json") for name, it in run.resources.items() if name in named},
-        "task": entry.model_dump(mode="json", exclude={"samples", "data"}),
+        "resources": {
+            name: it.model_dump(mode="json", exclude_defaults=True)
+            for name, it in run.resources.items()
+            if name in named
+        },
+        "task": entry.model_dump(mode="json", exclude_defaults=True, exclude={"samples", "data", "models"}),
         "seed": unit.seed,
         "rows": [unit.start, unit.stop],
         "names": [unit.model, unit.chain, unit.task],

@@ -29,6 +29,7 @@ def logitkit_specs() -> list[Spec]:
             formula="log sum_i w_i p_i  or  sum_i w_i log p_i;  sequence: w_i grows with p_i(written so far)",
             needs=("a ByteModel as the generating model", "models: ByteModels, or models with their tokenizers"),
             cost="one short forward of each model a byte, about four a token of English",
+            modes={"tokens": "its generating model must be a ByteModel; write bytes: true for the model"},
             failure="bytes are slow; sequence soon trusts one model alone, as long texts tell models apart",
             example="byte_ensemble(models=['byte_model'])",
             fixture="logitkit.registry.byte_subjects:byte_models",

@@ -38,6 +38,15 @@ def logitkit_tasks() -> list[TaskSpec]:
             executes=True,
         ),
         TaskSpec(
+            name="humaneval_span",
+            summary="Bits per byte of a random span of a Python function, after what stands before it.",
+            source="arXiv:2207.14255, MIT",
+            target="logitkit.bench.scored_tasks:Span",
+            mode="loglikelihood",
+            data="HumanEval-RandomSpanInfillingLight.jsonl.gz",
+            hub="loubnabnl/humaneval_infilling:HumanEval-RandomSpanInfillingLight",
+        ),
+        TaskSpec(
             name="gsm8k",
             summary="Solve a word problem; the last number of the answer must be right.",
             source="arXiv:2110.14168, MIT",

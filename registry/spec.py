@@ -33,7 +33,9 @@ class Spec:
         needs: what `bind` must be given beyond model and prompts.
         cost: forwards a token beyond plain decoding, in words.
         failure: when it does harm.
-        modes: ways of generating that are refused, with the reason.
+        modes: ways of generating that are refused, with the reason: ``beams``, ``assisted``, ``prompt_lookup``,
+            ``static_cache``; in a benchmark also ``loglikelihood`` (scoring given texts) and ``tokens`` (a
+            generating model that is none over bytes).
         laws: laws it cannot keep, with the reason.
         discards: it replaces the distribution, so what stands before it in a chain would be lost.
         replaces: generation settings whose own warper it stands for.

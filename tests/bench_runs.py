@@ -32,7 +32,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def tiny_run(folder: Path, **changes: Any) -> Run:
+def tiny_run(place: Path, **changes: Any) -> Run:
     """Three chains on a cloze, a choice, and sampled free text."""
     sampled = {"sampling": True, "repeats": 2, "max_new_tokens": 6, "batch": 2}
     parts: dict[str, Any] = {
@@ -49,6 +49,6 @@ def tiny_run(folder: Path, **changes: Any) -> Run:
         },
         "resources": {"weak": ResourceEntry(model="other")},
         "seeds": [0, 1],
-        "folder": str(folder),
+        "folder": str(place),
     }
     return Run(**{**parts, **changes})
