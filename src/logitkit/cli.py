@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import logitkit
-from logitkit import bench_cli, cli_inspect, cli_run, models_cli, ngram_cli, router_cli
+from logitkit import bench_cli, cli_inspect, cli_lm_eval, cli_run, models_cli, ngram_cli, router_cli
 from logitkit.errors import LogitkitError
 from logitkit.registry import manual
 from logitkit.registry.discovery import default_registry
@@ -43,6 +43,7 @@ app.add_typer(bench_cli.app, name="bench", help="Measure decoding strategies sid
 app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
 app.command(name="inspect")(cli_inspect.inspect)
+app.command(name="lm-eval", context_settings=cli_lm_eval.THROUGH, add_help_option=False)(cli_lm_eval.lm_eval)
 app.command(name="train-ngram")(ngram_cli.train_ngram)
 app.command(name="label-divergence")(router_cli.label_divergence)
 app.command(name="train-router")(router_cli.train_router)
