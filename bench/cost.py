@@ -57,7 +57,7 @@ def round_keys(run: Run, model: str) -> list[str]:
     assert run.cost is not None
     told = {
         "model": run.models[model].model_dump(mode="json", exclude_defaults=True),
-        "resources": {name: it.model_dump(mode="json", exclude_defaults=True) for name, it in run.resources.items()},
+        "resources": {name: loading.told_of(run, name) for name in run.resources},
         "chains": {name: Chain(run.chains[name].chain).hash for name in strategies(run, model)},
         "cost": run.cost.model_dump(mode="json", exclude={"rounds", "memory"}),
     }

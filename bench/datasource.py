@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from logitkit.bench.style import halves
 from logitkit.errors import DataError, FileFormatError
 from logitkit.registry.task_spec import TaskSpec
 
@@ -41,24 +42,39 @@ def rows(spec: TaskSpec, given: str | None, folder: str, *, encoding: str | None
     raise DataError(f"task {spec.name}: no data; looked at {'; '.join(looked)}; {_how(spec, given)}")
 
 
-def text(name: str, folder: str, *, half: str = "whole") -> str:
-    """A text file as it stands, or one of its halves, cut at a blank line.
+def text(name: str, folder: str, *, encoding: str = "utf-8") -> str:
+    """A text file as it stands.
 
     Raises:
         DataError: it is neither beside the run file nor in the data folder.
+        FileFormatError: it is in another encoding.
     """
     looked: list[str] = []
     path = _found(name, folder, looked)
     if path is None:
-        raise DataError(f"corpus {name}: no such file; looked at {'; '.join(looked)}; {_set(name)}")
-    whole = path.read_text(encoding="utf-8")
-    return whole if half == "whole" else halves(whole)[half == "second"]
+        raise DataError(f"no such file: {name}; looked at {'; '.join(looked)}; {_set(name)}")
+    try:
+        return path.read_text(encoding=encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise FileFormatError(f"{path} must be text in {encoding}, got: {error}; say its encoding") from error
 
 
-def has_text(name: str, folder: str) -> str:
-    """Why there is no such text file; empty where there is."""
+def file_hash(name: str, folder: str) -> str:
+    """16 hex digits of a file's content; it is found as `text` finds it.
+
+    Raises:
+        DataError: there is no such file.
+    """
     looked: list[str] = []
-    return "" if _found(name, folder, looked) else f"no such file; looked at {'; '.join(looked)}; {_set(name)}"
+    path = _found(name, folder, looked)
+    if path is None:
+        raise DataError(f"no such file: {name}; looked at {'; '.join(looked)}; {_set(name)}")
+    return _content_hash(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _content_hash(path: Path, changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def read(path: Path, *, encoding: str = "utf-8") -> list[dict[str, Any]]:

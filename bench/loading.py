@@ -13,6 +13,7 @@ from typing import Any
 from logitkit import models
 from logitkit.bench import datasource
 from logitkit.bench.run import ResourceEntry, Run
+from logitkit.bench.style import halves
 from logitkit.bench.task import Task
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
@@ -20,7 +21,7 @@ from logitkit.registry.spec import Spec
 
 KEPT = 8
 _TASKS: dict[str, Task] = {}
-_TABLES: dict[tuple[str, str, str], Any] = {}
+_TABLES: dict[str, Any] = {}
 
 
 def subject(run: Run, name: str) -> tuple[Any, Any]:
@@ -28,6 +29,17 @@ def subject(run: Run, name: str) -> tuple[Any, Any]:
     entry = run.models[name]
     place = found_model(run, entry.name)
     return _bytes(place, entry.dtype, entry.device) if entry.bytes else _model(place, entry.dtype, entry.device)
+
+
+def context(run: Run, name: str) -> tuple[Any, int | None]:
+    """The tokenizer of a model of a run and how many tokens the model reads, None without a limit; loads no model."""
+    from transformers import AutoConfig
+
+    place = found_model(run, run.models[name].name)
+    tokenizer = models.load_tokenizer(place)
+    folder = str(models.pull(place)) if place in models.names() else place
+    config = AutoConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
+    return tokenizer, getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
 
 
 def task(run: Run, name: str) -> Task:
@@ -68,6 +80,14 @@ def bound_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any],
             if name not in found and is_model(run, name):
                 found[name], tokenizers[name] = _model(found_model(run, name), entry.dtype, entry.device)
     return found, tokenizers
+
+
+def told_of(run: Run, name: str) -> dict[str, Any]:
+    """What a resource is, as part of the key of a result: its entry without defaults, and its file's content."""
+    entry = run.resources[name]
+    told: dict[str, Any] = entry.model_dump(mode="json", exclude_defaults=True)
+    file = entry.corpus or entry.table
+    return told if file is None else {**told, "content": datasource.file_hash(file, run.folder)}
 
 
 def needed(spec: Spec, given: Mapping[str, Any]) -> list[str]:
@@ -131,11 +151,13 @@ def _table(run: Run, entry: ResourceEntry, tokenizer: Any) -> Any:
     from logitkit.processors.ngram import NgramTable
     from logitkit.processors.vocabulary import fingerprint
 
-    key = entry.model_dump_json(), run.folder, fingerprint(tokenizer)
+    key = json.dumps([entry.model_dump(), datasource.file_hash(str(entry.corpus or entry.table), run.folder)])
+    key += fingerprint(tokenizer)
     if key not in _TABLES:
         if entry.table is not None:
             _TABLES[key] = NgramTable.load(str(Path(run.folder) / entry.table))
         else:
-            text = datasource.text(str(entry.corpus), run.folder, half=entry.half)
+            text = datasource.text(str(entry.corpus), run.folder, encoding=entry.encoding)
+            text = text if entry.half == "whole" else halves(text)[entry.half == "second"]
             _TABLES[key] = NgramTable.train([text], tokenizer, orders=entry.orders)
     return _TABLES[key]

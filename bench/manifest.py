@@ -10,17 +10,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from logitkit.bench import sandbox
+
 PACKAGES = ("logitkit", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
-def about(engine: str = "local") -> dict[str, Any]:
-    """Plain data for a manifest. Names no host and no user."""
+def about(engine: str = "local", *, executes: bool = False) -> dict[str, Any]:
+    """Plain data for a manifest. Names no host and no user.
+
+    Args:
+        engine: who runs it.
+        executes: programs of a model may be run; how they are kept in is said then.
+    """
     import torch
 
     cuda = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "engine": engine,
+        "code_execution": sandbox.isolation() if executes else None,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "revision": revision(),
         "hardware": {

@@ -53,7 +53,8 @@ code, pre { font: 13px/1.45 ui-monospace, monospace; } pre { overflow-x: auto; b
 <section aria-labelledby="holds"><h2 id="holds">What holds</h2>
 <ul>{% for sentence in calls %}<li>{{ sentence }}</li>{% else %}<li>Nothing to compare yet.</li>{% endfor %}</ul>
 <p class="about">Paired over samples; a difference is called where its corrected p is below 0.05 and its 95 % bootstrap
-interval leaves out 0. Tests: McNemar exact for right or wrong, else sign flips; Holm over strategies.</p></section>
+interval leaves out 0. Tests: McNemar exact for right or wrong, else sign flips; p after Holm's correction over the
+strategies, for each task and metric by itself.</p></section>
 {% if plots %}<section aria-labelledby="plots"><h2 id="plots">Quality against cost, and sweeps</h2>
 {% for plot in plots %}<figure><figcaption>{{ plot.title }}</figcaption>{{ plot.svg }}<p>{{ plot.about }}</p>
 <ol>{% for _, label, marked in plot.legend %}<li>{{ label }}{{ "" if marked else " (beaten)" }}</li>{% endfor %}</ol>
@@ -63,9 +64,10 @@ interval leaves out 0. Tests: McNemar exact for right or wrong, else sign flips;
 <h2 id="sheet-{{ loop.index }}">{{ sheet.title }}</h2><p class="about">{{ sheet.about }}</p>
 <div class="wide" tabindex="0" role="region" aria-label="{{ sheet.title }}"><table>
 <thead><tr>{% for heading in sheet.headings %}<th scope="col">{{ heading }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in sheet.rows %}{% set mark = sheet.marks[loop.index0] if sheet.marks else "" %}
+<tbody>{% for row in sheet.rows %}
 <tr>{% for cell in row %}{% if loop.first %}<th scope="row">{{ cell }}</th>{% else %}\
-<td{% if cell == mark and mark %} class="{{ mark }}"{% endif %}>{{ cell }}</td>{% endif %}{% endfor %}</tr>{% endfor %}
+<td class="{{ "better" if cell.endswith("better") else "worse" if cell.endswith("worse") else "" }}">\
+{{ cell }}</td>{% endif %}{% endfor %}</tr>{% endfor %}
 </tbody></table></div></section>
 {% endfor %}
 <section aria-labelledby="chains"><h2 id="chains">Strategies</h2>

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from logitkit import models
 from logitkit.bench import datasource, loading, sandbox
 from logitkit.bench.run import Run, TaskEntry
+from logitkit.bench.task import Request
 from logitkit.errors import LogitkitError, UnknownNameError
+from logitkit.processors.prompts import apply_template
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.task_spec import TaskSpec
@@ -36,6 +40,40 @@ def mistakes(run: Run, *, left_out: Collection[Place] = ()) -> list[Mistake]:
         found += [(("chains", name, *place), why) for place, why in _where(run, *_limits(run, name), left_out)]
         found += [(("chains", name), why) for why in _modes(run, name, chain)]
     return found + list(_whole(run, left_out))
+
+
+def too_long(run: Run) -> list[str]:
+    """Samples that do not fit a model: prompt and longest option, or prompt and ``max_new_tokens``.
+
+    Reads tokenizers and configurations, so a model that is not cached is downloaded; none is loaded.
+    """
+    found = []
+    for model in run.models:
+        tasks = dict.fromkeys(task for owner, _, task in run.pairs() if owner == model)
+        if not tasks or run.models[model].bytes:
+            continue
+        tokenizer, limit = loading.context(run, model)
+        most = math.inf if limit is None else limit
+        for name in tasks:
+            entry, task = run.tasks[name], loading.task(run, name)
+            for sample in task.samples[: entry.samples]:
+                count = _tokens(task.request(sample, tokenizer), tokenizer, entry.max_new_tokens)
+                if count > most:
+                    found.append(
+                        f"tasks.{name}: sample {sample.id} must fit the {most} tokens of model {model}, got {count}; "
+                        "ask fewer samples, lower max_new_tokens, or leave the model out"
+                    )
+                    break
+    return found
+
+
+def _tokens(request: Request, tokenizer: Any, new: int) -> int:
+    """How many tokens a request takes at most."""
+    if not isinstance(request.prompt, str):
+        written = apply_template(tokenizer, request.prompt)
+        return len(tokenizer(written, add_special_tokens=False)["input_ids"]) + new
+    texts = [request.prompt + option for option in request.options] or [request.prompt]
+    return max(len(tokenizer(text)["input_ids"]) for text in texts) + (0 if request.options else new)
 
 
 def _chain(given: object) -> Chain | str:
@@ -78,8 +116,11 @@ def _resources(run: Run, chains: dict[str, Chain], *, complete: bool) -> Iterato
             yield ("resources", name, "model"), _no_model(entry.model)
         elif entry.table is not None and not (Path(run.folder) / entry.table).is_file():
             yield ("resources", name, "table"), f"no such file: {Path(run.folder) / entry.table}"
-        elif entry.corpus is not None and (why := datasource.has_text(entry.corpus, run.folder)):
-            yield ("resources", name, "corpus"), why
+        elif entry.corpus is not None:
+            try:
+                datasource.text(entry.corpus, run.folder, encoding=entry.encoding)
+            except LogitkitError as error:
+                yield ("resources", name, "corpus"), str(error)
         if complete and name not in named:
             yield ("resources", name), "no chain names it"
 

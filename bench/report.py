@@ -11,6 +11,7 @@ from typing import Any
 from logitkit.bench.summary import Cell, Row, Summary, Table
 from logitkit.bench.task import Metric
 
+RATES = (" fired", " deferral", " routed", " switched")  # what traces average that says how much a chain did
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
@@ -34,22 +35,22 @@ def calls(summary: Summary) -> list[str]:
     """One sentence for each difference that holds, and one for all that do not."""
     said, open_ = [], 0
     for table in summary.tables:
-        metric = table.metrics[0]
-        for row in table.rows:
-            cell = row.cells[metric.name]
-            if cell.verdict in ("better", "worse", "different"):
-                said.append(
-                    f"{row.chain} is {cell.verdict} than {summary.run.compared_with} on {table.task} ({table.model}): "
-                    f"{metric.name} {_difference(metric, cell)}, p {_p(cell)} after Holm, {cell.samples} samples"
-                    if cell.verdict != "different"
-                    else f"{row.chain} differs from {summary.run.compared_with} on {table.task} ({table.model}): "
-                    f"{metric.name} {_difference(metric, cell)}"
-                )
-            elif cell.comparison is not None:
-                open_ += 1
+        for metric in table.metrics:
+            for row in table.rows:
+                cell = row.cells[metric.name]
+                if cell.verdict in ("better", "worse"):
+                    said.append(_sentence(summary, table, row, metric))
+                elif cell.verdict == "not shown" and metric.better is not None:
+                    open_ += 1
     if open_:
-        said.append(f"{open_} other comparisons show no difference that chance does not explain")
+        said.append(f"{open_} other comparisons show no difference that chance does not explain.")
     return said
+
+
+def _sentence(summary: Summary, table: Table, row: Row, metric: Metric) -> str:
+    cell = row.cells[metric.name]
+    what = f"{row.chain} is {cell.verdict} than {summary.run.compared_with} on {table.task} ({table.model})"
+    return f"{what}: {metric.name} {_difference(metric, cell)}, p {_p(cell)}, {cell.samples} samples."
 
 
 def title(summary: Summary) -> str:
@@ -70,24 +71,26 @@ def _task_sheet(summary: Summary, table: Table) -> Sheet:
         how += f", {entry.beams} beams" if entry.beams > 1 else ""
     forwards = [row.forwards for row in table.rows if row.forwards is not None]
     headings = ["strategy", _heading(first), "beside the baseline, 95 %", "p (Holm)", "call"]
-    headings += [_heading(metric) for metric in others] + (["forwards/step"] if forwards else []) + ["n"]
-    rows = [_task_row(row, first, others, bool(forwards)) for row in table.rows]
+    rates = list(dict.fromkeys(name for row in table.rows for name in row.means if name.endswith(RATES)))
+    headings += [_heading(metric) for metric in others] + (["forwards/step"] if forwards else []) + rates + ["n"]
+    rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
     about = f"{table.what}, {how}. {what}."
     marks = [row.cells[first.name].verdict for row in table.rows]
     return Sheet(title=f"{table.task}, {table.model}", about=about, headings=headings, rows=rows, marks=marks)
 
 
-def _task_row(row: Row, first: Metric, others: Sequence[Metric], forwards: bool) -> list[str]:
+def _task_row(row: Row, first: Metric, others: Sequence[Metric], rates: Sequence[str], *, forwards: bool) -> list[str]:
     cell = row.cells[first.name]
     compared = ["", "", ""]
     if cell.comparison is not None:
         compared = [_difference(first, cell), _p(cell), cell.verdict]
     elif cell.infinite:
         compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
-    others_ = [_value(row.cells[metric.name]) for metric in others]
+    others_ = [_value(row.cells[metric.name], said=True) for metric in others]
     ahead = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
-    return [row.chain, _value(cell), *compared, *others_, *ahead, str(cell.samples)]
+    done = [f"{row.means[name]:.2f}" if name in row.means else "" for name in rates]
+    return [row.chain, _value(cell), *compared, *others_, *ahead, *done, str(cell.samples)]
 
 
 def _cost_sheets(summary: Summary) -> list[Sheet]:
@@ -115,8 +118,10 @@ def _heading(metric: Metric) -> str:
     return f"{metric.name}{unit} {ARROWS[metric.better]}".strip()
 
 
-def _value(cell: Cell) -> str:
-    return "infinite" if math.isinf(cell.value) else number(cell.value)
+def _value(cell: Cell, *, said: bool = False) -> str:
+    """A mean, with what can be called of it if that is not said elsewhere."""
+    shown = "infinite" if math.isinf(cell.value) else number(cell.value)
+    return f"{shown} {cell.verdict}" if said and cell.verdict in ("better", "worse") else shown
 
 
 def _difference(metric: Metric, cell: Cell) -> str:

@@ -25,6 +25,7 @@ class ResourceEntry(Parameters):
     table: Annotated[str | None, option("a table file, *.safetensors")] = None
     corpus: Annotated[str | None, option("a text file, here or in LOGITKIT_DATA")] = None
     half: Annotated[Literal["first", "second", "whole"], option("which part of the corpus is counted")] = "whole"
+    encoding: Annotated[str, option("of the corpus")] = "utf-8"
     orders: Annotated[int, whole("longest n-gram", ge=1, le=5)] = 3
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], option("of a model's weights")] = "float32"
 
@@ -75,7 +76,7 @@ class Run(Parameters):
     chains: Annotated[dict[str, ChainEntry], option("strategies by name")]
     tasks: Annotated[dict[str, TaskEntry], option("tasks by name")]
     resources: Annotated[dict[str, ResourceEntry], option("what chains name")] = {}  # noqa: RUF012
-    seeds: Annotated[list[int], option("of the sampling; each item is answered once for each")] = [0]  # noqa: RUF012
+    seeds: Annotated[list[int], option("of the sampling: drawn answers are made once for each")] = [0]  # noqa: RUF012
     baseline: Annotated[str, option("the strategy that others are compared with; the first by default")] = ""
     cost: Annotated[CostEntry | None, option("how cost is measured; left out: it is not")] = None
     allow_code_execution: Annotated[bool, option("let tasks run what a model wrote")] = False

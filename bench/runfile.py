@@ -163,7 +163,8 @@ def _invalid(kind: type[BaseModel], entry: Any, place: Place) -> list[Mistake]:
     try:
         kind.model_validate(dict(entry))
     except ValidationError as error:
-        return [((*place, *_place(one["loc"])), _rule(kind, one)) for one in error.errors()]
+        found = [((*place, str(one["loc"][0])), _rule(kind, one)) for one in error.errors()]
+        return list(dict.fromkeys(found))
     return []
 
 

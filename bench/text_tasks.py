@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -108,7 +109,10 @@ class StyleTransfer(Task):
         self._corpus = halves("\n\n".join(str(row["text"]) for row in rows))[1]
         kinds = [prompts[:each] for prompts in PROMPTS.values()]
         mixed = [prompt for prompts in zip(*kinds, strict=True) for prompt in prompts]
-        self.samples = [Sample(id=str(number), data={"prompt": text}) for number, text in enumerate(mixed)]
+        told = hashlib.sha256(self._corpus.encode()).hexdigest()[:16]  # another corpus is another measure
+        self.samples = [
+            Sample(id=str(number), data={"prompt": text, "corpus": told}) for number, text in enumerate(mixed)
+        ]
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
         """A prompt."""

@@ -59,11 +59,7 @@ def keys(run: Run, unit: Unit) -> list[str]:
     told = {  # without defaults, so that a setting that is added one day changes no key
         "model": run.models[unit.model].model_dump(mode="json", exclude_defaults=True),
         "chain": chain.hash,
-        "resources": {
-            name: it.model_dump(mode="json", exclude_defaults=True)
-            for name, it in run.resources.items()
-            if name in named
-        },
+        "resources": {name: loading.told_of(run, name) for name in run.resources if name in named},
         "task": entry.model_dump(mode="json", exclude_defaults=True, exclude={"samples", "data", "models"}),
         "seed": unit.seed,
         "rows": [unit.start, unit.stop],

@@ -114,7 +114,7 @@ def _without_collisions(found: list[Plugin]) -> list[Plugin]:
     owner: dict[str, str] = {}
     kept: list[Plugin] = []
     for plugin in found:
-        claimed = [spec.name for spec in plugin.specs] + [f"task {task.name}" for task in plugin.tasks]
+        claimed = plugin.offers
         taken = [name for name in claimed if name in owner]
         if taken:
             error = NameTakenError(

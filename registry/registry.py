@@ -22,6 +22,11 @@ class Plugin:
     error: Exception | None = None
 
     @property
+    def offers(self) -> list[str]:
+        """Names of its processors, and of its tasks with ``task`` before them."""
+        return [spec.name for spec in self.specs] + [f"task {task.name}" for task in self.tasks]
+
+    @property
     def traceback(self) -> str:
         """The error as Python prints it."""
         return "".join(traceback.format_exception(self.error)) if self.error else ""

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from logitkit.errors import ParameterError, UnknownNameError
+from logitkit.errors import ParameterError, RunError, UnknownNameError
 
 if TYPE_CHECKING:
     from logitkit.bench.run import Run
@@ -56,6 +56,9 @@ def run(
         None
     ),
     engine: Annotated[str, typer.Option(help="Who runs it.")] = "local",
+    without_cost: Annotated[
+        bool, typer.Option("--without-cost", help="Leave cost to a later call: timings want a quiet machine.")
+    ] = False,
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Let tasks run what a model wrote, fenced in.")
     ] = False,
@@ -78,7 +81,7 @@ def run(
         made = runfile.read(file, allow_code_execution=allow_code_execution)
         out = out or Path("bench-results") / file.stem
     chosen = engine_named(engine)
-    _carry_out(made, out, chosen, engine)
+    _carry_out(made, out, chosen, engine, with_cost=not without_cost)
 
 
 def _data(given: dict[str, Any]) -> dict[str, Any]:
@@ -95,20 +98,23 @@ def _data(given: dict[str, Any]) -> dict[str, Any]:
     return data | ({"cost": {"rounds": given["cost"]}} if given["cost"] else {})
 
 
-def _carry_out(made: Run, out: Path, engine: Any, name: str) -> None:
+def _carry_out(made: Run, out: Path, engine: Any, name: str, *, with_cost: bool) -> None:
     """Run what is missing, then report."""
-    from logitkit.bench import cost
+    from logitkit.bench import cost, preflight
     from logitkit.bench.engine import carry_out, missing
     from logitkit.bench.manifest import about
     from logitkit.bench.store import Store
     from logitkit.bench.unit import plan
 
     console = Console(stderr=True, highlight=False)
+    if too_long := preflight.too_long(made):
+        raise RunError("bench", too_long)
     with Store(out) as store:
-        todo, rounds, every = missing(made, store), cost.missing(made, store), plan(made)
+        todo, every = missing(made, store), plan(made)
+        rounds = cost.missing(made, store) if with_cost else []
         console.print(f"{out}: {len(every) - len(todo)} of {len(every)} units are there", markup=False)
         if todo or rounds:
-            store.begin(made, about(name))
+            store.begin(made, about(name, executes=made.allow_code_execution))
         try:
             with _progress() as progress:
                 bar = progress.add_task("bench", total=len(todo))
@@ -118,7 +124,8 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str) -> None:
 
                 carry_out(made, store, engine=engine, advance=advance)
                 bar = progress.add_task("cost", total=len(rounds), visible=bool(rounds))
-                cost.carry_out(made, store, advance=lambda _: progress.advance(bar))
+                if rounds:
+                    cost.carry_out(made, store, advance=lambda _: progress.advance(bar))
         except KeyboardInterrupt:
             console.print(f"interrupted; the same command goes on from {out}", markup=False)
             raise typer.Exit(130) from None

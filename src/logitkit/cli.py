@@ -116,15 +116,12 @@ def doctor(as_json: AsJson = False) -> None:
     """Say which plugins work and which are broken; exit status 1 when one is."""
     plugins = default_registry().plugins
     if as_json:
-        rows = [
-            {"name": p.name, "from": p.origin, "offers": [s.name for s in p.specs], "error": p.traceback}
-            for p in plugins
-        ]
+        rows = [{"name": p.name, "from": p.origin, "offers": p.offers, "error": p.traceback} for p in plugins]
         typer.echo(json.dumps(rows, indent=2))
     else:
         table = Table("plugin", "from", "offers")
         for plugin in plugins:
-            offers = f"[red]{_plain(str(plugin.error))}[/]" if plugin.error else ", ".join(s.name for s in plugin.specs)
+            offers = f"[red]{_plain(str(plugin.error))}[/]" if plugin.error else ", ".join(plugin.offers)
             table.add_row(plugin.name, plugin.origin, offers)
         console = Console(highlight=False)
         console.print(table)

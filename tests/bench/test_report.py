@@ -69,6 +69,14 @@ def test_what_is_infinite_is_said_and_not_compared(finished: tuple[Run, Store, S
     assert "infinite" in sheet.rows[list(summary.run.chains).index("<b>top</b>")]
 
 
+def test_how_much_a_chain_did_has_a_column(finished: tuple[Run, Store, Summary]) -> None:
+    """Of a cascade the rate of deferral, falling as the small model is trusted more; of others nothing."""
+    sheet = sheets(finished[2])[0]
+    place = list(sheet.headings).index("cascade deferral")
+    shares = {row[0]: row[place] for row in sheet.rows}
+    assert shares["plain"] == "" and float(shares["cascade 0.2"]) >= float(shares["cascade 0.8"])
+
+
 def test_costs_are_paired(finished: tuple[Run, Store, Summary]) -> None:
     """The baseline costs 1; a chain with a second model names it, and rounds are resumed."""
     run, store, summary = finished
@@ -190,8 +198,10 @@ def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest
         "models: [tiny]\nchains: ['', cfg(1.5)]\ntasks: {arc: {data: choices.jsonl}}\ncost: {rounds: 1, tokens: 2}\n"
     )
     run = CliRunner()
-    first = run.invoke(app, ["bench", str(file), "--out", str(out)])
-    assert first.exit_code == 0, first.output
+    first = run.invoke(app, ["bench", str(file), "--out", str(out), "--without-cost"])
+    assert first.exit_code == 0 and "Cost" not in first.stdout, first.output
+    second = run.invoke(app, ["bench", str(file), "--out", str(out)])
+    assert second.exit_code == 0 and "Cost, tiny" in second.stdout
     assert "0 of 8 units are there" in first.stderr and "accuracy" in first.stdout and (out / "report.html").exists()
     kept = (out / "results.jsonl").read_bytes()
     again = run.invoke(app, ["bench", str(file), "--out", str(out)])
@@ -208,7 +218,10 @@ def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest
     done = run.invoke(app, ["bench", *flags])
     assert done.exit_code == 0 and "half" in done.stdout and len(list((tmp_path / "bench-results").iterdir())) == 1
 
+    (bench_place / "long.jsonl").write_text(json.dumps({"text": "a " * 300}) + "\n")
+    (bench_place / "long.yaml").write_text("models: [tiny]\nchains: ['']\ntasks: {lambada: {data: long.jsonl}}\n")
     for words_, said in (
+        (["bench", str(bench_place / "long.yaml")], "sample 0 must fit the 512 tokens of model tiny, got 599"),
         (["bench", "sped"], "no run file or command named 'sped'; did you mean 'speed'?"),
         (["bench", str(file), "--task", "arc"], "--task must be left out where a run file is given"),
         (["bench", "--task", "acr"], "no task named 'acr'; did you mean 'arc'?"),

@@ -42,6 +42,7 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def told(folder: Path, text: str, **settings: Any) -> list[str]:
     """The mistakes of a run file."""
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
     path = folder / "run.yaml"
     path.write_text(text)
     with pytest.raises(RunError) as caught:
@@ -106,7 +107,7 @@ seed: 3
         (1, "models.big: no model named 'smollm2-135n'; did you mean 'smollm2-135m'?"),
         (1, "models.far.dtype: dtype must be one of 'float32', 'bfloat16', 'float16', got 'int4'"),
         (3, "resources.weak: must hold one of model, table and corpus, got model, corpus"),
-        (4, "resources.book.corpus: no such file; looked at"),
+        (4, "resources.book.corpus: no such file: nowhere.txt; looked at"),
         (8, "chains.typo.chain: no processor named 'ucsd'; did you mean 'uscd'?"),
         (9, "chains.high.chain: cfg: scale must be"),
         (10, "chains.style.chain: ngram_style names 'boook', which is no resource"),
@@ -148,6 +149,12 @@ seed: 3
         (
             GOOD.replace("['weak']", "'weak'").replace("plain:\n", "plain: {tasks: [arc]}\n"),
             "the baseline 'plain' must run",
+        ),
+        (
+            GOOD.replace("{model: other}", "{corpus: latin.txt}").replace(
+                "contrastive(amateur='weak')", "ngram_style('weak')"
+            ),
+            "latin.txt must be text in utf-8",
         ),
         (GOOD.replace("amateur='weak'", "amateur='tiny'"), "line 3: resources.weak: no chain names it"),
     ],

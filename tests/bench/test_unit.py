@@ -11,7 +11,7 @@ import pytest
 
 from bench_runs import tiny_run
 from logitkit.bench import loading
-from logitkit.bench.run import ChainEntry, Run
+from logitkit.bench.run import ChainEntry, ResourceEntry, Run
 from logitkit.bench.unit import TIMED, Record, Unit, keys, plan, run_unit
 
 
@@ -87,6 +87,18 @@ def test_a_key_knows_what_a_result_depends_on(bench_place: Path) -> None:
         tiny_run(bench_place, tasks={"text": entry.model_copy(update={"parameters": {"words": 4}})}),
     ]
     assert all(not set(keys(other, unit)) & set(known) for other in others)
+
+
+def test_a_key_knows_the_content_of_a_corpus(bench_place: Path) -> None:
+    """The same name with another text: another key; the table is counted anew."""
+    chains = {"style": ChainEntry(chain="ngram_style('book', 0.3)")}
+    run = tiny_run(bench_place, chains=chains, resources={"book": ResourceEntry(corpus="book.txt")})
+    unit, book = Unit(model="tiny", chain="style", task="text", seed=0, start=0, stop=2), bench_place / "book.txt"
+    book.write_text("one text of a few words")
+    known, before = keys(run, unit), run_unit(run, unit)
+    book.write_text("quite another one, and a longer one")
+    assert not set(keys(run, unit)) & set(known)
+    assert [record["text"] for record in run_unit(run, unit)] != [record["text"] for record in before]
 
 
 def test_a_model_that_a_chain_names_is_loaded_once(bench_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import logitkit
 from logitkit.errors import NameTakenError, ParameterError, PluginError, UnknownNameError
 from logitkit.registry import discovery
 from logitkit.registry.spec import Spec
+from logitkit.registry.task_spec import TaskSpec
 
 GOOD = {"summary": "s", "source": "here", "target": "transformers:TemperatureLogitsWarper"}
 
@@ -149,3 +150,27 @@ def test_a_spec_checks_itself(change: dict[str, str], says: str) -> None:
     """At construction, in the plugin's own code."""
     with pytest.raises(ParameterError, match=says):
         Spec(**{"name": "fine", **GOOD, **change})
+
+
+def offering_tasks(*names: str) -> Any:
+    """A module that offers these tasks."""
+    given = {"summary": "s", "source": "here", "target": "logitkit.bench.text_tasks:GSM8K"}
+    return plugin(lambda: [TaskSpec(name=name, **given) for name in names], "logitkit_tasks")
+
+
+def test_a_plugin_may_offer_tasks(found: Any) -> None:
+    """They are found by name, beside the built-in ones, and know who offers them."""
+    registry = found(Entry("third", offering_tasks("riddles", "cfg")))
+    assert {"riddles", "gsm8k", "cfg"} <= set(registry.tasks())
+    assert registry.describe_task("riddles").plugin == "dist-third 1.2" and "riddles" not in registry.names()
+    with pytest.raises(UnknownNameError, match="no task named 'ridles'; did you mean 'riddles'"):
+        registry.describe_task("ridles")
+
+
+def test_a_taken_task_is_said(found: Any) -> None:
+    """The one that was first keeps it; a hook that gives something else is broken, and hurts nobody."""
+    registry = found(Entry("third", offering_tasks("arc")), Entry("wrong", plugin(lambda: [1], "logitkit_tasks")))
+    broken = {plugin.name: plugin.error for plugin in registry.plugins if plugin.error}
+    assert isinstance(broken["third"], NameTakenError) and "'task arc'" in str(broken["third"])
+    assert "logitkit_tasks() must return TaskSpecs, got int" in str(broken["wrong"])
+    assert registry.describe_task("arc").plugin == "logitkit"
