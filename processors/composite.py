@@ -24,6 +24,13 @@ class Carrier(Protocol):
         """Take the answers back."""
 
 
+class Observer(Protocol):
+    """Who looks on at every step; nothing depends on it."""
+
+    def observe(self, input_ids: Tensor, before: Tensor, after: Tensor) -> None:
+        """See the rows, and their scores before and after the chain; both are to be left alone."""
+
+
 class Composite(LogitsProcessor):
     """Processors in order, as one.
 
@@ -37,6 +44,7 @@ class Composite(LogitsProcessor):
 
     Attributes:
         carrier: who offers answers to the chain's readers before each step; None: they read for themselves.
+        observer: who is shown what the whole chain did at each step.
     """
 
     supports_continuous_batching = False  # there a processor gets neither rows nor their history
@@ -44,6 +52,7 @@ class Composite(LogitsProcessor):
     def __init__(self, parts: Sequence[tuple[str, LogitsProcessor]], *, prompts: Prompts, trace: Trace) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
         self.carrier: Carrier | None = None
+        self.observer: Observer | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, ``[rows, vocab]``; the input is left alone.
@@ -70,6 +79,8 @@ class Composite(LogitsProcessor):
                 done = self._run(input_ids, scores)
             if not bool(_has_choices(scores, done)):
                 self._refuse(input_ids, scores)
+        if self.observer is not None:
+            self.observer.observe(input_ids, scores, done)
         return done
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:

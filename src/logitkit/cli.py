@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 import logitkit
-from logitkit import bench_cli, cli_run, models_cli, ngram_cli, router_cli
+from logitkit import bench_cli, cli_inspect, cli_lm_eval, cli_run, models_cli, ngram_cli, router_cli
 from logitkit.errors import LogitkitError
-from logitkit.params import rule_of
+from logitkit.registry import manual
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.spec import Spec
 
@@ -42,6 +42,8 @@ app.add_typer(models_cli.app, name="models", help="Models to try things on: list
 app.add_typer(bench_cli.app, name="bench", help="Measure decoding strategies side by side.")
 app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
+app.command(name="inspect")(cli_inspect.inspect)
+app.command(name="lm-eval", context_settings=cli_lm_eval.THROUGH, add_help_option=False)(cli_lm_eval.lm_eval)
 app.command(name="train-ngram")(ngram_cli.train_ngram)
 app.command(name="label-divergence")(router_cli.label_divergence)
 app.command(name="train-router")(router_cli.train_router)
@@ -73,38 +75,10 @@ def show(name: str, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(spec.as_data(), indent=2))
         return
     console = Console(highlight=False)
-    for title, text in _sections(spec):
+    for title, text in manual.sections(spec):
         if text:
             console.print(f"[bold]{title}[/]")
             console.print("\n".join(f"    {_plain(line)}" for line in text.split("\n")), soft_wrap=True)
-
-
-def _sections(spec: Spec) -> list[tuple[str, str]]:
-    """The man page of a processor, as (heading, text)."""
-    return [
-        ("NAME", f"{spec.name} - {spec.summary}"),
-        ("FORMULA", spec.formula),
-        ("PARAMETERS", "\n".join(_parameter_lines(spec))),
-        ("NEEDS", "\n".join(spec.needs)),
-        ("COST", f"beyond plain decoding: {spec.cost}"),
-        ("WHEN IT DOES HARM", spec.failure),
-        ("REFUSED MODES", "\n".join(f"{mode}: {why}" for mode, why in spec.modes.items())),
-        ("LAWS IT CANNOT KEEP", "\n".join(f"{law}: {why}" for law, why in spec.laws.items())),
-        ("SOURCE", spec.source),
-        ("OFFERED BY", f"{spec.plugin}, {spec.target}"),
-    ]
-
-
-def _parameter_lines(spec: Spec) -> list[str]:
-    """One line a parameter: name, rule, default, neutral value, help."""
-    lines = []
-    for name, field in spec.model.model_fields.items():
-        default = "required" if field.is_required() else f"default {field.default!r}"
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        neutral = f", off at {extra['neutral']}" if "neutral" in extra else ""
-        rule = rule_of(field.annotation, tuple(field.metadata))
-        lines.append(f"{name}: {rule} ({default}{neutral})\n    {field.description or ''}")
-    return lines
 
 
 @app.command()
