@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -16,6 +18,7 @@ from logitkit.registry import hookspecs
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 
+HOOK = "logitkit_specs"
 BUILT_IN = ("bytes", "cascades", "contrast", "ensemble", "style", "warpers")
 
 
@@ -34,9 +37,7 @@ def discover(*, third_party: str = "all", strict: bool = False) -> Registry:
     found = _without_collisions(found)
     for plugin in found:
         if strict and plugin.error:
-            raise PluginError(
-                f"plugin {plugin.name!r} (from {plugin.origin}) is broken: {plugin.error}"
-            ) from plugin.error
+            raise PluginError(plugin.fault) from plugin.error
     return Registry(found)
 
 
@@ -78,34 +79,69 @@ def _chosen(entries: Iterable[EntryPoint], third_party: str) -> list[EntryPoint]
 
 def _examine(manager: pluggy.PluginManager, name: str, origin: str, load: Callable[[], Any]) -> Plugin:
     """Load one plugin and ask it for its specs; whatever it raises is kept with it."""
+    key = f"{name} ({origin})"
     try:
         module = load()
-        manager.register(module, name=f"{name} ({origin})")
-        manager.check_pending()
-        callers = manager.get_hookcallers(module) or []
-        if not callers:
-            raise PluginError("it has no logitkit hook; decorate logitkit_specs() with @logitkit.hookimpl")
+        _has_the_hook(module)
+        manager.register(module, name=key)
         offered = [
             spec.offered_by(origin)
             for implementation in manager.hook.logitkit_specs.get_hookimpls()
             if implementation.plugin is module
             for spec in _are_specs(implementation.function())
         ]
-    except Exception as error:
-        manager.unregister(name=f"{name} ({origin})") if manager.has_plugin(f"{name} ({origin})") else None
-        return Plugin(name=name, origin=origin, error=error)
+        _are_different(offered)
+    except (Exception, SystemExit) as error:
+        manager.unregister(name=key) if manager.has_plugin(key) else None
+        return Plugin(name=name, origin=origin, error=_as_exception(error))
     return Plugin(name=name, origin=origin, specs=tuple(offered))
 
 
-def _are_specs(offered: Any) -> Iterable[Spec]:
+def _as_exception(error: BaseException) -> Exception:
+    """The error as it was; one that would end the program becomes ours."""
+    if isinstance(error, Exception):
+        return error
+    kept = PluginError(f"it must not end the program when it is loaded, got SystemExit: {error}; remove the exit")
+    kept.__cause__ = error
+    return kept
+
+
+def _has_the_hook(module: Any) -> None:
+    """Make sure that a plugin implements the one hook there is, under its name and without arguments.
+
+    Raises:
+        PluginError: says what the author must change.
+    """
+    functions = dict(inspect.getmembers(module, inspect.isroutine))
+    marked = {key: value for key, value in functions.items() if hasattr(value, f"{hookspecs.PROJECT}_impl")}
+    for key, function in marked.items():
+        if key != HOOK:
+            raise PluginError(f"the hook must be named {HOOK}, got {key!r}; rename it")
+        if inspect.signature(function).parameters:
+            raise PluginError(f"{HOOK}() must take no arguments, got {inspect.signature(function)}; remove them")
+    if not marked:
+        near = get_close_matches(HOOK, functions, n=1)
+        found = f", got {near[0]}() without the mark" if near else ""
+        raise PluginError(f"it has no logitkit hook{found}; decorate {HOOK}() with @logitkit.hookimpl")
+
+
+def _are_specs(offered: Any) -> list[Spec]:
     """Return what a hook gave, having made sure that it is specs."""
+    if isinstance(offered, Spec) or not isinstance(offered, Iterable):
+        raise PluginError(f"{HOOK}() must return a list of Specs, got {offered!r:.80}; return [logitkit.Spec(...)]")
     specs = list(offered)
     for spec in specs:
         if not isinstance(spec, Spec):
-            raise PluginError(
-                f"logitkit_specs() must return Specs, got {type(spec).__name__}; return [logitkit.Spec(...)]"
-            )
+            raise PluginError(f"{HOOK}() must return Specs, got {type(spec).__name__}; return [logitkit.Spec(...)]")
     return specs
+
+
+def _are_different(specs: list[Spec]) -> None:
+    """Refuse a plugin that offers a name twice."""
+    names = [spec.name for spec in specs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise NameTakenError(f"every name must be offered once, got {twice[0]!r} twice; rename one")
 
 
 def _without_collisions(found: list[Plugin]) -> list[Plugin]:
@@ -119,7 +155,8 @@ def _without_collisions(found: list[Plugin]) -> list[Plugin]:
                 f"the name {taken[0]!r} must be offered by one plugin, got {owner[taken[0]]} and "
                 f"{plugin.name} ({plugin.origin}); uninstall one, or choose with LOGITKIT_PLUGINS"
             )
-            plugin = Plugin(name=plugin.name, origin=plugin.origin, error=error)
+            claims = tuple(spec.name for spec in plugin.specs)
+            plugin = Plugin(name=plugin.name, origin=plugin.origin, error=error, claims=claims)
         owner |= {spec.name: f"{plugin.name} ({plugin.origin})" for spec in plugin.specs}
         kept.append(plugin)
     return kept

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import logitkit
-from logitkit import bench_cli, cli_run, models_cli, ngram_cli, router_cli
+from logitkit import bench_cli, cli_run, models_cli, ngram_cli, plugin_cli, router_cli
 from logitkit.errors import LogitkitError
 from logitkit.params import rule_of
 from logitkit.registry.discovery import default_registry
@@ -42,6 +42,7 @@ app.add_typer(models_cli.app, name="models", help="Models to try things on: list
 app.add_typer(bench_cli.app, name="bench", help="Measure decoding strategies side by side.")
 app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
+app.command(name="new-plugin")(plugin_cli.new_plugin)
 app.command(name="train-ngram")(ngram_cli.train_ngram)
 app.command(name="label-divergence")(router_cli.label_divergence)
 app.command(name="train-router")(router_cli.train_router)
@@ -142,15 +143,13 @@ def doctor(as_json: AsJson = False) -> None:
     """Say which plugins work and which are broken; exit status 1 when one is."""
     plugins = default_registry().plugins
     if as_json:
-        rows = [
-            {"name": p.name, "from": p.origin, "offers": [s.name for s in p.specs], "error": p.traceback}
-            for p in plugins
-        ]
+        told = [{"name": p.name, "from": p.origin, "fault": p.fault, "error": p.traceback} for p in plugins]
+        rows = [one | {"offers": [s.name for s in p.specs]} for one, p in zip(told, plugins, strict=True)]
         typer.echo(json.dumps(rows, indent=2))
     else:
         table = Table("plugin", "from", "offers")
         for plugin in plugins:
-            offers = f"[red]{_plain(str(plugin.error))}[/]" if plugin.error else ", ".join(s.name for s in plugin.specs)
+            offers = f"[red]{_plain(plugin.fault)}[/]" if plugin.error else ", ".join(s.name for s in plugin.specs)
             table.add_row(plugin.name, plugin.origin, offers)
         console = Console(highlight=False)
         console.print(table)
