@@ -42,6 +42,7 @@ app.add_typer(models_cli.app, name="models", help="Models to try things on: list
 app.add_typer(bench_cli.app, name="bench", help="Measure decoding strategies side by side.")
 app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
+app.command(name="check")(plugin_cli.check)
 app.command(name="new-plugin")(plugin_cli.new_plugin)
 app.command(name="train-ngram")(ngram_cli.train_ngram)
 app.command(name="label-divergence")(router_cli.label_divergence)
@@ -106,36 +107,6 @@ def _parameter_lines(spec: Spec) -> list[str]:
         rule = rule_of(field.annotation, tuple(field.metadata))
         lines.append(f"{name}: {rule} ({default}{neutral})\n    {field.description or ''}")
     return lines
-
-
-@app.command()
-def check(
-    subject: Annotated[str, typer.Argument(help="A processor's name, or module:Class of your own.")],
-    as_json: AsJson = False,
-) -> None:
-    """Check the laws on one processor; exit status 1 when one is broken."""
-    from logitkit.registry.laws import check_processor
-
-    report = check_processor(_imported(subject) if ":" in subject else subject)
-    if as_json:
-        rows = [{"law": v.law, "kept": v.kept, "why": v.why, "declared": v.declared} for v in report.verdicts]
-        typer.echo(json.dumps({"subject": report.subject, "failures": len(report.failures), "laws": rows}, indent=2))
-    else:
-        table = Table("law", "kept", "why not", title=report.subject)
-        for verdict in report.verdicts:
-            mark = "yes" if verdict.kept else "declared" if verdict.declared else "NO"
-            table.add_row(verdict.law, mark, _plain(verdict.declared or verdict.why))
-        Console().print(table)
-    raise typer.Exit(1 if report.failures else 0)
-
-
-def _imported(target: str) -> Any:
-    """The class or factory that ``module:Class`` names, looked up in this folder too."""
-    import sys
-
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    return Spec(name="subject", summary="given on the command line", source="you", target=target).factory
 
 
 @app.command()
