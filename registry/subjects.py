@@ -201,15 +201,28 @@ def is_declared(kind: type) -> bool:
         return False  # annotations that cannot be read declare nothing
 
 
-def _of_spec(spec: Spec, registry: Registry) -> Subject:
-    """A spec's example, bound to the tiny model."""
+def example_of(spec: Spec, registry: Registry) -> Chain:
+    """The chain of one that a spec gives for an example.
+
+    Raises:
+        PluginError: it cannot be read, or is a chain of something else.
+    """
     try:
         chain = Chain(spec.example or spec.name, registry=registry)
-        ((_, given),) = chain.steps
+        ((name, _),) = chain.steps
     except (LogitkitError, ValueError) as error:
         raise PluginError(
-            f"{spec.owner}: the Spec's example must be a chain of it alone, got {spec.example!r}; {error}"
+            f"{spec.owner}: example must be a chain of it alone, got {spec.example!r}; {error}"
         ) from error
+    if name != spec.name:
+        raise PluginError(f"{spec.owner}: example must be a chain of it alone, got {spec.example!r}; correct the Spec")
+    return chain
+
+
+def _of_spec(spec: Spec, registry: Registry) -> Subject:
+    """A spec's example, bound to the tiny model."""
+    chain = example_of(spec, registry)
+    ((_, given),) = chain.steps
     fields = {name: field.json_schema_extra for name, field in spec.model.model_fields.items()}
     neutral = {
         name: extra["neutral"] for name, extra in fields.items() if isinstance(extra, dict) and "neutral" in extra
@@ -224,22 +237,22 @@ def _of_spec(spec: Spec, registry: Registry) -> Subject:
             for name, value in neutral.items()
         },
         declared=spec.laws,
-        tokenizer=_resources(spec).get("tokenizer"),
+        tokenizer=resources_of(spec).get("tokenizer"),
     )
 
 
-def _resources(spec: Spec) -> dict[str, Any]:
-    """What the laws bind a spec's example with: two more tiny models, and what its fixture makes."""
+def resources_of(spec: Spec, model: Any = None) -> dict[str, Any]:
+    """What a spec's example is bound with: two more tiny models, and what its fixture makes of a model."""
     resources: dict[str, Any] = {"other": tiny_model(1), "third": tiny_model(2)}
     if spec.fixture:
         module, _, function = spec.fixture.partition(":")
-        resources |= getattr(importlib.import_module(module), function)(tiny_model(), tiny_tokenizer())
+        resources |= getattr(importlib.import_module(module), function)(model or tiny_model(), tiny_tokenizer())
     return resources
 
 
 def _bound(chain: Chain, spec: Spec, padding: int) -> Any:
     """Bind a chain of one to the tiny model; the processor itself, without the composite."""
-    resources = _resources(spec)
+    resources = resources_of(spec)
     model, tokenizer = resources.pop("model", tiny_model()), resources.pop("tokenizer", tiny_tokenizer())
     text = str(chain)
     tokenizers = resources.pop("tokenizers", None)
