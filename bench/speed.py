@@ -19,6 +19,7 @@ import torch
 from logitkit.bench.clock import ForwardClock
 from logitkit.bench.memory import PeakMemory
 from logitkit.bench.ways import PLAIN, Way
+from logitkit.processors.bytemodel import ByteModel
 
 PROMPTS = [
     'def add(a: int, b: int) -> int:\n    """Add two numbers.\n\n    >>> add(1, 2)\n    3\n    """\n',
@@ -87,8 +88,9 @@ def measure(
 
 
 def _time(timing: Timing, run: Callable[[], str], resources: Sequence[Any]) -> None:
-    """Add one round, with a clock on every model among these."""
-    models = list(dict.fromkeys(thing for thing in resources if hasattr(thing, "register_forward_hook")))
+    """Add one round, with a clock on every model among these; one over bytes runs another, which has it already."""
+    every = dict.fromkeys(thing for thing in resources if hasattr(thing, "register_forward_hook"))
+    models = [model for model in every if not isinstance(model, ByteModel)]
     clocks = [ForwardClock(model) for model in models]
     begun = time.perf_counter()
     timing.note = run()

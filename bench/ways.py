@@ -24,7 +24,8 @@ class Way:
         chain: the chain; None: ``model.generate`` without one.
         streams: how `Call.generate` reads second streams; None: the chain is handed to ``model.generate``.
         settings: further settings of generate.
-        resources: makes what the chain names, of (model, tokenizer); under ``tokenizers`` those of models among it.
+        resources: makes what the chain names, of (model, tokenizer); under ``tokenizers`` those of models among it,
+            under ``model`` and ``tokenizer`` what decodes in their place.
         needs: a processor without which the row is left out.
     """
 
@@ -49,6 +50,7 @@ class Way:
     ) -> str:
         """Bind the chain and decode once; say what happened."""
         settings, named = {**settings, **self.settings}, dict(named or {})
+        model, tokenizer = named.pop("model", model), named.pop("tokenizer", tokenizer)
         tokenizers = named.pop("tokenizers", {})
         tokenizers |= {name: tokenizer for name, value in named.items() if value is model}
         call = Chain(self.chain or "").bind(model, tokenizer, list(prompts), tokenizers=tokenizers, **named)
@@ -93,6 +95,14 @@ def code_table(model: Any, tokenizer: Any) -> Mapping[str, Any]:
     return {"code": table.train([inspect.getsource(importlib.import_module(name)) for name in modules], tokenizer)}
 
 
+def two_byte_models(model: Any, tokenizer: Any) -> Mapping[str, Any]:
+    """The model as one over bytes, and over again: with another tolerance it counts as another model."""
+    made = importlib.import_module("logitkit.processors.bytemodel").ByteModel
+    first, second = (made(model, tokenizer, tolerance=tolerance) for tolerance in (1e-6, 2e-6))
+    byte_tokenizer = importlib.import_module("logitkit.processors.bytetokenizer").byte_tokenizer
+    return {"model": first, "tokenizer": byte_tokenizer(), "second": second}
+
+
 PLAIN = Way(name="plain generate")
 WAYS = (
     PLAIN,
@@ -105,6 +115,12 @@ WAYS = (
     Way(name="uscd(gate=0.626)", chain="uscd(gate=0.626)"),
     Way(name="uscd(gate=1.0)", chain="uscd(gate=1.0)"),
     Way(name="ngram_style", chain="ngram_style(table='code')", resources=code_table, needs="ngram_style"),
+    Way(
+        name="byte_ensemble of two, bytes",
+        chain="byte_ensemble(models=['second'])",
+        resources=two_byte_models,
+        needs="byte_ensemble",
+    ),
 )
 EXAMPLES = ("ensemble", "core", "byte_boundary")  # rows of their own where these are registered
 

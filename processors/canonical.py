@@ -91,8 +91,9 @@ class Canonical:
         if any(step["type"] == "NFC" for step in parts_of(data["normalizer"])):
             self.may_start &= np.array([_is_composed(spelled) for spelled in vocabulary.bytes])
         self._fallback = ByteFallback(model, vocabulary)
-        seen = set(self.pretokenizer.added.values())
-        self._unseen = np.array([number in vocabulary.added - seen for number in range(len(vocabulary))])
+        self._unseen = np.zeros(len(vocabulary), dtype=bool)
+        self._unseen[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
+        self.may_start &= self._uncut()
         self._shapes = {fine: _Shapes(self, fine=fine) for fine in (False, True)}
         self._masks = lru_cache(maxsize=1024)(self._find_successors)
         self._window = lru_cache(maxsize=4096)(self._read_window)
@@ -249,6 +250,18 @@ class Canonical:
         known = self.vocabulary.ids_of.get(self.vocabulary.join(tokens), ()) if self.whole and len(tokens) > 1 else ()
         return any(self.may_start[number] for number in known)
 
+    def _uncut(self) -> Mask:
+        """Tokens that the pretokenizer does not cut in two wherever they stand, ``[vocab]``; added ones are whole."""
+        mask = np.ones(len(self.vocabulary), dtype=bool)
+        for number in () if self.pretokenizer.trivial else np.flatnonzero(self.may_start).tolist():
+            spelled = self.vocabulary.bytes[number] or b""
+            if 0x80 <= spelled[0] < 0xC0:
+                continue  # it begins inside a character
+            text = codecs.getincrementaldecoder("utf-8")("replace").decode(spelled)
+            if number not in self.vocabulary.added or text not in self.pretokenizer.added:
+                mask[number] = not any(0 < cut < len(text) for cut in self.pretokenizer.cuts(text)[0])
+        return mask
+
     def _starters(self, known: dict[str, int]) -> Mask:
         """Tokens that the tokenizer can write at all, ``[vocab]``; of duplicates, the one that it writes."""
         mask = np.zeros(len(self.vocabulary), dtype=bool)
@@ -290,9 +303,6 @@ class _Shapes:
             text = decoder.decode(spelled)
             added = number in vocabulary.added and text in pretokenizer.added
             opens = bool(decoder.getstate()[0])
-            if not added and any(0 < cut < len(text) for cut in pretokenizer.cuts(text)[0]):
-                canonical.may_start[number] = False  # it would be cut in two wherever it stood
-                continue
             key = number if added else (pretokenizer.shape(text, fine=fine), opens)
             if key not in numbers:
                 numbers[key] = len(self.examples)

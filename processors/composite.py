@@ -65,12 +65,17 @@ class Composite(LogitsProcessor):
         self.trace.rows += scores.shape[0]
         before = self.trace.mark()
         offered = self.carrier.offer(input_ids) if self.carrier else None
-        done = self._run(input_ids, scores)
-        # Whether the offer was for these rows is read together with the guard: the host waits once a step.
-        fine = _has_choices(scores, done)
-        if not bool(fine if offered is None else fine & offered):
+        with self.prompts.expectations.collected() as claims:
+            done = self._run(input_ids, scores)
+        # What was offered and taken for granted is read together with the guard: the host waits once a step.
+        facts = [_has_choices(scores, done), *(holds for holds, _ in claims), *([] if offered is None else [offered])]
+        if not bool(facts[0] if len(facts) == 1 else torch.stack(facts).all()):
+            mistaken = [otherwise for holds, otherwise in claims if not bool(holds)]
             if self.carrier and offered is not None and not bool(offered):
-                self.carrier.withdraw()
+                mistaken.append(self.carrier.withdraw)
+            if mistaken:
+                for otherwise in mistaken:
+                    otherwise()
                 self.trace.rewind(before)
                 done = self._run(input_ids, scores)
             if not bool(_has_choices(scores, done)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,21 @@ from torch import Tensor, nn
 from logitkit.errors import ParameterError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Standardised(nn.Module):
+    """A network that shifts and scales its ``size`` features first."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.mean, self.scale = nn.Buffer(torch.zeros(size)), nn.Buffer(torch.ones(size))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """The features as the layers see them."""
+        return (features - self.mean) / self.scale
+
+
+Network = TypeVar("Network", bound=Standardised)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +61,16 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     held = min(max(1, round(count * share)), count - 1) if count > 1 else 0
     return order[held:], order[:held]
+
+
+def begun(make: Callable[[], Network], rows: Tensor, seed: int) -> Network:
+    """A new network with seeded weights, that standardises features like these rows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make()
+    network.mean.copy_(rows.mean(0))
+    network.scale.copy_(rows.std(0, correction=0).clamp_min(1e-3))
+    return network
 
 
 def fit(

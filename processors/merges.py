@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NEVER = np.iinfo(np.int64).max
+NEVER = int(np.iinfo(np.int64).max)
 _WIDE = 1 << 24  # more than any list of merges holds
 
 
@@ -40,13 +40,14 @@ class MergeRule:
             ids = vocabulary.get(left), vocabulary.get(right), vocabulary.get(left + right)
             if None not in ids:
                 self._pairs.setdefault((ids[0], ids[1]), (rank, ids[2]))  # type: ignore[arg-type]
-        self.reachable = np.zeros(self.size, dtype=bool)
-        self.reachable[[number for token, number in vocabulary.items() if len(token) == 1]] = True
         self._made: dict[int, tuple[int, int]] = {}  # token -> its two parts
-        self._time = np.zeros(self.size, dtype=np.int64)  # when it is made: the latest rank among its merges
-        self._own = np.zeros(self.size, dtype=np.int64)  # rank of its last merge
+        self._time = [0] * self.size  # when it is made: the latest rank among its merges
+        self._absorbed = [0] * self.size  # when its last merge comes
+        self._reached = {number for token, number in vocabulary.items() if len(token) == 1}
         self._derive_runs(vocabulary)
         self._derive()
+        self.reachable = np.zeros(self.size, dtype=bool)
+        self.reachable[list(self._reached)] = True
         self._index()
 
     def allows(self, left: int, right: int) -> bool:
@@ -79,10 +80,10 @@ class MergeRule:
 
     def _make(self, rank: int, left: int, right: int, merged: int) -> None:
         """Note how a token is made."""
-        self.reachable[merged] = True
+        self._reached.add(merged)
         self._made[merged] = left, right
         self._time[merged] = max(rank, self._time[left], self._time[right])
-        self._own[merged] = rank
+        self._absorbed[merged] = self._time[merged] * _WIDE + rank
 
     def _derive(self) -> None:
         """Find how each token is really made: by the first merge that no other one across its seam precedes."""
@@ -91,9 +92,9 @@ class MergeRule:
         while todo:
             later = []
             for rank, left, right, merged in todo:
-                if self.reachable[merged]:
+                if merged in self._reached:
                     continue
-                if not (self.reachable[left] and self.reachable[right]):
+                if left not in self._reached or right not in self._reached:
                     later.append((rank, left, right, merged))  # its parts may be ranked after it
                 elif self._first(left, right) == self._when(left, right, rank):
                     self._make(rank, left, right, merged)
@@ -103,23 +104,20 @@ class MergeRule:
 
     def _when(self, left: int, right: int, rank: int) -> int:
         """When a merge comes: after its parts exist, then by rank."""
-        return int(max(rank, self._time[left], self._time[right])) * _WIDE + rank
-
-    def _absorbed(self, merged: int) -> int:
-        return int(self._time[merged]) * _WIDE + int(self._own[merged])
+        return max(rank, self._time[left], self._time[right]) * _WIDE + rank
 
     def _spine(self, token: int, side: int) -> list[tuple[int, int]]:
         """The tokens that have stood at one end of this one (0 left, 1 right), each with when it was absorbed."""
-        spine, when = [(token, int(NEVER))], int(NEVER)
+        spine = [(token, NEVER)]
         while token in self._made:
-            when = self._absorbed(token)
+            when = self._absorbed[token]
             token = self._made[token][side]
             spine.append((token, when))
         return spine
 
     def _first(self, left: int, right: int) -> int:
         """When the first merge across the seam comes; NEVER if there is none."""
-        first = int(NEVER)
+        first = NEVER
         ends = self._spine(right, 0)
         for last, until in self._spine(left, 1):
             for begin, before in ends:

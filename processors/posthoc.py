@@ -61,13 +61,12 @@ def features(logps: Tensor, mask: Tensor, shape: Shape, extra: Tensor | None = N
     return (found if extra is None else torch.cat([found, extra.to(found)], dim=-1)).float()
 
 
-class Network(nn.Module):
+class Network(head_training.Standardised):
     """Layers of linear, batch normalisation, ReLU; one number a row."""
 
     def __init__(self, shape: Shape) -> None:
-        super().__init__()
         sizes = [shape.quantiles + 3 + shape.extra] + [shape.width] * shape.layers
-        self.mean, self.scale = nn.Buffer(torch.zeros(sizes[0])), nn.Buffer(torch.ones(sizes[0]))
+        super().__init__(sizes[0])
         parts: list[nn.Module] = []
         for enter, leave in itertools.pairwise(sizes):
             parts += [nn.Linear(enter, leave), nn.BatchNorm1d(leave), nn.ReLU()]
@@ -76,7 +75,7 @@ class Network(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The uncalibrated answer, ``[rows]``."""
-        raw: Tensor = self.layers((features - self.mean) / self.scale)[:, 0]
+        raw: Tensor = self.layers(self.standardised(features))[:, 0]
         return raw
 
 
@@ -145,11 +144,7 @@ class PostHocRule:
         if bool((wanted == wanted[0]).all()):
             raise ParameterError("PostHocRule.fit", "qualities", "of items that differ", f"{wanted[0]:g} everywhere")
         train, held = head_training.split(len(rows), held_out, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = Network(made)
-        network.mean.copy_(rows[train].mean(0))
-        network.scale.copy_(rows[train].std(0, correction=0).clamp_min(1e-3))
+        network = head_training.begun(lambda: Network(made), rows[train], seed)
         loss = nn.functional.binary_cross_entropy_with_logits if target == "better" else nn.functional.mse_loss
         told = head_training.fit(
             network,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, PromptError
+from logitkit.processors.expectation import Expectations
 from logitkit.processors.memo import Memo
 
 Message = Mapping[str, Any]
@@ -42,7 +43,8 @@ class Prompts:
     in_encoder: bool = False
     removed: tuple[bytes, ...] = ()
     known_rows: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
-    known_growth: Memo[bool] = field(default_factory=Memo, init=False, repr=False)
+    known_growth: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
+    expectations: Expectations = field(default_factory=Expectations, init=False, repr=False)
 
     @cached_property
     def padded(self) -> bool:
@@ -79,13 +81,13 @@ class Prompts:
         known = self.known_rows.get(input_ids)
         return self.known_rows.put(self._match(input_ids), input_ids) if known is None else known
 
-    def grew_by_one(self, before: Tensor, input_ids: Tensor) -> bool:
-        """Say whether these are the rows of before and one token more: the step of plain decoding."""
+    def grew_by_one(self, before: Tensor, input_ids: Tensor) -> Tensor | None:
+        """Whether these are the rows of before and one token more, a bool on the device; None: not by their shape."""
         if input_ids.shape != (before.shape[0], before.shape[1] + 1):
-            return False
+            return None
         known = self.known_growth.get(before, input_ids)
         if known is None:
-            known = self.known_growth.put(torch.equal(input_ids[:, :-1], before), before, input_ids)
+            known = self.known_growth.put((input_ids[:, :-1] == before).all(), before, input_ids)
         return known
 
     def _match(self, input_ids: Tensor) -> Tensor:

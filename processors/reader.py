@@ -46,6 +46,7 @@ class Reader:
         self.forwards = self.tokens = 0
         self.asked: bool | Tensor = False  # whether anyone wanted what was given
         self._given: tuple[Tensor, Tensor] | None = None
+        self._trusting = True
         ids, mask = left_padded(self.own, pad=0)
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
         self._own_length = mask.sum(-1).to(model.device)  # [prompts]
@@ -155,7 +156,15 @@ class Reader:
         seen = self._seen
         if seen is None or self._tail.shape[1] != seen.shape[1] - self.prompts.width:
             return False
-        return self.prompts.grew_by_one(seen, input_ids)
+        grew = self.prompts.grew_by_one(seen, input_ids)
+        if grew is None:
+            return False
+        return self.prompts.expectations.expect(grew, self._mistaken) if self._trusting else bool(grew)
+
+    def _mistaken(self) -> None:
+        """The rows were others: drop what was read for them, and look before each step from now on."""
+        self.release()
+        self._trusting = False
 
     def _catch_up(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Bring the cache to these rows: reuse the longest cached prefix, feed the rest in one chunk."""

@@ -50,14 +50,11 @@ def features(hidden: Tensor, scores: Tensor, embed: Callable[[Tensor], Tensor], 
     return torch.cat([hidden.float(), embed(tokens[:, 0]).float(), values], dim=-1)
 
 
-class Network(nn.Module):
+class Network(head_training.Standardised):
     """Residual network from features to one logit a row."""
 
     def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        size = shape.hidden + shape.embedding + shape.top
-        self.mean = nn.Buffer(torch.zeros(size))
-        self.scale = nn.Buffer(torch.ones(size))
+        super().__init__(shape.hidden + shape.embedding + shape.top)
         self.values = nn.Linear(shape.top, shape.embedding)
         self.enter = nn.Linear(shape.hidden + 2 * shape.embedding, shape.width)
         self.blocks = nn.ModuleList(_block(shape.width) for _ in range(shape.blocks))
@@ -66,7 +63,7 @@ class Network(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of "routed", ``[rows]``."""
-        normal = (features - self.mean) / self.scale
+        normal = self.standardised(features)
         known, values = normal[:, : -self.top], normal[:, -self.top :]
         x = self.enter(torch.cat([known, self.values(values)], dim=-1))
         for block in self.blocks:
@@ -145,11 +142,7 @@ class RouterHead:
         if not 0 < recall <= 1:
             raise ParameterError("RouterHead.fit", "recall", "a finite number > 0 and <= 1", recall)
         train, held = head_training.split(len(rows), held_out, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = Network(shape)
-        network.mean.copy_(rows[train].mean(0))
-        network.scale.copy_(rows[train].std(0, correction=0).clamp_min(1e-3))
+        network = head_training.begun(lambda: Network(shape), rows[train], seed)
         weight = torch.tensor((len(labels) - positives) / positives * recall_factor)
         told = head_training.fit(
             network,

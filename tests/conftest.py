@@ -8,6 +8,8 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it reads this once
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers heeds it too
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores among them; torch reads this once, too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 from tokenizers import AddedToken
 
 import logitkit
@@ -20,6 +19,7 @@ from logitkit.processors.vocabulary import Vocabulary
 from logitkit.registry.laws import LAWS, judge
 from logitkit.registry.subjects import Subject, tiny_model, tiny_tokenizer
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
+from reference.byte_samples import begun_tokenizer, conditional, draws, healed, law_of, masked, verdict
 
 PROMPTS = ["<s>ab a b", "<s>b bb a b", "<s>aab"]
 
@@ -34,26 +34,6 @@ def parts(seed: int = 11) -> tuple[Any, Any]:
 def bound(prompts: Any, seed: int = 11, chain: str = "byte_boundary()", **more: Any) -> Any:
     """The chain bound to prompts."""
     return logitkit.chain(chain).bind(*parts(seed), prompts, **more)
-
-
-def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> dict[tuple[int, ...], float]:
-    """P(sequence | it begins with the removed bytes) for every canonical sequence that just spells them, enumerated."""
-    found: dict[tuple[int, ...], float] = {}
-    todo = [((), 0.0)]
-    while todo:
-        ids, logp = todo.pop()
-        begun = slow.vocabulary.join(ids)
-        for token in slow.spelled:
-            reached = begun + (slow.vocabulary.bytes[token] or b"")
-            longer = (*ids, token)
-            if (removed.startswith(reached) or reached.startswith(removed)) and slow.live((*kept, *longer)):
-                total = logp + float(slow.next((*kept, *ids))[token])
-                if len(reached) >= len(removed):
-                    found[longer] = total
-                else:
-                    todo.append((longer, total))
-    masses = torch.tensor(list(found.values()), dtype=torch.float64).softmax(-1).tolist()
-    return dict(zip(found, masses, strict=True))
 
 
 def law(call: Any) -> dict[tuple[int, ...], float]:
@@ -107,53 +87,16 @@ def test_by_hand() -> None:
     assert float(got[first] / got[second]) == pytest.approx(float(p[first] / p[second]), rel=1e-5)
 
 
-def masked(call: Any) -> Any:
-    """The hard mask: tokens that agree with the removed bytes, each with its own probability."""
-    vocabulary = Vocabulary.of(call.tokenizer, call.model.config.vocab_size)
-
-    def processor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        out = torch.full_like(scores, -torch.inf)
-        for row, ids in enumerate(input_ids[:, call.prompts.width :].tolist()):
-            left = call.prompts.removed[0][len(vocabulary.join(ids)) :]
-            for token, text in enumerate(vocabulary.bytes):
-                if text and (not left or text.startswith(left) or left.startswith(text)):
-                    out[row, token] = scores[row, token]
-        return out
-
-    return processor
-
-
-def draws(call: Any, processors: Any, want: dict[tuple[int, ...], float], count: int = 20_000) -> list[int]:
-    """How often each sequence is drawn by `generate`."""
-    torch.manual_seed(0)
-    longest = max(map(len, want))
-    out = call.model.generate(
-        **call.inputs,
-        logits_processor=processors,
-        do_sample=True,
-        top_k=0,
-        max_new_tokens=longest,
-        num_return_sequences=count,
-    )
-    tails = out[:, call.prompts.width :].tolist()
-    counts = dict.fromkeys(want, 0)
-    for tail in tails:
-        match = [ids for ids in want if tuple(tail[: len(ids)]) == ids]
-        for ids in match[:1]:
-            counts[ids] += 1
-    return list(counts.values())
-
-
 def test_samples_follow_the_conditional_law() -> None:
-    """Chi-square on 20,000 samples: p > 1e-4 (a false alarm in 10,000 runs); the hard mask fails the same test."""
-    call = bound(PROMPTS[0])
-    want = conditional(Enumeration(*parts()), tuple(call.prompts.ids[0].tolist()[1:]), call.prompts.removed[0])
-    expected = [20_000 * mass for mass in want.values()]
-    counts = draws(call, call.processors, want)
-    assert sum(counts) == 20_000
-    assert chisquare(counts, expected).pvalue > 1e-4
-    hard = draws(call, [masked(call)], want)
-    assert sum(hard) < 20_000 or chisquare(hard, expected).pvalue < 1e-12
+    """Chi-square on 20,000 samples: p > 1e-4 (a false alarm in 10,000 runs); hard mask and healing fail it."""
+    tokenizer = begun_tokenizer(11)
+    call = logitkit.chain("byte_boundary()").bind(random_model(tokenizer, 11), tokenizer, "b bb a b")
+    want = law_of(call)
+    outside, p = verdict(draws(call, want, logits_processor=call.processors), want)
+    assert not outside and p > 1e-4
+    outside, _ = verdict(draws(call, want, logits_processor=[masked(call)]), want)
+    assert outside > 1_000
+    assert verdict(healed(call, "b bb a b", want), want)[1] < 1e-12
 
 
 MODES: dict[str, dict[str, Any]] = {

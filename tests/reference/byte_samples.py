@@ -1,0 +1,138 @@
+"""What is sampled behind a prompt that is cut inside a token, counted, beside the law that enumeration gives.
+
+    python tests/reference/byte_samples.py
+
+prints the table for `byte_boundary`, the hard mask and transformers' token healing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from scipy.stats import chisquare
+from tokenizers.processors import TemplateProcessing
+
+import logitkit
+from logitkit.processors.prompts import left_padded
+from logitkit.processors.vocabulary import Vocabulary
+from reference.byte_covers import Enumeration, random_model, random_tokenizer
+
+SAMPLES = 20_000
+Law = dict[tuple[int, ...], float]
+
+
+def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Law:
+    """P(sequence | it begins with the removed bytes) for every canonical sequence that just spells them, enumerated."""
+    found: Law = {}
+    todo = [((), 0.0)]
+    while todo:
+        ids, logp = todo.pop()
+        begun = slow.vocabulary.join(ids)
+        for token in slow.spelled:
+            reached = begun + (slow.vocabulary.bytes[token] or b"")
+            longer = (*ids, token)
+            if (removed.startswith(reached) or reached.startswith(removed)) and slow.live((*kept, *longer)):
+                total = logp + float(slow.next((*kept, *ids))[token])
+                if len(reached) >= len(removed):
+                    found[longer] = total
+                else:
+                    todo.append((longer, total))
+    masses = torch.tensor(list(found.values()), dtype=torch.float64).softmax(-1).tolist()
+    return dict(zip(found, masses, strict=True))
+
+
+def law_of(call: Any) -> Law:
+    """`conditional` for a call of one prompt that starts with a begin token."""
+    kept = tuple(call.prompts.ids[0].tolist()[1:])
+    return conditional(Enumeration(call.model, call.tokenizer), kept, call.prompts.removed[0])
+
+
+def begun_tokenizer(seed: int) -> Any:
+    """A random tokenizer that adds a begin token by itself and can pad, since healing encodes the prompt anew."""
+    tokenizer = random_tokenizer(seed, merges=10)
+    begin = tokenizer.bos_token, tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[begin])
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def masked(call: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The hard mask: tokens that agree with the removed bytes, each with its own probability."""
+    vocabulary = Vocabulary.of(call.tokenizer, call.model.config.vocab_size)
+
+    def processor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        out = torch.full_like(scores, -torch.inf)
+        for row, ids in enumerate(input_ids[:, call.prompts.width :].tolist()):
+            left = call.prompts.removed[0][len(vocabulary.join(ids)) :]
+            for token, text in enumerate(vocabulary.bytes):
+                if text and (not left or text.startswith(left) or left.startswith(text)):
+                    out[row, token] = scores[row, token]
+        return out
+
+    return processor
+
+
+def draws(call: Any, want: Law, **settings: Any) -> list[int]:
+    """How often each sequence of the law is drawn by `generate` from the call's inputs; others are not counted."""
+    return tally(_sampled(call.model, max(map(len, want)), **call.inputs, **settings)[:, call.prompts.width :], want)
+
+
+def healed(call: Any, prompt: str, want: Law) -> list[int]:
+    """The same of transformers' token healing, from the whole prompt."""
+    encoded = call.tokenizer(prompt, return_tensors="pt")
+    out = _sampled(call.model, max(map(len, want)), **encoded, token_healing=True, tokenizer=call.tokenizer)
+    special = set(call.tokenizer.all_special_ids)
+    kept = sum(token not in special for token in call.prompts.ids[0].tolist())
+    rows = [[token for token in row if token not in special][kept:] for row in out.tolist()]
+    return tally(left_padded([row[::-1] for row in rows], pad=-1)[0].flip(1), want)
+
+
+def _sampled(model: Any, tokens: int, **settings: Any) -> torch.Tensor:
+    """Pure samples, seeded, ``[SAMPLES, length]``."""
+    torch.manual_seed(0)
+    fixed = {"do_sample": True, "top_k": 0, "max_new_tokens": tokens, "num_return_sequences": SAMPLES}
+    out: torch.Tensor = model.generate(**fixed, **settings)
+    return out
+
+
+def tally(tails: torch.Tensor, want: Law) -> list[int]:
+    """How many tails begin with each sequence; none begins with two, as a sequence stops where all is spelled."""
+    rows, counts = torch.unique(tails, dim=0, return_counts=True)
+    found = dict.fromkeys(want, 0)
+    for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+        for ids in want:
+            if tuple(row[: len(ids)]) == ids:
+                found[ids] += count
+                break
+    return list(found.values())
+
+
+def verdict(counts: list[int], want: Law) -> tuple[int, float]:
+    """How many samples do not spell the prompt at all, and the chi-square p-value of the others under the law."""
+    inside = sum(counts)
+    return SAMPLES - inside, float(chisquare(counts, [inside * mass for mass in want.values()]).pvalue)
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    tokenizer = begun_tokenizer(11)
+    model = random_model(tokenizer, 11)
+    print(f"{SAMPLES:,} samples of a random model behind a cut prompt; chi-square against the enumerated law\n")
+    print("| prompt | sequences that spell its end | way | outside | chi-square p of the rest |\n|---|---|---|---|---|")
+    for prompt in ("ab a", "b bb a b", "aab", "ab ab"):
+        call = logitkit.chain("byte_boundary()").bind(model, tokenizer, prompt)
+        want = law_of(call)
+        ways = {
+            "byte_boundary": lambda c=call, w=want: draws(c, w, logits_processor=c.processors),
+            "hard mask": lambda c=call, w=want: draws(c, w, logits_processor=[masked(c)]),
+            "transformers token_healing": lambda c=call, p=prompt, w=want: healed(c, p, w),
+        }
+        for way, count in ways.items():
+            outside, p = verdict(count(), want)
+            print(f"| `{prompt}` | {len(want)} | {way} | {outside:,} | {p:.2g} |")
+
+
+if __name__ == "__main__":
+    main()
