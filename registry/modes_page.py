@@ -26,8 +26,9 @@ NOTES = """Static cache and compile: the generating model's forward is one compi
 answers are compared within a total variation of 0.1. With a draft (assisted, prompt lookup) the greedy text is what is
 compared. Under beams scores are log-probabilities, for transformers as for us; `repetition_penalty` alone answers
 otherwise to them than to logits. A pipeline encodes its text itself: give it the text of `call.inputs`, from which
-`byte_boundary` has cut the end; with the uncut prompt that chain changes nothing. `cache_implementation="paged"`
-(continuous batching) calls no processor; `call.generate` refuses it for every chain."""
+`byte_boundary` has cut the end; with the uncut prompt that chain changes nothing, nor does it behind an encoder, where
+nothing is cut. `cache_implementation="paged"` (continuous batching) calls no processor; `call.generate` refuses it for
+every chain."""
 
 
 def row(name: str, cells: Sequence[Cell], notes: list[str]) -> str:
