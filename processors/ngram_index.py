@@ -111,6 +111,11 @@ class NgramIndex:
         if not len(level):
             none = contexts.new_zeros(0)
             return none, none, none
+        if len(contexts) == 1:  # one range needs no gathering
+            at = int(contexts)
+            begin, end = level.starts[at : at + 2].tolist() if at >= 0 else (0, 0)
+            entries = torch.arange(begin, end, device=contexts.device)
+            return torch.zeros_like(entries), level.keys[begin:end] - at * self.base, entries
         contexts = contexts.clamp(min=-1)  # from -1 the range runs backwards, from the end to 0, and is empty
         begin = level.starts[contexts]
         lengths = (level.starts[contexts + 1] - begin).clamp_(min=0)

@@ -89,16 +89,20 @@ class Tilt:
         else:
             moves = self._limited(self.fixed.shared * strength)  # [rows, vocab]
             grown, own = moves.exp(), self._limited(self.own * strength[:, 0].index_select(0, self.rows))
-        moved = self.scores + moves
-        moved.view(-1).index_copy_(0, places, self.scores.reshape(-1).index_select(0, places) + own)
-        if not self.keep:
+        shift, memory = None, None
+        if self.keep:
+            weights = self.scores.softmax(-1).index_fill_(1, untouched, 0.0)
+            before = weights.sum(-1)
+            held = weights.view(-1).index_select(0, places)
+            weights.view(-1).index_fill_(0, places, 0.0)
+            after = weights @ grown if strength is None else (weights * grown).sum(-1)
+            shift = normalizer(before, after.index_add_(0, self.rows, held * own.exp()))
+            memory = weights  # a fresh tensor would cost more than the sum
+        moved = torch.add(self.scores, moves, out=memory)
+        moved.view(-1).index_copy_(0, places, own.add_(self.scores.reshape(-1).index_select(0, places)))
+        if shift is None:
             return moved
-        weights = (self.scores - self.scores.amax(-1, keepdim=True)).exp_().index_fill_(1, untouched, 0.0)
-        before = weights.sum(-1)
-        held = weights.view(-1).index_select(0, places)
-        weights.view(-1).index_fill_(0, places, 0.0)
-        after = weights @ grown if strength is None else (weights * grown).sum(-1)
-        moved += normalizer(before, after.index_add_(0, self.rows, held * own.exp_()))
+        moved += shift
         return moved.index_copy_(1, untouched, self.scores.index_select(1, untouched))
 
     def divergence(self) -> Callable[[Tensor], Tensor]:
