@@ -129,10 +129,12 @@ EXAMPLES = ("ensemble", "core", "byte_boundary")  # rows of their own where thes
 
 
 def ways() -> tuple[Way, ...]:
-    """All ways whose processors are registered, plain first."""
-    names = set(default_registry().names())
+    """All ways whose processors are registered, plain first, those of other distributions last."""
+    registry = default_registry()
+    names = registry.names()
     known = tuple(way for way in WAYS if not way.needs or way.needs in names)
-    return known + tuple(example(name) for name in EXAMPLES if name in names)
+    theirs = [name for name in names if registry.describe(name).plugin != "logitkit"]
+    return known + tuple(example(name) for name in [*EXAMPLES, *theirs] if name in names)
 
 
 def chosen(parts: Sequence[str]) -> tuple[Way, ...]:
