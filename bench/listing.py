@@ -64,7 +64,7 @@ def seconds(command: list[str], path: Path, rounds: int) -> float:
 
 def table(counts: tuple[int, ...] = (0, 50), rounds: int = 9) -> str:
     """Seconds of each command, as Markdown."""
-    lines = ["| seconds, median | " + " | ".join(f"{count} plugins" for count in counts) + " |"]
+    lines = [f"| seconds, median of {rounds} | " + " | ".join(f"{count} plugins" for count in counts) + " |"]
     lines.append("|---" * (len(counts) + 1) + "|")
     with tempfile.TemporaryDirectory() as folder:
         paths = [install(Path(folder) / str(count), count) for count in counts]

@@ -59,6 +59,7 @@ def prefixes(truth: Recomputation, call: Call, rows: Tensor) -> list[tuple[int, 
 
 def _is_close(got: Tensor, want: Tensor, what: str) -> None:
     """Assert that two rows of log-probabilities are one distribution."""
+    assert not bool(got.isnan().any()), f"{what} is NaN"
     assert torch.equal(got == -torch.inf, want == -torch.inf), f"{what} makes other tokens impossible than from scratch"
     worst = float((got - want).abs().nan_to_num(0).max())
     assert worst < CLOSE, f"{what} is {worst:.1e} nats from the one from scratch"
