@@ -11,7 +11,7 @@ import logitkit
 from logitkit.bench.scoring import continuation, forced, score
 from logitkit.errors import ModelError
 from logitkit.registry.chain import Chain
-from logitkit.registry.subjects import _resources, tiny_model, tiny_tokenizer
+from logitkit.registry.subjects import resources_of, tiny_model, tiny_tokenizer
 
 OPTIONS = [" ship", " a", " harbours"]
 
@@ -33,7 +33,7 @@ def bound_to(name: str) -> tuple[Chain, Any, Any, dict[str, Any]]:
     """The example of a registered processor, and what it is bound with."""
     spec = logitkit.describe(name)
     example = "uscd(gate=1.0, lame='a lame prompt')" if name == "uscd" else spec.example  # one text for any batch
-    chain, resources = Chain(example or name), dict(_resources(spec))
+    chain, resources = Chain(example or name), dict(resources_of(spec))
     model, tokenizer = resources.pop("model", tiny_model()), resources.pop("tokenizer", tiny_tokenizer())
     bound: dict[str, Any] = {"tokenizers": resources.pop("tokenizers", None)}
     return chain, model, tokenizer, bound | {k: v for k, v in resources.items() if f"'{k}'" in str(chain)}

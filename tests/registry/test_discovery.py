@@ -136,7 +136,7 @@ BROKEN = {
     "unmarked hook": (unmarked(), "got logitkit_specs() without the mark; decorate"),
     "misspelled hook": (
         plugin(lambda: None, "logitkit_spec"),
-        "named logitkit_specs, got 'logitkit_spec'; rename",
+        "named logitkit_specs or logitkit_tasks, got 'logitkit_spec'; rename",
     ),
     "hook with arguments": (plugin(lambda model: []), "logitkit_specs() must take no arguments, got (model); remove"),
     "not specs": (plugin(lambda: ["uscd"]), "must return Specs, got str; return [logitkit.Spec(...)]"),
