@@ -13,7 +13,7 @@ from logitkit.errors import UnknownNameError
 
 # An engine yields each unit with its records as it is done, in any order. To add one, add a line.
 Engine = Callable[[Run, Sequence[Unit]], Iterator[tuple[Unit, list[Record]]]]
-ENGINES = {"local": "logitkit.bench.engine:local"}
+ENGINES = {"local": "logitkit.bench.engine:local", "ray": "logitkit.bench.ray_engine:distributed"}
 
 
 def local(run: Run, units: Sequence[Unit]) -> Iterator[tuple[Unit, list[Record]]]:

@@ -112,8 +112,13 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def is_model(run: Run, name: str) -> bool:
+    """Whether a name of a run leads to a model; see `leads_to_model`."""
+    return leads_to_model(found_model(run, name))
+
+
+def leads_to_model(name: str) -> bool:
     """Whether `logitkit.models.load` would try this name: known, a folder of a model, or like a hub id."""
-    if name in models.names() or (Path(found_model(run, name)) / "config.json").is_file():
+    if name in models.names() or (Path(name).expanduser() / "config.json").is_file():
         return True
     owner, _, rest = name.partition("/")
     return bool(owner and rest) and "/" not in rest and not name.startswith((".", "~")) and not name.endswith(FILES)

@@ -53,9 +53,29 @@ def score(
         raise ModelError("log-likelihood: the model must be decoder-only; choose a task that generates")
     call = chain.bind(model, tokenizer, [prompt] * len(options), tokenizers=tokenizers, **(resources or {}))
     rows = [continuation(call, number, option) for number, option in enumerate(options)]
+    scored = [
+        Scored(logp=tuple(p for p, _ in each), greedy=tuple(g for _, g in each), bytes=len(option.encode()))
+        for each, option in zip(forced(call, rows), options, strict=True)
+    ]
+    return scored, call
+
+
+def forced(call: Call, rows: Sequence[Sequence[int]]) -> list[list[tuple[float, bool]]]:
+    """Ask a chain at each token of given rows.
+
+    Args:
+        call: bound to one prompt a row, of a decoder-only model.
+        rows: token ids behind each prompt, none empty.
+
+    Returns:
+        For each token of each row its log-probability in nats, and whether it is the likeliest.
+
+    Raises:
+        ModelError: a row that does not fit the model.
+    """
     ids = _stacked(call, rows)
     longest, width = max(map(len, rows)), call.prompts.width
-    _check_context(model, ids.shape[1])
+    _check_context(call.model, ids.shape[1])
     scores = _teacher_forced(call, ids, longest)  # [rows, longest, vocab]
     _read_ahead(call, ids, longest)
     found: list[list[tuple[float, bool]]] = [[] for _ in rows]
@@ -68,11 +88,7 @@ def score(
         for number, row in enumerate(rows):
             if place < len(row):
                 found[number].append((float(own[number]), bool(greedy[number])))
-    scored = [
-        Scored(logp=tuple(p for p, _ in each), greedy=tuple(g for _, g in each), bytes=len(option.encode()))
-        for each, option in zip(found, options, strict=True)
-    ]
-    return scored, call
+    return found
 
 
 def continuation(call: Call, number: int, text: str) -> list[int]:
@@ -99,7 +115,7 @@ def _teacher_forced(call: Call, ids: Tensor, longest: int) -> Tensor:
     """The model's fp32 scores before each token of the texts, ``[rows, longest, vocab]``."""
     extra: dict[str, Any] = {}
     if call.prompts.padded:
-        mask = torch.cat([call.prompts.mask, torch.ones_like(ids[:, call.prompts.width :])], dim=1)
+        mask = torch.cat([call.prompts.mask, torch.ones_like(ids[:, call.prompts.width : -1])], dim=1)
         extra = {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
     logits = call.model(input_ids=ids[:, :-1], **extra).logits
     return logits[:, -longest:].float()  # type: ignore[no-any-return]
@@ -114,5 +130,5 @@ def _read_ahead(call: Call, ids: Tensor, longest: int) -> None:
 
 def _check_context(model: Any, tokens: int) -> None:
     context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if context is not None and tokens > context:
+    if context is not None and tokens - 1 > context:  # the last token is not read
         raise ModelError(f"log-likelihood: prompt and text must fit the model's {context} tokens, got {tokens}")

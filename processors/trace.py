@@ -85,8 +85,8 @@ class Trace:
     def record(self, name: str, position: int, before: Tensor, after: Tensor) -> None:
         """Record one step of one processor from its scores before and after, ``[rows, vocab]``."""
         notes, self._pending = {key: value.tolist() for key, value in self._pending.items()}, {}
-        divergence = js_bits(before, after).tolist()
-        tops = [_likeliest(scores, self.top) for scores in (before, after)]
+        divergence = [0.0] * len(before) if after is before else js_bits(before, after).tolist()
+        tops = [likeliest(scores, self.top) for scores in (before, after)]
         for row, bits in enumerate(divergence):
             said = {key: values[row] for key, values in notes.items()}
             self.steps.append(
@@ -141,7 +141,7 @@ def js_bits(first: Tensor, second: Tensor) -> Tensor:
     return (0.5 * (halves[0] + halves[1]) / torch.log(torch.tensor(2.0))).clamp(0, 1)
 
 
-def _likeliest(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+def likeliest(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
     """The likeliest tokens of each row with their probabilities, best first."""
     probability, token = scores.float().softmax(-1).topk(min(count, scores.shape[-1]), dim=-1)
     return [tuple(zip(t, p, strict=True)) for t, p in zip(token.tolist(), probability.tolist(), strict=True)]

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from logitkit.errors import ParameterError
+from logitkit.completion import complete, load, read_chain, read_prompt, sampling
 from logitkit.registry.chain import Chain
 
 if TYPE_CHECKING:
-    from logitkit.processors.trace import Step, Trace
+    from logitkit.processors.trace import Step
 
 DEMO_CHAIN = "uscd()"
 DEMO_PROMPT = '''Complete this Python function:
@@ -34,33 +30,6 @@ def longest_run(numbers: list[int]) -> int:
     0
     """
 '''
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Completion:
-    """One continuation and what it cost."""
-
-    chain: str
-    text: str
-    tokens: int
-    seconds: float
-    trace: Trace
-
-    @property
-    def rate(self) -> float:
-        """Tokens a second."""
-        return self.tokens / self.seconds
-
-    @property
-    def forwards(self) -> float:
-        """Forward passes a token, the generating model's own included."""
-        return 1 + sum(self.trace.forwards.values()) / max(1, self.trace.calls)
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        steps = [vars(step) for step in self.trace.steps]
-        told = {"chain": self.chain, "text": self.text, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
-        return told | {"forwards_per_token": round(self.forwards, 3), "trace": self.trace.summary() | {"steps": steps}}
 
 
 def run(
@@ -82,14 +51,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Continue a prompt under a chain; the text streams as it is written."""
-    read = Chain.from_file(chain) if chain.endswith((".yaml", ".yml", ".json")) else Chain(chain)
-    text = _prompt(prompt, file)
-    loaded, tokenizer = _load(model)
-    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    settings: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    settings |= {"do_sample": do_sample or bool(settings), "num_beams": num_beams, "max_new_tokens": max_new_tokens}
+    read, text = read_chain(chain), read_prompt("run", prompt, file)
+    loaded, tokenizer = load(model)
+    settings = sampling(do_sample, temperature, top_k, top_p, max_new_tokens) | {"num_beams": num_beams}
     given = [{"role": "user", "content": text}] if chat else text
-    done = _complete(loaded, tokenizer, given, read, seed=seed, record=trace, show=not as_json, **settings)
+    done = complete(loaded, tokenizer, given, read, seed=seed, record=trace, show=not as_json, **settings)
     if as_json:
         typer.echo(json.dumps(done.as_data(), indent=2))
         return
@@ -109,17 +75,15 @@ def run(
 def demo() -> None:
     """Decode a prompt plainly and with USCD, side by side, on a real small model."""
     console = Console(highlight=False)
-    model, tokenizer = _load("smollm2-135m")
+    model, tokenizer = load("smollm2-135m")
     prompt = [{"role": "user", "content": DEMO_PROMPT}]
     console.print("[bold]The prompt[/] (in the style of HumanEval, as a chat turn):")
     console.print(DEMO_PROMPT, markup=False, soft_wrap=True)
     settings: dict[str, Any] = {"max_new_tokens": 72, "do_sample": False}
-    _complete(model, tokenizer, prompt, Chain(), show=False, max_new_tokens=2, do_sample=False)  # warm up
-    plain = _complete(model, tokenizer, prompt, Chain(), show=False, label="plain", **settings)
-    timed = _complete(model, tokenizer, prompt, Chain(DEMO_CHAIN), show=False, label="uscd", **settings)
-    traced = _complete(
-        model, tokenizer, prompt, Chain(DEMO_CHAIN), show=False, record=True, label="tracing", **settings
-    )
+    complete(model, tokenizer, prompt, Chain(), max_new_tokens=2, do_sample=False)  # warm up
+    plain = complete(model, tokenizer, prompt, Chain(), label="plain", **settings)
+    timed = complete(model, tokenizer, prompt, Chain(DEMO_CHAIN), label="uscd", **settings)
+    traced = complete(model, tokenizer, prompt, Chain(DEMO_CHAIN), record=True, label="tracing", **settings)
     for notice in timed.trace.notices:
         console.print(f"[bold]The lame prompt[/]: {notice}", markup=True, soft_wrap=True)
     console.print()
@@ -134,79 +98,6 @@ def demo() -> None:
     console.print(
         "Next: [bold]logitkit list[/], [bold]logitkit show uscd[/], [bold]logitkit run 'Once' --chain 'cfg(1.5)'[/]"
     )
-
-
-def _prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from its argument, a file, or standard input.
-
-    Raises:
-        ParameterError: none or two of them, or an empty one.
-    """
-    if prompt is not None and file is not None:
-        raise ParameterError("run", "the prompt", "given once", str(file), "drop the argument or --file")
-    if file is not None and not file.is_file():
-        raise ParameterError("run", "--file", "a file that exists", str(file))
-    if prompt is None and file is None and sys.stdin.isatty():
-        raise ParameterError("run", "the prompt", "given", None, "write it behind run, or use --file or a pipe")
-    text = prompt if prompt is not None else file.read_text(encoding="utf-8") if file else sys.stdin.read()
-    if not text:
-        raise ParameterError("run", "the prompt", "text", text)
-    return text
-
-
-def _load(name: str) -> tuple[Any, Any]:
-    """Model and tokenizer; imports torch only here."""
-    from logitkit import models
-
-    loaded: tuple[Any, Any] = models.load(name)
-    return loaded
-
-
-def _complete(
-    model: Any,
-    tokenizer: Any,
-    prompt: Any,
-    chain: Chain,
-    *,
-    show: bool,
-    record: bool = False,
-    seed: int = 0,
-    label: str = "",
-    **settings: Any,
-) -> Completion:
-    """Continue one prompt under a chain, with a progress bar, streaming the text to standard output if asked."""
-    import torch
-
-    from logitkit.streaming import Streamer
-
-    torch.manual_seed(seed)
-    call = chain.bind(model, tokenizer, prompt, trace=record)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label or "tokens", total=settings["max_new_tokens"])
-        streamer = Streamer(
-            tokenizer,
-            advance=lambda: progress.advance(task),
-            write=_write if show else None,
-            removed=b"".join(call.prompts.removed),
-        )
-        one_row = settings.get("num_beams", 1) == 1  # transformers streams one row only
-        begun = time.perf_counter()
-        output = call.generate(streamer=streamer if one_row else None, **settings)
-        seconds = time.perf_counter() - begun
-    (text,) = call.texts(output)
-    if show and not one_row:
-        _write(text)
-    if show:
-        _write("\n")
-    tokens = call.ids(output).shape[1] - call.prompts.width
-    return Completion(chain=str(chain), text=text, tokens=tokens, seconds=seconds, trace=call.trace)
-
-
-def _write(text: str) -> None:
-    """Write a piece of the continuation at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _escaped(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import logitkit
-from logitkit.bench.scoring import continuation, score
+from logitkit.bench.scoring import continuation, forced, score
 from logitkit.errors import ModelError
 from logitkit.registry.chain import Chain
 from logitkit.registry.subjects import _resources, tiny_model, tiny_tokenizer
@@ -91,3 +91,14 @@ def test_real_text_scores_as_prefix_by_prefix(smollm2: Any, chain: str) -> None:
     scored, _ = score(Chain(chain), model, tokenizer, prompt, options)
     for option, one in zip(options, scored, strict=True):
         assert list(one.logp) == pytest.approx(slowly(Chain(chain), model, tokenizer, prompt, option), abs=2e-3)
+
+
+def test_prompts_of_unequal_length_are_scored_as_alone() -> None:
+    """Left padding and rows of unequal length change nothing, for the model and for a second stream."""
+    model, tokenizer, chain = tiny_model(), tiny_tokenizer(), logitkit.chain("cfg(1.7)")
+    prompts, rows = ["a", "another prompt"], [[5, 6, 7, 8], [9]]
+    together = forced(chain.bind(model, tokenizer, prompts), rows)
+    for prompt, row, found in zip(prompts, rows, together, strict=True):
+        (alone,) = forced(chain.bind(model, tokenizer, prompt), [row])
+        assert [greedy for _, greedy in found] == [greedy for _, greedy in alone]
+        assert [logp for logp, _ in found] == pytest.approx([logp for logp, _ in alone], abs=1e-5)

@@ -1,0 +1,158 @@
+"""Chains in the lm-evaluation-harness: its tasks, with generation and log-likelihood through the chain.
+
+    logitkit lm-eval --model logitkit --tasks my_task --include_path tasks/ --device cpu
+        --model_args "pretrained=smollm2-135m,chain=cfg(scale=1.5) | min_p(0.05)"
+
+The harness finds only models that it brings along or that were imported; ``logitkit lm-eval`` imports this one and
+hands every argument over to the harness's own command line. In Python, importing this module is enough:
+``lm_eval.simple_evaluate(model="logitkit", model_args={...})``.
+
+Everything but the chain is the harness's own ``hf`` model: tokenization, templates, truncation, stops. Each batch
+gets a fresh `Call`. With an empty chain the results are those of ``hf``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from torch import Tensor
+from tqdm import tqdm
+
+from logitkit import models
+from logitkit.adapters.tokens_only import tables
+from logitkit.bench.loading import leads_to_model, needed
+from logitkit.bench.scoring import continuation, forced
+from logitkit.errors import ModeError, ParameterError, PromptError
+from logitkit.processors.prompts import left_padded, pad_token
+from logitkit.registry.call import Call
+from logitkit.registry.chain import Chain
+
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+
+
+@register_model("logitkit")
+class ChainLM(HFLM):
+    """A language model of the harness that decodes and scores through a chain.
+
+    Args:
+        pretrained: a name that logitkit knows, a folder, a hub id, or a model.
+        chain: text, steps, or the name of a .yaml or .json file.
+        resources: objects that the chain names, where it is made in Python.
+        more: as for the harness's ``hf`` model.
+
+    Raises:
+        ChainError, ParameterError, UnknownNameError: before a model loads.
+        ModeError: an encoder-decoder model.
+    """
+
+    def __init__(
+        self, pretrained: Any, chain: Any = "", *, resources: Mapping[str, Any] | None = None, **more: Any
+    ) -> None:
+        from_file = isinstance(chain, str) and chain.endswith((".yaml", ".yml", ".json"))
+        self.chain = Chain.from_file(chain) if from_file else Chain(chain)
+        for name in ("batch_size", "mixed_precision_dtype"):
+            if more.get(name) is not None and (name != "batch_size" or not str(more[name]).isdigit()):
+                rule = "a whole number" if name == "batch_size" else "left out, a chain is computed in fp32"
+                raise ParameterError("lm-eval", name, rule, more[name])
+        given = tables(self.chain) | dict(resources or {})
+        if isinstance(pretrained, str) and pretrained in models.names():
+            pretrained = str(models.pull(pretrained))
+        super().__init__(pretrained=pretrained, **more)
+        if self.backend != "causal":
+            raise ModeError(f"lm-eval: {pretrained} must be a decoder-only model; use the harness's own hf")
+        self._resources, self._tokenizers = given, dict[str, Any]()
+        for name in _named(self.chain):
+            if name not in given and leads_to_model(name):  # else every call would load it again
+                self._resources[name], self._tokenizers[name] = models.load(name, like=self.model)
+
+    def bound(self, prompts: Sequence[Sequence[int]]) -> Call:
+        """A fresh call for a batch of prompts, given as token ids."""
+        ids, mask = left_padded(prompts, pad_token(self.tokenizer, self.model))
+        inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        return self.chain.bind(self.model, self.tokenizer, inputs, tokenizers=self._tokenizers, **self._resources)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """Score continuations; the harness calls this for log-likelihoods, rolling ones too."""
+        size = override_bs or self.batch_size
+        order = sorted(range(len(requests)), key=lambda number: -len(requests[number][1]) - len(requests[number][2]))
+        found: dict[int, tuple[float, bool]] = {}
+        with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="log-likelihood") as bar:
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                scored = self._scored([requests[number] for number in batch])
+                for number, answer in zip(batch, scored, strict=True):
+                    found[number] = answer
+                    if requests[number][0] is not None:
+                        self.cache_hook.add_partial("loglikelihood", requests[number][0], answer)
+                bar.update(len(batch))
+        return [found[number] for number in range(len(requests))]
+
+    def _scored(self, batch: Sequence[Request]) -> list[tuple[float, bool]]:
+        """Score one batch; what does not fit the model loses its beginning, as in ``hf``."""
+        longest = max(len(context) for _, context, _ in batch) + max(len(row) for _, _, row in batch) - 1
+        if longest > self.max_length and len(batch) > 1:  # together they would not fit
+            return [answer for request in batch for answer in self._scored([request])]
+        prompts = [context[max(0, len(context) + len(row) - 1 - self.max_length) :] for _, context, row in batch]
+        call = self.bound(prompts)
+        rows = [
+            continuation(call, number, _behind(texts, self.chain)) if any(call.prompts.removed) else row
+            for number, (texts, _, row) in enumerate(batch)
+        ]
+        if not all(rows):
+            texts = batch[[bool(row) for row in rows].index(False)][0]
+            raise PromptError(
+                f"lm-eval: {texts} must have a token of its own behind its context; let contexts end at a token's "
+                "boundary, or use byte_boundary()"
+            )
+        return [(sum(logp for logp, _ in each), all(greedy for _, greedy in each)) for each in forced(call, rows)]
+
+    def _model_generate(
+        self, context: Tensor, max_length: int, stop: list[str], *, attention_mask: Tensor, **settings: Any
+    ) -> Tensor:
+        """Continue a batch; the harness calls this for texts. Rows come back behind their contexts."""
+        if not settings.get("do_sample"):
+            settings = {**settings, "do_sample": False}
+            settings.pop("temperature", None)
+        prompts = [row[keep].tolist() for row, keep in zip(context, attention_mask.bool(), strict=True)]
+        call = self.bound(prompts)
+        width = call.prompts.width
+        criteria = stop_sequences_criteria(self.tokenizer, stop, width, len(prompts))
+        tokens = max_length - context.shape[1] + max(0, context.shape[1] - width)
+        output = call.ids(call.generate(max_new_tokens=tokens, stopping_criteria=criteria, **settings))
+        if not any(call.prompts.removed):
+            return torch.cat([context, output[:, width:]], dim=1)
+        rows = [self.tok_encode(text, add_special_tokens=False) for text in call.texts(output)]
+        padded, _ = left_padded([row[::-1] for row in rows], self.tokenizer.eos_token_id)
+        return torch.cat([context, padded.flip(1).to(context.device)], dim=1)
+
+
+def _behind(texts: tuple[str, str] | None, chain: Chain) -> str:
+    """The text behind a context whose end the chain cut; the harness counts a context's last spaces to it."""
+    if texts is None:
+        raise ModeError(f"lm-eval: {chain} changes the prompt, and a rolling log-likelihood has none; leave it out")
+    context, text = texts
+    return context[len(context.rstrip()) :] + text
+
+
+def _named(chain: Chain) -> list[str]:
+    """Names of other models in a chain."""
+    return [
+        name for spec, (_, given) in zip(chain.specs, chain.steps, strict=True) for name in needed(spec, given) if name
+    ]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The harness's own command line, with this model registered."""
+    import sys
+
+    from lm_eval.__main__ import cli_evaluate
+
+    sys.argv = ["lm-eval", *arguments]
+    cli_evaluate()

@@ -1,0 +1,211 @@
+"""The lm-evaluation-harness through a chain: an empty chain is its own hf model, others equal our own scoring."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import logitkit
+from logitkit.bench.scoring import score
+from logitkit.cli import app
+from logitkit.errors import ModeError, ParameterError, PromptError
+from logitkit.processors.ngram import NgramTable
+from logitkit.registry.strangers import strange_model, strange_tokenizer
+from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'logitkit[lm-eval]'")
+
+from logitkit.adapters import lm_eval as adapter
+
+ChainLM = adapter.ChainLM
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+
+WORDS = ["the ship left the harbour", "a horse ran over the hill", "rain fell on the old town", "the bell rang"]
+TASKS: dict[str, dict[str, Any]] = {
+    "choices": {"output_type": "multiple_choice", "doc_to_choice": ["yes", "no way", "why"], "doc_to_target": 1},
+    "passages": {"output_type": "loglikelihood_rolling", "doc_to_target": "{{text}}", "doc_to_text": ""},
+    "texts": {
+        "output_type": "generate_until",
+        "doc_to_target": "{{text}}",
+        "generation_kwargs": {"until": ["t"], "max_gen_toks": 6, "do_sample": False},
+    },
+}
+CUT = {"doc_to_text": "{{text}} th", "target_delimiter": ""}
+TASKS["cut"] = CUT | {"output_type": "multiple_choice", "doc_to_choice": ["e", "an"], "doc_to_target": 1}
+TASKS["cut_texts"] = TASKS["texts"] | CUT
+METRICS = {
+    "cut": ["acc"],
+    "cut_texts": ["exact_match"],
+    "choices": ["acc"],
+    "passages": ["word_perplexity"],
+    "texts": ["exact_match"],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, a task of each kind as YAML over a local file, and a table."""
+    folder = tmp_path_factory.mktemp("harness")
+    tiny_model().save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    strange_model().save_pretrained(folder / "strange")
+    strange_tokenizer().save_pretrained(folder / "strange")
+    NgramTable.train(WORDS, tiny_tokenizer()).save(folder / "words.safetensors")
+    (folder / "words.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in WORDS))
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    for name, parts in TASKS.items():
+        data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(folder / "words.jsonl")}}}
+        task = {"task": name, "test_split": "test", "doc_to_text": "{{text}}:", **data, **parts}
+        task["metric_list"] = [{"metric": metric} for metric in METRICS[name]]
+        (tasks / f"{name}.yaml").write_text(json.dumps(task))
+    return folder
+
+
+def evaluate(place: Path, model: str, tasks: list[str], **arguments: Any) -> dict[str, list[Any]]:
+    """Raw answers of a model to each item of each task."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    found = lm_eval.simple_evaluate(
+        model=model,
+        model_args={"pretrained": str(place / "model"), "dtype": "float32"} | arguments,
+        tasks=tasks,
+        task_manager=TaskManager(include_path=str(place / "tasks"), include_defaults=False),
+        device="cpu",
+        batch_size=4,
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+    )
+    assert found is not None
+    every = {task: sorted(found["samples"][task], key=lambda sample: sample["doc_id"]) for task in tasks}
+    return {task: [sample["resps"] for sample in samples] for task, samples in every.items()}
+
+
+def numbers(answers: list[Any]) -> list[float]:
+    """Every number in nested answers."""
+    if isinstance(answers, (list, tuple)):
+        return [number for answer in answers for number in numbers(answer)]
+    return [float(answers)]
+
+
+def test_an_empty_chain_is_the_harness_itself(place: Path) -> None:
+    """Log-likelihoods, rolling ones and texts of hf, in batches of four with padding."""
+    ours, theirs = (evaluate(place, model, ["choices", "passages", "texts"]) for model in ("logitkit", "hf"))
+    assert ours["texts"] == theirs["texts"]
+    for task in ("choices", "passages"):
+        assert numbers(ours[task]) == pytest.approx(numbers(theirs[task]), abs=2e-4), task
+
+
+@pytest.mark.parametrize(
+    "chain", ["cfg(1.7)", "temperature(0.5) | repetition_penalty(1.2)", "ngram_style(table='TABLE', weight=0.3)"]
+)
+def test_a_chain_changes_scores_and_texts_as_ours(place: Path, chain: str) -> None:
+    """Each option by our own scoring, one prompt at a time; each text by generate."""
+    chain = chain.replace("TABLE", str(place / "words.safetensors"))
+    found = evaluate(place, "logitkit", ["choices", "texts"], chain=chain)
+    plain = evaluate(place, "logitkit", ["choices", "texts"])
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    for text, answers, row in zip(WORDS, found["choices"], found["texts"], strict=True):
+        options = [f" {choice}" for choice in TASKS["choices"]["doc_to_choice"]]
+        want, _ = score(logitkit.chain(chain), model, tokenizer, f"{text}:", options)
+        assert [answer[0][0] for answer in answers] == pytest.approx([one.total for one in want], abs=1e-4)
+        assert [answer[0][1] for answer in answers] == [all(one.greedy) for one in want]
+        done = logitkit.generate(model, tokenizer, f"{text}:", chain=chain, max_new_tokens=6, do_sample=False)
+        assert row[0][0] == done.texts[0].split("t")[0]
+    assert numbers(found["choices"]) != numbers(plain["choices"])
+
+
+def test_a_cut_prompt_is_scored_and_continued(place: Path) -> None:
+    """byte_boundary takes bytes from the prompt; answers are of the text behind the prompt all the same."""
+    model, tokenizer, chain = strange_model(), strange_tokenizer(), logitkit.chain("byte_boundary()")
+    strange = {"pretrained": str(place / "strange"), "chain": str(chain)}
+    found = evaluate(place, "logitkit", ["cut", "cut_texts"], **strange)
+    for text, answers, row in zip(WORDS, found["cut"], found["cut_texts"], strict=True):
+        want, call = score(chain, model, tokenizer, f"{text} th", ["e", "an"])
+        assert all(call.prompts.removed)
+        assert [answer[0][0] for answer in answers] == pytest.approx([one.total for one in want], abs=1e-4)
+        done = logitkit.generate(model, tokenizer, f"{text} th", chain=chain, max_new_tokens=9, do_sample=False)
+        assert done.texts[0].startswith(row[0][0]) and row[0][0]
+    lm = ChainLM(str(place / "strange"), "byte_boundary()", device="cpu")
+    with pytest.raises(ModeError, match="changes the prompt"):
+        lm._loglikelihood_tokens([(None, tokenizer("the th")["input_ids"], [5])])
+
+
+def test_other_models_are_loaded_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again at each batch; and what is given in Python is used."""
+    loads = []
+    load = adapter.models.load
+    monkeypatch.setattr(adapter.models, "load", lambda name, **more: loads.append(name) or load(name, **more))
+    lm = ChainLM(str(place / "model"), f"contrastive(amateur={str(place / 'model')!r})", device="cpu")
+    assert lm.bound([[1, 2], [3]]).trace.readers and lm.bound([[4]]).trace.readers
+    assert loads == [str(place / "model")]
+    named = ChainLM(
+        tiny_model(), "contrastive(amateur='weak')", tokenizer=tiny_tokenizer(), resources={"weak": tiny_model(1)}
+    )
+    assert "weak" in named.bound([[1, 2]]).trace.readers
+
+
+def test_long_contexts_lose_their_beginning(place: Path) -> None:
+    """As in hf: the last max_length tokens count, in a batch with short ones too."""
+    lm = ChainLM(str(place / "model"), "", device="cpu", max_length=16, batch_size=2)
+    long, short = list(range(40)), [5, 6]
+    together = lm._loglikelihood_tokens([(None, long, [7, 8]), (None, short, [9] * 14)])
+    assert together[0] == lm._loglikelihood_tokens([(None, long[-15:], [7, 8])])[0]
+    with torch.no_grad():
+        logp = tiny_model()(torch.tensor([[*long[-15:], 7]])).logits[0, -2:].double().log_softmax(-1)
+    assert together[0][0] == pytest.approx(float(logp[0, 7] + logp[1, 8]), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"chain": "cfg(scale=-1)"}, ParameterError, "cfg: scale must be a finite number >= 0"),
+        ({"chain": "usdc()"}, LookupError, "did you mean 'uscd'"),
+        ({"batch_size": "auto"}, ParameterError, "lm-eval: batch_size must be a whole number, got 'auto'"),
+        ({"mixed_precision_dtype": "float16"}, ParameterError, "lm-eval: mixed_precision_dtype must be left out"),
+    ],
+)
+def test_bad_input_is_refused_before_a_model_loads(arguments: Any, error: Any, says: str) -> None:
+    """With one named error."""
+    with pytest.raises(error, match=says):
+        ChainLM("/no/such/model", **arguments)
+
+
+def test_what_has_no_token_of_its_own_is_refused(place: Path) -> None:
+    """Where context and continuation become one token, plain scoring would score nothing."""
+    with pytest.raises(PromptError, match="must have a token of its own behind its context"):
+        evaluate(place, "logitkit", ["cut"], pretrained=str(place / "strange"))
+
+
+def test_every_argument_is_the_harness_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read here, --help neither; what logitkit refuses is one line."""
+    heard: list[str] = []
+    monkeypatch.setattr(adapter, "main", heard.extend)
+    given = ["run", "--help", "--model", "logitkit", "--tasks", "a,b", "-L", "3"]
+    assert CliRunner().invoke(app, ["lm-eval", *given]).exit_code == 0 and heard == given
+    monkeypatch.setattr(adapter, "main", lambda given: ChainLM("/nowhere", "cfg(-1)"))
+    bad = CliRunner().invoke(app, ["lm-eval"])
+    assert bad.exit_code == 2 and "cfg: scale must be" in bad.output
+
+
+@pytest.mark.slow
+def test_the_command_line_takes_a_chain_with_commas(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness's own, which indexes all its tasks first."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    chain = "cad(alpha=0.5, context='the')"
+    given = ["lm-eval", "--model", "logitkit", "--tasks", "choices", "--include_path", str(place / "tasks")]
+    given += ["--device", "cpu", "--output_path", str(tmp_path), "--limit", "1", "--model_args"]
+    done = CliRunner().invoke(app, [*given, f"pretrained={place / 'model'},chain={chain}"])
+    assert done.exit_code == 0, done.output
+    (told,) = tmp_path.rglob("results_*.json")
+    assert json.loads(told.read_text())["config"]["model_args"]["chain"] == chain

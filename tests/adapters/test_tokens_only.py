@@ -1,0 +1,91 @@
+"""Chains without a model: the same scores as bound to one, and a reason where that cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import logitkit
+from logitkit.adapters import tokens_only
+from logitkit.errors import FileFormatError, LogitkitError, ModeError, ModelError
+from logitkit.processors.ngram import NgramTable
+from logitkit.registry.chain import Chain
+from logitkit.registry.registry import Plugin, Registry
+from logitkit.registry.strangers import strange_tokenizer
+from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+
+PROMPT = "the text of a prompt, the other text"
+REFUSED = {"byte_boundary", "byte_ensemble", "cad", "cascade", "cfg", "contrastive", "core", "crossover", "deepen"}
+REFUSED |= {"dexperts", "ensemble", "router", "uscd"}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small table on the disk."""
+    path = tmp_path_factory.mktemp("table") / "style.safetensors"
+    NgramTable.train(["a prompt of the other text", "the text of a prompt"], tiny_tokenizer()).save(path)
+    return str(path)
+
+
+def example(name: str, table: str) -> Chain:
+    """A chain of one processor, as the laws use it."""
+    spec = logitkit.describe(name)
+    return Chain((spec.example or f"{name}()").replace("table='style'", f"table={table!r}"))
+
+
+@pytest.mark.parametrize("name", logitkit.names())
+def test_every_processor_runs_alike_or_is_refused_with_the_reason(name: str, table: str) -> None:
+    """Greedy, step by step: bit for bit what a chain bound to a model returns."""
+    chain = example(name, table)
+    if name in REFUSED:
+        with pytest.raises(ModeError, match=f"^{name}: cannot run in vllm: .+; run it with transformers' generate$"):
+            tokens_only.check(chain, "vllm")
+        return
+    tokens_only.check(chain, "vllm")
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    call = chain.bind(model, tokenizer, PROMPT)
+    alone = tokens_only.bound(chain, "vllm", tokenizer, call.prompts.tokens(0), ends=[tokenizer.eos_token_id])
+    row = call.inputs["input_ids"]
+    for _ in range(6):
+        with torch.no_grad():
+            scores = model(row).logits[:, -1].float()
+        want = call.composite(row, scores)
+        assert torch.equal(alone(row, scores), want)
+        row = torch.cat([row, want.argmax(-1, keepdim=True)], dim=1)
+
+
+def test_what_reads_again_undeclared_is_refused_when_it_asks(table: str) -> None:
+    """A plugin that says it costs nothing, and then asks for a reader."""
+
+    registry = Registry([Plugin(name="p", origin="p 1", specs=(undeclared(),))])
+    chain = Chain("sly()", registry=registry)
+    tokens_only.check(chain, "vllm")
+    with pytest.raises(ModeError, match="sly: cannot run in vllm: vllm hands a processor tokens and scores"):
+        tokens_only.bound(chain, "vllm", tiny_tokenizer(), [1, 2])
+
+
+def undeclared() -> Any:
+    return logitkit.Spec(
+        name="sly", summary="Reads again.", source="nowhere", target="logitkit.processors.guidance:CFG"
+    )
+
+
+def test_tables_are_checked(table: str) -> None:
+    """A missing one at once; one of another tokenizer when the engine's is known."""
+    with pytest.raises(FileFormatError, match="must be a file"):
+        tokens_only.check(Chain("ngram_style(table='/nowhere.safetensors')"), "vllm")
+    with pytest.raises(ModelError, match="must be trained with the generating model's tokenizer"):
+        tokens_only.bound(example("ngram_style", table), "vllm", strange_tokenizer(), [1, 2])
+    assert tokens_only.tables(example("ngram_style", table)) == tokens_only.tables(example("ngram_style", table))
+
+
+def test_the_model_is_not_there() -> None:
+    """Whatever is asked of it is a named error; pickling and copying see a plain object."""
+    model = tokens_only.NoModel("vllm", [2])
+    assert model.generation_config.eos_token_id == [2]
+    with pytest.raises(LogitkitError, match="not its model"):
+        _ = model.lm_head
+    with pytest.raises(AttributeError):
+        _ = model.__deepcopy__

@@ -1,0 +1,91 @@
+"""The documentation: every processor has its place, every example runs, and facts come from the Specs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import logitkit
+from logitkit import models
+from logitkit.errors import UnknownNameError
+from logitkit.registry import manual
+from logitkit.registry.discovery import discover
+from logitkit.registry.strangers import strange_model, strange_tokenizer
+from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
+    """A tiny model in the place of a real one: models of one family share a tokenizer, others have their own."""
+    if "smollm2" in name.lower():
+        return tiny_model("135m" not in name), tiny_tokenizer()
+    return strange_model(), strange_tokenizer()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search((DOCS / page).read_text())])
+def test_the_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, in one namespace, as a reader would paste them; on tiny models."""
+    monkeypatch.setattr(models, "load", tiny)
+    here = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", here)
+    for block in PYTHON.findall((DOCS / page).read_text()):
+        exec(compile(block, page, "exec"), vars(here))
+
+
+def test_every_processor_has_its_place() -> None:
+    """Once, under its own heading; transformers' own stand on one page."""
+    text = "\n".join((DOCS / page).read_text() for page in PAGES)
+    registry = discover(third_party="none")
+    ours = [name for name in registry.names() if registry.describe(name).family != "transformers"]
+    assert sorted(re.findall(r"<!-- spec: (\w+) -->", text)) == ours
+    assert all(text.count(f"\n## {name}\n") == 1 for name in ours)
+    assert text.count("<!-- family: transformers -->") == 1
+
+
+def test_every_page_of_a_processor_has_an_example_for_each() -> None:
+    """Each section shows its processor at work, not only its facts."""
+    for page in sorted((DOCS / "processors").glob("*.md")):
+        for section in page.read_text().split("\n## ")[1:]:
+            name = section.split("\n")[0]
+            if f"<!-- spec: {name} -->" in section:
+                assert any(name in block for block in PYTHON.findall(section)), f"{page.name}: {name} has no example"
+
+
+def test_a_mark_stands_for_what_the_spec_says() -> None:
+    """Formula, rule, default, neutral value, cost, source with its link."""
+    page = manual.filled("before <!-- spec: uscd --> behind")
+    spec = logitkit.describe("uscd")
+    assert page.startswith("before ") and page.endswith(" behind")
+    assert "| `rho` | a finite number >= 0 | 0.7 | 0 | contrast strength |" in page
+    for said in (spec.formula, spec.cost, spec.failure, "[arXiv:2409.05923](https://arxiv.org/abs/2409.05923)"):
+        assert said in page
+    assert all(f"`{name}`" in page for name in spec.model.model_fields)
+    laws = manual.filled("<!-- laws -->")
+    assert laws.count("\n") == 12 and "- **forgets**: A used instance answers like a fresh one" in laws
+    assert "## top_p\n" in manual.filled("<!-- family: transformers -->")
+
+
+def test_a_mark_that_names_nothing_is_refused() -> None:
+    """A renamed processor is found by the build."""
+    with pytest.raises(UnknownNameError):
+        manual.filled("<!-- spec: usdc -->")
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """mkdocs would only say so in passing."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = set(re.findall(r": ([\w/]+\.md)$", text, re.MULTILINE))
+    results = {f"measurements/{path.name}" for path in (ROOT / "bench" / "results").glob("*.md")}
+    written = {"modes.md", "laws_of_others.md"}  # by commands; docs/hooks.py knows their places
+    assert named == set(PAGES) - written | results
+    assert yaml.safe_load(text)["site_name"] == "logitkit"
