@@ -112,7 +112,7 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str, *, with_cost: bool)
     with Store(out) as store:
         todo, every = missing(made, store), plan(made)
         rounds = cost.missing(made, store) if with_cost else []
-        console.print(f"{out}: {len(every) - len(todo)} of {len(every)} units are there", markup=False)
+        console.print(f"{out}: {len(every) - len(todo)} of {len(every)} units are there", markup=False, soft_wrap=True)
         if todo or rounds:
             store.begin(made, about(name, executes=made.allow_code_execution))
         try:
@@ -127,7 +127,7 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str, *, with_cost: bool)
                 if rounds:
                     cost.carry_out(made, store, advance=lambda _: progress.advance(bar))
         except KeyboardInterrupt:
-            console.print(f"interrupted; the same command goes on from {out}", markup=False)
+            console.print(f"interrupted; the same command goes on from {out}", markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
         _report(made, store, "")
 
@@ -178,7 +178,7 @@ def _report(made: Run, store: Any, reading: str) -> None:
         ("report.html", page(summary, manifest, store.sessions(made), reading)),
     ):
         (store.folder / name).write_text(text, encoding="utf-8")
-        Console(stderr=True).print(f"{store.folder / name}", markup=False, highlight=False)
+        Console(stderr=True).print(f"{store.folder / name}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
