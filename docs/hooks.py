@@ -17,8 +17,13 @@ OTHERS, MARK = DOCS / "laws_of_others.md", "<!-- laws of others -->"
 
 
 def on_config(config: Any) -> Any:
-    """Put the written pages that are there behind the laws."""
+    """Put the written pages that are there behind the laws, and results without a title of ours behind the others."""
     for section in config.nav:
+        if "Measurements" in section:
+            named = {name for entry in section["Measurements"] for name in entry.values()}
+            results = {f"measurements/{path.name}": path.stem for path in sorted(RESULTS.glob("*.md"))}
+            more = [{stem.replace("_", " ").capitalize(): name} for name, stem in results.items() if name not in named]
+            section["Measurements"] += more
         if "Writing your own" in section:
             found = [{title: name} for title, name in MEASURED.items() if (DOCS / name).is_file()]
             section["Writing your own"] += found

@@ -87,5 +87,5 @@ def test_every_page_is_in_the_navigation() -> None:
     named = set(re.findall(r": ([\w/]+\.md)$", text, re.MULTILINE))
     results = {f"measurements/{path.name}" for path in (ROOT / "bench" / "results").glob("*.md")}
     written = {"modes.md", "laws_of_others.md"}  # by commands; docs/hooks.py knows their places
-    assert named == set(PAGES) - written | results
+    assert set(PAGES) - written <= named <= set(PAGES) | results
     assert yaml.safe_load(text)["site_name"] == "logitkit"
