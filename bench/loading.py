@@ -20,6 +20,7 @@ from logitkit.registry.discovery import default_registry
 from logitkit.registry.spec import Spec
 
 KEPT = 8
+FILES = (".safetensors", ".json", ".yaml", ".yml", ".txt", ".npz")  # endings of names that are no hub id
 _TASKS: dict[str, Task] = {}
 _TABLES: dict[str, Any] = {}
 
@@ -120,7 +121,7 @@ def leads_to_model(name: str) -> bool:
     if name in models.names() or (Path(name).expanduser() / "config.json").is_file():
         return True
     owner, _, rest = name.partition("/")
-    return bool(owner and rest) and "/" not in rest and not name.startswith((".", "~")) and not Path(name).suffix
+    return bool(owner and rest) and "/" not in rest and not name.startswith((".", "~")) and not name.endswith(FILES)
 
 
 def found_model(run: Run, name: str) -> str:

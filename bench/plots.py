@@ -90,7 +90,7 @@ def _sweeps(summary: Summary, table: Table) -> list[Plot]:
                     for c, x in sorted(places.items(), key=lambda one: one[1])
                     if math.isfinite(cells[c].value)
                 ]
-                if len(points) > 2:
+                if len(points) > 2 and len({point.y for point in points}) > 1:
                     title = f"{table.task}, {table.model}: {metric.name} against {label}"
                     about = "Bars: 95 % bootstrap intervals of means."
                     found.append(_plot(title, about, points, label, metric, line=points))

@@ -84,8 +84,9 @@ class Run(Parameters):
 
     @property
     def hash(self) -> str:
-        """16 hex digits of what the run is."""
-        return digest(self.model_dump(mode="json", exclude={"folder", "allow_code_execution"}))
+        """16 hex digits of what the run is; a setting that is added one day, left at its default, changes none."""
+        hidden = {"folder", "allow_code_execution"}
+        return digest(self.model_dump(mode="json", exclude_defaults=True, exclude=hidden))
 
     @property
     def compared_with(self) -> str:

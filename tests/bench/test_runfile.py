@@ -12,6 +12,7 @@ from logitkit import models
 from logitkit.bench import runfile
 from logitkit.errors import RunError
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "bench"
 GOOD = """\
 models: [tiny]
 resources:
@@ -185,6 +186,18 @@ def test_code_is_run_only_where_it_is_allowed(bench_place: Path) -> None:
     assert "--allow-code-execution" in told(bench_place, text)[0]
     run = runfile.read(bench_place / "run.yaml", allow_code_execution=True)
     assert run.allow_code_execution and run.hash == run.model_copy(update={"allow_code_execution": False}).hash
+
+
+@pytest.mark.data
+def test_the_examples_are_sound(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong with the run files but models that are to be put beside one; the reports are of these runs."""
+    monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
+    run = runfile.read(EXAMPLES / "run.yaml", allow_code_execution=True)
+    assert f"run {run.hash}" in (EXAMPLES / "report.md").read_text()
+    with pytest.raises(RunError) as caught:
+        runfile.read(EXAMPLES / "cascade.yaml")
+    assert len(caught.value.mistakes) == 2 and all("no model named './models/" in one for one in caught.value.mistakes)
+    assert all((EXAMPLES / name).exists() for name in ("report.html", "cascade.md", "cascade.html"))
 
 
 def test_where_a_run_lies_is_no_part_of_it(bench_place: Path, tmp_path: Path) -> None:
