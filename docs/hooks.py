@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from logitkit.registry import catalogue, manual
 
 DOCS = Path(__file__).parent
-RESULTS = DOCS.parent / "bench" / "results"
+RESULTS, REPORT = DOCS.parent / "bench" / "results", DOCS.parent / "examples" / "bench" / "report.md"
 # What commands write: a page of its own, in the navigation once it is there; and the last section of the laws.
 MEASURED = {"Ways of generating, measured": "modes.md"}
 OTHERS, MARK = DOCS / "laws_of_others.md", "<!-- laws of others -->"
@@ -32,7 +32,7 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add every result with its pictures, under measurements/."""
-    for path in sorted(RESULTS.iterdir()):
+    for path in (*sorted(RESULTS.iterdir()), REPORT):
         if path.suffix in (".md", ".svg", ".png"):
             files.append(File.generated(config, f"measurements/{path.name}", abs_src_path=str(path)))
     return files
