@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from logitkit.errors import UnknownNameError
+from logitkit.processors.bytemodel import ByteModel
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 
@@ -50,6 +51,9 @@ class Way:
     ) -> str:
         """Bind the chain and decode once; say what happened."""
         settings, named = {**settings, **self.settings}, dict(named or {})
+        for thing in named.values():
+            if isinstance(thing, ByteModel):
+                thing.release()  # or it would recall what it read in the round before
         model, tokenizer = named.pop("model", model), named.pop("tokenizer", tokenizer)
         tokenizers = named.pop("tokenizers", {})
         tokenizers |= {name: tokenizer for name, value in named.items() if value is model}
@@ -97,8 +101,7 @@ def code_table(model: Any, tokenizer: Any) -> Mapping[str, Any]:
 
 def two_byte_models(model: Any, tokenizer: Any) -> Mapping[str, Any]:
     """The model as one over bytes, and over again: with another tolerance it counts as another model."""
-    made = importlib.import_module("logitkit.processors.bytemodel").ByteModel
-    first, second = (made(model, tokenizer, tolerance=tolerance) for tolerance in (1e-6, 2e-6))
+    first, second = (ByteModel(model, tokenizer, tolerance=tolerance) for tolerance in (1e-6, 2e-6))
     byte_tokenizer = importlib.import_module("logitkit.processors.bytetokenizer").byte_tokenizer
     return {"model": first, "tokenizer": byte_tokenizer(), "second": second}
 
@@ -126,10 +129,12 @@ EXAMPLES = ("ensemble", "core", "byte_boundary")  # rows of their own where thes
 
 
 def ways() -> tuple[Way, ...]:
-    """All ways whose processors are registered, plain first."""
-    names = set(default_registry().names())
+    """All ways whose processors are registered, plain first, those of other distributions last."""
+    registry = default_registry()
+    names = registry.names()
     known = tuple(way for way in WAYS if not way.needs or way.needs in names)
-    return known + tuple(example(name) for name in EXAMPLES if name in names)
+    theirs = [name for name in names if registry.describe(name).plugin != "logitkit"]
+    return known + tuple(example(name) for name in [*EXAMPLES, *theirs] if name in names)
 
 
 def chosen(parts: Sequence[str]) -> tuple[Way, ...]:

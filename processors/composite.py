@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.errors import ScoresError
+from logitkit.errors import LogitkitError, PluginError, ScoresError
 from logitkit.processors.prompts import Prompts
 from logitkit.processors.trace import Trace
 
@@ -41,6 +41,7 @@ class Composite(LogitsProcessor):
         parts: ``(name, processor)`` in order.
         prompts: the prompts of the call.
         trace: where counters and steps go.
+        owners: each processor and who offers it, for errors; by default its name.
 
     Attributes:
         carrier: who offers answers to the chain's readers before each step; None: they read for themselves.
@@ -49,8 +50,16 @@ class Composite(LogitsProcessor):
 
     supports_continuous_batching = False  # there a processor gets neither rows nor their history
 
-    def __init__(self, parts: Sequence[tuple[str, LogitsProcessor]], *, prompts: Prompts, trace: Trace) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[str, LogitsProcessor]],
+        *,
+        prompts: Prompts,
+        trace: Trace,
+        owners: Sequence[str] = (),
+    ) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
+        self.owners = tuple(owners) or tuple(name for name, _ in self.parts)
         self.carrier: Carrier | None = None
         self.observer: Observer | None = None
 
@@ -59,6 +68,7 @@ class Composite(LogitsProcessor):
 
         Raises:
             ScoresError: a row that is NaN, infinite, or leaves no token, with the processor that made it.
+            PluginError: a processor that raises, or returns something else than scores.
         """
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
@@ -85,8 +95,8 @@ class Composite(LogitsProcessor):
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Every processor in order."""
-        for name, part in self.parts:
-            before, scores = scores, part(input_ids, scores)
+        for (name, part), owner in zip(self.parts, self.owners, strict=True):
+            before, scores = scores, _asked(part, owner, input_ids, scores)
             if self.trace.recording:
                 self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
         return scores
@@ -95,16 +105,33 @@ class Composite(LogitsProcessor):
         """Find who spoiled the scores, and say so."""
         blame = "the model (or a processor before the chain)"
         fault = _fault(scores)
-        for name, part in self.parts:
+        for (_, part), owner in zip(self.parts, self.owners, strict=True):
             if fault:
                 break
             scores = part(input_ids, scores)
-            blame, fault = name, _fault(scores)
+            blame, fault = owner, _fault(scores)
         row, what = fault or (0, "scores that changed when computed again")
         raise ScoresError(
             f"logitkit: every row must keep a token with a finite score, got {what} in row {row} from {blame}; "
             "loosen the processor that removes the last token, or check the model's dtype"
         )
+
+
+def _asked(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Tensor) -> Tensor:
+    """What one processor answers; a fault of its own is told with who offers it."""
+    try:
+        done = part(input_ids, scores)
+    except (LogitkitError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{owner}: __call__ must answer for rows {[*input_ids.shape]} and scores {[*scores.shape]}, "
+            f"got {type(error).__name__}: {error}; correct it, `logitkit check` shows more"
+        ) from error
+    if not isinstance(done, Tensor) or done.shape != scores.shape:
+        found = f"scores {[*done.shape]}" if isinstance(done, Tensor) else f"{done!r:.40}"
+        raise PluginError(f"{owner}: __call__ must return scores {[*scores.shape]}, got {found}; return them all")
+    return done
 
 
 def _has_choices(given: Tensor, done: Tensor) -> Tensor:

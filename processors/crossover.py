@@ -122,7 +122,7 @@ class Crossover(LogitsProcessor):
         return cls(
             primary=overheard.reader,
             other=binding.reader(binding.own_prompts(), model, label=other),
-            prompt=binding.prompts.width,
+            prompt=1 if binding.prompts.in_encoder else binding.prompts.width,  # a decoder's rows begin with its start
             overheard=overheard,
             chance=PrefixChance(seed=seed, prompts=binding.prompts),
             trace=binding.trace,

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from logitkit.errors import ChainError, FileFormatError
 from logitkit.registry import expression
 from logitkit.registry.discovery import default_registry
@@ -54,6 +52,8 @@ class Chain:
         Raises:
             FileFormatError: another ending, or not YAML or JSON.
         """
+        import yaml  # a file is rarely read, names are listed often
+
         path = Path(path)
         if path.suffix not in (".yaml", ".yml", ".json"):
             raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")
@@ -75,6 +75,8 @@ class Chain:
 
     def to_file(self, path: str | Path) -> None:
         """Write the chain to a ``.yaml``, ``.yml`` or ``.json`` file that `from_file` reads."""
+        import yaml
+
         path = Path(path)
         if path.suffix not in (".yaml", ".yml", ".json"):
             raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")

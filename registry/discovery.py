@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -17,6 +19,8 @@ from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
 
+HOOKS = ("logitkit_specs", "logitkit_tasks")
+Offer = TypeVar("Offer", Spec, TaskSpec)
 BUILT_IN = ("bytes", "cascades", "contrast", "ensemble", "style", "tasks", "warpers")
 
 
@@ -35,9 +39,7 @@ def discover(*, third_party: str = "all", strict: bool = False) -> Registry:
     found = _without_collisions(found)
     for plugin in found:
         if strict and plugin.error:
-            raise PluginError(
-                f"plugin {plugin.name!r} (from {plugin.origin}) is broken: {plugin.error}"
-            ) from plugin.error
+            raise PluginError(plugin.fault) from plugin.error
     return Registry(found)
 
 
@@ -78,35 +80,75 @@ def _chosen(entries: Iterable[EntryPoint], third_party: str) -> list[EntryPoint]
 
 
 def _examine(manager: pluggy.PluginManager, name: str, origin: str, load: Callable[[], Any]) -> Plugin:
-    """Load one plugin and ask it for its specs; whatever it raises is kept with it."""
+    """Load one plugin and ask it what it offers; whatever it raises is kept with it."""
+    key = f"{name} ({origin})"
     try:
         module = load()
-        manager.register(module, name=f"{name} ({origin})")
-        manager.check_pending()
-        callers = manager.get_hookcallers(module) or []
-        if not callers:
-            raise PluginError("it has no logitkit hook; decorate logitkit_specs() with @logitkit.hookimpl")
+        _has_a_hook(module)
+        manager.register(module, name=key)
         specs = _offered(manager.hook.logitkit_specs, module, Spec, origin)
         tasks = _offered(manager.hook.logitkit_tasks, module, TaskSpec, origin)
-    except Exception as error:
-        manager.unregister(name=f"{name} ({origin})") if manager.has_plugin(f"{name} ({origin})") else None
-        return Plugin(name=name, origin=origin, error=error)
-    return Plugin(name=name, origin=origin, specs=tuple(specs), tasks=tuple(tasks))
+        plugin = Plugin(name=name, origin=origin, specs=tuple(specs), tasks=tuple(tasks))
+        _are_different(plugin.offers)
+    except (Exception, SystemExit) as error:
+        manager.unregister(name=key) if manager.has_plugin(key) else None
+        return Plugin(name=name, origin=origin, error=_as_exception(error))
+    return plugin
 
 
-def _offered(caller: Any, module: Any, kind: type, origin: str) -> list[Any]:
-    """What one plugin's hook gives, having made sure that it is of this kind."""
-    offered = []
+def _as_exception(error: BaseException) -> Exception:
+    """The error as it was; one that would end the program becomes ours."""
+    if isinstance(error, Exception):
+        return error
+    kept = PluginError(f"it must not end the program when it is loaded, got SystemExit: {error}; remove the exit")
+    kept.__cause__ = error
+    return kept
+
+
+def _has_a_hook(module: Any) -> None:
+    """Make sure that a plugin implements hooks that there are, under their names and without arguments.
+
+    Raises:
+        PluginError: says what the author must change.
+    """
+    functions = dict(inspect.getmembers(module, inspect.isroutine))
+    marked = {key: value for key, value in functions.items() if hasattr(value, f"{hookspecs.PROJECT}_impl")}
+    for key, function in marked.items():
+        if key not in HOOKS:
+            raise PluginError(f"the hook must be named {' or '.join(HOOKS)}, got {key!r}; rename it")
+        if inspect.signature(function).parameters:
+            raise PluginError(f"{key}() must take no arguments, got {inspect.signature(function)}; remove them")
+    if not marked:
+        near = [match for hook in HOOKS for match in get_close_matches(hook, functions, n=1)]
+        found = f", got {near[0]}() without the mark" if near else ""
+        raise PluginError(f"it has no logitkit hook{found}; decorate {HOOKS[0]}() with @logitkit.hookimpl")
+
+
+def _offered(caller: Any, module: Any, kind: type[Offer], origin: str) -> list[Offer]:
+    """What one hook of a plugin gives, having made sure that it is of this kind."""
+    found: list[Offer] = []
     for implementation in caller.get_hookimpls():
-        if implementation.plugin is module:
-            offered += list(implementation.function())
-    for spec in offered:
-        if not isinstance(spec, kind):
-            raise PluginError(
-                f"{caller.name}() must return {kind.__name__}s, got {type(spec).__name__}; "
-                f"return [logitkit.{kind.__name__}(...)]"
-            )
-    return [spec.offered_by(origin) for spec in offered]
+        if implementation.plugin is not module:
+            continue
+        given, must, way_out = (
+            implementation.function(),
+            f"{caller.name}() must return",
+            f"[logitkit.{kind.__name__}(...)]",
+        )
+        if isinstance(given, kind) or not isinstance(given, Iterable):
+            raise PluginError(f"{must} a list of {kind.__name__}s, got {given!r:.80}; return {way_out}")
+        for one in given:
+            if not isinstance(one, kind):
+                raise PluginError(f"{must} {kind.__name__}s, got {type(one).__name__}; return {way_out}")
+            found.append(one.offered_by(origin))
+    return found
+
+
+def _are_different(names: Sequence[str]) -> None:
+    """Refuse a plugin that offers a name twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise NameTakenError(f"every name must be offered once, got {twice[0]!r} twice; rename one")
 
 
 def _without_collisions(found: list[Plugin]) -> list[Plugin]:
@@ -121,7 +163,8 @@ def _without_collisions(found: list[Plugin]) -> list[Plugin]:
                 f"the name {taken[0]!r} must be offered by one plugin, got {owner[taken[0]]} and "
                 f"{plugin.name} ({plugin.origin}); uninstall one, or choose with LOGITKIT_PLUGINS"
             )
-            plugin, claimed = Plugin(name=plugin.name, origin=plugin.origin, error=error), []
+            claims = tuple(spec.name for spec in plugin.specs)
+            plugin, claimed = Plugin(name=plugin.name, origin=plugin.origin, error=error, claims=claims), []
         owner |= dict.fromkeys(claimed, f"{plugin.name} ({plugin.origin})")
         kept.append(plugin)
     return kept

@@ -1,6 +1,7 @@
 """The laws: what every processor must keep, whoever wrote it.
 
 Each law is a plain function over a `Subject`; its sentence is its docstring; it raises AssertionError.
+Scores are handed over as copies: one that writes to them breaks a law of its own, and hides no other fault.
 ``check_processor("uscd")`` runs them all; `parametrize_with_laws` makes a pytest of them.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitkit.errors import LogitkitError
+from logitkit.errors import LogitkitError, UnknownNameError
 from logitkit.registry.spec import Spec
 from logitkit.registry.subjects import Subject, subject_of
 
@@ -33,12 +34,13 @@ def same(got: Tensor, want: Tensor, what: str) -> None:
 
 
 def leaves_its_input_alone(subject: Subject) -> None:
-    """The given ids and scores are not written to."""
-    ids, scores = subject.rows(), subject.scores()
-    before = ids.clone(), scores.clone()
-    subject.make()(ids, scores)
-    assert torch.equal(ids, before[0]), "it wrote to input_ids"
-    assert torch.equal(scores, before[1]), "it wrote to scores"
+    """The given ids and scores are not written to, at the first call and at the next."""
+    processor, rows = subject.make(), subject.rows()
+    for ids, scores in ((rows[:, :-1].clone(), subject.scores(1)), (rows.clone(), subject.scores())):
+        before = ids.clone(), scores.clone()
+        processor(ids, scores)
+        assert torch.equal(ids, before[0]), "it wrote to input_ids"
+        assert torch.equal(scores, before[1]), "it wrote to scores"
 
 
 def keeps_shape_dtype_device(subject: Subject) -> None:
@@ -64,15 +66,17 @@ def depends_only_on_the_prefix(subject: Subject) -> None:
     start = first.shape[1] - 12
     for rows, length in itertools.product((first, second, first.flip(0)), (3, 4, 7, 5, 5, 12, 0, 1)):
         ids, scores = rows[:, : start + length], subject.scores(length)
-        same(used(ids, scores), subject.make()(ids, scores), f"a prefix of {length} tokens, out of order")
+        same(
+            used(ids, scores.clone()), subject.make()(ids, scores.clone()), f"a prefix of {length} tokens, out of order"
+        )
 
 
 def treats_rows_alike(subject: Subject) -> None:
     """A batch is the stack of its rows alone, in any order and any number."""
     ids, scores = subject.rows(), subject.scores()
-    whole = subject.make()(ids, scores)
+    whole = subject.make()(ids, scores.clone())
     for row in range(len(ids)):
-        alone = subject.make()(ids[row : row + 1], scores[row : row + 1])
+        alone = subject.make()(ids[row : row + 1], scores[row : row + 1].clone())
         same(whole[row : row + 1], alone, f"row {row} in a batch against alone")
     order = torch.tensor([1, 0, 0])
     same(subject.make()(ids[order], scores[order]), whole[order], "permuted and repeated rows")
@@ -80,9 +84,8 @@ def treats_rows_alike(subject: Subject) -> None:
 
 def ignores_left_padding(subject: Subject) -> None:
     """Padding on the left of a prompt changes nothing."""
-    scores = subject.scores()
-    padded = subject.make(padding=5)(subject.rows(padding=5), scores)
-    same(padded, subject.make()(subject.rows(), scores), "with left padding against without")
+    padded = subject.make(padding=5)(subject.rows(padding=5), subject.scores())
+    same(padded, subject.make()(subject.rows(), subject.scores()), "with left padding against without")
 
 
 def ignores_the_scale_of_a_row(subject: Subject) -> None:
@@ -95,7 +98,7 @@ def keeps_masked_tokens_masked(subject: Subject) -> None:
     """A token that is impossible before is impossible after, and nothing becomes NaN or +inf."""
     scores = subject.scores()
     scores[:, ::3] = -torch.inf
-    got = subject.make()(subject.rows(), scores)
+    got = subject.make()(subject.rows(), scores.clone())
     assert not torch.isnan(got).any() and not torch.isposinf(got).any(), "scores became NaN or +inf"
     assert bool((got[scores == -torch.inf] == -torch.inf).all()), "an impossible token became possible"
 
@@ -116,7 +119,7 @@ def is_identity_when_neutral(subject: Subject) -> None:
     """At each parameter's neutral value the scores come back bit for bit."""
     for value, make in subject.neutral.items():
         scores = subject.scores()
-        assert torch.equal(make()(subject.rows(), scores), scores), f"it changed scores at {value}"
+        assert torch.equal(make()(subject.rows(), scores.clone()), scores), f"it changed scores at {value}"
 
 
 def survives_pickling_or_says_why(subject: Subject) -> None:
@@ -126,7 +129,7 @@ def survives_pickling_or_says_why(subject: Subject) -> None:
         copy = pickle.loads(pickle.dumps(original))  # noqa: S301 - of a value made on the line above
     except LogitkitError:
         return
-    same(copy(ids, scores), original(ids, scores), "a pickled copy against the original")
+    same(copy(ids, scores.clone()), original(ids, scores.clone()), "a pickled copy against the original")
 
 
 def two_argument_call(subject: Subject) -> None:
@@ -193,6 +196,8 @@ class Report:
 def judge(law: str, subject: Subject, declared: Mapping[str, str] | None = None) -> Verdict:
     """Run one law; whatever it raises is the reason."""
     reasons = {**subject.declared, **(declared or {})}
+    if law == is_identity_when_neutral.__name__ and not subject.neutral:
+        return Verdict(law=law, kept=True, why="nothing to try: no neutral value is declared")
     try:
         LAWS[law](subject)
     except Exception as error:
@@ -211,15 +216,21 @@ def check_processor(
     """Run the laws on a processor.
 
     Args:
-        subject: a registered name, a Spec, or a class or factory that makes a processor without arguments.
+        subject: a registered name, a Spec, ``module:Class``, or a class or factory; see `subject_of`.
         expected_failures: ``{law: reason}`` it cannot keep; one that it keeps all the same is a failure too.
         laws: which laws; all by default.
 
     Returns:
         A Report; ``.failures`` is empty when everything is as expected.
+
+    Raises:
+        UnknownNameError: a law that there is not, asked for or declared.
     """
     made = subject_of(subject)
     chosen = list(LAWS if laws is None else laws)
+    for law in (*chosen, *(expected_failures or ()), *made.declared):
+        if law not in LAWS:
+            raise UnknownNameError("law", law, LAWS)
     return Report(subject=made.name, verdicts=[judge(law, made, expected_failures) for law in chosen])
 
 

@@ -6,20 +6,35 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logitkit.errors import PluginError, UnknownNameError
+from logitkit.errors import LogitkitError, PluginError, UnknownNameError
 from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """One plugin that was found: its name, where it comes from, what it offers, and why it fails if it does."""
+    """One plugin that was found: its name, where it comes from, what it offers, and why it fails if it does.
+
+    Attributes:
+        claims: names that it would offer, were it not broken.
+    """
 
     name: str
     origin: str
     specs: tuple[Spec, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
     error: Exception | None = None
+    claims: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str:
+        """What is wrong and what to do about it, in a line; empty when nothing is."""
+        if self.error is None:
+            return ""
+        what = str(self.error)
+        if not isinstance(self.error, LogitkitError):
+            what = f"{type(self.error).__name__}: {what}; correct it, upgrade it, or pip uninstall it"
+        return f"plugin {self.name!r} (from {self.origin}) is broken: {what}"
 
     @property
     def offers(self) -> list[str]:
@@ -73,7 +88,7 @@ class Registry:
             return self._specs[name]
         broken = [plugin for plugin in self.plugins if plugin.error]
         for plugin in broken:
-            if plugin.name == name:
-                raise PluginError(f"plugin {name!r} (from {plugin.origin}) is broken: {plugin.error}") from plugin.error
+            if name in (plugin.name, *plugin.claims):
+                raise PluginError(plugin.fault) from plugin.error
         hint = f"{len(broken)} plugin(s) are broken, see `logitkit doctor`" if broken else "see `logitkit list`"
         raise UnknownNameError("processor", name, self._specs, hint)

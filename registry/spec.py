@@ -13,8 +13,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from logitkit.errors import LogitkitError, ParameterError, PluginError
+from logitkit.errors import LogitkitError, ParameterError, PluginError, UnknownNameError
 from logitkit.params import declared, model_of, validate
+
+# What a Spec may refuse: ways of generating; in a benchmark also to score given texts, and to generate tokens, for
+# what needs a model over bytes.
+MODES = ("beams", "assisted", "prompt_lookup", "static_cache", "loglikelihood", "tokens")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,9 +37,7 @@ class Spec:
         needs: what `bind` must be given beyond model and prompts.
         cost: forwards a token beyond plain decoding, in words.
         failure: when it does harm.
-        modes: ways of generating that are refused, with the reason: ``beams``, ``assisted``, ``prompt_lookup``,
-            ``static_cache``; in a benchmark also ``loglikelihood`` (scoring given texts) and ``tokens`` (a
-            generating model that is none over bytes).
+        modes: ways of generating that are refused, with the reason: any of `MODES`.
         laws: laws it cannot keep, with the reason.
         discards: it replaces the distribution, so what stands before it in a chain would be lost.
         replaces: generation settings whose own warper it stands for.
@@ -73,10 +75,21 @@ class Spec:
         for part in ("summary", "source"):
             if not getattr(self, part):
                 raise ParameterError(f"Spec {self.name}", part, "a sentence" if part == "summary" else "given", "")
+        model = self.parameters
+        if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise ParameterError(f"Spec {self.name}", "parameters", "a pydantic model class, or left out", model)
+        for mode in self.modes:
+            if mode not in MODES:
+                raise UnknownNameError(f"mode that Spec {self.name} can refuse", mode, MODES)
 
     def offered_by(self, plugin: str) -> Spec:
         """Return the same spec, marked with who offers it."""
         return dataclasses.replace(self, plugin=plugin)
+
+    @property
+    def owner(self) -> str:
+        """The processor and who offers it, as errors say it."""
+        return f"{self.name} (from {self.plugin or 'an unnamed plugin'})"
 
     @cached_property
     def factory(self) -> Any:
@@ -90,17 +103,17 @@ class Spec:
             found = getattr(importlib.import_module(module), attribute)
         except Exception as error:
             raise PluginError(
-                f"{self.name} (from {self.plugin or 'an unnamed plugin'}): target {self.target!r} must be importable, "
+                f"{self.owner}: target {self.target!r} must be importable, "
                 f"got {type(error).__name__}: {error}; correct the Spec's target"
             ) from error
         if not callable(getattr(found, "__call__", None)) or not isinstance(found, type):  # noqa: B004
             raise PluginError(
-                f"{self.name} (from {self.plugin or 'an unnamed plugin'}): target {self.target!r} must be a class of "
+                f"{self.owner}: target {self.target!r} must be a class of "
                 f"processors, got {type(found).__name__}; point it at the class"
             )
         if "__call__" not in {key for kind in found.__mro__[:-1] for key in vars(kind)}:
             raise PluginError(
-                f"{self.name} (from {self.plugin or 'an unnamed plugin'}): target {self.target!r} must define "
+                f"{self.owner}: target {self.target!r} must define "
                 "__call__(input_ids, scores); subclass transformers.LogitsProcessor"
             )
         return found
@@ -110,10 +123,17 @@ class Spec:
         """The pydantic model of the parameters; without one declared, read off the target."""
         if self.parameters is not None:
             return self.parameters
-        accepted = declared(self.factory.__init__)
-        bind = getattr(self.factory, "bind", None)
-        asked = {key: value for key, value in declared(bind).items() if key != "binding"} if bind else {}
-        return model_of(self.name, _in_order(self.factory, accepted, asked))
+        factory = self.factory
+        try:
+            accepted = declared(factory.__init__)
+            bind = getattr(factory, "bind", None)
+            asked = {key: value for key, value in declared(bind).items() if key != "binding"} if bind else {}
+            return model_of(self.name, _in_order(factory, accepted, asked))
+        except Exception as error:
+            raise PluginError(
+                f"{self.owner}: the annotations of {self.target} must say its parameters' types, "
+                f"got {type(error).__name__}: {error}; import what they name, or give the Spec parameters=..."
+            ) from error
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters, validated; the first wrong one is a `ParameterError` under this name."""
@@ -127,19 +147,29 @@ class Spec:
         """Build the processor of one call.
 
         Raises:
-            PluginError: the target refuses its own declared parameters.
+            PluginError: the target refuses its own declared parameters, fails, or makes no processor.
         """
         make = self.factory.bind if hasattr(self.factory, "bind") else self.factory
         arguments = (binding,) if hasattr(self.factory, "bind") else ()
         try:
-            return make(*arguments, **parameters)
+            inspect.signature(make).bind(*arguments, **parameters)
+        except TypeError as error:
+            raise PluginError(
+                f"{self.owner}: {self.target} must accept its declared parameters {sorted(parameters)}, "
+                f"got {type(error).__name__}: {error}; align Spec and constructor"
+            ) from error
+        try:
+            made = make(*arguments, **parameters)
         except LogitkitError:
             raise
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             raise PluginError(
-                f"{self.name} (from {self.plugin or 'an unnamed plugin'}): {self.target} must accept its declared "
-                f"parameters {sorted(parameters)}, got {type(error).__name__}: {error}; align Spec and constructor"
+                f"{self.owner}: {self.target} must build with {dict(parameters)}, got {type(error).__name__}: {error}; "
+                "correct its constructor, or the rule of the parameter"
             ) from error
+        if not callable(made):
+            raise PluginError(f"{self.owner}: {self.target} must make a processor, got {made!r:.80}; return it")
+        return made
 
     def as_data(self, *, schema: bool = True) -> dict[str, Any]:
         """The spec as plain data; with ``schema`` (which may import the target) its JSON Schema too."""

@@ -11,12 +11,11 @@ from transformers import (
     GPT2LMHeadModel,
     MistralConfig,
     MistralForCausalLM,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from logitkit.processors.pair import pair_fingerprint
 from logitkit.processors.router_head import Network, RouterHead, Shape
+from logitkit.registry.recomputation import encoder_decoder_model
 from logitkit.registry.subjects import WIDTH, tiny_model, tiny_tokenizer
 
 SPECIALS = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
@@ -54,24 +53,6 @@ def sliding_model(seed: int = 0) -> Any:
         **SPECIALS,
     )
     return seeded(lambda: MistralForCausalLM(config), seed)
-
-
-@functools.cache
-def encoder_decoder_model(seed: int = 0) -> Any:
-    """A T5."""
-    config = T5Config(
-        vocab_size=WIDTH,
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=2,
-        num_heads=4,
-        initializer_factor=2.0,
-        decoder_start_token_id=258,
-        dropout_rate=0.0,
-        **SPECIALS,
-    )
-    return seeded(lambda: T5ForConditionalGeneration(config), seed)
 
 
 def router_head(model: Any, tokenizer: Any) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -11,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from fresh import ROOT, Fresh, build_wheel
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 
@@ -51,32 +50,20 @@ def test_no_module_is_loaded_twice() -> None:
 @pytest.mark.slow
 def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
     """Built from nothing, installed beside the present dependencies into a fresh environment."""
-    copy = tmp_path / "source"  # a build leaves files behind, which would find their way into the next one
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
-    built = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(copy)],
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".py", "py.typed"))}
+    wheel = build_wheel(tmp_path)
+    names = zipfile.ZipFile(wheel).namelist()
+    templates = {f"logitkit/templates/{path.name}" for path in (ROOT / "src/logitkit/templates").iterdir()}
+    assert templates == {name for name in names if "templates" in name}
+    held = {name for name in names if name.endswith((".py", "py.typed"))}
     wanted = {name.replace(".", "/") for name in modules()}
     assert held == {f"{name}/__init__.py" if name.replace("/", ".") in FOLDERS else f"{name}.py" for name in wanted} | {
         "logitkit/py.typed"
     }
     templates = {f"logitkit/templates/{path.name}" for path in (ROOT / "src/logitkit/templates").iterdir()}
     assert templates and templates <= set(zipfile.ZipFile(wheel).namelist())
-    fresh = tmp_path / "fresh"
-    subprocess.run([sys.executable, "-m", "venv", str(fresh)], check=True)
-    python = str(fresh / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)], check=True)
-    # The dependencies are those of this run, seen after the fresh environment's own packages.
-    code = "import sys, importlib; sys.path.extend(sys.argv[1].split(':'))\n"
+    fresh = Fresh(tmp_path / "fresh", wheel)
     names = [name for name in modules() if name not in ADAPTERS]
-    code += f"for name in {names!r}: importlib.import_module(name)\n"
-    code += "import logitkit; print(logitkit.__file__)"
-    here = ":".join(path for path in sys.path if path.endswith("site-packages"))
-    done = subprocess.run([python, "-c", code, here], capture_output=True, text=True, cwd=tmp_path)
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)\n"
+    done = fresh("python", "-c", code + "import logitkit; print(logitkit.__file__)", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert str(fresh) in done.stdout
+    assert str(tmp_path) in done.stdout

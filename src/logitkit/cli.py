@@ -10,11 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 import logitkit
-from logitkit import bench_cli, cli_inspect, cli_lm_eval, cli_run, models_cli, ngram_cli, router_cli
+from logitkit import (
+    bench_cli,
+    cli_inspect,
+    cli_lm_eval,
+    cli_run,
+    models_cli,
+    ngram_cli,
+    plugin_cli,
+    router_cli,
+)
 from logitkit.errors import LogitkitError
 from logitkit.registry import manual
 from logitkit.registry.discovery import default_registry
-from logitkit.registry.spec import Spec
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -44,6 +52,8 @@ app.command(name="demo")(cli_run.demo)
 app.command(name="run")(cli_run.run)
 app.command(name="inspect")(cli_inspect.inspect)
 app.command(name="lm-eval", context_settings=cli_lm_eval.THROUGH, add_help_option=False)(cli_lm_eval.lm_eval)
+app.command(name="check")(plugin_cli.check)
+app.command(name="new-plugin")(plugin_cli.new_plugin)
 app.command(name="train-ngram")(ngram_cli.train_ngram)
 app.command(name="label-divergence")(router_cli.label_divergence)
 app.command(name="train-router")(router_cli.train_router)
@@ -82,46 +92,17 @@ def show(name: str, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def check(
-    subject: Annotated[str, typer.Argument(help="A processor's name, or module:Class of your own.")],
-    as_json: AsJson = False,
-) -> None:
-    """Check the laws on one processor; exit status 1 when one is broken."""
-    from logitkit.registry.laws import check_processor
-
-    report = check_processor(_imported(subject) if ":" in subject else subject)
-    if as_json:
-        rows = [{"law": v.law, "kept": v.kept, "why": v.why, "declared": v.declared} for v in report.verdicts]
-        typer.echo(json.dumps({"subject": report.subject, "failures": len(report.failures), "laws": rows}, indent=2))
-    else:
-        table = Table("law", "kept", "why not", title=report.subject)
-        for verdict in report.verdicts:
-            mark = "yes" if verdict.kept else "declared" if verdict.declared else "NO"
-            table.add_row(verdict.law, mark, _plain(verdict.declared or verdict.why))
-        Console().print(table)
-    raise typer.Exit(1 if report.failures else 0)
-
-
-def _imported(target: str) -> Any:
-    """The class or factory that ``module:Class`` names, looked up in this folder too."""
-    import sys
-
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    return Spec(name="subject", summary="given on the command line", source="you", target=target).factory
-
-
-@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say which plugins work and which are broken; exit status 1 when one is."""
     plugins = default_registry().plugins
     if as_json:
-        rows = [{"name": p.name, "from": p.origin, "offers": p.offers, "error": p.traceback} for p in plugins]
+        told = [{"name": p.name, "from": p.origin, "fault": p.fault, "error": p.traceback} for p in plugins]
+        rows = [one | {"offers": p.offers} for one, p in zip(told, plugins, strict=True)]
         typer.echo(json.dumps(rows, indent=2))
     else:
         table = Table("plugin", "from", "offers")
         for plugin in plugins:
-            offers = f"[red]{_plain(str(plugin.error))}[/]" if plugin.error else ", ".join(plugin.offers)
+            offers = f"[red]{_plain(plugin.fault)}[/]" if plugin.error else ", ".join(plugin.offers)
             table.add_row(plugin.name, plugin.origin, offers)
         console = Console(highlight=False)
         console.print(table)

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from logitkit import models
 from logitkit.errors import LogitkitError
 
 app = typer.Typer(help="Models known by name: which there are, getting one, and where it is.", no_args_is_help=True)
@@ -31,6 +30,8 @@ def _refusals() -> Iterator[None]:
 @app.command("list")
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the known models and whether they are cached."""
+    from logitkit import models
+
     with _refusals():
         described = [models.describe(name) for name in models.names()]
     if as_json:
@@ -46,6 +47,8 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 @app.command()
 def pull(name: Name, quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False) -> None:
     """Download a model unless it is cached; print its folder."""
+    from logitkit import models
+
     with _refusals():
         typer.echo(models.pull(name, progress=not quiet))
 
@@ -55,5 +58,7 @@ def path(
     name: Name, verify: Annotated[bool, typer.Option("--verify", help="Check every file's sha256.")] = False
 ) -> None:
     """Print the folder of a cached model."""
+    from logitkit import models
+
     with _refusals():
         typer.echo(models.verify(name) if verify else models.path(name))

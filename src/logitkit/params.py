@@ -19,7 +19,8 @@ from pydantic.fields import FieldInfo
 from logitkit.errors import ParameterError, UnknownNameError
 
 F = TypeVar("F", bound=Callable[..., Any])
-STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True)
+# A schema is built when it is first used: listing names builds none.
+STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True, defer_build=True)
 
 
 class Parameters(BaseModel):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import logitkit
+from logitkit.bench import listing
 from logitkit.errors import NameTakenError, ParameterError, PluginError, UnknownNameError
 from logitkit.registry import discovery
 from logitkit.registry.spec import Spec
@@ -63,6 +66,31 @@ def test_listing_names_and_specs_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def imported(code: str, folder: Path) -> set[str]:
+    """Modules that a fresh process has imported after this code, with a folder of plugins in sight."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(' '.join(sys.modules), file=sys.stderr)"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+LIST = "import contextlib, logitkit.cli\nwith contextlib.suppress(SystemExit): logitkit.cli.app(['list'])"
+
+
+def test_each_of_fifty_plugins_costs_one_import(tmp_path: Path) -> None:
+    """Listing them imports the fifty modules that declare them, nothing else: no target, no torch."""
+    none, fifty = listing.install(tmp_path / "none", 0), listing.install(tmp_path / "fifty", 50)
+    code = f"import logitkit; assert 'many_49' in logitkit.names()\n{LIST}"
+    more = imported(code, fifty) - imported(LIST, none)
+    ours = {name for name in more if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert ours == {f"many_plugins_{number}" for number in range(50)}
+    assert not {"torch", "transformers", "numpy"} & imported(code, fifty)
+
+
 def test_a_third_party_is_found_and_named(found: Any) -> None:
     """With the distribution that offers it."""
     registry = found(Entry("mine", offering("my_processor")))
@@ -70,25 +98,69 @@ def test_a_third_party_is_found_and_named(found: Any) -> None:
     assert registry.describe("my_processor").plugin == "dist-mine 1.2"
 
 
+class Plugged:
+    """A plugin may be an object instead of a module."""
+
+    @logitkit.hookimpl
+    def logitkit_specs(self) -> list[Spec]:
+        return [Spec(name="from_an_object", **GOOD)]
+
+
+def test_a_plugin_may_be_an_object(found: Any) -> None:
+    """Its methods are hooks."""
+    assert "from_an_object" in found(Entry("object", Plugged())).names()
+
+
+def exits() -> Any:
+    """End the program."""
+    raise SystemExit(3)
+
+
+def unmarked() -> types.ModuleType:
+    """A module whose author forgot the decorator."""
+
+    def names() -> list[Spec]:
+        return []
+
+    module = types.ModuleType("third")
+    module.logitkit_specs = names  # type: ignore[attr-defined]
+    return module
+
+
 BROKEN = {
-    "import": (ImportError("no module named gone"), "no module named gone"),
-    "no hook": (types.ModuleType("empty"), "has no logitkit hook"),
-    "misspelled hook": (plugin(lambda: ["nothing"], "logitkit_spec"), "unknown hook 'logitkit_spec'"),
-    "not specs": (plugin(lambda: ["uscd"]), "must return Specs, got str"),
-    "raises": (plugin(lambda: 1 / 0), "division by zero"),
+    "import": (ImportError("no module named gone"), "ImportError: no module named gone; correct it, upgrade it, or"),
+    "no hook": (
+        types.ModuleType("empty"),
+        "it has no logitkit hook; decorate logitkit_specs() with @logitkit.hookimpl",
+    ),
+    "unmarked hook": (unmarked(), "got logitkit_specs() without the mark; decorate"),
+    "misspelled hook": (
+        plugin(lambda: None, "logitkit_spec"),
+        "named logitkit_specs, got 'logitkit_spec'; rename",
+    ),
+    "hook with arguments": (plugin(lambda model: []), "logitkit_specs() must take no arguments, got (model); remove"),
+    "not specs": (plugin(lambda: ["uscd"]), "must return Specs, got str; return [logitkit.Spec(...)]"),
+    "nothing": (plugin(lambda: None), "must return a list of Specs, got None; return [logitkit.Spec(...)]"),
+    "one spec": (plugin(lambda: Spec(name="one", **GOOD)), "must return a list of Specs, got Spec(name='one'"),
+    "one name twice": (offering("same", "same"), "every name must be offered once, got 'same' twice; rename one"),
+    "raises": (plugin(lambda: 1 / 0), "ZeroDivisionError: division by zero; correct it"),
+    "exits": (plugin(exits), "must not end the program when it is loaded, got SystemExit: 3; remove the exit"),
+    "bad spec": (plugin(lambda: [Spec(name="Bad", **GOOD)]), "Spec: name must be snake_case, got 'Bad'"),
 }
 
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_plugin_hurts_nobody_else(found: Any, fault: str) -> None:
-    """It is kept with its traceback, and raised only when its name is asked for."""
+    """It is kept with its traceback, and raised only when its name is asked for: whose fault, and what to change."""
     load, says = BROKEN[fault]
     registry = found(Entry("bad", load), Entry("good", offering("fine")))
     assert {"uscd", "fine"} <= set(registry.names())
     (failed,) = [p for p in registry.plugins if p.error]
-    assert failed.name == "bad" and failed.origin == "dist-bad 1.2" and says in failed.traceback
-    with pytest.raises(PluginError, match=r"plugin 'bad' \(from dist-bad 1.2\) is broken"):
+    assert failed.name == "bad" and failed.origin == "dist-bad 1.2" and failed.traceback
+    assert failed.fault.startswith("plugin 'bad' (from dist-bad 1.2) is broken: ") and says in failed.fault
+    with pytest.raises(PluginError) as raised:
         registry.describe("bad")
+    assert str(raised.value) == failed.fault and raised.value.__cause__ is failed.error
     with pytest.raises(UnknownNameError, match=r"1 plugin\(s\) are broken, see `logitkit doctor`"):
         registry.describe("zzzzzzzzz")
 
@@ -107,6 +179,8 @@ def test_a_taken_name_names_both(found: Any) -> None:
     (failed,) = [p for p in registry.plugins if p.error]
     assert isinstance(failed.error, NameTakenError)
     assert "contrast (logitkit) and thief (dist-thief 1.2)" in str(failed.error)
+    with pytest.raises(PluginError, match="'uscd' must be offered by one plugin"):  # whoever asks learns why
+        registry.describe("other_thing")
 
 
 def test_third_parties_can_be_chosen(found: Any) -> None:
@@ -144,11 +218,17 @@ def test_a_wrong_target_says_what_to_change(found: Any, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"name": "Kebab-Case"}, "snake_case"), ({"target": "nocolon"}, "module:Class"), ({"summary": ""}, "a sentence")],
+    [
+        ({"name": "Kebab-Case"}, "snake_case"),
+        ({"target": "nocolon"}, "module:Class"),
+        ({"summary": ""}, "a sentence"),
+        ({"parameters": {"rho": float}}, "parameters must be a pydantic model class, or left out"),
+        ({"modes": {"beam": "no"}}, "no mode that Spec fine can refuse named 'beam'; did you mean 'beams'"),
+    ],
 )
-def test_a_spec_checks_itself(change: dict[str, str], says: str) -> None:
+def test_a_spec_checks_itself(change: dict[str, Any], says: str) -> None:
     """At construction, in the plugin's own code."""
-    with pytest.raises(ParameterError, match=says):
+    with pytest.raises((ParameterError, UnknownNameError), match=says):
         Spec(**{"name": "fine", **GOOD, **change})
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 import logitkit
+from logitkit.errors import LogitkitError, UnknownNameError
 from logitkit.registry import subjects
 from logitkit.registry.laws import LAWS, check_processor, parametrize_with_laws
 
@@ -131,11 +132,28 @@ def test_each_law_catches_its_villain(law: str) -> None:
     assert broken.get(law), f"{law} let {VILLAINS[law].__name__} pass; caught: {sorted(broken)}"
 
 
+IN_PLACE = sorted(set(VILLAINS) - {"keeps_shape_dtype_device", "two_argument_call", "identity_equality"})
+
+
+@pytest.mark.parametrize("law", IN_PLACE)
+def test_writing_to_the_scores_hides_no_fault(law: str) -> None:
+    """A villain that changes the given scores themselves is caught all the same."""
+
+    class InPlace(VILLAINS[law]):  # type: ignore[misc]
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            return scores.copy_(super().__call__(input_ids, scores))
+
+    assert law in {verdict.law for verdict in check_processor(InPlace).failures}
+
+
 def test_the_neutral_law_catches_its_villain() -> None:
     """A processor that is not quite itself at its neutral value."""
     almost = subjects.Subject("almost", lambda padding: Honest(), neutral={"strength=0": Honest})
     with pytest.raises(AssertionError, match="strength=0"):
         LAWS["is_identity_when_neutral"](almost)
+    in_place = subjects.Subject("in place", lambda padding: Honest(), neutral={"strength=0": WritesInPlace})
+    with pytest.raises(AssertionError, match="strength=0"):
+        LAWS["is_identity_when_neutral"](in_place)
 
 
 def test_every_law_has_a_villain() -> None:
@@ -149,6 +167,72 @@ def test_a_declared_failure_is_expected() -> None:
     assert check_processor(TrustsTheSign, reason).failures == []
     (kept,) = check_processor(Honest, reason).failures
     assert kept.law == "ignores_the_scale_of_a_row" and kept.kept
+
+
+def test_a_law_that_there_is_not_is_refused() -> None:
+    """Declared or asked for: a slip of the pen excuses nothing."""
+    with pytest.raises(UnknownNameError, match="no law named 'forget'; did you mean 'forgets'"):
+        check_processor(Honest, {"forget": "it remembers"})
+    with pytest.raises(UnknownNameError, match="no law named"):
+        check_processor(Honest, laws=["all"])
+
+
+def made_of(tokenizer: Any, inputs: Any, *, strength: float = 1.0) -> Any:
+    """A factory that asks for what the laws have."""
+    assert tokenizer is subjects.tiny_tokenizer() and set(inputs) == {"input_ids", "attention_mask"}
+    return CountsText(int(inputs["attention_mask"].shape[1]))
+
+
+class CountsText(Honest):
+    """Takes the new text's length, as it was told where the prompt ends."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_add(1, torch.tensor([input_ids.shape[1] - self.start]), torch.ones(len(scores), 1))
+
+
+def test_a_factory_may_ask_for_the_prompts() -> None:
+    """As the class needs: what is blind to padding because it knows where it is keeps the law."""
+    assert check_processor(made_of).failures == []
+
+
+SUBJECTS = {
+    "cfg(scale=2.0)": "cfg",
+    "transformers:TopKLogitsWarper(top_k=5)": "transformers:TopKLogitsWarper(top_k=5)",
+    "transformers:TopKLogitsWarper(5)": "transformers:TopKLogitsWarper(5)",
+    "logitkit.processors.guidance:CFG": "logitkit.processors.guidance:CFG",  # with bind and neutral values
+    "logitkit.processors.warpers:MinNewTokens(count=3)": "logitkit.processors.warpers:MinNewTokens(count=3)",
+}
+
+
+@pytest.mark.parametrize("text", SUBJECTS)
+def test_subjects_as_text(text: str) -> None:
+    """A name with parameters, and anyone's class; what declares neutral values is tried at them."""
+    report = check_processor(text)
+    assert report.subject == SUBJECTS[text] and report.failures == []
+    neutral = {verdict.law: verdict.why for verdict in report.verdicts}["is_identity_when_neutral"]
+    assert bool(neutral) == text.startswith("transformers:")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("transformers:TopKLogitsWarper", r"top_k must be given, got None; write transformers:TopKLogitsWarper\(top_k"),
+        ("transformers:TopKLogitsWarper(top=5)", "no parameter of transformers:TopKLogitsWarper named 'top'; did you"),
+        ("transformers:Nothing", "check: subject must be importable, got 'transformers:Nothing'; AttributeError"),
+        ("math:pi", "must be a class of processors or a factory of one, got 'math:pi'"),
+        ("collections:OrderedDict", "must be a class of processors"),
+        ("cfg(scale=", "was never closed"),
+        ("cfg(scal=1.0)", "no parameter of cfg named 'scal'; did you mean 'scale'"),
+        ("cgf", "no processor named 'cgf'; did you mean 'cfg'"),
+    ],
+)
+def test_text_that_is_no_subject(text: str, says: str) -> None:
+    """One error before any law runs."""
+    with pytest.raises(LogitkitError, match=says):
+        check_processor(text)
 
 
 def test_an_exception_is_a_verdict() -> None:
