@@ -10,15 +10,20 @@ from mkdocs.structure.files import File, Files
 from logitkit.registry import catalogue, manual
 
 DOCS = Path(__file__).parent
-RESULTS = DOCS.parent / "bench" / "results"
+RESULTS, REPORT = DOCS.parent / "bench" / "results", DOCS.parent / "examples" / "bench" / "report.md"
 # What commands write: a page of its own, in the navigation once it is there; and the last section of the laws.
 MEASURED = {"Ways of generating, measured": "modes.md"}
 OTHERS, MARK = DOCS / "laws_of_others.md", "<!-- laws of others -->"
 
 
 def on_config(config: Any) -> Any:
-    """Put the written pages that are there behind the laws."""
+    """Put the written pages that are there behind the laws, and results without a title of ours behind the others."""
     for section in config.nav:
+        if "Measurements" in section:
+            named = {name for entry in section["Measurements"] for name in entry.values()}
+            results = {f"measurements/{path.name}": path.stem for path in sorted(RESULTS.glob("*.md"))}
+            more = [{stem.replace("_", " ").capitalize(): name} for name, stem in results.items() if name not in named]
+            section["Measurements"] += more
         if "Writing your own" in section:
             found = [{title: name} for title, name in MEASURED.items() if (DOCS / name).is_file()]
             section["Writing your own"] += found
@@ -27,7 +32,7 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add every result with its pictures, under measurements/."""
-    for path in sorted(RESULTS.iterdir()):
+    for path in (*sorted(RESULTS.iterdir()), REPORT):
         if path.suffix in (".md", ".svg", ".png"):
             files.append(File.generated(config, f"measurements/{path.name}", abs_src_path=str(path)))
     return files
