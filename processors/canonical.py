@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import functools
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.bytefallback import ByteFallback
 from logitkit.processors.merges import MergeRule
 from logitkit.processors.pretoken import Pretokenizer, Span, unprefixed
+from logitkit.processors.tokenshapes import Shapes
 from logitkit.processors.vocabulary import Vocabulary, description, parts_of
 
 Mask = NDArray[np.bool_]
@@ -94,9 +95,11 @@ class Canonical:
         self._unseen = np.zeros(len(vocabulary), dtype=bool)
         self._unseen[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self.may_start &= self._uncut()
-        self._shapes = {fine: _Shapes(self, fine=fine) for fine in (False, True)}
-        self._masks = lru_cache(maxsize=1024)(self._find_successors)
-        self._window = lru_cache(maxsize=4096)(self._read_window)
+        self._shapes = {
+            fine: Shapes(vocabulary, self.pretokenizer, self.may_start, fine=fine) for fine in (False, True)
+        }
+        self._masks = functools.lru_cache(maxsize=1024)(self._find_successors)
+        self._window = functools.lru_cache(maxsize=4096)(self._read_window)
         self._verdicts: dict[Any, tuple[Mask, Mask]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -275,39 +278,6 @@ class Canonical:
             mask[list(twins)] = False
         mask[list(self.vocabulary.added)] = True
         return mask
-
-
-class _Shapes:
-    """Tokens grouped by what a pretokenizer can tell about them.
-
-    Attributes:
-        of: number of the shape of each token, ``[vocab]``.
-        examples: one text of each shape, whether a character is left open at its end, and whether it is added.
-        tails: tokens that begin inside a character, ``[vocab]``.
-    """
-
-    def __init__(self, canonical: Canonical, *, fine: bool) -> None:
-        vocabulary, pretokenizer = canonical.vocabulary, canonical.pretokenizer
-        self.of = np.zeros(len(vocabulary), dtype=np.int64)
-        self.tails = np.zeros(len(vocabulary), dtype=bool)
-        self.examples: list[tuple[str, bool, bool]] = [("", False, False)]
-        numbers: dict[Any, int] = {}
-        if pretokenizer.trivial:
-            return
-        for number in np.flatnonzero(canonical.may_start):
-            spelled = vocabulary.bytes[number] or b""
-            if 0x80 <= spelled[0] < 0xC0:
-                self.tails[number] = True
-                continue
-            decoder = codecs.getincrementaldecoder("utf-8")("replace")
-            text = decoder.decode(spelled)
-            added = number in vocabulary.added and text in pretokenizer.added
-            opens = bool(decoder.getstate()[0])
-            key = number if added else (pretokenizer.shape(text, fine=fine), opens)
-            if key not in numbers:
-                numbers[key] = len(self.examples)
-                self.examples.append((text, opens, added))
-            self.of[number] = numbers[key]
 
 
 def _shortened(window: _Window, pretokenizer: Pretokenizer) -> _Window:
