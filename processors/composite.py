@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -41,7 +41,7 @@ class Composite(LogitsProcessor):
         parts: ``(name, processor)`` in order.
         prompts: the prompts of the call.
         trace: where counters and steps go.
-        owners: each processor and who offers it, for errors; by default its name.
+        owners: who offers each processor, by its name, for errors.
 
     Attributes:
         carrier: who offers answers to the chain's readers before each step; None: they read for themselves.
@@ -56,10 +56,10 @@ class Composite(LogitsProcessor):
         *,
         prompts: Prompts,
         trace: Trace,
-        owners: Sequence[str] = (),
+        owners: Mapping[str, str] | None = None,
     ) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
-        self.owners = tuple(owners) or tuple(name for name, _ in self.parts)
+        self.owners = dict(owners or {})
         self.carrier: Carrier | None = None
         self.observer: Observer | None = None
 
@@ -95,8 +95,8 @@ class Composite(LogitsProcessor):
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Every processor in order."""
-        for (name, part), owner in zip(self.parts, self.owners, strict=True):
-            before, scores = scores, _asked(part, owner, input_ids, scores)
+        for name, part in self.parts:
+            before, scores = scores, _asked(part, self.owners.get(name, name), input_ids, scores)
             if self.trace.recording:
                 self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
         return scores
@@ -105,11 +105,11 @@ class Composite(LogitsProcessor):
         """Find who spoiled the scores, and say so."""
         blame = "the model (or a processor before the chain)"
         fault = _fault(scores)
-        for (_, part), owner in zip(self.parts, self.owners, strict=True):
+        for name, part in self.parts:
             if fault:
                 break
             scores = part(input_ids, scores)
-            blame, fault = owner, _fault(scores)
+            blame, fault = self.owners.get(name, name), _fault(scores)
         row, what = fault or (0, "scores that changed when computed again")
         raise ScoresError(
             f"logitkit: every row must keep a token with a finite score, got {what} in row {row} from {blame}; "

@@ -48,7 +48,7 @@ class Call:
         self.chain, self.model, self.tokenizer = chain, binding.model, binding.tokenizer
         self.prompts, self.user_prompts, self.trace = binding.prompts, user_prompts, binding.trace
         self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask}
-        owners = [spec.owner for spec in chain.specs]
+        owners = {spec.name: spec.owner for spec in chain.specs}
         self.composite = Composite(parts, prompts=self.prompts, trace=self.trace, owners=owners)
         self.processors = LogitsProcessorList([self.composite])
         self.generate_kwargs = _owned_settings(chain) | _padding(binding.tokenizer, binding.model)
