@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, ModelError, UnknownNameError
+from logitkit.processors.bytemodel import ByteModel
 from logitkit.processors.retokenization import vocabulary_of
 from logitkit.processors.vocabulary import Vocabulary, fingerprint
 
@@ -65,7 +66,7 @@ class Side:
         configured = model.generation_config.eos_token_id
         ends = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
         known = dict.fromkeys(int(end) for end in ends if end is not None and end < len(vocabulary))
-        vectors = model.get_input_embeddings().weight.detach()
+        vectors = None if isinstance(model, ByteModel) else model.get_input_embeddings().weight.detach()
         return cls(tokenizer=tokenizer, vocabulary=vocabulary, ends=tuple(known), embeddings=vectors)
 
     @property

@@ -166,16 +166,14 @@ class ByteEnsemble(LogitsProcessor):
         **given: Any,
     ) -> ByteEnsemble:
         """Read along with each other model; those equal to the generating one add to its weight."""
-        main = _main(binding)
+        main = _main(binding, "byte_ensemble")
         first, *rest = shares(weights, 1 + len(models))
         helpers: list[tuple[str, ByteModel, float]] = []
-        for name, weight in zip(models, rest, strict=True):
-            model = binding.model_named(name)
-            if main.same_as(model):
+        for (name, model), weight in zip(byte_helpers(binding, "byte_ensemble", models), rest, strict=True):
+            if model is main:
                 first += weight
             elif weight > 0:
-                byte_model = model if isinstance(model, ByteModel) else _wrapped(binding, name, main)
-                helpers.append((name, byte_model, weight))
+                helpers.append((name, model, weight))
         own = binding.own_prompts()
         return cls(
             weights=[first, *(weight for _, _, weight in helpers)],
@@ -214,23 +212,34 @@ def shares(weights: Sequence[float] | None, count: int) -> list[float]:
     return [weight / sum(given) for weight in given]
 
 
-def _main(binding: Binding) -> ByteModel:
+def byte_helpers(binding: Binding, owner: str, models: Sequence[str]) -> list[tuple[str, ByteModel]]:
+    """The models named, as models over bytes that read as the generating one does.
+
+    Raises:
+        ModelError: the generating model, or its tokenizer, is not over bytes.
+    """
+    main, found = _main(binding, owner), list[tuple[str, ByteModel]]()
+    for name in models:
+        model = binding.model_named(name)
+        if main.same_as(model):
+            model = main
+        elif not isinstance(model, ByteModel):
+            tokenizer = binding.tokenizer_named(name)
+            model = ByteModel(model, tokenizer, covers=main.which, tolerance=main.tree.tolerance)
+        found.append((name, main if main.same_as(model) else model))
+    return found
+
+
+def _main(binding: Binding, owner: str) -> ByteModel:
     """The generating model, having made sure that it and its tokenizer are over bytes."""
     if not isinstance(binding.model, ByteModel):
         raise ModelError(
-            f"byte_ensemble: the generating model must be a ByteModel, got {type(binding.model).__name__}; "
+            f"{owner}: the generating model must be a ByteModel, got {type(binding.model).__name__}; "
             "bind to ByteModel(model, tokenizer) and byte_tokenizer()"
         )
     if len(binding.tokenizer) != SIZE or binding.tokenizer.eos_token_id != END:
         raise ModelError(
-            f"byte_ensemble: tokenizer must be the byte model's, got one of {len(binding.tokenizer)} tokens; "
+            f"{owner}: tokenizer must be the byte model's, got one of {len(binding.tokenizer)} tokens; "
             "bind with byte_tokenizer()"
         )
     return binding.model
-
-
-def _wrapped(binding: Binding, name: str, main: ByteModel) -> ByteModel:
-    """A model over tokens as one over bytes, read as the generating model is."""
-    return ByteModel(
-        binding.model_named(name), binding.tokenizer_named(name), covers=main.which, tolerance=main.tree.tolerance
-    )

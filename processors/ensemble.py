@@ -26,7 +26,7 @@ Fuse = Literal["arithmetic", "geometric", "max"]
 Models = Annotated[list[str], option("helpers: names passed to bind, known models, hub ids or folders; [] none")]
 Align = Annotated[
     str | list[str],
-    option("exact, mined, unite, gac, embedding, a .safetensors file, or a name passed to bind; one, or one a helper"),
+    option("exact, mined, unite, gac, embedding, bytes, a .safetensors file or a name passed to bind; or one a helper"),
 ]
 Prompts = Annotated[
     dict[str, Texts] | None, option("own prompt of a helper, by its name; None: the prompts in its own template")

@@ -18,6 +18,7 @@ from torch import Tensor
 from logitkit.errors import ModelError, ParameterError, PromptError
 from logitkit.processors.alignment import Alignment, Side, align
 from logitkit.processors.binding import Binding
+from logitkit.processors.byteensemble import byte_helpers
 from logitkit.processors.contrast import fit
 from logitkit.processors.prompts import Prompts, apply_template
 from logitkit.processors.reader import text_config
@@ -111,6 +112,7 @@ def members(
 
     Args:
         alignments: a method, a name passed to `bind`, or a ``.safetensors`` file; one for all or one a model.
+            ``bytes``, for all: the generating model is a `ByteModel`, and one is made of each other model.
 
     Raises:
         FileFormatError, ModelError, PromptError, ParameterError, UnknownNameError: before any model runs.
@@ -118,6 +120,8 @@ def members(
     each = [alignments] * len(models) if isinstance(alignments, str) else list(alignments)
     if len(each) != len(models):
         raise ParameterError(owner, "align", f"one alignment, or {len(models)} (one a model)", alignments)
+    if "bytes" in each:
+        return _over_bytes(binding, owner, models, each, prompts)
     found = []
     for reading, how in zip(readings(binding, owner, models, prompts), each, strict=True):
         alignment = _alignment(binding, owner, reading, how) if reading.foreign else None
@@ -126,6 +130,21 @@ def members(
     if any(united) and not all(united):
         raise ParameterError(owner, "align", "'unite' for all models or for none", alignments)
     return found
+
+
+def _over_bytes(
+    binding: Binding, owner: str, models: Sequence[str], each: Sequence[str], prompts: Mapping[str, Texts] | None
+) -> list[Member]:
+    """Members that share the alphabet of the generating model, a `ByteModel`: nothing is lost in translation."""
+    if set(each) != {"bytes"}:
+        raise ParameterError(owner, "align", "'bytes' for all models or for none", list(each))
+    if prompts:
+        raise ParameterError(owner, "prompts", "left out with align='bytes': all models read the same bytes", prompts)
+    own = binding.own_prompts()
+    return [
+        Member(name=name, read=binding.reader(own, model, label=name), same=model is binding.model)
+        for name, model in byte_helpers(binding, owner, models)
+    ]
 
 
 def opinions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import logitkit
-from logitkit.errors import ModelError, ParameterError, PromptError
+from logitkit.errors import LogitkitError, ModelError, ParameterError, PromptError
 from logitkit.processors.byteensemble import ByteEnsemble, Evidence, fuse_laws
 from logitkit.processors.bytemodel import ByteModel
 from logitkit.processors.bytetokenizer import byte_tokenizer, rows_of
@@ -212,3 +213,31 @@ def test_rows_of_empty_text() -> None:
     """An empty prompt is a row with a begin; the ensemble writes from there."""
     call = bound("byte_ensemble(models=['b'], fuse='sequence')", rows_of([b""]), b=ByteModel(*tiny(5)))
     assert call.generate(max_new_tokens=3, do_sample=False).shape[1] <= 4
+
+
+@pytest.mark.parametrize(("fuse", "named"), [("arithmetic", "mixture"), ("geometric", "product")])
+def test_bytes_are_one_more_alignment(fuse: str, named: str) -> None:
+    """``ensemble(align='bytes')`` is the byte ensemble under its other name; ``core`` takes it too."""
+    main, helper, tokenizer = ByteModel(tiny_model(0), tiny_tokenizer()), tiny_model(1), tiny_tokenizer()
+    prompts = ["ab a", "xyz"]
+
+    def scores(chain: str) -> torch.Tensor:
+        call = logitkit.chain(chain).bind(main, byte_tokenizer(), prompts, b=helper, tokenizers={"b": tokenizer})
+        return call.composite(call.prompts.ids, main(call.prompts.ids).logits[:, -1])
+
+    want = scores(f"byte_ensemble(models=['b'], weights=[1.0, 3.0], fuse='{named}')")
+    got = scores(f"ensemble(models=['b'], align='bytes', weights=[1.0, 3.0], fuse='{fuse}')")
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert bool(torch.isfinite(scores("core(models=['b'], align='bytes', topk=0)")).any(-1).all())
+
+
+def test_bytes_align_all_or_none() -> None:
+    """And need a generating model over bytes."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    for chain, error in (
+        ("ensemble(models=['b'], align='bytes')", "ensemble: the generating model must be a ByteModel, got Llama"),
+        ("core(models=['b', 'c'], align=['bytes', 'gac'])", "'bytes' for all models or for none"),
+        ("ensemble(models=['b'], align='bytes', prompts={'b': 'x'})", "left out with align='bytes'"),
+    ):
+        with pytest.raises(LogitkitError, match=re.escape(error)):
+            logitkit.chain(chain).bind(model, tokenizer, "a", b=model, c=model, tokenizers={"b": tokenizer})
