@@ -226,7 +226,7 @@ def byte_helpers(binding: Binding, owner: str, models: Sequence[str]) -> list[tu
         elif not isinstance(model, ByteModel):
             tokenizer = binding.tokenizer_named(name)
             model = ByteModel(model, tokenizer, covers=main.which, tolerance=main.tree.tolerance)
-        found.append((name, main if main.same_as(model) else model))
+        found.append((name, model))
     return found
 
 

@@ -201,6 +201,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _vectors(side: Side) -> Tensor:
-    """Input embeddings, which `Side.of` a model always has."""
-    assert side.embeddings is not None
+    """Input embeddings, which a model over bytes lacks."""
+    if side.embeddings is None:
+        raise ModelError("deepen: every model must have input embeddings, got a ByteModel; choose ensemble or core")
     return side.embeddings

@@ -241,3 +241,16 @@ def test_bytes_align_all_or_none() -> None:
     ):
         with pytest.raises(LogitkitError, match=re.escape(error)):
             logitkit.chain(chain).bind(model, tokenizer, "a", b=model, c=model, tokenizers={"b": tokenizer})
+
+
+def test_deepen_needs_embeddings() -> None:
+    """A model over bytes has none: one named error before any model runs."""
+    main = ByteModel(tiny_model(), tiny_tokenizer())
+    with pytest.raises(ModelError, match=r"deepen: every model must have input embeddings, got a ByteModel"):
+        logitkit.chain("deepen(models=['b'])").bind(
+            main,
+            byte_tokenizer(),
+            "a",
+            b=ByteModel(tiny_model(1), tiny_tokenizer()),
+            tokenizers={"b": byte_tokenizer()},
+        )
