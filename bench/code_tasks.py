@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -47,9 +48,9 @@ class _Programs(Task):
         self.samples = [Sample(id=str(row["task_id"]), data={name: row[name] for name in fields}) for row in rows]
         self.limits = Limits(seconds=seconds)
 
+    @abc.abstractmethod
     def program(self, sample: Sample, text: str) -> str:
         """The program that passes where an answer is right."""
-        raise NotImplementedError
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
         """Whether the tests pass."""
