@@ -23,3 +23,8 @@ def decode(call: Any, streams: str, **mode: Any) -> torch.Tensor:
     """Ids of 12 new tokens."""
     torch.manual_seed(0)
     return call.generate(streams=streams, **{"max_new_tokens": 12, "do_sample": False, **mode})
+
+
+def hooks(model: Any) -> set[int]:
+    """The hooks on a model now; those of other tests' calls, which share the model, may go at any moment."""
+    return {*model._forward_hooks, *model._forward_pre_hooks}

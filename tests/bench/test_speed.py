@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fusing import hooks
 from logitkit.bench import profile, subject
 from logitkit.bench.clock import ForwardClock
 from logitkit.bench.memory import PeakMemory
@@ -72,13 +73,14 @@ def test_the_profile_knows_every_processor() -> None:
 def test_the_clock_runs_in_forwards_only() -> None:
     """And leaves no hook."""
     model = tiny_model()
+    before = hooks(model)
     clock = ForwardClock(model)
     model(input_ids=torch.zeros((1, 1), dtype=torch.long))
     spent = clock.seconds
     time.sleep(0.01)
     assert 0 < spent == clock.seconds
     clock.remove()
-    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert hooks(model) <= before
 
 
 def test_peak_memory_by_hand() -> None:

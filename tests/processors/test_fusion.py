@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, MaxLengthCriteria, StoppingCriteriaList
 
 from fakes import absolute_model, sliding_model
-from fusing import PROMPTS, bound, decode
+from fusing import PROMPTS, bound, decode, hooks
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 from logitkit.streaming import Streamer
 from reference.recompute import Recompute
@@ -122,6 +122,7 @@ def test_stopping_criteria_see_the_rows_only() -> None:
 def test_other_forwards_of_the_model_are_left_alone() -> None:
     """A processor that asks the same model on its own gets its own answer; afterwards no hook is left."""
     model, answers = tiny_model(), []
+    before = hooks(model)
 
     class Asks(LogitsProcessor):
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -131,12 +132,13 @@ def test_other_forwards_of_the_model_are_left_alone() -> None:
     call = bound("cfg(2.0)", model)
     decode(call, "fused", logits_processor=[Asks()])
     assert answers[0][0] == len(PROMPTS)
-    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert hooks(model) <= before
 
 
 def test_an_error_leaves_no_hook() -> None:
     """And the next call works."""
     model = tiny_model()
+    before = hooks(model)
 
     class Fails(LogitsProcessor):
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -145,7 +147,7 @@ def test_an_error_leaves_no_hook() -> None:
     call = bound("cfg(2.0)", model)
     with pytest.raises(RuntimeError, match="stop"):
         decode(call, "fused", logits_processor=[Fails()])
-    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert hooks(model) <= before
     assert torch.equal(decode(call, "fused"), decode(bound("cfg(2.0)"), "lazy"))
 
 
