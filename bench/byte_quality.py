@@ -1,15 +1,17 @@
 """What a cut inside a token costs: the next character after a random cut, by four ways of prompting.
 
 Texts are cut at a random byte. Each way gives a law of the next byte; reported are how often its likeliest byte is
-the true one and the mean log-loss in bits, with 95 % bootstrap intervals. Healing by transformers is greedy and
-writes one text, so it has an accuracy only. The same texts cut at the token boundary before the cut show what is
-lost to the cut alone: there, plain prompting is right.
+the true one and the mean log-loss in bits, with 95 % bootstrap intervals, and by how much byte_boundary's log-loss
+differs from the others', cut by cut. Healing by transformers is greedy and writes one text, so it has an accuracy
+only; a tokenizer without a begin token, with which it fails, is given its end token for one. The same texts cut at
+the token boundary before the cut show what is lost to the cut alone: there, plain prompting is right.
 
     python -m logitkit.bench.byte_quality ../shared/data --count 100
 """
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import random
@@ -54,6 +56,8 @@ class Ways:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.tree = ByteTree(model, tokenizer)
+        self.healer = copy.deepcopy(tokenizer)
+        self.healer.bos_token = tokenizer.bos_token or tokenizer.eos_token
         self.failed = 0  # prompts on which transformers' token healing raised an error
         self.every = Covers(AllCovers(self.tree.vocabulary), self.tree.covers.trie)
 
@@ -109,10 +113,10 @@ class Ways:
     def healed(self, text: str, truth: str) -> bool:
         """Whether transformers' token healing, which strips the prompt, writes the true character."""
         inputs = self.tokenizer(text, return_tensors="pt")
-        settings = {"token_healing": True, "tokenizer": self.tokenizer, "do_sample": False, "max_new_tokens": 8}
+        settings = {"token_healing": True, "tokenizer": self.healer, "do_sample": False, "max_new_tokens": 8}
         try:
             written = self.tokenizer.decode(self.model.generate(**inputs, **settings)[0], skip_special_tokens=True)
-        except (KeyError, TypeError):  # transformers 5.23: a last token without extensions; no begin token
+        except KeyError:  # transformers 5.23: a last token without extensions
             self.failed += 1
             return False
         stripped = text.strip()
@@ -128,18 +132,17 @@ class Ways:
         return self.plain(ids), (text + truth).encode()[done]
 
 
-def row(way: str, hits: list[bool], losses: list[float]) -> str:
-    """One row: accuracy and log-loss with bootstrap intervals."""
+def interval(values: list[float] | list[bool], digits: int) -> str:
+    """A mean with its bootstrap interval."""
     generator = np.random.default_rng(0)
+    means = [np.mean(generator.choice(values, len(values))) for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{np.mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
-    def told(values: list[float] | list[bool], digits: int) -> str:
-        if not values:
-            return "-"
-        means = [np.mean(generator.choice(values, len(values))) for _ in range(2000)]
-        low, high = np.quantile(means, [0.025, 0.975])
-        return f"{np.mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
-    return f"| {way} | {told(hits, 3)} | {told(losses, 2)} |"
+def row(way: str, hits: list[bool], losses: list[float]) -> str:
+    """One row: accuracy and log-loss."""
+    return f"| {way} | {interval(hits, 3)} | {interval(losses, 2) if losses else '-'} |"
 
 
 def main(
@@ -169,6 +172,9 @@ def main(
         print(f"{model}, {kind}, {len(hits[kind, WAYS[0]])} random cuts\n")
         print("| way | next byte right | log-loss, bits |\n|---|---|---|")
         print("\n".join(row(way, hits[kind, way], losses.get((kind, way), [])) for way in WAYS) + "\n")
+        for way in ("plain prompt", "hard mask"):
+            pairs = zip(losses[kind, "byte_boundary"], losses[kind, way], strict=True)
+            print(f"byte_boundary - {way}: {interval([ours - theirs for ours, theirs in pairs], 3)} bits a cut\n")
     print(f"transformers' token_healing raised an error on {ways.failed} prompts, counted as misses.")
 
 

@@ -88,7 +88,7 @@ class ByteTree:
         tree: the tree of token sequences; counts forwards.
 
     Raises:
-        ModelError: a tokenizer that loses bytes, one whose canonical sequences are unknown, another kind of model.
+        ModelError: a tokenizer that loses bytes, another kind of model.
         ParameterError: tolerance outside ``[0, 1)``, unknown covers.
     """
 
@@ -244,7 +244,7 @@ class ByteTree:
         pending = spelled[head.start :]
         low, high = self.covers.trie.range(pending)
         ids = self.covers.trie.ids[low:high]
-        logp = np.where(self.covers.rule.successors(head.context)[ids], head.node.logp[ids], -np.inf)
+        logp = np.where(self.covers.rule.allowed(head.context, ids), head.node.logp[ids], -np.inf)
         best = logp.max(initial=-np.inf)
         if best > -np.inf:
             letters = self.covers.trie.next_byte(low, high, len(pending))

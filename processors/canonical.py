@@ -3,8 +3,8 @@
 A sequence is live when it begins the encoding of some text. Two rules decide that token by token: words begin
 and end where the pretokenizer cuts (`logitkit.processors.pretoken`), and inside a word neighbours must be left
 alone by every merge (`logitkit.processors.merges`). A cut can depend on what follows, so a token is allowed
-when some continuation allows it; what really follows is checked when it comes. `Canonical.is_canonical` encodes
-again, slowly and always right; the tests hold the rules against it on real tokenizers.
+when some continuation allows it; what really follows is checked when it comes. `Reencoding` finds the same by
+encoding again, slowly; it answers for the tokenizers not known here, and the tests hold the rules against it.
 
 Phan et al., arXiv:2410.09303, sum over encodings that re-encode to themselves. We sum over live ones: a prefix
 of an encoding need not re-encode to itself ("a", " ", " " begins the Qwen2.5 encoding of "a  ʤ"),
@@ -16,28 +16,24 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import functools
-import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from logitkit.errors import ModelError
 from logitkit.processors.bytefallback import ByteFallback
 from logitkit.processors.merges import MergeRule
-from logitkit.processors.pretoken import Pretokenizer, Span, unprefixed
+from logitkit.processors.pretoken import Pretokenizer, Span
+from logitkit.processors.reencoding import LONGEST, Context, Ids, Mask, Reencoding, completions
 from logitkit.processors.tokenshapes import Shapes
-from logitkit.processors.vocabulary import Vocabulary, description, parts_of
+from logitkit.processors.vocabulary import Vocabulary, begins_inside, byte_alphabet, description, parts_of
 
-Mask = NDArray[np.bool_]
-Context = tuple[int, ...]  # the last tokens, from where a word surely begins
 AHEAD = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")  # what may follow, one character of each sort
 RUN = 4  # longer runs of letters inside a token tell a pretokenizer nothing
-LONGEST = 32  # tokens that a context holds at most
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,51 +63,41 @@ class _Window:
         return zip(self.starts[1:], self.joined[1:], strict=True)
 
 
-class Canonical:
-    """The canonical sequences of a BPE tokenizer.
+class Canonical(Reencoding):
+    """The canonical sequences of a BPE tokenizer, by rules.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
         vocabulary: its tokens as bytes, as wide as the model.
 
     Raises:
-        ModelError: no BPE model, or a pretokenizer that is not known here; says what to use instead.
+        ModelError: no BPE model, or a pretokenizer that is not known here: `of_tokenizer` then encodes again.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
         data = description(tokenizer)
         model = data["model"]
         if model["type"] != "BPE" or model.get("continuing_subword_prefix"):
-            raise ModelError(f"canonical covers: tokenizer must be a BPE one, got {model['type']}; use covers='all'")
-        self.vocabulary = vocabulary
+            raise ModelError(f"canonical covers: tokenizer must be a BPE one, got {model['type']}; use Reencoding")
+        super().__init__(tokenizer, vocabulary)
         self.rule = MergeRule(model["vocab"], model["merges"])
         self.pretokenizer = Pretokenizer(data, vocabulary)
         self.whole = bool(model.get("ignore_merges"))
-        self._plain = _without_specials(data)
         self.may_start = self._starters(model["vocab"])
         if any(step["type"] == "NFC" for step in parts_of(data["normalizer"])):
             self.may_start &= np.array([_is_composed(spelled) for spelled in vocabulary.bytes])
         self._fallback = ByteFallback(model, vocabulary)
         self._unseen = np.zeros(len(vocabulary), dtype=bool)
         self._unseen[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
+        self._unseen &= self.may_start
         self.may_start &= self._uncut()
+        self._tails = np.array([begins_inside(spelled) for spelled in vocabulary.bytes])
         self._shapes = {
             fine: Shapes(vocabulary, self.pretokenizer, self.may_start, fine=fine) for fine in (False, True)
         }
         self._masks = functools.lru_cache(maxsize=1024)(self._find_successors)
         self._window = functools.lru_cache(maxsize=4096)(self._read_window)
         self._verdicts: dict[Any, tuple[Mask, Mask]] = {}
-
-    def encode(self, text: str) -> list[int]:
-        """Encode a text as it stands: no special tokens, no space put before it."""
-        return list(self._plain.encode(text, add_special_tokens=False).ids)
-
-    def is_canonical(self, ids: Sequence[int]) -> bool:
-        """Say whether a whole sequence is what the tokenizer writes for its bytes, by encoding them again."""
-        try:
-            return self.encode(self.vocabulary.join(ids).decode()) == list(ids)
-        except UnicodeDecodeError:
-            return False
 
     def extend(self, context: Context, token: int) -> Context:
         """The context after one more token; what stands before a sure beginning of a word is dropped."""
@@ -130,9 +116,10 @@ class Canonical:
         window = self._window(context)
         return not window.open and self._verdict(window, "", "") is not None
 
-    def allows(self, context: Context, token: int) -> bool:
-        """Say whether a token may come next; `successors` says it of all."""
-        return bool(self.successors(context)[token])
+    def allowed(self, context: Context, ids: Ids) -> Mask:
+        """Say of some tokens whether each may come next; of the shape of the ids."""
+        mask: Mask = self.successors(context)[ids]
+        return mask
 
     def successors(self, context: Context) -> Mask:
         """Say of every token whether it may come next, ``[vocab]``."""
@@ -146,8 +133,8 @@ class Canonical:
         begins, joins = self._ask_shapes(window)
         if window.last is not None and not self._fallback.holds(window.last):
             joins = joins & self._followers(window.last)
-        mask: Mask = self.may_start & (begins | joins) | self._fallback.first | self._unseen
-        return mask
+        mask: Mask = self.may_start & ~self._tails & (begins | joins) | self._fallback.first
+        return mask | self._unseen if self.closes(context) else mask
 
     def _followers(self, token: int) -> Mask:
         """What the merge rule lets follow a token inside a word, ``[vocab]``."""
@@ -167,21 +154,26 @@ class Canonical:
         window = _shortened(window, self.pretokenizer)
         key = fine, _signature(window, self.pretokenizer), window.added, window.whole, *window.seams()
         if key not in self._verdicts:
-            asked = [self._ask(window, text, opens, added) for text, opens, added in shapes.examples]
+            asked = [self._ask(window, *example) for example in shapes.examples]
             self._verdicts[key] = np.array([b for b, _ in asked]), np.array([j for _, j in asked])
         begins, joins = self._verdicts[key]
         return begins[shapes.of], joins[shapes.of]
 
-    def _ask(self, window: _Window, text: str, opens: bool, added: bool) -> tuple[bool, bool]:
+    def _ask(self, window: _Window, text: str, opened: bytes, added: bool) -> tuple[bool, bool]:
         """Whether some continuation lets a token with this text begin a word, and go on inside one."""
         begins = joins = False
-        told = len({self.pretokenizer.kind(char) for char in text}) > 1  # what follows can hardly matter
-        for ahead in AHEAD[1:] if opens else AHEAD[:3] if told else AHEAD:
+        for ahead in self._aheads(text, opened):
             verdict = self._verdict(window, text, ahead, added=added)
             begins, joins = begins or verdict is True, joins or verdict is False
             if begins:
                 break
         return begins, joins
+
+    def _aheads(self, text: str, opened: bytes) -> tuple[str, ...]:
+        """What may follow a token with this text and then, left open, these bytes."""
+        contracts = bool(self.pretokenizer.letters) and text.endswith("'")
+        told = len({self.pretokenizer.kind(char) for char in text}) > 1 and not contracts  # what follows hardly matters
+        return self.pretokenizer.completed(opened) or (AHEAD[:3] if told else AHEAD)
 
     def _verdict(self, window: _Window, text: str, ahead: str, *, added: bool = False) -> bool | None:
         """With this token and this continuation: True, it begins a word; False, it goes on inside one; None, neither.
@@ -209,7 +201,8 @@ class Canonical:
         last = window.last
         if last is None or self._fallback.holds(last):
             return self._fallback.completing(window.open)
-        allowed = self.may_start & self._followers(last) & self._shapes[False].tails
+        allowed: Mask = self.may_start & self._followers(last) & self._tails
+        verdicts: dict[Any, bool] = {}  # by what the pretokenizer can tell about the character and what follows it
         for number in np.flatnonzero(allowed):
             rest = codecs.getincrementaldecoder("utf-8")("strict")
             try:
@@ -218,11 +211,20 @@ class Canonical:
             except UnicodeDecodeError:
                 allowed[number] = False
                 continue
-            if text:  # the character is known now: the cuts around it must agree with the tokens
-                whole = dataclasses.replace(window, text=window.text + text[0], open=b"")
-                opens = bool(rest.getstate()[0])
-                allowed[number] = any(self._ask(whole, text[1:], opens, added=False))
+            opened = rest.getstate()[0]
+            choices = self.pretokenizer.completed(opened)
+            chars, behind, opened = (text[0], text[1:], opened) if text else (choices, "", b"")
+            key = tuple(map(self.pretokenizer.kind, chars)), behind, choices
+            if key not in verdicts:
+                verdicts[key] = any(self._goes_on(window, char, behind, opened) for char in chars)
+            allowed[number] = verdicts[key]
         return allowed
+
+    def _goes_on(self, window: _Window, char: str, behind: str, opened: bytes) -> bool:
+        """Whether the cuts can agree with a token that makes an open character this one; what is behind it: uncut."""
+        whole = dataclasses.replace(window, text=window.text + char, open=b"")
+        verdicts = (self._verdict(whole, behind, ahead) for ahead in self._aheads(behind, opened))
+        return any(verdict is False or (verdict and not behind and not opened) for verdict in verdicts)
 
     def _read_window(self, context: Context) -> _Window:
         """Spell the tokens of a context."""
@@ -254,15 +256,17 @@ class Canonical:
         return any(self.may_start[number] for number in known)
 
     def _uncut(self) -> Mask:
-        """Tokens that the pretokenizer does not cut in two wherever they stand, ``[vocab]``; added ones are whole."""
+        """Tokens that the pretokenizer leaves whole before some continuation, ``[vocab]``, as all added ones."""
         mask = np.ones(len(self.vocabulary), dtype=bool)
         for number in () if self.pretokenizer.trivial else np.flatnonzero(self.may_start).tolist():
             spelled = self.vocabulary.bytes[number] or b""
-            if 0x80 <= spelled[0] < 0xC0:
-                continue  # it begins inside a character
+            if begins_inside(spelled):
+                continue
             text = codecs.getincrementaldecoder("utf-8")("replace").decode(spelled)
             if number not in self.vocabulary.added or text not in self.pretokenizer.added:
-                mask[number] = not any(0 < cut < len(text) for cut in self.pretokenizer.cuts(text)[0])
+                mask[number] = any(
+                    not any(0 < cut < len(text) for cut in self.pretokenizer.cuts(text + ahead)[0]) for ahead in AHEAD
+                )
         return mask
 
     def _starters(self, known: dict[str, int]) -> Mask:
@@ -272,7 +276,10 @@ class Canonical:
         mask[:width] = self.rule.reachable[:width]
         if self.whole:
             mask[list(known.values())] = True
-        mask[[number for number, spelled in enumerate(self.vocabulary.bytes) if not spelled]] = False
+        if self.vocabulary.style == "byte-level":  # other characters than the alphabet's are never met
+            alphabet = byte_alphabet().keys()
+            mask[[number for token, number in known.items() if not alphabet >= set(token)]] = False
+        mask[[number for number, spelled in enumerate(self.vocabulary.bytes) if not _is_in_text(spelled)]] = False
         for number in self.vocabulary.added:
             twins = self.vocabulary.ids_of[self.vocabulary.bytes[number] or b""]
             mask[list(twins)] = False
@@ -305,24 +312,34 @@ def _signature(window: _Window, pretokenizer: Pretokenizer) -> tuple[Any, ...]:
     return tuple(pretokenizer.kind(char, fine=fine) for char in window.text)
 
 
+def _is_in_text(spelled: bytes | None) -> bool:
+    """Say whether some UTF-8 text holds these bytes; none is no bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    begun = (spelled or b"").lstrip(bytes(range(0x80, 0xC0)))  # it may begin inside a character
+    try:
+        decoder.decode(begun)
+    except UnicodeDecodeError:
+        return False
+    return bool(spelled) and len(spelled or b"") - len(begun) < 4
+
+
 def _is_composed(spelled: bytes | None) -> bool:
-    """Say whether a token survives NFC, which a tokenizer may apply before anything else."""
-    text = (spelled or b"").decode(errors="ignore")
-    return text.isascii() or unicodedata.is_normalized("NFC", text)
+    """Say whether a token can survive NFC, which a tokenizer may apply before anything else."""
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    text = decoder.decode(spelled or b"")
+    opened = decoder.getstate()[0]
+    return any(unicodedata.is_normalized("NFC", text + more) for more in (completions(opened) if opened else ("",)))
 
 
-def _without_specials(data: dict[str, Any]) -> Tokenizer:
-    """The tokenizer without special tokens, and without the space that it may put before a text."""
-    normalizers = [step for step in parts_of(data["normalizer"]) if step["type"] != "Prepend"]
-    kept = [token for token in data["added_tokens"] if not token["special"]]
-    plain = {
-        "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": unprefixed(parts_of(data["pre_tokenizer"]))}
-        if data["pre_tokenizer"]
-        else None,
-        "post_processor": None,
-        "added_tokens": kept,
-        "padding": None,
-        "truncation": None,
-    }
-    return Tokenizer.from_str(json.dumps(data | plain))
+def of_tokenizer(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
+    """The canonical sequences of a tokenizer: by rules where they are known, else by encoding again, with a warning."""
+    try:
+        return Canonical(tokenizer, vocabulary)
+    except ModelError as error:
+        reason = str(error).removeprefix("canonical covers: ").partition(";")[0]
+        warnings.warn(
+            f"canonical covers: {reason} to know what may follow what by rules; found by encoding again instead: "
+            "right, but seconds a byte; covers='all' where contexts are short",
+            stacklevel=2,
+        )
+        return Reencoding(tokenizer, vocabulary)

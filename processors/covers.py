@@ -16,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitkit.processors.bytetrie import ByteTrie
-from logitkit.processors.canonical import Canonical, Context, Mask
+from logitkit.processors.canonical import of_tokenizer
 from logitkit.processors.kvtree import Node
+from logitkit.processors.reencoding import Context, Ids, Mask, Reencoding
 from logitkit.processors.vocabulary import Vocabulary, kept_with
 
 TAIL = 12  # tokens at the end of a text in which its covers are looked for at first
-Ids = NDArray[np.int64]
 Which = Literal["canonical", "all"]
 
 
 class Rule(Protocol):
     """Which tokens may follow a context, what the context is then, and whether a text may end after it."""
 
-    def successors(self, context: Context) -> Mask: ...  # noqa: D102
+    def allowed(self, context: Context, ids: Ids) -> Mask: ...  # noqa: D102
     def extend(self, context: Context, token: int) -> Context: ...  # noqa: D102
     def closes(self, context: Context) -> bool: ...  # noqa: D102
 
@@ -39,9 +39,10 @@ class AllCovers:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._every = np.array([bool(spelled) for spelled in vocabulary.bytes])
 
-    def successors(self, context: Context) -> Mask:
-        """All of them, ``[vocab]``."""
-        return self._every
+    def allowed(self, context: Context, ids: Ids) -> Mask:
+        """All of them, of the shape of the ids."""
+        mask: Mask = self._every[ids]
+        return mask
 
     def extend(self, context: Context, token: int) -> Context:
         """Nothing needs to be remembered."""
@@ -81,19 +82,15 @@ class Covers:
 
     def __init__(self, rule: Rule, trie: ByteTrie) -> None:
         self.rule, self.trie = rule, trie
-        self.canonical = rule if isinstance(rule, Canonical) else None
+        self.canonical = rule if isinstance(rule, Reencoding) else None
 
     @classmethod
     def of(cls, tokenizer: Any, vocabulary: Vocabulary, which: Which = "canonical") -> Covers:
-        """The covers under a tokenizer, kept for as long as it lives.
-
-        Raises:
-            ModelError: canonical covers of a tokenizer whose canonical sequences are unknown.
-        """
+        """The covers under a tokenizer, kept for as long as it lives."""
         kept, key = kept_with(tokenizer), ("covers", which, id(vocabulary))
         if key not in kept:
             canonical = which == "canonical"
-            rule: Rule = Canonical(tokenizer, vocabulary) if canonical else AllCovers(vocabulary)
+            rule: Rule = of_tokenizer(tokenizer, vocabulary) if canonical else AllCovers(vocabulary)
             kept[key] = cls(rule, ByteTrie(vocabulary))
         return kept[key]  # type: ignore[no-any-return]
 
@@ -127,7 +124,7 @@ class Covers:
         pending = text[head.start :]
         low, high = self.trie.range(pending)
         ids = self.trie.ids[low + len(self.trie.exact(pending)) : high]
-        return ids[self.rule.successors(head.context)[ids]] if len(ids) else ids
+        return ids[self.rule.allowed(head.context, ids)] if len(ids) else ids
 
     def step(self, heads: Iterable[Head], text: bytes, *, lenient: bool = True) -> tuple[list[Head], list[Head]]:
         """Move heads to the end of a text that is one byte longer than before.
@@ -149,8 +146,7 @@ class Covers:
                     continue
                 exact = self.trie.exact(pending)
                 if not any_token:
-                    allowed = self.rule.successors(head.context)
-                    exact = exact[allowed[exact]]
+                    exact = exact[self.rule.allowed(head.context, exact)]
                 if (any_token and high > low + len(exact)) or (not any_token and len(self.beyond(head, text))):
                     kept.append(head)
                 ends += [self._ended(head, int(token), len(text), lenient=any_token) for token in exact]
@@ -168,11 +164,13 @@ class Covers:
 
     def within(self, head: Head, text: bytes) -> list[Head]:
         """The head continued by each token that ends inside the text or with it."""
-        allowed = self.rule.successors(head.context)
         found = []
         for end in range(head.start + 1, min(len(text), head.start + self.trie.longest) + 1):
             tokens = self.trie.exact(text[head.start : end])
-            found += [self._ended(head, int(token), end, lenient=False) for token in tokens[allowed[tokens]]]
+            found += [
+                self._ended(head, int(token), end, lenient=False)
+                for token in tokens[self.rule.allowed(head.context, tokens)]
+            ]
         return found
 
     def live(self, start: Head, text: bytes) -> list[Head]:

@@ -7,7 +7,7 @@ of one kind, so that an answer for one token holds for every token of the same s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ import regex
 from tokenizers import Tokenizer
 
 from logitkit.errors import ModelError
+from logitkit.processors.reencoding import completions, unprefixed
 from logitkit.processors.vocabulary import MARKER, Vocabulary, parts_of
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -53,12 +54,13 @@ class Pretokenizer:
         self.trivial = not self.added and not patterns.strip()
         self._classes = [regex.compile(name) for name in sorted(set(regex.findall(r"\\[pP]\{\w+\}|\\[sdw]", patterns)))]
         self._classes += [
-            regex.compile(f"[{span}]") for span in sorted(set(regex.findall(r"[^\x00-\x7f]-.", patterns)))
+            regex.compile(f"[{span}]") for span in sorted(set(regex.findall(r"[^\x00-\x7f]-.|a-z|A-Z|0-9", patterns)))
         ]
         rest = regex.sub(r"\\[pP]\{\w+\}|\\[sSdDwW]|\\[rnt]|\(\?[i:!=]*", "", patterns)
         self._literals = frozenset(char for char in rest.lower() + rest.upper() if not char.isspace())
         self.letters = frozenset(char for char in self._literals if char.isalpha())
         self.kind = lru_cache(maxsize=None)(self._kind)
+        self.completed = lru_cache(maxsize=None)(self._completed)
 
     def cuts(self, text: str) -> tuple[frozenset[int], frozenset[Span]]:
         """Where words begin and end inside a text, and which spans are added tokens; offsets in characters."""
@@ -94,6 +96,16 @@ class Pretokenizer:
             return (char,)
         return tuple(bool(pattern.fullmatch(char)) for pattern in self._classes)
 
+    def _completed(self, opened: bytes) -> tuple[str, ...]:
+        """What an open character can be, nothing where none is open: the first and the last of each kind.
+
+        Two, since the newest characters can be of another kind in the tokenizer's own tables.
+        """
+        chars = completions(opened) if opened else ()
+        last = {self.kind(char): char for char in chars}
+        first = {self.kind(char): char for char in reversed(chars)}
+        return tuple(dict.fromkeys([*first.values(), *last.values()]))
+
     def shape(self, text: str, *, fine: bool = False, longest: int = 4) -> Kind:
         """The kinds of the first characters of a token, runs shortened to three; ``fine`` for the first two."""
         shape: list[object] = []
@@ -104,15 +116,6 @@ class Pretokenizer:
             if len(shape) == longest:
                 break
         return tuple(shape)
-
-
-def unprefixed(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same steps, adding no space before a text."""
-    plain = [dict(step) for step in steps]
-    for step in plain:
-        step |= {"add_prefix_space": False} if "add_prefix_space" in step else {}
-        step |= {"prepend_scheme": "never"} if step["type"] == "Metaspace" else {}
-    return plain
 
 
 def _pattern(step: Mapping[str, Any]) -> str:
@@ -126,5 +129,5 @@ def _pattern(step: Mapping[str, Any]) -> str:
         return " " if step.get("split", True) else ""
     known = {"Digits": r"\p{N}", "Whitespace": r"\w\s", "WhitespaceSplit": r"\s", "Punctuation": r"\p{P}\p{S}"}
     if kind not in known:
-        raise ModelError(f"canonical covers: pretokenizer {kind} is not known here; use covers='all'")
+        raise ModelError(f"canonical covers: pretokenizer {kind} is not known here; use Reencoding")
     return known[kind]

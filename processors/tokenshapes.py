@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitkit.processors.pretoken import Pretokenizer
-from logitkit.processors.vocabulary import Vocabulary
+from logitkit.processors.vocabulary import Vocabulary, begins_inside
 
 
 class Shapes:
@@ -23,30 +23,27 @@ class Shapes:
 
     Attributes:
         of: number of the shape of each token, ``[vocab]``.
-        examples: one text of each shape, whether a character is left open at its end, and whether it is added.
-        tails: tokens that begin inside a character, ``[vocab]``.
+        examples: one text of each shape, the bytes of a character left open at its end, and whether it is added.
     """
 
     def __init__(
         self, vocabulary: Vocabulary, pretokenizer: Pretokenizer, may_start: NDArray[np.bool_], *, fine: bool
     ) -> None:
         self.of = np.zeros(len(vocabulary), dtype=np.int64)
-        self.tails = np.zeros(len(vocabulary), dtype=bool)
-        self.examples: list[tuple[str, bool, bool]] = [("", False, False)]
+        self.examples: list[tuple[str, bytes, bool]] = [("", b"", False)]
         numbers: dict[Any, int] = {}
         if pretokenizer.trivial:
             return
         for number in np.flatnonzero(may_start):
             spelled = vocabulary.bytes[number] or b""
-            if 0x80 <= spelled[0] < 0xC0:
-                self.tails[number] = True
-                continue
+            if begins_inside(spelled):
+                continue  # no word begins there, nor a character
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             text = decoder.decode(spelled)
             added = number in vocabulary.added and text in pretokenizer.added
-            opens = bool(decoder.getstate()[0])
-            key = number if added else (pretokenizer.shape(text, fine=fine), opens)
+            opened = decoder.getstate()[0]
+            key = number if added else (pretokenizer.shape(text, fine=fine), pretokenizer.completed(opened))
             if key not in numbers:
                 numbers[key] = len(self.examples)
-                self.examples.append((text, opens, added))
+                self.examples.append((text, opened, added))
             self.of[number] = numbers[key]

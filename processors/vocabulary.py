@@ -22,6 +22,7 @@ from logitkit.errors import ModelError
 Bytes = bytes  # in a class with a field of that name
 MARKER = "▁"  # SentencePiece's space
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_DROPPING = ("Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit")  # pretokenizers
 _KNOWN: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 
@@ -101,6 +102,11 @@ class Vocabulary:
     def join(self, ids: Iterable[int]) -> Bytes:
         """Bytes of a sequence of tokens; special tokens spell nothing."""
         return b"".join(self.bytes[number] or b"" for number in ids)
+
+
+def begins_inside(spelled: bytes | None) -> bool:
+    """Say whether bytes begin inside a character of UTF-8."""
+    return bool(spelled) and 0x80 <= (spelled or b"")[0] < 0xC0
 
 
 def fingerprint(tokenizer: Any) -> str:
@@ -216,6 +222,9 @@ def _loses(data: Mapping[str, Any], style: str) -> str:
         if kind == "BertNormalizer" and not (step["lowercase"] or step["strip_accents"] or step["clean_text"]):
             continue
         return f"its normalizer {kind} changes text"
+    for step in parts_of(data["pre_tokenizer"]):
+        if step["type"] in _DROPPING or (step.get("behavior") == "Removed" and not step.get("invert")):
+            return f"its pretokenizer {step['type']} drops what it cuts at"
     if style == "plain" and not data["model"].get("byte_fallback"):
         return "its tokens do not cover all bytes" if data["model"].get("unk_token") else ""
     return ""

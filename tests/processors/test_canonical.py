@@ -8,10 +8,11 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
@@ -124,9 +125,49 @@ def test_white_space_that_may_still_be_cut(shared_tokenizers: Path) -> None:
 def test_tokenizers_that_are_not_known() -> None:
     """One clear error that says what to use instead."""
     inner = Tokenizer(models.Unigram([("a", -1.0)]))
-    with pytest.raises(ModelError, match="must be a BPE one, got Unigram; use covers='all'"):
+    with pytest.raises(ModelError, match="must be a BPE one, got Unigram; use Reencoding"):
         canonical(PreTrainedTokenizerFast(tokenizer_object=inner))
     inner = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.UnicodeScripts()
-    with pytest.raises(ModelError, match="pretokenizer UnicodeScripts is not known here; use covers='all'"):
+    with pytest.raises(ModelError, match="pretokenizer UnicodeScripts is not known here; use Reencoding"):
         canonical(PreTrainedTokenizerFast(tokenizer_object=inner))
+
+
+def byte_level(tokens: list[str], pattern: str) -> Any:
+    """A byte-level BPE tokenizer of ASCII tokens, each made of the one without its last character."""
+    known = {token: number for number, token in enumerate(tokens)}
+    inner = Tokenizer(models.BPE(vocab=known, merges=[(token[:-1], token[-1]) for token in tokens if len(token) > 1]))
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+def test_a_word_and_the_contraction_behind_it() -> None:
+    """ "I'" begins the encoding of "I's", as in GPT-4o's tokenizer, which keeps both in one word."""
+    rule = canonical(byte_level(["I", "'", "s", "t", "I'"], r"\p{L}+(?i:'s|'t)?|\p{P}"))
+    assert rule.encode("I's") == [4, 2] and rule.allows((), 4)
+    assert rule.encode("I'") == [0, 1] and not rule.closes((4,))
+
+
+def test_letters_that_a_pattern_tells_apart() -> None:
+    """ ".b" is one word and ".é" two, as in DeepSeek's tokenizer."""
+    tokens = [".", "b", "Ã", "©", ".b"]
+    rule = canonical(byte_level(tokens, r"\.[A-Za-z]+|\p{L}+|\."))
+    assert rule.encode(".b") == [4] and rule.encode(".é") == [0, 2, 3]
+    assert rule.allowed((0,), np.arange(4)).tolist() == [True, False, True, False]
+
+
+def test_tokens_that_no_text_is_written_with() -> None:
+    """A byte-level tokenizer meets its alphabet's characters only; Command R lists emoji that it never writes."""
+    rule = canonical(byte_level(["a", "🍽"], r"\p{L}+"))
+    assert rule.successors(()).tolist() == [True, False]
+
+
+def test_added_tokens_keep_their_ids() -> None:
+    """Behind special tokens that are not looked for: text that looks like one is text."""
+    tokenizer = byte_level(["a", "s", "<", ">"], r"\p{L}+")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<s>", "<ss>"]})
+    tokenizer.add_tokens(["<a>"])
+    rule = canonical(tokenizer)
+    assert rule.encode("a<a><s>") == [0, 6, 2, 1, 3] and rule.allows((0,), 6)

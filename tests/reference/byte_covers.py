@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from logitkit.processors.vocabulary import Vocabulary, byte_alphabet
+from logitkit.processors.vocabulary import MARKER, Vocabulary, byte_alphabet
 
 SPELL = {byte: char for char, byte in byte_alphabet().items()}
 
@@ -35,6 +35,20 @@ def random_tokenizer(seed: int, letters: bytes = b"ab ", merges: int = 8, split:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
     inner.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
+
+
+def random_unigram(seed: int, letters: str = "ab ", pieces: int = 8, prefix: bool = False) -> Any:
+    """A unigram tokenizer over a few letters with random pieces and scores; ``prefix``: a space before every text."""
+    generator = random.Random(seed)
+    known = {letter.replace(" ", MARKER): generator.uniform(-4, -2) for letter in letters}
+    while len(known) < len(letters) + pieces:
+        piece = "".join(generator.choices(letters, k=generator.randint(2, 4))).replace(" ", MARKER)
+        if MARKER not in piece[1:]:
+            known[piece] = generator.uniform(-6, -2)
+    inner = Tokenizer(models.Unigram([("<unk>", 0.0), *known.items()], unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always" if prefix else "never")
+    inner.decoder = decoders.Metaspace(prepend_scheme="always" if prefix else "never")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def random_model(tokenizer: Any, seed: int = 0, **more: Any) -> Any:
