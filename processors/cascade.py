@@ -19,6 +19,7 @@ from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors import contrast, deferral, verification
 from logitkit.processors.binding import Binding
 from logitkit.processors.guidance import NextLogits
+from logitkit.processors.log_probabilities import log_probabilities
 from logitkit.processors.prefix_hash import Chance, PrefixChance
 from logitkit.processors.trace import Trace
 
@@ -76,7 +77,7 @@ class Cascade(LogitsProcessor):
         if is_neutral(self.alpha, 1) and is_neutral(self.temperature, 1):
             self._tell(torch.zeros(len(scores)), torch.ones(len(scores)), torch.ones(len(scores)).bool())
             return scores
-        small = scores.float().log_softmax(-1)
+        small = log_probabilities(scores)
         q = deferral.tempered(small, self.temperature)
         untouched = scores if is_neutral(self.temperature, 1) else q
         settled = self._settled(input_ids, small, q)

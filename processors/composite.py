@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import LogitkitError, PluginError, ScoresError
+from logitkit.processors.log_probabilities import shared
 from logitkit.processors.prompts import Prompts
 from logitkit.processors.trace import Trace
 
@@ -95,10 +96,11 @@ class Composite(LogitsProcessor):
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Every processor in order."""
-        for name, part in self.parts:
-            before, scores = scores, _asked(part, self.owners.get(name, name), input_ids, scores)
-            if self.trace.recording:
-                self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
+        with shared():
+            for name, part in self.parts:
+                before, scores = scores, _asked(part, self.owners.get(name, name), input_ids, scores)
+                if self.trace.recording:
+                    self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
         return scores
 
     def _refuse(self, input_ids: Tensor, scores: Tensor) -> None:

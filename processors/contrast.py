@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from logitkit.params import is_neutral
+from logitkit.processors.log_probabilities import log_probabilities, normalised
 
 Confidence = Literal["norm", "max", "entropy", "margin"]
 Form = Literal["diff", "ratio"]
@@ -93,7 +94,7 @@ def uscd(
 
 def uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
     """Contrast every row as in `uscd`, whatever its confidence; normalised log-probabilities."""
-    logp, logq = _logp(standard), _logp(lame)
+    logp, logq = log_probabilities(standard), _logp(lame)
     if form == "diff":
         # log(p - rho q) = log p + log(1 - rho q / p); where both are impossible the ratio is nan, and cut below
         score = logq.sub_(logp).exp_().mul_(-rho).clamp_min_(-1).log1p_().add_(logp)
@@ -102,7 +103,7 @@ def uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, fo
     floor = math.log(max(head, 1e-45) / logp.shape[-1])  # finite: what is impossible lies below it
     score = score.masked_fill_(logp < floor, -torch.inf)
     nothing_left = score.amax(-1, keepdim=True) == -torch.inf
-    return torch.where(nothing_left, logp, score, out=score).log_softmax(-1)
+    return normalised(torch.where(nothing_left, logp, score, out=score).log_softmax(-1))
 
 
 def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: float = 0.1) -> Tensor:
@@ -122,7 +123,7 @@ def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: fl
     first, logq = expert.float(), _logp(amateur)  # the expert's own normaliser cancels at the end
     score = _no_evidence(torch.sub(first, logq, alpha=beta, out=logq), first)
     implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
-    return score.masked_fill_(implausible, -torch.inf).log_softmax(-1)
+    return normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
 
 
 def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Tensor:
@@ -135,10 +136,10 @@ def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Te
     """
     if is_neutral(scale, 1):
         return conditional
-    logp, logq = _logp(conditional), _logp(unconditional)
+    logp, logq = log_probabilities(conditional), _logp(unconditional)
     one_sided = torch.minimum(logp, logq) == -torch.inf
     score = logq.lerp_(logp, scale)
-    return torch.where(one_sided, logp, score, out=score).log_softmax(-1)
+    return normalised(torch.where(one_sided, logp, score, out=score).log_softmax(-1))
 
 
 def cad(with_context: Tensor, without: Tensor, *, alpha: float = 0.5) -> Tensor:
@@ -166,7 +167,8 @@ def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float =
     if is_neutral(alpha, 0):
         return base
     shift = _logp(expert).sub_(_logp(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
-    return base.float().add(shift, alpha=alpha).log_softmax(-1)  # the base's own normaliser cancels here
+    # the base's own normaliser cancels here
+    return normalised(base.float().add(shift, alpha=alpha).log_softmax(-1))
 
 
 def _logp(logits: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors import consistency
 from logitkit.processors.alignment import Side
 from logitkit.processors.binding import Binding
+from logitkit.processors.log_probabilities import normalised
 from logitkit.processors.members import Member, Texts, members, opinions
 from logitkit.processors.trace import Trace
 
@@ -258,7 +259,7 @@ def _asked(name: str, processor: Any, scores: Tensor) -> Tensor | None:
 def _finished(logp: Tensor, scores: Tensor) -> Tensor:
     """Keep impossible tokens impossible and the dtype as it was."""
     kept = logp.masked_fill(scores == -torch.inf, -torch.inf)
-    return kept.log_softmax(-1).to(scores.dtype)
+    return normalised(kept.log_softmax(-1)).to(scores.dtype)
 
 
 def _lost(helpers: Sequence[Member], said: Sequence[Tensor]) -> dict[str, Tensor]:

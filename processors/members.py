@@ -20,6 +20,7 @@ from logitkit.processors.alignment import Alignment, Side, align
 from logitkit.processors.binding import Binding
 from logitkit.processors.byteensemble import byte_helpers
 from logitkit.processors.contrast import fit
+from logitkit.processors.log_probabilities import log_probabilities
 from logitkit.processors.prompts import Prompts, apply_template
 from logitkit.processors.reader import text_config
 from logitkit.processors.vocabulary import fingerprint
@@ -164,7 +165,7 @@ def opinions(
     Returns:
         fp32, ``[rows, vocab]`` each.
     """
-    logp = scores.float().log_softmax(-1)
+    logp = log_probabilities(scores)
     possible = logp > -torch.inf
     logits = [member.read(input_ids) for member in members]
     if any(member.alignment is not None and member.alignment.back is not None for member in members):

@@ -28,6 +28,7 @@ from logitkit.processors.alignment import Side
 from logitkit.processors.binding import Binding
 from logitkit.processors.contrast import fit
 from logitkit.processors.ensemble import Models, Prompts
+from logitkit.processors.log_probabilities import log_probabilities
 from logitkit.processors.matching import exact
 from logitkit.processors.members import readings
 
@@ -157,7 +158,7 @@ class Deepen(LogitsProcessor):
         """Return log-probabilities with the likeliest tokens moved, ``[rows, vocab]``."""
         if is_neutral(self.rate, 0) or self.steps == 0 or not self.helpers or sum(self.weights[1:]) <= 0:
             return scores
-        logp = scores.float().log_softmax(-1)
+        logp = log_probabilities(scores)
         best, ids = logp.topk(min(self.topk, logp.shape[-1]), dim=-1)
         known = len(self.main.embeddings)
         best = best.masked_fill(ids >= known, -torch.inf)  # ids beyond the model's own have no embedding

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from logitkit.errors import ParameterError
 from logitkit.processors import head_training, heads
+from logitkit.processors.log_probabilities import log_probabilities
 from logitkit.processors.pair import pair_fingerprint
 
 KIND = "router head"
@@ -44,7 +45,7 @@ def features(hidden: Tensor, scores: Tensor, embed: Callable[[Tensor], Tensor], 
         embed: its input embedding, ids -> ``[rows, embedding]``.
         top: how many of the largest logit values.
     """
-    logp = scores.float().log_softmax(-1)
+    logp = log_probabilities(scores)
     values, tokens = logp.topk(min(top, logp.shape[-1]), dim=-1)
     values = nn.functional.pad((values - values[:, :1]).clamp_min(-50), (0, top - values.shape[1]), value=-50)
     return torch.cat([hidden.float(), embed(tokens[:, 0]).float(), values], dim=-1)

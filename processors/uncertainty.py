@@ -10,12 +10,14 @@ import math
 import torch
 from torch import Tensor
 
+from logitkit.processors.log_probabilities import log_probabilities
+
 EVIDENCE = 10  # tokens that aleatoric uncertainty looks at
 
 
 def uncertainty(logits: Tensor) -> Tensor:
     """1 - exp(-H) of each row, H its entropy in nats: 0 where sure, towards 1 with the perplexity, ``[rows]``."""
-    logp = logits.float().log_softmax(-1)
+    logp = log_probabilities(logits)
     negative_entropy: Tensor = torch.special.xlogy(logp.exp(), logp.exp()).sum(-1)
     return 1 - negative_entropy.exp()
 
