@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 import weakref
@@ -99,6 +100,27 @@ def test_equals_recomputation_with_a_compiled_static_cache() -> None:
     got = run(model, prompts, probe, cache_implementation="static", compile_config=compiled)
     assert probe.worst < 1e-4
     assert torch.equal(got, run(model, prompts, Guided(slow)))
+
+
+@pytest.mark.parametrize("how", ["in place", "wrapped", "forward"])
+def test_a_compiled_model_reads_along(how: str) -> None:
+    """Compiled by its owner, for any length; an eager backend stands in for a compiler."""
+    torch.compiler.reset()
+    main, compiled = tiny_model(), copy.deepcopy(tiny_model(3))
+    plain = compiled
+    if how == "in place":
+        compiled.compile(dynamic=True, backend="eager")
+    elif how == "wrapped":
+        compiled = torch.compile(compiled, dynamic=True, backend="eager")
+    else:
+        compiled.forward = torch.compile(compiled.forward, dynamic=True, backend="eager")
+    prompts = read_prompts(tiny_tokenizer(), main, PROMPTS)
+    own = [tiny_tokenizer()(text)["input_ids"] for text in NEGATIVES]
+    reader = Binding(main, tiny_tokenizer(), prompts).reader(own, compiled)
+    probe = Guided(reader, Recompute(plain, own, prompts.ids))
+    run(main, prompts, probe, num_beams=2)
+    assert probe.worst < 1e-4 and reader.forwards > 2
+    torch.compiler.reset()
 
 
 def test_two_generates_with_one_reader() -> None:
