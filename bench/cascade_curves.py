@@ -5,9 +5,10 @@ is known too, and with it (a) the bits per token of the text under pi and (b) wh
 the rule writes the last word of a LAMBADA passage: it does exactly when pi's likeliest token is the right one
 at each token of that word. Random deferral at the same rate is exact: an expectation, not a sample.
 Crossover and sequence-level deferral are read off the same positions. Intervals are bootstrap intervals
-over passages.
+over passages. Models with different tokenizers are read through bytes: a token is a byte then.
 
     python -m logitkit.bench.cascade_curves collect SMALL LARGE lambada.jsonl work.jsonl --items 200
+    python -m logitkit.bench.cascade_curves collect SMALL LARGE lambada.jsonl work.jsonl --through-bytes --tail 60
     python -m logitkit.bench.cascade_curves report work.jsonl results/
 """
 
@@ -26,6 +27,8 @@ from torch import Tensor
 from logitkit import models
 from logitkit.errors import FileFormatError, ModelError
 from logitkit.processors import deferral
+from logitkit.processors.bytemodel import ByteModel
+from logitkit.processors.bytetokenizer import byte_tokenizer
 from logitkit.processors.deferral import TOKEN_RULES
 from logitkit.processors.sequence_cascade import Stage, answer
 from logitkit.processors.trace import js_bits
@@ -33,13 +36,14 @@ from logitkit.processors.uncertainty import uncertainty
 
 ALPHAS = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 LONGEST = 250  # tokens of a passage; the small model may have a short context
+TOLERANCE = 1e-4  # of laws of bytes
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @torch.no_grad()
-def laws(model: Any, ids: Tensor) -> Tensor:
-    """Log-probabilities before each token but the first, fp32 ``[tokens - 1, vocab]``."""
-    output = model(input_ids=ids[None].to(model.device), use_cache=False)
+def laws(model: Any, ids: Tensor, count: int) -> Tensor:
+    """Log-probabilities before each of the last ``count`` tokens, fp32 ``[count, vocab]``."""
+    output = model(input_ids=ids[None].to(model.device), use_cache=False, logits_to_keep=count + 1)
     return output.logits[0, :-1].float().log_softmax(-1).cpu()  # type: ignore[no-any-return]
 
 
@@ -127,6 +131,9 @@ def collect(
     work: Annotated[Path, typer.Argument(help="Where the measurements go; a line a passage, resumed if it is there.")],
     items: Annotated[int, typer.Option(min=1, help="Passages.")] = 200,
     dtype: Annotated[str, typer.Option(help="Of the large model.")] = "float32",
+    through_bytes: Annotated[bool, typer.Option(help="Read both as models over bytes.")] = False,
+    tail: Annotated[int, typer.Option(min=0, help="Tokens (or bytes) at the end that count; 0: all.")] = 0,
+    longest: Annotated[int, typer.Option(min=2, help="Tokens (or bytes) of a passage.")] = LONGEST,
 ) -> None:
     """Read the passages with both models."""
     if not data.is_file():
@@ -134,26 +141,31 @@ def collect(
     done = len(work.read_text().splitlines()) if work.is_file() else 0
     passages = [json.loads(line)["text"] for line in data.read_text().splitlines()[:items]]
     (first, tokenizer), (second, other) = models.load(small), models.load(large)
-    if tokenizer.get_vocab() != other.get_vocab():
-        raise ModelError(f"collect: {large} must have the tokenizer of {small}; read both as byte models")
+    if not through_bytes and tokenizer.get_vocab() != other.get_vocab():
+        raise ModelError(f"collect: {large} must have the tokenizer of {small}; pass --through-bytes")
     second = second.to(getattr(torch, dtype))
+    if through_bytes:
+        first, second = (ByteModel(*pair, tolerance=TOLERANCE) for pair in ((first, tokenizer), (second, other)))
+        tokenizer = byte_tokenizer()
     with work.open("a") as out:
         for place, text in track(list(enumerate(passages))[done:], description="passages"):
             context, _, word = text.rpartition(" ")
             ids, head = (torch.tensor(tokenizer(part)["input_ids"]) for part in (text, context))
-            if len(ids) > LONGEST or not torch.equal(ids[: len(head)], head) or len(head) == len(ids):
+            if len(ids) > longest or not torch.equal(ids[: len(head)], head) or len(head) == len(ids):
                 out.write(json.dumps({"passage": place, "left_out": len(ids)}) + "\n")
                 continue
             last = len(ids) - len(head)
-            q, p = laws(first, ids), laws(second, ids)
+            count = max(last, min(tail, len(ids) - 1)) if tail else len(ids) - 1
+            ended = ids[-count:]
+            q, p = laws(first, ids, count), laws(second, ids, count)
             stage = Stage(model=first, tokenizer=tokenizer, settings={"max_new_tokens": 5, "eos_token_id": None})
             said = answer(stage, [context])
             line = {
                 "passage": place,
                 "last": last,
-                "tokens": len(ids) - 1,
-                "rules": sweep(q, p, ids[1:], last),
-                "positions": positions(q, p, ids[1:]),
+                "tokens": count,
+                "rules": sweep(q, p, ended, last),
+                "positions": positions(q, p, ended),
                 "said": said.texts[0],
                 "word": word,
                 "logps": said.logps[0].tolist(),

@@ -54,3 +54,8 @@ def test_from_passages_to_a_report(tmp_path: Path) -> None:
     for rows in found["tokens"]["rules"].values():
         assert rows[-1]["rate"] == 0 and rows[-1]["bits"] == pytest.approx(found["tokens"]["small"], rel=1e-4)
     assert "| learned |" in done.output and "| online |" in done.output
+    tail = ["--through-bytes", "--tail", "7", "--items", "2"]
+    done = CliRunner().invoke(app, ["collect", *models, more[0], str(tmp_path / "bytes.jsonl"), *tail])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "bytes.jsonl").read_text().splitlines()]
+    assert [row["tokens"] for row in rows] == [7, 7] and [row["last"] for row in rows] == [4, 5]  # " mat", " fast"
