@@ -8,24 +8,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from logitkit import cli_options as options
 from logitkit.completion import load, read_chain, read_prompt, sampling
 from logitkit.errors import ParameterError
 
 
 def inspect(
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, --file or standard input.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Read the prompt from this file.")] = None,
-    model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
-    chain: Annotated[str, typer.Option(help="A chain, or a .yaml or .json file of one.")] = "",
-    chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    do_sample: Annotated[
-        bool, typer.Option("--do-sample", help="Sample instead of taking the likeliest token.")
-    ] = False,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from this much mass.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    prompt: options.Prompt = None,
+    file: options.File = None,
+    model: options.Model = "smollm2-135m",
+    chain: options.ChainText = "",
+    chat: options.Chat = False,
+    max_new_tokens: options.NewTokens = 64,
+    do_sample: options.DoSample = False,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = 0,
     top: Annotated[int, typer.Option(min=1, max=100, help="Likeliest tokens to keep, before and after.")] = 8,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The page to write; inspect.html unless --text is asked for.")

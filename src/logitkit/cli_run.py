@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from logitkit import cli_options as options
 from logitkit.completion import complete, load, read_chain, read_prompt, sampling
 from logitkit.registry.chain import Chain
 
@@ -33,20 +33,18 @@ def longest_run(numbers: list[int]) -> int:
 
 
 def run(
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, --file or standard input.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Read the prompt from this file.")] = None,
-    model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
-    chain: Annotated[str, typer.Option(help="A chain, or a .yaml or .json file of one.")] = "",
-    chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    do_sample: Annotated[
-        bool, typer.Option("--do-sample", help="Sample instead of taking the likeliest token.")
-    ] = False,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from this much mass.")] = None,
+    prompt: options.Prompt = None,
+    file: options.File = None,
+    model: options.Model = "smollm2-135m",
+    chain: options.ChainText = "",
+    chat: options.Chat = False,
+    max_new_tokens: options.NewTokens = 64,
+    do_sample: options.DoSample = False,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
     num_beams: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    seed: options.Seed = 0,
     trace: Annotated[bool, typer.Option("--trace", help="Show where the chain moved the distribution most.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
