@@ -18,8 +18,6 @@ import dataclasses
 import functools
 import unicodedata
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,40 +25,13 @@ import numpy as np
 from logitkit.errors import ModelError
 from logitkit.processors.bytefallback import ByteFallback
 from logitkit.processors.merges import MergeRule
-from logitkit.processors.pretoken import Pretokenizer, Span
+from logitkit.processors.pretoken import Pretokenizer
 from logitkit.processors.reencoding import LONGEST, Context, Ids, Mask, Reencoding, completions
 from logitkit.processors.tokenshapes import Shapes
+from logitkit.processors.tokenwindow import Window, shortened, signature
 from logitkit.processors.vocabulary import Vocabulary, begins_inside, byte_alphabet, description, parts_of
 
 AHEAD = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")  # what may follow, one character of each sort
-RUN = 4  # longer runs of letters inside a token tell a pretokenizer nothing
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Window:
-    """The last tokens as text.
-
-    Attributes:
-        text: its whole characters.
-        starts: where each token begins, in characters; -1 inside a character.
-        joined: whether the merge rule lets each token follow the one before it inside a word; the first: True.
-        whole: whether the text from each token to the end is several tokens, but itself a token that is taken whole.
-        added: the spans that are added tokens.
-        open: bytes of a character that has begun at the end.
-        last: the last token, or None at the start of the text.
-    """
-
-    text: str
-    starts: tuple[int, ...]
-    joined: tuple[bool, ...]
-    whole: tuple[bool, ...]
-    added: frozenset[Span]
-    open: bytes
-    last: int | None
-
-    def seams(self) -> Iterator[tuple[int, bool]]:
-        """Boundaries between two tokens: place (-1 inside a character), and whether it may lie inside a word."""
-        return zip(self.starts[1:], self.joined[1:], strict=True)
 
 
 class Canonical(Reencoding):
@@ -144,22 +115,22 @@ class Canonical(Reencoding):
             mask[:width] = self.rule.successors(token)[:width]
         return mask
 
-    def _ask_shapes(self, window: _Window) -> tuple[Mask, Mask]:
+    def _ask_shapes(self, window: Window) -> tuple[Mask, Mask]:
         """Which tokens may begin a word after this window, and which may go on inside one, ``[vocab]`` each."""
         if self.pretokenizer.trivial:
             every = np.ones(len(self.vocabulary), dtype=bool)
             return np.zeros_like(every) if window.last is not None else every, every
         fine = bool(self.pretokenizer.letters) and "'" in window.text[-2:]
         shapes = self._shapes[fine]
-        window = _shortened(window, self.pretokenizer)
-        key = fine, _signature(window, self.pretokenizer), window.added, window.whole, *window.seams()
+        window = shortened(window, self.pretokenizer)
+        key = fine, signature(window, self.pretokenizer), window.added, window.whole, *window.seams()
         if key not in self._verdicts:
             asked = [self._ask(window, *example) for example in shapes.examples]
             self._verdicts[key] = np.array([b for b, _ in asked]), np.array([j for _, j in asked])
         begins, joins = self._verdicts[key]
         return begins[shapes.of], joins[shapes.of]
 
-    def _ask(self, window: _Window, text: str, opened: bytes, added: bool) -> tuple[bool, bool]:
+    def _ask(self, window: Window, text: str, opened: bytes, added: bool) -> tuple[bool, bool]:
         """Whether some continuation lets a token with this text begin a word, and go on inside one."""
         begins = joins = False
         for ahead in self._aheads(text, opened):
@@ -175,7 +146,7 @@ class Canonical(Reencoding):
         told = len({self.pretokenizer.kind(char) for char in text}) > 1 and not contracts  # what follows hardly matters
         return self.pretokenizer.completed(opened) or (AHEAD[:3] if told else AHEAD)
 
-    def _verdict(self, window: _Window, text: str, ahead: str, *, added: bool = False) -> bool | None:
+    def _verdict(self, window: Window, text: str, ahead: str, *, added: bool = False) -> bool | None:
         """With this token and this continuation: True, it begins a word; False, it goes on inside one; None, neither.
 
         Neither: a cut would fall inside a token, or tokens of the window would have merged.
@@ -196,7 +167,7 @@ class Canonical(Reencoding):
         start = max((cut for cut in inner if cut < end), default=0)  # of the word that ends here
         return None if end and window.whole[window.starts.index(start)] else True
 
-    def _completing(self, window: _Window) -> Mask:
+    def _completing(self, window: Window) -> Mask:
         """What may follow an open character: tokens that go on with its bytes, ``[vocab]``."""
         last = window.last
         if last is None or self._fallback.holds(last):
@@ -220,13 +191,13 @@ class Canonical(Reencoding):
             allowed[number] = verdicts[key]
         return allowed
 
-    def _goes_on(self, window: _Window, char: str, behind: str, opened: bytes) -> bool:
+    def _goes_on(self, window: Window, char: str, behind: str, opened: bytes) -> bool:
         """Whether the cuts can agree with a token that makes an open character this one; what is behind it: uncut."""
         whole = dataclasses.replace(window, text=window.text + char, open=b"")
         verdicts = (self._verdict(whole, behind, ahead) for ahead in self._aheads(behind, opened))
         return any(verdict is False or (verdict and not behind and not opened) for verdict in verdicts)
 
-    def _read_window(self, context: Context) -> _Window:
+    def _read_window(self, context: Context) -> Window:
         """Spell the tokens of a context."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text, starts, joined, added = "", [], [], set()
@@ -240,7 +211,7 @@ class Canonical(Reencoding):
             if before is not None and (self._fallback.holds(token) or self._fallback.holds(before)):
                 joined[-1] = True  # byte tokens never merge
             text += spelled
-        return _Window(
+        return Window(
             text=text,
             starts=tuple(starts),
             joined=tuple(joined),
@@ -285,31 +256,6 @@ class Canonical(Reencoding):
             mask[list(twins)] = False
         mask[list(self.vocabulary.added)] = True
         return mask
-
-
-def _shortened(window: _Window, pretokenizer: Pretokenizer) -> _Window:
-    """The same window with long runs of letters inside a token cut short: no pattern counts them."""
-    kept: list[int] = []  # characters that stay
-    for place in range(len(window.text)):
-        run = window.text[place - RUN : place + 1] if place >= RUN else ""
-        inside = not any(start in range(place - RUN + 1, place + 1) for start in window.starts)
-        if not (run.isalpha() and inside and len({pretokenizer.kind(c) for c in run}) == 1):
-            kept.append(place)
-    if len(kept) == len(window.text):
-        return window
-    moved = {place: new for new, place in enumerate(kept)} | {len(window.text): len(kept), -1: -1}
-    return dataclasses.replace(
-        window,
-        text="".join(window.text[place] for place in kept),
-        starts=tuple(moved[start] for start in window.starts),
-        added=frozenset((moved[start], moved[end]) for start, end in window.added),
-    )
-
-
-def _signature(window: _Window, pretokenizer: Pretokenizer) -> tuple[Any, ...]:
-    """What the patterns can tell about a window."""
-    fine = "'" in window.text
-    return tuple(pretokenizer.kind(char, fine=fine) for char in window.text)
 
 
 def _is_in_text(spelled: bytes | None) -> bool:
