@@ -58,7 +58,6 @@ class Ways:
         self.tree = ByteTree(model, tokenizer)
         self.healer = copy.deepcopy(tokenizer)
         self.healer.bos_token = tokenizer.bos_token or tokenizer.eos_token
-        self.failed = 0  # prompts on which transformers' token healing raised an error
         self.every = Covers(AllCovers(self.tree.vocabulary), self.tree.covers.trie)
 
     @torch.no_grad()
@@ -110,15 +109,27 @@ class Ways:
                 ]
         return law / float(law.sum())
 
-    def healed(self, text: str, truth: str) -> bool:
-        """Whether transformers' token healing, which strips the prompt, writes the true character."""
+    def judged(self, text: str, truth: str) -> dict[str, Any]:
+        """Whether each way has the next byte right, and its log-loss in bits."""
+        byte = truth.encode()[0]
+        laws = {
+            "plain prompt": (self.plain(self.tokenizer(text)["input_ids"]), byte),
+            "hard mask": (self.masked(text.encode()), byte),
+            "byte_boundary": (self.exact(text.encode()), byte),
+            "cut at a token boundary, plain": self.at_boundary(text, truth),
+        }
+        hits: dict[str, bool | None] = {way: int(law.argmax()) == wanted for way, (law, wanted) in laws.items()}
+        losses = {way: float(-np.log2(max(law[wanted], 1e-12))) for way, (law, wanted) in laws.items()}
+        return {"hits": hits | {"transformers token_healing": self.healed(text, truth)}, "losses": losses}
+
+    def healed(self, text: str, truth: str) -> bool | None:
+        """Whether transformers' token healing, which strips the prompt, writes the true character; None: it failed."""
         inputs = self.tokenizer(text, return_tensors="pt")
         settings = {"token_healing": True, "tokenizer": self.healer, "do_sample": False, "max_new_tokens": 8}
         try:
             written = self.tokenizer.decode(self.model.generate(**inputs, **settings)[0], skip_special_tokens=True)
-        except KeyError:  # transformers 5.23: a last token without extensions
-            self.failed += 1
-            return False
+        except (KeyError, RuntimeError):  # transformers 5.23: a last token without extensions; a text it made shorter
+            return None
         stripped = text.strip()
         behind = text[text.rindex(stripped) + len(stripped) :] + truth if stripped else text + truth
         return bool(written.lstrip()[len(stripped) :].startswith(behind))
@@ -150,32 +161,28 @@ def main(
     model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
     count: Annotated[int, typer.Option(min=1, help="Texts of each kind.")] = 100,
     seed: Annotated[int, typer.Option(help="Which texts, and where they are cut.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A line a cut; what is there is not measured again.")] = None,
 ) -> None:
     """Print the tables as Markdown."""
-    ways = Ways(*models.load(model))
-    hits: dict[tuple[str, str], list[bool]] = {}
-    losses: dict[tuple[str, str], list[float]] = {}
-    cases = list(texts(folder, count, seed))
-    for kind, text, truth in track(cases, console=Console(stderr=True), transient=True):
-        byte = truth.encode()[0]
-        laws = {
-            "plain prompt": (ways.plain(ways.tokenizer(text)["input_ids"]), byte),
-            "hard mask": (ways.masked(text.encode()), byte),
-            "byte_boundary": (ways.exact(text.encode()), byte),
-            "cut at a token boundary, plain": ways.at_boundary(text, truth),
-        }
-        for way, (law, wanted) in laws.items():
-            hits.setdefault((kind, way), []).append(int(law.argmax()) == wanted)
-            losses.setdefault((kind, way), []).append(float(-np.log2(max(law[wanted], 1e-12))))
-        hits.setdefault((kind, "transformers token_healing"), []).append(ways.healed(text, truth))
+    done = [json.loads(line) for line in out.read_text().splitlines()] if out and out.is_file() else []
+    ways = Ways(*models.load(model)) if len(done) < 2 * count else None
+    for kind, text, truth in track(list(texts(folder, count, seed))[len(done) :], console=Console(stderr=True)):
+        assert ways is not None
+        done.append({"kind": kind, **ways.judged(text, truth)})
+        if out:
+            with out.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
     for kind in ("code", "prose"):
-        print(f"{model}, {kind}, {len(hits[kind, WAYS[0]])} random cuts\n")
+        cuts = [cut for cut in done if cut["kind"] == kind]
+        losses = {way: [cut["losses"][way] for cut in cuts] for way in cuts[0]["losses"]}
+        print(f"{model}, {kind}, {len(cuts)} random cuts\n")
         print("| way | next byte right | log-loss, bits |\n|---|---|---|")
-        print("\n".join(row(way, hits[kind, way], losses.get((kind, way), [])) for way in WAYS) + "\n")
+        print("\n".join(row(way, [bool(cut["hits"][way]) for cut in cuts], losses.get(way, [])) for way in WAYS) + "\n")
         for way in ("plain prompt", "hard mask"):
-            pairs = zip(losses[kind, "byte_boundary"], losses[kind, way], strict=True)
+            pairs = zip(losses["byte_boundary"], losses[way], strict=True)
             print(f"byte_boundary - {way}: {interval([ours - theirs for ours, theirs in pairs], 3)} bits a cut\n")
-    print(f"transformers' token_healing raised an error on {ways.failed} prompts, counted as misses.")
+    failed = sum(cut["hits"]["transformers token_healing"] is None for cut in done)
+    print(f"transformers' token_healing raised an error on {failed} prompts, counted as misses.")
 
 
 if __name__ == "__main__":
