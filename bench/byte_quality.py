@@ -112,6 +112,7 @@ class Ways:
     def judged(self, text: str, truth: str) -> dict[str, Any]:
         """Whether each way has the next byte right, and its log-loss in bits."""
         byte = truth.encode()[0]
+        self.tree.release()  # the last cut was in another text
         laws = {
             "plain prompt": (self.plain(self.tokenizer(text)["input_ids"]), byte),
             "hard mask": (self.masked(text.encode()), byte),

@@ -2,7 +2,7 @@
 
 A token may come next if the tokenizer writes just these tokens first for some text that goes on from them. Whether
 there is one is tried with a few continuations: nothing, characters of each sort, and, behind an open character,
-the ways to complete it. `logitkit.processors.canonical` decides the same by rules, a thousand times as fast, for
+the ways to complete it. `logitkit.processors.canonical` decides the same by rules, far faster, for
 the BPE tokenizers whose pretokenizers it knows; the tests hold it against this module.
 
 A unigram model writes the likeliest path through a text. What such a path begins with is itself the likeliest path
