@@ -33,7 +33,7 @@ from logitkit.processors.kvtree import KVTree, Node
 from logitkit.processors.reader import text_config
 from logitkit.processors.vocabulary import Vocabulary
 
-REMEMBERED = 128  # texts whose state is kept
+REMEMBERED = 128  # texts asked for before whose state is kept, where there is room
 STEP = 4  # bytes that are pushed one by one; a text further on is read anew, sharing what is cached
 Given = tuple[int, ...]
 
@@ -160,9 +160,12 @@ class ByteTree:
         found = [self._states[key] for key in keys]
         for key in keys:
             self._states.move_to_end(key)
-        while len(self._states) > max(REMEMBERED, 2 * len(keys)):
-            self._states.popitem(last=False)
-        self.tree.keep(head.node for state in self._states.values() for head in state.heads if head.node is not None)
+        now = set(keys)
+        older = [key for key in reversed(self._states) if key not in now]
+        groups = [found, *([self._states[key]] for key in older[:REMEMBERED])]
+        kept = self.tree.keep(_nodes(states) for states in groups)
+        for key in older[kept - 1 :]:
+            del self._states[key]
         return found
 
     def release(self) -> None:
@@ -255,6 +258,11 @@ class ByteTree:
         if not pending and self.ends and self.covers.rule.closes(head.context):
             joint[END] = head.logp + logsumexp(head.node.logp[self.ends])
         return joint
+
+
+def _nodes(states: Sequence[State]) -> list[Node]:
+    """Where the heads of some texts are in the tree of the model."""
+    return [head.node for state in states for head in state.heads if head.node is not None]
 
 
 def _read(head: Head, node: Node) -> Head:

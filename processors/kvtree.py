@@ -21,6 +21,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.reader import text_config
 
 CHUNK = 256  # tokens of a long sequence that are read in one forward
+ROOM = 2048  # tokens that may stay in the cache beside what is needed now
 SLACK = 256  # dropped tokens that may stay in the cache before it is packed
 
 
@@ -137,16 +138,33 @@ class KVTree:
                 self._ask_again(node)
         return ends
 
-    def keep(self, nodes: Iterable[Node]) -> None:
-        """Forget everything but these nodes and what leads to them; the cache is packed when that is worth it."""
+    def keep(self, groups: Iterable[Iterable[Node]]) -> int:
+        """Forget everything but groups of nodes and what leads to them; the cache is packed when that is worth it.
+
+        Every forward looks at the whole cache, so what it holds costs time: the first group is kept, and those behind
+        it as long as all fit into `ROOM`, or into twice what the first one needs.
+
+        Args:
+            groups: the most needed first.
+
+        Returns:
+            How many groups are kept.
+        """
         alive: set[int] = set()
-        for node in nodes:
-            for step in reversed(node.path()):
-                if id(step) in alive:
-                    break
-                alive.add(id(step))
+        room, count = ROOM, 0
+        for group in groups:
+            new = set()
+            for node in group:
+                step: Node | None = node
+                while step is not None and step.depth >= 0 and id(step) not in alive and id(step) not in new:
+                    new.add(id(step))
+                    step = step.parent
+            if count and len(alive) + len(new) > room:
+                break
+            alive |= new
+            room, count = max(room, 2 * len(alive)) if not count else room, count + 1
         if len(self._slots) - len(alive) <= max(SLACK, len(alive) // 2):
-            return
+            return count
         kept = [node for node in self._slots if id(node) in alive]
         index = torch.tensor([node.slot for node in kept], dtype=torch.long, device=self.model.device)
         layers: list[Any] = self._cache.layers
@@ -157,6 +175,7 @@ class KVTree:
         for slot, node in enumerate(kept):
             node.slot = slot
         self._slots = kept
+        return count
 
     def _child(self, parent: Node, token: int) -> Node:
         """A new node; its probability is known when its parent's are."""

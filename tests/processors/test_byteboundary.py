@@ -18,7 +18,7 @@ from logitkit.processors.covers import Covers
 from logitkit.processors.vocabulary import Vocabulary
 from logitkit.registry.laws import LAWS, judge
 from logitkit.registry.subjects import Subject, tiny_model, tiny_tokenizer
-from reference.byte_covers import Enumeration, random_model, random_tokenizer
+from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram
 from reference.byte_samples import begun_tokenizer, conditional, draws, healed, law_of, masked, verdict
 
 PROMPTS = ["<s>ab a b", "<s>b bb a b", "<s>aab"]
@@ -68,6 +68,24 @@ def test_the_law_is_the_enumerated_conditional_one(seed: int, text: str) -> None
         return
     kept = tuple(call.prompts.ids[0].tolist()[1:])
     want = conditional(Enumeration(*parts(seed)), kept, call.prompts.removed[0])
+    got = law(call)
+    assert got.keys() == want.keys()
+    for ids, mass in want.items():
+        assert got[ids] == pytest.approx(mass, abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), text=st.text("ab ", min_size=2, max_size=7))
+@pytest.mark.filterwarnings("ignore:canonical covers")
+def test_a_tokenizer_that_is_encoded_again(seed: int, text: str) -> None:
+    """The same law of a unigram model."""
+    tokenizer = random_unigram(seed)
+    model = random_model(tokenizer, seed)
+    call = logitkit.chain("byte_boundary()").bind(model, tokenizer, "<s>" + text)
+    if not call.prompts.removed[0]:
+        return
+    kept = tuple(call.prompts.ids[0].tolist()[1:])
+    want = conditional(Enumeration(model, tokenizer), kept, call.prompts.removed[0])
     got = law(call)
     assert got.keys() == want.keys()
     for ids, mass in want.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.bytetree import REMEMBERED, ByteTree
-from logitkit.processors.kvtree import SLACK
+from logitkit.processors.kvtree import ROOM, SLACK
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
@@ -158,7 +159,24 @@ def test_long_texts_stay_finite_and_bounded() -> None:
     for place in range(10_000, 10_400):
         assert math.isfinite(tree.logp(text[:place]))
     assert len(tree.tree._slots) < len(tokenizer(text[:10_400].decode())["input_ids"]) + 2 * SLACK
-    assert len(tree._states) <= REMEMBERED
+    assert len(tree._states) <= REMEMBERED + 1
+
+
+def test_texts_of_before_make_room() -> None:
+    """A forward looks at the whole cache, so texts that have nothing to do with one another do not pile up."""
+    tokenizer = random_tokenizer(4, merges=10)
+    model = random_model(tokenizer, 4, max_position_embeddings=20_000)
+    tree, generator = ByteTree(model, tokenizer), random.Random(0)
+    texts = ["".join(generator.choices("ab ", k=1500)).encode() for _ in range(12)]
+    for text in texts:
+        tree.law(text)
+        assert len(tree.tree._slots) <= 1.5 * ROOM + SLACK
+    forwards = tree.tree.forwards
+    tree.law(texts[-1]), tree.law(texts[-2])
+    assert tree.tree.forwards == forwards  # the last ones are still there
+    for text in (texts[0], texts[-1]):
+        fresh = ByteTree(model, tokenizer).law(text)
+        torch.testing.assert_close(tree.law(text).logp.exp(), fresh.logp.exp(), rtol=0, atol=1e-5)
 
 
 def test_bad_input() -> None:
