@@ -74,7 +74,7 @@ class Consensus:
     """The ensemble and how it came about.
 
     Attributes:
-        logp: normalised fp32 log-probabilities, ``[rows, vocab]``.
+        logp: normalised log-probabilities, fp32 (fp64 of fp64), ``[rows, vocab]``.
         weights: of the models, main first, ``[models, rows]``; they sum to 1.
         disagreement: total variation of each helper from the reference, ``[helpers, rows]``, 0 to 1.
         filtered: how many supported tokens each helper had cut to less than half, ``[helpers, rows]``.
@@ -108,7 +108,7 @@ def core(
         sharpness: of the kernel; None: `SHARPNESS`.
 
     Returns:
-        Normalised fp32 log-probabilities, ``[rows, vocab]``. A row on which every helper equals the main
+        Normalised log-probabilities, fp32 (fp64 of fp64), ``[rows, vocab]``. A row on which every helper equals the main
         model, and one on which no helper has a say, is the main model's, bit for bit before the logarithm.
 
     Example:
@@ -141,7 +141,8 @@ def consensus(
     sharpness: float | None = None,
 ) -> Consensus:
     """Return `core` together with its weights and disagreements."""
-    whole = torch.stack([main, *helpers]).float()  # [models, rows, vocab]
+    whole = torch.stack([main, *helpers])
+    whole = whole.to(torch.promote_types(whole.dtype, torch.float32))  # [models, rows, vocab]
     columns = _columns(whole)
     p = whole.gather(-1, columns.expand(len(whole), -1, -1))  # the same tokens, but for all that nobody says
     speaks = p.sum(-1, keepdim=True) > SUPPORT  # [models, rows, 1]

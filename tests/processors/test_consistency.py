@@ -130,14 +130,15 @@ def test_equals_the_slow_reference(data: st.DataObject, kernel: Any, floor: floa
     width, count, rows = 5, data.draw(st.integers(1, 3)), 3
     main = [row(data, width, True) for _ in range(rows)]
     helpers = [[row(data, width, False) for _ in range(rows)] for _ in range(count)]
-    got = core(torch.tensor(main), torch.tensor(helpers), kernel=kernel, **{**RELEASED, "main_floor": floor}).exp()
+    asked = (torch.tensor(p, dtype=torch.float64) for p in (main, helpers))
+    got = core(*asked, kernel=kernel, **{**RELEASED, "main_floor": floor}).exp()
     for number in range(rows):
         said = [helper[number] for helper in helpers]
-        want = torch.tensor(released(main[number], said, kernel, floor))
+        want = torch.tensor(released(main[number], said, kernel, floor), dtype=torch.float64)
         if all(p in (main[number], [0.0] * width) for p in said):
-            want = torch.tensor(main[number])
-        torch.testing.assert_close(got[number], want, rtol=0, atol=1e-5)
-    torch.testing.assert_close(got.sum(-1), torch.ones(rows))
+            want = torch.tensor(main[number], dtype=torch.float64)
+        torch.testing.assert_close(got[number], want, rtol=0, atol=1e-9)
+    torch.testing.assert_close(got.sum(-1), torch.ones(rows, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("preset", [PUBLISHED, RELEASED])
