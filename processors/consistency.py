@@ -108,8 +108,8 @@ def core(
         sharpness: of the kernel; None: `SHARPNESS`.
 
     Returns:
-        Normalised log-probabilities, fp32 (fp64 of fp64), ``[rows, vocab]``. A row on which every helper equals the main
-        model, and one on which no helper has a say, is the main model's, bit for bit before the logarithm.
+        Normalised log-probabilities, fp32 (fp64 of fp64), ``[rows, vocab]``. A row on which every helper equals the
+        main model, and one on which no helper has a say, is the main model's, bit for bit before the logarithm.
 
     Example:
         >>> import torch
