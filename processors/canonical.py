@@ -284,8 +284,8 @@ def of_tokenizer(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
     except ModelError as error:
         reason = str(error).removeprefix("canonical covers: ").partition(";")[0]
         warnings.warn(
-            f"canonical covers: {reason} to know what may follow what by rules; found by encoding again instead: "
-            "right, but seconds a byte; covers='all' where contexts are short",
+            f"canonical covers: no rules are known ({reason}), so what may follow what is found by encoding again: "
+            "right, but up to seconds a byte; covers='all' is another choice where texts are short",
             stacklevel=2,
         )
         return Reencoding(tokenizer, vocabulary)
