@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 
 from logitkit import models
+from logitkit.errors import FileFormatError
 from logitkit.processors.bytetree import ByteTree
 from logitkit.processors.covers import AllCovers, Covers, Head, logsumexp
 from logitkit.processors.kvtree import KVTree
@@ -165,14 +166,20 @@ def main(
     out: Annotated[Path | None, typer.Option(help="A line a cut; what is there is not measured again.")] = None,
 ) -> None:
     """Print the tables as Markdown."""
+    asked = {"model": model, "count": count, "seed": seed}
     done = [json.loads(line) for line in out.read_text().splitlines()] if out and out.is_file() else []
-    ways = Ways(*models.load(model)) if len(done) < 2 * count else None
-    for kind, text, truth in track(list(texts(folder, count, seed))[len(done) :], console=Console(stderr=True)):
-        assert ways is not None
-        done.append({"kind": kind, **ways.judged(text, truth)})
-        if out:
-            with out.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+    if done and done[0]["asked"] != asked:
+        raise FileFormatError(
+            f"byte_quality: --out must be a file of {asked}, got one of {done[0]['asked']}; name another"
+        )
+    todo = list(texts(folder, count, seed))[len(done) :]
+    if todo:
+        ways = Ways(*models.load(model))
+        for kind, text, truth in track(todo, console=Console(stderr=True)):
+            done.append({"asked": asked, "kind": kind, **ways.judged(text, truth)})
+            if out:
+                with out.open("a") as file:
+                    file.write(json.dumps(done[-1]) + "\n")
     for kind in ("code", "prose"):
         cuts = [cut for cut in done if cut["kind"] == kind]
         losses = {way: [cut["losses"][way] for cut in cuts] for way in cuts[0]["losses"]}

@@ -138,7 +138,10 @@ def collect(
     """Read the passages with both models."""
     if not data.is_file():
         raise FileFormatError(f"collect: data must be a file, got {data}")
-    done = len(work.read_text().splitlines()) if work.is_file() else 0
+    asked = {"small": small, "large": large, "through_bytes": through_bytes, "tail": tail}
+    lines = work.read_text().splitlines() if work.is_file() else []
+    if lines and (found := json.loads(lines[0])["asked"]) != asked:
+        raise FileFormatError(f"collect: work must be a file of {asked}, got one of {found}; name another")
     passages = [json.loads(line)["text"] for line in data.read_text().splitlines()[:items]]
     (first, tokenizer), (second, other) = models.load(small), models.load(large)
     if not through_bytes and tokenizer.get_vocab() != other.get_vocab():
@@ -148,11 +151,11 @@ def collect(
         first, second = (ByteModel(*pair, tolerance=TOLERANCE) for pair in ((first, tokenizer), (second, other)))
         tokenizer = byte_tokenizer()
     with work.open("a") as out:
-        for place, text in track(list(enumerate(passages))[done:], description="passages"):
+        for place, text in track(list(enumerate(passages))[len(lines) :], description="passages"):
             context, _, word = text.rpartition(" ")
             ids, head = (torch.tensor(tokenizer(part)["input_ids"]) for part in (text, context))
             if len(ids) > longest or not torch.equal(ids[: len(head)], head) or len(head) == len(ids):
-                out.write(json.dumps({"passage": place, "left_out": len(ids)}) + "\n")
+                out.write(json.dumps({"asked": asked, "passage": place, "left_out": len(ids)}) + "\n")
                 continue
             last = len(ids) - len(head)
             count = max(last, min(tail, len(ids) - 1)) if tail else len(ids) - 1
@@ -161,6 +164,7 @@ def collect(
             stage = Stage(model=first, tokenizer=tokenizer, settings={"max_new_tokens": 5, "eos_token_id": None})
             said = answer(stage, [context])
             line = {
+                "asked": asked,
                 "passage": place,
                 "last": last,
                 "tokens": count,

@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from logitkit.bench.cascade_curves import ALPHAS, app, sweep
+from logitkit.errors import FileFormatError
 from logitkit.processors import deferral
 from logitkit.processors.deferral import TOKEN_RULES, TokenRule
 from logitkit.registry.subjects import tiny_model, tiny_tokenizer
@@ -54,6 +55,8 @@ def test_from_passages_to_a_report(tmp_path: Path) -> None:
     for rows in found["tokens"]["rules"].values():
         assert rows[-1]["rate"] == 0 and rows[-1]["bits"] == pytest.approx(found["tokens"]["small"], rel=1e-4)
     assert "| learned |" in done.output and "| online |" in done.output
+    done = CliRunner().invoke(app, ["collect", *models, *more, "--tail", "3"])
+    assert isinstance(done.exception, FileFormatError) and "got one of" in str(done.exception)
     tail = ["--through-bytes", "--tail", "7", "--items", "2"]
     done = CliRunner().invoke(app, ["collect", *models, more[0], str(tmp_path / "bytes.jsonl"), *tail])
     assert done.exit_code == 0, done.output

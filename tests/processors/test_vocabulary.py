@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
@@ -63,6 +63,12 @@ def test_what_loses_bytes_says_why() -> None:
     inner = Tokenizer(models.WordPiece({"[UNK]": 0, "un": 1, "##able": 2}, unk_token="[UNK]"))
     vocabulary = Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner))
     assert vocabulary.bytes == (b" [UNK]", b" un", b"able") and "white space" in vocabulary.loses
+    inner = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    for drops in (pre_tokenizers.Whitespace(), pre_tokenizers.Split(" ", "removed")):
+        inner.pre_tokenizer = drops
+        assert "drops what it cuts at" in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loses
+    inner.pre_tokenizer = pre_tokenizers.Split("a", "removed", invert=True)
+    assert Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loses == ""
 
 
 def test_fewer_ids_than_the_tokenizer() -> None:
