@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from logitkit import models
 from logitkit.adapters.tokens_only import tables
-from logitkit.bench.loading import leads_to_model, needed
-from logitkit.bench.scoring import continuation, forced
+from logitkit.bench.config.loading import leads_to_model, needed
 from logitkit.errors import ModeError, ParameterError, PromptError
-from logitkit.processors.prompts import left_padded, pad_token
+from logitkit.processors.engine.prompts import left_padded, pad_token
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
+from logitkit.registry.scoring import continuation, forced
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 

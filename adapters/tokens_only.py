@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 import torch
 
 from logitkit.errors import ModeError
-from logitkit.processors.binding import Binding
-from logitkit.processors.composite import Composite
-from logitkit.processors.ngram import NgramTable
-from logitkit.processors.prompts import Prompts
-from logitkit.processors.trace import Trace
+from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.composite import Composite
+from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.trace import Trace
+from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.chain import Chain
 from logitkit.registry.spec import Spec
 

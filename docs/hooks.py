@@ -7,10 +7,11 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from logitkit.registry import catalogue, manual
+from logitkit.registry.pages import man_page as manual
+from logitkit.registry.pages import readme_table as catalogue
 
 DOCS = Path(__file__).parent
-RESULTS, REPORT = DOCS.parent / "bench" / "results", DOCS.parent / "examples" / "bench" / "report.md"
+RESULTS, REPORT = DOCS.parent / "studies" / "results", DOCS.parent / "examples" / "bench" / "report.md"
 # What commands write: a page of its own, in the navigation once it is there; and the last section of the laws.
 MEASURED = {"Ways of generating, measured": "modes.md"}
 OTHERS, MARK = DOCS / "laws_of_others.md", "<!-- laws of others -->"

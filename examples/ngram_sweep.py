@@ -1,4 +1,4 @@
-"""Sweep the weight of a style and see which range is usable; the measures of ``python -m logitkit.bench.style``."""
+"""Sweep the weight of a style and see which range is usable; the measures of ``python -m studies.style_sweep``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from logitkit.bench.style import Sweep
-from logitkit.bench.style_report import report
-from logitkit.processors.ngram import NgramTable
+from logitkit.processors.ngram.table import NgramTable
+from studies.style_report import report
+from studies.style_sweep import Sweep
 
 STYLE = "It was the first of the tales that the old sailor told, and he told it well. The sea was calm, he said."
 OTHER = "The old sailor told the tale of the calm sea, and it was the first that he told."

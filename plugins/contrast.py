@@ -5,7 +5,7 @@ from __future__ import annotations
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
-MODULE = "logitkit.processors.guidance"
+MODULE = "logitkit.processors.contrast.processors"
 
 
 @hookimpl

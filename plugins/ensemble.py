@@ -5,7 +5,7 @@ from __future__ import annotations
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
-FIXTURE = "logitkit.registry.strangers:stranger"
+FIXTURE = "logitkit.registry.laws.foreign_tokenizer:stranger"
 NEEDS = ("models: other models; their tokenizers where they cannot say where they came from",)
 COST = "one forward of each helper; at a row where its tokens do not change, none"
 
@@ -19,7 +19,7 @@ def logitkit_specs() -> list[Spec]:
             family="ensemble",
             summary="Average models with different tokenizers, all the time or where the main model is unsure.",
             source="arXiv:2406.12585, arXiv:2410.03777, arXiv:2404.09492",
-            target="logitkit.processors.ensemble:Ensemble",
+            target="logitkit.processors.ensemble.processors:Ensemble",
             formula="log sum_i w_i p_i A_i  (or mean of logs, or maximum);  A_i: alignment to the main",
             needs=NEEDS,
             cost=COST,
@@ -32,7 +32,7 @@ def logitkit_specs() -> list[Spec]:
             family="ensemble",
             summary="Ensemble that trusts tokens on which models agree, and models that agree and are sure (CoRE).",
             source="arXiv:2510.13855",
-            target="logitkit.processors.ensemble:Core",
+            target="logitkit.processors.ensemble.processors:Core",
             formula="w_0 p + sum_i w_i (p_i A_i) f(abs(p_i A_i - mean));  w ~ sum f / entropy, w_0 >= main_floor",
             needs=NEEDS,
             cost=COST,
@@ -45,7 +45,7 @@ def logitkit_specs() -> list[Spec]:
             family="ensemble",
             summary="Ensemble through similarities to shared tokens: move the main logits towards the mean (DeePEn).",
             source="arXiv:2404.12715",
-            target="logitkit.processors.relative:Deepen",
+            target="logitkit.processors.ensemble.deepen:Deepen",
             formula="AdamW steps on KL(sum_i w_i p_i T_i || softmax(z) T_0);  T_i: softmax of 100 cosines to anchors",
             needs=NEEDS,
             cost=COST + "; a small search a step",

@@ -18,26 +18,8 @@ from transformers.generation.logits_process import (
 
 from logitkit.errors import ModelError
 from logitkit.params import Resource, checked, is_neutral, number, whole
-from logitkit.processors.binding import Binding
-from logitkit.processors.prompts import Prompts
-
-Bound = Annotated[Prompts | None, Resource()]
-
-
-def without_padding(prompts: Prompts | None, input_ids: Tensor, vocab: int) -> Tensor:
-    """Replace left padding by an id outside the vocabulary, which transformers' processors pass over.
-
-    Args:
-        prompts: the bound prompts; None: nothing is padding.
-        input_ids: ``[rows, length]``.
-        vocab: width of the scores.
-    """
-    if prompts is None or prompts.in_encoder or not prompts.padded:
-        return input_ids
-    real = prompts.mask.to(input_ids.device)[prompts.rows(input_ids)].bool()  # [rows, width]
-    masked = input_ids.clone()
-    masked[:, : prompts.width] = masked[:, : prompts.width].masked_fill(~real, vocab)
-    return masked
+from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.padding import Bound, without_padding
 
 
 class RepetitionPenalty(LogitsProcessor):

@@ -9,14 +9,15 @@ from typing import Any, Literal
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from logitkit import model_cache, models
+from logitkit import models
 from logitkit.errors import ModeError, ModelError, ParameterError, UnknownNameError
-from logitkit.processors.binding import Binding
-from logitkit.processors.composite import Composite
-from logitkit.processors.fusion import Fusion, carried, obstacle, second_streams
-from logitkit.processors.prompts import Prompts, pad_token, read_prompts
-from logitkit.processors.trace import Trace
-from logitkit.processors.vocabulary import Vocabulary
+from logitkit.models import cache as model_cache
+from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.composite import Composite
+from logitkit.processors.engine.fused_streams import Fusion, carried, obstacle, second_streams
+from logitkit.processors.engine.prompts import Prompts, pad_token, read_prompts
+from logitkit.processors.engine.trace import Trace
+from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.chain import Chain
 
 # Settings of generate that run a warper of their own, and the value at which each does nothing.

@@ -21,7 +21,7 @@ from logitkit.registry.task_spec import TaskSpec
 
 HOOKS = ("logitkit_specs", "logitkit_tasks")
 Offer = TypeVar("Offer", Spec, TaskSpec)
-BUILT_IN = ("bytes", "cascades", "contrast", "ensemble", "style", "tasks", "warpers")
+BUILT_IN = ("byte_level", "cascade", "contrast", "ensemble", "ngram", "tasks", "warpers")
 
 
 def discover(*, third_party: str = "all", strict: bool = False) -> Registry:

@@ -26,7 +26,7 @@ class TaskSpec:
         name: snake_case, unique among the tasks of installed plugins.
         summary: one sentence.
         source: where the data are from.
-        target: ``module:Class`` of a `logitkit.bench.task.Task`, imported only when used. Its constructor's
+        target: ``module:Class`` of a `logitkit.bench.tasks.task.Task`, imported only when used. Its constructor's
             annotated parameters are those that a run file may give.
         mode: whether the task lets the chain write (``generate``) or scores given texts under it
             (``loglikelihood``). A chain whose Spec refuses that mode is refused before any model loads.
@@ -81,7 +81,7 @@ class TaskSpec:
                 f"{owner} must be importable, got {type(error).__name__}: {error}; correct the TaskSpec's target"
             ) from error
         if not isinstance(found, type) or not all(hasattr(found, name) for name in ("request", "judge", "metrics")):
-            raise PluginError(f"{owner} must be a class of tasks; subclass logitkit.bench.task.Task")
+            raise PluginError(f"{owner} must be a class of tasks; subclass logitkit.bench.tasks.task.Task")
         return found
 
     @cached_property

@@ -13,10 +13,10 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from logitkit.processors.pair import pair_fingerprint
-from logitkit.processors.router_head import Network, RouterHead, Shape
-from logitkit.registry.recomputation import encoder_decoder_model
-from logitkit.registry.subjects import WIDTH, tiny_model, tiny_tokenizer
+from logitkit.processors.cascade.model_fingerprint import pair_fingerprint
+from logitkit.processors.cascade.router_head import Network, RouterHead, Shape
+from logitkit.registry.laws.recomputation import encoder_decoder_model
+from logitkit.registry.laws.subjects import WIDTH, tiny_model, tiny_tokenizer
 
 SPECIALS = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
 

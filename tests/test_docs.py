@@ -14,10 +14,10 @@ import yaml
 import logitkit
 from logitkit import models
 from logitkit.errors import UnknownNameError
-from logitkit.registry import manual
 from logitkit.registry.discovery import discover
-from logitkit.registry.strangers import strange_model, strange_tokenizer
-from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws.foreign_tokenizer import strange_model, strange_tokenizer
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.pages import man_page as manual
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -85,7 +85,7 @@ def test_every_page_is_in_the_navigation() -> None:
     """mkdocs would only say so in passing."""
     text = (ROOT / "mkdocs.yml").read_text()
     named = set(re.findall(r": ([\w/]+\.md)$", text, re.MULTILINE))
-    results = {f"measurements/{path.name}" for path in (ROOT / "bench" / "results").glob("*.md")} | {
+    results = {f"measurements/{path.name}" for path in (ROOT / "studies" / "results").glob("*.md")} | {
         "measurements/report.md"
     }
     written = {"modes.md", "laws_of_others.md"}  # by commands; docs/hooks.py knows their places

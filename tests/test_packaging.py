@@ -18,19 +18,32 @@ ADAPTERS = {"logitkit.adapters.vllm", "logitkit.adapters.lm_eval"}  # each needs
 
 
 def modules() -> list[str]:
-    """Import names of every Python file of the package."""
-    return sorted(
-        package if path.stem == "__init__" else f"{package}.{path.stem}"
-        for package, folder in FOLDERS.items()
-        for path in (ROOT / folder).glob("*.py")
-    )
+    """Import names of every Python file of the package; the parts at the top are links in src/logitkit."""
+    found = []
+    for package, folder in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            inner = path.relative_to(ROOT / folder).with_suffix("").parts
+            if package != "logitkit" or f"logitkit.{inner[0]}" not in FOLDERS:
+                found.append(".".join([package, *inner]).removesuffix(".__init__"))
+    return sorted(found)
+
+
+def packages() -> set[str]:
+    """Import names of every folder with an ``__init__.py``."""
+    return {name for name in modules() if (folder_of(name) / "__init__.py").is_file()}
+
+
+def folder_of(name: str) -> Path:
+    """The folder that a package of this import name has."""
+    top = max((package for package in FOLDERS if f"{name}.".startswith(f"{package}.")), key=len)
+    return ROOT.joinpath(FOLDERS[top], *name.removeprefix(top).strip(".").split("."))
 
 
 def test_every_folder_with_modules_is_packaged() -> None:
-    """The hand list in pyproject.toml is complete."""
-    tops = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    """The hand list in pyproject.toml is complete; the studies and the tests stay out of the wheel."""
+    tops = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "studies"}
     assert {f"logitkit.{name}" for name in tops} | {"logitkit"} == set(FOLDERS)
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == set(FOLDERS)
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages()
 
 
 def test_no_module_is_loaded_twice() -> None:
@@ -55,10 +68,9 @@ def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
     templates = {f"logitkit/templates/{path.name}" for path in (ROOT / "src/logitkit/templates").iterdir()}
     assert templates == {name for name in names if "templates" in name}
     held = {name for name in names if name.endswith((".py", "py.typed"))}
-    wanted = {name.replace(".", "/") for name in modules()}
-    assert held == {f"{name}/__init__.py" if name.replace("/", ".") in FOLDERS else f"{name}.py" for name in wanted} | {
-        "logitkit/py.typed"
-    }
+    inner = packages()
+    wanted = {name.replace(".", "/") + ("/__init__.py" if name in inner else ".py") for name in modules()}
+    assert held == wanted | {"logitkit/py.typed"}
     templates = {f"logitkit/templates/{path.name}" for path in (ROOT / "src/logitkit/templates").iterdir()}
     assert templates and templates <= set(zipfile.ZipFile(wheel).namelist())
     fresh = Fresh(tmp_path / "fresh", wheel)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from transformers import TemperatureLogitsWarper
 
-from logitkit.registry.catalogue import filled
-from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.pages.readme_table import filled
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_table_is_the_registrys() -> None:
-    """Run ``python -m logitkit.registry.catalogue README.md`` when it is not."""
+    """Run ``python -m logitkit.registry.pages.readme_table README.md`` when it is not."""
     text = README.read_text()
     assert filled(text) == text
 

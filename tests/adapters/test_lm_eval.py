@@ -12,12 +12,12 @@ import torch
 from typer.testing import CliRunner
 
 import logitkit
-from logitkit.bench.scoring import score
 from logitkit.cli import app
 from logitkit.errors import ModeError, ParameterError, PromptError
-from logitkit.processors.ngram import NgramTable
-from logitkit.registry.strangers import strange_model, strange_tokenizer
-from logitkit.registry.subjects import tiny_model, tiny_tokenizer
+from logitkit.processors.ngram.table import NgramTable
+from logitkit.registry.laws.foreign_tokenizer import strange_model, strange_tokenizer
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.scoring import score
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'logitkit[lm-eval]'")
 

@@ -10,11 +10,11 @@ import torch
 import logitkit
 from logitkit.adapters import tokens_only
 from logitkit.errors import FileFormatError, LogitkitError, ModeError, ModelError
-from logitkit.processors.ngram import NgramTable
+from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.chain import Chain
+from logitkit.registry.laws.foreign_tokenizer import strange_tokenizer
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry
-from logitkit.registry.strangers import strange_tokenizer
-from logitkit.registry.subjects import tiny_model, tiny_tokenizer
 
 PROMPT = "the text of a prompt, the other text"
 REFUSED = {"byte_boundary", "byte_ensemble", "cad", "cascade", "cfg", "contrastive", "core", "crossover", "deepen"}
@@ -68,7 +68,7 @@ def test_what_reads_again_undeclared_is_refused_when_it_asks(table: str) -> None
 
 def undeclared() -> Any:
     return logitkit.Spec(
-        name="sly", summary="Reads again.", source="nowhere", target="logitkit.processors.guidance:CFG"
+        name="sly", summary="Reads again.", source="nowhere", target="logitkit.processors.contrast.processors:CFG"
     )
 
 

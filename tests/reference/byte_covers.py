@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from logitkit.processors.vocabulary import MARKER, Vocabulary, byte_alphabet
+from logitkit.processors.tokens.vocabulary import MARKER, Vocabulary, byte_alphabet
 
 SPELL = {byte: char for char, byte in byte_alphabet().items()}
 

@@ -15,8 +15,8 @@ from scipy.stats import chisquare
 from tokenizers.processors import TemplateProcessing
 
 import logitkit
-from logitkit.processors.prompts import left_padded
-from logitkit.processors.vocabulary import Vocabulary
+from logitkit.processors.engine.prompts import left_padded
+from logitkit.processors.tokens.vocabulary import Vocabulary
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
 SAMPLES = 20_000

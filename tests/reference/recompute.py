@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.processors import contrast
+from logitkit.processors.contrast import formulas as contrast
 
 
 class Recompute:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import logitkit
-from logitkit.bench import listing
 from logitkit.errors import NameTakenError, ParameterError, PluginError, UnknownNameError
 from logitkit.registry import discovery
 from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
+from studies import listing
 
 GOOD = {"summary": "s", "source": "here", "target": "transformers:TemperatureLogitsWarper"}
 
@@ -234,7 +234,7 @@ def test_a_spec_checks_itself(change: dict[str, Any], says: str) -> None:
 
 def offering_tasks(*names: str) -> Any:
     """A module that offers these tasks."""
-    given = {"summary": "s", "source": "here", "target": "logitkit.bench.text_tasks:GSM8K"}
+    given = {"summary": "s", "source": "here", "target": "logitkit.bench.tasks.text_tasks:GSM8K"}
     return plugin(lambda: [TaskSpec(name=name, **given) for name in names], "logitkit_tasks")
 
 

@@ -1,7 +1,7 @@
 """The laws and the ways of generating: beams, batches, padding, assisted decoding and reuse are right."""
 
 from logitkit.registry.laws import parametrize_with_laws
-from logitkit.registry.modes import check_modes
+from logitkit.registry.laws.modes import check_modes
 
 
 @parametrize_with_laws(["frequency_penalty"])

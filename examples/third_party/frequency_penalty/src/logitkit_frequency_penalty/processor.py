@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.params import Resource, checked, is_neutral, number
-from logitkit.processors.binding import Binding
+from logitkit.processors.engine.binding import Binding
 
 
 def penalised(scores: Tensor, written: Tensor, *, penalty: float) -> Tensor:

@@ -1,0 +1,1 @@
+"""What a run is: tasks, chains, models, seeds, and where their data come from."""

@@ -1,0 +1,1 @@
+"""Results as summaries, statistics, tables, plots and pages."""

@@ -1,0 +1,187 @@
+"""A summary as tables of text, from which the terminal's, the Markdown and the HTML report are laid out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from logitkit.bench.report.summary import Cell, Row, Summary, Table
+from logitkit.bench.tasks.task import Metric
+
+RATES = (" fired", " deferral", " routed", " switched")  # what traces average that says how much a chain did
+ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table of text: title, a sentence about it, headings and rows; ``marks`` are the verdicts of rows."""
+
+    title: str
+    about: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marks: Sequence[str] = ()
+
+
+def sheets(summary: Summary) -> list[Sheet]:
+    """Every table of a summary: one for each task of each model, then cost."""
+    return [*(_task_sheet(summary, table) for table in summary.tables), *_cost_sheets(summary)]
+
+
+def calls(summary: Summary) -> list[str]:
+    """One sentence for each difference that holds, and one for all that do not."""
+    said, open_ = [], 0
+    for table in summary.tables:
+        for metric in table.metrics:
+            for row in table.rows:
+                cell = row.cells[metric.name]
+                if cell.verdict in ("better", "worse"):
+                    said.append(_sentence(summary, table, row, metric))
+                elif cell.verdict == "not shown" and metric.better is not None:
+                    open_ += 1
+    if open_:
+        said.append(f"{open_} other comparisons show no difference that chance does not explain.")
+    return said
+
+
+def _sentence(summary: Summary, table: Table, row: Row, metric: Metric) -> str:
+    cell = row.cells[metric.name]
+    what = f"{row.chain} is {cell.verdict} than {summary.run.compared_with} on {table.task} ({table.model})"
+    return f"{what}: {metric.name} {_difference(metric, cell)}, p {_p(cell)}, {cell.samples} samples."
+
+
+def title(summary: Summary) -> str:
+    """What was run, in one line."""
+    run = summary.run
+    counted = f"{len(run.chains)} strategies, {len(run.tasks)} tasks, {', '.join(run.models)}"
+    return f"{counted}; {summary.done} of {summary.planned} answers"
+
+
+def _task_sheet(summary: Summary, table: Table) -> Sheet:
+    """A row for each strategy: the first metric with its comparison, then the others."""
+    first, *others = table.metrics
+    entry = summary.run.tasks[table.task]
+    how = "given texts scored under the chain"
+    if any(row.forwards is not None for row in table.rows):
+        how = f"{'drawn' if entry.sampling else 'greedy'}, at most {entry.max_new_tokens} tokens"
+        how += f", {entry.repeats} answers each" if entry.repeats > 1 else ""
+        how += f", {entry.beams} beams" if entry.beams > 1 else ""
+    forwards = [row.forwards for row in table.rows if row.forwards is not None]
+    headings = ["strategy", _heading(first), "beside the baseline, 95 %", "p (Holm)", "call"]
+    rates = list(dict.fromkeys(name for row in table.rows for name in row.means if name.endswith(RATES)))
+    headings += [_heading(metric) for metric in others] + (["forwards/step"] if forwards else []) + rates + ["n"]
+    rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
+    what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
+    about = f"{table.what}, {how}. {what}."
+    marks = [row.cells[first.name].verdict for row in table.rows]
+    return Sheet(title=f"{table.task}, {table.model}", about=about, headings=headings, rows=rows, marks=marks)
+
+
+def _task_row(row: Row, first: Metric, others: Sequence[Metric], rates: Sequence[str], *, forwards: bool) -> list[str]:
+    cell = row.cells[first.name]
+    compared = ["", "", ""]
+    if cell.comparison is not None:
+        compared = [_difference(first, cell), _p(cell), cell.verdict]
+    elif cell.infinite:
+        compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
+    others_ = [_value(row.cells[metric.name], said=True) for metric in others]
+    ahead = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
+    done = [f"{row.means[name]:.2f}" if name in row.means else "" for name in rates]
+    return [row.chain, _value(cell), *compared, *others_, *ahead, *done, str(cell.samples)]
+
+
+def _cost_sheets(summary: Summary) -> list[Sheet]:
+    """What strategies cost, by model; ratio first."""
+    found = []
+    for model, prices in summary.costs.items():
+        entry = summary.run.cost
+        assert entry is not None
+        rows = []
+        for name, cost in prices.items():
+            each = ", ".join(f"{which} {count:.2f}" for which, count in cost.forwards.items())
+            peak = "" if cost.peak is None else f"{cost.peak:.2f}"
+            spread = f"{cost.low:.2f} to {cost.high:.2f}"
+            rows.append([name, f"{cost.ratio:.2f}", spread, f"{cost.milliseconds:.1f}", each, peak])
+        about = f"Median of {next(iter(prices.values())).rounds} paired rounds, greedy, batch {entry.batch}, "
+        about += f"{entry.tokens} tokens; prefill is in it. A second prompt that rides in the model's own forward is "
+        about += "not one more forward: its cost is in the time."
+        headings = ["strategy", "time, of the baseline's", "least to largest", "ms/token", "forwards/step", "peak"]
+        found.append(Sheet(title=f"Cost, {model}", about=about, headings=headings, rows=rows))
+    return found
+
+
+def _heading(metric: Metric) -> str:
+    unit = f", {metric.unit}" if metric.unit else ""
+    return f"{metric.name}{unit} {ARROWS[metric.better]}".strip()
+
+
+def _value(cell: Cell, *, said: bool = False) -> str:
+    """A mean, with what can be called of it if that is not said elsewhere."""
+    shown = "infinite" if math.isinf(cell.value) else number(cell.value)
+    return f"{shown} {cell.verdict}" if said and cell.verdict in ("better", "worse") else shown
+
+
+def _difference(metric: Metric, cell: Cell) -> str:
+    """The difference with its interval; of exponent metrics the ratio."""
+    found = cell.comparison
+    assert found is not None
+    if metric.exponent:
+        ratio, low, high = (math.exp(value) for value in (found.difference, found.low, found.high))
+        return f"×{number(ratio)} [{number(low)}, {number(high)}]"
+    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def _p(cell: Cell) -> str:
+    assert cell.comparison is not None
+    p = cell.comparison.adjusted
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def number(value: float) -> str:
+    """Three digits behind the point where they mean something."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def markdown(summary: Summary, reading: str = "") -> str:
+    """The report as Markdown."""
+    lines = ["# Strategies side by side", "", f"{title(summary)}. Baseline: {summary.run.compared_with}.", ""]
+    lines += [reading.strip(), ""] if reading else []
+    lines += ["## What holds", "", *(f"- {sentence}" for sentence in calls(summary)), ""]
+    for sheet in sheets(summary):
+        lines += [f"## {sheet.title}", "", sheet.about, "", _markdown_row(sheet.headings)]
+        lines += ["|" + "---|" * len(sheet.headings), *(_markdown_row(row) for row in sheet.rows), ""]
+    lines += ["## Strategies", ""]
+    run = summary.run
+    lines += [f"- {name}: `{row}`" for name, row in _texts(summary).items()]
+    lines += ["", f"Seeds {', '.join(map(str, run.seeds))}; run {run.hash}.", ""]
+    return "\n".join(lines)
+
+
+def _texts(summary: Summary) -> dict[str, str]:
+    """The chain of every strategy that has results."""
+    return {row.chain: row.text or "(no chain)" for table in summary.tables for row in table.rows}
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(re.sub(r"\|", r"\\|", cell) for cell in cells) + " |"
+
+
+def show(summary: Summary, console: Any) -> None:
+    """The report in a terminal."""
+    from rich.table import Table as Shown
+    from rich.text import Text
+
+    colours = {"better": "green", "worse": "red"}
+    for sheet in sheets(summary):
+        table = Shown(title=sheet.title, title_justify="left")
+        for number_, heading in enumerate(sheet.headings):
+            table.add_column(Text(heading), justify="left" if number_ == 0 else "right")
+        for place, row in enumerate(sheet.rows):
+            mark = sheet.marks[place] if sheet.marks else ""
+            table.add_row(*(Text(cell) for cell in row), style=colours.get(mark, ""))
+        console.print(table)
+    for sentence in calls(summary):
+        console.print(f"- {sentence}", markup=False, soft_wrap=True)

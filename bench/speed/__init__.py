@@ -1,0 +1,1 @@
+"""Cost: time of forwards, memory, host reads, each processor's own time."""

@@ -1,0 +1,1 @@
+"""Exact next-byte distributions of a tokenized language model."""

@@ -1,0 +1,1 @@
+"""Cascades and routing: a small model first, a large one where the small one is unsure."""

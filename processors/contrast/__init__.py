@@ -1,0 +1,1 @@
+"""Contrastive decoding: combine the logits of two readings of one text."""

@@ -1,0 +1,1 @@
+"""What processors are built on: prompts, bindings, second streams, caches, traces."""

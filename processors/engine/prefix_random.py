@@ -1,0 +1,62 @@
+"""Chance that is a function of the text: one number for each row of tokens, whatever happened before.
+
+A processor keeps no state, so it cannot keep a random generator: a beam search or a rewind would ask it
+twice about one prefix and hear two answers. Here the answer is a hash of the row's tokens and a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from logitkit.params import Resource
+from logitkit.processors.engine.prompts import Prompts
+
+Chance = Annotated[Callable[[Tensor], Tensor] | None, Resource()]
+
+# Multipliers and shifts of the splitmix64 finaliser, as signed 64-bit numbers; products wrap around.
+_FIRST, _SECOND, _STEP = (value - 2**64 for value in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
+
+
+class PrefixChance:
+    """Uniform numbers in [0, 1) for rows of tokens: equal rows get equal numbers, other rows unrelated ones.
+
+    Args:
+        seed: another seed, another set of numbers.
+        prompts: the prompts of the call, whose padding must not count; None: every token of a row counts.
+    """
+
+    def __init__(self, *, seed: int = 0, prompts: Prompts | None = None) -> None:
+        self.seed, self.prompts = seed, prompts
+
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """Return one number for each row, float64 ``[rows]``.
+
+        Args:
+            input_ids: ``[rows, length]``.
+        """
+        places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        counts = torch.ones_like(input_ids)
+        if self.prompts is not None and self.prompts.width:
+            mask = self.prompts.mask.to(input_ids.device)[self.prompts.rows(input_ids)]  # [rows, width]
+            counts = counts.clone()
+            counts[:, : mask.shape[1]] = mask
+            places = places - (mask == 0).sum(-1, keepdim=True)
+        mixed = _mix(_mix(input_ids + 1) + places * _STEP) * counts
+        bits = _mix(mixed.sum(-1) + _mix(torch.tensor(self.seed, device=input_ids.device) * _STEP + 1))
+        return (_shifted(bits, 11)).double() * 2.0**-53
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """Scramble 64-bit numbers so that every bit depends on every other."""
+    bits = (bits ^ _shifted(bits, 30)) * _FIRST
+    bits = (bits ^ _shifted(bits, 27)) * _SECOND
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """Shift right as if unsigned: torch keeps the sign."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)

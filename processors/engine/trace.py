@@ -1,0 +1,137 @@
+"""What happened in one call: counters always, every step where it was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from logitkit.processors.engine.divergences import js_bits
+
+
+class Counts(Protocol):
+    """Anything that counts forward passes, as a Reader does."""
+
+    forwards: int
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """What one processor did to one row at one step.
+
+    Attributes:
+        processor: its name in the chain.
+        row: row of the batch (under beams: at that step).
+        position: how many tokens the row held after its prompt.
+        js_bits: Jensen-Shannon divergence between the row before and after, in bits, 0 to 1.
+        before, after: the likeliest tokens, ``(id, probability)``, best first.
+        notes: what the processor itself recorded, such as ``gate`` and ``fired``.
+    """
+
+    processor: str
+    row: int
+    position: int
+    js_bits: float
+    before: tuple[tuple[int, float], ...]
+    after: tuple[tuple[int, float], ...]
+    notes: dict[str, float | bool]
+
+
+@dataclass(eq=False)
+class Trace:
+    """Counters and, when ``recording``, every `Step`. A log of what happened: results never depend on it.
+
+    Attributes:
+        fusion: whether second streams rode in the generating model's own forward, and why or why not.
+    """
+
+    recording: bool = False
+    top: int = 5
+    calls: int = 0
+    rows: int = 0
+    steps: list[Step] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    fusion: str = "lazy: not started by the call"
+    readers: dict[str, Counts] = field(default_factory=dict)
+    _fired: dict[str, Tensor] = field(default_factory=dict)
+    _sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    _pending: dict[str, Tensor] = field(default_factory=dict)
+
+    def mark(self) -> tuple[int, dict[str, Tensor]]:
+        """Where the log stands, for `rewind`."""
+        return len(self.steps), dict(self._fired)
+
+    def rewind(self, mark: tuple[int, dict[str, Tensor]]) -> None:
+        """Forget what was logged since."""
+        del self.steps[mark[0] :]
+        self._fired, self._pending = mark[1], {}
+
+    def note(self, **values: Tensor) -> None:
+        """Keep values of this step, each ``[rows]``, for the step being recorded."""
+        if self.recording:
+            self._pending.update(values)
+
+    def count_fired(self, name: str, fired: Tensor) -> None:
+        """Add up how many rows a gate fired on; stays on the device, waits for nothing."""
+        total = fired.sum()
+        self._fired[name] = self._fired[name] + total if name in self._fired else total
+
+    def average(self, name: str, values: Tensor) -> None:
+        """Add the values of this step, each ``[rows]``, to a mean; stays on the device, waits for nothing."""
+        total, count = self._sums.get(name, (values.new_zeros((), dtype=torch.float64), 0))
+        self._sums[name] = total + values.sum(dtype=torch.float64), count + len(values)
+
+    def record(self, name: str, position: int, before: Tensor, after: Tensor) -> None:
+        """Record one step of one processor from its scores before and after, ``[rows, vocab]``."""
+        notes, self._pending = {key: value.tolist() for key, value in self._pending.items()}, {}
+        divergence = [0.0] * len(before) if after is before else js_bits(before, after).tolist()
+        tops = [likeliest(scores, self.top) for scores in (before, after)]
+        for row, bits in enumerate(divergence):
+            said = {key: values[row] for key, values in notes.items()}
+            self.steps.append(
+                Step(
+                    processor=name,
+                    row=row,
+                    position=position,
+                    js_bits=bits,
+                    before=tops[0][row],
+                    after=tops[1][row],
+                    notes=said,
+                )
+            )
+
+    @property
+    def forwards(self) -> dict[str, int]:
+        """Forward passes made by each reader, the generating model's own not counted."""
+        return {name: reader.forwards for name, reader in self.readers.items()}
+
+    @property
+    def fired(self) -> dict[str, float]:
+        """Share of (step, row) at which each gate fired, 0 to 1."""
+        return {name: float(total) / max(1, self.rows) for name, total in self._fired.items()}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """What processors averaged over steps and rows, by what they call it."""
+        return {name: float(total) / count for name, (total, count) in self._sums.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Counters as plain data: calls, rows, forwards of each reader, share of fired gates, means, notices."""
+        return {
+            "calls": self.calls,
+            "rows": self.rows,
+            "forwards": self.forwards,
+            "fired": self.fired,
+            "means": self.means,
+            "fusion": self.fusion,
+            "notices": list(self.notices),
+        }
+
+
+def likeliest(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """The likeliest tokens of each row with their probabilities, best first."""
+    probability, token = scores.float().softmax(-1).topk(min(count, scores.shape[-1]), dim=-1)
+    return [tuple(zip(t, p, strict=True)) for t, p in zip(token.tolist(), probability.tolist(), strict=True)]

@@ -1,0 +1,1 @@
+"""Ensembles of models, whatever their tokenizers."""

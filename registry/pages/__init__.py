@@ -1,0 +1,1 @@
+"""Pages written from the Specs: README table, man page, page of modes."""

@@ -1,0 +1,1 @@
+"""What a chain did at every token of one continuation."""

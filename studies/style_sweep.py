@@ -1,0 +1,211 @@
+"""Sweep the weight of style injection: what the style gains, and what the text loses.
+
+The corpus is cut in two. One half steers; style is measured with that half and with the other, so that
+copying shows. Every measured row is kept in a file of JSON lines and not measured again.
+
+    python -m studies.style_sweep don_quixote.txt --out bench/results/ngram_style
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from logitkit import models
+from logitkit.bench.tasks.passages import halves
+from logitkit.bench.tasks.style_metrics import Spread, StyleMeter, Text, base_log_perplexity, distinct
+from logitkit.bench.tasks.style_prompts import PROMPTS
+from logitkit.processors.ngram.corpus import Files
+from logitkit.processors.ngram.table import NgramTable
+from logitkit.registry.chain import Chain
+from studies.style_report import plot, report
+
+GRID = {
+    "lift": [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6],
+    "lift, k=1": [0.2, 0.3, 0.4],
+    "lift, orders 2-3": [0.1, 0.15],
+    "lift plausible": [0.1, 0.15],
+    "lift once": [0.1, 0.15, 0.2, 0.25],
+    "literal": [0.05, 0.1, 0.2, 0.4, 0.8],
+    "mixture": [0.1, 0.2],
+}
+RULES = {
+    "lift": "rule='lift'",
+    "lift, k=1": "rule='lift', k=1.0",
+    "lift, orders 2-3": "rule='lift', order_weights=[0.0, 0.3, 0.6]",
+    "lift plausible": "rule='lift', plausible=0.1",
+    "lift once": "rule='lift', once=True",
+    "literal": "rule='literal', top=512",
+    "mixture": "rule='mixture'",
+}
+TARGETS = [0.01, 0.02, 0.04]  # bits, for target_js
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One configuration, measured over all prompts."""
+
+    rule: str
+    weight: float
+    chain: str
+    style: Spread
+    held_out: Spread
+    base: Spread
+    js_bits: float
+    unigram_overlap: float
+    bigram_seen: float
+    held_out_bigrams: float
+    distinct_3: float
+    repetition_4: float
+
+    @classmethod
+    def of_data(cls, data: dict[str, Any]) -> Row:
+        """Read a row back."""
+        spreads = {name: Spread(**data[name]) for name in ("style", "held_out", "base")}
+        return cls(**{**data, **spreads})
+
+
+class Sweep:
+    """Generates and measures.
+
+    Args:
+        model, tokenizer: what is steered.
+        table: what steers it.
+        other: a table of other text of the same style.
+        tokens: new tokens a prompt.
+        file: where rows are kept.
+        each: how many prompts of each kind.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        table: NgramTable,
+        other: NgramTable,
+        *,
+        tokens: int,
+        file: Path,
+        each: int = 4,
+    ) -> None:
+        self.model, self.tokenizer, self.tokens, self.file = model, tokenizer, tokens, file
+        self.tables = {"style": table, "literal": table.smoothed("add-k", 1e-3)}  # as published
+        self.own, self.other = StyleMeter(table), StyleMeter(other)
+        self.prompts = [prompt for every in PROMPTS.values() for prompt in every[:each]]
+        told = [self.prompts, tokens, getattr(model, "name_or_path", ""), table.tokens, table.fingerprint]
+        self.key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+    def known(self) -> dict[str, Row]:
+        """Rows measured before under the same model, prompts, length and table."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        read = [json.loads(line) for line in lines]
+        return {data["row"]["chain"]: Row.of_data(data["row"]) for data in read if data["key"] == self.key}
+
+    def measure(self, rule: str, weight: float, chain: str) -> Row:
+        """Generate greedily under a chain, and measure the texts."""
+        texts = self.generate(chain)
+        return Row(
+            rule=rule,
+            weight=weight,
+            chain=chain,
+            style=Spread.of([self.own.log_perplexity(text) for text in texts]),
+            held_out=Spread.of([self.other.log_perplexity(text) for text in texts]),
+            base=Spread.of(base_log_perplexity(self.model, texts)),
+            js_bits=statistics.fmean(bits for text in texts for bits in text.js_bits) if chain else 0.0,
+            unigram_overlap=statistics.fmean(map(self.own.unigram_overlap, texts)),
+            bigram_seen=statistics.fmean(map(self.own.bigram_seen, texts)),
+            held_out_bigrams=statistics.fmean(map(self.other.bigram_seen, texts)),
+            distinct_3=statistics.fmean(distinct(text, 3) for text in texts),
+            repetition_4=statistics.fmean(1 - distinct(text, 4) for text in texts),
+        )
+
+    def generate(self, chain: str) -> list[Text]:
+        """Continue every prompt greedily, to its end token or the given length."""
+        resources: dict[str, Any] = {name: table for name, table in self.tables.items() if f"'{name}'" in chain}
+        call = Chain(chain).bind(self.model, self.tokenizer, self.prompts, trace=True, **resources)
+        output = call.ids(call.generate(max_new_tokens=self.tokens, do_sample=False))
+        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        bits: dict[int, list[float]] = {}
+        for step in call.trace.steps:
+            bits.setdefault(step.row, []).append(step.js_bits)
+        texts = []
+        for number, row in enumerate(output[:, call.prompts.width :].tolist()):
+            length = next((place for place, token in enumerate(row) if token in ends), len(row))
+            length = max(length, 2)
+            texts.append(
+                Text(
+                    prompt=call.prompts.tokens(number),
+                    continuation=row[:length],
+                    js_bits=bits.get(number, [0.0] * length)[:length],
+                )
+            )
+        return texts
+
+    def run(self, configurations: Sequence[tuple[str, float, str]]) -> list[Row]:
+        """Measure what has not been measured, and return all rows."""
+        known = self.known()
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("style sweep", total=len(configurations))
+            for rule, weight, chain in configurations:
+                if chain not in known:
+                    row = known[chain] = self.measure(rule, weight, chain)
+                    self.file.parent.mkdir(parents=True, exist_ok=True)
+                    with self.file.open("a", encoding="utf-8") as out:
+                        out.write(json.dumps({"key": self.key, "row": dataclasses.asdict(row)}) + "\n")
+                progress.advance(task)
+        return [known[chain] for _, _, chain in configurations]
+
+
+def configurations(rules: Sequence[str], weights: Sequence[float] | None = None) -> list[tuple[str, float, str]]:
+    """The grid, or these weights, as (rule, weight, chain); of ``target_js`` the weight is the target."""
+    listed = [("none", 0.0, "")]
+    for rule in rules:
+        if rule == "target_js":
+            listed += [(rule, bits, f"ngram_style('style', 1.0, target_js={bits})") for bits in TARGETS]
+            continue
+        table = "literal" if rule == "literal" else "style"
+        listed += [
+            (rule, weight, f"ngram_style({table!r}, {weight}, {RULES[rule]})") for weight in weights or GRID[rule]
+        ]
+    return listed
+
+
+def main(
+    corpus: Annotated[list[Path], typer.Argument(help="Text files of one style.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table, the plot and the rows.")] = Path("ngram_style"),
+    model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
+    tokens: Annotated[int, typer.Option(min=8, help="New tokens a prompt.")] = 128,
+    rule: Annotated[list[str] | None, typer.Option(help="Rules to sweep; all by default.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Weights instead of the grid's.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, max=10, help="Prompts of each of the four kinds.")] = 4,
+    encoding: Annotated[str, typer.Option(help="Encoding of the corpus.")] = "utf-8",
+) -> None:
+    """Sweep rules and weights on a corpus; write a table, a plot, and the range that is usable."""
+    rules = list(rule or [*GRID, "target_js"])
+    loaded, tokenizer = models.load(model)
+    first, second = halves("\n\n".join(Files(corpus, encoding=encoding)))
+    tables = [NgramTable.train([half], tokenizer) for half in (first, second)]
+    sweep = Sweep(loaded, tokenizer, *tables, tokens=tokens, file=out / "rows.jsonl", each=prompts)
+    rows = sweep.run(configurations(rules, weight))
+    name = ", ".join(path.name for path in corpus)
+    about = f"{model}, greedy, {len(sweep.prompts)} prompts, {tokens} new tokens; "
+    about += f"table of the first half of {name}, {tables[0].tokens:,} tokens"
+    page = report(rows, about=about)
+    (out / "style.md").write_text(page, encoding="utf-8")
+    drawn = plot(rows, out / "style.svg", title=about)
+    typer.echo(page)
+    typer.echo(f"plot: {drawn}" if drawn else "no plot: pip install 'logitkit[plot]'")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,205 @@
+"""Run files: short forms, sweeps, and every mistake at once with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench_runs import tiny_run
+from logitkit import models
+from logitkit.bench.config import runfile
+from logitkit.errors import RunError
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "bench"
+GOOD = """\
+models: [tiny]
+resources:
+  weak: {model: other}
+chains:
+  plain:
+  cfg:
+    chain: cfg($scale)
+    sweep: {scale: [1.2, 1.5]}
+  contrastive: {chain: contrastive(amateur='weak'), tasks: [arc]}
+defaults: {batch: 2, samples: 3}
+tasks:
+  arc: {data: choices.jsonl}
+  words: {task: lambada, data: words.jsonl, samples: 1}
+seeds: 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is found out here is found out before."""
+
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(models, "load", load)
+
+
+def told(folder: Path, text: str, **settings: Any) -> list[str]:
+    """The mistakes of a run file."""
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    path = folder / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(RunError) as caught:
+        runfile.read(path, **settings)
+    assert str(caught.value).startswith(f"{path}: ") and "nothing was run" in str(caught.value)
+    return caught.value.mistakes
+
+
+def test_short_forms_are_written_out(bench_place: Path) -> None:
+    """Lists, texts, defaults, sweeps, a single seed."""
+    path = bench_place / "good.yaml"
+    path.write_text(GOOD)
+    run = runfile.read(path)
+    assert {name: entry.chain for name, entry in run.chains.items()} == {
+        "plain": "",
+        "cfg scale=1.2": "cfg(1.2)",
+        "cfg scale=1.5": "cfg(1.5)",
+        "contrastive": "contrastive(amateur='weak')",
+    }
+    assert run.models["tiny"].name == "tiny" and run.seeds == [7] and run.compared_with == "plain"
+    assert [(t.task, t.samples, t.batch) for t in run.tasks.values()] == [("arc", 3, 2), ("lambada", 1, 2)]
+    assert ("tiny", "contrastive", "words") not in run.pairs() and ("tiny", "contrastive", "arc") in run.pairs()
+    same = {"models": ["tiny"], "chains": {"plain": ""}, "tasks": {"arc": {"data": "choices.jsonl"}}}
+    assert (
+        runfile.from_data(same, folder=str(bench_place)).hash == runfile.from_data(same, folder=str(bench_place)).hash
+    )
+
+
+def test_all_mistakes_are_told_at_once(bench_place: Path) -> None:
+    """In the order of their lines."""
+    text = """\
+models: {tiny: tiny, big: smollm2-135n, far: {name: tiny, device: moon, dtype: int4}}
+resources:
+  weak: {model: other, corpus: corpus.txt}
+  book: {corpus: nowhere.txt}
+  idle: {model: other}
+chains:
+  plain: ""
+  typo: ucsd()
+  high: cfg(scale=-1)
+  style: ngram_style('boook', 0.2)
+  bytes: byte_ensemble(models=['weak'])
+  bytes: byte_ensemble(models=['book'])
+  where: {chain: cfg(1.5), tasks: [arcs], models: [tini]}
+  swept: {chain: cfg($scal), sweep: {scale: [1]}}
+defaults: {batch: 0}
+tasks:
+  lambda:
+  arc: {sampels: 3, data: choices.jsonl}
+  code: {task: humaneval, data: choices.jsonl}
+  more: {task: arc, samples: 9, data: choices.jsonl}
+  drawn: {task: lambada, sampling: true, data: words.jsonl}
+  again: {task: free_text, repeats: 3, data: words.jsonl, parameters: {words: 3}}
+  beams: {task: free_text, beams: 3, sampling: true, data: words.jsonl, parameters: {words: 3}}
+  none: {task: gsm8k, data: gone.jsonl}
+  wrong: {task: gsm8k, data: words.jsonl, parameters: {shots: many}}
+seeds: [1, 1]
+seed: 3
+"""
+    found = told(bench_place, text)
+    wanted = [
+        (1, "models.big: no model named 'smollm2-135n'; did you mean 'smollm2-135m'?"),
+        (1, "models.far.dtype: dtype must be one of 'float32', 'bfloat16', 'float16', got 'int4'"),
+        (3, "resources.weak: must hold one of model, table and corpus, got model, corpus"),
+        (4, "resources.book.corpus: no such file: nowhere.txt; looked at"),
+        (8, "chains.typo.chain: no processor named 'ucsd'; did you mean 'uscd'?"),
+        (9, "chains.high.chain: cfg: scale must be"),
+        (10, "chains.style.chain: ngram_style names 'boook', which is no resource"),
+        (12, "chains.bytes: given twice, in line 11 too"),
+        (12, "chains.bytes: byte_ensemble cannot run under tokens (model tiny, model big): its generating model must"),
+        (13, "chains.where.models: no model named 'tini'; did you mean 'tiny'?"),
+        (13, "chains.where.tasks: no task named 'arcs'"),
+        (14, "chains.swept.sweep: every $name of the chain must be in the sweep, got 'scal'"),
+        (15, "defaults.batch: batch must be a whole number >= 1, got 0"),
+        (17, "tasks.lambda.task: no task named 'lambda'; did you mean 'lambada'?"),
+        (18, "tasks.arc.sampels: no setting named 'sampels'; did you mean 'samples'?"),
+        (19, "tasks.code: runs what the model writes; say --allow-code-execution"),
+        (19, "tasks.code.data: HumanEval: row 0 must have 'task_id'"),
+        (20, "tasks.more.samples: samples must be at most what the data hold, 4, got 9"),
+        (21, "tasks.drawn: scores given texts, so sampling, repeats and beams must be left out"),
+        (22, "tasks.again.repeats: repeats must be 1 without sampling, got 3"),
+        (23, "tasks.beams.beams: beams must be 1 with sampling, got 3"),
+        (24, "tasks.none.data: task gsm8k: no data; looked at"),
+        (25, "tasks.wrong.parameters: gsm8k: shots must be a whole number >= 0, got 'many'"),
+        (26, "seeds: seeds must be different whole numbers, got [1, 1]"),
+        (27, "seed: no setting named 'seed'; did you mean 'seeds'?"),
+    ]
+    numbers = [int(line.split(" ")[1].rstrip(":")) for line in found]
+    assert numbers == sorted(numbers)
+    for line, what in wanted:
+        assert any(one.startswith(f"line {line}: {what}") for one in found), (line, what, found)
+    assert len(found) == len(wanted), found
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("models: [", "line 1: not YAML"),
+        ("- a", "must be a mapping with models, chains and tasks"),
+        ("models: [tiny]\nchains: [cfg()]\n", "tasks: tasks must be a mapping of names, or a list of them, got None"),
+        ("models: [tiny]\nchains: [cfg()]\ntasks: 3\n", "line 3: tasks: tasks must be a mapping"),
+        (GOOD.replace("seeds: 7", "baseline: plan"), "line 14: baseline: no chain named 'plan'; did you mean 'plain'?"),
+        (GOOD + "cost: {rounds: 0}", "line 15: cost.rounds: rounds must be a whole number >= 1, got 0"),
+        (
+            GOOD.replace("['weak']", "'weak'").replace("plain:\n", "plain: {tasks: [arc]}\n"),
+            "the baseline 'plain' must run",
+        ),
+        (
+            GOOD.replace("{model: other}", "{corpus: latin.txt}").replace(
+                "contrastive(amateur='weak')", "ngram_style('weak')"
+            ),
+            "latin.txt must be text in utf-8",
+        ),
+        (GOOD.replace("amateur='weak'", "amateur='tiny'"), "line 3: resources.weak: no chain names it"),
+    ],
+)
+def test_one_mistake(bench_place: Path, text: str, mistake: str) -> None:
+    """Where it is and what it is."""
+    found = told(bench_place, text)
+    assert len(found) == 1 and mistake in found[0]
+
+
+def test_a_way_of_decoding_that_a_chain_refuses(bench_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the modes of its Spec."""
+    import logitkit
+
+    monkeypatch.setitem(vars(logitkit.describe("cfg")), "modes", {"loglikelihood": "it only writes", "beams": "no"})
+    found = told(bench_place, GOOD)
+    assert [one.partition(": ")[2] for one in found] == [
+        f"chains.cfg scale={scale}: cfg cannot run under loglikelihood (task arc, task words): it only writes"
+        for scale in ("1.2", "1.5")
+    ]
+
+
+def test_code_is_run_only_where_it_is_allowed(bench_place: Path) -> None:
+    """The same file, allowed."""
+    row = '{"task_id": "a", "prompt": "", "test": "", "entry_point": "f"}\n'
+    (bench_place / "code.jsonl").write_text(row)
+    text = GOOD.replace("task: lambada, data: words.jsonl", "task: humaneval, data: code.jsonl")
+    assert "--allow-code-execution" in told(bench_place, text)[0]
+    run = runfile.read(bench_place / "run.yaml", allow_code_execution=True)
+    assert run.allow_code_execution and run.hash == run.model_copy(update={"allow_code_execution": False}).hash
+
+
+@pytest.mark.data
+def test_the_examples_are_sound(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong with the run files but models that are to be put beside one; the reports are of these runs."""
+    monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
+    run = runfile.read(EXAMPLES / "run.yaml", allow_code_execution=True)
+    assert f"run {run.hash}" in (EXAMPLES / "report.md").read_text()
+    with pytest.raises(RunError) as caught:
+        runfile.read(EXAMPLES / "cascade.yaml")
+    assert len(caught.value.mistakes) == 2 and all("no model named './models/" in one for one in caught.value.mistakes)
+    assert all((EXAMPLES / name).exists() for name in ("report.html", "cascade.md", "cascade.html"))
+
+
+def test_where_a_run_lies_is_no_part_of_it(bench_place: Path, tmp_path: Path) -> None:
+    """Another folder, the same hash."""
+    assert tiny_run(bench_place).hash == tiny_run(bench_place, folder=str(tmp_path)).hash

@@ -1,0 +1,140 @@
+"""A run on two Ray workers of this machine is the local run, though workers are killed under it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench_runs import tiny_run
+from logitkit.bench.config.run import ChainEntry
+from logitkit.bench.execution import ray_engine
+from logitkit.bench.execution.engine import carry_out, engine_named
+from logitkit.bench.execution.ray_engine import TRIES, distributed
+from logitkit.bench.execution.store import Store
+from logitkit.bench.execution.unit import TIMED, Record, plan
+from logitkit.errors import LogitkitError, ModeError, ParameterError
+
+pytest.importorskip("ray", reason="ray is not installed: pip install 'logitkit[ray]'")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def lasting(store: Store) -> dict[str, Record]:
+    """Records without what a clock said."""
+    return {k: {n: v for n, v in record.items() if n not in TIMED} for k, record in store.records.items()}
+
+
+def workers() -> list[int]:
+    """Processes of this session's workers."""
+    import psutil
+
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline() and process.cmdline()[0].startswith("ray::Worker"):
+                found.append(process.pid)
+        except psutil.Error:
+            pass
+    return found
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two workers on a Ray of our own."""
+    import ray
+
+    monkeypatch.setenv("LOGITKIT_RAY_WORKERS", "2")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_killed_workers_change_nothing(two: None, bench_place: Path, tmp_path: Path) -> None:
+    """Kill -9, once as soon as there is a result and twice more while it goes on: the local run's records."""
+    run = tiny_run(bench_place)
+    with Store(tmp_path / "local") as local:
+        carry_out(run, local)
+    dead: list[int] = []
+    begun, over = threading.Event(), threading.Event()
+
+    def kill() -> None:
+        begun.wait(120)
+        while len(dead) < 3 and not over.is_set():
+            if alive := [pid for pid in workers() if pid not in dead]:
+                os.kill(alive[0], signal.SIGKILL)
+                dead.append(alive[0])
+            time.sleep(0.1)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    units = []
+    try:
+        with Store(tmp_path / "ray") as store:
+
+            def advance(unit: Any) -> None:
+                begun.set()
+                units.append(unit)
+                time.sleep(0.02)  # so that there is something left to kill
+
+            carry_out(run, store, engine=engine_named("ray"), advance=advance)
+    finally:
+        over.set()
+        begun.set()
+        killer.join()
+    assert dead and sorted(units) == sorted(plan(run))
+    assert lasting(store) == lasting(local)
+
+
+def test_what_a_unit_raises_is_raised(two: None, bench_place: Path) -> None:
+    """Our own error, not Ray's; and no worker is left behind."""
+    run = tiny_run(bench_place, chains={"cad": ChainEntry(chain="cad(context='nowhere in the prompt')")})
+    with pytest.raises(LogitkitError, match="cad: context must be a piece of its prompt"):
+        list(distributed(run, plan(run)))
+    deadline = time.monotonic() + 20
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers() == []
+
+
+def test_a_unit_that_kills_its_workers_is_given_up(
+    two: None, bench_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After four of them, with its name."""
+
+    class Doomed(ray_engine.Worker):
+        def __init__(self, run: Any, threads: int) -> None:
+            self.run = run
+
+        def records(self, unit: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ray_engine, "Worker", Doomed)
+    run = tiny_run(bench_place)
+    with pytest.raises(ModeError, match=f"Unit.*got {TRIES} dead ones"):
+        list(distributed(run, plan(run)[:1]))
+
+
+def test_shards_are_neighbours_and_nothing_is_lost(bench_place: Path) -> None:
+    """By hand: ten units for three workers; a worker without any takes from the end of the longest."""
+    units = plan(tiny_run(bench_place))[:10]
+    shards = ray_engine._shards(units, 3)
+    assert [list(shard) for shard in shards] == [units[:4], units[4:8], units[8:]]
+    taken = [ray_engine._next(shards, 2) for _ in range(4)]
+    assert taken == [units[8], units[9], units[3], units[7]]
+    assert sum(map(len, shards)) == 6
+
+
+def test_settings_are_numbers(bench_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before Ray starts; and nothing to do starts nothing."""
+    monkeypatch.setenv("LOGITKIT_RAY_WORKERS", "many")
+    run = tiny_run(bench_place)
+    with pytest.raises(ParameterError, match="bench: LOGITKIT_RAY_WORKERS must be a number >= 0, got 'many'"):
+        list(distributed(run, plan(run)))
+    assert list(distributed(run, [])) == []

@@ -1,0 +1,118 @@
+"""Results are only ever added, by one process at a time, and survive any crash."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench_runs import tiny_run
+from logitkit.bench.execution.engine import carry_out, engine_named, local, missing
+from logitkit.bench.execution.store import Store
+from logitkit.bench.execution.unit import TIMED, plan
+from logitkit.errors import FileFormatError, ModeError, UnknownNameError
+
+WORKER = """
+import sys
+from pathlib import Path
+from logitkit.bench.execution.engine import carry_out
+from logitkit.bench.config.run import Run
+from logitkit.bench.execution.store import Store
+run = Run.model_validate_json(Path(sys.argv[1]).read_text())
+with Store(Path(sys.argv[2])) as store:
+    print("ready", flush=True)
+    carry_out(run, store)
+"""
+
+
+def lasting(store: Store) -> dict[str, object]:
+    return {
+        key: {name: value for name, value in record.items() if name not in TIMED}
+        for key, record in store.records.items()
+    }
+
+
+def test_killed_at_random_points_it_ends_with_the_same_results(bench_place: Path, tmp_path: Path) -> None:
+    """Kill -9 four times, at random moments after it has begun to write, and a torn line in between."""
+    run = tiny_run(bench_place)
+    with Store(tmp_path / "whole") as whole:
+        carry_out(run, whole)
+    spec, folder, file = tmp_path / "run.json", tmp_path / "broken", tmp_path / "broken" / "results.jsonl"
+    spec.write_text(run.model_dump_json())
+    dice, sizes = random.Random(0), []
+    for attempt in range(4):
+        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(spec), str(folder)], stdout=subprocess.PIPE)
+        assert worker.stdout and worker.stdout.readline() == b"ready\n"
+        before, begun = file.stat().st_size, time.monotonic()
+        while file.stat().st_size == before and worker.poll() is None and time.monotonic() - begun < 60:
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 0.02))
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        worker.stdout.close()
+        sizes.append(len(Store(folder).records))
+        if attempt == 2:
+            with file.open("a") as out:
+                out.write('{"key": "torn", "metr')
+    assert sizes == sorted(sizes) and 0 < sizes[0] < len(whole.records)
+    with Store(folder) as store:
+        carry_out(run, store)
+        assert missing(run, store) == []
+    assert lasting(store) == lasting(whole) == lasting(Store(folder))
+    assert len(file.read_text().splitlines()) == len(store.records)
+
+
+def test_what_is_there_is_not_run_again(bench_place: Path, tmp_path: Path) -> None:
+    """Of a unit that lacks one record only that one is written, and nothing changes."""
+    run = tiny_run(bench_place)
+    with Store(tmp_path) as store:
+        carry_out(run, store)
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    (tmp_path / "results.jsonl").write_text("".join(f"{line}\n" for line in lines[:-1]))
+    ran = []
+    with Store(tmp_path) as store:
+        carry_out(run, store, advance=ran.append)
+        carry_out(run, store, advance=ran.append)
+    assert ran == [plan(run)[-1]]
+    assert (tmp_path / "results.jsonl").read_text().splitlines()[:-1] == lines[:-1]
+
+
+def test_an_engine_may_answer_in_any_order(bench_place: Path, tmp_path: Path) -> None:
+    """Backwards, and one unit twice: the same records."""
+    run = tiny_run(bench_place)
+
+    def backwards(run, units):  # type: ignore[no-untyped-def]
+        yield from local(run, [*units[::-1], units[0]])
+
+    with Store(tmp_path / "a") as first:
+        carry_out(run, first)
+    with Store(tmp_path / "b") as second:
+        carry_out(run, second, engine=backwards)
+    assert lasting(first) == lasting(second)
+
+
+def test_one_process_writes(tmp_path: Path) -> None:
+    """Another is refused, and told how."""
+    with Store(tmp_path), pytest.raises(ModeError, match="one process at a time"), Store(tmp_path):
+        pass
+
+
+def test_a_line_that_is_no_record_is_an_error(tmp_path: Path) -> None:
+    """With its place; a last line without an end is torn, and is not."""
+    (tmp_path / "results.jsonl").write_text('{"key": "a"}\n[1]\n')
+    with pytest.raises(FileFormatError, match=r"results.jsonl:2: must be a record"):
+        Store(tmp_path)
+    (tmp_path / "results.jsonl").write_text('{"key": "a", "text": "\u2028"}\n[1]')
+    assert list(Store(tmp_path).records) == ["a"]
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    """With the closest one."""
+    with pytest.raises(UnknownNameError, match="did you mean 'local'"):
+        engine_named("locl")

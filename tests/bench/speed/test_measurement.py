@@ -1,0 +1,121 @@
+"""The measurements: what they count, and what their tables say."""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from fusing import hooks
+from logitkit.bench.speed import profile, subject
+from logitkit.bench.speed.clock import ForwardClock
+from logitkit.bench.speed.decoding_variants import PLAIN, chosen, example, ways
+from logitkit.bench.speed.measurement import PROMPTS, Timing, floor, measure, ratio, table
+from logitkit.bench.speed.memory import PeakMemory
+from logitkit.errors import ParameterError, UnknownNameError
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+
+
+def test_ratio_and_floor_by_hand() -> None:
+    """Plain: 10 s, 8 in forwards. A way: 20 s, 14 in forwards. Floor: 14 of forwards and plain's own 2."""
+    plain, way = Timing(seconds=[10.0], forward_seconds=[8.0]), Timing(seconds=[20.0], forward_seconds=[14.0])
+    assert ratio(plain, way) == 0.5 and floor(plain, way) == 10 / 16
+    assert ratio(plain, plain) == floor(plain, plain) == 1
+
+
+def test_the_ratio_is_taken_round_by_round() -> None:
+    """A machine that slows down changes no ratio."""
+    plain, way = (Timing(seconds=[k * s for s in (1.0, 3.0, 9.0)]) for k in (1, 4))
+    assert ratio(plain, way) == 0.25
+
+
+def test_every_way_runs() -> None:
+    """On a tiny model; each run is announced, each row has a ratio, a floor and a peak."""
+    every, advanced = ways(), []
+    timings = measure(
+        tiny_model(), tiny_tokenizer(), every, batch=2, tokens=3, rounds=1, advance=lambda: advanced.append(1)
+    )
+    assert len(advanced) == 2 * len(every) and all(t.peak > 0 and len(t.seconds) == 1 for t in timings.values())
+    assert timings["cfg(1.5), fused"].note.startswith("fused") and "lazy" in timings["cfg(1.5), lazy"].note
+    rows = table(timings, batch=2, tokens=3).splitlines()
+    assert len(rows) == 2 + len(every) and rows[2].startswith("| plain generate | 1.000 | 1.000 |")
+    assert all(row.count("|") == 7 for row in rows)
+
+
+def test_ways_are_chosen_by_part_of_their_name() -> None:
+    """Plain always runs; an unknown part is an error with the names."""
+    assert [way.name for way in chosen(["identity"])] == ["plain generate", "identity chain"]
+    assert chosen([])[0] is PLAIN and len(chosen([])) == len(ways())
+    with pytest.raises(UnknownNameError, match="no way of decoding named 'zz'"):
+        chosen(["zz"])
+
+
+def test_any_registered_processor_can_be_a_way() -> None:
+    """By the example of its Spec."""
+    way = example("contrastive")
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    named = way.named(model, tokenizer)
+    assert way.run(model, tokenizer, ["a prompt"], {"max_new_tokens": 2}, named).startswith("fused")
+
+
+def test_the_profile_knows_every_processor() -> None:
+    """Its own time apart from forwards, beside one log_softmax."""
+    costs = profile.profile(400, 2, steps=3, names=["cfg", "top_k"])
+    assert list(costs) == [profile.UNIT, "cfg", "top_k", "the composite around a chain"]
+    assert all(0 < cost.seconds < 1 for cost in costs.values())
+    assert costs["cfg"].syncs == 1 and costs["top_k"].syncs == 0
+    assert profile.table(400, 2, costs).count("\n") == 5
+
+
+def test_the_clock_runs_in_forwards_only() -> None:
+    """And leaves no hook."""
+    model = tiny_model()
+    before = hooks(model)
+    clock = ForwardClock(model)
+    model(input_ids=torch.zeros((1, 1), dtype=torch.long))
+    spent = clock.seconds
+    time.sleep(0.01)
+    assert 0 < spent == clock.seconds
+    clock.remove()
+    assert hooks(model) <= before
+
+
+def test_peak_memory_by_hand() -> None:
+    """1000 numbers, a view of them, 1000 more, freed, 500 more."""
+    with PeakMemory() as memory:
+        first = torch.zeros(1000)
+        view = first.view(10, 100)
+        second = first + 1
+        del second
+        gc.collect()
+        third = torch.zeros(500)
+    assert memory.peak == 8000 and memory.live == 6000
+    del first, view, third
+
+
+def test_a_random_model_of_a_known_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the dtype asked for; a dtype or device that is none is refused."""
+    monkeypatch.setitem(subject.RANDOM, "random-tiny", (32, 64, 2, 4, 2))
+    monkeypatch.setattr(subject.models, "load", lambda name, **_: (None, tiny_tokenizer()))
+    model, _ = subject.load("random-tiny", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16 and model.config.num_hidden_layers == 2 and not model.training
+    assert torch.get_default_dtype() == torch.float32
+    with pytest.raises(ParameterError, match="dtype must be float32, bfloat16 or float16, got 'int4'"):
+        subject.load("random-tiny", dtype="int4")
+    with pytest.raises(ParameterError, match="device must be one that torch has here, got 'nowhere'"):
+        subject.load("random-tiny", device="nowhere")
+
+
+def test_a_fused_run_holds_at_most_twice_what_a_plain_one_holds(smollm2: Any) -> None:
+    """Beside the model, at the peak."""
+    settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    peaks = []
+    for way in chosen(["cfg(1.5), fused", "uscd(gate=1.0)"]):
+        with PeakMemory() as memory:
+            told = way.run(*smollm2, PROMPTS[:1], settings)
+        assert told.startswith("fused") or way is PLAIN
+        peaks.append(memory.peak)
+    assert max(peaks[1:]) <= 2 * peaks[0]

@@ -1,0 +1,80 @@
+"""Programs of a model: what passes, what fails, and what is not let out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from logitkit.bench.tasks import sandbox
+from logitkit.bench.tasks.sandbox import Limits, execute
+
+QUICK = Limits(seconds=2)
+
+
+@pytest.fixture(params=["namespace", "guard"])
+def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of keeping a program in."""
+    if request.param == "namespace" and sandbox.isolation() != "namespace":
+        pytest.skip("this system gives no process a network namespace of its own")
+    monkeypatch.setattr(sandbox, "isolation", lambda: request.param)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("assert sorted([2, 1]) == [1, 2]", None),
+        (
+            "import re, math, collections, itertools, typing\nopen('note', 'w').write('x')\nassert open('note').read()",
+            None,
+        ),
+        ("assert False, 'wrong'", "AssertionError: wrong"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("import os\nos._exit(0)", "exit status 0"),
+        ("print('logitkit: passed')\nraise KeyError(1)", "KeyError"),
+        ("while True: pass", "not done after 2 s"),
+        ("x = 'a' * (2 << 30)", "MemoryError"),
+        ("open('big', 'w').write('x' * (1 << 22))", "File too large"),
+        ("import socket\nsocket.create_connection(('127.0.0.1', 9))", "socket"),
+        ("import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9')", "not allowed"),
+        ("import os\nos.fork()", "os.fork is not allowed"),
+        ("import subprocess\nsubprocess.run(['true'])", "subprocess.Popen is not allowed"),
+        ("import ctypes\nctypes.CDLL(None)", "ctypes"),
+        ("import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))", "not allowed"),
+        ("def f(:", "SyntaxError"),
+        ("x = '\\ud800'", None),
+    ],
+)
+def test_what_becomes_of_a_program(kept_in: str, program: str, why: str | None) -> None:
+    """Passed, or failed for this reason."""
+    verdict = execute(program, QUICK)
+    assert verdict.passed == (why is None), verdict
+    assert why is None or why in verdict.why
+
+
+def test_nothing_outside_the_folder_is_changed(kept_in: str, tmp_path: Path) -> None:
+    """Not written, removed or renamed; and what was written inside is gone afterwards."""
+    there = tmp_path / "there"
+    there.write_text("safe")
+    for program in (
+        f"open({str(there)!r}, 'w')",
+        f"import os\nos.remove({str(there)!r})",
+        f"import os\nos.rename({str(there)!r}, 'mine')",
+        f"import os\nos.open({str(there)!r}, os.O_WRONLY | os.O_TRUNC)",
+        f"import shutil\nshutil.rmtree({str(tmp_path)!r})",
+        f"open({str(tmp_path / 'new')!r}, 'x')",
+    ):
+        verdict = execute(program, QUICK)
+        assert not verdict.passed and "not allowed" in verdict.why, (program, verdict)
+    assert there.read_text() == "safe" and list(tmp_path.iterdir()) == [there]
+
+
+def test_a_namespace_has_no_network() -> None:
+    """Not even the guard is needed: the only interface is down."""
+    if sandbox.isolation() != "namespace":
+        pytest.skip("this system gives no process a network namespace of its own")
+    import subprocess
+
+    done = subprocess.run([*sandbox._UNSHARE, "cat", "/proc/net/dev"], capture_output=True, text=True, check=True)
+    assert [line.partition(":")[0].strip() for line in done.stdout.splitlines()[2:]] == ["lo"]

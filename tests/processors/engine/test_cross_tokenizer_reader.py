@@ -1,0 +1,185 @@
+"""A reader with another tokenizer equals retokenizing and reading every row from scratch, however it is asked."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from fakes import encoder_decoder_model
+from foreign import RecomputeForeign, foreign_model, foreign_tokenizer, sentencepiece_tokenizer
+from logitkit.errors import ModelError
+from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+
+PROMPTS = ["one prompt", "a second, longer prompt", "the three"]
+OWN = ["another prompt, the long one", "own", "the"]
+KINDS = ["rotary", "absolute", "sliding"]
+TOKENIZERS = {"byte-level": foreign_tokenizer, "sentencepiece": sentencepiece_tokenizer}
+WORDS = ["the", " the", "ro", "on", "l", "o", "\xe9", "x", " ", "an", "in", "t", "h", "er\n"]
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampling": {"do_sample": True},
+    "beams": {"num_beams": 4},
+    "num_return_sequences": {"do_sample": True, "num_return_sequences": 3},
+}
+
+
+def streams(kind: str, style: str = "byte-level", texts: list[str] = PROMPTS, own: list[str] = OWN) -> Any:
+    """The prompts, a reader of the own prompts, and the slow reference of the same."""
+    tiny, tokenizer, model = tiny_tokenizer(), TOKENIZERS[style](), foreign_model(kind)
+    prompts = read_prompts(tiny, tiny_model(), texts)
+    ids = [tokenizer(text)["input_ids"] for text in own]
+    reader = Binding(tiny_model(), tiny, prompts).foreign_reader(ids, model, tokenizer)
+    vocabulary = Vocabulary.of(tiny, 272)
+    fresh = Retokenizer(vocabulary, tokenizer, Vocabulary.of(tokenizer))
+    slow = RecomputeForeign(
+        model, ids, prompts.ids, lambda text: fresh.of_bytes([text])[0], lambda token: vocabulary.bytes[token] or b""
+    )
+    return prompts, reader, slow
+
+
+class Mixed(LogitsProcessor):
+    """Lets another stream pull the choice towards the letters it likes; compares it with the slow reference."""
+
+    def __init__(self, second: Any, slow: Any = None) -> None:
+        self.second, self.slow, self.worst = second, slow, 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        logits = self.second(input_ids)
+        if self.slow is not None:
+            self.worst = max(self.worst, float((logits - self.slow(input_ids)).abs().max()))
+        return scores.log_softmax(-1) + logits[:, : scores.shape[1]].flip(1)
+
+
+def run(prompts: Any, processor: Any, **mode: Any) -> torch.Tensor:
+    torch.manual_seed(0)
+    wanted = {"max_new_tokens": 14, "do_sample": False, "attention_mask": prompts.mask} | mode
+    return tiny_model().generate(prompts.ids, logits_processor=LogitsProcessorList([processor]), **wanted)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("style", TOKENIZERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_recomputation_in_every_mode(kind: str, style: str, mode: str) -> None:
+    """Logits within 1e-4 and the same tokens: unequal prompts, beams, samples, several sequences."""
+    prompts, reader, slow = streams(kind, style)
+    probe = Mixed(reader, slow)
+    got = run(prompts, probe, **MODES[mode])
+    assert probe.worst < 1e-4
+    assert torch.equal(got, run(prompts, Mixed(slow), **MODES[mode]))
+
+
+@pytest.mark.parametrize("mode", ["assistant", "prompt_lookup"])
+def test_equals_recomputation_under_assisted_decoding(mode: str) -> None:
+    """Prefixes are replayed and rewound, and the tokens are those of plain greedy."""
+    prompts, reader, slow = streams("rotary", texts=["ababab the"], own=["own"])
+    helper = {"assistant_model": tiny_model(1)} if mode == "assistant" else {"prompt_lookup_num_tokens": 3}
+    probe = Mixed(reader, slow)
+    got = run(prompts, probe, **helper)
+    assert probe.worst < 1e-4
+    assert torch.equal(got, run(prompts, Mixed(slow)))
+
+
+def written(prompts: Any, texts: list[str], start: int = 0) -> torch.Tensor:
+    """Rows that continue the prompts with these texts, a token a byte, padded with special tokens."""
+    tails = [tiny_tokenizer()(text)["input_ids"] if text else [] for text in texts]
+    width = max(map(len, tails))
+    rows = [[*tail, *[257] * (width - len(tail))] for tail in tails]
+    return torch.cat([prompts.ids[start : start + len(texts)], torch.tensor(rows, dtype=torch.long)], dim=1)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_any_order_of_any_prefixes(data: st.DataObject) -> None:
+    """Texts with merges across steps, of unequal length, extended, rewound, shuffled and repeated at random."""
+    kind, style = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(sorted(TOKENIZERS)))
+    prompts, reader, slow = streams(kind, style)
+    text = st.lists(st.sampled_from(WORDS), max_size=14).map("".join)
+    texts = data.draw(st.lists(text, min_size=3, max_size=3))
+    for _ in range(data.draw(st.integers(1, 6))):
+        length = data.draw(st.integers(0, 25))
+        order = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=4))
+        rows = written(prompts, texts)[:, : prompts.width + length]
+        torch.testing.assert_close(reader(rows[order]), slow(rows[order]), rtol=0, atol=1e-4)
+
+
+def test_plain_decoding_reads_no_prefix_twice() -> None:
+    """40 bytes that merge and split: at most two tokens a step are fed, and one forward is made."""
+    prompts, reader, slow = streams("rotary", texts=PROMPTS[:1], own=OWN[:1])
+    rows = written(prompts, ["the then on an inn the the lo el hello the and on"])
+    reader(rows[:, : prompts.width])
+    prompt, first = reader.tokens, reader.forwards
+    steps = rows.shape[1] - prompts.width
+    for length in range(1, steps + 1):
+        reader(rows[:, : prompts.width + length])
+    assert reader.forwards - first <= steps and reader.tokens - prompt <= 1.5 * steps
+    torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
+
+
+def test_the_cache_is_squeezed() -> None:
+    """Three rows that are rewritten at different steps leave dead slots; the cache stays near its longest row."""
+    prompts, reader, slow = streams("rotary")
+    rows = written(prompts, ["the" * 60, "xthe" * 45, "thxe" * 45])
+    for length in range(1, rows.shape[1] - prompts.width):
+        reader(rows[:, : prompts.width + length])
+    assert reader._alive.shape[1] <= 1.25 * max(map(len, reader._rows)) + 33
+    torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
+
+
+def test_a_step_that_writes_nothing_costs_nothing() -> None:
+    """Finished rows get special tokens, which are no text: no forward, the same answer."""
+    prompts, reader, _ = streams("rotary")
+    rows = written(prompts, ["the", "on", "an"])
+    want = reader(rows)
+    spent = reader.forwards
+    padded = torch.cat([rows, torch.full((3, 2), 258)], dim=1)
+    assert torch.equal(reader(padded), want) and reader.forwards == spent
+
+
+def test_an_interrupted_forward_leaves_no_half_read_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interruption the next answer is computed from scratch, and right."""
+    prompts, reader, slow = streams("rotary")
+    rows = written(prompts, ["the end", "on the", "andante"])
+    reader(rows[:, :-1])
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader(rows)
+    torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
+
+
+def test_a_context_that_is_too_small_is_said() -> None:
+    """Before any forward, with the limit, the length and the way out."""
+    prompts, reader, _ = streams("rotary", texts=PROMPTS[:1], own=["x" * 250])
+    with pytest.raises(ModelError, match="at most 256 of its tokens, its context, got 260; generate fewer"):
+        reader(written(prompts, ["x" * 10]))
+    assert reader.forwards == 0
+    with pytest.raises(ModelError, match="its context, got 300"):
+        streams("rotary", texts=PROMPTS[:1], own=["x" * 300])
+
+
+def test_models_that_cannot_be_rewound_are_refused() -> None:
+    """An encoder, or no cache."""
+    tiny = tiny_tokenizer()
+    binding = Binding(tiny_model(), tiny, read_prompts(tiny, tiny_model(), ["a"]))
+    with pytest.raises(ModelError, match="must be a causal one"):
+        binding.foreign_reader([[5]], encoder_decoder_model(), tiny)
+
+
+def test_a_reader_says_why_it_cannot_be_pickled() -> None:
+    """A cache is no value."""
+    with pytest.raises(ModelError, match="pickle the chain"):
+        pickle.dumps(streams("rotary")[1])

@@ -1,0 +1,147 @@
+"""Fused or lazy: the choice, its reason, and the change of mind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import logitkit
+from fakes import encoder_decoder_model
+from fusing import PROMPTS, bound, decode
+from logitkit.errors import ModeError, ParameterError
+from logitkit.processors.engine import fused_streams as fusion
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+
+
+def test_chosen_by_itself() -> None:
+    """`auto` fuses where it can; the chain need not be told."""
+    got = logitkit.generate(tiny_model(), tiny_tokenizer(), PROMPTS, chain="cfg(2.0)", max_new_tokens=4)
+    assert got.trace.fusion == "fused: one forward carries 2 rows for each one"
+    assert got.trace.summary()["fusion"] == got.trace.fusion
+
+
+LAZY = {
+    "beams": ("cfg(2.0)", {"num_beams": 2}, "num_beams=2"),
+    "prompt lookup": ("cfg(2.0)", {"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens=2"),
+    "static cache": ("cfg(2.0)", {"cache_implementation": "static"}, "cache_implementation=static"),
+    "no cache": ("cfg(2.0)", {"use_cache": False}, "use_cache=False"),
+    "attentions": ("cfg(2.0)", {"output_hidden_states": True}, "output_hidden_states=True"),
+    "neutral": ("cfg(1.0)", {}, "no stream reads along"),
+    "a tensor of the rows": ("cfg(2.0)", {"position_ids": torch.arange(10)[None]}, "position_ids is a tensor"),
+    "no lame prompt": ("uscd()", {}, "no stream reads along"),
+    "much longer": (f"cfg(2.0, negative='{'n' * 300}')", {}, "a second prompt of 300 tokens beside 10"),
+}
+
+
+@pytest.mark.parametrize("case", LAZY)
+def test_lazy_with_its_reason(case: str) -> None:
+    """What a doubled batch cannot do, or would do for nothing."""
+    chain, mode, why = LAZY[case]
+    call = bound(chain, prompts=["one prompt"])
+    decode(call, "auto", **mode)
+    assert call.trace.fusion.startswith(f"lazy: {why}")
+    assert all(count for count in call.trace.forwards.values()) or "no stream" in why
+
+
+def test_settings_that_say_nothing_hinder_nothing() -> None:
+    """None, and the values that plain decoding has."""
+    call = bound("cfg(2.0)", prompts=["one prompt"])
+    decode(call, "auto", past_key_values=None, num_beams=1, use_cache=True, cache_implementation=None)
+    assert call.trace.fusion.startswith("fused")
+
+
+def test_streams_of_other_models_stay_alone() -> None:
+    """Nor is an encoder doubled."""
+    call = logitkit.chain("contrastive('weak')").bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1))
+    decode(call, "auto")
+    assert call.trace.fusion == "lazy: the streams are other models'" and call.trace.forwards["weak"] == 12
+    call = logitkit.chain("cfg(2.0)").bind(encoder_decoder_model(), tiny_tokenizer(), PROMPTS)
+    decode(call, "auto")
+    assert call.trace.fusion == "lazy: the prompt is read in an encoder"
+
+
+def test_own_streams_are_carried_beside_those_of_other_models() -> None:
+    """A chain of both."""
+    chain = logitkit.chain("contrastive('weak') | cfg(2.0)")
+    call, alone = (chain.bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1)) for _ in range(2))
+    assert torch.equal(decode(call, "fused"), decode(alone, "lazy"))
+    assert call.trace.fusion == "fused: one forward carries 2 rows for each one"
+    assert call.trace.forwards == {"weak": 12, "negative prompt": 0}
+
+
+def test_a_compiled_model_is_left_alone() -> None:
+    """Its hooks would be compiled with it."""
+    model = tiny_model(11)
+    model.compile(backend="eager")
+    call = bound("cfg(2.0)", model)
+    why = fusion.obstacle(model, fusion.second_streams(call.composite), call.prompts, lambda _: None)
+    assert why == "the model's forward is compiled as it stands"
+
+
+def test_a_model_that_generates_with_another_is_told_apart() -> None:
+    """An adapter calls the inner model: nothing is carried, the readers read alone, and the trace says so."""
+
+    class Adapter(torch.nn.Module):
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner, self.config, self.device = inner, inner.config, inner.device
+            self.generation_config, self.generate = inner.generation_config, inner.generate
+
+        def forward(self, **inputs: Any) -> Any:
+            return self.inner(**inputs)
+
+    call = bound("cfg(2.0)", Adapter(tiny_model()))
+    assert torch.equal(decode(call, "auto"), decode(bound("cfg(2.0)"), "lazy"))
+    assert call.trace.fusion == "lazy: generate calls no forward of this model itself"
+
+
+def test_asked_for_and_impossible() -> None:
+    """A named error with the reason; a misspelled choice too."""
+    with pytest.raises(ModeError, match="streams cannot be 'fused', num_beams=2; leave streams out"):
+        decode(bound("cfg(2.0)"), "fused", num_beams=2)
+    with pytest.raises(ParameterError, match="streams must be 'auto', 'fused' or 'lazy', got 'both'"):
+        decode(bound("cfg(2.0)"), "both")
+
+
+@pytest.mark.parametrize(("cost", "parts"), [(3.0, True), (1.05, False)])
+@pytest.mark.parametrize("sampling", [False, True])
+def test_a_gate_that_hardly_opens(monkeypatch: pytest.MonkeyPatch, cost: float, parts: bool, sampling: bool) -> None:
+    """After a while the streams part where a fused step costs more than asking alone; tokens stay the same."""
+    monkeypatch.setattr(fusion, "fused_cost", lambda *_: cost)
+    chain, longer = "uscd(gate=0.15, lame='x')", {"max_new_tokens": 60, "do_sample": sampling}
+    lazy = bound(chain, prompts=["one prompt"])
+    want = decode(lazy, "lazy", **longer)
+    assert 0.1 < lazy.trace.fired["uscd"] < 0.5  # it opens now and then, so that both ways of reading are used
+    call = bound(chain, prompts=["one prompt"])
+    assert torch.equal(decode(call, "auto", **longer), want)
+    assert call.trace.fusion.startswith("lazy after 24 fused steps" if parts else "fused: a fused step costs 1.05")
+    assert f"a fused step costs {cost:.2f} plain ones" in call.trace.fusion
+    assert (call.trace.forwards["lame prompt"] > 0) is parts
+    assert call.trace.fired == lazy.trace.fired
+
+
+def test_fused_stays_fused_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is weighed, whatever it costs."""
+    monkeypatch.setattr(fusion, "fused_cost", lambda *_: 9.0)
+    call = bound("uscd(gate=0.15, lame='x')", prompts=["one prompt"])
+    decode(call, "fused", max_new_tokens=60)
+    assert call.trace.fusion == "fused: one forward carries 2 rows for each one"
+
+
+def test_a_stream_that_is_always_asked_never_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost is not even measured."""
+    monkeypatch.setattr(fusion, "fused_cost", lambda *_: pytest.fail("measured"))
+    call = bound("cfg(2.0)", prompts=["one prompt"])
+    decode(call, "auto", max_new_tokens=60)
+    assert call.trace.fusion.startswith("fused")
+
+
+def test_the_cost_is_measured_once() -> None:
+    """For a model and a batch size."""
+    model, forwards = tiny_model(7), []
+    hook = model.register_forward_pre_hook(lambda *_: forwards.append(1))
+    first = fusion.fused_cost(model, 2, 2)
+    assert first > 0 and fusion.fused_cost(model, 2, 2) == first and len(forwards) == 6
+    hook.remove()

@@ -1,0 +1,82 @@
+"""How often a step makes the host wait for the device: counted on the CPU, where the same reads are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import logitkit
+from fusing import bound
+from logitkit.bench.speed.syncs import SyncCount
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+
+READS = {
+    ("", "lazy"): 1,  # the guard: every row keeps a choice
+    ("temperature(0.7) | top_p(0.9)", "lazy"): 1,
+    ("cfg(2.0)", "fused"): 1,  # whether the carried answers are for these rows is read with the guard
+    ("uscd(gate=1.0, lame='x')", "fused"): 1,
+    ("uscd(gate=1.0)", "fused"): 1,
+    ("cfg(2.0) | uscd(gate=0.5)", "fused"): 1,
+    ("cfg(2.0)", "lazy"): 1,  # whether the rows continue what was read, too
+    ("uscd(gate=1.0, lame='x')", "lazy"): 2,  # and one: does the gate fire?
+}
+
+
+def reads(make: Callable[[], Any], streams: str) -> float:
+    """Host reads a step beyond transformers' own, over the ten steps from the fifth to the fourteenth."""
+    counts = []
+    for tokens in (14, 4):
+        settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": True}
+        chained, plain = make(), make()
+        with SyncCount() as ours:
+            chained.generate(streams=streams, **settings)
+        with SyncCount() as theirs:
+            plain.model.generate(**plain.inputs, **settings)
+        counts.append(ours.total - theirs.total)
+    return (counts[0] - counts[1]) / 10
+
+
+@pytest.mark.parametrize(("chain", "streams"), READS)
+def test_reads_a_step(chain: str, streams: str) -> None:
+    """Beyond transformers' own, which reads the mask of padded prompts in each forward."""
+    assert reads(lambda: bound(chain), streams) == READS[chain, streams]
+
+
+def test_two_readers_share_one_comparison() -> None:
+    """Both are asked about the same rows."""
+    chain, small = logitkit.chain("dexperts('b', 'c')"), {"b": tiny_model(1), "c": tiny_model(2)}
+    assert reads(lambda: chain.bind(tiny_model(), tiny_tokenizer(), ["one prompt"], **small), "lazy") == 1
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: bool(x.any()),
+        lambda x: x[0].item(),
+        lambda x: float(x.sum()),
+        lambda x: x.tolist(),
+        lambda x: x.numpy(),
+        lambda x: x.cpu(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 1],
+        lambda x: torch.equal(x, x),
+        lambda x: torch.unique(x),
+    ],
+)
+def test_every_kind_of_read_is_counted(read: Any) -> None:
+    """Once each."""
+    with SyncCount() as syncs:
+        read(torch.arange(4.0))
+    assert syncs.total == 1
+
+
+def test_what_stays_on_the_device_is_not_counted() -> None:
+    """Arithmetic, masks that fill, gathers by number, shapes."""
+    x = torch.arange(4.0)
+    with SyncCount() as syncs:
+        torch.where(x > 1, x, 0).masked_fill(x > 2, 1).log_softmax(-1).amax(-1)
+        x[torch.tensor([0, 1])].shape[0]
+    assert syncs.total == 0

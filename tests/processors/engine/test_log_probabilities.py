@@ -1,0 +1,73 @@
+"""Log-probabilities shared within a step: the same numbers, fewer of them worked out, none kept."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fusing import bound
+from logitkit.processors.engine.log_probabilities import log_probabilities, normalised, shared
+
+
+class Normalisations(TorchDispatchMode):
+    """Counts log_softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "log_softmax" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_by_hand() -> None:
+    """Two equal scores are ln 1/2 each; asked again it is the same object, written to it is worked out anew."""
+    scores = torch.zeros(1, 2)
+    with shared():
+        logp = log_probabilities(scores)
+        assert logp.exp().tolist() == [[0.5, 0.5]] and log_probabilities(scores) is logp
+        assert log_probabilities(logp) is not logp and log_probabilities(normalised(logp)) is logp
+        scores[0, 0] = -torch.inf
+        assert log_probabilities(scores).exp().tolist() == [[0.0, 1.0]]
+        logp[0, 0] = 3.0
+        assert log_probabilities(logp) is not logp
+
+
+def test_half_precision_is_worked_out_in_single() -> None:
+    """As everywhere."""
+    with shared():
+        assert log_probabilities(torch.zeros(1, 3, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_nothing_is_kept_behind_a_step_nor_shared_outside() -> None:
+    """The tensors go with the step."""
+    scores = torch.zeros(1, 4)
+    with shared():
+        kept = weakref.ref(log_probabilities(scores))
+        assert kept() is not None
+    gc.collect()
+    assert kept() is None
+    assert log_probabilities(scores) is not log_probabilities(scores)
+
+
+@pytest.mark.parametrize("chain", ["cfg(2.0) | cfg(1.5, negative='no')", "cfg(2.0) | uscd(gate=1.0)"])
+def test_a_chain_computes_fewer_and_answers_the_same(chain: str) -> None:
+    """As its processors one after the other, up to rounding: what is normalised is not normalised again."""
+    call = bound(chain)
+    ids = call.prompts.ids
+    scores = torch.randn(len(ids), call.model.config.vocab_size, generator=torch.Generator().manual_seed(0))
+    call.composite(ids, scores)  # the readers have read
+    with Normalisations() as ours:
+        got = call.composite(ids, scores)
+    want = scores
+    with Normalisations() as alone:
+        for _, part in call.composite.parts:
+            want = part(ids, want)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+    assert ours.count == alone.count - 1

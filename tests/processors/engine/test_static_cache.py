@@ -1,0 +1,51 @@
+"""A static cache and a compiled forward on the generating model: chains run outside the graph, unchanged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import CompileConfig
+
+from fusing import bound, decode
+from logitkit.registry.laws.subjects import tiny_model
+
+CHAINS = ["", "cfg(2.0)", "uscd(gate=0.3, lame='x') | temperature(0.8) | top_p(0.9)"]
+
+
+def compiled() -> Any:
+    """Settings under which the whole forward is one graph, on the CPU too; anything else in it is an error."""
+    config = CompileConfig(backend="eager", fullgraph=True, mode=None)
+    config._compile_all_devices = True
+    return config
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("sampling", [False, True])
+def test_static_cache(chain: str, sampling: bool) -> None:
+    """The same tokens as with the growing cache; readers keep one of their own."""
+    got = decode(bound(chain), "auto", cache_implementation="static", do_sample=sampling)
+    assert torch.equal(got, decode(bound(chain), "lazy", do_sample=sampling))
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_compiled(chain: str) -> None:
+    """One graph without a break, though processors run between its calls; readers of the same model do not join it."""
+    torch._dynamo.reset()
+    model = tiny_model(5)
+    got = decode(bound(chain, model), "auto", cache_implementation="static", compile_config=compiled())
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    assert torch.equal(got, decode(bound(chain, model), "lazy"))
+
+
+@pytest.mark.slow
+def test_a_model_compiled_in_place() -> None:
+    """Readers call the compiled forward as generate does."""
+    torch._dynamo.reset()
+    model = tiny_model(6)
+    want = decode(bound("cfg(2.0)", model), "lazy", max_new_tokens=4)
+    model.compile(backend="eager", dynamic=True)
+    call = bound("cfg(2.0)", model)
+    assert torch.equal(decode(call, "auto", max_new_tokens=4), want)
+    assert call.trace.fusion == "lazy: the model's forward is compiled as it stands"

@@ -1,0 +1,81 @@
+"""Thin products are the same products, and are left when the forward is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import linear
+from torch.overrides import _get_current_function_mode_stack
+from transformers import LogitsProcessor
+
+from fusing import bound, decode, hooks
+from logitkit.processors.engine import fused_streams as fusion
+from logitkit.processors.engine import thin_matmul as thin
+from logitkit.registry.laws.subjects import tiny_model
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=2), st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_equals_linear(lead: list[int], inputs: int, outputs: int, with_bias: bool) -> None:
+    """For any shape, with and without a bias; the result is contiguous, as models expect."""
+    rows, weight, bias = torch.randn(*lead, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
+    got = thin.turned(rows, weight, bias if with_bias else None)
+    torch.testing.assert_close(got, linear(rows, weight, bias if with_bias else None))
+    assert got.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "count"), [(2, "float32", 1), (1, "float32", 0), (9, "float32", 0), (2, "float64", 0)]
+)
+def test_only_few_fp32_rows_are_turned(monkeypatch: pytest.MonkeyPatch, rows: int, dtype: str, count: int) -> None:
+    """Everything else is left to torch."""
+    calls, turned = [], thin.turned
+    monkeypatch.setattr(thin, "turned", lambda *given: (calls.append(1), turned(*given))[1])
+    layer = torch.nn.Linear(4, 3, dtype=getattr(torch, dtype))
+    with thin.ThinProducts():
+        layer(torch.ones(rows, 4, dtype=getattr(torch, dtype)))
+    assert len(calls) == count
+
+
+def test_a_fused_run_with_thin_products_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tokens; nothing stays entered between forwards or after the run."""
+    want = decode(bound("cfg(2.0)"), "lazy")
+    monkeypatch.setattr(fusion, "pays", lambda model, rows: True)
+    entered = []
+
+    class Watch(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            entered.append(len(_get_current_function_mode_stack()))
+            return scores
+
+    assert torch.equal(decode(bound("cfg(2.0)"), "fused", logits_processor=[Watch()]), want)
+    assert set(entered) == {0} and not _get_current_function_mode_stack()
+
+
+def test_a_forward_that_fails_leaves_nothing_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a run."""
+    monkeypatch.setattr(fusion, "pays", lambda model, rows: True)
+    model, seen = tiny_model(9), []
+    before = hooks(model)
+
+    def fails(*_: Any) -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            raise RuntimeError("stop")
+
+    hook = model.model.register_forward_hook(fails)
+    with pytest.raises(RuntimeError, match="stop"):
+        decode(bound("cfg(2.0)", model), "fused")
+    hook.remove()
+    assert not _get_current_function_mode_stack() and hooks(model) <= before
+
+
+def test_timed_once_a_model() -> None:
+    """A model without a large weight is not timed at all; one row and many rows never pay."""
+    assert not thin.pays(tiny_model(), 2) and not thin.pays(tiny_model(), 1)
+    large = torch.nn.Sequential(torch.nn.Linear(600, 600))
+    assert thin.pays(large, 2) == thin.pays(large, 2) and not thin.pays(large, 50)

@@ -1,0 +1,175 @@
+"""CoRE: by hand for each kernel and both presets, against the released code written out slowly, never NaN."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logitkit.processors.ensemble.consistency import PRESETS, SHARPNESS, consensus, core, token_consistency
+
+KERNELS = sorted(SHARPNESS)
+PUBLISHED = {"main_floor": 0.0, "filters": True, "agreement": True, "mean_one": False}
+RELEASED = {"main_floor": 0.5, "filters": True, "agreement": True, "mean_one": True}
+MAIN, HELPER = torch.tensor([[0.5, 0.5, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.5, 0.0]])
+# The mean is [1/4, 1/2, 1/4, 0], so both models disagree with it by [1/4, 0, 1/4, 0], and both have entropy ln 2.
+AT_QUARTER = {
+    "linear": 0.75,
+    "rbf": (math.exp(-0.5) - math.exp(-2)) / (1 - math.exp(-2)),
+    "power": 0.75**5,
+    "reciprocal": 0.0,  # the least of the row: stretched to 0
+    "sigmoid": 1 - 1 / (1 + math.exp(1.25)),
+}
+AT_ZERO = dict.fromkeys(KERNELS, 1.0) | {"sigmoid": 1 - 1 / (1 + math.exp(2.5))}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_worked_example_as_published(kernel: Any) -> None:
+    """By hand: equal agreement and entropy, so both weigh 1/2; the helper's tokens are filtered, the main's are not.
+
+    1/2 [1/2, 1/2, 0, 0] + 1/2 [0, s0/2, s/2, 0] = [1, 1 + s0, s, 0] / 4, normalised.
+    """
+    far, near = AT_QUARTER[kernel], AT_ZERO[kernel]
+    want = torch.tensor([[1.0, 1 + near, far, 0.0]])
+    got = core(MAIN, [HELPER], kernel=kernel, **PUBLISHED).exp()
+    torch.testing.assert_close(got, want / want.sum(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_worked_example_as_released(kernel: Any) -> None:
+    """The same with scores of mean 1 over the three supported tokens: (s, s0, s) times n / (2 s + s0).
+
+    n is the number of tokens whose score is not 0: three, for ``reciprocal`` one.
+    """
+    far, near = AT_QUARTER[kernel], AT_ZERO[kernel]
+    scale = (3 if far else 1) / (2 * far + near)
+    want = torch.tensor([[1.0, 1 + scale * near, scale * far, 0.0]])
+    got = core(MAIN, [HELPER], kernel=kernel, **RELEASED).exp()
+    torch.testing.assert_close(got, want / want.sum(), rtol=0, atol=2e-6)
+
+
+def test_entropy_and_the_anchor_by_hand() -> None:
+    """A helper twice as sure weighs twice as much in the paper, and no more than the main model in the code.
+
+    Uniform over four tokens has entropy 2 ln 2, over two ln 2. Linear, three tokens... the mean is
+    [3/8, 3/8, 1/8, 1/8]; both differ from it by 1/8 everywhere, so agreement is 7/2 for both.
+    """
+    main, helper = torch.full((1, 4), 0.25), torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+    paper = consensus(main, [helper], kernel="linear", **PUBLISHED)
+    torch.testing.assert_close(paper.weights[:, 0], torch.tensor([1 / 3, 2 / 3]))
+    want = torch.tensor([[1 / 3 * 0.25 + 2 / 3 * 0.5 * 7 / 8] * 2 + [1 / 12] * 2])
+    torch.testing.assert_close(paper.logp.exp(), want / want.sum(), rtol=0, atol=2e-6)
+    code = consensus(main, [helper], kernel="linear", **RELEASED)
+    torch.testing.assert_close(code.weights[:, 0], torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(code.logp.exp(), torch.tensor([[0.375, 0.375, 0.125, 0.125]]), rtol=0, atol=2e-6)
+    torch.testing.assert_close(code.disagreement, torch.tensor([[0.25]]))
+
+
+def test_multiple_choice_weighs_by_certainty_alone() -> None:
+    """Preset ``choice``: weights 1/H, no filter."""
+    main, helper = torch.full((1, 4), 0.25), torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+    setting = PRESETS["choice"]
+    got = core(main, [helper], main_floor=0.0, filters=setting.filters, agreement=setting.agreement)
+    want = torch.tensor([[1 / 3 * 0.25 + 2 / 3 * 0.5] * 2 + [1 / 12] * 2])
+    torch.testing.assert_close(got.exp(), want, rtol=0, atol=2e-6)
+
+
+def released(main: list[float], helpers: list[list[float]], kernel: str, floor: float) -> list[float]:
+    """The released code's generation branch on one row, in plain Python with our stated departures."""
+    models = [main, *helpers]
+    width = len(main)
+    speaks = [sum(p) > 1e-12 for p in models]
+    mean = [sum(p[v] for p in models) / sum(speaks) for v in range(width)]
+    delta = [[abs(p[v] - mean[v]) * on for v in range(width)] for p, on in zip(models, speaks, strict=True)]
+    raw = {
+        "linear": lambda d: 1 - d,
+        "rbf": lambda d: (math.exp(-2 * d) - math.exp(-2)) / (1 - math.exp(-2)),
+        "power": lambda d: (1 - d) ** 5,
+        "reciprocal": lambda d: 1 / (1 + d),
+        "sigmoid": lambda d: 1 - 1 / (1 + math.exp(-5 * (d - 0.5))),
+    }[kernel]
+    score = [[raw(d) for d in row] for row in delta]
+    if kernel == "reciprocal":
+        low, high = min(map(min, score)), max(map(max, score))
+        score = [
+            [(s - low >= 1e-6) * (s - low) / (high - low) if high - low > 1e-6 else 1.0 for s in row] for row in score
+        ]
+    support = [any(p[v] > 1e-12 for p in models) for v in range(width)]
+    score = [[s * on for s, on in zip(row, support, strict=True)] for row in score]
+    weight = []
+    for p, row, on in zip(models, score, speaks, strict=True):
+        total = sum(p) or 1
+        entropy = -sum(x / total * math.log(x / total) for x in p if x > 0)
+        weight.append(on * sum(row) / max(entropy, 1e-3))
+    weight[0] = max(weight[0], floor / (1 - floor) * sum(weight[1:])) or 1.0
+    share = [w / sum(weight) for w in weight]
+    mixed = [share[0] * x + 1e-6 * x for x in main]
+    for p, row, w in zip(helpers, score[1:], share[1:], strict=True):
+        scale = sum(s > 0 for s in row) / (sum(row) or 1)
+        mixed = [m + w * x * s * scale for m, x, s in zip(mixed, p, row, strict=True)]
+    return [m / sum(mixed) for m in mixed]
+
+
+def row(data: st.DataObject, width: int, whole: bool) -> list[float]:
+    """A distribution with zeros; a helper's may lack mass, or all of it."""
+    counts = data.draw(st.lists(st.integers(0, 5), min_size=width, max_size=width))
+    counts[0] += whole and not any(counts)
+    lost = 0 if whole else data.draw(st.integers(0, 4))
+    total = sum(counts) + lost
+    return [count / total if total else 0.0 for count in counts]
+
+
+@given(st.data(), st.sampled_from(KERNELS), st.sampled_from([0.0, 0.3, 0.5]))
+@settings(max_examples=100, deadline=None)
+def test_equals_the_slow_reference(data: st.DataObject, kernel: Any, floor: float) -> None:
+    """Any number of helpers, zeros and lost mass; rows of a batch are each alone; every answer is a distribution."""
+    width, count, rows = 5, data.draw(st.integers(1, 3)), 3
+    main = [row(data, width, True) for _ in range(rows)]
+    helpers = [[row(data, width, False) for _ in range(rows)] for _ in range(count)]
+    asked = (torch.tensor(p, dtype=torch.float64) for p in (main, helpers))
+    got = core(*asked, kernel=kernel, **{**RELEASED, "main_floor": floor}).exp()
+    for number in range(rows):
+        said = [helper[number] for helper in helpers]
+        want = torch.tensor(released(main[number], said, kernel, floor), dtype=torch.float64)
+        if all(p in (main[number], [0.0] * width) for p in said):
+            want = torch.tensor(main[number], dtype=torch.float64)
+        torch.testing.assert_close(got[number], want, rtol=0, atol=1e-9)
+    torch.testing.assert_close(got.sum(-1), torch.ones(rows, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("preset", [PUBLISHED, RELEASED])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_edges_are_answered(kernel: Any, preset: dict[str, Any]) -> None:
+    """Full agreement, one-hot rows that agree or do not, a silent helper, no overlap: no NaN, the main row stays."""
+    one, other, spread = torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0]), torch.tensor([0.2, 0.3, 0.5])
+    nothing = torch.zeros(3)
+    main = torch.stack([spread, one, one, spread, one])
+    helper = torch.stack([spread, one, other, nothing, spread])
+    got = core(main, [helper, helper], kernel=kernel, **preset).exp()
+    assert not got.isnan().any()
+    for number in (0, 1, 3):
+        assert torch.equal(got[number].log(), main[number].log().exp().log())
+    torch.testing.assert_close(got.sum(-1), torch.ones(5))
+
+
+def test_a_tie_goes_to_the_main_model() -> None:
+    """Two sure models of different mind, anchored at 1/2: the released code takes the lower id."""
+    main, helper = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    assert core(main, [helper], kernel="linear").argmax() == 1
+
+
+def test_no_helpers_is_the_main_model() -> None:
+    """Bit for bit."""
+    assert torch.equal(core(MAIN, []), MAIN.log())
+
+
+@given(st.sampled_from(KERNELS), st.floats(0, 1), st.floats(0, 1))
+def test_consistency_falls(kernel: Any, first: float, second: float) -> None:
+    """From 1 (sigmoid: nearly) at no disagreement, never below 0."""
+    delta = torch.tensor([[[0.0, min(first, second), max(first, second)]]])
+    score = token_consistency(delta, kernel)[0, 0]
+    assert score[0] >= score[1] >= score[2] >= 0 and abs(float(score[0]) - AT_ZERO[kernel]) < 1e-6

@@ -1,0 +1,59 @@
+"""Ensembles: one clear error for each bad input, before any model runs."""
+
+from __future__ import annotations
+
+import pytest
+
+import logitkit
+from ensembles import PROMPTS, bound, decode
+from foreign import foreign_model
+from logitkit.errors import FileFormatError, ModelError, ParameterError, PromptError, UnknownNameError
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("chain", "error", "says"),
+    [
+        ("ensemble(models=['far'], weights=[1.0])", ParameterError, "weights must be 2 finite numbers >= 0"),
+        ("ensemble(models=['far'], weights=[0.0, 0.0])", ParameterError, "not all 0"),
+        ("ensemble(models=['far'], weights=[1.0, -1.0])", ParameterError, "finite numbers >= 0"),
+        ("core(models=['far'], kernel='gaussian')", ParameterError, "kernel must be one of 'linear', 'rbf'"),
+        ("core(models=['far'], main_floor=1.5)", ParameterError, "main_floor must be"),
+        ("core(models=['far'], align='minned')", UnknownNameError, "did you mean 'mined'"),
+        ("core(models=['far'], align=['gac', 'gac'])", ParameterError, r"one alignment, or 1"),
+        ("core(models=['far', 'piece'], align=['unite', 'gac'])", ParameterError, "'unite' for all models or for none"),
+        ("core(models=['far'], align='nowhere.safetensors')", FileFormatError, "must be a file of an alignment"),
+        ("core(models=['nobody'])", UnknownNameError, "no model named 'nobody'"),
+        ("core(models='far')", ParameterError, "models must be a list"),
+        ("ensemble(models=['far'], prompts={'fur': 'x'})", ParameterError, "given for models of the ensemble"),
+        ("ensemble(models=['far'], prompts={'far': ['x']})", ParameterError, "one text, or 3"),
+        ("ensemble(models=['far'], topk=-1)", ParameterError, "topk must be a whole number >= 0"),
+    ],
+)
+def test_bad_input_is_one_clear_error(chain: str, error: type[Exception], says: str) -> None:
+    """Before any model runs."""
+    with pytest.raises(error, match=says):
+        bound(chain)
+
+
+def test_a_helper_without_tokenizer_is_refused() -> None:
+    """It cannot say where it came from, and none was passed."""
+    with pytest.raises(ModelError, match="must come with its tokenizer"):
+        logitkit.chain("ensemble(models=['far'])").bind(tiny_model(), tiny_tokenizer(), PROMPTS, far=foreign_model())
+
+
+def test_a_helper_that_runs_out_of_context_is_an_error_not_silence() -> None:
+    """At the step at which it does, with its name, its limit and the way out; one that cannot start, at once."""
+    call = bound("ensemble(models=['far'], prompts={'far': '" + "x" * 252 + "'})", ["one"])
+    with pytest.raises(ModelError, match="far: a row must be at most 256 of its tokens"):
+        decode(call)
+    with pytest.raises(ModelError, match="its context, got 300"):
+        bound("ensemble(models=['far'], prompts={'far': '" + "x" * 300 + "'})", ["one"])
+    same = bound("ensemble(models=['other'], prompts={'other': '" + "x" * 508 + "'})", ["one"], other=tiny_model(1))
+    with pytest.raises(ModelError, match="model 'other': a row must be at most 512 tokens"):
+        decode(same)
+
+
+def test_an_empty_prompt_of_a_helper_is_refused() -> None:
+    with pytest.raises((PromptError, ParameterError), match="far"):
+        bound("ensemble(models=['far'], prompts={'far': ''})")

@@ -1,0 +1,251 @@
+"""The laws hold for every registered processor, and each law catches its villain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+import logitkit
+from logitkit.errors import LogitkitError, UnknownNameError
+from logitkit.registry.laws import LAWS, check_processor, parametrize_with_laws, subjects
+
+
+@parametrize_with_laws(logitkit.names())
+def test_every_registered_processor_keeps_the_laws(check: Callable[[], None]) -> None:
+    """Or fails where its Spec declares it, with the reason."""
+    check()
+
+
+class Honest(LogitsProcessor):
+    """Keeps every law: favours the token after the last one."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.log_softmax(-1)
+        return scores.scatter_add(1, (input_ids[:, -1:] + 1) % 250, torch.ones(len(scores), 1))
+
+
+class WritesInPlace(Honest):
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores += 1.0
+        return scores
+
+
+class Halves(Honest):
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores[:, : scores.shape[1] // 2]
+
+
+class RemembersTheFirstLength(Honest):
+    """Guesses the prompt from its first call, as stateful processors do."""
+
+    start: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.start = input_ids.shape[1] if self.start is None else self.start
+        return scores.index_fill(1, torch.tensor([input_ids.shape[1] - self.start]), 9.0)
+
+
+class CountsRewinds(Honest):
+    """Right while rows grow; wrong once a prefix is shorter than the last."""
+
+    longest = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        rewound, self.longest = input_ids.shape[1] < self.longest, max(self.longest, input_ids.shape[1])
+        return scores.index_fill(1, torch.tensor([7]), 9.0) if rewound else scores
+
+
+class LooksAtRowZero(Honest):
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_fill(1, input_ids[0, -1:], 9.0)
+
+
+class CountsLength(Honest):
+    """Takes the row's length for the text's, padding and all."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_fill(1, torch.tensor([input_ids.shape[1]]), 9.0)
+
+
+class TrustsTheSign(Honest):
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return torch.where(scores > 0, scores * 2, scores)
+
+
+class Unmasks(Honest):
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.clamp_min(-50.0)
+
+
+class ForbidsAll(Honest):
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return torch.full_like(scores, -torch.inf)
+
+
+class HoldsALambda(Honest):
+    def __init__(self) -> None:
+        self.shift = lambda scores: scores
+
+
+class ThreeArguments(Honest):
+    def __call__(self, input_ids: Tensor, scores: Tensor, step: int = 0) -> Tensor:  # type: ignore[override]
+        return scores
+
+
+@dataclass
+class EqualByValue(Honest):
+    strength: float = 1.0
+
+
+VILLAINS = {
+    "leaves_its_input_alone": WritesInPlace,
+    "keeps_shape_dtype_device": Halves,
+    "forgets": RemembersTheFirstLength,
+    "depends_only_on_the_prefix": CountsRewinds,
+    "treats_rows_alike": LooksAtRowZero,
+    "ignores_left_padding": CountsLength,
+    "ignores_the_scale_of_a_row": TrustsTheSign,
+    "keeps_masked_tokens_masked": Unmasks,
+    "leaves_a_choice": ForbidsAll,
+    "survives_pickling_or_says_why": HoldsALambda,
+    "two_argument_call": ThreeArguments,
+    "identity_equality": EqualByValue,
+}
+
+
+def test_an_honest_processor_keeps_every_law() -> None:
+    """No law is impossible to keep."""
+    assert check_processor(Honest).failures == []
+
+
+@pytest.mark.parametrize("law", VILLAINS)
+def test_each_law_catches_its_villain(law: str) -> None:
+    """The law that names the fault fails, and says why."""
+    broken = {verdict.law: verdict.why for verdict in check_processor(VILLAINS[law]).failures}
+    assert broken.get(law), f"{law} let {VILLAINS[law].__name__} pass; caught: {sorted(broken)}"
+
+
+IN_PLACE = sorted(set(VILLAINS) - {"keeps_shape_dtype_device", "two_argument_call", "identity_equality"})
+
+
+@pytest.mark.parametrize("law", IN_PLACE)
+def test_writing_to_the_scores_hides_no_fault(law: str) -> None:
+    """A villain that changes the given scores themselves is caught all the same."""
+
+    class InPlace(VILLAINS[law]):  # type: ignore[misc]
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            return scores.copy_(super().__call__(input_ids, scores))
+
+    assert law in {verdict.law for verdict in check_processor(InPlace).failures}
+
+
+def test_the_neutral_law_catches_its_villain() -> None:
+    """A processor that is not quite itself at its neutral value."""
+    almost = subjects.Subject("almost", lambda padding: Honest(), neutral={"strength=0": Honest})
+    with pytest.raises(AssertionError, match="strength=0"):
+        LAWS["is_identity_when_neutral"](almost)
+    in_place = subjects.Subject("in place", lambda padding: Honest(), neutral={"strength=0": WritesInPlace})
+    with pytest.raises(AssertionError, match="strength=0"):
+        LAWS["is_identity_when_neutral"](in_place)
+
+
+def test_every_law_has_a_villain() -> None:
+    """A law nobody can break proves nothing."""
+    assert {*VILLAINS, "is_identity_when_neutral"} == set(LAWS)
+
+
+def test_a_declared_failure_is_expected() -> None:
+    """With its reason; and it must fail indeed."""
+    reason = {"ignores_the_scale_of_a_row": "it works on signs"}
+    assert check_processor(TrustsTheSign, reason).failures == []
+    (kept,) = check_processor(Honest, reason).failures
+    assert kept.law == "ignores_the_scale_of_a_row" and kept.kept
+
+
+def test_a_law_that_there_is_not_is_refused() -> None:
+    """Declared or asked for: a slip of the pen excuses nothing."""
+    with pytest.raises(UnknownNameError, match="no law named 'forget'; did you mean 'forgets'"):
+        check_processor(Honest, {"forget": "it remembers"})
+    with pytest.raises(UnknownNameError, match="no law named"):
+        check_processor(Honest, laws=["all"])
+
+
+def made_of(tokenizer: Any, inputs: Any, *, strength: float = 1.0) -> Any:
+    """A factory that asks for what the laws have."""
+    assert tokenizer is subjects.tiny_tokenizer() and set(inputs) == {"input_ids", "attention_mask"}
+    return CountsText(int(inputs["attention_mask"].shape[1]))
+
+
+class CountsText(Honest):
+    """Takes the new text's length, as it was told where the prompt ends."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_add(1, torch.tensor([input_ids.shape[1] - self.start]), torch.ones(len(scores), 1))
+
+
+def test_a_factory_may_ask_for_the_prompts() -> None:
+    """As the class needs: what is blind to padding because it knows where it is keeps the law."""
+    assert check_processor(made_of).failures == []
+
+
+SUBJECTS = {
+    "cfg(scale=2.0)": "cfg",
+    "transformers:TopKLogitsWarper(top_k=5)": "transformers:TopKLogitsWarper(top_k=5)",
+    "transformers:TopKLogitsWarper(5)": "transformers:TopKLogitsWarper(5)",
+    "logitkit.processors.contrast.processors:CFG": "logitkit.processors.contrast.processors:CFG",  # binds; neutral
+    "logitkit.processors.warpers:MinNewTokens(count=3)": "logitkit.processors.warpers:MinNewTokens(count=3)",
+}
+
+
+@pytest.mark.parametrize("text", SUBJECTS)
+def test_subjects_as_text(text: str) -> None:
+    """A name with parameters, and anyone's class; what declares neutral values is tried at them."""
+    report = check_processor(text)
+    assert report.subject == SUBJECTS[text] and report.failures == []
+    neutral = {verdict.law: verdict.why for verdict in report.verdicts}["is_identity_when_neutral"]
+    assert bool(neutral) == text.startswith("transformers:")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("transformers:TopKLogitsWarper", r"top_k must be given, got None; write transformers:TopKLogitsWarper\(top_k"),
+        ("transformers:TopKLogitsWarper(top=5)", "no parameter of transformers:TopKLogitsWarper named 'top'; did you"),
+        ("transformers:Nothing", "check: subject must be importable, got 'transformers:Nothing'; AttributeError"),
+        ("math:pi", "must be a class of processors or a factory of one, got 'math:pi'"),
+        ("collections:OrderedDict", "must be a class of processors"),
+        ("cfg(scale=", "was never closed"),
+        ("cfg(scal=1.0)", "no parameter of cfg named 'scal'; did you mean 'scale'"),
+        ("cgf", "no processor named 'cgf'; did you mean 'cfg'"),
+    ],
+)
+def test_text_that_is_no_subject(text: str, says: str) -> None:
+    """One error before any law runs."""
+    with pytest.raises(LogitkitError, match=says):
+        check_processor(text)
+
+
+def test_an_exception_is_a_verdict() -> None:
+    """A processor that raises is reported, not propagated."""
+
+    class Raises(Honest):
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            raise RuntimeError("out of order")
+
+    assert any("RuntimeError: out of order" in verdict.why for verdict in check_processor(Raises).failures)
+
+
+def test_checks_refuse_what_is_no_processor() -> None:
+    """A number is neither a name, a Spec nor a factory."""
+    nothing: Any = 3
+    with pytest.raises(logitkit.errors.ParameterError, match="a name, a Spec, or a factory"):
+        check_processor(nothing)

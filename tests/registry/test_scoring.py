@@ -1,0 +1,104 @@
+"""Log-likelihood under a chain, beside the slow way: every prefix by itself, from scratch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import logitkit
+from logitkit.errors import ModelError
+from logitkit.registry.chain import Chain
+from logitkit.registry.laws.subjects import resources_of, tiny_model, tiny_tokenizer
+from logitkit.registry.scoring import continuation, forced, score
+
+OPTIONS = [" ship", " a", " harbours"]
+
+
+def slowly(chain: Chain, model: Any, tokenizer: Any, prompt: str, option: str, **bound: Any) -> list[float]:
+    """For each token of an option: a fresh call, a forward over the whole prefix, the chain, a log-softmax."""
+    ids = continuation(chain.bind(model, tokenizer, prompt, **bound), 0, option)
+    found = []
+    for place, token in enumerate(ids):
+        call = chain.bind(model, tokenizer, prompt, **bound)
+        row = torch.cat([call.prompts.ids, torch.tensor([ids[:place]], dtype=torch.long)], dim=1)
+        with torch.no_grad():
+            scores = model(input_ids=row).logits[:, -1].float()
+        found.append(float(call.composite(row, scores).double().log_softmax(-1)[0, token]))
+    return found
+
+
+def bound_to(name: str) -> tuple[Chain, Any, Any, dict[str, Any]]:
+    """The example of a registered processor, and what it is bound with."""
+    spec = logitkit.describe(name)
+    example = "uscd(gate=1.0, lame='a lame prompt')" if name == "uscd" else spec.example  # one text for any batch
+    chain, resources = Chain(example or name), dict(resources_of(spec))
+    model, tokenizer = resources.pop("model", tiny_model()), resources.pop("tokenizer", tiny_tokenizer())
+    bound: dict[str, Any] = {"tokenizers": resources.pop("tokenizers", None)}
+    return chain, model, tokenizer, bound | {k: v for k, v in resources.items() if f"'{k}'" in str(chain)}
+
+
+@pytest.mark.parametrize("name", logitkit.names())
+def test_every_processor_scores_as_prefix_by_prefix(name: str) -> None:
+    """All registered ones, on options of unequal length."""
+    chain, model, tokenizer, bound = bound_to(name)
+    tokenizers = bound.pop("tokenizers")
+    prompt = "a prompt, another prompt and another on"
+    scored, _ = score(chain, model, tokenizer, prompt, OPTIONS, resources=bound, tokenizers=tokenizers)
+    for option, one in zip(OPTIONS, scored, strict=True):
+        want = slowly(chain, model, tokenizer, prompt, option, tokenizers=tokenizers, **bound)
+        assert list(one.logp) == pytest.approx(want, abs=2e-4, nan_ok=False)
+
+
+def test_a_worked_example() -> None:
+    """Under plain decoding: the log-softmax of the model's own logits, and whether each token is their largest."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    (one,), _ = score(Chain(), model, tokenizer, "ab", ["cd"])
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer("abcd")["input_ids"]])).logits[0, 1:3].double()
+    ids = tokenizer("cd")["input_ids"]
+    assert list(one.logp) == pytest.approx([float(logits[n].log_softmax(-1)[ids[n]]) for n in (0, 1)], abs=1e-5)
+    assert list(one.greedy) == [int(logits[n].argmax()) == ids[n] for n in (0, 1)] and one.bytes == 2
+
+
+def test_second_streams_read_a_text_once() -> None:
+    """One forward of the negative prompt over all tokens of all options."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    _, call = score(Chain("cfg(1.5)"), model, tokenizer, "a prompt", [" harbour", " ship"])
+    assert call.trace.forwards == {"negative prompt": 1}
+
+
+def test_an_impossible_token_has_no_probability() -> None:
+    """-inf, and the others of the option keep theirs."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    banned = tokenizer("h")["input_ids"]
+    (one,), _ = score(Chain(f"suppress_tokens({banned})"), model, tokenizer, "a ", ["ship"])
+    assert [value == -float("inf") for value in one.logp] == [False, True, False, False]
+
+
+def test_a_text_that_does_not_fit_is_refused() -> None:
+    """Before the model reads it."""
+    with pytest.raises(ModelError, match="must fit the model's 512 tokens, got 600"):
+        score(Chain(), tiny_model(), tiny_tokenizer(), "a" * 598, ["bc"])
+
+
+@pytest.mark.parametrize("chain", ["cfg(1.5)", "uscd(gate=1.0)", "byte_boundary()", "top_p(0.9)"])
+def test_real_text_scores_as_prefix_by_prefix(smollm2: Any, chain: str) -> None:
+    """On a prompt that ends inside a token."""
+    model, tokenizer = smollm2
+    prompt, options = "Q: 1+1?\nA: 2\n\nQ: What is the capital of Fra", ["nce?", "nconia"]
+    scored, _ = score(Chain(chain), model, tokenizer, prompt, options)
+    for option, one in zip(options, scored, strict=True):
+        assert list(one.logp) == pytest.approx(slowly(Chain(chain), model, tokenizer, prompt, option), abs=2e-3)
+
+
+def test_prompts_of_unequal_length_are_scored_as_alone() -> None:
+    """Left padding and rows of unequal length change nothing, for the model and for a second stream."""
+    model, tokenizer, chain = tiny_model(), tiny_tokenizer(), logitkit.chain("cfg(1.7)")
+    prompts, rows = ["a", "another prompt"], [[5, 6, 7, 8], [9]]
+    together = forced(chain.bind(model, tokenizer, prompts), rows)
+    for prompt, row, found in zip(prompts, rows, together, strict=True):
+        (alone,) = forced(chain.bind(model, tokenizer, prompt), [row])
+        assert [greedy for _, greedy in found] == [greedy for _, greedy in alone]
+        assert [logp for logp, _ in found] == pytest.approx([logp for logp, _ in alone], abs=1e-5)

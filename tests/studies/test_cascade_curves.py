@@ -1,0 +1,64 @@
+"""The sweep over rules equals the rules; the report says what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from logitkit.errors import FileFormatError
+from logitkit.processors.cascade import rules as deferral
+from logitkit.processors.cascade.rules import TOKEN_RULES, TokenRule
+from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from reference.speculation import laws
+from studies.cascade_curves import ALPHAS, app, sweep
+
+
+@pytest.mark.parametrize("rule", TOKEN_RULES)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sweep_equals_the_rules(rule: TokenRule, seed: int) -> None:
+    """Bits, deferral and the last word of each alpha, against the law of every token."""
+    small, large = (law.float() for law in laws(seed, rows=12, width=30))
+    tokens = torch.randint(0, 29, (12,), generator=torch.Generator().manual_seed(seed))
+    tokens[-1] = large[-1].argmax()
+    for alpha, (bits, deferred, written) in zip(ALPHAS, sweep(small, large, tokens, 1)[rule], strict=True):
+        stands = deferral.trusted(rule, small, large, alpha=alpha)
+        pi = deferral.mixture(small, large, stands)
+        assert bits == pytest.approx(float(-pi.gather(-1, tokens[:, None]).sum()) / math.log(2), rel=1e-4)
+        assert deferred == pytest.approx(float(deferral.deferred(small, stands).mean()), abs=1e-5)
+        cold = [deferral.tempered(law[-1:], 0) for law in (small, large)]
+        greedy = deferral.token_law(rule, small[-1:], large[-1:], alpha=alpha, drawn_small=cold[0], drawn_large=cold[1])
+        assert written == (int(greedy.argmax()) == int(tokens[-1]))
+
+
+def test_from_passages_to_a_report(tmp_path: Path) -> None:
+    """Collect goes on where it stopped; the report has every rule; at alpha = 1 nothing is deferred or gained."""
+    for seed in (0, 1):
+        tiny_model(seed).save_pretrained(tmp_path / str(seed))
+        tiny_tokenizer().save_pretrained(tmp_path / str(seed))
+    passages = ["the cat sat on the mat", "a dog ran home fast", "one two three four", "so it goes on"]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in passages))
+    work = tmp_path / "work.jsonl"
+    models, more = [str(tmp_path / "0"), str(tmp_path / "1")], [str(tmp_path / "data.jsonl"), str(work)]
+    for items in ("2", "4"):
+        done = CliRunner().invoke(app, ["collect", *models, *more, "--items", items])
+        assert done.exit_code == 0, done.output
+    assert [json.loads(line)["passage"] for line in work.read_text().splitlines()] == [0, 1, 2, 3]
+    done = CliRunner().invoke(app, ["report", str(work), str(tmp_path / "out"), "--name", "tiny"])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "tiny.json").read_text())
+    assert set(found["tokens"]["rules"]) == set(TOKEN_RULES)
+    for rows in found["tokens"]["rules"].values():
+        assert rows[-1]["rate"] == 0 and rows[-1]["bits"] == pytest.approx(found["tokens"]["small"], rel=1e-4)
+    assert "| learned |" in done.output and "| online |" in done.output
+    done = CliRunner().invoke(app, ["collect", *models, *more, "--tail", "3"])
+    assert isinstance(done.exception, FileFormatError) and "got one of" in str(done.exception)
+    tail = ["--through-bytes", "--tail", "7", "--items", "2"]
+    done = CliRunner().invoke(app, ["collect", *models, more[0], str(tmp_path / "bytes.jsonl"), *tail])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "bytes.jsonl").read_text().splitlines()]
+    assert [row["tokens"] for row in rows] == [7, 7] and [row["last"] for row in rows] == [4, 5]  # " mat", " fast"

@@ -1,0 +1,43 @@
+"""The page on the laws that others keep is what is measured, and holds no failure without its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logitkit.errors import PluginError
+from logitkit.registry.laws.subjects import tiny_model
+from studies import laws_of_others
+from studies.laws_of_others import OTHERS, TRANSFORMERS, Other, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "laws_of_others.md"
+CLIPS = Other(module=TRANSFORMERS, name="InfNanRemoveLogitsProcessor")
+
+
+@pytest.mark.slow
+def test_the_page_is_what_is_measured() -> None:
+    """transformers' part; write it again with ``python -m studies.laws_of_others docs/laws_of_others.md``."""
+    tiny_model.cache_clear()  # other tests may have left hooks on it, which cannot be pickled
+    assert table(tuple(other for other in OTHERS if other.module == TRANSFORMERS)) in PAGE.read_text()
+
+
+def test_a_failure_is_told_with_its_reason() -> None:
+    """And counted."""
+    assert "| 11 of 12 | `keeps_masked_tokens_masked`: makes -inf the lowest finite number" in table((CLIPS,))
+
+
+def test_a_failure_without_a_reason_is_refused(monkeypatch: Any) -> None:
+    """It says which."""
+    monkeypatch.setattr(laws_of_others, "REASONS", {})
+    with pytest.raises(PluginError, match=r"got no written reason for InfNan\w+ keeps_masked_tokens_masked"):
+        table((CLIPS,))
+
+
+def test_a_reason_for_what_is_kept_is_refused(monkeypatch: Any) -> None:
+    """The page says nothing that was not seen."""
+    reasons = {"keeps_masked_tokens_masked": "that is what it is for", "forgets": "no"}
+    monkeypatch.setattr(laws_of_others, "REASONS", {CLIPS.name: reasons})
+    with pytest.raises(PluginError, match=r"a written reason for what it keeps: InfNan\w+ forgets"):
+        table((CLIPS,))
