@@ -151,6 +151,7 @@ class Spec:
         """
         make = self.factory.bind if hasattr(self.factory, "bind") else self.factory
         arguments = (binding,) if hasattr(self.factory, "bind") else ()
+        parameters = self.filled(parameters)
         try:
             inspect.signature(make).bind(*arguments, **parameters)
         except TypeError as error:
@@ -181,10 +182,13 @@ class Spec:
 
 
 def _in_order(factory: type, accepted: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Order parameters as the class says in ``order``, then as the constructor does, the rest of `bind` last."""
+    """Return the declared parameters in order: ``order`` of the class, the constructor, then the rest of `bind`.
+
+    A parameter of both takes its rule and default from the constructor, so `bind` may name it without repeating them.
+    """
     names = list(getattr(factory, "order", ()))
     names += [
         name for name in inspect.signature(factory).parameters if name in {**accepted, **asked} and name not in names
     ]
     names += [name for name in asked if name not in names]
-    return {name: asked.get(name, accepted.get(name)) for name in names}
+    return {name: accepted.get(name, asked.get(name)) for name in names}

@@ -19,13 +19,13 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from logitkit import models
-from logitkit.processors.alignment.alignment import Alignment, Side, align
+from logitkit.processors.alignment.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 END_TOKENS = ("<|im_end|>", "<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
 
 
-def side(text: str) -> tuple[str, Side]:
+def side(text: str) -> tuple[str, AlignmentVocabulary]:
     """One end of a map, from ``name`` or ``name=folder``."""
     name, _, place = text.partition("=")
     folder = Path(place) if place else models.path(name)
@@ -34,7 +34,9 @@ def side(text: str) -> tuple[str, Side]:
     ends = tuple(vocabulary[token] for token in END_TOKENS if token in vocabulary)
     weights = _embeddings(folder)
     size = len(Vocabulary.of(tokenizer)) if weights is None else max(len(weights), len(Vocabulary.of(tokenizer)))
-    return name, Side(tokenizer=tokenizer, vocabulary=Vocabulary.of(tokenizer, size), ends=ends, embeddings=weights)
+    return name, AlignmentVocabulary(
+        tokenizer=tokenizer, vocabulary=Vocabulary.of(tokenizer, size), ends=ends, embeddings=weights
+    )
 
 
 def _embeddings(folder: Path) -> Any:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from logitkit import models
 from logitkit.models import cache as model_cache
-from logitkit.processors.alignment.alignment import Alignment, Side, align
+from logitkit.processors.alignment.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
 from logitkit.processors.ensemble.deepen import Deepen, Representation, shared_tokens
@@ -83,8 +83,8 @@ class Bench:
         self.names = helpers
         self.loaded = {name: models.load(name) for name in [main, *helpers]}
         self.main, self.tokenizer = self.loaded[main]
-        self.side = Side.of(self.main, self.tokenizer)
-        self.sides = {name: Side.of(*self.loaded[name]) for name in helpers}
+        self.side = AlignmentVocabulary.of(self.main, self.tokenizer)
+        self.sides = {name: AlignmentVocabulary.of(*self.loaded[name]) for name in helpers}
         self.logits: dict[str, Tensor] = {}  # of the item at hand, by model
         self.begun: dict[str, Tensor] = {}  # after the prompt alone
         self.processors = dict(self._all() if task == "lambada" else self._few())

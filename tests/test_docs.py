@@ -15,7 +15,7 @@ import logitkit
 from logitkit import models
 from logitkit.errors import UnknownNameError
 from logitkit.registry.discovery import discover
-from logitkit.registry.laws.foreign_tokenizer import strange_model, strange_tokenizer
+from logitkit.registry.laws.foreign_tokenizer import foreign_model, foreign_tokenizer
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 from logitkit.registry.pages import man_page as manual
 
@@ -29,7 +29,7 @@ def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
     """A tiny model in the place of a real one: models of one family share a tokenizer, others have their own."""
     if "smollm2" in name.lower():
         return tiny_model("135m" not in name), tiny_tokenizer()
-    return strange_model(), strange_tokenizer()
+    return foreign_model(), foreign_tokenizer()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search((DOCS / page).read_text())])

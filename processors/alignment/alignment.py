@@ -43,7 +43,7 @@ METHODS = ("exact", "mined", "unite", "gac", "embedding")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Side:
+class AlignmentVocabulary:
     """One end of a map.
 
     Attributes:
@@ -59,7 +59,7 @@ class Side:
     embeddings: Tensor | None = None
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any) -> Side:
+    def of(cls, model: Any, tokenizer: Any) -> AlignmentVocabulary:
         """Read a model and its tokenizer."""
         vocabulary = vocabulary_of(model, tokenizer)
         configured = model.generation_config.eos_token_id
@@ -137,7 +137,7 @@ class Alignment:
         moved = {name: getattr(self, name).to(device) for name in ("targets", "weights", "kinds")}
         return dataclasses.replace(self, **moved, back=None if self.back is None else self.back.to(device))
 
-    def check(self, helper: Side, main: Side, owner: str) -> None:
+    def check(self, helper: AlignmentVocabulary, main: AlignmentVocabulary, owner: str) -> None:
         """Refuse it for other vocabularies than its own.
 
         Raises:
@@ -218,7 +218,9 @@ class Alignment:
             raise ValueError("the way back does not fit")
 
 
-def align(method: str, helper: Side, main: Side, *, cache: Path | None = None) -> Alignment:
+def align(
+    method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary, *, cache: Path | None = None
+) -> Alignment:
     """Build the map from a helper's vocabulary to the main one, or take it from the cache.
 
     Args:
@@ -233,7 +235,7 @@ def align(method: str, helper: Side, main: Side, *, cache: Path | None = None) -
     """
     from logitkit.processors.alignment import embedding, matching
 
-    builders: dict[str, Callable[[Side, Side], Alignment]] = {
+    builders: dict[str, Callable[[AlignmentVocabulary, AlignmentVocabulary], Alignment]] = {
         "exact": matching.exact,
         "mined": matching.mined,
         "gac": matching.gac,
@@ -257,7 +259,7 @@ def align(method: str, helper: Side, main: Side, *, cache: Path | None = None) -
     return made
 
 
-def _key(method: str, helper: Side, main: Side) -> str:
+def _key(method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> str:
     """16 hex digits of everything a map depends on."""
     parts: list[object] = [FORMAT, method]
     for side in (helper, main):
@@ -268,7 +270,9 @@ def _key(method: str, helper: Side, main: Side) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def one_hot(method: str, helper: Side, main: Side, pairs: Sequence[tuple[int, int, int]]) -> Alignment:
+def one_hot(
+    method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary, pairs: Sequence[tuple[int, int, int]]
+) -> Alignment:
     """A map with at most one main token a helper token.
 
     Args:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from logitkit.errors import ModelError
 from logitkit.processors.alignment import alignment
-from logitkit.processors.alignment.alignment import PARTIAL, Alignment, Side
+from logitkit.processors.alignment.alignment import PARTIAL, Alignment, AlignmentVocabulary
 
 NEIGHBOURS = 10  # targets of a token, as in EVA
 DIRECTIONS = 128  # of the shared space; what is left of it is mostly noise
@@ -27,7 +27,7 @@ LEAST = 0.1  # CSLS below which a target is no neighbour, as in EVA
 CHUNK = 1024
 
 
-def neighbours(helper: Side, main: Side) -> Alignment:
+def neighbours(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     """Shared tokens as themselves, the others as their nearest main tokens.
 
     Raises:

@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 from tqdm import tqdm
 
-from logitkit.processors.alignment.alignment import EXACT, PARTIAL, Alignment, Side, one_hot
+from logitkit.processors.alignment.alignment import EXACT, PARTIAL, Alignment, AlignmentVocabulary, one_hot
 from logitkit.processors.tokens.retokenization import Retokenizer
 
 CELLS = 2**25  # edit distances held at once, two bytes each
@@ -18,17 +18,17 @@ CELLS = 2**25  # edit distances held at once, two bytes each
 Pairs = list[tuple[int, int, int]]
 
 
-def exact(helper: Side, main: Side) -> Alignment:
+def exact(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     """Equal bytes, nothing else."""
     return one_hot("exact", helper, main, _equal(helper, main))
 
 
-def gac(helper: Side, main: Side) -> Alignment:
+def gac(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     """Equal bytes, else the first token that the main tokenizer writes."""
     return one_hot("gac", helper, main, _begun(helper, main))
 
 
-def unite(helper: Side, main: Side) -> Alignment:
+def unite(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     """``gac`` from the helper, and the helper's own or first token for each main one."""
     back = torch.full((main.size,), -1, dtype=torch.long)
     for token, speaker, _ in _begun(main, helper):
@@ -37,7 +37,7 @@ def unite(helper: Side, main: Side) -> Alignment:
     return dataclasses.replace(gac(helper, main), method="unite", back=back)
 
 
-def mined(helper: Side, main: Side) -> Alignment:
+def mined(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     """Equal bytes, else the least edit distance over bytes; of several main tokens the one of the lowest id."""
     pairs = _equal(helper, main)
     words = main.words()
@@ -52,7 +52,7 @@ def mined(helper: Side, main: Side) -> Alignment:
     return one_hot("mined", helper, main, pairs)
 
 
-def _equal(helper: Side, main: Side) -> Pairs:
+def _equal(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Pairs:
     """Tokens with the same bytes in both; of duplicates in the main vocabulary, the one its tokenizer writes."""
     ids_of, spelled = main.vocabulary.ids_of, helper.vocabulary.bytes
     chosen = {text: ids[0] for text, ids in ids_of.items()}
@@ -63,7 +63,7 @@ def _equal(helper: Side, main: Side) -> Pairs:
     return [(token, target, EXACT) for token, target in found if target is not None and target not in main.ends]
 
 
-def _begun(helper: Side, main: Side) -> Pairs:
+def _begun(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Pairs:
     """Equal bytes, else the first token that the main tokenizer writes, where that begins the same bytes."""
     pairs = _equal(helper, main)
     done = {token for token, _, _ in pairs}
@@ -75,7 +75,7 @@ def _begun(helper: Side, main: Side) -> Pairs:
     return pairs
 
 
-def _tokens(side: Side, texts: list[bytes]) -> list[list[int]]:
+def _tokens(side: AlignmentVocabulary, texts: list[bytes]) -> list[list[int]]:
     """What a tokenizer writes for texts in the middle of a document."""
     return Retokenizer(side.vocabulary, side.tokenizer, side.vocabulary).of_bytes(texts)
 

@@ -23,9 +23,9 @@ from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.cascade.uncertainty import uncertainty
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.captured_outputs import Overheard
+from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.engine.prefix_random import Chance, PrefixChance
+from logitkit.processors.engine.prefix_random import Chance, PrefixRandom
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.trace import Trace
 
@@ -100,13 +100,13 @@ class Crossover(LogitsProcessor):
             Count | Share | None, option("positions a row, or the share of positions so far; None: no limit")
         ] = None,
         measure: Annotated[Measure, option("js; controls: entropy, 1 - exp(-H) of the primary; random")] = "js",
-        overheard: Annotated[Overheard | None, Resource()] = None,
+        overheard: Annotated[CapturedOutputs | None, Resource()] = None,
         chance: Chance = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.primary, self.other, self.prompt = primary, other, prompt
         self.threshold, self.budget, self.measure = threshold, budget, measure
-        self.overheard, self.chance, self.trace = overheard, chance or PrefixChance(), trace
+        self.overheard, self.chance, self.trace = overheard, chance or PrefixRandom(), trace
         self._spent = _Spent()
 
     @classmethod
@@ -120,13 +120,13 @@ class Crossover(LogitsProcessor):
     ) -> Crossover:
         """Read along with the other model, and overhear the generating one."""
         model = binding.same_vocabulary(other, "crossover")
-        overheard = Overheard(binding)
+        overheard = CapturedOutputs(binding)
         return cls(
             primary=overheard.reader,
             other=binding.reader(binding.own_prompts(), model, label=other),
             prompt=1 if binding.prompts.in_encoder else binding.prompts.width,  # a decoder's rows begin with its start
             overheard=overheard,
-            chance=PrefixChance(seed=seed, prompts=binding.prompts),
+            chance=PrefixRandom(seed=seed, prompts=binding.prompts),
             trace=binding.trace,
             **strength,
         )

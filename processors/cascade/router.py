@@ -24,7 +24,7 @@ from logitkit.processors.cascade.router_head import RouterHead, features
 from logitkit.processors.cascade.token import sizes_of
 from logitkit.processors.cascade.uncertainty import aleatoric, margin, uncertainty
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.captured_outputs import Overheard
+from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import NextLogits
 from logitkit.processors.engine.trace import Trace
@@ -131,7 +131,7 @@ class Features:
     """A trained head on the generating model's state after each row."""
 
     def __init__(self, binding: Binding, head: RouterHead) -> None:
-        self.head, self.overheard = head, Overheard(binding, hidden=True)
+        self.head, self.overheard = head, CapturedOutputs(binding, hidden=True)
         self.embed = binding.model.get_input_embeddings()
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.cascade import verification
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
-from logitkit.processors.engine.prefix_random import Chance, PrefixChance
+from logitkit.processors.engine.prefix_random import Chance, PrefixRandom
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import NextLogits
 from logitkit.processors.engine.trace import Trace
@@ -53,7 +53,7 @@ class Cascade(LogitsProcessor):
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.large, self.rule, self.alpha, self.temperature = large, rule, alpha, temperature
-        self.chance, self.sizes, self.trace = chance or PrefixChance(), sizes, trace
+        self.chance, self.sizes, self.trace = chance or PrefixRandom(), sizes, trace
 
     @classmethod
     def bind(
@@ -68,7 +68,7 @@ class Cascade(LogitsProcessor):
         model = binding.same_vocabulary(large, "cascade")
         return cls(
             large=binding.reader(binding.own_prompts(), model, label=large),
-            chance=PrefixChance(seed=seed, prompts=binding.prompts),
+            chance=PrefixRandom(seed=seed, prompts=binding.prompts),
             sizes=sizes_of(binding.model, model),
             trace=binding.trace,
             **strength,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import ModelError, ParameterError, UnknownNameError
-from logitkit.processors.engine.cross_tokenizer_reader import RaggedReader
+from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
 from logitkit.processors.engine.trace import Trace
@@ -69,7 +69,7 @@ class Binding:
 
     def foreign_reader(
         self, own: Sequence[Sequence[int]], model: Any, tokenizer: Any, *, label: str = "other model"
-    ) -> RaggedReader:
+    ) -> CrossTokenizerReader:
         """Return the reader of a model with another tokenizer, in its own vocabulary; shared as in `reader`.
 
         Args:
@@ -81,7 +81,7 @@ class Binding:
         if key not in self._readers:
             source, target = vocabulary_of(self.model, self.tokenizer), vocabulary_of(model, tokenizer)
             retokenize = Retokenizer(source, tokenizer, target)
-            self._readers[key] = RaggedReader(model, own, self.prompts, retokenize, label=label)
+            self._readers[key] = CrossTokenizerReader(model, own, self.prompts, retokenize, label=label)
             self._count(label, self._readers[key])
         return self._readers[key]  # type: ignore[no-any-return]
 

@@ -1,7 +1,7 @@
 """What the generating model computed anyway: its own logits and last hidden state, without a forward of ours.
 
 A processor is given scores, and they may have been changed by whoever came before it; a hidden state it is
-not given at all. `Overheard` listens to the model's forward passes through public hooks. What it heard is
+not given at all. `CapturedOutputs` listens to the model's forward passes through public hooks. What it heard is
 used only if the scores at hand are those logits bit for bit, wherever they are still possible: so the answer
 stays a function of the row, and a forward of another call, of a widened batch, of a rewound draft or one that
 `generate` compiled away cannot be taken for the row's own. In every such case a `Reader` of the model reads
@@ -22,7 +22,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.reader import Reader
 
 
-class Overheard:
+class CapturedOutputs:
     """Logits and last hidden state of the generating model after each row.
 
     Args:
@@ -48,7 +48,7 @@ class Overheard:
             weakref.finalize(self, hook.remove)
 
     def __reduce__(self) -> Any:
-        raise ModelError("Overheard: cannot be pickled, it listens to a model; pickle the chain and bind it again")
+        raise ModelError("CapturedOutputs: cannot be pickled, it holds a model; pickle the chain and bind it again")
 
     def logits(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the model's own fp32 logits (or their log-probabilities) after each row, ``[rows, vocab]``."""

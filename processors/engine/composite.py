@@ -75,7 +75,7 @@ class Composite(LogitsProcessor):
         self.trace.rows += scores.shape[0]
         before = self.trace.mark()
         offered = self.carrier.offer(input_ids) if self.carrier else None
-        with self.prompts.expectations.collected() as claims:
+        with self.prompts.deferred_checks.collected() as claims:
             done = self._run(input_ids, scores)
         # What was offered and taken for granted is read together with the guard: the host waits once a step.
         facts = [_has_choices(scores, done), *(holds for holds, _ in claims), *([] if offered is None else [offered])]

@@ -29,7 +29,7 @@ SQUEEZE = 1.25  # the cache is squeezed when it is this many times longer than i
 Rows = Sequence[Sequence[int]]
 
 
-class RaggedReader:
+class CrossTokenizerReader:
     """Next-token logits of ``model``, in its own vocabulary, for (own prompt, retokenized continuation).
 
     Args:
@@ -71,7 +71,7 @@ class RaggedReader:
 
     def __reduce__(self) -> Any:
         raise ModelError(
-            "RaggedReader: cannot be pickled, it holds a model and its cache; pickle the chain and bind it again"
+            "CrossTokenizerReader: cannot be pickled, it holds a model; pickle the chain and bind it again"
         )
 
     def release(self) -> None:

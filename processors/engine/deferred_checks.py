@@ -14,7 +14,7 @@ from torch import Tensor
 Claim = tuple[Tensor, Callable[[], None]]
 
 
-class Expectations:
+class DeferredChecks:
     """Claims of one call, each with what to do if it turns out false."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from transformers import DynamicCache
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
-from logitkit.processors.engine.thin_matmul import ThinProducts, pays
+from logitkit.processors.engine.thin_matmul import ThinMatmul, pays
 from logitkit.processors.model_facts import text_config
 
 # Settings of generate under which rows are reordered, rewound, or kept in a cache of another kind.
@@ -171,7 +171,7 @@ class Fusion:
         if self._takes_positions:
             widened["position_ids"] = positions
         if self.streams and chunk.shape[1] == 1 and pays(self.model, len(chunk)):
-            self._products.enter_context(ThinProducts())
+            self._products.enter_context(ThinMatmul())
         return args, kwargs | widened
 
     def _open(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -253,7 +253,7 @@ def _seconds(model: Any, rows: int, thin: bool) -> float:
     for _ in range(3):
         begun = time.perf_counter()
         ids = torch.zeros((rows, 1), dtype=torch.long, device=model.device)
-        with ThinProducts() if thin else nullcontext():
+        with ThinMatmul() if thin else nullcontext():
             float(model(input_ids=ids, use_cache=False).logits[0, -1, 0])  # waits for the device
         took.append(time.perf_counter() - begun)
     return min(took)

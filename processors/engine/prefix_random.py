@@ -21,7 +21,7 @@ Chance = Annotated[Callable[[Tensor], Tensor] | None, Resource()]
 _FIRST, _SECOND, _STEP = (value - 2**64 for value in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
 
 
-class PrefixChance:
+class PrefixRandom:
     """Uniform numbers in [0, 1) for rows of tokens: equal rows get equal numbers, other rows unrelated ones.
 
     Args:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, PromptError
-from logitkit.processors.engine.deferred_checks import Expectations
+from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.memo import Memo
 
 Message = Mapping[str, Any]
@@ -44,7 +44,7 @@ class Prompts:
     removed: tuple[bytes, ...] = ()
     known_rows: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     known_growth: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
-    expectations: Expectations = field(default_factory=Expectations, init=False, repr=False)
+    deferred_checks: DeferredChecks = field(default_factory=DeferredChecks, init=False, repr=False)
 
     @cached_property
     def padded(self) -> bool:

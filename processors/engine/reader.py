@@ -160,7 +160,7 @@ class Reader:
         grew = self.prompts.grew_by_one(seen, input_ids)
         if grew is None:
             return False
-        return self.prompts.expectations.expect(grew, self._mistaken) if self._trusting else bool(grew)
+        return self.prompts.deferred_checks.expect(grew, self._mistaken) if self._trusting else bool(grew)
 
     def _mistaken(self) -> None:
         """The rows were others: drop what was read for them, and look before each step from now on."""

@@ -24,7 +24,7 @@ PROBED = 2**18  # numbers in the weight that is timed, at least: smaller ones sa
 _KNOWN: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()  # timed once a model
 
 
-class ThinProducts(TorchFunctionMode):
+class ThinMatmul(TorchFunctionMode):
     """While entered, fp32 products of two to eight rows on the CPU are computed as weight times rows."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -47,7 +47,7 @@ def turned(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def pays(model: Any, rows: int) -> bool:
-    """Whether a forward of so many rows of one token is faster with `ThinProducts`; timed once on its own weights."""
+    """Whether a forward of so many rows of one token is faster with `ThinMatmul`; timed once on its own weights."""
     known = _KNOWN.setdefault(model, {})
     if rows not in known:
         known[rows] = rows in FEW and _faster(model, rows)

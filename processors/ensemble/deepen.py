@@ -24,7 +24,7 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import ModelError, ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
-from logitkit.processors.alignment.alignment import Side
+from logitkit.processors.alignment.alignment import AlignmentVocabulary
 from logitkit.processors.alignment.matching import exact
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
@@ -138,9 +138,9 @@ class Deepen(LogitsProcessor):
         **given: Any,
     ) -> Deepen:
         """Find the helpers, read along with each, and choose the anchors."""
-        main = Side.of(binding.model, binding.tokenizer)
+        main = AlignmentVocabulary.of(binding.model, binding.tokenizer)
         found = readings(binding, "deepen", models, prompts)
-        sides = [Side.of(reading.model, reading.tokenizer) for reading in found]
+        sides = [AlignmentVocabulary.of(reading.model, reading.tokenizer) for reading in found]
         ours, theirs = shared_tokens(main, sides, anchors)
         if len(ours) < 2:
             raise ModelError(f"deepen: models must share at least 2 tokens, got {len(ours)}; use ensemble")
@@ -172,7 +172,9 @@ class Deepen(LogitsProcessor):
         return logp.scatter(-1, ids, kept).log_softmax(-1).to(scores.dtype)
 
 
-def shared_tokens(main: Side, helpers: Sequence[Side], count: int) -> tuple[Tensor, list[Tensor]]:
+def shared_tokens(
+    main: AlignmentVocabulary, helpers: Sequence[AlignmentVocabulary], count: int
+) -> tuple[Tensor, list[Tensor]]:
     """Ids of the tokens that all vocabularies have, in each, the ``count`` of the lowest main ids."""
     maps = [dict(_pairs(helper, main)) for helper in helpers]
     ids = sorted(set(main.words()).intersection(*maps))[:count]
@@ -181,7 +183,7 @@ def shared_tokens(main: Side, helpers: Sequence[Side], count: int) -> tuple[Tens
     ]
 
 
-def _pairs(helper: Side, main: Side) -> list[tuple[int, int]]:
+def _pairs(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list[tuple[int, int]]:
     """Main id and helper id of shared tokens; of twins in the helper, the lowest id."""
     made = exact(helper, main)
     ids = (made.weights[:, 0] > 0).nonzero()[:, 0].flip(0)
@@ -201,7 +203,7 @@ def _softmax(logits: Tensor) -> Tensor:
     return torch.where(possible, logits, 0).softmax(-1)
 
 
-def _vectors(side: Side) -> Tensor:
+def _vectors(side: AlignmentVocabulary) -> Tensor:
     """Input embeddings, which a model over bytes lacks."""
     if side.embeddings is None:
         raise ModelError("deepen: every model must have input embeddings, got a ByteModel; choose ensemble or core")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError, PromptError
-from logitkit.processors.alignment.alignment import Alignment, Side, align
+from logitkit.processors.alignment.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.byte_level.ensemble import byte_helpers
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
@@ -283,8 +283,8 @@ def _encoded(owner: str, name: str, tokenizer: Any, text: str) -> list[int]:
 
 def _alignment(binding: Binding, owner: str, reading: Reading, how: str) -> Alignment:
     """Take an alignment passed to `bind`, read one from a file, or build it; say what it covers."""
-    helper = Side.of(reading.model, reading.tokenizer)
-    main = Side.of(binding.model, binding.tokenizer)
+    helper = AlignmentVocabulary.of(reading.model, reading.tokenizer)
+    main = AlignmentVocabulary.of(binding.model, binding.tokenizer)
     if how in binding.resources:
         found = binding.resource(how)
         if not isinstance(found, Alignment):

@@ -16,7 +16,7 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
-from logitkit.processors.alignment.alignment import Side
+from logitkit.processors.alignment.alignment import AlignmentVocabulary
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import normalised
 from logitkit.processors.engine.trace import Trace
@@ -192,7 +192,7 @@ class Core(LogitsProcessor):
         **given: Any,
     ) -> Core:
         """Find the helpers and read along with each."""
-        side = Side.of(binding.model, binding.tokenizer)
+        side = AlignmentVocabulary.of(binding.model, binding.tokenizer)
         found = members(binding, "core", models, align, prompts)
         return cls(helpers=found, spell=side.vocabulary.bytes, ends=side.ends, trace=binding.trace, **given)
 

@@ -51,7 +51,7 @@ class Fixed:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Tilt:
+class ExponentialTilting:
     """The evidence of one step.
 
     Attributes:
@@ -148,7 +148,7 @@ class Mixture:
     cap: float
 
     def at(self, strength: Tensor | None = None) -> Tensor:
-        """Return the mixed rows, as in `Tilt.at`; a row of which q says nothing stays as it is."""
+        """Return the mixed rows, as in `ExponentialTilting.at`; a row of which q says nothing stays as it is."""
         logp = self.scores.log_softmax(-1)
         possible = (logp > -torch.inf) & (self.fixed.ordinary > 0)
         q = torch.where(possible, self.other, 0.0)
@@ -165,7 +165,7 @@ class Mixture:
         return moved.index_copy_(1, self.fixed.untouched, logp[:, self.fixed.untouched])
 
     def divergence(self) -> Callable[[Tensor], Tensor]:
-        """As `Tilt.divergence`."""
+        """As `ExponentialTilting.divergence`."""
         logp = self.scores.log_softmax(-1)
 
         def bits(strength: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import Bound, without_padding
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.ngram.evidence import Evidence, Rule, default_weights, mixture
-from logitkit.processors.ngram.exponential_tilting import Fixed, Mixture, Tilt, strength_for
+from logitkit.processors.ngram.exponential_tilting import ExponentialTilting, Fixed, Mixture, strength_for
 from logitkit.processors.ngram.table import NgramTable
 
 Weight = Annotated[float, number("strength; below 0 the style is avoided", ge=-1, le=1, neutral=0)]
@@ -129,7 +129,7 @@ class NgramStyle(LogitsProcessor):
             self.trace.note(strength=strength[:, 0])
         return steer.at(strength).to(given.dtype)
 
-    def _tilt(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> Tilt:
+    def _tilt(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> ExponentialTilting:
         """Gather the evidence for all rows.
 
         What follows a context also follows its shorter ones, so the places of the lowest order hold all others.
@@ -151,7 +151,7 @@ class NgramStyle(LogitsProcessor):
             places = rows * width + tokens
         own = board.index_select(0, places) + fixed.shared.index_select(0, places - rows * width)
         self._board = board.index_fill_(0, written, 0.0)
-        return Tilt(
+        return ExponentialTilting(
             scores=scores,
             fixed=fixed if self.plausible <= 0 else fixed.without_shared(),
             places=places,

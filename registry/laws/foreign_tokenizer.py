@@ -14,7 +14,7 @@ WIDTH = 300  # more ids than the tokenizer has
 
 
 @functools.cache
-def strange_tokenizer() -> Any:
+def foreign_tokenizer() -> Any:
     """Byte-level BPE whose special tokens come first and whose letters are in reverse: no id means the same."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=True)
     specials = ["<nothing>", "<begin>", "<end>"]
@@ -31,8 +31,8 @@ def strange_tokenizer() -> Any:
 
 
 @functools.cache
-def strange_model(seed: int = 7) -> Any:
-    """A random two-layer Llama over `strange_tokenizer`."""
+def foreign_model(seed: int = 7) -> Any:
+    """A random two-layer Llama over `foreign_tokenizer`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(
@@ -53,4 +53,4 @@ def strange_model(seed: int = 7) -> Any:
 
 def stranger(model: Any, tokenizer: Any) -> dict[str, Any]:
     """Resources of a Spec's example: the model ``stranger``, with its tokenizer."""
-    return {"stranger": strange_model(), "tokenizers": {"stranger": strange_tokenizer()}}
+    return {"stranger": foreign_model(), "tokenizers": {"stranger": foreign_tokenizer()}}

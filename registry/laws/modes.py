@@ -26,7 +26,7 @@ from logitkit.registry.call import SAMPLING
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.laws.agreement import TOKENS, Watch, generated, is_greedy, prefixes
-from logitkit.registry.laws.foreign_tokenizer import strange_model, strange_tokenizer
+from logitkit.registry.laws.foreign_tokenizer import foreign_model, foreign_tokenizer
 from logitkit.registry.laws.recomputation import Recomputation, encoder_decoder_model
 from logitkit.registry.laws.subjects import TEXTS, example_of, resources_of, tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry
@@ -59,7 +59,7 @@ class World:
 
     def __init__(self, chain: Chain, spec: Spec, *, encoded: bool = False) -> None:
         strange = hasattr(spec.factory, "prepare")
-        model = strange_model() if strange else tiny_model()
+        model = foreign_model() if strange else tiny_model()
         others: dict[str, Any] = {}
         if encoded:
             model = encoder_decoder_model(strange=strange)
@@ -67,10 +67,10 @@ class World:
         resources = {**resources_of(spec, model), **others}
         self.chain, self.tokenizers = chain, resources.pop("tokenizers", None)
         self.model = resources.pop("model", model)
-        self.tokenizer = resources.pop("tokenizer", strange_tokenizer() if strange else tiny_tokenizer())
+        self.tokenizer = resources.pop("tokenizer", foreign_tokenizer() if strange else tiny_tokenizer())
         self.resources = {name: value for name, value in resources.items() if f"'{name}'" in str(chain)}
         self.minds_scale = "ignores_the_scale_of_a_row" in spec.laws
-        self.draft = strange_model(3) if strange else tiny_model(3)
+        self.draft = foreign_model(3) if strange else tiny_model(3)
         if isinstance(self.model, ByteModel):
             self.draft = ByteModel(self.draft, tiny_tokenizer())
         self.one, self.batch = self.truth(1), self.truth(2)

@@ -166,7 +166,7 @@ LAWS: dict[str, Law] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class LawResult:
     """One law on one subject: kept or not, why, and the reason if it was declared that it cannot be kept."""
 
     law: str
@@ -185,26 +185,26 @@ class Report:
     """All laws on one subject."""
 
     subject: str
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[LawResult] = field(default_factory=list)
 
     @property
-    def failures(self) -> list[Verdict]:
+    def failures(self) -> list[LawResult]:
         """Laws that were broken, and declared failures that turned out to be kept."""
         return [verdict for verdict in self.verdicts if not verdict.as_expected]
 
 
-def judge(law: str, subject: Subject, declared: Mapping[str, str] | None = None) -> Verdict:
+def judge(law: str, subject: Subject, declared: Mapping[str, str] | None = None) -> LawResult:
     """Run one law; whatever it raises is the reason."""
     reasons = {**subject.declared, **(declared or {})}
     if law == is_identity_when_neutral.__name__ and not subject.neutral:
-        return Verdict(law=law, kept=True, why="nothing to try: no neutral value is declared")
+        return LawResult(law=law, kept=True, why="nothing to try: no neutral value is declared")
     try:
         LAWS[law](subject)
     except Exception as error:
         first = str(error).strip().split("\n")[0] or "an assertion without a message"
         why = first if isinstance(error, AssertionError) else f"{type(error).__name__}: {first}"
-        return Verdict(law=law, kept=False, why=why, declared=reasons.get(law, ""))
-    return Verdict(law=law, kept=True, declared=reasons.get(law, ""))
+        return LawResult(law=law, kept=False, why=why, declared=reasons.get(law, ""))
+    return LawResult(law=law, kept=True, declared=reasons.get(law, ""))
 
 
 def check_processor(

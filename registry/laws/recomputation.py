@@ -16,7 +16,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from logitkit.registry.call import Call, bind
 from logitkit.registry.chain import Chain
-from logitkit.registry.laws.foreign_tokenizer import strange_tokenizer
+from logitkit.registry.laws.foreign_tokenizer import foreign_tokenizer
 from logitkit.registry.laws.subjects import WIDTH, tiny_tokenizer
 
 Continuation = tuple[int, ...]
@@ -109,7 +109,7 @@ class Recomputation:
 @functools.cache
 def encoder_decoder_model(seed: int = 0, *, strange: bool = False) -> Any:
     """A random two-layer T5 over the tiny tokenizer, or the strange one."""
-    tokenizer = strange_tokenizer() if strange else tiny_tokenizer()
+    tokenizer = foreign_tokenizer() if strange else tiny_tokenizer()
     config_of: Any = T5Config
     config = config_of(
         vocab_size=WIDTH,

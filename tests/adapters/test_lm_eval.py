@@ -15,7 +15,7 @@ import logitkit
 from logitkit.cli import app
 from logitkit.errors import ModeError, ParameterError, PromptError
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.laws.foreign_tokenizer import strange_model, strange_tokenizer
+from logitkit.registry.laws.foreign_tokenizer import foreign_model, foreign_tokenizer
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 from logitkit.registry.scoring import score
 
@@ -54,8 +54,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("harness")
     tiny_model().save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
-    strange_model().save_pretrained(folder / "strange")
-    strange_tokenizer().save_pretrained(folder / "strange")
+    foreign_model().save_pretrained(folder / "strange")
+    foreign_tokenizer().save_pretrained(folder / "strange")
     NgramTable.train(WORDS, tiny_tokenizer()).save(folder / "words.safetensors")
     (folder / "words.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in WORDS))
     tasks = folder / "tasks"
@@ -125,7 +125,7 @@ def test_a_chain_changes_scores_and_texts_as_ours(place: Path, chain: str) -> No
 
 def test_a_cut_prompt_is_scored_and_continued(place: Path) -> None:
     """byte_boundary takes bytes from the prompt; answers are of the text behind the prompt all the same."""
-    model, tokenizer, chain = strange_model(), strange_tokenizer(), logitkit.chain("byte_boundary()")
+    model, tokenizer, chain = foreign_model(), foreign_tokenizer(), logitkit.chain("byte_boundary()")
     strange = {"pretrained": str(place / "strange"), "chain": str(chain)}
     found = evaluate(place, "logitkit", ["cut", "cut_texts"], **strange)
     for text, answers, row in zip(WORDS, found["cut"], found["cut_texts"], strict=True):

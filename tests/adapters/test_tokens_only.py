@@ -12,7 +12,7 @@ from logitkit.adapters import tokens_only
 from logitkit.errors import FileFormatError, LogitkitError, ModeError, ModelError
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.chain import Chain
-from logitkit.registry.laws.foreign_tokenizer import strange_tokenizer
+from logitkit.registry.laws.foreign_tokenizer import foreign_tokenizer
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry
 
@@ -77,7 +77,7 @@ def test_tables_are_checked(table: str) -> None:
     with pytest.raises(FileFormatError, match="must be a file"):
         tokens_only.check(Chain("ngram_style(table='/nowhere.safetensors')"), "vllm")
     with pytest.raises(ModelError, match="must be trained with the generating model's tokenizer"):
-        tokens_only.bound(example("ngram_style", table), "vllm", strange_tokenizer(), [1, 2])
+        tokens_only.bound(example("ngram_style", table), "vllm", foreign_tokenizer(), [1, 2])
     assert tokens_only.tables(example("ngram_style", table)) == tokens_only.tables(example("ngram_style", table))
 
 

@@ -109,7 +109,7 @@ def test_a_sound_one_runs(run: Any) -> None:
 
 FAULTS = {
     Unknowable: "the annotations of their_module:Unknowable must say.*NameError.*'Fraction'.*; import what they name",
-    FailsToBuild: r"must build with \{\}, got KeyError: 'missing'; correct its constructor",
+    FailsToBuild: r"must build with \{'strength': 1.0\}, got KeyError: 'missing'; correct its constructor",
     FailsToBind: "their_module:FailsToBind must build with .*AttributeError.*no_such_thing.*; correct its constructor",
     BindsNothing: "must make a processor, got None; return it",
     Raises: r"__call__ must answer for rows \[1, 8\] and scores \[1, 272\], got IndexError: .*; correct it, `logitkit ",

@@ -18,7 +18,7 @@ from logitkit.registry.discovery import default_registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from logitkit.registry.laws import Verdict
+    from logitkit.registry.laws import LawResult
     from logitkit.registry.laws.modes import Cell
 
 
@@ -67,7 +67,7 @@ def _modes(cells: Sequence[Cell]) -> Table:
     return table
 
 
-def _mark(verdict: Verdict) -> str:
+def _mark(verdict: LawResult) -> str:
     """One word: kept, not, as declared, declared and yet kept, or nothing to try."""
     if verdict.declared:
         return "[red]KEPT[/]" if verdict.kept else "declared"

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import FileFormatError, ModelError, UnknownNameError
 from logitkit.processors.alignment import alignment
-from logitkit.processors.alignment.alignment import EXACT, NONE, PARTIAL, SPECIAL, Alignment, Side, align
+from logitkit.processors.alignment.alignment import EXACT, NONE, PARTIAL, SPECIAL, Alignment, AlignmentVocabulary, align
 from logitkit.processors.alignment.matching import _bounds, _nearest
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
@@ -25,12 +25,14 @@ METHODS = ["exact", "mined", "gac", "unite", "embedding"]
 HELPERS = {"byte-level": foreign_tokenizer, "sentencepiece": sentencepiece_tokenizer}
 
 
-def sides(style: str = "byte-level") -> tuple[Side, Side]:
+def sides(style: str = "byte-level") -> tuple[AlignmentVocabulary, AlignmentVocabulary]:
     """A helper of merged tokens, and the main model of single bytes."""
-    return Side.of(foreign_model(), HELPERS[style]()), Side.of(tiny_model(), tiny_tokenizer())
+    return AlignmentVocabulary.of(foreign_model(), HELPERS[style]()), AlignmentVocabulary.of(
+        tiny_model(), tiny_tokenizer()
+    )
 
 
-def token(side: Side, text: bytes) -> int:
+def token(side: AlignmentVocabulary, text: bytes) -> int:
     """The id of bytes, the last one where there are twins."""
     return side.vocabulary.ids_of[text][-1]
 
@@ -84,9 +86,9 @@ def words(*texts: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
 
 
-def of(tokenizer: Any) -> Side:
+def of(tokenizer: Any) -> AlignmentVocabulary:
     vocabulary = Vocabulary.of(tokenizer)
-    return Side(tokenizer=tokenizer, vocabulary=vocabulary, ends=(tokenizer.eos_token_id,))
+    return AlignmentVocabulary(tokenizer=tokenizer, vocabulary=vocabulary, ends=(tokenizer.eos_token_id,))
 
 
 def test_case_and_spaces_are_kept() -> None:
@@ -149,8 +151,10 @@ def test_embeddings_that_are_a_rotation_are_found() -> None:
     theirs[the] = table[like] @ turn
     made = align(
         "embedding",
-        Side(tokenizer=helper.tokenizer, vocabulary=helper.vocabulary, ends=helper.ends, embeddings=theirs),
-        Side(tokenizer=main.tokenizer, vocabulary=main.vocabulary, ends=main.ends, embeddings=table),
+        AlignmentVocabulary(
+            tokenizer=helper.tokenizer, vocabulary=helper.vocabulary, ends=helper.ends, embeddings=theirs
+        ),
+        AlignmentVocabulary(tokenizer=main.tokenizer, vocabulary=main.vocabulary, ends=main.ends, embeddings=table),
     )
     assert made.targets[the, 0] == like and made.weights[the, 0] == made.weights[the].max()
     torch.testing.assert_close(made.weights.sum(-1)[2:271], torch.ones(269))

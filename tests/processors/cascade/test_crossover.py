@@ -17,7 +17,7 @@ from logitkit.errors import ParameterError
 from logitkit.processors.cascade.crossover import Crossover, within
 from logitkit.processors.cascade.uncertainty import uncertainty
 from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.engine.prefix_random import PrefixChance
+from logitkit.processors.engine.prefix_random import PrefixRandom
 from logitkit.registry.laws import parametrize_with_laws
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
@@ -45,7 +45,7 @@ class Slow:
         self.fast, self.prompts = call.composite.parts[0][1], call.prompts
         own = [call.prompts.tokens(n) for n in range(len(call.prompts))]
         self.base, self.trained = (Recompute(tiny_model(seed), own, call.prompts.ids) for seed in (0, 1))
-        self.chance = PrefixChance(prompts=call.prompts)
+        self.chance = PrefixRandom(prompts=call.prompts)
         self.switches = 0
 
     def decision(self, ids: Tensor, used: int, place: int) -> bool:

@@ -15,7 +15,7 @@ import logitkit
 from logitkit.errors import ChainError, ModelError, ParameterError
 from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.cascade.token import Cascade, Rule
-from logitkit.processors.engine.prefix_random import PrefixChance
+from logitkit.processors.engine.prefix_random import PrefixRandom
 from logitkit.registry.laws import parametrize_with_laws
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
@@ -58,7 +58,7 @@ class Slow:
         fast = self.fast(input_ids, scores).log_softmax(-1).exp()
         large = self.large(input_ids).masked_fill(scores == -INF, -INF).double().log_softmax(-1)
         small = scores.double().log_softmax(-1)
-        chance = PrefixChance(prompts=self.prompts)
+        chance = PrefixRandom(prompts=self.prompts)
         for row in range(len(scores)):
             q, p = small[row], large[row]
             alpha, rule = self.fast.alpha, self.fast.rule

@@ -11,7 +11,7 @@ import logitkit
 from logitkit.processors.cascade.sequence import SequenceCascade, Stage
 from logitkit.processors.cascade.speculative import SpeculativeCascade
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.captured_outputs import Overheard
+from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.trace import Trace
 
 PROMPTS = ["The capital of France is", "In a quiet village there lived an old"]
@@ -32,7 +32,7 @@ def test_hidden_states_are_overheard(smollm2: Any) -> None:
     """On a padded batch, at every step, those of ``output_hidden_states``; the model is not read again."""
     model, tokenizer = smollm2
     call = logitkit.chain("").bind(model, tokenizer, PROMPTS)
-    overheard = Overheard(Binding(model, tokenizer, call.prompts), hidden=True)
+    overheard = CapturedOutputs(Binding(model, tokenizer, call.prompts), hidden=True)
     seen: list[Tensor] = []
 
     def ask(input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from fakes import absolute_model, encoder_decoder_model, sliding_model
 from fusing import hooks
 from logitkit.errors import ModelError
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.captured_outputs import Overheard
+from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.prompts import read_prompts
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 
@@ -32,7 +32,7 @@ class Asks:
 
     def __init__(self, binding: Binding) -> None:
         self.binding, self.worst, self.states = binding, 0.0, not binding.prompts.in_encoder
-        self.overheard = Overheard(binding, hidden=self.states)
+        self.overheard = CapturedOutputs(binding, hidden=self.states)
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def test_it_listens_no_longer_than_it_lives() -> None:
     """The hooks go with it."""
     model = tiny_model(5)
     before = hooks(model) | hooks(model.base_model)
-    overheard = Overheard(bound(model), hidden=True)
+    overheard = CapturedOutputs(bound(model), hidden=True)
     ours = (hooks(model) | hooks(model.base_model)) - before
     del overheard
     gc.collect()
@@ -106,11 +106,11 @@ def test_it_listens_no_longer_than_it_lives() -> None:
 
 def test_it_cannot_be_pickled_and_says_so() -> None:
     """It listens to a model."""
-    with pytest.raises(ModelError, match="Overheard: cannot be pickled"):
-        pickle.dumps(Overheard(bound(tiny_model())))
+    with pytest.raises(ModelError, match="CapturedOutputs: cannot be pickled"):
+        pickle.dumps(CapturedOutputs(bound(tiny_model())))
 
 
 def test_no_hidden_state_behind_an_encoder() -> None:
     """Refused by name."""
     with pytest.raises(ModelError, match="HiddenStates: T5ForConditionalGeneration must be decoder-only"):
-        Overheard(bound(encoder_decoder_model()), hidden=True)
+        CapturedOutputs(bound(encoder_decoder_model()), hidden=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import logitkit
-from logitkit.processors.engine.deferred_checks import Expectations
+from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.registry.call import Call
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 
@@ -14,12 +14,12 @@ YES, NO = torch.tensor(True), torch.tensor(False)
 
 def test_claims_by_hand() -> None:
     """Read at once where nobody collects; else believed, and kept for who does."""
-    expectations, undone = Expectations(), list[str]()
-    assert expectations.expect(YES, lambda: undone.append("yes")) and not expectations.expect(NO, undone.clear)
-    with expectations.collected() as claims:
-        assert expectations.expect(NO, lambda: undone.append("no"))
+    deferred_checks, undone = DeferredChecks(), list[str]()
+    assert deferred_checks.expect(YES, lambda: undone.append("yes")) and not deferred_checks.expect(NO, undone.clear)
+    with deferred_checks.collected() as claims:
+        assert deferred_checks.expect(NO, lambda: undone.append("no"))
     assert [bool(holds) for holds, _ in claims] == [False] and not undone
-    assert not expectations.expect(NO, undone.clear)
+    assert not deferred_checks.expect(NO, undone.clear)
 
 
 def test_rows_that_were_not_continued_are_read_again() -> None:

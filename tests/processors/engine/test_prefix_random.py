@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from logitkit.processors.engine.prefix_random import PrefixChance
+from logitkit.processors.engine.prefix_random import PrefixRandom
 from logitkit.processors.engine.prompts import read_prompts
 from logitkit.registry.laws.subjects import prompts, tiny_model, tiny_tokenizer
 
@@ -15,7 +15,7 @@ def test_it_is_uniform() -> None:
     A uniform sample exceeds that with probability 0.001; the numbers are fixed by the seed.
     """
     rows = torch.arange(50_000)[:, None] + torch.tensor([[0, 7, 0]])
-    got = PrefixChance(seed=3)(rows).sort().values
+    got = PrefixRandom(seed=3)(rows).sort().values
     assert float(got[0]) >= 0 and float(got[-1]) < 1
     gap = (got - (torch.arange(len(got)) + 0.5) / len(got)).abs().max()
     assert float(gap) < 1.95 / len(got) ** 0.5
@@ -24,9 +24,9 @@ def test_it_is_uniform() -> None:
 def test_neighbouring_prefixes_are_unrelated() -> None:
     """The numbers of a row and of the same row one token longer do not correlate (|r| < 4 / sqrt(n))."""
     rows = torch.randint(0, 300, (20_000, 12), generator=torch.Generator().manual_seed(0))
-    one, two = PrefixChance()(rows[:, :-1]), PrefixChance()(rows)
+    one, two = PrefixRandom()(rows[:, :-1]), PrefixRandom()(rows)
     assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 4 / 20_000**0.5
-    order = PrefixChance()(rows.flip(1))
+    order = PrefixRandom()(rows.flip(1))
     assert abs(float(torch.corrcoef(torch.stack([two, order]))[0, 1])) < 4 / 20_000**0.5
 
 
@@ -37,9 +37,9 @@ def test_rows_and_padding_do_not_matter() -> None:
     for padding in (0, 4):
         bound = read_prompts(tiny_tokenizer(), tiny_model(), prompts(padding))
         rows = torch.cat([bound.ids, tail], dim=1)
-        chance = PrefixChance(seed=5, prompts=bound)
+        chance = PrefixRandom(seed=5, prompts=bound)
         numbers.append(chance(rows))
         assert torch.equal(chance(rows[[1]]), numbers[0][[1]])
         assert torch.equal(chance(rows[[1, 0, 0]]), numbers[0][[1, 0, 0]])
     assert torch.equal(*numbers)
-    assert not torch.equal(PrefixChance(seed=6, prompts=bound)(rows), numbers[0])
+    assert not torch.equal(PrefixRandom(seed=6, prompts=bound)(rows), numbers[0])

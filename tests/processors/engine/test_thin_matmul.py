@@ -36,7 +36,7 @@ def test_only_few_fp32_rows_are_turned(monkeypatch: pytest.MonkeyPatch, rows: in
     calls, turned = [], thin.turned
     monkeypatch.setattr(thin, "turned", lambda *given: (calls.append(1), turned(*given))[1])
     layer = torch.nn.Linear(4, 3, dtype=getattr(torch, dtype))
-    with thin.ThinProducts():
+    with thin.ThinMatmul():
         layer(torch.ones(rows, 4, dtype=getattr(torch, dtype)))
     assert len(calls) == count
 

@@ -10,7 +10,7 @@ import torch
 import logitkit
 from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ParameterError
-from logitkit.processors.alignment.alignment import Side
+from logitkit.processors.alignment.alignment import AlignmentVocabulary
 from logitkit.processors.ensemble.deepen import Representation, cosine_rate, search, shared_tokens
 from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
 
@@ -91,7 +91,10 @@ def test_the_search_moves_towards_the_mean_and_not_far() -> None:
 
 def test_shared_tokens_are_the_same_bytes_in_every_vocabulary() -> None:
     """The lowest main ids first."""
-    main, far = Side.of(tiny_model(), tiny_tokenizer()), Side.of(foreign_model(), foreign_tokenizer())
+    main, far = (
+        AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
+        AlignmentVocabulary.of(foreign_model(), foreign_tokenizer()),
+    )
     ours, (theirs,) = shared_tokens(main, [far], 20)
     assert ours.tolist() == list(range(20))
     assert [main.vocabulary.bytes[i] for i in ours] == [far.vocabulary.bytes[i] for i in theirs]

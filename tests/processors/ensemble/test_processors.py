@@ -14,7 +14,7 @@ from ensembles import PROMPTS, RESOURCES, TOKENIZERS, bound, decode
 from fakes import encoder_decoder_model
 from foreign import RecomputeForeign, foreign_model, foreign_tokenizer
 from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.alignment.alignment import Side, align
+from logitkit.processors.alignment.alignment import AlignmentVocabulary, align
 from logitkit.processors.ensemble.consistency import core
 from logitkit.processors.ensemble.members import Member, opinions
 from logitkit.processors.ensemble.processors import Ensemble, fuse
@@ -48,7 +48,7 @@ class Naive(LogitsProcessor):
                 lambda t: vocabulary.bytes[t] or b"",
             )
             self.streams.append(slow)
-            sides = Side.of(model, tokenizer), Side.of(tiny_model(), tiny_tokenizer())
+            sides = AlignmentVocabulary.of(model, tokenizer), AlignmentVocabulary.of(tiny_model(), tiny_tokenizer())
             self.maps.append(align(method, *sides).matrix.to_dense())
 
     def top(self, logits: torch.Tensor) -> torch.Tensor:
@@ -109,9 +109,12 @@ def test_a_row_on_which_nothing_is_left_is_the_main_models() -> None:
 
 def test_the_union_by_hand() -> None:
     """UniTE, two likeliest of each: main a and b, helper `the` (t) and c; both are read over a, b, t, c."""
-    helper, main = Side.of(foreign_model(), foreign_tokenizer()), Side.of(tiny_model(), tiny_tokenizer())
+    helper, main = (
+        AlignmentVocabulary.of(foreign_model(), foreign_tokenizer()),
+        AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
+    )
 
-    def at(side: Side, **logits: float) -> torch.Tensor:
+    def at(side: AlignmentVocabulary, **logits: float) -> torch.Tensor:
         scores = torch.full((1, side.size), -5.0)
         for text, value in logits.items():
             scores[0, side.vocabulary.ids_of[text.encode()][0]] = value
@@ -135,7 +138,11 @@ def test_unite_with_its_whole_vocabulary_is_a_softmax_over_all(mode: str) -> Non
         return p
 
     naive = Naive(call, ["far"], "exact", combine)
-    back = align("unite", Side.of(RESOURCES["far"], TOKENIZERS["far"]), Side.of(tiny_model(), tiny_tokenizer())).back
+    back = align(
+        "unite",
+        AlignmentVocabulary.of(RESOURCES["far"], TOKENIZERS["far"]),
+        AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
+    ).back
 
     def whole(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         own = naive.streams[0](input_ids)[:, back.clamp_min(0)].masked_fill(back < 0, -torch.inf)
@@ -272,7 +279,10 @@ def test_a_chat_is_written_in_each_models_own_template() -> None:
 
 def test_an_alignment_of_ones_own(tmp_path: Any) -> None:
     """By name or by file; for other vocabularies it is refused before any model runs."""
-    sides = Side.of(RESOURCES["far"], TOKENIZERS["far"]), Side.of(tiny_model(), tiny_tokenizer())
+    sides = (
+        AlignmentVocabulary.of(RESOURCES["far"], TOKENIZERS["far"]),
+        AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
+    )
     made = align("gac", *sides)
     made.save(tmp_path / "map.safetensors")
     want = decode(bound("ensemble(models=['far'], align='gac')"))

@@ -63,9 +63,9 @@ def test_equals_recomputing_everything(smollm2: Any, gemma: Any, mode: dict[str,
 
 def test_a_map_covers_what_both_write(smollm2: Any, gemma: Any) -> None:
     """English words with and without a space, newlines, digits and half characters are aligned to themselves."""
-    from logitkit.processors.alignment.alignment import Side, align
+    from logitkit.processors.alignment.alignment import AlignmentVocabulary, align
 
-    helper, main = Side.of(*gemma), Side.of(*smollm2)
+    helper, main = AlignmentVocabulary.of(*gemma), AlignmentVocabulary.of(*smollm2)
     made = align("exact", helper, main)
     for text in (b" the", b"the", b"\n", b"7", b" Paris", b"\xc3", b"(", b"The"):
         for token in helper.vocabulary.ids_of[text]:
