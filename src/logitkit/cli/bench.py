@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from logitkit.errors import ParameterError, RunError, UnknownNameError
+from logitkit.models.progress import progress_bar
 
 if TYPE_CHECKING:
     from logitkit.bench.config.run import Run
@@ -117,16 +116,16 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str, *, with_cost: bool)
         if todo or rounds:
             store.begin(made, about(name, executes=made.allow_code_execution))
         try:
-            with _progress() as progress:
-                bar = progress.add_task("bench", total=len(todo))
+            with progress_bar("bench", total=len(todo)) as units:
 
                 def advance(unit: Any) -> None:
-                    progress.update(bar, advance=1, description=f"{unit.model} · {unit.chain} · {unit.task}")
+                    units.update(description=f"{unit.model} · {unit.chain} · {unit.task}")
+                    units.advance()
 
                 carry_out(made, store, engine=engine, advance=advance)
-                bar = progress.add_task("cost", total=len(rounds), visible=bool(rounds))
-                if rounds:
-                    cost.carry_out(made, store, advance=lambda _: progress.advance(bar))
+            if rounds:
+                with progress_bar("cost", total=len(rounds)) as measured:
+                    cost.carry_out(made, store, advance=lambda _: measured.advance())
         except KeyboardInterrupt:
             console.print(f"interrupted; the same command goes on from {out}", markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
@@ -234,10 +233,8 @@ def speed(
     typer.echo(tables[0])
     for size in batch or [1, 4]:
         sized = {"batch": size, "tokens": tokens}
-        with _progress() as progress:
-            task = progress.add_task(f"batch {size}", total=(rounds + 1) * len(ways))
-            advance = partial(progress.advance, task)
-            timings = measure(loaded, tokenizer, ways, rounds=rounds, memory=memory, advance=advance, **sized)
+        with progress_bar(f"batch {size}", total=(rounds + 1) * len(ways)) as bar:
+            timings = measure(loaded, tokenizer, ways, rounds=rounds, memory=memory, advance=bar.advance, **sized)
         tables.append(table(timings, **sized))
         typer.echo(f"\n{tables[-1]}")  # each as it is done: an interrupt loses the one being measured only
     for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors else ():
@@ -245,9 +242,3 @@ def speed(
         typer.echo(f"\n{tables[-1]}")
     if out is not None:
         out.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
-
-
-def _progress() -> Progress:
-    """A bar on standard error, gone when it is done."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True)

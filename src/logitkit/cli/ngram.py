@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from logitkit.errors import ParameterError
 
@@ -38,6 +37,7 @@ def train_ngram(
     Interrupted, it leaves what it counted in OUT.partial, and the same command goes on from there.
     """
     from logitkit.models import load_tokenizer
+    from logitkit.models.progress import progress_bar
     from logitkit.processors.ngram.corpus import Files
     from logitkit.processors.ngram.smoothing import Smoothing
     from logitkit.processors.ngram.table import check_orders
@@ -56,20 +56,10 @@ def train_ngram(
         console.print(f"going on from {partial} (--fresh begins anew)", markup=False)
     loaded = load_tokenizer(tokenizer)
     begun = time.perf_counter()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("counting", total=files.bytes)
+        with progress_bar("counting", total=files.bytes, unit="bytes") as bar:
             settings: dict[str, Any] = {"orders": orders, "smoothing": smoothing, "strength": strength, "chunk": chunk}
-            table = train(
-                files, loaded, **settings, resume=partial, advance=lambda _: progress.update(task, completed=files.read)
-            )
+            table = train(files, loaded, **settings, resume=partial, advance=lambda _: bar.update(completed=files.read))
     except KeyboardInterrupt:
         console.print(f"interrupted; the same command goes on from {partial}", markup=False)
         raise typer.Exit(130) from None

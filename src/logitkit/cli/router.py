@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
+from logitkit.models.progress import progress_bar
 
 Small = Annotated[str, typer.Option(help="The small model: a known name, a folder, or a hub id.")]
 Large = Annotated[str, typer.Option(help="The large model, with the same tokenizer.")]
@@ -39,8 +39,7 @@ def label_divergence(
     from logitkit.processors.cascade import labelling as divergence
 
     given = [[{"role": "user", "content": text}] if chat else text for text in texts]
-    with _progress() as progress:
-        task = progress.add_task("prompts", total=len(given))
+    with progress_bar("prompts", total=len(given)) as bar:
         found = divergence.label_divergence(
             given,
             out,
@@ -51,7 +50,7 @@ def label_divergence(
             judge_name=judge,
             tokens=tokens,
             batch=batch,
-            advance=lambda: progress.advance(task),
+            advance=bar.advance,
         )
     counts = Counter(label for one in found for label in one.labels)
     table = Table("label", "tokens", "share")
@@ -82,8 +81,7 @@ def train_router(
     check_pair("train-router", made_with["pair"], pair_fingerprint(first, second, tokenizer))
     shape = divergence.shape_for(first, width=width, blocks=blocks)
     rows, targets = divergence.router_examples(found, first, shape)
-    with _progress() as progress:
-        task = progress.add_task("epochs", total=epochs)
+    with progress_bar("epochs", total=epochs) as bar:
         head = RouterHead.fit(
             rows,
             targets,
@@ -94,7 +92,7 @@ def train_router(
             recall=recall,
             epochs=epochs,
             seed=seed,
-            advance=lambda: progress.advance(task),
+            advance=bar.advance,
         )
     head.save(out)
     typer.echo(json.dumps({"threshold": head.threshold, **head.report}, indent=2))
@@ -156,9 +154,3 @@ def _judge(name: str) -> Any:
         rule = "answer, text, model:NAME, or module:function"
         raise ParameterError("label-divergence", "--judge", rule, name) from error
     return found() if isinstance(found, type) else found
-
-
-def _progress() -> Progress:
-    """A bar on standard error."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from logitkit.errors import ParameterError
+from logitkit.models.progress import progress_bar
 from logitkit.registry.chain import Chain
 
 if TYPE_CHECKING:
@@ -103,12 +101,10 @@ def complete(
     call = chain.bind(model, tokenizer, prompt, trace=record, tokenizers=tokenizers, **(resources or {}))
     if ready is not None:
         ready(call)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label or "tokens", total=settings["max_new_tokens"])
+    with progress_bar(label or "tokens", total=settings["max_new_tokens"]) as bar:
         streamer = Streamer(
             tokenizer,
-            advance=lambda: progress.advance(task),
+            advance=bar.advance,
             write=_write if show else None,
             removed=b"".join(call.prompts.removed),
         )

