@@ -19,7 +19,7 @@ from transformers.generation.logits_process import (
 from logitkit.errors import ModelError
 from logitkit.params import Resource, checked, is_neutral, number, whole
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.padding import Bound, without_padding
+from logitkit.processors.engine.padding import BoundPrompts, without_padding
 
 
 class RepetitionPenalty(LogitsProcessor):
@@ -30,7 +30,7 @@ class RepetitionPenalty(LogitsProcessor):
         self,
         *,
         penalty: Annotated[float, number("divide seen tokens' scores by this", gt=0, neutral=1)],
-        prompts: Bound = None,
+        prompts: BoundPrompts = None,
     ) -> None:
         self.penalty, self.prompts = penalty, prompts
         self._inner = RepetitionPenaltyLogitsProcessor(float(penalty))
@@ -53,7 +53,7 @@ class NoRepeatNgram(LogitsProcessor):
 
     @checked
     def __init__(
-        self, *, size: Annotated[int, whole("n: never repeat n tokens in a row", ge=1)], prompts: Bound = None
+        self, *, size: Annotated[int, whole("n: never repeat n tokens in a row", ge=1)], prompts: BoundPrompts = None
     ) -> None:
         self.size, self.prompts = size, prompts
         self._inner = NoRepeatNGramLogitsProcessor(size)

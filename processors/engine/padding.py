@@ -9,7 +9,7 @@ from torch import Tensor
 from logitkit.params import Resource
 from logitkit.processors.engine.prompts import Prompts
 
-Bound = Annotated[Prompts | None, Resource()]
+BoundPrompts = Annotated[Prompts | None, Resource()]
 
 
 def without_padding(prompts: Prompts | None, input_ids: Tensor, vocab: int) -> Tensor:

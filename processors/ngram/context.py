@@ -12,7 +12,7 @@ from transformers import LogitsProcessor
 from logitkit.errors import ParameterError
 from logitkit.params import Resource, checked, option, whole
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.padding import Bound
+from logitkit.processors.engine.padding import BoundPrompts
 from logitkit.processors.ngram import counting
 from logitkit.processors.ngram.style import (
     CapBits,
@@ -55,7 +55,7 @@ class NgramContext(LogitsProcessor):
         once: Once = False,
         target_js: TargetJS = None,
         groups: Groups = None,
-        prompts: Bound = None,
+        prompts: BoundPrompts = None,
         trace: Noted = None,
     ) -> None:
         self.style = NgramStyle(

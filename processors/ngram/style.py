@@ -19,7 +19,7 @@ from transformers import LogitsProcessor
 from logitkit.errors import ModelError, ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.padding import Bound, without_padding
+from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.ngram.evidence import Evidence, Rule, default_weights, mixture
 from logitkit.processors.ngram.exponential_tilting import ExponentialTilting, Fixed, Mixture, strength_for
@@ -69,7 +69,7 @@ class NgramStyle(LogitsProcessor):
         once: Once = False,
         target_js: TargetJS = None,
         background: Annotated[NgramTable | None, Resource()] = None,
-        prompts: Bound = None,
+        prompts: BoundPrompts = None,
         groups: Groups = None,
         trace: Noted = None,
     ) -> None:
