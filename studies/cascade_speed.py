@@ -83,7 +83,7 @@ def ways(
 
             def run() -> tuple[Any, float, str]:
                 ids = call.generate(**settings)
-                return ids, call.trace.means["cascade asked"], f"{call.trace.forwards['big']} large forwards"
+                return ids, call.trace.means["cascade"]["asked"], f"{call.trace.forwards['big']} large forwards"
 
             return run
 
@@ -94,7 +94,7 @@ def ways(
             trace = Trace()
             way = SpeculativeCascade(large=large, rule="token_v3", alpha=alpha, draft=draft, trace=trace)
             ids = small.generate(**inputs, custom_generate=way, **settings)
-            accepted = trace.means["speculative accepted"]
+            accepted = trace.means["speculative"]["accepted"]
             return ids, 0.0, f"{trace.forwards['large']} large forwards, {accepted:.2f} of drafts accepted"
 
         return lambda: run

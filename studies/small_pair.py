@@ -61,13 +61,16 @@ def interval(right: Sequence[float]) -> list[float]:
     return [float(values.mean()), float(low), float(high)]
 
 
-def measured(model: Any, tokenizer: Any, chain: str, count: int, mean: str = "", **more: Any) -> dict[str, Any]:
+def measured(
+    model: Any, tokenizer: Any, chain: str, count: int, mean: tuple[str, str] = ("", ""), **more: Any
+) -> dict[str, Any]:
     """Quality and what the trace says of one chain."""
     asked = [question.partition(" and ")[0] + " and " for question in sums(count, 9)[0]]
     torch.manual_seed(0)
     done = logitkit.generate(model, tokenizer, asked, chain=chain, resources=more, **SAMPLED)
+    rate = done.trace.means.get(mean[0], {}).get(mean[1], 0.0)
     right = [is_right(head.removeprefix("<s>") + text) for head, text in zip(asked, done.texts, strict=True)]
-    return {"chain": chain, "rate": done.trace.means.get(mean, 0.0), "right": interval(right)}
+    return {"chain": chain, "rate": rate, "right": interval(right)}
 
 
 def token_rules(small: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict[str, Any]]:
@@ -78,7 +81,7 @@ def token_rules(small: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict
             tokenizer,
             f"cascade(large='tuned', rule={rule!r}, alpha={alpha})",
             count,
-            "cascade deferral",
+            ("cascade", "deferral"),
             tuned=tuned,
         )
         for rule in get_args(Rule)
@@ -95,7 +98,7 @@ def crossovers(base: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict[s
                 # The random control switches as often: its share of positions is the budget itself.
                 cut, left = (1 - budget, 1.0) if measure == "random" else (threshold, budget)
                 chain = f"crossover(other='other', measure={measure!r}, threshold={cut:.3f}, budget={left})"
-                told = measured(primary, tokenizer, chain, count, "crossover switched", other=other)
+                told = measured(primary, tokenizer, chain, count, ("crossover", "switched"), other=other)
                 found.append({"direction": direction, "measure": measure, "budget": budget} | told)
     return found
 
@@ -114,7 +117,7 @@ def routers(small: Any, tuned: Any, tokenizer: Any, count: int, folder: Path) ->
         for threshold in (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99):
             chain = f"router(large='tuned', head={name!r}, threshold={threshold})"
             more = {"tuned": tuned} | ({"trained": head} if name == "trained" else {})
-            told = measured(small, tokenizer, chain, count, "router routed", **more)
+            told = measured(small, tokenizer, chain, count, ("router", "routed"), **more)
             found.append({"head": name, "threshold": threshold} | told)
     return found
 

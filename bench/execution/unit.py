@@ -7,7 +7,7 @@ on any machine, again after a crash; an engine needs to know nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,13 @@ def _told(trace: Any, steps: int) -> dict[str, Any]:
     return {
         "steps": steps,
         "forwards": dict(trace.forwards),
-        "fired": {name: round(share, 6) for name, share in trace.fired.items()},
-        "means": {name: round(value, 6) for name, value in trace.means.items()},
+        "interventions": _rounded(trace.interventions),
+        "means": _rounded(trace.means),
+    }
+
+
+def _rounded(means: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Means by processor and quantity, rounded to six digits."""
+    return {
+        processor: {quantity: round(mean, 6) for quantity, mean in each.items()} for processor, each in means.items()
     }

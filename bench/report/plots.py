@@ -79,10 +79,10 @@ def _sweeps(summary: Summary, table: Table) -> list[Plot]:
         rows = {row.chain: row for row in table.rows}
         for metric in [one for one in table.metrics if one.better][:2]:
             axes: dict[str, Mapping[str, float]] = {f"{parameter} of {name}": chains}
-            for what in ("cascade deferral", "router routed", "crossover switched"):
-                rates = {chain: rows[chain].means[what] for chain in chains if what in rows[chain].means}
+            for key in dict.fromkeys(key for chain in chains for key in rows[chain].interventions):
+                rates = {c: rows[c].interventions[key] for c in chains if key in rows[c].interventions}
                 if len(rates) == len(chains):
-                    axes[what] = rates
+                    axes[" ".join(key)] = rates
             for label, places in axes.items():
                 cells = {chain: rows[chain].cells[metric.name] for chain in places}
                 points = [

@@ -50,7 +50,7 @@ class Row:
     chain: str
     text: str
     cells: Mapping[str, Cell]
-    means: Mapping[str, float]
+    interventions: Mapping[tuple[str, str], float]
     forwards: float | None
 
 
@@ -118,7 +118,7 @@ def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record
             chain=chain,
             text=str(Chain(run.chains[chain].chain)),
             cells=cells[chain],
-            means=_means(records),
+            interventions=_interventions(records),
             forwards=_forwards(records) if "text" in records[0] else None,
         )
         for chain, records in groups.items()
@@ -175,11 +175,14 @@ def _compared(pairs: Mapping[str, tuple[list[float], list[float]]]) -> dict[str,
     return found
 
 
-def _means(records: Sequence[Record]) -> dict[str, float]:
-    """What processors averaged and how often gates fired, over records."""
-    told = [{**record["means"], **{f"{name} fired": v for name, v in record["fired"].items()}} for record in records]
-    names = dict.fromkeys(name for one in told for name in one)
-    return {name: statistics.fmean(one[name] for one in told if name in one) for name in names}
+def _interventions(records: Sequence[Record]) -> dict[tuple[str, str], float]:
+    """How often each processor intervened, as ``{(processor, quantity): share}``: means over records."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        for processor, quantities in record["interventions"].items():
+            for quantity, share in quantities.items():
+                shares.setdefault((processor, quantity), []).append(share)
+    return {key: statistics.fmean(values) for key, values in shares.items()}
 
 
 def _forwards(records: Sequence[Record]) -> float:
@@ -190,7 +193,7 @@ def _forwards(records: Sequence[Record]) -> float:
 def _plain(value: Any) -> Any:
     """The same with what JSON cannot hold as null."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {" ".join(key) if isinstance(key, tuple) else key: _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,7 +11,6 @@ from typing import Any
 from logitkit.bench.report.summary import Cell, Row, Summary, Table
 from logitkit.bench.tasks.task import Metric
 
-RATES = (" fired", " deferral", " routed", " switched")  # what traces average that says how much a chain did
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
@@ -71,8 +70,13 @@ def _task_sheet(summary: Summary, table: Table) -> Sheet:
         how += f", {entry.beams} beams" if entry.beams > 1 else ""
     forwards = [row.forwards for row in table.rows if row.forwards is not None]
     headings = ["strategy", _heading(first), "beside the baseline, 95 %", "p (Holm)", "call"]
-    rates = list(dict.fromkeys(name for row in table.rows for name in row.means if name.endswith(RATES)))
-    headings += [_heading(metric) for metric in others] + (["forwards/step"] if forwards else []) + rates + ["n"]
+    rates = list(dict.fromkeys(key for row in table.rows for key in row.interventions))
+    headings += (
+        [_heading(metric) for metric in others]
+        + (["forwards/step"] if forwards else [])
+        + [" ".join(key) for key in rates]
+        + ["n"]
+    )
     rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
     about = f"{table.what}, {how}. {what}."
@@ -80,7 +84,9 @@ def _task_sheet(summary: Summary, table: Table) -> Sheet:
     return Sheet(title=f"{table.task}, {table.model}", about=about, headings=headings, rows=rows, marks=marks)
 
 
-def _task_row(row: Row, first: Metric, others: Sequence[Metric], rates: Sequence[str], *, forwards: bool) -> list[str]:
+def _task_row(
+    row: Row, first: Metric, others: Sequence[Metric], rates: Sequence[tuple[str, str]], *, forwards: bool
+) -> list[str]:
     cell = row.cells[first.name]
     compared = ["", "", ""]
     if cell.comparison is not None:
@@ -89,7 +95,7 @@ def _task_row(row: Row, first: Metric, others: Sequence[Metric], rates: Sequence
         compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
     others_ = [_value(row.cells[metric.name], said=True) for metric in others]
     ahead = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
-    done = [f"{row.means[name]:.2f}" if name in row.means else "" for name in rates]
+    done = [f"{row.interventions[key]:.2f}" if key in row.interventions else "" for key in rates]
     return [row.chain, _value(cell), *compared, *others_, *ahead, *done, str(cell.samples)]
 
 

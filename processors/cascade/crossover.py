@@ -185,7 +185,7 @@ class Crossover(LogitsProcessor):
         """Note the step."""
         if self.trace is None:
             return
-        self.trace.average("crossover switched", switched.float())
+        self.trace.average("crossover", "switched", switched.float(), intervention=True)
         if self.trace.recording:
             tokens = {"own_token": own.argmax(-1), "other_token": other.argmax(-1)}
             self.trace.note(js=js_bits(own, other), score=score, switched=switched, used=used, **tokens)

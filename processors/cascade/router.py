@@ -94,9 +94,10 @@ class Router(LogitsProcessor):
         if self.trace is not None:
             self.trace.note(score=score, routed=routed)
             self.trace.count_fired("router", routed)
-            self.trace.average("router routed", routed.float())
+            self.trace.average("router", "routed", routed.float())
             if self.sizes is not None:
-                self.trace.average("router activated parameters", self.sizes[0] + routed.double() * self.sizes[1])
+                activated = self.sizes[0] + routed.double() * self.sizes[1]
+                self.trace.average("router", "activated parameters", activated)
         if not bool(routed.any()):
             return scores
         large = fit(self.large(input_ids), scores.shape[-1])

@@ -114,8 +114,8 @@ class SpeculativeCascade:
         tokens = drafted[0, ids.shape[1] :]
         kept = self._kept(q[:count], pi[:count], tokens)
         if count:
-            self.trace.average("speculative accepted", (torch.arange(count) < kept).float())
-        self.trace.average("speculative tokens per check", torch.tensor([kept + 1.0]))
+            self.trace.average("speculative", "accepted", (torch.arange(count) < kept).float())
+        self.trace.average("speculative", "tokens per check", torch.tensor([kept + 1.0]))
         replace = pi[kept].exp() if kept == count else verification.residual(q[kept : kept + 1], pi[kept : kept + 1])[0]
         return torch.cat([tokens[:kept], shape.draw(replace[None])[0]])
 

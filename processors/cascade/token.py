@@ -108,11 +108,12 @@ class Cascade(LogitsProcessor):
             return
         asked = (~settled).float()
         self.trace.note(deferred=deferred, accepted=accepted)
-        self.trace.average("cascade deferral", deferred)
-        self.trace.average("cascade acceptance", accepted)
-        self.trace.average("cascade asked", asked)
+        self.trace.average("cascade", "deferral", deferred, intervention=True)
+        self.trace.average("cascade", "acceptance", accepted)
+        self.trace.average("cascade", "asked", asked)
         if self.sizes is not None:
-            self.trace.average("cascade activated parameters", self.sizes[0] + asked.double() * self.sizes[1])
+            activated = self.sizes[0] + asked.double() * self.sizes[1]
+            self.trace.average("cascade", "activated parameters", activated)
 
 
 def sizes_of(small: Any, large: Any) -> tuple[int, int] | None:

@@ -57,7 +57,8 @@ class Trace:
     fusion: str = "lazy: not started by the call"
     readers: dict[str, Counts] = field(default_factory=dict)
     _fired: dict[str, Tensor] = field(default_factory=dict)
-    _sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    _sums: dict[tuple[str, str], tuple[Tensor, int]] = field(default_factory=dict)
+    _interventions: set[tuple[str, str]] = field(default_factory=set)
     _pending: dict[str, Tensor] = field(default_factory=dict)
 
     def mark(self) -> tuple[int, dict[str, Tensor]]:
@@ -79,10 +80,21 @@ class Trace:
         total = fired.sum()
         self._fired[name] = self._fired[name] + total if name in self._fired else total
 
-    def average(self, name: str, values: Tensor) -> None:
-        """Add the values of this step, each ``[rows]``, to a mean; stays on the device, waits for nothing."""
-        total, count = self._sums.get(name, (values.new_zeros((), dtype=torch.float64), 0))
-        self._sums[name] = total + values.sum(dtype=torch.float64), count + len(values)
+    def average(self, processor: str, quantity: str, values: Tensor, *, intervention: bool = False) -> None:
+        """Add the values of one step to the mean of a quantity; the sum stays on the device without a host read.
+
+        Args:
+            processor: name of the processor that measured the values.
+            quantity: what the values are, such as ``deferral``.
+            values: one value per row, ``[rows]``.
+            intervention: whether the values are shares, 0 to 1, of how far the processor replaced the generating
+                model's own choice. `interventions` lists these means; reports show them beside the quality.
+        """
+        key = processor, quantity
+        total, count = self._sums.get(key, (values.new_zeros((), dtype=torch.float64), 0))
+        self._sums[key] = total + values.sum(dtype=torch.float64), count + len(values)
+        if intervention:
+            self._interventions.add(key)
 
     def record(self, name: str, position: int, before: Tensor, after: Tensor) -> None:
         """Record one step of one processor from its scores before and after, ``[rows, vocab]``."""
@@ -114,9 +126,26 @@ class Trace:
         return {name: float(total) / max(1, self.rows) for name, total in self._fired.items()}
 
     @property
-    def means(self) -> dict[str, float]:
-        """What processors averaged over steps and rows, by what they call it."""
-        return {name: float(total) / count for name, (total, count) in self._sums.items()}
+    def means(self) -> dict[str, dict[str, float]]:
+        """Means over steps and rows, as ``{processor: {quantity: mean}}``."""
+        found: dict[str, dict[str, float]] = {}
+        for (processor, quantity), (total, count) in self._sums.items():
+            found.setdefault(processor, {})[quantity] = float(total) / count
+        return found
+
+    @property
+    def interventions(self) -> dict[str, dict[str, float]]:
+        """How often each processor intervened, as ``{processor: {quantity: share}}`` with shares from 0 to 1.
+
+        Holds the share of rows at which a gate fired as the quantity ``fired``, and the means that `average` was
+        given as interventions.
+        """
+        found: dict[str, dict[str, float]] = {name: {"fired": share} for name, share in self.fired.items()}
+        means = self.means
+        for processor, quantity in self._sums:
+            if (processor, quantity) in self._interventions:
+                found.setdefault(processor, {})[quantity] = means[processor][quantity]
+        return found
 
     def summary(self) -> dict[str, Any]:
         """Counters as plain data: calls, rows, forwards of each reader, share of fired gates, means, notices."""

@@ -49,7 +49,11 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     ]
     facts += [("Second streams", trace.fusion)] if trace.readers else []
     facts += [(f"Gate of {name}", f"fired at {share:.0%} of tokens") for name, share in trace.fired.items()]
-    facts += [(name.capitalize(), f"{value:.3g} on average") for name, value in trace.means.items()]
+    facts += [
+        (f"{processor} {quantity}".capitalize(), f"{value:.3g} on average")
+        for processor, means in trace.means.items()
+        for quantity, value in means.items()
+    ]
     return facts + [("Notice", notice) for notice in trace.notices]
 
 

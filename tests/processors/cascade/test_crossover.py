@@ -160,7 +160,7 @@ def test_the_log_of_every_position() -> None:
     assert [step.position for step in rows] == list(range(6))
     assert set(rows[0].notes) == {"js", "score", "switched", "used", "own_token", "other_token"}
     assert sum(bool(step.notes["switched"]) for step in rows) <= 2
-    assert call.trace.means["crossover switched"] == pytest.approx(
+    assert call.trace.means["crossover"]["switched"] == pytest.approx(
         sum(bool(step.notes["switched"]) for step in call.trace.steps) / len(call.trace.steps)
     )
 

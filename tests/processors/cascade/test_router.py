@@ -70,11 +70,11 @@ def test_training_free_heads(head: str, threshold: float) -> None:
     """Route where unsure: exactly the rows whose score is above the threshold go to the large model."""
     call = bound(f"router(large='big', head='{head}', threshold={threshold})", "one prompt")
     call.generate(max_new_tokens=20, do_sample=False)
-    assert 0 < call.trace.means["router routed"] < 1
-    assert call.trace.forwards["big"] == round(call.trace.means["router routed"] * call.trace.rows)
+    assert 0 < call.trace.means["router"]["routed"] < 1
+    assert call.trace.forwards["big"] == round(call.trace.means["router"]["routed"] * call.trace.rows)
     sizes = tiny_model().num_parameters(), tiny_model(1).num_parameters()
-    want = sizes[0] + call.trace.means["router routed"] * sizes[1]
-    assert call.trace.means["router activated parameters"] == pytest.approx(want)
+    want = sizes[0] + call.trace.means["router"]["routed"] * sizes[1]
+    assert call.trace.means["router"]["activated parameters"] == pytest.approx(want)
 
 
 def variant(name: str, example: str, fixture: str = "") -> Any:

@@ -55,7 +55,7 @@ def test_the_same_model_accepts_every_draft() -> None:
         **inputs("abc"), custom_generate=way, max_new_tokens=12, do_sample=False, eos_token_id=None
     )
     assert got.shape[1] == 3 + 12
-    assert trace.means["speculative accepted"] == 1.0
+    assert trace.means["speculative"]["accepted"] == 1.0
     assert trace.forwards["large"] == 3  # 5 + 5 + 2
 
 

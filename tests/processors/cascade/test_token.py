@@ -86,8 +86,8 @@ def test_equals_recomputation_in_every_mode(rule: str, mode: str) -> None:
         **call.inputs, logits_processor=[slow], **({"max_new_tokens": 6, "do_sample": False} | MODES[mode])
     )
     assert slow.worst < 1e-4
-    means = call.trace.means
-    assert 0 < means["cascade deferral"] < 1, "the test should see both models speak"
+    means = call.trace.means["cascade"]
+    assert 0 < means["deferral"] < 1, "the test should see both models speak"
 
 
 @pytest.mark.parametrize("mode", ["assistant_model", "prompt_lookup_num_tokens"])
@@ -135,7 +135,7 @@ def test_a_small_only_rule_asks_where_it_defers_and_catches_up_in_one_chunk() ->
     assert 0 < sum(asked) < 24
     assert reader.forwards == sum(asked)
     assert reader.tokens == call.prompts.width + max(step for step, was in enumerate(asked) if was)
-    assert call.trace.means["cascade asked"] == pytest.approx(sum(asked) / len(asked))
+    assert call.trace.means["cascade"]["asked"] == pytest.approx(sum(asked) / len(asked))
 
 
 def test_the_trace_says_what_it_cost() -> None:
@@ -144,9 +144,9 @@ def test_the_trace_says_what_it_cost() -> None:
     call.generate(max_new_tokens=4, do_sample=False)
     sizes = [model.num_parameters() for model in (tiny_model(), tiny_model(1))]
     told = call.trace.summary()
-    assert told["means"]["cascade activated parameters"] == sum(sizes)
-    assert told["means"]["cascade deferral"] == pytest.approx(1) and told["forwards"]["big"] == 4
-    assert 0 < told["means"]["cascade acceptance"] < 1
+    assert told["means"]["cascade"]["activated parameters"] == sum(sizes)
+    assert told["means"]["cascade"]["deferral"] == pytest.approx(1) and told["forwards"]["big"] == 4
+    assert 0 < told["means"]["cascade"]["acceptance"] < 1
     assert set(call.trace.steps[0].notes) == {"deferred", "accepted"}
 
 

@@ -1,0 +1,26 @@
+"""Counters of a trace: means by processor and quantity, and the interventions among them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from logitkit.processors.engine.trace import Trace
+
+
+def test_means_are_kept_by_processor_and_quantity() -> None:
+    """Two processors may average a quantity of the same name; each mean is over all rows of all steps."""
+    trace = Trace()
+    trace.average("first", "share", torch.tensor([1.0, 0.0]))
+    trace.average("first", "share", torch.tensor([1.0]))
+    trace.average("second", "share", torch.tensor([0.25]))
+    assert trace.means == {"first": {"share": pytest.approx(2 / 3)}, "second": {"share": 0.25}}
+
+
+def test_interventions_are_declared_by_the_processor() -> None:
+    """A mean is an intervention when the processor says so, whatever the name of the quantity; gates are included."""
+    trace = Trace(rows=4)
+    trace.average("cascade", "a name of any kind", torch.tensor([0.5]), intervention=True)
+    trace.average("cascade", "deferral", torch.tensor([0.1]))
+    trace.count_fired("uscd", torch.tensor([True, False, False, False]))
+    assert trace.interventions == {"uscd": {"fired": 0.25}, "cascade": {"a name of any kind": 0.5}}
