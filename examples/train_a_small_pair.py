@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import logitkit
-from logitkit.registry.laws.subjects import tiny_tokenizer
+from logitkit.registry.laws import tiny_tokenizer
 
 THINGS = ("apples", "pens", "cups", "balls", "books")
 

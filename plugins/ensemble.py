@@ -5,7 +5,7 @@ from __future__ import annotations
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
-FIXTURE = "logitkit.registry.laws.foreign_tokenizer:stranger"
+FIXTURE = "logitkit.registry.laws.byte_subjects:stranger"
 NEEDS = ("models: other models; their tokenizers where they cannot say where they came from",)
 COST = "one forward of each helper; at a row where its tokens do not change, none"
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import PluginError
-from logitkit.registry.laws import LAWS, Report, judge
-from logitkit.registry.laws.subjects import WIDTH, Subject, prompts, tiny_model, tiny_tokenizer
+from logitkit.registry.laws import LAWS, Report, judge, tiny_model, tiny_tokenizer
+from logitkit.registry.laws.subjects import Subject, prompts
+from logitkit.registry.laws.tiny_models import WIDTH
 from studies.known_violations import REASONS
 
 

@@ -8,7 +8,7 @@ import torch
 
 import logitkit
 from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt", "the three"]
 RESOURCES = {"far": foreign_model(), "piece": foreign_model("absolute", 1)}

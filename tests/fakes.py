@@ -15,8 +15,8 @@ from transformers import (
 
 from logitkit.processors.cascade.model_fingerprint import pair_fingerprint
 from logitkit.processors.cascade.router_head import Network, RouterHead, Shape
-from logitkit.registry.laws.recomputation import encoder_decoder_model
-from logitkit.registry.laws.subjects import WIDTH, tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws.tiny_models import WIDTH, encoder_decoder_model
 
 SPECIALS = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
 

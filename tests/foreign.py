@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from fakes import seeded
-from logitkit.registry.laws.foreign_tokenizer import foreign_tokenizer as foreign_tokenizer
+from logitkit.registry.laws import foreign_tokenizer as foreign_tokenizer
 
 WIDTH = 320  # more ids than the tokenizers have
 

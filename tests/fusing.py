@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import logitkit
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 CODE = 'def f(x):\n    """Add one.\n\n    >>> f(1)\n    2\n    """\n'
 PROMPTS = ["one prompt", "a second, longer prompt", CODE]

@@ -15,8 +15,7 @@ import logitkit
 from logitkit import models
 from logitkit.errors import UnknownNameError
 from logitkit.registry.discovery import discover
-from logitkit.registry.laws.foreign_tokenizer import foreign_model, foreign_tokenizer
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.pages import man_page as manual
 
 ROOT = Path(__file__).parents[1]

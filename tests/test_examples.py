@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "examples"
 OURS = [

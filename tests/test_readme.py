@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import TemperatureLogitsWarper
 
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.pages.readme_table import filled
 
 README = Path(__file__).parents[1] / "README.md"

@@ -12,7 +12,7 @@ import pytest
 
 import logitkit
 from fresh import ROOT, Fresh, build_wheel
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 THEIRS = ROOT / "examples" / "third_party"
 pytestmark = pytest.mark.slow

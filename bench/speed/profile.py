@@ -21,7 +21,8 @@ from logitkit.bench.speed.clock import ForwardClock
 from logitkit.bench.speed.syncs import SyncCount
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
-from logitkit.registry.laws.subjects import prompts, tiny_tokenizer
+from logitkit.registry.laws.subjects import prompts
+from logitkit.registry.laws.tiny_models import tiny_tokenizer
 from logitkit.registry.spec import Spec
 
 VOCABULARIES = (49_152, 151_936)  # SmolLM2, Qwen2.5

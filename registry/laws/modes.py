@@ -26,9 +26,15 @@ from logitkit.registry.call import SAMPLING
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.laws.agreement import TOKENS, Watch, generated, is_greedy, prefixes
-from logitkit.registry.laws.foreign_tokenizer import foreign_model, foreign_tokenizer
-from logitkit.registry.laws.recomputation import Recomputation, encoder_decoder_model
-from logitkit.registry.laws.subjects import TEXTS, example_of, resources_of, tiny_model, tiny_tokenizer
+from logitkit.registry.laws.recomputation import Recomputation
+from logitkit.registry.laws.subjects import TEXTS, example_of, resources_of
+from logitkit.registry.laws.tiny_models import (
+    encoder_decoder_model,
+    foreign_model,
+    foreign_tokenizer,
+    tiny_model,
+    tiny_tokenizer,
+)
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 
@@ -62,7 +68,7 @@ class World:
         model = foreign_model() if strange else tiny_model()
         others: dict[str, Any] = {}
         if encoded:
-            model = encoder_decoder_model(strange=strange)
+            model = encoder_decoder_model(foreign=strange)
             others = {"other": encoder_decoder_model(1), "third": encoder_decoder_model(2)}
         resources = {**resources_of(spec, model), **others}
         self.chain, self.tokenizers = chain, resources.pop("tokenizers", None)

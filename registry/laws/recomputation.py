@@ -6,18 +6,14 @@ is asked once. Whatever `generate` did to get there must come to the same.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import T5Config, T5ForConditionalGeneration
 
 from logitkit.registry.call import Call, bind
 from logitkit.registry.chain import Chain
-from logitkit.registry.laws.foreign_tokenizer import foreign_tokenizer
-from logitkit.registry.laws.subjects import WIDTH, tiny_tokenizer
 
 Continuation = tuple[int, ...]
 
@@ -104,27 +100,3 @@ class Recomputation:
         """Whether a token that ends the text was written; what follows is padding."""
         ends = self.model.generation_config.eos_token_id
         return bool(set(written[len(self.start) :]) & set(ends if isinstance(ends, list) else [ends]))
-
-
-@functools.cache
-def encoder_decoder_model(seed: int = 0, *, strange: bool = False) -> Any:
-    """A random two-layer T5 over the tiny tokenizer, or the strange one."""
-    tokenizer = foreign_tokenizer() if strange else tiny_tokenizer()
-    config_of: Any = T5Config
-    config = config_of(
-        vocab_size=WIDTH,
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=2,
-        num_heads=4,
-        initializer_factor=2.0,
-        dropout_rate=0.0,
-        decoder_start_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return T5ForConditionalGeneration(config).eval()

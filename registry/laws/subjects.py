@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from logitkit.errors import LogitkitError, ParameterError, PluginError, UnknownNameError
 from logitkit.params import declared
@@ -21,45 +19,11 @@ from logitkit.registry import expression
 from logitkit.registry.call import bind
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
+from logitkit.registry.laws.tiny_models import WIDTH, tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 
 TEXTS = ["a prompt of text", "the other prompt"]  # of one length, so that padding is a choice
-WIDTH = 272  # of the tiny models' scores: more than the tokenizer has, as padded vocabularies are
-
-
-@functools.cache
-def tiny_tokenizer() -> Any:
-    """A tokenizer of single bytes with begin, end and pad tokens."""
-    vocabulary = {char: number for number, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-
-
-@functools.cache
-def tiny_model(seed: int = 0) -> Any:
-    """A random two-layer Llama over the tiny tokenizer, in fp32, sharp enough that its choices are clear."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        tokenizer = tiny_tokenizer()
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=WIDTH,
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=512,
-                initializer_range=0.3,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-    return model.eval()
 
 
 class Subject:

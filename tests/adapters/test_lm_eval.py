@@ -15,8 +15,7 @@ import logitkit
 from logitkit.cli import app
 from logitkit.errors import ModeError, ParameterError, PromptError
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.laws.foreign_tokenizer import foreign_model, foreign_tokenizer
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.scoring import score
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'logitkit[lm-eval]'")

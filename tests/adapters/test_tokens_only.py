@@ -12,8 +12,7 @@ from logitkit.adapters import tokens_only
 from logitkit.errors import FileFormatError, LogitkitError, ModeError, ModelError
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.chain import Chain
-from logitkit.registry.laws.foreign_tokenizer import foreign_tokenizer
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry
 
 PROMPT = "the text of a prompt, the other text"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import logitkit
 from logitkit.cli import app
 from logitkit.registry import discovery
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry
 
 EXAMPLE = 'def f(x):\n    """Add one.\n\n    >>> f(1)\n    2\n    """\n'

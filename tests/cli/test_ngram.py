@@ -13,7 +13,7 @@ import logitkit
 from logitkit.cli import app
 from logitkit.processors.ngram import training
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 TEXT = "the text of a book, and the other text of it"
 

@@ -11,7 +11,7 @@ import pytest
 
 from logitkit.inspection.inspection import inspect
 from logitkit.inspection.page import page
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not BROWSER or not DRIVER, reason="no chromium with chromedriver on this machine")

@@ -21,7 +21,7 @@ from logitkit.errors import ParameterError
 from logitkit.inspection.inspection import OWN, Inspection, bits, inspect, spoken, visible
 from logitkit.inspection.page import page
 from logitkit.inspection.terminal import shown
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 HOSTILE = "</pre><script src='https://elsewhere/x.js'></script> & <b>"
 

@@ -12,7 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import logitkit
 from fakes import absolute_model, encoder_decoder_model
 from logitkit.errors import ModeError, ModelError, ParameterError, PromptError, ScoresError, UnknownNameError
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 TEXTS = ["one prompt", "a second, longer prompt", "three"]
 CHAT = [{"role": "user", "content": "hello"}]

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor
 from logitkit.errors import PluginError, ScoresError
 from logitkit.params import Parameters, number
 from logitkit.registry.chain import Chain
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 

@@ -10,7 +10,8 @@ import torch
 import logitkit
 from logitkit.errors import ModelError
 from logitkit.registry.chain import Chain
-from logitkit.registry.laws.subjects import resources_of, tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws.subjects import resources_of
 from logitkit.registry.scoring import continuation, forced, score
 
 OPTIONS = [" ship", " a", " harbours"]

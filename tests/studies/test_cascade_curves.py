@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from logitkit.errors import FileFormatError
 from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.cascade.rules import TOKEN_RULES, TokenRule
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.speculation import laws
 from studies.cascade_curves import ALPHAS, app, sweep
 

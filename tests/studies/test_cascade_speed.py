@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies.cascade_speed import measure, table, ways
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from logitkit.errors import PluginError
-from logitkit.registry.laws.subjects import tiny_model
+from logitkit.registry.laws import tiny_model
 from studies import laws_of_others
 from studies.laws_of_others import OTHERS, TRANSFORMERS, Other, table
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from logitkit.bench.tasks.style_metrics import Spread, StyleMeter, Text, base_log_perplexity, distinct
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import style_report
 from studies import style_sweep as style
 from studies.style_sweep import Row, Sweep, configurations, halves

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from logitkit.bench.execution.sampling import Draw, cut, pinned, seed_of, write
 from logitkit.errors import ModelError
 from logitkit.registry.chain import Chain
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_draws_follow_the_softmax() -> None:

@@ -16,7 +16,7 @@ from logitkit.bench.speed.decoding_variants import PLAIN, chosen, example, ways
 from logitkit.bench.speed.measurement import PROMPTS, Timing, floor, measure, ratio, table
 from logitkit.bench.speed.memory import PeakMemory
 from logitkit.errors import ParameterError, UnknownNameError
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_ratio_and_floor_by_hand() -> None:

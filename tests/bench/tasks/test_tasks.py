@@ -19,7 +19,7 @@ from logitkit.bench.tasks.task import Answer
 from logitkit.bench.tasks.text_tasks import GSM8K, number_in
 from logitkit.errors import DataError, FileFormatError, LogitkitError, ParameterError
 from logitkit.registry.discovery import default_registry
-from logitkit.registry.laws.subjects import tiny_tokenizer
+from logitkit.registry.laws import tiny_tokenizer
 from logitkit.registry.scored_text import Scored
 from logitkit.registry.task_spec import TaskSpec
 

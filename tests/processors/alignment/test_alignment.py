@@ -19,7 +19,7 @@ from logitkit.processors.alignment import alignment
 from logitkit.processors.alignment.alignment import EXACT, NONE, PARTIAL, SPECIAL, Alignment, AlignmentVocabulary, align
 from logitkit.processors.alignment.matching import _bounds, _nearest
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 METHODS = ["exact", "mined", "gac", "unite", "embedding"]
 HELPERS = {"byte-level": foreign_tokenizer, "sentencepiece": sentencepiece_tokenizer}

@@ -16,8 +16,8 @@ from logitkit.errors import ScoresError
 from logitkit.processors.byte_level.boundary import trim
 from logitkit.processors.byte_level.covers import Covers
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.registry.laws import LAWS, judge
-from logitkit.registry.laws.subjects import Subject, tiny_model, tiny_tokenizer
+from logitkit.registry.laws import LAWS, judge, tiny_model, tiny_tokenizer
+from logitkit.registry.laws.subjects import Subject
 from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram
 from reference.byte_samples import begun_tokenizer, conditional, draws, healed, law_of, masked, verdict
 

@@ -17,8 +17,7 @@ from logitkit.errors import LogitkitError, ModelError, ParameterError, PromptErr
 from logitkit.processors.byte_level.ensemble import ByteEnsemble, Evidence, fuse_laws
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import byte_tokenizer, rows_of
-from logitkit.registry.laws import check_processor
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import check_processor, tiny_model, tiny_tokenizer
 from reference.byte_laws import SlowBytes, tiny
 
 HALF = torch.tensor([0.5, 0.5]).log()

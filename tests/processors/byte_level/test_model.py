@@ -17,7 +17,7 @@ import logitkit
 from logitkit.errors import ModeError, ModelError
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import byte_tokenizer, rows_of, texts_of
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.byte_laws import FromScratch, SlowBytes, tiny
 
 PROMPTS = [b"ab", b"b a ab", b"a"]

@@ -18,7 +18,7 @@ from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.byte_level.tree import REMEMBERED, ByteTree
 from logitkit.processors.engine.kv_tree import ROOM, SLACK
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
 LETTERS = b"ab "

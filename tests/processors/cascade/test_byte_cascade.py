@@ -10,7 +10,7 @@ import torch
 import logitkit
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import byte_tokenizer
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize(("alpha", "alone"), [(0.0, "large"), (1.0, "small")])

@@ -18,8 +18,7 @@ from logitkit.processors.cascade.crossover import Crossover, within
 from logitkit.processors.cascade.uncertainty import uncertainty
 from logitkit.processors.engine.divergences import js_bits
 from logitkit.processors.engine.prefix_random import PrefixRandom
-from logitkit.registry.laws import parametrize_with_laws
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 
 PROMPTS = ["one prompt", "a second, longer prompt", "three"]

@@ -16,7 +16,7 @@ from logitkit.cli import app
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.processors.cascade import labelling as divergence
 from logitkit.processors.cascade.labelling import Pair, SameAnswer, SameText, label_divergence, read_labels
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt", "three"]
 PAIR: dict[str, Any] = {"small": tiny_model(), "large": tiny_model(1), "tokenizer": tiny_tokenizer()}

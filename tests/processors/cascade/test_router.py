@@ -17,8 +17,7 @@ import logitkit
 from fakes import router_head
 from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.cascade.router_head import Network, RouterHead, Shape, features, threshold_for_recall
-from logitkit.registry.laws import parametrize_with_laws
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 
 PROMPTS = ["one prompt", "a second, longer prompt", "three"]

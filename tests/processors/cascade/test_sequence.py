@@ -12,7 +12,7 @@ from torch import Tensor
 from fakes import absolute_model
 from logitkit.errors import ParameterError
 from logitkit.processors.cascade.sequence import SequenceCascade, Stage, answer
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt", "three", "and a fourth", "five"]
 SETTINGS = {"max_new_tokens": 6}

@@ -17,7 +17,7 @@ from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.cascade.rules import TOKEN_RULES, TokenRule
 from logitkit.processors.cascade.speculative import SpeculativeCascade
 from logitkit.processors.engine.trace import Trace
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def inputs(text: str = "a prompt") -> Any:

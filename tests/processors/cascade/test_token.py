@@ -16,8 +16,7 @@ from logitkit.errors import ChainError, ModelError, ParameterError
 from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.cascade.token import Cascade, Rule
 from logitkit.processors.engine.prefix_random import PrefixRandom
-from logitkit.registry.laws import parametrize_with_laws
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 from reference.speculation import by_hand
 

@@ -16,7 +16,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.prompts import read_prompts
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt"]
 KINDS = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_model, "encoder": encoder_decoder_model}

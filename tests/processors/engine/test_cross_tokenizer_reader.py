@@ -18,7 +18,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt", "the three"]
 OWN = ["another prompt, the long one", "own", "the"]

@@ -7,7 +7,7 @@ import torch
 import logitkit
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.registry.call import Call
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, MaxLengthCriteria, StoppingCriteriaLis
 from fakes import absolute_model, sliding_model
 from fusing import PROMPTS, bound, decode, hooks
 from logitkit.inspection.streaming import Streamer
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 
 CAUSAL = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_model}

@@ -12,7 +12,7 @@ from fakes import encoder_decoder_model
 from fusing import PROMPTS, bound, decode
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine import fused_streams as fusion
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_chosen_by_itself() -> None:

@@ -11,7 +11,7 @@ import torch
 import logitkit
 from fusing import bound
 from logitkit.bench.speed.syncs import SyncCount
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 READS = {
     ("", "lazy"): 1,  # the guard: every row keeps a choice

@@ -6,7 +6,8 @@ import torch
 
 from logitkit.processors.engine.prefix_random import PrefixRandom
 from logitkit.processors.engine.prompts import read_prompts
-from logitkit.registry.laws.subjects import prompts, tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws.subjects import prompts
 
 
 def test_it_is_uniform() -> None:

@@ -18,7 +18,7 @@ from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError, PromptError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.recompute import Guided, Recompute
 
 CAUSAL = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_model}

@@ -9,7 +9,7 @@ import torch
 from transformers import CompileConfig
 
 from fusing import bound, decode
-from logitkit.registry.laws.subjects import tiny_model
+from logitkit.registry.laws import tiny_model
 
 CHAINS = ["", "cfg(2.0)", "uscd(gate=0.3, lame='x') | temperature(0.8) | top_p(0.9)"]
 

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor
 from fusing import bound, decode, hooks
 from logitkit.processors.engine import fused_streams as fusion
 from logitkit.processors.engine import thin_matmul as thin
-from logitkit.registry.laws.subjects import tiny_model
+from logitkit.registry.laws import tiny_model
 
 
 @settings(max_examples=30, deadline=None)

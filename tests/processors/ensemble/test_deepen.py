@@ -12,7 +12,7 @@ from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ParameterError
 from logitkit.processors.alignment.alignment import AlignmentVocabulary
 from logitkit.processors.ensemble.deepen import Representation, cosine_rate, search, shared_tokens
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def bound(chain: str, other: object = None) -> object:

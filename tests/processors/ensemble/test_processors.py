@@ -20,7 +20,7 @@ from logitkit.processors.ensemble.members import Member, opinions
 from logitkit.processors.ensemble.processors import Ensemble, fuse
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},

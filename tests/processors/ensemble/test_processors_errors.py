@@ -8,7 +8,7 @@ import logitkit
 from ensembles import PROMPTS, bound, decode
 from foreign import foreign_model
 from logitkit.errors import FileFormatError, ModelError, ParameterError, PromptError, UnknownNameError
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize(

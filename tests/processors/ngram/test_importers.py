@@ -19,7 +19,7 @@ from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.ngram.evidence import ngrams as all_ngrams
 from logitkit.processors.ngram.style import NgramStyle
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.laws.subjects import tiny_tokenizer
+from logitkit.registry.laws import tiny_tokenizer
 
 LETTERS = "abcd"
 MAKE = {

@@ -18,7 +18,7 @@ from logitkit.processors.engine.divergences import js_bits
 from logitkit.processors.ngram.context import NgramContext, table_of_each
 from logitkit.processors.ngram.style import NgramStyle
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.ngrams import counted, known_orders, lifted, literal
 
 SIZE, SPECIAL = 10, frozenset({8, 9})

@@ -11,8 +11,7 @@ from torch import Tensor
 
 import logitkit
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.laws import parametrize_with_laws
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from logitkit.registry.spec import Spec
 
 TEXT = "a prompt of text and the other prompt of a text, the other text of the prompt "

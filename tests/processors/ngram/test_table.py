@@ -23,7 +23,7 @@ from logitkit.processors.ngram.evidence import default_weights, mixture, ngrams
 from logitkit.processors.ngram.index import NONE, UNSEEN
 from logitkit.processors.ngram.smoothing import NAMES, Smoothing
 from logitkit.processors.ngram.table import NgramTable, of_tokenizer
-from logitkit.registry.laws.subjects import tiny_tokenizer
+from logitkit.registry.laws import tiny_tokenizer
 from reference.ngrams import counted
 
 DOCUMENTS = [[1, 2, 1, 2, 3], [2, 1]]  # by hand below

@@ -16,7 +16,7 @@ from logitkit.processors.ngram import corpus, training
 from logitkit.processors.ngram.corpus import Files, Texts
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.processors.ngram.training import train
-from logitkit.registry.laws.subjects import tiny_tokenizer
+from logitkit.registry.laws import tiny_tokenizer
 
 TEXTS = ["the first text", "a second one, the longest of them", "x", "", "the last text</s>and after its end"]
 

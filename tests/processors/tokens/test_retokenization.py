@@ -16,7 +16,7 @@ from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.registry.laws.subjects import tiny_tokenizer
+from logitkit.registry.laws import tiny_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.vocabulary import Vocabulary, byte_alphabet, fingerprint
-from logitkit.registry.laws.subjects import tiny_tokenizer
+from logitkit.registry.laws import tiny_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
 TEXTS = [

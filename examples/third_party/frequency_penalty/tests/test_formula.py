@@ -4,7 +4,7 @@ import torch
 from logitkit_frequency_penalty.processor import penalised
 
 import logitkit
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_by_hand() -> None:
