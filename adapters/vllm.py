@@ -28,6 +28,7 @@ from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from logitkit.adapters import tokens_only
 from logitkit.errors import ParameterError
+from logitkit.processors.model_facts import id_tuple
 from logitkit.registry.chain import Chain
 
 ENGINE, ARGUMENT = "vllm", "logitkit"
@@ -108,4 +109,4 @@ class ChainProcessor(AdapterLogitsProcessor):
         """The model's end tokens."""
         said = (self._config.try_get_generation_config() or {}).get("eos_token_id")
         said = getattr(self._config.hf_config, "eos_token_id", None) if said is None else said
-        return list(said) if isinstance(said, (list, tuple)) else [] if said is None else [said]
+        return list(id_tuple(said))

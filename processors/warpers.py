@@ -20,6 +20,7 @@ from logitkit.errors import ModelError
 from logitkit.params import Resource, checked, is_neutral, number, whole
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
+from logitkit.processors.model_facts import end_tokens
 
 
 class RepetitionPenalty(LogitsProcessor):
@@ -86,14 +87,14 @@ class MinNewTokens(LogitsProcessor):
     @classmethod
     def bind(cls, binding: Binding, **strength: int) -> MinNewTokens:
         """Learn the prompts' length and the end tokens."""
-        ends = binding.model.generation_config.eos_token_id
-        ends = binding.tokenizer.eos_token_id if ends is None else ends
-        if ends is None:
+        # The tokenizer's end token counts only where the model names none: else `generate` does not stop at it.
+        ends = end_tokens(binding.model) or end_tokens(binding.model, binding.tokenizer)
+        if not ends:
             raise ModelError(
                 "min_new_tokens: the model must have an end token; set model.generation_config.eos_token_id"
             )
         width = 1 if binding.prompts.in_encoder else binding.prompts.width
-        return cls(width=width, ends=[ends] if isinstance(ends, int) else list(ends), **strength)
+        return cls(width=width, ends=list(ends), **strength)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores with end tokens at -inf while the text is too short, ``[rows, vocab]``."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from logitkit.errors import ModelError
 from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.reader import Reader
+from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
@@ -129,6 +130,6 @@ def _read_ahead(call: Call, ids: Tensor, longest: int) -> None:
 
 
 def _check_context(model: Any, tokens: int) -> None:
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    context = context_length(model)
     if context is not None and tokens - 1 > context:  # the last token is not read
         raise ModelError(f"log-likelihood: prompt and text must fit the model's {context} tokens, got {tokens}")

@@ -25,6 +25,7 @@ from logitkit import models
 from logitkit.bench.tasks.passages import halves
 from logitkit.bench.tasks.style_metrics import Spread, StyleMeter, Text, base_log_perplexity, distinct
 from logitkit.bench.tasks.style_prompts import PROMPTS
+from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram.corpus import Files
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.chain import Chain
@@ -134,7 +135,7 @@ class Sweep:
         resources: dict[str, Any] = {name: table for name, table in self.tables.items() if f"'{name}'" in chain}
         call = Chain(chain).bind(self.model, self.tokenizer, self.prompts, trace=True, **resources)
         output = call.ids(call.generate(max_new_tokens=self.tokens, do_sample=False))
-        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        ends = {*end_tokens(self.model, self.tokenizer), self.tokenizer.pad_token_id}
         bits: dict[int, list[float]] = {}
         for step in call.trace.steps:
             bits.setdefault(step.row, []).append(step.js_bits)

@@ -15,6 +15,7 @@ from logitkit.bench.config import datasource
 from logitkit.bench.config.run import ResourceEntry, Run
 from logitkit.bench.tasks.passages import halves
 from logitkit.bench.tasks.task import Task
+from logitkit.processors.model_facts import context_length
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.spec import Spec
@@ -40,7 +41,7 @@ def context(run: Run, name: str) -> tuple[Any, int | None]:
     tokenizer = models.load_tokenizer(place)
     folder = str(models.pull(place)) if place in models.names() else place
     config = AutoConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
-    return tokenizer, getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return tokenizer, context_length(config)
 
 
 def task(run: Run, name: str) -> Task:

@@ -19,6 +19,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.prompts import pad_token
+from logitkit.processors.model_facts import context_length, end_tokens
 from logitkit.registry.call import Call
 
 
@@ -118,8 +119,7 @@ def write(
     if criterion:
         settings["stopping_criteria"] = StoppingCriteriaList([criterion])
     output = call.ids(call.generate(**settings)).clone()
-    ends = call.model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    ends = end_tokens(call.model)
     pad, rows = pad_token(call.tokenizer, call.model), []
     for number, row in enumerate(output[:, call.prompts.width :].tolist()):
         length = criterion.ended[number] if criterion else None
@@ -133,7 +133,7 @@ def write(
 
 def _check_context(call: Call, tokens: int) -> None:
     """Refuse to write beyond what the model can read."""
-    context = getattr(call.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    context = context_length(call.model)
     if context is not None and call.prompts.width + tokens > context:
         raise ModelError(
             f"bench: prompt and continuation must fit the model's {context} tokens, got {call.prompts.width} "

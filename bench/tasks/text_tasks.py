@@ -13,6 +13,7 @@ from logitkit.bench.tasks.style_prompts import PROMPTS
 from logitkit.bench.tasks.task import Answer, Metric, Request, Sample, Task
 from logitkit.errors import FileFormatError
 from logitkit.params import option, whole
+from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.processors.tokens.vocabulary import fingerprint
 
@@ -79,7 +80,7 @@ def _text_metrics(answer: Answer, text: Text) -> dict[str, float | None]:
 
 def _text(answer: Answer) -> Text:
     """The continuation without its end token; at least two tokens, so that it has a bigram."""
-    ends = {answer.tokenizer.eos_token_id, answer.tokenizer.pad_token_id}
+    ends = {*end_tokens(answer.model, answer.tokenizer), answer.tokenizer.pad_token_id}
     ids = [token for token in answer.ids if token not in ends]
     ids += list(answer.ids[len(ids) :])[: max(0, 2 - len(ids))]
     ids += [answer.tokenizer.eos_token_id] * max(0, 2 - len(ids))

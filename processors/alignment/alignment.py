@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, ModelError, UnknownNameError
+from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.tokens.retokenization import vocabulary_of
 from logitkit.processors.tokens.vocabulary import Vocabulary, fingerprint
 
@@ -62,12 +63,10 @@ class AlignmentVocabulary:
     def of(cls, model: Any, tokenizer: Any) -> AlignmentVocabulary:
         """Read a model and its tokenizer."""
         vocabulary = vocabulary_of(model, tokenizer)
-        configured = model.generation_config.eos_token_id
-        ends = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
-        known = dict.fromkeys(int(end) for end in ends if end is not None and end < len(vocabulary))
+        ends = tuple(end for end in end_tokens(model, tokenizer) if end < len(vocabulary))
         table = model.get_input_embeddings()  # None: a model over bytes
         vectors = None if table is None else table.weight.detach()
-        return cls(tokenizer=tokenizer, vocabulary=vocabulary, ends=tuple(known), embeddings=vectors)
+        return cls(tokenizer=tokenizer, vocabulary=vocabulary, ends=ends, embeddings=vectors)
 
     @property
     def size(self) -> int:

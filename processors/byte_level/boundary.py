@@ -29,7 +29,7 @@ from logitkit.processors.byte_level.covers import Covers, Head, Which, logsumexp
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.kv_tree import KVTree
 from logitkit.processors.engine.prompts import Prompts, left_padded, pad_token
-from logitkit.processors.model_facts import text_config
+from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 SENTINELS = (  # prefix, suffix, middle of the fill-in-the-middle formats that are known
@@ -292,7 +292,7 @@ def _last_text(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary) ->
 
 def _vocabulary(binding: Binding) -> Vocabulary:
     """The vocabulary of the generating model, which must lose no bytes."""
-    vocabulary = Vocabulary.of(binding.tokenizer, text_config(binding.model).vocab_size)
+    vocabulary = Vocabulary.of(binding.tokenizer, vocabulary_size(binding.model))
     if vocabulary.loses:
         raise ModelError(
             f"byte_boundary: tokenizer must keep every byte of a text, but {vocabulary.loses}; leave byte_boundary out"

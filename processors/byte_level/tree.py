@@ -29,7 +29,7 @@ from torch import Tensor
 from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.byte_level.covers import Covers, Head, Which, logsumexp
 from logitkit.processors.engine.kv_tree import KVTree, Node
-from logitkit.processors.model_facts import text_config
+from logitkit.processors.model_facts import end_tokens, vocabulary_size
 from logitkit.processors.tokens.byte_trie import END
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
@@ -107,7 +107,7 @@ class ByteTree:
         if covers not in ("canonical", "all"):
             raise ParameterError("ByteTree", "covers", "'canonical' or 'all'", covers)
         self.model, self.tokenizer, self.tolerance = model, tokenizer, tolerance
-        self.vocabulary = Vocabulary.of(tokenizer, text_config(model).vocab_size)
+        self.vocabulary = Vocabulary.of(tokenizer, vocabulary_size(model))
         if self.vocabulary.loses and not lossy:
             raise ModelError(
                 f"ByteTree: tokenizer must keep every byte of a text, but {self.vocabulary.loses}; "
@@ -117,7 +117,7 @@ class ByteTree:
         self.tree = KVTree(model)
         begin = tokenizer.bos_token_id if bos == "tokenizer" else bos
         self.given: Given = () if begin is None else (int(begin),)
-        self.ends = sorted(ends_of(model, tokenizer))
+        self.ends = sorted(end_tokens(model, tokenizer))
         self._states: OrderedDict[tuple[Given, bytes], State] = OrderedDict()
 
     def logp(self, text: bytes) -> float:
@@ -268,10 +268,3 @@ def _nodes(states: Sequence[State]) -> list[Node]:
 def _read(head: Head, node: Node) -> Head:
     """A head and its place in the tree of the model."""
     return Head(context=head.context, start=head.start, node=node, logp=node.total)
-
-
-def ends_of(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end a text: the model's own and the tokenizer's."""
-    config = model.generation_config.eos_token_id
-    ends = config if isinstance(config, list) else [config]
-    return {int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None}

@@ -24,6 +24,7 @@ from logitkit.processors.cascade.model_fingerprint import pair_fingerprint
 from logitkit.processors.cascade.router_head import Shape, features
 from logitkit.processors.engine.captured_outputs import HiddenStates
 from logitkit.processors.engine.prompts import left_padded, pad_token, read_prompts
+from logitkit.processors.model_facts import end_tokens, text_config
 
 IDENTICAL, NEUTRAL, DIVERGENT = 0, 1, 2
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
@@ -122,7 +123,7 @@ def label_prompt(
     own = small(input_ids=whole[None].to(small.device), **kept).logits[0, -len(answer) - 1 : -1].argmax(-1).tolist()
     labels = [IDENTICAL] * len(answer)
     differ = [place for place, (mine, theirs) in enumerate(zip(own, answer, strict=True)) if mine != theirs]
-    ends = set(torch.atleast_1d(torch.tensor(large.generation_config.eos_token_id or [])).tolist())
+    ends = set(end_tokens(large))
 
     def text(ids: Iterable[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -267,5 +268,5 @@ def router_examples(labels: Sequence[Labels], small: Any, shape: Shape) -> tuple
 def shape_for(small: Any, *, top: int = 100, width: int = 128, blocks: int = 2) -> Shape:
     """The sizes of a router for a small model."""
     embedding = small.get_input_embeddings().weight.shape[1]
-    hidden = small.config.get_text_config(decoder=True).hidden_size
+    hidden = text_config(small).hidden_size
     return Shape(hidden=hidden, embedding=embedding, top=top, width=width, blocks=blocks)

@@ -17,6 +17,7 @@ from torch import Tensor
 from logitkit.errors import ParameterError
 from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.engine.prompts import pad_token, read_prompts
+from logitkit.processors.model_facts import end_tokens
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -207,7 +208,9 @@ def answer(
             logits.float().log_softmax(-1).gather(-1, own[:, None].to(logits.device))[:, 0].cpu()
             for logits, own in zip(output.logits, tokens.unbind(1), strict=True)
         ]
-        found.append((torch.stack(steps, dim=1), _emitted(tokens.cpu(), _ends(stage.model, asked), include_end)))
+        found.append(
+            (torch.stack(steps, dim=1), _emitted(tokens.cpu(), end_tokens(stage.model, settings=asked), include_end))
+        )
         advance(len(bound))
     width = max((logps.shape[1] for logps, _ in found), default=0)
     padded = [[torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in pair] for pair in found] or [
@@ -217,13 +220,7 @@ def answer(
     return Answers(texts=texts, logps=logps.masked_fill(~mask, 0), mask=mask)
 
 
-def _ends(model: Any, settings: dict[str, Any]) -> set[int]:
-    """The tokens at which this `generate` ends a row."""
-    ends = settings.get("eos_token_id", model.generation_config.eos_token_id)
-    return set() if ends is None else set(ends) if isinstance(ends, (list, tuple)) else {int(ends)}
-
-
-def _emitted(tokens: Tensor, ends: set[int], include_end: bool) -> Tensor:
+def _emitted(tokens: Tensor, ends: Sequence[int], include_end: bool) -> Tensor:
     """True where a token counts: up to the first end token, with it or without, ``[rows, tokens]``."""
     is_end = torch.isin(tokens, torch.tensor(sorted(ends), dtype=tokens.dtype))
     after = is_end.long().cumsum(-1) - is_end.long()  # ends before each token

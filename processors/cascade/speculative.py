@@ -30,6 +30,7 @@ from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.trace import Trace
+from logitkit.processors.model_facts import vocabulary_size
 
 
 class SpeculativeCascade:
@@ -134,7 +135,7 @@ class SpeculativeCascade:
 
     def _refuse(self, model: Any, input_ids: Tensor, config: Any) -> None:
         """Refuse what this way of generating cannot do."""
-        sizes = [m.config.get_text_config(decoder=True).vocab_size for m in (model, self.large)]
+        sizes = [vocabulary_size(m) for m in (model, self.large)]
         if sizes[0] != sizes[1]:
             raise ModelError(
                 f"SpeculativeCascade: large must have the vocabulary of the generating model ({sizes[0]}), "

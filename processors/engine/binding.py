@@ -11,6 +11,7 @@ from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerRead
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
 from logitkit.processors.engine.trace import Trace
+from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
 
 
@@ -158,7 +159,7 @@ class Binding:
                 f"{owner}: model {name!r} must have the tokenizer of the generating model; "
                 "use the ensemble or bytes plugins"
             )
-        sizes = [m.config.get_text_config(decoder=True).vocab_size for m in (self.model, model)]
+        sizes = [vocabulary_size(m) for m in (self.model, model)]
         if not known and sizes[0] != sizes[1]:
             raise ModelError(
                 f"{owner}: model {name!r} must have the vocabulary of the generating model ({sizes[0]}), got {sizes[1]}"

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.prompts import Prompts
-from logitkit.processors.model_facts import text_config
+from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.tokens.retokenization import Retokenizer
 
 REWRITTEN = 4  # tokens that a row's last token may change before other cached rows are looked at
@@ -65,7 +65,7 @@ class CrossTokenizerReader:
             )
         self._keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         self._window = _window(model, label)
-        self.context = getattr(text_config(model), "max_position_embeddings", None)
+        self.context = context_length(model)
         self._refuse_long([list(ids) for ids in self.own])
         self.release()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from logitkit.errors import ModelError
-from logitkit.processors.model_facts import text_config
+from logitkit.processors.model_facts import context_length, text_config
 
 CHUNK = 256  # tokens of a long sequence that are read in one forward
 ROOM = 2048  # tokens that may stay in the cache beside what is needed now
@@ -86,7 +86,7 @@ class KVTree:
         self._window = getattr(config, "sliding_window", None)
         if self._kinds and "sliding_attention" not in self._kinds:
             self._window = None
-        self._limit = int(getattr(config, "max_position_embeddings", 0) or 0)
+        self._limit = context_length(model) or 0
         self.release()
 
     def release(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from logitkit.errors import ModelError, PromptError
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.memo import Memo
+from logitkit.processors.model_facts import end_tokens
 
 Message = Mapping[str, Any]
 
@@ -139,8 +140,7 @@ def pad_token(tokenizer: Any, model: Any) -> int:
     Padding is masked, so which token it is changes no result.
     """
     config = model.generation_config
-    ends = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    choices = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, ends, 0)
+    choices = (tokenizer.pad_token_id, config.pad_token_id, *end_tokens(model, tokenizer), 0)
     return int(next(choice for choice in choices if choice is not None))
 
 

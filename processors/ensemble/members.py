@@ -22,7 +22,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.prompts import Prompts, apply_template
 from logitkit.processors.engine.scores import fit
-from logitkit.processors.model_facts import text_config
+from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.vocabulary import fingerprint
 
 UNITE_TOPK = 10  # tokens of each model that make up the union, as in UniTE
@@ -237,7 +237,7 @@ def _reading(binding: Binding, owner: str, name: str, given: Texts | None) -> Re
     if not alike or model.config.is_encoder_decoder != binding.prompts.in_encoder:
         reader = binding.foreign_reader(own, model, tokenizer, label=name)
         return Reading(name=name, model=model, tokenizer=tokenizer, read=reader, foreign=not alike, same=False)
-    context = None if binding.prompts.in_encoder else getattr(text_config(model), "max_position_embeddings", None)
+    context = None if binding.prompts.in_encoder else context_length(model)
     read = Bounded(binding.reader(own, model, label=name), binding.prompts, context, label)
     same = model is binding.model and own == binding.own_prompts()
     return Reading(name=name, model=model, tokenizer=tokenizer, read=read, foreign=False, same=same)

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
-from logitkit.processors.model_facts import text_config
+from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.vocabulary import Vocabulary, description
 
 _KEPT: WeakKeyDictionary[Any, dict[tuple[int, int], Vocabulary]] = WeakKeyDictionary()
@@ -111,7 +111,7 @@ class Retokenizer:
 
 def vocabulary_of(model: Any, tokenizer: Any) -> Vocabulary:
     """The vocabulary of a model: one entry for each of its logits, whether its tokenizer has more or fewer."""
-    size = text_config(model).vocab_size
+    size = vocabulary_size(model)
     kept = _KEPT.setdefault(tokenizer, {})
     if (len(tokenizer), size) not in kept:
         known = Vocabulary.of(tokenizer)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from logitkit.processors.model_facts import end_tokens
 from logitkit.registry.call import Call, bind
 from logitkit.registry.chain import Chain
 
@@ -98,5 +99,4 @@ class Recomputation:
 
     def ended(self, written: Continuation) -> bool:
         """Whether a token that ends the text was written; what follows is padding."""
-        ends = self.model.generation_config.eos_token_id
-        return bool(set(written[len(self.start) :]) & set(ends if isinstance(ends, list) else [ends]))
+        return bool(set(written[len(self.start) :]) & set(end_tokens(self.model)))
