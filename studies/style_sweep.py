@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from logitkit import models
 from logitkit.bench.tasks.passages import halves
-from logitkit.bench.tasks.style_metrics import Spread, StyleMeter, Text, base_log_perplexity, distinct
+from logitkit.bench.tasks.style_metrics import Continuation, Spread, StyleMeter, base_log_perplexity, distinct
 from logitkit.bench.tasks.style_prompts import PROMPTS
 from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram.corpus import Files
@@ -130,7 +130,7 @@ class Sweep:
             repetition_4=statistics.fmean(1 - distinct(text, 4) for text in texts),
         )
 
-    def generate(self, chain: str) -> list[Text]:
+    def generate(self, chain: str) -> list[Continuation]:
         """Continue every prompt greedily, to its end token or the given length."""
         resources: dict[str, Any] = {name: table for name, table in self.tables.items() if f"'{name}'" in chain}
         call = Chain(chain).bind(self.model, self.tokenizer, self.prompts, trace=True, **resources)
@@ -144,7 +144,7 @@ class Sweep:
             length = next((place for place, token in enumerate(row) if token in ends), len(row))
             length = max(length, 2)
             texts.append(
-                Text(
+                Continuation(
                     prompt=call.prompts.tokens(number),
                     continuation=row[:length],
                     js_bits=bits.get(number, [0.0] * length)[:length],

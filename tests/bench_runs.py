@@ -17,7 +17,7 @@ CHOICES = [
 ]
 
 
-def made(folder: Path) -> Path:
+def write_checkpoints_and_data(folder: Path) -> Path:
     """Write two tiny checkpoints and data into a folder."""
     for seed, name in enumerate(("tiny", "other")):
         tiny_model(seed).save_pretrained(folder / name)

@@ -62,4 +62,4 @@ def bench_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny checkpoints and data of `bench_runs`."""
     import bench_runs
 
-    return bench_runs.made(tmp_path_factory.mktemp("bench"))
+    return bench_runs.write_checkpoints_and_data(tmp_path_factory.mktemp("bench"))

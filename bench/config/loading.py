@@ -26,18 +26,18 @@ _TASKS: dict[str, Task] = {}
 _TABLES: dict[str, Any] = {}
 
 
-def subject(run: Run, name: str) -> tuple[Any, Any]:
+def model_and_tokenizer(run: Run, name: str) -> tuple[Any, Any]:
     """The model of this name in a run and its tokenizer."""
     entry = run.models[name]
-    place = found_model(run, entry.name)
+    place = model_place(run, entry.name)
     return _bytes(place, entry.dtype, entry.device) if entry.bytes else _model(place, entry.dtype, entry.device)
 
 
-def context(run: Run, name: str) -> tuple[Any, int | None]:
+def tokenizer_and_context_length(run: Run, name: str) -> tuple[Any, int | None]:
     """The tokenizer of a model of a run and how many tokens the model reads, None without a limit; loads no model."""
     from transformers import AutoConfig
 
-    place = found_model(run, run.models[name].name)
+    place = model_place(run, run.models[name].name)
     tokenizer = models.load_tokenizer(place)
     folder = str(models.pull(place)) if place in models.names() else place
     config = AutoConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
@@ -60,7 +60,7 @@ def task(run: Run, name: str) -> Task:
     return _TASKS[key]
 
 
-def bound_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any], dict[str, Any]]:
+def chain_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a chain names, for `Chain.bind`: resources, and the tokenizers of models among them.
 
     Models that a parameter names without a resource of the run are loaded here too, or each call would load them.
@@ -68,23 +68,23 @@ def bound_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any],
     found: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
     entry = run.models[model]
-    for name in sorted(set(strings(chain.as_data()))):
+    for name in sorted(set(texts_within(chain.as_data()))):
         if name in run.resources:
             resource = run.resources[name]
             if resource.model is None:
-                found[name] = _table(run, resource, subject(run, model)[1])
+                found[name] = _table(run, resource, model_and_tokenizer(run, model)[1])
                 continue
-            found[name], tokenizers[name] = _model(found_model(run, resource.model), resource.dtype, entry.device)
+            found[name], tokenizers[name] = _model(model_place(run, resource.model), resource.dtype, entry.device)
             if entry.bytes:
-                found[name], tokenizers[name] = _bytes(found_model(run, resource.model), resource.dtype, entry.device)
+                found[name], tokenizers[name] = _bytes(model_place(run, resource.model), resource.dtype, entry.device)
     for spec, (_, given) in zip(chain.specs, chain.steps, strict=True):
         for name in needed(spec, given):
             if name not in found and is_model(run, name):
-                found[name], tokenizers[name] = _model(found_model(run, name), entry.dtype, entry.device)
+                found[name], tokenizers[name] = _model(model_place(run, name), entry.dtype, entry.device)
     return found, tokenizers
 
 
-def told_of(run: Run, name: str) -> dict[str, Any]:
+def resource_metadata(run: Run, name: str) -> dict[str, Any]:
     """What a resource is, as part of the key of a result: its entry without defaults, and its file's content."""
     entry = run.resources[name]
     told: dict[str, Any] = entry.model_dump(mode="json", exclude_defaults=True)
@@ -97,24 +97,24 @@ def needed(spec: Spec, given: Mapping[str, Any]) -> list[str]:
     fields = [
         word for need in spec.needs for word in need.partition(":")[0].split(" and ") if word in spec.model.model_fields
     ]
-    return [text for field in fields if field in given for text in strings(given[field])]
+    return [text for field in fields if field in given for text in texts_within(given[field])]
 
 
-def strings(value: Any) -> Iterator[str]:
+def texts_within(value: Any) -> Iterator[str]:
     """Every text inside plain data."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from strings(part)
+            yield from texts_within(part)
     elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from strings(part)
+            yield from texts_within(part)
 
 
 def is_model(run: Run, name: str) -> bool:
     """Whether a name of a run leads to a model; see `leads_to_model`."""
-    return leads_to_model(found_model(run, name))
+    return leads_to_model(model_place(run, name))
 
 
 def leads_to_model(name: str) -> bool:
@@ -125,7 +125,7 @@ def leads_to_model(name: str) -> bool:
     return bool(owner and rest) and "/" not in rest and not name.startswith((".", "~")) and not name.endswith(FILES)
 
 
-def found_model(run: Run, name: str) -> str:
+def model_place(run: Run, name: str) -> str:
     """A model's name, or the folder beside the run file that it means."""
     beside = Path(run.folder) / Path(name).expanduser()
     return str(beside.resolve()) if beside.is_dir() else name

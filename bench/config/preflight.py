@@ -43,7 +43,7 @@ def mistakes(run: Run, *, left_out: Collection[Place] = ()) -> list[Mistake]:
     return found + list(_whole(run, left_out))
 
 
-def too_long(run: Run) -> list[str]:
+def overlong_samples(run: Run) -> list[str]:
     """Samples that do not fit a model: prompt and longest option, or prompt and ``max_new_tokens``.
 
     Reads tokenizers and configurations, so a model that is not cached is downloaded; none is loaded.
@@ -53,7 +53,7 @@ def too_long(run: Run) -> list[str]:
         tasks = dict.fromkeys(task for owner, _, task in run.pairs() if owner == model)
         if not tasks or run.models[model].bytes:
             continue
-        tokenizer, limit = loading.context(run, model)
+        tokenizer, limit = loading.tokenizer_and_context_length(run, model)
         most = math.inf if limit is None else limit
         for name in tasks:
             entry, task = run.tasks[name], loading.task(run, name)
@@ -108,7 +108,7 @@ def _no_model(name: str) -> str:
 
 
 def _resources(run: Run, chains: dict[str, Chain], *, complete: bool) -> Iterator[Mistake]:
-    named = {text for chain in chains.values() for text in loading.strings(chain.as_data())}
+    named = {text for chain in chains.values() for text in loading.texts_within(chain.as_data())}
     for name, entry in run.resources.items():
         kinds = [kind for kind in ("model", "table", "corpus") if getattr(entry, kind) is not None]
         if len(kinds) != 1:

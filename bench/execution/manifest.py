@@ -15,7 +15,7 @@ from logitkit.bench.tasks import sandbox
 PACKAGES = ("logitkit", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
-def about(engine: str = "local", *, executes: bool = False) -> dict[str, Any]:
+def environment(engine: str = "local", *, executes: bool = False) -> dict[str, Any]:
     """Plain data for a manifest. Names no host and no user.
 
     Args:

@@ -1,9 +1,10 @@
-"""Let a chain write: pinned settings, one seed a row, and stops.
+"""Generate continuations under a chain, with pinned settings, one seed per row, and stop texts.
 
-`generate` draws all rows from one stream of random numbers, so a row's text would depend on its neighbours. Here
-each row has its own: the token with the largest score plus Gumbel noise is a draw from the softmax of the scores
-(Gumbel 1954; Maddison et al., arXiv:1411.0030), and the noise is a function of the row's seed and the position. So
-order, batching and sharding do not change what is drawn, and two strategies meet the same noise.
+`generate` draws all rows from one stream of random numbers, so the text of a row would depend on its neighbours in the
+batch. Here every row has its own noise. The token with the largest score plus Gumbel noise is a draw from the softmax
+of the scores (Gumbel 1954; Maddison et al., arXiv:1411.0030). The noise is a function of the row's seed and of the
+position. The order of units, the batch size and sharding therefore do not change what is drawn, and two strategies
+meet the same noise.
 """
 
 from __future__ import annotations
@@ -24,16 +25,32 @@ from logitkit.registry.call import Call
 
 
 def seed_of(*parts: object) -> int:
-    """A seed of 63 bits from anything that has a repr, such as (seed, task, sample, repeat)."""
+    """Return a seed of 63 bits that depends on the parts alone.
+
+    Args:
+        parts: objects with a stable ``repr``, such as ``(seed, task, sample, repeat)``.
+
+    Examples:
+        >>> seed_of(0, "arc", "q1") == seed_of(0, "arc", "q1")
+        True
+        >>> seed_of(0, "arc", "q1") == seed_of(1, "arc", "q1")
+        False
+    """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-class Draw(LogitsProcessor):
-    """Add Gumbel noise, so that taking the likeliest token is a draw; -inf stays -inf.
+class GumbelNoise(LogitsProcessor):
+    """Add Gumbel noise to log-probabilities, so that the arg max is a draw from the softmax. -inf stays -inf.
 
     Args:
-        seeds: one a row.
-        width: tokens of the prompts; the noise is counted from there.
+        seeds: one seed per row.
+        width: tokens of the padded prompts; positions are counted from the end of the prompts.
+
+    Examples:
+        >>> ids, scores = torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 4)
+        >>> noisy = GumbelNoise([7, 7], width=3)(ids, scores)
+        >>> bool((noisy[0] == noisy[1]).all())  # the same seed and position: the same noise
+        True
     """
 
     supports_continuous_batching = False
@@ -42,20 +59,24 @@ class Draw(LogitsProcessor):
         self.seeds, self.width = list(seeds), width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return log-probabilities and noise, float64 ``[rows, vocab]``."""
-        place, vocab = input_ids.shape[1] - self.width, scores.shape[-1]
+        """Return log-probabilities (nats) plus noise, float64 ``[rows, vocab]``."""
+        position, vocab = input_ids.shape[1] - self.width, scores.shape[-1]
         noise = torch.empty(len(self.seeds), vocab, dtype=torch.float64)
         for row, seed in enumerate(self.seeds):
-            generator = torch.Generator().manual_seed(seed_of(seed, place))
+            generator = torch.Generator().manual_seed(seed_of(seed, position))
             noise[row].exponential_(generator=generator)
         return scores.double().log_softmax(-1) - noise.log().to(scores.device)
 
 
-class Stops(StoppingCriteria):
-    """End a row once its continuation holds a stop.
+class StopAtText(StoppingCriteria):
+    """End a row when its continuation contains one of the row's stop texts.
+
+    Args:
+        call: the call whose prompts are continued.
+        stops: for each row its stop texts.
 
     Attributes:
-        ended: for each row, tokens after the prompt at which it ended; None: it has not.
+        ended: for each row the number of tokens after the prompt at which the row ended; None while it goes on.
     """
 
     def __init__(self, call: Call, stops: Sequence[Sequence[str]]) -> None:
@@ -63,21 +84,30 @@ class Stops(StoppingCriteria):
         self.ended: list[int | None] = [None] * len(stops)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        """Say which rows are done, ``[rows]``."""
+        """Return which rows have ended, bool ``[rows]``."""
         for row, text in enumerate(self.call.texts(input_ids)):
-            if self.ended[row] is None and cut(text, self.stops[row]) != text:
+            if self.ended[row] is None and before_stop(text, self.stops[row]) != text:
                 self.ended[row] = input_ids.shape[1] - self.call.prompts.width
-        return torch.tensor([place is not None for place in self.ended], device=input_ids.device)
+        return torch.tensor([position is not None for position in self.ended], device=input_ids.device)
 
 
-def cut(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop in it."""
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    r"""Return the text before the first occurrence of any stop text.
+
+    Examples:
+        >>> before_stop("return 1\ndef g", ["\ndef", "\nclass"])
+        'return 1'
+    """
     return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))]
 
 
 @contextlib.contextmanager
-def pinned(model: Any) -> Iterator[None]:
-    """The model without its checkpoint's generation settings: only what its special tokens are is kept."""
+def pinned_settings(model: Any) -> Iterator[None]:
+    """Remove a checkpoint's own generation settings for the duration of a ``with`` block.
+
+    The special token ids are kept. Penalties, warpers, beams and forced tokens of the checkpoint's generation config
+    would otherwise be part of every measurement.
+    """
     own = model.generation_config
     kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     model.generation_config = GenerationConfig(**{name: getattr(own, name, None) for name in kept})
@@ -87,7 +117,7 @@ def pinned(model: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def write(
+def continue_prompts(
     call: Call,
     *,
     max_new_tokens: int,
@@ -98,41 +128,59 @@ def write(
     """Continue every prompt of a call.
 
     Args:
-        call: bound under `pinned`, which must still hold.
-        max_new_tokens: longest continuation.
-        seeds: one a row; None: the likeliest tokens.
-        stops: for each row, texts at which it ends; empty: none has any.
-        beams: of a search; rows then end at their end token only, and are cut afterwards.
+        call: a call that was bound under `pinned_settings`, which must still be in force.
+        max_new_tokens: largest number of tokens of a continuation.
+        seeds: one seed per row; None decodes greedily.
+        stops: for each row its stop texts; empty when no row has any.
+        beams: width of the beam search. With more than one beam, rows end at an end token only, and their texts are
+            cut at the first stop text afterwards.
 
     Returns:
-        For each row its text before the first stop, and its token ids up to its end, the end token included.
+        For each row the text before the first stop text, and the token ids up to the end of the row, including the
+        end token.
 
     Raises:
-        ModelError: prompt and continuation do not fit the model.
+        ModelError: prompt and continuation are longer than the model's context.
     """
-    _check_context(call, max_new_tokens)
+    _check_context_length(call, max_new_tokens)
     stops = stops or [()] * len(call.prompts)
-    criterion = Stops(call, stops) if any(stops) and beams == 1 else None
+    criterion = StopAtText(call, stops) if any(stops) and beams == 1 else None
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": beams}
     if seeds is not None:
-        settings["logits_processor"] = LogitsProcessorList([Draw(seeds, call.prompts.width)])
+        settings["logits_processor"] = LogitsProcessorList([GumbelNoise(seeds, call.prompts.width)])
     if criterion:
         settings["stopping_criteria"] = StoppingCriteriaList([criterion])
     output = call.ids(call.generate(**settings)).clone()
+    rows = _cut_rows(call, output, criterion.ended if criterion else [None] * len(stops))
+    return [(before_stop(text, each), row) for text, each, row in zip(call.texts(output), stops, rows, strict=True)]
+
+
+def _cut_rows(call: Call, output: Tensor, ended: Sequence[int | None]) -> list[list[int]]:
+    """Return each row's new tokens up to its end, and overwrite the tokens behind the end in ``output``.
+
+    Args:
+        call: the call that generated ``output``.
+        output: token ids of prompts and continuations, ``[rows, length]``; changed in place.
+        ended: for each row the number of new tokens at which a stop text ended it, or None.
+    """
     ends = end_tokens(call.model)
-    pad, rows = pad_token(call.tokenizer, call.model), []
+    filler = call.tokenizer.eos_token_id or pad_token(call.tokenizer, call.model)
+    rows = []
     for number, row in enumerate(output[:, call.prompts.width :].tolist()):
-        length = criterion.ended[number] if criterion else None
+        length = ended[number]
         length = len(row) if length is None else length
         length = next((place + 1 for place, token in enumerate(row[:length]) if token in ends), length)
-        output[number, call.prompts.width + length :] = call.tokenizer.eos_token_id or pad
+        output[number, call.prompts.width + length :] = filler
         rows.append(row[:length])
-    texts = call.texts(output)
-    return [(cut(text, each), row) for text, each, row in zip(texts, stops, rows, strict=True)]
+    return rows
 
 
-def _check_context(call: Call, tokens: int) -> None:
-    """Refuse to write beyond what the model can read."""
+def _check_context_length(call: Call, tokens: int) -> None:
+    """Refuse prompts whose continuation does not fit the model's context.
+
+    Raises:
+        ModelError: the prompts and ``tokens`` more tokens are longer than the context.
+    """
     context = context_length(call.model)
     if context is not None and call.prompts.width + tokens > context:
         raise ModelError(

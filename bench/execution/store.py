@@ -75,7 +75,7 @@ class Store:
         """Keep the manifest of a run, once; and note that a session began.
 
         Args:
-            about: versions, hardware and time, as `logitkit.bench.execution.manifest.about` gives them.
+            about: versions, hardware and time, as `logitkit.bench.execution.manifest.environment` gives them.
         """
         path = self.manifest(run)
         if not path.exists():

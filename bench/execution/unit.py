@@ -13,7 +13,7 @@ from typing import Any
 
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run, digest
-from logitkit.bench.execution.sampling import pinned, seed_of, write
+from logitkit.bench.execution.sampling import continue_prompts, pinned_settings, seed_of
 from logitkit.bench.tasks.task import Answer, Sample, Task
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
@@ -55,11 +55,11 @@ def samples(run: Run, name: str) -> Sequence[Sample]:
 def keys(run: Run, unit: Unit) -> list[str]:
     """Keys of the records of a unit, repeats of a sample together: 16 hex digits of all that a result depends on."""
     entry, chain = run.tasks[unit.task], Chain(run.chains[unit.chain].chain)
-    named = set(loading.strings(chain.as_data()))
+    named = set(loading.texts_within(chain.as_data()))
     told = {  # without defaults, so that a setting that is added one day changes no key
         "model": run.models[unit.model].model_dump(mode="json", exclude_defaults=True),
         "chain": chain.hash,
-        "resources": {name: loading.told_of(run, name) for name in run.resources if name in named},
+        "resources": {name: loading.resource_metadata(run, name) for name in run.resources if name in named},
         "task": entry.model_dump(mode="json", exclude_defaults=True, exclude={"samples", "data", "models"}),
         "seed": unit.seed,
         "rows": [unit.start, unit.stop],
@@ -81,12 +81,12 @@ def run_unit(run: Run, unit: Unit) -> list[Record]:
     """
     entry, task = run.tasks[unit.task], loading.task(run, unit.task)
     chosen = samples(run, unit.task)[unit.start : unit.stop]
-    model, tokenizer = loading.subject(run, unit.model)
+    model, tokenizer = loading.model_and_tokenizer(run, unit.model)
     chain = Chain(run.chains[unit.chain].chain)
-    resources, tokenizers = loading.bound_resources(run, unit.model, chain)
+    resources, tokenizers = loading.chain_resources(run, unit.model, chain)
     bound = {"resources": resources, "tokenizers": tokenizers}
     mode = default_registry().describe_task(entry.task).mode
-    with pinned(model):
+    with pinned_settings(model):
         answer = _scored if mode == "loglikelihood" else _written
         answers = answer(run, unit, task, chosen, chain, model, tokenizer, bound)
     records = []
@@ -114,7 +114,7 @@ Answered = list[tuple[Answer, dict[str, Any]]]
 def _written(
     run: Run, unit: Unit, task: Task, chosen: Sequence[Sample], chain: Chain, model: Any, tokenizer: Any, bound: Any
 ) -> Answered:
-    """Let the chain write, all rows together."""
+    """Let the chain continue_prompts, all rows together."""
     entry = run.tasks[unit.task]
     asked = [task.request(sample, tokenizer) for sample in chosen for _ in range(entry.repeats)]
     seeds = [seed_of(unit.seed, unit.task, sample.id, repeat) for sample in chosen for repeat in range(entry.repeats)]
@@ -122,7 +122,7 @@ def _written(
         model, tokenizer, [one.prompt for one in asked], tokenizers=bound["tokenizers"], **bound["resources"]
     )
     begun = time.perf_counter()
-    rows = write(
+    rows = continue_prompts(
         call,
         max_new_tokens=entry.max_new_tokens,
         seeds=seeds if entry.sampling else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from logitkit.bench.report.summary import Summary, Table
+from logitkit.bench.report.summary import Summary, TaskTable
 from logitkit.bench.report.tables import ARROWS, number
 from logitkit.bench.speed.cost import front
 from logitkit.bench.tasks.task import Metric
@@ -46,7 +46,7 @@ def plots(summary: Summary) -> list[Plot]:
     return found + [plot for table in summary.tables for plot in _sweeps(summary, table)]
 
 
-def _quality(summary: Summary, table: Table) -> Plot | None:
+def _quality(summary: Summary, table: TaskTable) -> Plot | None:
     """A task's first metric against what strategies cost, with those that nothing beats joined."""
     metric, prices = table.metrics[0], summary.costs.get(table.model, {})
     if metric.better is None:
@@ -72,7 +72,7 @@ def _quality(summary: Summary, table: Table) -> Plot | None:
     return _plot(name, about, points, xlabel, metric, line=[point for point in points if point.marked])
 
 
-def _sweeps(summary: Summary, table: Table) -> list[Plot]:
+def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
     """For strategies that differ in one number: a task's metrics against that number, or the rate of deferral."""
     found = []
     for (name, parameter), chains in sweeps({row.chain: row.text for row in table.rows}).items():

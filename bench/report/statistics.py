@@ -16,7 +16,7 @@ from scipy import stats
 
 LEVEL = 0.05
 RESAMPLES = 9999
-Verdict = Literal["better", "worse", "not shown", "different"]
+Conclusion = Literal["better", "worse", "not shown", "different"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Comparison:
     down: int
     test: str
 
-    def verdict(self, better: str | None) -> Verdict:
+    def conclusion(self, better: str | None) -> Conclusion:
         """What can be called: a difference only where test and interval both say so, after correction."""
         if self.adjusted >= LEVEL or self.low <= 0 <= self.high:
             return "not shown"

@@ -15,8 +15,8 @@ from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.execution.unit import keys, plan
-from logitkit.bench.report.statistics import Comparison, Verdict, compare, interval
-from logitkit.bench.speed.cost import Cost, costs
+from logitkit.bench.report.statistics import Comparison, Conclusion, compare, interval
+from logitkit.bench.speed.cost import StrategyCost, costs
 from logitkit.bench.tasks.task import Metric, Task
 from logitkit.registry.chain import Chain
 
@@ -31,7 +31,7 @@ class Cell:
         samples: how many there are.
         infinite: of how many the metric is infinite; such a metric is not compared.
         comparison: with the baseline; None for the baseline itself, and where one of the two is infinite.
-        verdict: what can be called; empty without a comparison.
+        conclusion: what can be called; empty without a comparison.
     """
 
     value: float
@@ -40,11 +40,11 @@ class Cell:
     samples: int
     infinite: int
     comparison: Comparison | None
-    verdict: Verdict | str
+    conclusion: Conclusion | str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class StrategyRow:
     """One strategy on one task: its metrics by name, and what its traces said on average."""
 
     chain: str
@@ -55,14 +55,14 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TaskTable:
     """One task of one model: a row for each strategy, the baseline first."""
 
     model: str
     task: str
     what: str
     metrics: Sequence[Metric]
-    rows: Sequence[Row]
+    rows: Sequence[StrategyRow]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ class Summary:
     """All tables of a run, the cost of its strategies by model, and how much of it is there."""
 
     run: Run
-    tables: Sequence[Table]
-    costs: Mapping[str, Mapping[str, Cost]]
+    tables: Sequence[TaskTable]
+    costs: Mapping[str, Mapping[str, StrategyCost]]
     done: int
     planned: int
 
@@ -103,7 +103,7 @@ def summarise(run: Run, store: Store) -> Summary:
     return Summary(run=run, tables=tables, costs=prices, done=len(known), planned=planned)
 
 
-def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record]]) -> Table:
+def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record]]) -> TaskTable:
     task = loading.task(run, name)
     found = {chain: _by_sample(task, records) for chain, records in groups.items()}
     present = {metric for samples in found.values() for one in samples.values() for metric in one}
@@ -114,7 +114,7 @@ def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record
         for chain, cell in _cells(metric, values, run.compared_with).items():
             cells[chain][metric.name] = cell
     rows = [
-        Row(
+        StrategyRow(
             chain=chain,
             text=str(Chain(run.chains[chain].chain)),
             cells=cells[chain],
@@ -123,7 +123,7 @@ def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record
         )
         for chain, records in groups.items()
     ]
-    return Table(model=model, task=name, what=run.tasks[name].task, metrics=metrics, rows=rows)
+    return TaskTable(model=model, task=name, what=run.tasks[name].task, metrics=metrics, rows=rows)
 
 
 def _by_sample(task: Task, records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
@@ -159,7 +159,7 @@ def _cells(metric: Metric, values: Mapping[str, Mapping[str, float | None]], bas
             samples=len(each),
             infinite=infinite,
             comparison=comparison,
-            verdict=comparison.verdict(metric.better) if comparison else "",
+            conclusion=comparison.conclusion(metric.better) if comparison else "",
         )
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logitkit.bench.report.summary import Cell, Row, Summary, Table
+from logitkit.bench.report.summary import Cell, StrategyRow, Summary, TaskTable
 from logitkit.bench.tasks.task import Metric
 
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
@@ -37,18 +37,18 @@ def calls(summary: Summary) -> list[str]:
         for metric in table.metrics:
             for row in table.rows:
                 cell = row.cells[metric.name]
-                if cell.verdict in ("better", "worse"):
+                if cell.conclusion in ("better", "worse"):
                     said.append(_sentence(summary, table, row, metric))
-                elif cell.verdict == "not shown" and metric.better is not None:
+                elif cell.conclusion == "not shown" and metric.better is not None:
                     open_ += 1
     if open_:
         said.append(f"{open_} other comparisons show no difference that chance does not explain.")
     return said
 
 
-def _sentence(summary: Summary, table: Table, row: Row, metric: Metric) -> str:
+def _sentence(summary: Summary, table: TaskTable, row: StrategyRow, metric: Metric) -> str:
     cell = row.cells[metric.name]
-    what = f"{row.chain} is {cell.verdict} than {summary.run.compared_with} on {table.task} ({table.model})"
+    what = f"{row.chain} is {cell.conclusion} than {summary.run.compared_with} on {table.task} ({table.model})"
     return f"{what}: {metric.name} {_difference(metric, cell)}, p {_p(cell)}, {cell.samples} samples."
 
 
@@ -59,7 +59,7 @@ def title(summary: Summary) -> str:
     return f"{counted}; {summary.done} of {summary.planned} answers"
 
 
-def _task_sheet(summary: Summary, table: Table) -> Sheet:
+def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
     """A row for each strategy: the first metric with its comparison, then the others."""
     first, *others = table.metrics
     entry = summary.run.tasks[table.task]
@@ -80,17 +80,17 @@ def _task_sheet(summary: Summary, table: Table) -> Sheet:
     rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
     about = f"{table.what}, {how}. {what}."
-    marks = [row.cells[first.name].verdict for row in table.rows]
+    marks = [row.cells[first.name].conclusion for row in table.rows]
     return Sheet(title=f"{table.task}, {table.model}", about=about, headings=headings, rows=rows, marks=marks)
 
 
 def _task_row(
-    row: Row, first: Metric, others: Sequence[Metric], rates: Sequence[tuple[str, str]], *, forwards: bool
+    row: StrategyRow, first: Metric, others: Sequence[Metric], rates: Sequence[tuple[str, str]], *, forwards: bool
 ) -> list[str]:
     cell = row.cells[first.name]
     compared = ["", "", ""]
     if cell.comparison is not None:
-        compared = [_difference(first, cell), _p(cell), cell.verdict]
+        compared = [_difference(first, cell), _p(cell), cell.conclusion]
     elif cell.infinite:
         compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
     others_ = [_value(row.cells[metric.name], said=True) for metric in others]
@@ -127,7 +127,7 @@ def _heading(metric: Metric) -> str:
 def _value(cell: Cell, *, said: bool = False) -> str:
     """A mean, with what can be called of it if that is not said elsewhere."""
     shown = "infinite" if math.isinf(cell.value) else number(cell.value)
-    return f"{shown} {cell.verdict}" if said and cell.verdict in ("better", "worse") else shown
+    return f"{shown} {cell.conclusion}" if said and cell.conclusion in ("better", "worse") else shown
 
 
 def _difference(metric: Metric, cell: Cell) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run, digest
-from logitkit.bench.execution.sampling import pinned
+from logitkit.bench.execution.sampling import pinned_settings
 from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.speed.clock import ForwardClock
 from logitkit.bench.speed.measurement import PROMPTS
@@ -25,7 +25,7 @@ MODEL = "model"  # what the generating model is called among the models of a str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class StrategyCost:
     """What a strategy costs beside the baseline, greedy, on the same prompts.
 
     Attributes:
@@ -57,7 +57,7 @@ def round_keys(run: Run, model: str) -> list[str]:
     assert run.cost is not None
     told = {
         "model": run.models[model].model_dump(mode="json", exclude_defaults=True),
-        "resources": {name: loading.told_of(run, name) for name in run.resources},
+        "resources": {name: loading.resource_metadata(run, name) for name in run.resources},
         "chains": {name: Chain(run.chains[name].chain).hash for name in strategies(run, model)},
         "cost": run.cost.model_dump(mode="json", exclude={"rounds", "memory"}),
     }
@@ -77,8 +77,8 @@ def carry_out(run: Run, store: Store, *, advance: Callable[[str], None] = lambda
     """Measure the rounds that are missing and write each down as it is done."""
     warm: set[str] = set()
     for model, key in missing(run, store):
-        subject, tokenizer = loading.subject(run, model)
-        with pinned(subject):
+        subject, tokenizer = loading.model_and_tokenizer(run, model)
+        with pinned_settings(subject):
             if model not in warm:
                 for name in strategies(run, model):  # tables, alignments and compiled code are made beforehand
                     _decode(run, model, name, subject, tokenizer, tokens=2)
@@ -90,7 +90,7 @@ def carry_out(run: Run, store: Store, *, advance: Callable[[str], None] = lambda
         advance(model)
 
 
-def costs(run: Run, store: Store, model: str) -> dict[str, Cost]:
+def costs(run: Run, store: Store, model: str) -> dict[str, StrategyCost]:
     """What each strategy of a model costs, from the rounds that are there; empty without any."""
     if run.cost is None or not strategies(run, model):
         return {}
@@ -100,11 +100,11 @@ def costs(run: Run, store: Store, model: str) -> dict[str, Cost]:
     return {name: _cost(run, name, rounds, peaks) for name in strategies(run, model)} if rounds else {}
 
 
-def _cost(run: Run, name: str, rounds: Sequence[Mapping[str, Record]], peaks: Mapping[str, Any] | None) -> Cost:
+def _cost(run: Run, name: str, rounds: Sequence[Mapping[str, Record]], peaks: Mapping[str, Any] | None) -> StrategyCost:
     ratios = [one[name]["seconds"] / one[run.compared_with]["seconds"] for one in rounds]
     tokens = [one[name]["tokens"] for one in rounds]
     peak = None if peaks is None else peaks[name]["peak"] / max(1, peaks[run.compared_with]["peak"])
-    return Cost(
+    return StrategyCost(
         ratio=statistics.median(ratios),
         low=min(ratios),
         high=max(ratios),
@@ -119,7 +119,7 @@ def _cost(run: Run, name: str, rounds: Sequence[Mapping[str, Record]], peaks: Ma
 
 def _time(run: Run, model: str, name: str, subject: Any, tokenizer: Any) -> Record:
     """Decode once with a clock on every model."""
-    resources, _ = loading.bound_resources(run, model, Chain(run.chains[name].chain))
+    resources, _ = loading.chain_resources(run, model, Chain(run.chains[name].chain))
     models = {MODEL: subject} | {key: value for key, value in resources.items() if value is not subject}
     clocks = {key: ForwardClock(value) for key, value in models.items() if hasattr(value, "register_forward_pre_hook")}
     begun = time.perf_counter()
@@ -149,7 +149,7 @@ def _decode(
     """Bind and decode greedily, no more and no fewer tokens than asked for; steps and tokens made."""
     assert run.cost is not None
     chain, tokens = Chain(run.chains[name].chain), tokens or run.cost.tokens
-    resources, tokenizers = loading.bound_resources(run, model, chain)
+    resources, tokenizers = loading.chain_resources(run, model, chain)
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(run.cost.batch)]
     call = chain.bind(subject, tokenizer, prompts, tokenizers=tokenizers, **resources)
     output = call.ids(call.generate(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False))

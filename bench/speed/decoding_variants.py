@@ -1,4 +1,4 @@
-"""The ways of decoding that are measured side by side, as data: to measure another, add a line to `WAYS`."""
+"""Decoding variants that are timed side by side, as data. To time another variant, add an entry to `VARIANTS`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,32 @@ from typing import Any, Literal
 
 from logitkit.errors import UnknownNameError
 from logitkit.processors.byte_level.model import ByteModel
+from logitkit.processors.engine.trace import Trace
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 
-Resources = Callable[[Any, Any], Mapping[str, Any]]
+Resources = Callable[[Any, Any], Mapping[str, Any]]  # (model, tokenizer) -> resources by name
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Way:
-    """One way of decoding.
+class DecodingVariant:
+    """One way to decode a batch of prompts.
 
     Attributes:
-        name: what its row is called.
-        chain: the chain; None: ``model.generate`` without one.
-        streams: how `Call.generate` reads second streams; None: the chain is handed to ``model.generate``.
-        settings: further settings of generate.
-        resources: makes what the chain names, of (model, tokenizer); under ``tokenizers`` those of models among it,
-            under ``model`` and ``tokenizer`` what decodes in their place.
-        needs: a processor without which the row is left out.
+        name: label of the variant's row in the table.
+        chain: text of the chain; None calls ``model.generate`` without a chain.
+        streams: how `Call.generate` reads second streams; None hands the chain's processors to ``model.generate``.
+        settings: further keyword arguments of `generate`.
+        resources: function of (model, tokenizer) that makes the objects which the chain names. The key
+            ``tokenizers`` holds the tokenizers of models among these objects. The keys ``model`` and ``tokenizer``
+            replace the generating model and its tokenizer.
+        requires: a processor without which the variant is left out; empty when there is no such processor.
+
+    Examples:
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> variant = DecodingVariant(name="guided", chain="cfg(1.5)", streams="lazy")
+        >>> variant.run(tiny_model(), tiny_tokenizer(), ["a prompt"], {"max_new_tokens": 2}).startswith("lazy")
+        True
     """
 
     name: str
@@ -35,10 +43,10 @@ class Way:
     streams: Literal["auto", "fused", "lazy"] | None = "auto"
     settings: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources | None = None
-    needs: str = ""
+    requires: str = ""
 
-    def named(self, model: Any, tokenizer: Any) -> Mapping[str, Any]:
-        """What the chain names, made before any run is timed."""
+    def make_resources(self, model: Any, tokenizer: Any) -> Mapping[str, Any]:
+        """Return the objects that the chain names; called once, before any run is timed."""
         return self.resources(model, tokenizer) if self.resources else {}
 
     def run(
@@ -47,17 +55,24 @@ class Way:
         tokenizer: Any,
         prompts: Sequence[str],
         settings: Mapping[str, Any],
-        named: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
     ) -> str:
-        """Bind the chain and decode once; say what happened."""
-        settings, named = {**settings, **self.settings}, dict(named or {})
-        for thing in named.values():
-            if isinstance(thing, ByteModel):
-                thing.release()  # or it would recall what it read in the round before
-        model, tokenizer = named.pop("model", model), named.pop("tokenizer", tokenizer)
-        tokenizers = named.pop("tokenizers", {})
-        tokenizers |= {name: tokenizer for name, value in named.items() if value is model}
-        call = Chain(self.chain or "").bind(model, tokenizer, list(prompts), tokenizers=tokenizers, **named)
+        """Bind the chain, decode the prompts once, and return a note on streams, gates and extra forwards.
+
+        Args:
+            model, tokenizer: the generating model and its tokenizer.
+            prompts: texts to continue.
+            settings: keyword arguments of `generate`; the variant's own settings override them.
+            resources: what `make_resources` returned.
+        """
+        settings, objects = {**settings, **self.settings}, dict(resources or {})
+        for resource in objects.values():
+            if isinstance(resource, ByteModel):
+                resource.release()  # without this, the cache of the previous round would be timed
+        model, tokenizer = objects.pop("model", model), objects.pop("tokenizer", tokenizer)
+        tokenizers = dict(objects.pop("tokenizers", {}))
+        tokenizers |= {name: tokenizer for name, value in objects.items() if value is model}
+        call = Chain(self.chain or "").bind(model, tokenizer, list(prompts), tokenizers=tokenizers, **objects)
         if self.chain is None:
             model.generate(**call.inputs, **settings)
             return ""
@@ -65,19 +80,26 @@ class Way:
             model.generate(**call.inputs, logits_processor=call.processors, **settings)
             return ""
         call.generate(streams=self.streams, **settings)
-        return _told(call.trace)
+        return _trace_note(call.trace)
 
 
-def _told(trace: Any) -> str:
-    """What a trace says in few words."""
-    said = [] if "no stream" in trace.fusion else [trace.fusion]
-    said += [f"fired on {share:.2f} of rows" for share in trace.fired.values()]
-    read = {name: count / trace.calls for name, count in trace.forwards.items() if count}
-    return "; ".join(said + [f"{name} read alone at {share:.2f} of steps" for name, share in read.items()])
+def _trace_note(trace: Trace) -> str:
+    """Summarise a trace in one line: fusing of streams, share of fired gates, extra forwards per step."""
+    parts = [trace.fusion] if trace.readers else []
+    parts += [f"fired on {share:.2f} of rows" for share in trace.fired.values()]
+    extra = {name: count / trace.calls for name, count in trace.forwards.items() if count}
+    return "; ".join(parts + [f"{name} read alone at {share:.2f} of steps" for name, share in extra.items()])
 
 
-def example(name: str) -> Way:
-    """The example of a registered processor's Spec; models that it names are the generating model over again."""
+def example_variant(name: str) -> DecodingVariant:
+    """Return the variant that runs the example of a registered processor's Spec.
+
+    Models that the example names are the generating model itself.
+
+    Examples:
+        >>> example_variant("contrastive").chain
+        "contrastive(amateur='other')"
+    """
 
     def resources(model: Any, tokenizer: Any) -> Mapping[str, Any]:
         spec = default_registry().describe(name)
@@ -89,62 +111,68 @@ def example(name: str) -> Way:
         return {key: value for key, value in every.items() if f"'{key}'" in text or key == "tokenizers"}
 
     chain = default_registry().describe(name).example or name
-    return Way(name=chain, chain=chain, resources=resources, needs=name)
+    return DecodingVariant(name=chain, chain=chain, resources=resources, requires=name)
 
 
 def code_table(model: Any, tokenizer: Any) -> Mapping[str, Any]:
-    """N-gram counts of some modules of the standard library, which are the same everywhere."""
+    """Return n-gram counts of modules of the standard library, which every machine has."""
     table = importlib.import_module("logitkit.processors.ngram.table").NgramTable
     modules = ("argparse", "ast", "datetime", "inspect", "statistics", "tarfile", "typing", "zipfile")
     return {"code": table.train([inspect.getsource(importlib.import_module(name)) for name in modules], tokenizer)}
 
 
 def two_byte_models(model: Any, tokenizer: Any) -> Mapping[str, Any]:
-    """The model as one over bytes, and over again: with another tolerance it counts as another model."""
+    """Return the model as two byte-level models; their tolerances differ, so that they share no cache."""
     first, second = (ByteModel(model, tokenizer, tolerance=tolerance) for tolerance in (1e-6, 2e-6))
     byte_tokenizer = importlib.import_module("logitkit.processors.byte_level.tokenizer").byte_tokenizer
     return {"model": first, "tokenizer": byte_tokenizer(), "second": second}
 
 
-PLAIN = Way(name="plain generate")
-WAYS = (
+PLAIN = DecodingVariant(name="plain generate")
+VARIANTS = (
     PLAIN,
-    Way(name="identity chain", chain="uscd(rho=0.0)", streams=None),
-    Way(name="transformers guidance_scale=1.5", settings={"guidance_scale": 1.5}),
-    Way(name="cfg(1.5), fused", chain="cfg(1.5)", streams="fused"),
-    Way(name="cfg(1.5), lazy", chain="cfg(1.5)", streams="lazy"),
-    Way(name="uscd()", chain="uscd()"),
-    Way(name="uscd(), lazy", chain="uscd()", streams="lazy"),
-    Way(name="uscd(gate=0.626)", chain="uscd(gate=0.626)"),
-    Way(name="uscd(gate=1.0)", chain="uscd(gate=1.0)"),
-    Way(name="ngram_style", chain="ngram_style(table='code')", resources=code_table, needs="ngram_style"),
-    Way(
+    DecodingVariant(name="identity chain", chain="uscd(rho=0.0)", streams=None),
+    DecodingVariant(name="transformers guidance_scale=1.5", settings={"guidance_scale": 1.5}),
+    DecodingVariant(name="cfg(1.5), fused", chain="cfg(1.5)", streams="fused"),
+    DecodingVariant(name="cfg(1.5), lazy", chain="cfg(1.5)", streams="lazy"),
+    DecodingVariant(name="uscd()", chain="uscd()"),
+    DecodingVariant(name="uscd(), lazy", chain="uscd()", streams="lazy"),
+    DecodingVariant(name="uscd(gate=0.626)", chain="uscd(gate=0.626)"),
+    DecodingVariant(name="uscd(gate=1.0)", chain="uscd(gate=1.0)"),
+    DecodingVariant(
+        name="ngram_style", chain="ngram_style(table='code')", resources=code_table, requires="ngram_style"
+    ),
+    DecodingVariant(
         name="byte_ensemble of two, bytes",
         chain="byte_ensemble(models=['second'])",
         resources=two_byte_models,
-        needs="byte_ensemble",
+        requires="byte_ensemble",
     ),
 )
-EXAMPLES = ("ensemble", "core", "byte_boundary")  # rows of their own where these are registered
+EXAMPLES = ("ensemble", "core", "byte_boundary")  # processors whose Spec's example is a variant of its own
 
 
-def ways() -> tuple[Way, ...]:
-    """All ways whose processors are registered, plain first, those of other distributions last."""
+def variants() -> tuple[DecodingVariant, ...]:
+    """Return all variants whose processors are registered: plain decoding first, processors of plugins last."""
     registry = default_registry()
     names = registry.names()
-    known = tuple(way for way in WAYS if not way.needs or way.needs in names)
-    theirs = [name for name in names if registry.describe(name).plugin != "logitkit"]
-    return known + tuple(example(name) for name in [*EXAMPLES, *theirs] if name in names)
+    known = tuple(variant for variant in VARIANTS if not variant.requires or variant.requires in names)
+    of_plugins = [name for name in names if registry.describe(name).plugin != "logitkit"]
+    return known + tuple(example_variant(name) for name in [*EXAMPLES, *of_plugins] if name in names)
 
 
-def chosen(parts: Sequence[str]) -> tuple[Way, ...]:
-    """Plain, and the ways whose name contains one of these; all for none.
+def select_variants(parts: Sequence[str]) -> tuple[DecodingVariant, ...]:
+    """Return plain decoding and the variants whose name contains one of ``parts``; all variants if it is empty.
 
     Raises:
-        UnknownNameError: a part that is in no name.
+        UnknownNameError: a part that no name contains.
+
+    Examples:
+        >>> [variant.name for variant in select_variants(["identity"])]
+        ['plain generate', 'identity chain']
     """
-    every = ways()
+    every = variants()
     for part in parts:
-        if not any(part in way.name for way in every):
-            raise UnknownNameError("way of decoding", part, [way.name for way in every])
-    return tuple(way for way in every if way is PLAIN or not parts or any(part in way.name for part in parts))
+        if not any(part in variant.name for variant in every):
+            raise UnknownNameError("decoding variant", part, [variant.name for variant in every])
+    return tuple(v for v in every if v is PLAIN or not parts or any(part in v.name for part in parts))

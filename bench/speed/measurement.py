@@ -1,6 +1,6 @@
 """What a chain costs: tokens a second beside plain decoding, in one run, with the floor of its forward passes.
 
-Every round runs each way of decoding once, one after the other, so that a machine that slows down slows
+Every round runs each decoding variant once, one after the other, so that a machine that slows down slows
 them all; the ratio to plain decoding is taken round by round and its median printed. The floor is the
 ratio that would remain if nothing but the forward passes took time: what lies between is ours to save.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from logitkit.bench.speed.clock import ForwardClock
-from logitkit.bench.speed.decoding_variants import PLAIN, Way
+from logitkit.bench.speed.decoding_variants import PLAIN, DecodingVariant
 from logitkit.bench.speed.memory import PeakMemory
 from logitkit.processors.byte_level.model import ByteModel
 
@@ -30,14 +30,14 @@ PROMPTS = [
 
 
 @dataclass(eq=False)
-class Timing:
-    """Rounds of one way of decoding.
+class VariantTiming:
+    """Rounds of one decoding variant.
 
     Attributes:
         seconds: of each round.
         forward_seconds: of each round, inside forward passes.
         peak: bytes of tensors alive at once, the model not counted.
-        note: what the way said of itself.
+        note: what the variant said of itself.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -49,45 +49,45 @@ class Timing:
 def measure(
     model: Any,
     tokenizer: Any,
-    ways: Sequence[Way],
+    variants: Sequence[DecodingVariant],
     *,
     batch: int,
     tokens: int,
     rounds: int,
     memory: bool = True,
     advance: Callable[[], None] = lambda: None,
-) -> dict[str, Timing]:
-    """Time every way of decoding, round by round; the first round warms up and measures memory.
+) -> dict[str, VariantTiming]:
+    """Time every decoding variant, round by round; the first round warms up and measures memory.
 
     Args:
         model, tokenizer: what decodes.
-        ways: the first is what the others are compared with.
+        variants: the first is what the others are compared with.
         batch: prompts.
         tokens: new tokens a prompt, no fewer and no more.
         rounds: rounds that count.
         memory: whether to measure the peak, too; slow, since every tensor is watched.
-        advance: called after each run, ``(rounds + 1) * len(ways)`` times.
+        advance: called after each run, ``(rounds + 1) * len(variants)`` times.
     """
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(batch)]
-    timings = {way.name: Timing() for way in ways}
-    named = {way.name: way.named(model, tokenizer) for way in ways}
+    timings = {variant.name: VariantTiming() for variant in variants}
+    named = {variant.name: variant.make_resources(model, tokenizer) for variant in variants}
     for number in range(rounds + 1):
-        for way in ways:
-            run = partial(way.run, model, tokenizer, prompts, settings, named[way.name])
+        for variant in variants:
+            run = partial(variant.run, model, tokenizer, prompts, settings, named[variant.name])
             if number:
-                _time(timings[way.name], run, [model, *named[way.name].values()])
+                _time(timings[variant.name], run, [model, *named[variant.name].values()])
             else:
                 run()
                 if memory:
                     with PeakMemory() as watch:
                         run()
-                    timings[way.name].peak = watch.peak
+                    timings[variant.name].peak = watch.peak
             advance()
     return timings
 
 
-def _time(timing: Timing, run: Callable[[], str], resources: Sequence[Any]) -> None:
+def _time(timing: VariantTiming, run: Callable[[], str], resources: Sequence[Any]) -> None:
     """Add one round, with a clock on every model among these; one over bytes runs another, which has it already."""
     every = dict.fromkeys(thing for thing in resources if hasattr(thing, "register_forward_hook"))
     models = [model for model in every if not isinstance(model, ByteModel)]
@@ -102,19 +102,19 @@ def _time(timing: Timing, run: Callable[[], str], resources: Sequence[Any]) -> N
         clock.remove()
 
 
-def ratio(plain: Timing, timing: Timing) -> float:
+def ratio(plain: VariantTiming, timing: VariantTiming) -> float:
     """Median over rounds of the speed beside plain decoding."""
     return statistics.median(p / s for p, s in zip(plain.seconds, timing.seconds, strict=True))
 
 
-def floor(plain: Timing, timing: Timing) -> float:
+def floor(plain: VariantTiming, timing: VariantTiming) -> float:
     """The same, were nothing but this way's forward passes to take time beyond plain decoding's own."""
     rest = [p - f for p, f in zip(plain.seconds, plain.forward_seconds, strict=True)]
     rounds = zip(plain.seconds, timing.forward_seconds, rest, strict=True)
     return statistics.median(p / (f + r) for p, f, r in rounds)
 
 
-def table(timings: Mapping[str, Timing], *, batch: int, tokens: int) -> str:
+def table(timings: Mapping[str, VariantTiming], *, batch: int, tokens: int) -> str:
     """The result as Markdown: ratio first."""
     plain = timings[PLAIN.name]
     lines = [

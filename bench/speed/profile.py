@@ -31,7 +31,7 @@ UNIT = "one log_softmax"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Cost:
+class ProcessorCost:
     """What one processor takes a step, apart from forwards.
 
     Attributes:
@@ -45,7 +45,7 @@ class Cost:
 
 def profile(
     vocab: int, batch: int, *, steps: int = 20, names: Iterable[str] = (), device: str = "cpu"
-) -> dict[str, Cost]:
+) -> dict[str, ProcessorCost]:
     """Cost of each registered processor at one vocabulary and batch size, `UNIT` first as a measure.
 
     Args:
@@ -68,7 +68,9 @@ def profile(
     return {name: _cost(part, grown, scores, models.values()) for name, part in parts.items()}
 
 
-def _cost(part: Callable[[Tensor, Tensor], Tensor], grown: list[Tensor], scores: list[Tensor], models: Any) -> Cost:
+def _cost(
+    part: Callable[[Tensor, Tensor], Tensor], grown: list[Tensor], scores: list[Tensor], models: Any
+) -> ProcessorCost:
     """Time one processor over rows that grow."""
     clocks = [ForwardClock(model) for model in models]
     took = []
@@ -84,7 +86,7 @@ def _cost(part: Callable[[Tensor, Tensor], Tensor], grown: list[Tensor], scores:
         longer = torch.cat([grown[-1], grown[-1][:, -1:]], dim=1)
         with SyncCount() as count:
             part(longer, scores[0])
-    return Cost(seconds=statistics.median(took[3:]), syncs=count.total)
+    return ProcessorCost(seconds=statistics.median(took[3:]), syncs=count.total)
 
 
 def _bound(spec: Spec, models: dict[str, Any]) -> Any:
@@ -126,7 +128,7 @@ def _model(vocab: int, seed: int) -> Any:
         return LlamaForCausalLM(config).eval()
 
 
-def table(vocab: int, batch: int, costs: dict[str, Cost]) -> str:
+def table(vocab: int, batch: int, costs: dict[str, ProcessorCost]) -> str:
     """The result as Markdown."""
     unit = costs[UNIT].seconds
     lines = [

@@ -36,7 +36,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Outcome:
     """What became of a program: whether it came to its end, and why not, in a few words."""
 
     passed: bool
@@ -53,7 +53,7 @@ def isolation() -> str:
     return "namespace" if done.returncode == 0 else "guard"
 
 
-def execute(program: str, limits: Limits | None = None) -> Verdict:
+def execute(program: str, limits: Limits | None = None) -> Outcome:
     """Run a program to its end.
 
     Args:
@@ -72,7 +72,7 @@ def execute(program: str, limits: Limits | None = None) -> Verdict:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(command: list[str], folder: Path, limits: Limits) -> Verdict:
+def _run(command: list[str], folder: Path, limits: Limits) -> Outcome:
     """Start the process, and end its whole group at the deadline."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
     environment |= {"OMP_NUM_THREADS": "1"}
@@ -89,7 +89,7 @@ def _run(command: list[str], folder: Path, limits: Limits) -> Verdict:
         try:
             child.wait(timeout=limits.seconds)
         except subprocess.TimeoutExpired:
-            return Verdict(passed=False, why=f"not done after {limits.seconds:g} s")
+            return Outcome(passed=False, why=f"not done after {limits.seconds:g} s")
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -97,8 +97,8 @@ def _run(command: list[str], folder: Path, limits: Limits) -> Verdict:
         said.seek(max(0, said.seek(0, 2) - 4096))
         lines = said.read().decode(errors="replace").strip().splitlines() or [""]
     if child.returncode == 0 and lines[-1] == PASSED:
-        return Verdict(passed=True)
-    return Verdict(passed=False, why=(lines[-1] if lines[-1] else f"exit status {child.returncode}")[:200])
+        return Outcome(passed=True)
+    return Outcome(passed=False, why=(lines[-1] if lines[-1] else f"exit status {child.returncode}")[:200])
 
 
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -20,7 +20,7 @@ from logitkit.processors.ngram.table import NgramTable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class Continuation:
     """One prompt and its continuation as token ids, and what each token moved the distribution (JS, bits)."""
 
     prompt: list[int]
@@ -64,7 +64,7 @@ class StyleMeter:
         first = self.table.levels[0]
         self._words = set(first.keys[first.counts.argsort(descending=True)[:frequent]].tolist())
 
-    def log_perplexity(self, text: Text) -> float:
+    def log_perplexity(self, text: Continuation) -> float:
         """Style perplexity of a continuation after its prompt, as a natural logarithm."""
         before, tokens = _windows(text, self.table.orders - 1)
         contexts = self.table.contexts(before)
@@ -74,25 +74,25 @@ class StyleMeter:
         mixed = (weights * each).sum(-1) / weights.sum(-1)
         return float(-mixed.log().mean())
 
-    def unigram_overlap(self, text: Text) -> float:
+    def unigram_overlap(self, text: Continuation) -> float:
         """Share of tokens that are among the style's most frequent ones."""
         return statistics.fmean(token in self._words for token in text.continuation)
 
-    def bigram_seen(self, text: Text) -> float:
+    def bigram_seen(self, text: Continuation) -> float:
         """Share of bigrams that occur in the style."""
         pairs = torch.tensor(text.continuation).unfold(0, 2, 1)
         first = self.table.find(1, torch.zeros_like(pairs[:, 0]), pairs[:, 0])
         return float((self.table.find(2, first, pairs[:, 1]) >= 0).float().mean())
 
 
-def distinct(text: Text, order: int) -> float:
+def distinct(text: Continuation, order: int) -> float:
     """Share of n-grams of a continuation that are different: 1 where none repeats."""
     grams = list(zip(*(text.continuation[start:] for start in range(order)), strict=False))
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
 @torch.no_grad()
-def base_log_perplexity(model: Any, texts: Sequence[Text]) -> list[float]:
+def base_log_perplexity(model: Any, texts: Sequence[Continuation]) -> list[float]:
     """Perplexity of each continuation under the model itself, without steering, as natural logarithms."""
     found = []
     for text in texts:
@@ -103,7 +103,7 @@ def base_log_perplexity(model: Any, texts: Sequence[Text]) -> list[float]:
     return found
 
 
-def _windows(text: Text, width: int) -> tuple[Tensor, Tensor]:
+def _windows(text: Continuation, width: int) -> tuple[Tensor, Tensor]:
     """The tokens before each token of a continuation, ``[tokens, width]``, and the tokens."""
     ids = torch.tensor([-1] * width + text.prompt + text.continuation)
     count = len(text.continuation)

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from logitkit.bench.tasks.passages import halves, passages
-from logitkit.bench.tasks.style_metrics import StyleMeter, Text, base_log_perplexity, distinct
+from logitkit.bench.tasks.style_metrics import Continuation, StyleMeter, base_log_perplexity, distinct
 from logitkit.bench.tasks.style_prompts import PROMPTS
 from logitkit.bench.tasks.task import Answer, Metric, Request, Sample, Task
 from logitkit.errors import FileFormatError
@@ -72,19 +72,19 @@ TEXT_METRICS = (
 )
 
 
-def _text_metrics(answer: Answer, text: Text) -> dict[str, float | None]:
+def _text_metrics(answer: Answer, text: Continuation) -> dict[str, float | None]:
     """Metrics that any continuation has."""
     found: dict[str, float | None] = {f"distinct_{order}": distinct(text, order) for order in (1, 2, 3)}
     return {"perplexity": base_log_perplexity(answer.model, [text])[0], **found}
 
 
-def _text(answer: Answer) -> Text:
+def _text(answer: Answer) -> Continuation:
     """The continuation without its end token; at least two tokens, so that it has a bigram."""
     ends = {*end_tokens(answer.model, answer.tokenizer), answer.tokenizer.pad_token_id}
     ids = [token for token in answer.ids if token not in ends]
     ids += list(answer.ids[len(ids) :])[: max(0, 2 - len(ids))]
     ids += [answer.tokenizer.eos_token_id] * max(0, 2 - len(ids))
-    return Text(prompt=list(answer.prompt_ids), continuation=ids, js_bits=[])
+    return Continuation(prompt=list(answer.prompt_ids), continuation=ids, js_bits=[])
 
 
 class StyleTransfer(Task):

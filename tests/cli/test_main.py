@@ -148,7 +148,7 @@ def test_bench_speed_prints_markdown_and_writes_it(folder: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--only", "zz"], "no way of decoding named 'zz'"),
+        (["--only", "zz"], "no decoding variant named 'zz'"),
         (["--device", "nowhere"], "bench: device must be one that torch has here, got 'nowhere'"),
         (["--dtype", "int4"], "bench: dtype must be float32, bfloat16 or float16, got 'int4'"),
         (["--model", "zz"], "no model named 'zz'"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from logitkit.bench.tasks.style_metrics import Spread, StyleMeter, Text, base_log_perplexity, distinct
+from logitkit.bench.tasks.style_metrics import Continuation, Spread, StyleMeter, base_log_perplexity, distinct
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import style_report
@@ -20,9 +20,9 @@ from studies.style_sweep import Row, Sweep, configurations, halves
 CORPUS = [[1, 2, 3, 1, 2, 4]]
 
 
-def text(*continuation: int, prompt: tuple[int, ...] = (1,)) -> Text:
+def text(*continuation: int, prompt: tuple[int, ...] = (1,)) -> Continuation:
     """A text that moved nothing."""
-    return Text(prompt=list(prompt), continuation=list(continuation), js_bits=[0.0] * len(continuation))
+    return Continuation(prompt=list(prompt), continuation=list(continuation), js_bits=[0.0] * len(continuation))
 
 
 def row_of(rule: str, weight: float, style_: float, base: float, distinct_3: float) -> Row:

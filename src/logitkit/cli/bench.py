@@ -101,20 +101,20 @@ def _carry_out(made: Run, out: Path, engine: Any, name: str, *, with_cost: bool)
     """Run what is missing, then report."""
     from logitkit.bench.config import preflight
     from logitkit.bench.execution.engine import carry_out, missing
-    from logitkit.bench.execution.manifest import about
+    from logitkit.bench.execution.manifest import environment
     from logitkit.bench.execution.store import Store
     from logitkit.bench.execution.unit import plan
     from logitkit.bench.speed import cost
 
     console = Console(stderr=True, highlight=False)
-    if too_long := preflight.too_long(made):
+    if too_long := preflight.overlong_samples(made):
         raise RunError("bench", too_long)
     with Store(out) as store:
         todo, every = missing(made, store), plan(made)
         rounds = cost.missing(made, store) if with_cost else []
         console.print(f"{out}: {len(every) - len(todo)} of {len(every)} units are there", markup=False, soft_wrap=True)
         if todo or rounds:
-            store.begin(made, about(name, executes=made.allow_code_execution))
+            store.begin(made, environment(name, executes=made.allow_code_execution))
         try:
             with progress_bar("bench", total=len(todo)) as units:
 
@@ -219,22 +219,22 @@ def speed(
     """Tokens a second of every way of decoding beside plain `generate`, with the floor of its forwards; Markdown."""
     import torch
 
-    from logitkit.bench.speed import profile, subject
-    from logitkit.bench.speed.decoding_variants import chosen
+    from logitkit.bench.speed import profile, random_models
+    from logitkit.bench.speed.decoding_variants import select_variants
     from logitkit.bench.speed.measurement import measure, table
 
     if out is not None and not out.absolute().parent.is_dir():
         raise ParameterError("bench", "--out", "a file in a folder that exists", str(out))
-    ways = chosen(only or [])
-    loaded, tokenizer = subject.load(model, device=device, dtype=dtype)
+    variants = select_variants(only or [])
+    loaded, tokenizer = random_models.load(model, device=device, dtype=dtype)
     on_gpu = device.startswith("cuda")
     where = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} threads"
     tables = [f"torch {torch.__version__}, {model}, {dtype}, {device} ({where}), {rounds} rounds"]
     typer.echo(tables[0])
     for size in batch or [1, 4]:
         sized = {"batch": size, "tokens": tokens}
-        with progress_bar(f"batch {size}", total=(rounds + 1) * len(ways)) as bar:
-            timings = measure(loaded, tokenizer, ways, rounds=rounds, memory=memory, advance=bar.advance, **sized)
+        with progress_bar(f"batch {size}", total=(rounds + 1) * len(variants)) as bar:
+            timings = measure(loaded, tokenizer, variants, rounds=rounds, memory=memory, advance=bar.advance, **sized)
         tables.append(table(timings, **sized))
         typer.echo(f"\n{tables[-1]}")  # each as it is done: an interrupt loses the one being measured only
     for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors else ():

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import GenerationConfig
 
-from logitkit.bench.execution.sampling import Draw, cut, pinned, seed_of, write
+from logitkit.bench.execution.sampling import GumbelNoise, before_stop, continue_prompts, pinned_settings, seed_of
 from logitkit.errors import ModelError
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -19,7 +19,7 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 def test_draws_follow_the_softmax() -> None:
     """20 000 seeds, four tokens of which one is impossible; a right sampler fails once in 10 000 times."""
     logits = torch.tensor([0.0, 1.0, 2.0, -torch.inf])
-    draw = Draw([seed_of(0, n) for n in range(20_000)], width=1)
+    draw = GumbelNoise([seed_of(0, n) for n in range(20_000)], width=1)
     tokens = draw(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, 4)).argmax(-1)
     counts = torch.bincount(tokens, minlength=4).tolist()
     assert counts[3] == 0
@@ -30,23 +30,27 @@ def test_noise_is_a_function_of_seed_and_position() -> None:
     """Not of the row's place, of what was asked before, or of torch's own seed."""
     scores = torch.zeros(2, 9)
     ids = torch.zeros(2, 5, dtype=torch.long)
-    first = Draw([7, 8], width=3)(ids, scores)
+    first = GumbelNoise([7, 8], width=3)(ids, scores)
     torch.manual_seed(99)
-    swapped = Draw([8, 7], width=3)(ids, scores)
+    swapped = GumbelNoise([8, 7], width=3)(ids, scores)
     assert torch.equal(first, swapped.flip(0))
-    assert not torch.equal(first, Draw([7, 8], width=3)(ids[:, :4], scores))
+    assert not torch.equal(first, GumbelNoise([7, 8], width=3)(ids[:, :4], scores))
     assert not torch.equal(first[0], first[1])
 
 
 def test_text_before_the_first_stop() -> None:
     """By hand."""
-    assert cut("a\nb\ndef c", ("\ndef", "\nb")) == "a" and cut("abc", ("x",)) == "abc" and cut("abc", ()) == "abc"
+    assert (
+        before_stop("a\nb\ndef c", ("\ndef", "\nb")) == "a"
+        and before_stop("abc", ("x",)) == "abc"
+        and before_stop("abc", ()) == "abc"
+    )
 
 
 def written(model: Any, **settings: Any) -> list[tuple[str, list[int]]]:
-    with pinned(model):
+    with pinned_settings(model):
         call = Chain("cfg(1.2)").bind(model, tiny_tokenizer(), ["a prompt", "two"])
-        return write(call, **{"max_new_tokens": 12, **settings})
+        return continue_prompts(call, **{"max_new_tokens": 12, **settings})
 
 
 @pytest.mark.parametrize("seeds", [None, [1, 2]])
@@ -79,19 +83,19 @@ def test_a_row_ends_at_its_stop() -> None:
 def test_a_prompt_that_does_not_fit_is_refused() -> None:
     """Before anything is generated."""
     model = tiny_model(0)
-    with pinned(model), pytest.raises(ModelError, match="must fit the model's 512 tokens, got 600 and 12"):
-        write(Chain().bind(model, tiny_tokenizer(), "a" * 600), max_new_tokens=12)
+    with pinned_settings(model), pytest.raises(ModelError, match="must fit the model's 512 tokens, got 600 and 12"):
+        continue_prompts(Chain().bind(model, tiny_tokenizer(), "a" * 600), max_new_tokens=12)
 
 
 @pytest.mark.parametrize("chain", ["", "byte_boundary()", "temperature(0.5) | cfg(1.5)"])
 def test_real_text_is_what_generate_writes(smollm2: Any, chain: str, tmp_path: Path) -> None:
-    """Greedy, without stops: `logitkit.generate` under settings that are pinned by hand."""
+    """Greedy, without stops: `logitkit.generate` under settings that are pinned_settings by hand."""
     import logitkit
 
     model, tokenizer = smollm2
     prompts = ["The capital of France is Pari", "Once upon a ti"]
     settings = {"do_sample": False, "max_new_tokens": 8, "repetition_penalty": 1.0}
     want = logitkit.generate(model, tokenizer, prompts, chain=chain, **settings).texts
-    with pinned(model):
-        got = write(Chain(chain).bind(model, tokenizer, prompts), max_new_tokens=8)
+    with pinned_settings(model):
+        got = continue_prompts(Chain(chain).bind(model, tokenizer, prompts), max_new_tokens=8)
     assert [text for text, _ in got] == want

@@ -46,11 +46,11 @@ def test_a_difference_is_called_only_where_it_holds() -> None:
     base, gain = [0.0] * 20, [1.0] * 7 + [0.0] * 13
     (alone,) = compare(base, [gain])
     assert alone.up == 7 and alone.down == 0 and alone.p == pytest.approx(2 / 128) and alone.test.startswith("McNemar")
-    assert alone.verdict("higher") == "better" and alone.verdict("lower") == "worse"
-    assert alone.verdict(None) == "different"
+    assert alone.conclusion("higher") == "better" and alone.conclusion("lower") == "worse"
+    assert alone.conclusion(None) == "different"
     many = compare(base, [gain, *[base] * 19])
-    assert many[0].adjusted == pytest.approx(20 * 2 / 128) and many[0].verdict("higher") == "not shown"
-    assert many[1].difference == 0 and many[1].p == 1 and many[1].verdict("higher") == "not shown"
+    assert many[0].adjusted == pytest.approx(20 * 2 / 128) and many[0].conclusion("higher") == "not shown"
+    assert many[1].difference == 0 and many[1].p == 1 and many[1].conclusion("higher") == "not shown"
 
 
 def test_numbers_are_compared_by_their_differences() -> None:
@@ -58,12 +58,12 @@ def test_numbers_are_compared_by_their_differences() -> None:
     rng = np.random.default_rng(1)
     base = rng.normal(size=30) * 10
     (found,) = compare(base.tolist(), [(base + 0.1 + rng.normal(size=30) * 0.05).tolist()])
-    assert found.test == "sign flips" and found.verdict("higher") == "better" and found.low > 0.07
+    assert found.test == "sign flips" and found.conclusion("higher") == "better" and found.low > 0.07
 
 
 def test_no_false_calls() -> None:
     """Two equal strategies, 100 times: called different in at most 13, which chance alone exceeds once in 1000."""
     rng = np.random.default_rng(2)
     pairs = [(rng.integers(0, 2, 50), rng.integers(0, 2, 50)) for _ in range(100)]
-    calls = [compare(a.tolist(), [b.tolist()])[0].verdict("higher") != "not shown" for a, b in pairs]
+    calls = [compare(a.tolist(), [b.tolist()])[0].conclusion("higher") != "not shown" for a, b in pairs]
     assert sum(calls) <= 13

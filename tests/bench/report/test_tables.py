@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from bench_runs import tiny_run
 from logitkit.bench.config.run import ChainEntry, CostEntry, Run
 from logitkit.bench.execution.engine import carry_out
-from logitkit.bench.execution.manifest import about
+from logitkit.bench.execution.manifest import environment
 from logitkit.bench.execution.store import Store
 from logitkit.bench.report.page import page
 from logitkit.bench.report.plots import plots, sweeps
@@ -38,7 +38,7 @@ def finished(bench_place: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     run = tiny_run(bench_place, chains=chains | cascade, cost=CostEntry(rounds=2, tokens=3), seeds=[0])
     store = Store(tmp_path_factory.mktemp("results"))
     with store:
-        store.begin(run, about())
+        store.begin(run, environment())
         carry_out(run, store)
         cost.carry_out(run, store)
     return run, store, summarise(run, store)

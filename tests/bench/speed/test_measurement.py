@@ -10,31 +10,34 @@ import pytest
 import torch
 
 from fusing import hooks
-from logitkit.bench.speed import profile, subject
+from logitkit.bench.speed import profile, random_models
 from logitkit.bench.speed.clock import ForwardClock
-from logitkit.bench.speed.decoding_variants import PLAIN, chosen, example, ways
-from logitkit.bench.speed.measurement import PROMPTS, Timing, floor, measure, ratio, table
+from logitkit.bench.speed.decoding_variants import PLAIN, example_variant, select_variants, variants
+from logitkit.bench.speed.measurement import PROMPTS, VariantTiming, floor, measure, ratio, table
 from logitkit.bench.speed.memory import PeakMemory
 from logitkit.errors import ParameterError, UnknownNameError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_ratio_and_floor_by_hand() -> None:
-    """Plain: 10 s, 8 in forwards. A way: 20 s, 14 in forwards. Floor: 14 of forwards and plain's own 2."""
-    plain, way = Timing(seconds=[10.0], forward_seconds=[8.0]), Timing(seconds=[20.0], forward_seconds=[14.0])
-    assert ratio(plain, way) == 0.5 and floor(plain, way) == 10 / 16
+    """Plain: 10 s, 8 in forwards. A variant: 20 s, 14 in forwards. Floor: 14 of forwards and plain's own 2."""
+    plain, variant = (
+        VariantTiming(seconds=[10.0], forward_seconds=[8.0]),
+        VariantTiming(seconds=[20.0], forward_seconds=[14.0]),
+    )
+    assert ratio(plain, variant) == 0.5 and floor(plain, variant) == 10 / 16
     assert ratio(plain, plain) == floor(plain, plain) == 1
 
 
 def test_the_ratio_is_taken_round_by_round() -> None:
     """A machine that slows down changes no ratio."""
-    plain, way = (Timing(seconds=[k * s for s in (1.0, 3.0, 9.0)]) for k in (1, 4))
-    assert ratio(plain, way) == 0.25
+    plain, variant = (VariantTiming(seconds=[k * s for s in (1.0, 3.0, 9.0)]) for k in (1, 4))
+    assert ratio(plain, variant) == 0.25
 
 
 def test_every_way_runs() -> None:
     """On a tiny model; each run is announced, each row has a ratio, a floor and a peak."""
-    every, advanced = ways(), []
+    every, advanced = variants(), []
     timings = measure(
         tiny_model(), tiny_tokenizer(), every, batch=2, tokens=3, rounds=1, advance=lambda: advanced.append(1)
     )
@@ -47,18 +50,18 @@ def test_every_way_runs() -> None:
 
 def test_ways_are_chosen_by_part_of_their_name() -> None:
     """Plain always runs; an unknown part is an error with the names."""
-    assert [way.name for way in chosen(["identity"])] == ["plain generate", "identity chain"]
-    assert chosen([])[0] is PLAIN and len(chosen([])) == len(ways())
-    with pytest.raises(UnknownNameError, match="no way of decoding named 'zz'"):
-        chosen(["zz"])
+    assert [variant.name for variant in select_variants(["identity"])] == ["plain generate", "identity chain"]
+    assert select_variants([])[0] is PLAIN and len(select_variants([])) == len(variants())
+    with pytest.raises(UnknownNameError, match="no decoding variant named 'zz'"):
+        select_variants(["zz"])
 
 
 def test_any_registered_processor_can_be_a_way() -> None:
-    """By the example of its Spec."""
-    way = example("contrastive")
+    """The example of the Spec of a registered processor is a variant."""
+    variant = example_variant("contrastive")
     model, tokenizer = tiny_model(), tiny_tokenizer()
-    named = way.named(model, tokenizer)
-    assert way.run(model, tokenizer, ["a prompt"], {"max_new_tokens": 2}, named).startswith("fused")
+    named = variant.make_resources(model, tokenizer)
+    assert variant.run(model, tokenizer, ["a prompt"], {"max_new_tokens": 2}, named).startswith("fused")
 
 
 def test_the_profile_knows_every_processor() -> None:
@@ -98,24 +101,24 @@ def test_peak_memory_by_hand() -> None:
 
 def test_a_random_model_of_a_known_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the dtype asked for; a dtype or device that is none is refused."""
-    monkeypatch.setitem(subject.RANDOM, "random-tiny", (32, 64, 2, 4, 2))
-    monkeypatch.setattr(subject.models, "load", lambda name, **_: (None, tiny_tokenizer()))
-    model, _ = subject.load("random-tiny", dtype="bfloat16")
+    monkeypatch.setitem(random_models.RANDOM_SHAPES, "random-tiny", (32, 64, 2, 4, 2))
+    monkeypatch.setattr(random_models.models, "load", lambda name, **_: (None, tiny_tokenizer()))
+    model, _ = random_models.load("random-tiny", dtype="bfloat16")
     assert model.dtype == torch.bfloat16 and model.config.num_hidden_layers == 2 and not model.training
     assert torch.get_default_dtype() == torch.float32
     with pytest.raises(ParameterError, match="dtype must be float32, bfloat16 or float16, got 'int4'"):
-        subject.load("random-tiny", dtype="int4")
+        random_models.load("random-tiny", dtype="int4")
     with pytest.raises(ParameterError, match="device must be one that torch has here, got 'nowhere'"):
-        subject.load("random-tiny", device="nowhere")
+        random_models.load("random-tiny", device="nowhere")
 
 
 def test_a_fused_run_holds_at_most_twice_what_a_plain_one_holds(smollm2: Any) -> None:
     """Beside the model, at the peak."""
     settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     peaks = []
-    for way in chosen(["cfg(1.5), fused", "uscd(gate=1.0)"]):
+    for variant in select_variants(["cfg(1.5), fused", "uscd(gate=1.0)"]):
         with PeakMemory() as memory:
-            told = way.run(*smollm2, PROMPTS[:1], settings)
-        assert told.startswith("fused") or way is PLAIN
+            told = variant.run(*smollm2, PROMPTS[:1], settings)
+        assert told.startswith("fused") or variant is PLAIN
         peaks.append(memory.peak)
     assert max(peaks[1:]) <= 2 * peaks[0]

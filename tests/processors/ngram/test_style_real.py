@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import logitkit
-from logitkit.bench.tasks.style_metrics import StyleMeter, Text
+from logitkit.bench.tasks.style_metrics import Continuation, StyleMeter
 from logitkit.processors.ngram.corpus import Files
 from logitkit.processors.ngram.table import NgramTable
 
@@ -33,7 +33,7 @@ def test_lift_moves_to_the_style_and_the_published_rule_away(smollm2: Any, book:
         call = logitkit.chain(chain).bind(model, tokenizer, PROMPTS, b=book)
         ids = call.ids(call.generate(max_new_tokens=20, min_new_tokens=20, do_sample=False))
         texts = [
-            Text(prompt=call.prompts.tokens(n), continuation=row[call.prompts.width :].tolist(), js_bits=[])
+            Continuation(prompt=call.prompts.tokens(n), continuation=row[call.prompts.width :].tolist(), js_bits=[])
             for n, row in enumerate(ids)
         ]
         measured[name] = [

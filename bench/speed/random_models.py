@@ -12,7 +12,7 @@ from logitkit import models
 from logitkit.errors import ParameterError
 
 # Shapes of known models: hidden, intermediate, layers, heads, key-value heads. "7b" is Llama 2's.
-RANDOM = {"random-7b": (4096, 11008, 32, 32, 32), "random-1b": (2048, 5632, 22, 32, 4)}
+RANDOM_SHAPES = {"random-7b": (4096, 11008, 32, 32, 32), "random-1b": (2048, 5632, 22, 32, 4)}
 
 
 def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
@@ -34,11 +34,11 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any
     except (RuntimeError, AssertionError) as error:
         raise ParameterError("bench", "device", "one that torch has here", device) from error
     like = SimpleNamespace(dtype=getattr(torch, dtype), device=torch.device(device))
-    if name not in RANDOM:
+    if name not in RANDOM_SHAPES:
         loaded: tuple[Any, Any] = models.load(name, like=like)
         return loaded
     _, tokenizer = models.load("smollm2-135m")
-    hidden, intermediate, layers, heads, groups = RANDOM[name]
+    hidden, intermediate, layers, heads, groups = RANDOM_SHAPES[name]
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
