@@ -28,7 +28,7 @@ from rich.progress import track
 
 from logitkit import models
 from logitkit.errors import FileFormatError
-from logitkit.processors.byte_level.covers import AllCovers, Covers, Head, logsumexp
+from logitkit.processors.byte_level.covers import Covers, EveryToken, Hypothesis, logsumexp
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.engine.kv_tree import KVTree
 
@@ -59,7 +59,7 @@ class Ways:
         self.tree = ByteTree(model, tokenizer)
         self.healer = copy.deepcopy(tokenizer)
         self.healer.bos_token = tokenizer.bos_token or tokenizer.eos_token
-        self.every = Covers(AllCovers(self.tree.vocabulary), self.tree.covers.trie)
+        self.every = Covers(EveryToken(self.tree.vocabulary), self.tree.covers.trie)
 
     @torch.no_grad()
     def plain(self, ids: list[int]) -> Law:
@@ -70,12 +70,12 @@ class Ways:
         ids = self.every.trie.ids
         letters = self.every.trie.next_byte(0, len(ids), 0)
         law = np.bincount(letters, weights=np.exp(logp[ids], dtype=np.float64), minlength=257)
-        law[256] = np.exp(logsumexp(logp[self.tree.ends]))
+        law[256] = np.exp(logsumexp(logp[self.tree.end_tokens]))
         return law / float(law.sum())
 
     def exact(self, text: bytes) -> Law:
         """byte_boundary: the conditional law given all bytes."""
-        law: Law = self.tree.law(text, given=()).logp.exp().numpy()
+        law: Law = self.tree.distribution(text, prefix=()).logp.exp().numpy()
         return law / float(law.sum())
 
     def masked(self, text: bytes) -> Law:
@@ -85,7 +85,7 @@ class Ways:
         removed = text[len(self.tree.vocabulary.join(trunk)) :]
         tree, law = KVTree(self.model), np.zeros(257)
         start = tree.read(tree.root, trunk, given=True)
-        todo: list[tuple[Head, Any, float]] = [(Head(context=(), start=0), start, 1.0)]
+        todo: list[tuple[Hypothesis, Any, float]] = [(Hypothesis(context=(), start=0), start, 1.0)]
         while todo:
             heads, todo = todo, []
             for head, place, mass in heads:
@@ -105,7 +105,7 @@ class Ways:
                 worth = [(o, m) for o, m in zip(within, chosen[len(beyond) :], strict=True) if m > 1e-4]
                 nodes = tree.grow((place, other.tokens[-1:]) for other, _ in worth)
                 todo += [
-                    (Head(context=(), start=other.start), node, m)
+                    (Hypothesis(context=(), start=other.start), node, m)
                     for (other, m), node in zip(worth, nodes, strict=True)
                 ]
         return law / float(law.sum())

@@ -49,11 +49,11 @@ def ours(model: Any, tokenizer: Any, text: bytes, context: int, count: int, tole
     """Prefill, then ask for each next byte; log-probabilities are normalised, as the peer's are."""
     tree = ByteTree(model, tokenizer, tolerance=tolerance)
     begun = time.perf_counter()
-    tree.law(text[:context])
+    tree.distribution(text[:context])
     prefill, forwards, logp = time.perf_counter() - begun, tree.tree.forwards, []
     clock, begun = ForwardClock(model), time.perf_counter()
     for place in range(context, context + count):
-        law = tree.law(text[:place])
+        law = tree.distribution(text[:place])
         logp.append(float((law.logp - law.logp.logsumexp(-1))[text[place]]))
     seconds = time.perf_counter() - begun
     clock.remove()

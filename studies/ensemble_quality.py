@@ -137,7 +137,7 @@ class Bench:
                 yield f"core {how}, {noise} % noise", self._core(helpers)
 
     def _core(self, helpers: list[Member], **given: Any) -> Core:
-        return Core(helpers=helpers, spell=self.side.vocabulary.bytes, ends=self.side.ends, **given)
+        return Core(helpers=helpers, token_bytes=self.side.vocabulary.bytes, end_tokens=self.side.ends, **given)
 
     def _deepen(self) -> Deepen:
         ours, theirs = shared_tokens(self.side, list(self.sides.values()), 4096)

@@ -63,11 +63,19 @@ class RecomputeForeign:
         own: its own prompts, as its token ids.
         prompts: the generating model's prompts as it sees them, ``[prompts, width]``.
         retokenize: bytes to the reader's tokens, from scratch.
-        spell: bytes of one token of the generating model.
+        token_bytes: function to the bytes of one token of the generating model.
     """
 
-    def __init__(self, model: Any, own: list[list[int]], prompts: torch.Tensor, retokenize: Any, spell: Any) -> None:
-        self.model, self.own, self.prompts, self.retokenize, self.spell = model, own, prompts, retokenize, spell
+    def __init__(
+        self, model: Any, own: list[list[int]], prompts: torch.Tensor, retokenize: Any, token_bytes: Any
+    ) -> None:
+        self.model, self.own, self.prompts, self.retokenize, self.token_bytes = (
+            model,
+            own,
+            prompts,
+            retokenize,
+            token_bytes,
+        )
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -77,7 +85,7 @@ class RecomputeForeign:
         """Logits of one row, ``[1, vocab]``."""
         width = self.prompts.shape[1]
         prompt = next(i for i, head in enumerate(self.prompts) if torch.equal(head, row[:width]))
-        text = b"".join(self.spell(token) for token in row[width:].tolist())
+        text = b"".join(self.token_bytes(token) for token in row[width:].tolist())
         ids = torch.tensor([[*self.own[prompt], *self.retokenize(text)]])
         return self.model(input_ids=ids, use_cache=False).logits[:, -1].float()
 

@@ -25,7 +25,7 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import ModelError, ScoresError
 from logitkit.params import Resource, checked, option
-from logitkit.processors.byte_level.covers import Covers, Head, Which, logsumexp
+from logitkit.processors.byte_level.covers import CoverKind, Covers, Hypothesis, logsumexp
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.kv_tree import KVTree
 from logitkit.processors.engine.prompts import Prompts, left_padded, pad_token
@@ -134,7 +134,7 @@ class ByteBoundary(LogitsProcessor):
         cls,
         binding: Binding,
         *,
-        covers: Annotated[Which, option("token sequences that count: what the tokenizer writes, or every one")] = (
+        covers: Annotated[CoverKind, option("token sequences that count: what the tokenizer writes, or every one")] = (
             "canonical"
         ),
     ) -> ByteBoundary:
@@ -201,8 +201,8 @@ class ByteBoundary(LogitsProcessor):
 
     def _places_of(self, piece: Cut) -> list[tuple[tuple[int, ...], dict[int, float]]]:
         """The places of one prompt, each with the tokens that may come next and what follows them, in nats."""
-        nexts: dict[tuple[int, ...], list[Head]] = {}  # by path: the places and ends that one token leads to
-        todo, inner = [Head(context=self._covers.context(piece.begun), start=0)], []
+        nexts: dict[tuple[int, ...], list[Hypothesis]] = {}  # by path: the places and ends that one token leads to
+        todo, inner = [Hypothesis(context=self._covers.context(piece.begun), start=0)], []
         while todo:
             head = todo.pop()
             inner.append(head)
@@ -264,7 +264,7 @@ def trim(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary, covers: 
     kept = max(kept, 1 - first)  # the model must begin somewhere
     removed = spelled[len(vocabulary.join(text[:kept])) :]
     context = covers.context(text[:kept] if hole is None else [])
-    if not removed or not covers.live(Head(context=context, start=0), removed):
+    if not removed or not covers.live(Hypothesis(context=context, start=0), removed):
         return tokens, b""
     return tokens[: first + kept] + tokens[stop:], removed
 
@@ -300,5 +300,5 @@ def _vocabulary(binding: Binding) -> Vocabulary:
     return vocabulary
 
 
-def _covers(binding: Binding, which: Which) -> Covers:
+def _covers(binding: Binding, which: CoverKind) -> Covers:
     return Covers.of(binding.tokenizer, _vocabulary(binding), which)

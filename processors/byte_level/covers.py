@@ -22,18 +22,18 @@ from logitkit.processors.tokens.reencoding import Context, Ids, Mask, Reencoding
 from logitkit.processors.tokens.vocabulary import Vocabulary, kept_with
 
 TAIL = 12  # tokens at the end of a text in which its covers are looked for at first
-Which = Literal["canonical", "all"]
+CoverKind = Literal["canonical", "all"]
 
 
-class Rule(Protocol):
-    """Which tokens may follow a context, what the context is then, and whether a text may end after it."""
+class SuccessorRule(Protocol):
+    """CoverKind tokens may follow a context, what the context is then, and whether a text may end after it."""
 
     def allowed(self, context: Context, ids: Ids) -> Mask: ...  # noqa: D102
     def extend(self, context: Context, token: int) -> Context: ...  # noqa: D102
     def closes(self, context: Context) -> bool: ...  # noqa: D102
 
 
-class AllCovers:
+class EveryToken:
     """Every token that spells something may follow any other (Vieira et al., arXiv:2412.03719)."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -54,7 +54,7 @@ class AllCovers:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Head:
+class Hypothesis:
     """A token sequence that ends inside the text.
 
     Attributes:
@@ -80,21 +80,21 @@ class Covers:
         trie: the tokens in the order of their bytes.
     """
 
-    def __init__(self, rule: Rule, trie: ByteTrie) -> None:
+    def __init__(self, rule: SuccessorRule, trie: ByteTrie) -> None:
         self.rule, self.trie = rule, trie
         self.canonical = rule if isinstance(rule, Reencoding) else None
 
     @classmethod
-    def of(cls, tokenizer: Any, vocabulary: Vocabulary, which: Which = "canonical") -> Covers:
+    def of(cls, tokenizer: Any, vocabulary: Vocabulary, which: CoverKind = "canonical") -> Covers:
         """The covers under a tokenizer, kept for as long as it lives."""
         kept, key = kept_with(tokenizer), ("covers", which, id(vocabulary))
         if key not in kept:
             canonical = which == "canonical"
-            rule: Rule = of_tokenizer(tokenizer, vocabulary) if canonical else AllCovers(vocabulary)
+            rule: SuccessorRule = of_tokenizer(tokenizer, vocabulary) if canonical else EveryToken(vocabulary)
             kept[key] = cls(rule, ByteTrie(vocabulary))
         return kept[key]  # type: ignore[no-any-return]
 
-    def of_text(self, spelled: bytes) -> tuple[list[int], list[Head]]:
+    def of_text(self, spelled: bytes) -> tuple[list[int], list[Hypothesis]]:
         """The tokens that all canonical covers of a text share, and the live heads, with their tokens behind those.
 
         Covers differ near the end of a text. They are looked for from a few tokens before it, and from further
@@ -104,7 +104,7 @@ class Covers:
         tail = TAIL
         while True:
             shared = max(0, len(tokens) - tail)
-            head = Head(context=self.context(tokens[:shared]), start=len(self.trie.join(tokens[:shared])))
+            head = Hypothesis(context=self.context(tokens[:shared]), start=len(self.trie.join(tokens[:shared])))
             heads = self.live(head, spelled)
             common = shared_tokens([head.tokens for head in heads])
             if shared == 0 or common:
@@ -119,14 +119,16 @@ class Covers:
             context = self.rule.extend(context, token)
         return context
 
-    def beyond(self, head: Head, text: bytes) -> Ids:
+    def beyond(self, head: Hypothesis, text: bytes) -> Ids:
         """The tokens that carry a head beyond the end of the text."""
         pending = text[head.start :]
         low, high = self.trie.range(pending)
         ids = self.trie.ids[low + len(self.trie.exact(pending)) : high]
         return ids[self.rule.allowed(head.context, ids)] if len(ids) else ids
 
-    def step(self, heads: Iterable[Head], text: bytes, *, lenient: bool = True) -> tuple[list[Head], list[Head]]:
+    def step(
+        self, heads: Iterable[Hypothesis], text: bytes, *, lenient: bool = True
+    ) -> tuple[list[Hypothesis], list[Hypothesis]]:
         """Move heads to the end of a text that is one byte longer than before.
 
         Returns:
@@ -135,8 +137,8 @@ class Covers:
             that are no UTF-8, any token may follow once, if ``lenient``.
         """
         heads = list(heads)
-        kept: list[Head] = []
-        ends: list[Head] = []
+        kept: list[Hypothesis] = []
+        ends: list[Hypothesis] = []
         for any_token in (False, True) if lenient else (False,):
             kept, ends = [], []
             for head in heads:
@@ -154,7 +156,7 @@ class Covers:
                 break
         return kept, ends
 
-    def _ended(self, head: Head, token: int, end: int, *, lenient: bool) -> Head:
+    def _ended(self, head: Hypothesis, token: int, end: int, *, lenient: bool) -> Hypothesis:
         """A head and its last token."""
         logp = head.node.logp[token] if head.node is not None and head.node.logp is not None else 0.0
         context = () if lenient else self.rule.extend(head.context, token)
@@ -162,7 +164,7 @@ class Covers:
             head, context=context, start=end, tokens=(*head.tokens, token), logp=head.logp + float(logp)
         )
 
-    def within(self, head: Head, text: bytes) -> list[Head]:
+    def within(self, head: Hypothesis, text: bytes) -> list[Hypothesis]:
         """The head continued by each token that ends inside the text or with it."""
         found = []
         for end in range(head.start + 1, min(len(text), head.start + self.trie.longest) + 1):
@@ -173,7 +175,7 @@ class Covers:
             ]
         return found
 
-    def live(self, start: Head, text: bytes) -> list[Head]:
+    def live(self, start: Hypothesis, text: bytes) -> list[Hypothesis]:
         """All heads of a text that begin like a given one."""
         heads = [start]
         for end in range(start.start + 1, len(text) + 1):
@@ -181,7 +183,7 @@ class Covers:
             heads = kept + ends
         return heads
 
-    def carried(self, head: Head, text: bytes) -> float:
+    def carried(self, head: Hypothesis, text: bytes) -> float:
         """Log of the mass in nats with which a head covers a text: it ends with it, or a token goes beyond."""
         if head.start == len(text):
             return head.logp

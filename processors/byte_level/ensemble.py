@@ -36,7 +36,7 @@ NextLogits = Callable[[Tensor], Tensor]
 REMEMBERED = 512  # rows whose evidence is kept
 
 
-def fuse_laws(laws: Tensor, logw: Tensor, how: Fuse = "mixture") -> Tensor:
+def fuse_distributions(laws: Tensor, logw: Tensor, how: Fuse = "mixture") -> Tensor:
     """Combine laws of the next byte.
 
     Args:
@@ -194,7 +194,7 @@ class ByteEnsemble(LogitsProcessor):
             logw = logw[:, None] + self.evidence(input_ids)
             if self.trace is not None:
                 self.trace.note(weight_main=logw.softmax(0)[0])
-        mixed = fuse_laws(laws, logw, self.fuse).masked_fill(scores == -torch.inf, -torch.inf)
+        mixed = fuse_distributions(laws, logw, self.fuse).masked_fill(scores == -torch.inf, -torch.inf)
         nothing = (mixed == -torch.inf).all(-1, keepdim=True)  # only what the generating model cannot write is left
         return torch.where(nothing, laws[0], mixed).log_softmax(-1).to(scores.dtype)
 

@@ -23,9 +23,9 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTra
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from logitkit.errors import ModeError, ModelError
-from logitkit.processors.byte_level.covers import Which, logsumexp
+from logitkit.processors.byte_level.covers import CoverKind, logsumexp
 from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
-from logitkit.processors.byte_level.tree import ByteTree, Law
+from logitkit.processors.byte_level.tree import ByteDistribution, ByteTree
 from logitkit.processors.tokens.byte_trie import END
 
 REMEMBERED = 1024  # texts whose law is kept
@@ -68,7 +68,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         model: a causal language model; it is put in eval mode.
         tokenizer: its fast tokenizer.
         covers, tolerance, bos, lossy: see `ByteTree`.
-        given: tokens that every text comes after, in place of the begin token: a chat template up to the answer, say.
+        prefix: tokens that every text comes after, in place of the begin token: a chat template up to the answer, say.
 
     Attributes:
         model: the language model.
@@ -88,19 +88,19 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         model: Any,
         tokenizer: Any,
         *,
-        covers: Which = "canonical",
+        covers: CoverKind = "canonical",
         tolerance: float = 0.0,
         bos: int | Literal["tokenizer"] | None = "tokenizer",
         lossy: bool = False,
-        given: Sequence[int] | None = None,
+        prefix: Sequence[int] | None = None,
     ) -> None:
         if isinstance(model, ByteModel):
             raise ModelError("ByteModel: model must be one over tokens, got a ByteModel; use it as it is")
         super().__init__(ByteConfig())
         self.tree = ByteTree(model, tokenizer, covers=covers, tolerance=tolerance, bos=bos, lossy=lossy)
         self.model, self.which = model, covers
-        self.given = None if given is None else tuple(int(token) for token in given)
-        self._laws: OrderedDict[bytes, tuple[Tensor, float, float]] = OrderedDict()
+        self.prefix = None if prefix is None else tuple(int(token) for token in prefix)
+        self._distributions: OrderedDict[bytes, tuple[Tensor, float, float]] = OrderedDict()
         self.train(False)
 
     def get_input_embeddings(self) -> None:  # type: ignore[override]
@@ -111,9 +111,9 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         """Forward passes of the language model so far."""
         return self.tree.tree.forwards
 
-    def law(self, text: bytes) -> Law:
+    def distribution(self, text: bytes) -> ByteDistribution:
         """The law of the next byte after a text, not normalised, with its leak and the bound on its error."""
-        return self.tree.law(text, given=self.given)
+        return self.tree.distribution(text, prefix=self.prefix)
 
     def logp(self, texts: Sequence[bytes]) -> Tensor:
         """Normalised log-probabilities in nats of what follows each text, ``[texts, 257]``; -inf alone: impossible."""
@@ -123,13 +123,13 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         """Whether another model is this one: the same language model, read in the same way."""
         if not isinstance(other, ByteModel):
             return other is self.model
-        settings = [(one.which, one.tree.tolerance, one.tree.given, one.given) for one in (self, other)]
+        settings = [(one.which, one.tree.tolerance, one.tree.prefix, one.prefix) for one in (self, other)]
         alike = other.model is self.model and other.tree.tokenizer is self.tree.tokenizer
         return alike and settings[0] == settings[1]
 
     def release(self) -> None:
         """Forget all texts."""
-        self._laws.clear()
+        self._distributions.clear()
         self.tree.release()
 
     @torch.no_grad()
@@ -196,20 +196,20 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         return laws
 
     def _known(self, texts: Sequence[bytes]) -> list[tuple[Tensor, float, float]]:
-        """Law, leak and bound of each text; those not remembered are read together, a prefix before what extends it."""
+        """Distribution of each text; texts not remembered are read together, a prefix before what extends it."""
         waves: dict[bytes, int] = {}
-        for text in sorted({text for text in texts if text not in self._laws}, key=len):
+        for text in sorted({text for text in texts if text not in self._distributions}, key=len):
             waves[text] = waves.get(text[:-1], -1) + 1 if text else 0
         for wave in range(max(waves.values(), default=-1) + 1):
             asked = [text for text, number in waves.items() if number == wave]
-            given = None if self.given is None else [self.given] * len(asked)
-            for text, law in zip(asked, self.tree.laws(asked, given=given), strict=True):
-                self._laws[text] = _normalised(law)
+            prefix = None if self.prefix is None else [self.prefix] * len(asked)
+            for text, law in zip(asked, self.tree.distributions(asked, prefix=prefix), strict=True):
+                self._distributions[text] = _normalised(law)
         for text in texts:
-            self._laws.move_to_end(text)
-        found = [self._laws[text] for text in texts]
-        while len(self._laws) > max(REMEMBERED, len(found)):
-            self._laws.popitem(last=False)
+            self._distributions.move_to_end(text)
+        found = [self._distributions[text] for text in texts]
+        while len(self._distributions) > max(REMEMBERED, len(found)):
+            self._distributions.popitem(last=False)
         return found
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
@@ -233,7 +233,7 @@ def _append(cache: Any, input_ids: Tensor) -> Tensor:
     return keys[:, 0, :, 0]
 
 
-def _normalised(law: Law) -> tuple[Tensor, float, float]:
+def _normalised(law: ByteDistribution) -> tuple[Tensor, float, float]:
     """The law as log-probabilities that sum to 1, fp32; and its leak and bound."""
     total = logsumexp(law.logp.numpy())
     logp = law.logp if np.isneginf(total) else law.logp - total

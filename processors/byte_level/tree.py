@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.byte_level.covers import Covers, Head, Which, logsumexp
+from logitkit.processors.byte_level.covers import CoverKind, Covers, Hypothesis, logsumexp
 from logitkit.processors.engine.kv_tree import KVTree, Node
 from logitkit.processors.model_facts import end_tokens, vocabulary_size
 from logitkit.processors.tokens.byte_trie import END
@@ -35,7 +35,7 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 
 REMEMBERED = 128  # texts asked for before whose state is kept, where there is room
 STEP = 4  # bytes that are pushed one by one; a text further on is read anew, sharing what is cached
-Given = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,18 @@ class State:
     Attributes:
         spelled: its bytes, with the space that the tokenizer puts before every text.
         heads: sequences that were read.
-        ghosts: sequences that were not, since their share was below the tolerance; followed to bound the error.
+        pruned: sequences that were not, since their share was below the tolerance; followed to bound the error.
         logp: log-probability in nats that a text begins with this one.
     """
 
     spelled: bytes
-    heads: tuple[Head, ...]
-    ghosts: tuple[Head, ...]
+    heads: tuple[Hypothesis, ...]
+    pruned: tuple[Hypothesis, ...]
     logp: float
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class ByteDistribution:
     """The law of the next byte.
 
     Attributes:
@@ -97,7 +97,7 @@ class ByteTree:
         model: Any,
         tokenizer: Any,
         *,
-        covers: Which = "canonical",
+        covers: CoverKind = "canonical",
         tolerance: float = 0.0,
         bos: int | Literal["tokenizer"] | None = "tokenizer",
         lossy: bool = False,
@@ -116,9 +116,9 @@ class ByteTree:
         self.covers = Covers.of(tokenizer, self.vocabulary, covers)
         self.tree = KVTree(model)
         begin = tokenizer.bos_token_id if bos == "tokenizer" else bos
-        self.given: Given = () if begin is None else (int(begin),)
-        self.ends = sorted(end_tokens(model, tokenizer))
-        self._states: OrderedDict[tuple[Given, bytes], State] = OrderedDict()
+        self.prefix: TokenIds = () if begin is None else (int(begin),)
+        self.end_tokens = sorted(end_tokens(model, tokenizer))
+        self._states: OrderedDict[tuple[TokenIds, bytes], State] = OrderedDict()
 
     def logp(self, text: bytes) -> float:
         """Log-probability in nats that a text begins with these bytes; -inf where the model cannot write them."""
@@ -126,27 +126,29 @@ class ByteTree:
 
     def next_byte(self, text: bytes) -> Tensor:
         """Log-probabilities in nats of the next byte after a text and, at 256, of its end: float64 ``[257]``."""
-        return self.law(text).logp
+        return self.distribution(text).logp
 
-    def law(self, text: bytes, *, given: Given | None = None) -> Law:
+    def distribution(self, text: bytes, *, prefix: TokenIds | None = None) -> ByteDistribution:
         """The law of the next byte after a text; see `laws`."""
-        return self.laws([text], given=None if given is None else [given])[0]
+        return self.distributions([text], prefix=None if prefix is None else [prefix])[0]
 
-    def laws(self, texts: Sequence[bytes], *, given: Sequence[Given] | None = None) -> list[Law]:
+    def distributions(
+        self, texts: Sequence[bytes], *, prefix: Sequence[TokenIds] | None = None
+    ) -> list[ByteDistribution]:
         """The laws of the next byte after several texts, read together.
 
         Args:
             texts: any bytes.
-            given: for each text, the tokens it comes after, in place of the begin token (a chat template, say).
+            prefix: for each text, the tokens it comes after, in place of the begin token (a chat template, say).
 
         Raises:
             ModelError: a text that is too long for the model, or one without a begin token whose covers share none.
         """
-        return [self._law(state) for state in self.states(texts, given=given)]
+        return [self._distribution(state) for state in self.states(texts, prefix=prefix)]
 
-    def states(self, texts: Sequence[bytes], *, given: Sequence[Given] | None = None) -> list[State]:
+    def states(self, texts: Sequence[bytes], *, prefix: Sequence[TokenIds] | None = None) -> list[State]:
         """The live covers of several texts; what several need is read once, in as few forwards as can be."""
-        keys = [(self.given if given is None else given[place], text) for place, text in enumerate(texts)]
+        keys = [(self.prefix if prefix is None else prefix[place], text) for place, text in enumerate(texts)]
         try:
             for back in range(STEP - 1, -1, -1):  # bring all that are near to a remembered text there, step by step
                 near = {
@@ -173,74 +175,76 @@ class ByteTree:
         self._states.clear()
         self.tree.release()
 
-    def _is_near(self, given: Given, text: bytes, back: int) -> bool:
+    def _is_near(self, prefix: TokenIds, text: bytes, back: int) -> bool:
         """Whether the text, ``back`` bytes before its end, is unknown and one byte beyond a remembered one."""
         end = len(text) - back
-        return end > 0 and (given, text[:end]) not in self._states and (given, text[: end - 1]) in self._states
+        return end > 0 and (prefix, text[:end]) not in self._states and (prefix, text[: end - 1]) in self._states
 
-    def _push(self, keys: Sequence[tuple[Given, bytes]]) -> None:
+    def _push(self, keys: Sequence[tuple[TokenIds, bytes]]) -> None:
         """Move remembered texts on by one byte each, in one forward."""
         plans, lost = [], []
-        for given, text in keys:
-            state = self._states[given, text[:-1]]
+        for prefix, text in keys:
+            state = self._states[prefix, text[:-1]]
             spelled = state.spelled + text[-1:]
-            kept, ends = self.covers.step(state.heads, spelled, lenient=not state.ghosts)
-            if state.ghosts and not kept and not ends:
-                lost.append((given, text))  # it goes on from sequences that were not read
+            kept, ends = self.covers.step(state.heads, spelled, lenient=not state.pruned)
+            if state.pruned and not kept and not ends:
+                lost.append((prefix, text))  # it goes on from sequences that were not read
                 continue
             total = logsumexp([self.covers.carried(head, spelled) for head in (*kept, *ends)])
             floor = total + math.log(self.tolerance) if self.tolerance else -math.inf
             if not kept:
                 floor = min(floor, max(head.logp for head in ends)) if ends else floor
             worth = [head for head in ends if head.logp >= floor]
-            faint = [Head(context=head.context, start=head.start, logp=head.logp) for head in ends if head.logp < floor]
-            followed, deeper = self.covers.step(state.ghosts, spelled) if state.ghosts else ([], [])
-            plans.append((given, text, spelled, kept, worth, (*followed, *deeper, *faint), total))
+            faint = [
+                Hypothesis(context=head.context, start=head.start, logp=head.logp) for head in ends if head.logp < floor
+            ]
+            followed, deeper = self.covers.step(state.pruned, spelled) if state.pruned else ([], [])
+            plans.append((prefix, text, spelled, kept, worth, (*followed, *deeper, *faint), total))
         nodes = iter(
             self.tree.grow((head.node, head.tokens[-1:]) for plan in plans for head in plan[4] if head.node is not None)
         )
-        for given, text, spelled, kept, worth, ghosts, total in plans:
+        for prefix, text, spelled, kept, worth, pruned, total in plans:
             grown = [_read(head, next(nodes)) for head in worth]
-            self._states[given, text] = State(spelled, (*kept, *grown), ghosts, total)
+            self._states[prefix, text] = State(spelled, (*kept, *grown), pruned, total)
         self._open(lost)
 
-    def _open(self, keys: Sequence[tuple[Given, bytes]]) -> None:
+    def _open(self, keys: Sequence[tuple[TokenIds, bytes]]) -> None:
         """Find the covers of texts without the model, then read them: what they share in chunks, the rest at once."""
         plans = []
-        for given, text in keys:
+        for prefix, text in keys:
             if self.covers.canonical is None and text:  # too many covers to find them all
                 for end in range(len(text) + 1):
-                    if (given, text[:end]) not in self._states:
-                        self._push([(given, text[:end])]) if end else self._open([(given, b"")])
+                    if (prefix, text[:end]) not in self._states:
+                        self._push([(prefix, text[:end])]) if end else self._open([(prefix, b"")])
                 continue
             spelled = self.vocabulary.prefix + text
             trunk, heads = self.covers.of_text(spelled)
-            if not given and not trunk:
+            if not prefix and not trunk:
                 raise ModelError(
                     f"ByteTree: a text of {len(text)} bytes must come after a token, but its covers share none and "
                     "there is no begin token; pass bos=, or a longer text"
                 )
-            begin, trunk = (given, trunk) if given else (tuple(trunk[:1]), trunk[1:])
+            begin, trunk = (prefix, trunk) if prefix else (tuple(trunk[:1]), trunk[1:])
             shared = self.tree.read(self.tree.read(self.tree.root, begin, given=True), trunk)
-            plans.append((given, text, spelled, shared, heads))
+            plans.append((prefix, text, spelled, shared, heads))
         nodes = iter(self.tree.grow((shared, head.tokens) for *_, shared, heads in plans for head in heads))
-        for given, text, spelled, _, heads in plans:
+        for prefix, text, spelled, _, heads in plans:
             read = [_read(head, next(nodes)) for head in heads]
             total = logsumexp([self.covers.carried(head, spelled) for head in read])
-            self._states[given, text] = State(spelled, tuple(read), (), total)
+            self._states[prefix, text] = State(spelled, tuple(read), (), total)
 
-    def _law(self, state: State) -> Law:
+    def _distribution(self, state: State) -> ByteDistribution:
         """The law after a text whose covers are known."""
         joint = np.full(257, -np.inf)
         for head in state.heads:
             joint = np.logaddexp(joint, self._continued(head, state.spelled))
         logp = joint - state.logp if state.logp > -math.inf else joint
-        missed = logsumexp([ghost.logp for ghost in state.ghosts])
+        missed = logsumexp([hypothesis.logp for hypothesis in state.pruned])
         bound = float(np.logaddexp(0.0, missed - state.logp)) if missed > -math.inf else 0.0
         leak = max(0.0, 1.0 - float(np.exp(logp).sum()))
-        return Law(logp=torch.from_numpy(logp), leak=leak, bound=bound)
+        return ByteDistribution(logp=torch.from_numpy(logp), leak=leak, bound=bound)
 
-    def _continued(self, head: Head, spelled: bytes) -> NDArray[np.float64]:
+    def _continued(self, head: Hypothesis, spelled: bytes) -> NDArray[np.float64]:
         """Joint log-probabilities of a head with each next byte and with the end, ``[257]``."""
         joint = np.full(257, -np.inf)
         assert head.node is not None and head.node.logp is not None
@@ -255,8 +259,8 @@ class ByteTree:
             with np.errstate(divide="ignore"):
                 joint = np.log(sums) + best + head.logp
         joint[END] = -np.inf  # tokens that are just the pending bytes go on as heads of their own
-        if not pending and self.ends and self.covers.rule.closes(head.context):
-            joint[END] = head.logp + logsumexp(head.node.logp[self.ends])
+        if not pending and self.end_tokens and self.covers.rule.closes(head.context):
+            joint[END] = head.logp + logsumexp(head.node.logp[self.end_tokens])
         return joint
 
 
@@ -265,6 +269,6 @@ def _nodes(states: Sequence[State]) -> list[Node]:
     return [head.node for state in states for head in state.heads if head.node is not None]
 
 
-def _read(head: Head, node: Node) -> Head:
+def _read(head: Hypothesis, node: Node) -> Hypothesis:
     """A head and its place in the tree of the model."""
-    return Head(context=head.context, start=head.start, node=node, logp=node.total)
+    return Hypothesis(context=head.context, start=head.start, node=node, logp=node.total)

@@ -141,8 +141,8 @@ class Core(LogitsProcessor):
 
     Args:
         helpers: who reads along.
-        spell: bytes of each main token, for the guard.
-        ends: main tokens that end a text, for the guard.
+        token_bytes: bytes of each main token, for the guard.
+        end_tokens: main tokens that end a text, for the guard.
         trace: where weights and disagreements are noted.
     """
 
@@ -169,8 +169,8 @@ class Core(LogitsProcessor):
         topk: Annotated[int | None, whole("tokens of each model that count; 0: all; None: as the preset", ge=0)] = None,
         gate: Gate = 1.0,
         helpers: Annotated[Sequence[Member], Resource()],
-        spell: Annotated[Sequence[bytes | None], Resource()] = (),
-        ends: Annotated[Sequence[int], Resource()] = (),
+        token_bytes: Annotated[Sequence[bytes | None], Resource()] = (),
+        end_tokens: Annotated[Sequence[int], Resource()] = (),
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         said = {"main_floor": main_floor, "guard": guard, "filters": filters, "agreement": agreement}
@@ -179,7 +179,7 @@ class Core(LogitsProcessor):
         self.setting = consistency.Setting(**chosen)
         self.kernel, self.sharpness, self.gate = kernel, sharpness, gate
         self.helpers = () if is_neutral(self.setting.main_floor, 1) else tuple(helpers)
-        self.spell, self.ends, self.trace = spell, frozenset(ends), trace
+        self.token_bytes, self.end_tokens, self.trace = token_bytes, frozenset(end_tokens), trace
 
     @classmethod
     def bind(
@@ -194,7 +194,7 @@ class Core(LogitsProcessor):
         """Find the helpers and read along with each."""
         side = AlignmentVocabulary.of(binding.model, binding.tokenizer)
         found = members(binding, "core", models, align, prompts)
-        return cls(helpers=found, spell=side.vocabulary.bytes, ends=side.ends, trace=binding.trace, **given)
+        return cls(helpers=found, token_bytes=side.vocabulary.bytes, end_tokens=side.ends, trace=binding.trace, **given)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return log-probabilities of the ensemble, ``[rows, vocab]``; rows not asked about stay as they are."""
@@ -226,9 +226,9 @@ class Core(LogitsProcessor):
     def _guarded(self, main: int, chosen: int) -> bool:
         if main == chosen:
             return False
-        if main in self.ends:
+        if main in self.end_tokens:
             return True
-        ours, theirs = (self.spell[token] if token < len(self.spell) else None for token in (main, chosen))
+        ours, theirs = (self.token_bytes[token] if token < len(self.token_bytes) else None for token in (main, chosen))
         return bool(ours and theirs and (ours.startswith(theirs) or theirs.startswith(ours)))
 
     def _note(self, found: consistency.Consensus, said: Sequence[Tensor]) -> None:

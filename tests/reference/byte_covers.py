@@ -129,7 +129,7 @@ class Enumeration:
         ]
         return _logsumexp([logp + float(self.next(ids)[self.tokenizer.eos_token_id]) for ids, logp in exact])
 
-    def law(self, text: bytes, letters: bytes) -> dict[int, float]:
+    def distribution(self, text: bytes, letters: bytes) -> dict[int, float]:
         """log P(letter | text) for each letter, and at 256 the end."""
         whole = self.logp(text)
         law = {letter: self.logp(text + bytes([letter])) - whole for letter in letters}

@@ -20,12 +20,12 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
 SAMPLES = 20_000
-Law = dict[tuple[int, ...], float]
+Distribution = dict[tuple[int, ...], float]
 
 
-def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Law:
+def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Distribution:
     """P(sequence | it begins with the removed bytes) for every canonical sequence that just spells them, enumerated."""
-    found: Law = {}
+    found: Distribution = {}
     todo = [((), 0.0)]
     while todo:
         ids, logp = todo.pop()
@@ -43,7 +43,7 @@ def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Law
     return dict(zip(found, masses, strict=True))
 
 
-def law_of(call: Any) -> Law:
+def conditional_of(call: Any) -> Distribution:
     """`conditional` for a call of one prompt that starts with a begin token."""
     kept = tuple(call.prompts.ids[0].tolist()[1:])
     return conditional(Enumeration(call.model, call.tokenizer), kept, call.prompts.removed[0])
@@ -74,12 +74,12 @@ def masked(call: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     return processor
 
 
-def draws(call: Any, want: Law, **settings: Any) -> list[int]:
+def draws(call: Any, want: Distribution, **settings: Any) -> list[int]:
     """How often each sequence of the law is drawn by `generate` from the call's inputs; others are not counted."""
     return tally(_sampled(call.model, max(map(len, want)), **call.inputs, **settings)[:, call.prompts.width :], want)
 
 
-def healed(call: Any, prompt: str, want: Law) -> list[int]:
+def healed(call: Any, prompt: str, want: Distribution) -> list[int]:
     """The same of transformers' token healing, from the whole prompt."""
     encoded = call.tokenizer(prompt, return_tensors="pt")
     out = _sampled(call.model, max(map(len, want)), **encoded, token_healing=True, tokenizer=call.tokenizer)
@@ -97,7 +97,7 @@ def _sampled(model: Any, tokens: int, **settings: Any) -> torch.Tensor:
     return out
 
 
-def tally(tails: torch.Tensor, want: Law) -> list[int]:
+def tally(tails: torch.Tensor, want: Distribution) -> list[int]:
     """How many tails begin with each sequence; none begins with two, as a sequence stops where all is spelled."""
     rows, counts = torch.unique(tails, dim=0, return_counts=True)
     found = dict.fromkeys(want, 0)
@@ -109,7 +109,7 @@ def tally(tails: torch.Tensor, want: Law) -> list[int]:
     return list(found.values())
 
 
-def verdict(counts: list[int], want: Law) -> tuple[int, float]:
+def verdict(counts: list[int], want: Distribution) -> tuple[int, float]:
     """How many samples do not spell the prompt at all, and the chi-square p-value of the others under the law."""
     inside = sum(counts)
     return SAMPLES - inside, float(chisquare(counts, [inside * mass for mass in want.values()]).pvalue)
@@ -123,7 +123,7 @@ def main() -> None:
     print("| prompt | sequences that spell its end | way | outside | chi-square p of the rest |\n|---|---|---|---|---|")
     for prompt in ("ab a", "b bb a b", "aab", "ab ab"):
         call = logitkit.chain("byte_boundary()").bind(model, tokenizer, prompt)
-        want = law_of(call)
+        want = conditional_of(call)
         ways = {
             "byte_boundary": lambda c=call, w=want: draws(c, w, logits_processor=c.processors),
             "hard mask": lambda c=call, w=want: draws(c, w, logits_processor=[masked(c)]),

@@ -19,7 +19,7 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.laws import LAWS, judge, tiny_model, tiny_tokenizer
 from logitkit.registry.laws.subjects import Subject
 from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram
-from reference.byte_samples import begun_tokenizer, conditional, draws, healed, law_of, masked, verdict
+from reference.byte_samples import begun_tokenizer, conditional, conditional_of, draws, healed, masked, verdict
 
 PROMPTS = ["<s>ab a b", "<s>b bb a b", "<s>aab"]
 
@@ -109,7 +109,7 @@ def test_samples_follow_the_conditional_law() -> None:
     """Chi-square on 20,000 samples: p > 1e-4 (a false alarm in 10,000 runs); hard mask and healing fail it."""
     tokenizer = begun_tokenizer(11)
     call = logitkit.chain("byte_boundary()").bind(random_model(tokenizer, 11), tokenizer, "b bb a b")
-    want = law_of(call)
+    want = conditional_of(call)
     outside, p = verdict(draws(call, want, logits_processor=call.processors), want)
     assert not outside and p > 1e-4
     outside, _ = verdict(draws(call, want, logits_processor=[masked(call)]), want)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import logitkit
 from logitkit.errors import LogitkitError, ModelError, ParameterError, PromptError
-from logitkit.processors.byte_level.ensemble import ByteEnsemble, Evidence, fuse_laws
+from logitkit.processors.byte_level.ensemble import ByteEnsemble, Evidence, fuse_distributions
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import byte_tokenizer, rows_of
 from logitkit.registry.laws import check_processor, tiny_model, tiny_tokenizer
-from reference.byte_laws import SlowBytes, tiny
+from reference.byte_distributions import SlowBytes, tiny
 
 HALF = torch.tensor([0.5, 0.5]).log()
 
@@ -33,11 +33,11 @@ def bound(chain: str, prompts: Any, model: Any = None, **resources: Any) -> Any:
 def test_worked_example() -> None:
     """By hand: the mean, the geometric mean, and the mean after one model has found the text 3 times likelier."""
     laws = torch.tensor([[[0.5, 0.5, 0.0]], [[0.25, 0.5, 0.25]]]).log()
-    torch.testing.assert_close(fuse_laws(laws, HALF).exp(), torch.tensor([[0.375, 0.5, 0.125]]))
+    torch.testing.assert_close(fuse_distributions(laws, HALF).exp(), torch.tensor([[0.375, 0.5, 0.125]]))
     root = torch.tensor([0.125**0.5, 0.5, 0.0])
-    torch.testing.assert_close(fuse_laws(laws, HALF, "product").exp(), (root / root.sum())[None])
+    torch.testing.assert_close(fuse_distributions(laws, HALF, "product").exp(), (root / root.sum())[None])
     evidence = torch.tensor([[3.0], [1.0]]).log()  # weights 3/4 and 1/4
-    got = fuse_laws(laws, HALF[:, None] + evidence, "sequence").exp()
+    got = fuse_distributions(laws, HALF[:, None] + evidence, "sequence").exp()
     torch.testing.assert_close(got, torch.tensor([[0.4375, 0.5, 0.0625]]))
 
 
@@ -45,12 +45,12 @@ def test_a_model_without_weight_forbids_nothing() -> None:
     """Weight 0 is no opinion, in a product too; where nothing is left the main law stands."""
     laws = torch.tensor([[[0.5, 0.5]], [[0.0, 1.0]]]).log()
     alone = torch.tensor([1.0, 0.0]).log()
-    torch.testing.assert_close(fuse_laws(laws, alone, "product"), laws[0])
-    torch.testing.assert_close(fuse_laws(laws, alone), laws[0])
+    torch.testing.assert_close(fuse_distributions(laws, alone, "product"), laws[0])
+    torch.testing.assert_close(fuse_distributions(laws, alone), laws[0])
     apart = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).log()
-    torch.testing.assert_close(fuse_laws(apart, HALF, "product"), apart[0])
+    torch.testing.assert_close(fuse_distributions(apart, HALF, "product"), apart[0])
     lost = torch.full((2, 1), -torch.inf)
-    torch.testing.assert_close(fuse_laws(laws, lost, "sequence"), fuse_laws(laws, HALF))
+    torch.testing.assert_close(fuse_distributions(laws, lost, "sequence"), fuse_distributions(laws, HALF))
 
 
 @given(seed=st.integers(0, 999), models=st.integers(1, 4), how=st.sampled_from(["mixture", "product", "sequence"]))
@@ -60,11 +60,11 @@ def test_fusion_is_a_law_between_its_members(seed: int, models: int, how: Any) -
     laws = torch.randn(models, 2, 5, generator=generator).log_softmax(-1)
     laws[:, :, 0] = -torch.inf
     logw = torch.randn(models, generator=generator)
-    got = fuse_laws(laws, logw, how)
+    got = fuse_distributions(laws, logw, how)
     torch.testing.assert_close(got.exp().sum(-1), torch.ones(2))
-    torch.testing.assert_close(got, fuse_laws(laws, logw + 3, how))
+    torch.testing.assert_close(got, fuse_distributions(laws, logw + 3, how))
     same = laws[:1].expand(models, -1, -1)
-    torch.testing.assert_close(fuse_laws(same, logw, how), same[0].log_softmax(-1))
+    torch.testing.assert_close(fuse_distributions(same, logw, how), same[0].log_softmax(-1))
     if how != "product":
         assert bool((got.exp() <= laws.log_softmax(-1).exp().amax(0) + 1e-6).all())
 

@@ -18,7 +18,7 @@ from logitkit.errors import ModeError, ModelError
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import byte_tokenizer, rows_of, texts_of
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from reference.byte_laws import FromScratch, SlowBytes, tiny
+from reference.byte_distributions import FromScratch, SlowBytes, tiny
 
 PROMPTS = [b"ab", b"b a ab", b"a"]
 WAYS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ def test_equals_enumeration(seed: int, text: bytes, split: bool) -> None:
     for place, logp in enumerate(output.logits[1].exp()):
         row = rows_of([b"", text])["input_ids"][1, : place + 1]
         (begun,) = texts_of(row[None])[0]
-        for letter, want in slow.law(begun).items():
+        for letter, want in slow.distribution(begun).items():
             assert float(logp[letter]) == pytest.approx(want, abs=1e-5)
         assert int((logp > 0).sum()) == 4
 
@@ -132,11 +132,11 @@ def test_leak_and_bound() -> None:
     exact, rough = ByteModel(model, tokenizer), ByteModel(model, tokenizer, tolerance=0.02)
     inputs = rows_of([b"ab abab"])
     output = exact(**inputs)
-    law = exact.law(b"ab abab")
+    law = exact.distribution(b"ab abab")
     assert float(output.leak[0, -1]) == pytest.approx(law.leak) and law.leak > 0
     assert float(output.bound.max()) == 0 and float(rough(**inputs).bound.max()) >= 0
     torch.testing.assert_close(output.logits[0, -1].exp().sum(), torch.tensor(1.0))
-    assert exact.tree.logp(b"ab abab") - rough.tree.logp(b"ab abab") <= rough.law(b"ab abab").bound + 1e-5
+    assert exact.tree.logp(b"ab abab") - rough.tree.logp(b"ab abab") <= rough.distribution(b"ab abab").bound + 1e-5
 
 
 def test_after_its_end_a_text_only_ends() -> None:
@@ -149,11 +149,11 @@ def test_after_its_end_a_text_only_ends() -> None:
     torch.testing.assert_close(logits[0], model.logp([b""])[0])
 
 
-def test_given_tokens_come_before_every_text() -> None:
+def test_prefix_tokens_come_before_every_text() -> None:
     """A text after given tokens is a text after them in the language model itself."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     before = [tokenizer.bos_token_id, *tokenizer("given")["input_ids"]]
-    got = ByteModel(model, tokenizer, given=before).logp([b"so"])[0]
+    got = ByteModel(model, tokenizer, prefix=before).logp([b"so"])[0]
     ids = torch.tensor([[*before, *tokenizer("so")["input_ids"]]])
     logits = model(ids).logits[0, -1]
     order = [*(tokenizer(chr(letter))["input_ids"][0] for letter in range(97, 123)), tokenizer.eos_token_id]

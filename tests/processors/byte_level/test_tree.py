@@ -38,8 +38,8 @@ def test_equals_enumeration(seed: int, text: bytes, split: bool) -> None:
     model = random_model(tokenizer, seed)
     slow, tree = Enumeration(model, tokenizer), ByteTree(model, tokenizer)
     assert close(tree.logp(text), slow.logp(text))
-    law = tree.law(text)
-    for letter, want in slow.law(text, LETTERS).items():
+    law = tree.distribution(text)
+    for letter, want in slow.distribution(text, LETTERS).items():
         assert close(float(law.logp[letter]), want), letter
     assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
 
@@ -52,8 +52,8 @@ def test_all_covers_equal_enumeration(seed: int, text: bytes) -> None:
     model = random_model(tokenizer, seed)
     slow, tree = Enumeration(model, tokenizer, canonical=False), ByteTree(model, tokenizer, covers="all")
     assert close(tree.logp(text), slow.logp(text))
-    law = tree.law(text)
-    for letter, want in slow.law(text, LETTERS).items():
+    law = tree.distribution(text)
+    for letter, want in slow.distribution(text, LETTERS).items():
         assert close(float(law.logp[letter]), want), letter
 
 
@@ -88,10 +88,10 @@ def test_texts_are_answered_in_any_order() -> None:
     model = random_model(tokenizer, 11)
     tree = ByteTree(model, tokenizer)
     texts = [b"ab a", b"ab ab", b"a", b"", b"ab ab b", b"bb", b"ab a", b"ab aab a b"]
-    together = ByteTree(model, tokenizer).laws(texts)
+    together = ByteTree(model, tokenizer).distributions(texts)
     for text, law in zip(texts, together, strict=True):
-        alone = ByteTree(model, tokenizer).law(text)
-        for got in (tree.law(text), law):
+        alone = ByteTree(model, tokenizer).distribution(text)
+        for got in (tree.distribution(text), law):
             torch.testing.assert_close(got.logp.exp(), alone.logp.exp(), rtol=0, atol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_the_bound_holds() -> None:
         rough, exact = ByteTree(model, tokenizer, tolerance=0.2), ByteTree(model, tokenizer)
         text = b"abab aab bab "
         for place in range(1, len(text) + 1):
-            law = rough.law(text[:place])
+            law = rough.distribution(text[:place])
             miss = exact.logp(text[:place]) - rough.logp(text[:place])
             assert -1e-5 <= miss <= law.bound + 1e-5
             left_out += miss > 1e-4
@@ -120,7 +120,7 @@ def test_fewer_forwards_with_a_tolerance() -> None:
     for tolerance in (0.0, 0.2):
         tree = ByteTree(model, tokenizer, tolerance=tolerance)
         for place in range(len(text)):
-            tree.law(text[:place])
+            tree.distribution(text[:place])
         counts.append(tree.tree.forwards)
     assert counts[1] < counts[0] <= len(text) + 1
 
@@ -131,21 +131,21 @@ def test_without_a_begin_token_the_first_shared_one_is_given() -> None:
     model = random_model(tokenizer, 11)
     tree = ByteTree(model, tokenizer, bos=None)
     text = b"ab a b ab b"
-    law = tree.law(text)
+    law = tree.distribution(text)
     assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
     first = tree.covers.of_text(text)[0][0]
     with_bos = ByteTree(model, tokenizer, bos=first)
     rest = text[len(tree.vocabulary.bytes[first] or b"") :]
     assert tree.logp(text) == pytest.approx(with_bos.logp(rest), abs=1e-4)
     with pytest.raises(ModelError, match="must come after a token"):
-        tree.law(b"")
+        tree.distribution(b"")
 
 
 def test_bytes_that_are_no_text() -> None:
     """Any tokenization of them counts, so that there is a law after them."""
     tree = ByteTree(tiny_model(), tiny_tokenizer())
     for text in (b"ab\xff", b"\xe4\xb8", b"\xc3(", b"a\x80b"):
-        law = tree.law(text)
+        law = tree.distribution(text)
         assert math.isfinite(tree.logp(text)) and float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
 
 
@@ -169,14 +169,14 @@ def test_texts_of_before_make_room() -> None:
     tree, generator = ByteTree(model, tokenizer), random.Random(0)
     texts = ["".join(generator.choices("ab ", k=1500)).encode() for _ in range(12)]
     for text in texts:
-        tree.law(text)
+        tree.distribution(text)
         assert len(tree.tree._slots) <= 1.5 * ROOM + SLACK
     forwards = tree.tree.forwards
-    tree.law(texts[-1]), tree.law(texts[-2])
+    tree.distribution(texts[-1]), tree.distribution(texts[-2])
     assert tree.tree.forwards == forwards  # the last ones are still there
     for text in (texts[0], texts[-1]):
-        fresh = ByteTree(model, tokenizer).law(text)
-        torch.testing.assert_close(tree.law(text).logp.exp(), fresh.logp.exp(), rtol=0, atol=1e-5)
+        fresh = ByteTree(model, tokenizer).distribution(text)
+        torch.testing.assert_close(tree.distribution(text).logp.exp(), fresh.logp.exp(), rtol=0, atol=1e-5)
 
 
 def test_bad_input() -> None:
@@ -250,7 +250,7 @@ def test_a_real_model_gives_bytes_at_least_what_it_gives_tokens(smollm2: tuple[A
         spelled = text.encode()
         bytes_, tokens = tree.logp(spelled), token_logp(*smollm2, text)
         assert tokens - 1e-3 <= bytes_ < tokens + 12
-        law = tree.law(spelled)
+        law = tree.distribution(spelled)
         assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-4)
 
 

@@ -222,8 +222,8 @@ def test_the_guard_by_hand() -> None:
 
         made = Core(
             helpers=[Member(name="far", read=lambda ids: theirs)],
-            spell=vocabulary.bytes,
-            ends=[2],
+            token_bytes=vocabulary.bytes,
+            end_tokens=[2],
             guard=guard,
             main_floor=0.0,
             filters=False,

@@ -184,8 +184,8 @@ def test_byte_laws_of_unigram_models_equal_enumeration(seed: int, text: str, pre
     reference, begun = Enumeration(model, plain), (" " if prefix else "").encode()
     spelled = begun + text.encode()
     assert tree.logp(text.encode()) == pytest.approx(reference.logp(spelled), abs=2e-6)
-    law = tree.law(text.encode())
-    for letter, want in reference.law(spelled, b"ab ").items():
+    law = tree.distribution(text.encode())
+    for letter, want in reference.distribution(spelled, b"ab ").items():
         assert float(law.logp[letter]) == pytest.approx(want, abs=2e-6)
     assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=2e-6)
 

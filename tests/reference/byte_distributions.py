@@ -21,11 +21,11 @@ class SlowBytes:
 
     def __init__(self, model: Any, tokenizer: Any, letters: bytes = b"ab ") -> None:
         self.slow, self.letters = Enumeration(model, tokenizer), letters
-        self.law = functools.cache(self._law)
+        self.distribution = functools.cache(self._distribution)
 
-    def _law(self, text: bytes) -> dict[int, float]:
+    def _distribution(self, text: bytes) -> dict[int, float]:
         """Probability of each letter and, at 256, of the end."""
-        found = {letter: math.exp(logp) for letter, logp in self.slow.law(text, self.letters).items()}
+        found = {letter: math.exp(logp) for letter, logp in self.slow.distribution(text, self.letters).items()}
         return {letter: p / sum(found.values()) for letter, p in found.items()}
 
     def texts(self, prompt: bytes, length: int) -> dict[bytes, float]:
@@ -34,7 +34,7 @@ class SlowBytes:
         for _ in range(length):
             longer: dict[bytes, float] = {}
             for text, p in open_.items():
-                for letter, share in self.law(prompt + text).items():
+                for letter, share in self.distribution(prompt + text).items():
                     if letter == END:
                         done[text + b"\xff"] = p * share
                     else:
