@@ -17,7 +17,7 @@ def logitkit_specs() -> list[Spec]:
             family="contrast",
             summary="Where the model is unsure, contrast with the prompt stripped of its examples.",
             source="arXiv:2409.05923",
-            target=f"{MODULE}:USCD",
+            target="logitkit.processors.contrast.selective:USCD",
             formula="where confidence(p) <= gate, over p >= head / vocab: log(p - rho q)  or  log p - rho log q",
             cost="one forward at steps where the gate fires; skipped steps are caught up in one chunk",
             failure="rho near 1 leaves little to choose from; prompts without examples are left as they are",

@@ -1,1 +1,32 @@
-"""Contrastive decoding: combine the logits of two readings of one text."""
+"""Contrastive decoding: combine the logits of two streams of one text.
+
+Formulas over rows of logits: `uscd`, `cfg`, `cad`, `contrastive`, `dexperts`, and `confidence`, the gate of `uscd`.
+Logits processors: `USCD`, `CFG`, `CAD`, `Contrastive`, `DExperts`.
+Removal of examples from prompts: `strip_examples`, `strip_messages`, with the result `Stripped`.
+"""
+
+from __future__ import annotations
+
+from logitkit.processors.contrast.formulas import Confidence, Form, cad, cfg, confidence, contrastive, dexperts, uscd
+from logitkit.processors.contrast.lame_prompt import Stripped, strip_examples, strip_messages
+from logitkit.processors.contrast.processors import CAD, CFG, Contrastive, DExperts
+from logitkit.processors.contrast.selective import USCD
+
+__all__ = [
+    "CAD",
+    "CFG",
+    "USCD",
+    "Confidence",
+    "Contrastive",
+    "DExperts",
+    "Form",
+    "Stripped",
+    "cad",
+    "cfg",
+    "confidence",
+    "contrastive",
+    "dexperts",
+    "strip_examples",
+    "strip_messages",
+    "uscd",
+]

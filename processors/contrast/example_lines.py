@@ -1,7 +1,8 @@
-"""Which lines of a prompt are examples: sections, doctests, quoted calls, fenced blocks, answered pairs.
+"""Recognition of the lines of a prompt that are input/output examples.
 
-All rules are heuristics over lines, ours. In doubt a line stays: a requirement lost hurts more than an
-example kept.
+The rules recognise headed sections, doctests, quoted calls, fenced blocks and answered question-answer pairs. All of
+them are heuristics of this project. A doubtful line is no example, because a lost requirement does more harm than a
+remaining example.
 """
 
 from __future__ import annotations
@@ -11,220 +12,224 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-_KIND = r"(?:exam[pb]les?|samples?|test cases?|doctests?)"
-_HEADING = re.compile(
-    rf"(?:for (?:example|examble|instance)|e\.\s?g\.?|\[?inputs?\s?[/&]\s?outputs?\]?(?: {_KIND})?"
-    rf"|(?:some |more |usage |sample |worked )?{_KIND}(?: (?:usage|inputs?|outputs?|tests?))?"
-    r"|(?:sample |example )?(?:input|output)s?"
-    r"|(?:here (?:are|is)|consider|see|some|the following|your (?:code|function|solution) (?:should|must) pass)\b"
-    r"[^:]{0,60}\b(?:examples?|samples?|tests?|test cases?))"
-    r"(?:\s*#?\(?\d{1,3}\)?)?\s*(?P<colon>[:.]?)(?P<rest>.*)",
-    re.IGNORECASE,
+from logitkit.processors.contrast.line_patterns import (
+    ANSWER,
+    ASSERT,
+    BULLET,
+    DEFINITION,
+    EXPLANATION,
+    FENCE,
+    HEADING,
+    LITERAL,
+    PROSE_START,
+    QUESTION,
+    RESULT,
+    UNFINISHED,
+    VALUE,
+    is_example_text,
+    is_other_heading,
 )
-_OTHER_HEADING = re.compile(
-    r"#{1,6}\s+(?-i:[A-Z])|(?:notes?|constrain(?:t|ts)?|variables?|requirements?|restrictions?|assumptions?"
-    r"|arg(?:ument)?s|param(?:eter)?s|returns?|raises|yields|hints?|task|important|warnings?|remarks?|limits?)\s*:"
-    r"|(?-i:(?!If |When )[A-Z])[\w ,/'-]{0,60}:$",
-    re.IGNORECASE,
-)
-_EXPLANATION = re.compile(r"explanations?\b|because\b|reason(?:ing)?:", re.IGNORECASE)
-_PAIR = re.compile(r"(?P<ask>in(?:put)?|q(?:uestion)?)\s?\d*\s*:(?P<asked>.*)", re.IGNORECASE)
-_ANSWER = re.compile(r"(?:out(?:put)?|a(?:nswer)?)\s?\d*\s*:(?P<answer>.*)", re.IGNORECASE)
-_FENCE = re.compile(r"(?P<ticks>`{3,}|~{3,})")
-_PROSE_START = re.compile(
-    r"(?:If|When|Note|The|You|Your|Returns?|Assume|It|All|Please|Each|There|This|These|Do|Use|Write|Now|Have|Implement)\b"
-)
-_BULLET = re.compile(r"^(?:[*•+-]|\d{1,3}[.)])\s+")
-_VALUE = re.compile(r"(?:[A-Za-z_]\w*\s*[=:]\s*)?(?:[\[({\"'`]|-?\.?\d|(?:True|False|None|null|true|false|nil)\b)")
-_RESULT = (
-    r"(?:={1,3}>?|[-=]{1,2}>|[➞→⇒↦]"
-    r"|(?:should |must |will )?(?:return|returns|be|give|gives|equal|equals|yield|yields|is)\b)"
-)
-_LITERAL = re.compile(r"[\d\"'\[\]{}]|\b(?:True|False|None)\b")
-_SHOWN = re.compile(
-    r"[\[\](){}\"'\d+=>#*<.…➞→⇒`|\\,-]|.*(?:=|->|➞|→|⇒|\w[\[(]|^return\s*[\[(\"'\d]|\bshould (?:be|return)\b)"
-)
-_ASSERT = re.compile(r"assert\s+(?:not\s+)?\(*[\w.]+\s*[(\[]")
-_UNFINISHED = re.compile(r"(?:[:=➞→⇒]|[-=]>)\s*$")
-_DEFINITION = re.compile(r"\b(?:defin|recurrence|formula|as follows|rules?\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class _Section:
-    """An open example section: the indent of its heading, and whether only a heading can close it."""
+    """An open section of examples.
+
+    Attributes:
+        indent: the indent of its heading, in characters.
+        until_heading: whether only another heading closes the section, as under a Markdown heading.
+    """
 
     indent: int
-    lasting: bool
+    until_heading: bool
 
 
 def example_lines(lines: Sequence[str], names: Collection[str]) -> set[int]:
-    """Return the indices of the lines that are examples, blank lines around them included.
+    """Return the indices of the lines that are examples, and of the blank lines that belong to them.
 
     Args:
         lines: a docstring or a plain prompt, split at line breaks.
-        names: functions the prompt defines; a line that quotes a call of one may be an example.
+        names: the functions that the prompt defines. A line that quotes a call of such a function can be an example.
+
+    Example:
+        >>> sorted(example_lines(["Add one.", "", "f(1) == 2", "f(2) == 3", "", "x is an integer."], ["f"]))
+        [2, 3, 4]
     """
-    end = _open_question(lines)
-    found = _answered(lines, end) | _quoted_calls(lines, names)
-    found |= _sections(lines[:end], found)
-    return found | _loose_blanks(lines, found)
+    end = _open_question_start(lines)
+    examples = _answered_questions(lines, end) | _quoted_calls(lines, names)
+    examples |= _sections(lines[:end], examples)
+    return examples | _orphaned_blanks(lines, examples)
 
 
 def _sections(lines: Sequence[str], known: Collection[int]) -> set[int]:
-    """Lines of example sections, doctests and example fences; `known` are examples already."""
-    found: set[int] = set()
+    """Return the lines of example sections, doctests and fenced blocks of examples.
+
+    Args:
+        lines: the prompt.
+        known: indices of lines that other rules recognised as examples.
+    """
+    examples: set[int] = set()
     section: _Section | None = None
-    place = 0
-    while place < len(lines):
-        line = lines[place].strip()
-        fence = _fence_end(lines, place)
+    index = 0
+    while index < len(lines):
+        line = lines[index].strip()
+        fence = _fence_end(lines, index)
         step = 1
-        if fence is None and _FENCE.match(line):
-            break  # an open fence is where the model is to go on
+        if fence is None and FENCE.match(line):
+            break  # the model is to continue inside a fence that is not closed
         if fence is not None:
-            step = fence - place
-            if section or _only_examples(lines[place + 1 : fence - 1]):
-                found.update(range(place, fence))
+            step = fence - index
+            if section or _only_examples(lines[index + 1 : fence - 1]):
+                examples.update(range(index, fence))
         elif line.startswith(">>>"):
-            step = _doctest_end(lines, place) - place
-            found.update(range(place, place + step))
-        elif line and (opened := _opens(lines, place, section)) is not None:
-            found.add(place)
+            step = _doctest_end(lines, index) - index
+            examples.update(range(index, index + step))
+        elif line and (opened := _opened_section(lines, index, section)) is not None:
+            examples.add(index)
             section = opened
-        elif line and _closes(line) and place not in known:
+        elif line and is_other_heading(line) and index not in known:
             section = None
-        elif line and section and _EXPLANATION.match(line):
-            step = _explanation_end(lines, place) - place
-            found.update(range(place, place + step))
-        elif line and section and place not in known:
-            if _is_shown(line):
-                found.add(place)
-            elif not section.lasting and _indent(lines[place]) <= section.indent:
+        elif line and section and EXPLANATION.match(line):
+            step = _explanation_end(lines, index) - index
+            examples.update(range(index, index + step))
+        elif line and section and index not in known:
+            if is_example_text(line):
+                examples.add(index)
+            elif not section.until_heading and _indent(lines[index]) <= section.indent:
                 section = None
-        place += step
-    return found
+        index += step
+    return examples
 
 
-def _opens(lines: Sequence[str], place: int, section: _Section | None) -> _Section | None:
-    """The section a line heads, None if it is no heading of examples."""
-    raw = lines[place].strip()
+def _opened_section(lines: Sequence[str], index: int, section: _Section | None) -> _Section | None:
+    """Return the section of examples that a line is the heading of; None if the line is no such heading."""
+    raw = lines[index].strip()
     line = raw.lstrip("#*_ ").rstrip("*_ ") if raw[:1] in "#*_" else raw
-    match = _HEADING.fullmatch(line.replace(":**", ":").replace("**", ""))
+    match = HEADING.fullmatch(line.replace(":**", ":").replace("**", ""))
     if match is None:
         return None
-    rest = match["rest"].strip()
-    word = line.lower()
-    if not rest and match["colon"] != ":" and not (raw.startswith("#") or _examples_follow(lines, place)):
+    content = match["content"].strip()  # an example on the line of the heading
+    heading = line.lower()
+    if not content and match["colon"] != ":" and not (raw.startswith("#") or _examples_follow(lines, index)):
         return None
-    if word.startswith(("input", "output")) and section is None:
-        value = rest or next((later.strip() for later in lines[place + 1 :] if later.strip()), "")
-        answered = any(re.match(r"\W*output", later.strip(), re.IGNORECASE) for later in lines[place + 1 :])
-        if not _VALUE.match(value) or not (answered or word.startswith("output")):
+    if heading.startswith(("input", "output")) and section is None:
+        value = content or next((later.strip() for later in lines[index + 1 :] if later.strip()), "")
+        answered = any(re.match(r"\W*output", later.strip(), re.IGNORECASE) for later in lines[index + 1 :])
+        if not VALUE.match(value) or not (answered or heading.startswith("output")):
             return None
-    if rest and not word.startswith("e.g") and (match["colon"] != ":" or not (_is_shown(rest) or section)):
+    if (
+        content
+        and not heading.startswith("e.g")
+        and (match["colon"] != ":" or not (is_example_text(content) or section))
+    ):
         return None
-    kept = section if section and word.startswith(("input", "output")) else None
-    return kept or _Section(_indent(lines[place]), raw.startswith("#"))
+    if section and heading.startswith(("input", "output")):
+        return section
+    return _Section(_indent(lines[index]), until_heading=raw.startswith("#"))
 
 
-def _examples_follow(lines: Sequence[str], place: int) -> bool:
-    """Whether what stands under a bare word (``Example``) reads like an example."""
-    after = next((later.strip() for later in lines[place + 1 :] if later.strip()), "")
-    return bool(after) and (_is_shown(after) or _FENCE.match(after) is not None or _HEADING.match(after) is not None)
+def _examples_follow(lines: Sequence[str], index: int) -> bool:
+    """Return whether the first text below a heading without a colon (``Example``) looks like an example."""
+    after = next((later.strip() for later in lines[index + 1 :] if later.strip()), "")
+    return bool(after) and (
+        is_example_text(after) or FENCE.match(after) is not None or HEADING.match(after) is not None
+    )
 
 
-def _closes(line: str) -> bool:
-    return _OTHER_HEADING.match(line) is not None and _EXPLANATION.match(line) is None and not _VALUE.match(line)
-
-
-def _is_shown(line: str) -> bool:
-    """Whether a line inside an example section is part of an example rather than prose."""
-    return _PROSE_START.match(line) is None and _SHOWN.match(line) is not None
-
-
-def _doctest_end(lines: Sequence[str], place: int) -> int:
-    """The line after a doctest and its output: a blank line, a heading or prose."""
-    for after in range(place + 1, len(lines)):
+def _doctest_end(lines: Sequence[str], index: int) -> int:
+    """Return the index after a doctest and its output, which a blank line, a heading, a fence or prose ends."""
+    for after in range(index + 1, len(lines)):
         line = lines[after].strip()
-        if line.startswith(("...", ">>>")) or _VALUE.match(line):
+        if line.startswith(("...", ">>>")) or VALUE.match(line):
             continue
         error = re.match(r"Traceback|\w*(?:Error|Exception|Warning)\b", line)
-        sentence = _PROSE_START.match(line) or (line.endswith(".") and line.count(" ") >= 4)
-        if not line or (error is None and (sentence or _closes(line) or _FENCE.match(line))):
+        sentence = PROSE_START.match(line) or (line.endswith(".") and line.count(" ") >= 4)
+        if not line or (error is None and (sentence or is_other_heading(line) or FENCE.match(line))):
             return after
     return len(lines)
 
 
-def _explanation_end(lines: Sequence[str], place: int) -> int:
-    """The line after an explanation, which runs to a blank line, a heading or the next quoted call."""
-    for after in range(place + 1, len(lines)):
+def _explanation_end(lines: Sequence[str], index: int) -> int:
+    """Return the index after an explanation, which a blank line, a heading, a fence or the next example ends."""
+    for after in range(index + 1, len(lines)):
         line = lines[after].strip()
-        if not line or _closes(line) or _PAIR.match(line) or re.match(r"\w+\(", line) or _FENCE.match(line):
+        if not line or is_other_heading(line) or QUESTION.match(line) or re.match(r"\w+\(", line) or FENCE.match(line):
             return after
     return len(lines)
 
 
 def _quoted_calls(lines: Sequence[str], names: Collection[str]) -> set[int]:
-    """Lines such as ``f(1) == 2`` and ``assert f(1) == 2``, but no recurrences (``f(n) = f(n - 1)``)."""
+    """Return lines such as ``f(1) == 2`` and ``assert f(1) == 2``.
+
+    A group of calls that contains a recurrence (``f(n) = f(n - 1)``) is a definition, and none of its lines is
+    returned.
+    """
     call = None
     if names:
-        either = "|".join(map(re.escape, sorted(names)))
-        call = re.compile(rf"(?:assert\s+|for\s+)?(?:\w+\()?(?:{either})\s?\((?P<given>.*?)\)\s*#?\s*{_RESULT}\s*\S")
-    found: set[int] = set()
+        any_name = "|".join(map(re.escape, sorted(names)))
+        call = re.compile(
+            rf"(?:assert\s+|for\s+)?(?:\w+\()?(?:{any_name})\s?\((?P<arguments>.*?)\)\s*#?\s*{RESULT}\s*\S"
+        )
+    examples: set[int] = set()
     group: list[int] = []
-    defines = False
-    for place, raw in enumerate([*lines, ""]):
-        line = _BULLET.sub("", raw.strip(), count=1)
+    has_recurrence = False
+    for index, raw in enumerate([*lines, ""]):
+        line = BULLET.sub("", raw.strip(), count=1)
         match = call.match(line) if call else None
-        if match and (_LITERAL.search(match["given"]) or not match["given"].strip()):
-            group.append(place)
+        if match and (LITERAL.search(match["arguments"]) or not match["arguments"].strip()):
+            group.append(index)
         elif match:
-            defines = True
-        elif _ASSERT.match(line):
-            found.add(place)
+            has_recurrence = True
+        elif ASSERT.match(line):
+            examples.add(index)
         else:
             above = lines[group[0] - 1] if group and group[0] else ""
-            if not (defines or (_DEFINITION.search(above) and above.rstrip().endswith(":"))):
-                found.update(group)
-            group, defines = [], False
-    return found
+            if not (has_recurrence or (DEFINITION.search(above) and above.rstrip().endswith(":"))):
+                examples.update(group)
+            group, has_recurrence = [], False
+    return examples
 
 
-def _open_question(lines: Sequence[str]) -> int:
-    """Where the question starts that the prompt ends with, ``len(lines)`` if there is none."""
-    asks = [place for place, line in enumerate(lines) if _PAIR.match(line.strip())]
-    if not asks:
-        last = max((place for place, line in enumerate(lines) if line.strip()), default=0)
-        return last if last and _UNFINISHED.search(lines[last]) else len(lines)
-    tail = [line.strip() for line in lines[asks[-1] + 1 :] if line.strip()]
-    answers = [match for line in tail if (match := _ANSWER.match(line))]
-    asked = _PAIR.match(lines[asks[-1]].strip())
-    if answers and (answers[0]["answer"].strip() or _ANSWER.match(tail[-1]) is None):
+def _open_question_start(lines: Sequence[str]) -> int:
+    """Return the index of the unanswered question at the end of the prompt; ``len(lines)`` if there is none."""
+    questions = [index for index, line in enumerate(lines) if QUESTION.match(line.strip())]
+    if not questions:
+        last = max((index for index, line in enumerate(lines) if line.strip()), default=0)
+        return last if last and UNFINISHED.search(lines[last]) else len(lines)
+    tail = [line.strip() for line in lines[questions[-1] + 1 :] if line.strip()]
+    answers = [match for line in tail if (match := ANSWER.match(line))]
+    last_question = QUESTION.match(lines[questions[-1]].strip())
+    if answers and (answers[0]["answer"].strip() or ANSWER.match(tail[-1]) is None):
         return len(lines)
-    return asks[-1] if asked and (answers or asked["ask"].lower().startswith("q")) else len(lines)
+    is_open = last_question and (answers or last_question["label"].lower().startswith("q"))
+    return questions[-1] if is_open else len(lines)
 
 
-def _answered(lines: Sequence[str], end: int) -> set[int]:
-    """Few-shot pairs: two or more that are answered, or at least one before an open question."""
-    asks = [place for place in range(end) if _PAIR.match(lines[place].strip())]
-    found: set[int] = set()
-    for start, stop in pairwise([*asks, end]):
-        answer = next((p for p in range(start + 1, stop) if _ANSWER.match(lines[p].strip())), None)
-        if answer is not None and (end < len(lines) or len(asks) > 1):
+def _answered_questions(lines: Sequence[str], end: int) -> set[int]:
+    """Return the lines of few-shot pairs before index ``end``.
+
+    Pairs are examples where at least two questions are answered, or one before an open question. Pairs labelled as
+    questions (``Q:``) are examples only before an open question.
+    """
+    questions = [index for index in range(end) if QUESTION.match(lines[index].strip())]
+    examples: set[int] = set()
+    for start, stop in pairwise([*questions, end]):
+        answer = next((i for i in range(start + 1, stop) if ANSWER.match(lines[i].strip())), None)
+        if answer is not None and (end < len(lines) or len(questions) > 1):
             last = stop if stop < end or end < len(lines) else answer + 1
-            last = next((p for p in range(answer + 1, last) if _closes(lines[p].strip())), last)
-            found.update(range(start, last))
-    if end == len(lines) and any(lines[place].strip().lower().startswith("q") for place in asks):
+            last = next((i for i in range(answer + 1, last) if is_other_heading(lines[i].strip())), last)
+            examples.update(range(start, last))
+    if end == len(lines) and any(lines[index].strip().lower().startswith("q") for index in questions):
         return set()
-    return found
+    return examples
 
 
-def _fence_end(lines: Sequence[str], place: int) -> int | None:
-    """The line after a fenced block that starts here and is closed, else None."""
-    opening = _FENCE.match(lines[place].strip())
+def _fence_end(lines: Sequence[str], index: int) -> int | None:
+    """Return the index after the closed fenced block that starts at ``index``; None if none starts there."""
+    opening = FENCE.match(lines[index].strip())
     if opening is None:
         return None
-    for after in range(place + 1, len(lines)):
+    for after in range(index + 1, len(lines)):
         line = lines[after].strip()
         if line.startswith(opening["ticks"]) and not line.strip("`~"):
             return after + 1
@@ -232,27 +237,30 @@ def _fence_end(lines: Sequence[str], place: int) -> int | None:
 
 
 def _only_examples(lines: Sequence[str]) -> bool:
-    """Whether a fenced block shows nothing but doctests or assertions."""
-    inner = [line.strip() for line in lines if line.strip()]
-    return bool(inner) and (inner[0].startswith(">>>") or all(_ASSERT.match(line) for line in inner))
+    """Return whether the inside of a fenced block starts with a doctest or consists of assertions."""
+    text = [line.strip() for line in lines if line.strip()]
+    return bool(text) and (text[0].startswith(">>>") or all(ASSERT.match(line) for line in text))
 
 
-def _loose_blanks(lines: Sequence[str], found: Collection[int]) -> set[int]:
-    """Blank lines an example leaves behind: all after it, and those before it where nothing follows."""
-    loose: set[int] = set()
+def _orphaned_blanks(lines: Sequence[str], examples: Collection[int]) -> set[int]:
+    """Return the blank lines to remove with examples.
+
+    These are the blank lines directly after an example, and, where an example ends the text, those directly before it.
+    """
+    blanks: set[int] = set()
     last = len(lines) - 1
-    for place in range(1, last):
-        if not lines[place].strip() and (place - 1 in found or place - 1 in loose):
-            loose.add(place)
-    gone = {*found, *loose}
-    place = last if lines and not lines[last].strip() else last + 1
-    while place - 1 in gone:
-        place -= 1
-    if place - 1 >= 1 and place <= last and place in gone:
-        while place > 1 and not lines[place - 1].strip():
-            place -= 1
-            loose.add(place)
-    return loose - set(found)
+    for index in range(1, last):
+        if not lines[index].strip() and (index - 1 in examples or index - 1 in blanks):
+            blanks.add(index)
+    removed = {*examples, *blanks}
+    index = last if lines and not lines[last].strip() else last + 1
+    while index - 1 in removed:
+        index -= 1
+    if index - 1 >= 1 and index <= last and index in removed:
+        while index > 1 and not lines[index - 1].strip():
+            index -= 1
+            blanks.add(index)
+    return blanks - set(examples)
 
 
 def _indent(line: str) -> int:

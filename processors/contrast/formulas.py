@@ -1,23 +1,23 @@
-"""Contrastive decoding: say more of what one reading of the text knows and another does not.
+"""Contrastive decoding: raise the tokens that one stream prefers more strongly than another.
 
-One idea, five published forms. Each is a pure function over rows of logits (``[rows, vocab]``, or
-log-probabilities: log_softmax is idempotent) that returns normalised fp32 log-probabilities:
+The five published formulas are pure functions over rows of logits, ``[rows, vocab]``. Log-probabilities are
+accepted too, because log_softmax leaves them unchanged. Results are normalised fp32 log-probabilities.
 
-- `uscd`: arXiv:2409.05923. Contrast with a prompt stripped of its examples, only where unsure.
-- `contrastive`: arXiv:2210.15097, section 3. Expert against amateur, among plausible tokens.
-- `cad`: arXiv:2305.14739. With and without the context.
-- `cfg`: arXiv:2306.17806. With and without (or against) a prompt.
-- `dexperts`: arXiv:2105.03023; proxy tuning, arXiv:2401.08565. Add what tuning changed in a small model.
+- `uscd`: arXiv:2409.05923. Contrast with a prompt without examples, at uncertain steps only.
+- `contrastive`: arXiv:2210.15097, section 3. A strong model against a weak one, among plausible tokens.
+- `cad`: arXiv:2305.14739. The prompt with its context against the prompt without.
+- `cfg`: arXiv:2306.17806. The prompt against no prompt or a negative prompt.
+- `dexperts`: arXiv:2105.03023, and proxy tuning, arXiv:2401.08565. A tuned small model against an untuned one.
 
-Everywhere: a token that the first stream makes impossible stays impossible; one that only another
-stream makes impossible gives no evidence, so it keeps its first-stream score; at the neutral strength
-the first argument itself is returned.
+Three rules hold for all of them. A token that is impossible (``-inf``) under the first stream stays
+impossible. A token that is impossible only under another stream keeps its score under the first stream. At the
+neutral strength the first argument itself is returned.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,17 +30,25 @@ Form = Literal["diff", "ratio"]
 
 
 def confidence(logits: Tensor, measure: Confidence = "norm") -> Tensor:
-    """How sure each row is, 0 to 1, comparable between vocabularies of different size.
+    """Return the model's confidence in each row, from 0 to 1, comparable across vocabulary sizes.
+
+    The released code of USCD uses the standard deviation u of the probabilities, which shrinks as the
+    vocabulary size V grows. It is related to ``norm`` by ``norm == sqrt(u**2 * (V - 1) + 1 / V)``. The released
+    thresholds 0.005 and 0.0035 at V = 32000 correspond to 0.894 and 0.626.
 
     Args:
         logits: ``[rows, vocab]``.
-        measure: ``norm`` the 2-norm of the probabilities; ``max`` the largest; ``margin`` the gap between
-            the two largest; ``entropy`` 1 minus the entropy over its maximum, ln(vocab).
+        measure: ``norm``: the 2-norm of the probabilities. ``max``: the largest probability. ``margin``: the
+            difference between the two largest. ``entropy``: 1 minus the entropy divided by ln(vocab).
 
     Returns:
-        ``[rows]``. The released USCD code uses the standard deviation u of the probabilities, which
-        shrinks with the vocabulary V: ``norm == sqrt(u**2 * (V - 1) + 1 / V)``; its threshold
-        0.005 at V = 32000 is 0.894 here, 0.0035 is 0.626.
+        ``[rows]`` fp32.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[0.5, 0.3, 0.2, 0.0]]).log()
+        >>> confidence(logits), confidence(logits, "max")
+        (tensor([0.6164]), tensor([0.5000]))
     """
     p = logits.float().softmax(-1)
     if measure == "norm":
@@ -67,61 +75,137 @@ def uscd(
 ) -> Tensor:
     """Uncertainty-aware selective contrastive decoding, arXiv:2409.05923.
 
-    With p and q the probabilities of the standard and the lame stream, rows whose confidence is at most
-    ``gate`` become ``log(p - rho q)`` (form ``diff``, the authors' released code) or ``log p - rho log q``
-    (form ``ratio``, the paper's overview figure), over the head ``{v: p_v >= head / vocab}``.
+    Let p and q be the probabilities under the standard and the lame prompt. Rows whose confidence is at most
+    ``gate`` become ``log(p - rho q)`` (form ``diff``, the released code) or ``log p - rho log q`` (form
+    ``ratio``, the paper's overview figure), over the head ``{v: p_v >= head / vocab}``.
 
-    Departures: the gate is a confidence that does not depend on the vocabulary's size (`confidence`);
-    where no token is left, the row stays p (the code yields NaN); rows are independent.
+    Departures: the confidence does not depend on the vocabulary size; a row that loses every token stays p.
 
     Args:
         standard: logits under the full prompt, ``[rows, vocab]``.
         lame: logits under the prompt without examples, same shape.
-        rho: strength, >= 0; 0 returns ``standard``.
-        gate: 0 to 1; a row is contrasted when its confidence is <= gate; 0 returns ``standard``.
+        rho: contrast strength, >= 0; 0 returns ``standard``.
+        gate: confidence threshold, 0 to 1; 0 returns ``standard``.
         head: >= 0, a multiple of the mean probability 1 / vocab.
         form: ``diff`` or ``ratio``.
         measure: see `confidence`.
 
     Returns:
-        ``[rows, vocab]``: contrasted rows as log-probabilities, the others as they came.
+        ``[rows, vocab]``: contrasted rows as log-probabilities, other rows unchanged.
+
+    Example:
+        >>> import torch
+        >>> standard = torch.tensor([[0.5, 0.3, 0.2, 0.0]]).log()
+        >>> lame = torch.tensor([[0.25, 0.6, 0.1, 0.05]]).log()
+        >>> uscd(standard, lame, rho=0.5, gate=1.0, head=0.0).exp()  # p - q / 2 is 3/8, 0 and 3/20
+        tensor([[0.7143, 0.0000, 0.2857, 0.0000]])
     """
-    if is_neutral(rho, 0) or is_neutral(gate, 0):
+    if uscd_is_neutral(rho=rho, gate=gate):
         return standard
-    fired = confidence(standard, measure) <= gate  # [rows]
-    return torch.where(fired[:, None], uscd_contrast(standard, lame, rho=rho, head=head, form=form), standard)
+    gated = uscd_gate(standard, gate=gate, measure=measure)
+    return uscd_where(gated.fired, standard, lame, rho=rho, head=head, form=form)
 
 
-def uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
-    """Contrast every row as in `uscd`, whatever its confidence; normalised log-probabilities."""
-    logp, logq = log_probabilities(standard), _logp(lame)
+class UscdGate(NamedTuple):
+    """The decision of the USCD gate on each row.
+
+    Attributes:
+        confidence: the confidence in each row, ``[rows]`` fp32, 0 to 1.
+        fired: whether the row is to be contrasted, ``[rows]`` bool.
+    """
+
+    confidence: Tensor
+    fired: Tensor
+
+
+def uscd_is_neutral(*, rho: float, gate: float) -> bool:
+    """Return whether `uscd` changes no row at these values, so that the second stream need not be read."""
+    return is_neutral(rho, 0) or is_neutral(gate, 0)
+
+
+def uscd_gate(standard: Tensor, *, gate: float, measure: Confidence = "norm") -> UscdGate:
+    """Decide which rows `uscd` contrasts: those whose confidence is at most ``gate``.
+
+    Args:
+        standard: logits under the full prompt, ``[rows, vocab]``.
+        gate: confidence threshold, 0 to 1. A row at the threshold is contrasted.
+        measure: see `confidence`.
+
+    Example:
+        >>> import torch
+        >>> uscd_gate(torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log(), gate=0.8).fired
+        tensor([ True, False])
+    """
+    certainty = confidence(standard, measure)
+    return UscdGate(certainty, certainty <= gate)
+
+
+def uscd_where(fired: Tensor, standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
+    """Contrast the rows on which the gate fired and leave the others unchanged.
+
+    Args:
+        fired: rows to contrast, ``[rows]`` bool.
+        standard: logits under the full prompt, ``[rows, vocab]``.
+        lame: logits under the prompt without examples, same shape; ignored in rows where ``fired`` is False.
+        rho: contrast strength, above 0.
+        head: >= 0, a multiple of the mean probability 1 / vocab.
+        form: ``diff`` or ``ratio``.
+
+    Returns:
+        ``[rows, vocab]``: contrasted rows as log-probabilities, other rows unchanged.
+
+    Example:
+        >>> import torch
+        >>> standard = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).log()
+        >>> lame = torch.tensor([[0.2, 0.8], [0.2, 0.8]]).log()
+        >>> fired = torch.tensor([True, False])
+        >>> uscd_where(fired, standard, lame, rho=1.0, head=0.0, form="ratio").exp()
+        tensor([[0.8000, 0.2000],
+                [0.5000, 0.5000]])
+    """
+    return torch.where(fired[:, None], _uscd_contrast(standard, lame, rho=rho, head=head, form=form), standard)
+
+
+def _uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
+    """Contrast every row as in `uscd`; normalised log-probabilities."""
+    logp, logq = log_probabilities(standard), _own_log_softmax(lame)
     if form == "diff":
-        # log(p - rho q) = log p + log(1 - rho q / p); where both are impossible the ratio is nan, and cut below
+        # log(p - rho q) = log p + log(1 - rho q / p). Where p and q are both 0 the ratio is NaN; the head removes it.
         score = logq.sub_(logp).exp_().mul_(-rho).clamp_min_(-1).log1p_().add_(logp)
     else:
-        score = _no_evidence(torch.sub(logp, logq, alpha=rho, out=logq), logp)
-    floor = math.log(max(head, 1e-45) / logp.shape[-1])  # finite: what is impossible lies below it
+        score = _keep_first_where_infinite(torch.sub(logp, logq, alpha=rho, out=logq), logp)
+    floor = math.log(max(head, 1e-45) / logp.shape[-1])  # finite, so that impossible tokens lie below it
     score = score.masked_fill_(logp < floor, -torch.inf)
-    nothing_left = score.amax(-1, keepdim=True) == -torch.inf
-    return normalised(torch.where(nothing_left, logp, score, out=score).log_softmax(-1))
+    all_removed = score.amax(-1, keepdim=True) == -torch.inf
+    return normalised(torch.where(all_removed, logp, score, out=score).log_softmax(-1))
 
 
 def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: float = 0.1) -> Tensor:
     """Contrastive decoding, arXiv:2210.15097, section 3: ``log p_expert - beta log p_amateur``.
 
-    Only among the plausible tokens ``{v: p_expert(v) >= alpha max p_expert}``. The authors' code drops
-    that mask in its greedy mode; here it always holds.
+    Tokens outside the plausible set ``{v: p_expert(v) >= alpha max p_expert}`` become impossible. Departure: the
+    authors' code omits this mask in its greedy mode; here the mask always applies.
 
     Args:
         expert: logits of the strong model, ``[rows, vocab]``.
         amateur: logits of the weak model, same shape.
-        beta: strength, >= 0; 0 returns ``expert``.
-        alpha: plausibility, above 0 to 1; the expert's best token always stays.
+        beta: contrast strength, >= 0; 0 returns ``expert``.
+        alpha: plausibility threshold, above 0, at most 1. The expert's best token is always plausible.
+
+    Returns:
+        log-probabilities, ``[rows, vocab]``.
+
+    Example:
+        >>> import torch
+        >>> expert = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> amateur = torch.tensor([[0.25, 0.6, 0.15]]).log()
+        >>> contrastive(expert, amateur, beta=1.0, alpha=0.6).exp()  # p / q is 2 and 1/2; token 2 is implausible
+        tensor([[0.8000, 0.2000, 0.0000]])
     """
     if is_neutral(beta, 0):
         return expert
-    first, logq = expert.float(), _logp(amateur)  # the expert's own normaliser cancels at the end
-    score = _no_evidence(torch.sub(first, logq, alpha=beta, out=logq), first)
+    first, logq = expert.float(), _own_log_softmax(amateur)  # the final normalisation cancels the expert's
+    score = _keep_first_where_infinite(torch.sub(first, logq, alpha=beta, out=logq), first)
     implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
     return normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
 
@@ -131,54 +215,84 @@ def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Te
 
     Args:
         conditional: logits under the prompt (p), ``[rows, vocab]``.
-        unconditional: logits without it, or under the negative prompt (q), same shape.
-        scale: >= 0; 1 returns ``conditional``, 0 follows the second stream.
+        unconditional: logits without the prompt, or under the negative prompt (q), same shape.
+        scale: guidance scale, >= 0; 1 returns ``conditional``, 0 gives q.
+
+    Returns:
+        log-probabilities, ``[rows, vocab]``.
+
+    Example:
+        >>> import torch
+        >>> p, q = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.4, 0.6]]).log()
+        >>> cfg(p, q, scale=2.0).exp()  # proportional to p**2 / q
+        tensor([[0.7714, 0.2286]])
     """
     if is_neutral(scale, 1):
         return conditional
-    logp, logq = log_probabilities(conditional), _logp(unconditional)
+    logp, logq = log_probabilities(conditional), _own_log_softmax(unconditional)
     one_sided = torch.minimum(logp, logq) == -torch.inf
     score = logq.lerp_(logp, scale)
     return normalised(torch.where(one_sided, logp, score, out=score).log_softmax(-1))
 
 
 def cad(with_context: Tensor, without: Tensor, *, alpha: float = 0.5) -> Tensor:
-    """Context-aware decoding, arXiv:2305.14739: ``(1 + alpha) log p - alpha log q``; equals ``cfg(1 + alpha)``.
+    """Context-aware decoding, arXiv:2305.14739: ``(1 + alpha) log p - alpha log q``.
+
+    The result equals `cfg` with ``scale = 1 + alpha``.
 
     Args:
-        with_context: logits under the whole prompt, ``[rows, vocab]``.
-        without: logits under the prompt without its context, same shape.
+        with_context: logits under the whole prompt (p), ``[rows, vocab]``.
+        without: logits under the prompt without its context (q), same shape.
         alpha: strength, >= 0; 0 returns ``with_context``.
+
+    Returns:
+        log-probabilities, ``[rows, vocab]``.
+
+    Example:
+        >>> import torch
+        >>> p, q = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.4, 0.6]]).log()
+        >>> cad(p, q, alpha=1.0).exp()
+        tensor([[0.7714, 0.2286]])
     """
     return cfg(with_context, without, scale=1 + alpha)
 
 
 def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """DExperts, arXiv:2105.03023, equation 2; proxy tuning, arXiv:2401.08565.
+    """DExperts, arXiv:2105.03023, equation 2, and proxy tuning, arXiv:2401.08565.
 
-    ``log p_base + alpha (log p_expert - log p_antiexpert)``, normalised. DExperts first cuts the base to
-    its nucleus: write ``top_p(0.9) | dexperts(...)`` for that.
+    The result is ``log p_base + alpha (log p_expert - log p_antiexpert)``, normalised. Departure: DExperts first
+    restricts the base to its nucleus; the chain ``top_p(0.9) | dexperts(...)`` does so.
 
     Args:
         base: logits of the large model, ``[rows, vocab]``.
-        expert, antiexpert: logits of the tuned and the untuned (or anti-tuned) small model, same shape.
-        alpha: strength; 0 returns ``base``; negative turns the roles around.
+        expert: logits of the tuned small model, same shape.
+        antiexpert: logits of the untuned (or anti-tuned) small model, same shape.
+        alpha: strength; 0 returns ``base``; a negative value exchanges expert and antiexpert.
+
+    Returns:
+        log-probabilities, ``[rows, vocab]``.
+
+    Example:
+        >>> import torch
+        >>> base, expert, antiexpert = (torch.tensor([[p, 1 - p]]).log() for p in (0.5, 0.8, 0.5))
+        >>> dexperts(base, expert, antiexpert).exp()
+        tensor([[0.8000, 0.2000]])
     """
     if is_neutral(alpha, 0):
         return base
-    shift = _logp(expert).sub_(_logp(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
-    # the base's own normaliser cancels here
+    shift = _own_log_softmax(expert).sub_(_own_log_softmax(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
+    # The final normalisation cancels the base's own.
     return normalised(base.float().add(shift, alpha=alpha).log_softmax(-1))
 
 
-def _logp(logits: Tensor) -> Tensor:
-    """Log-probabilities in memory of our own: what follows may write over them.
+def _own_log_softmax(logits: Tensor) -> Tensor:
+    """Return log-probabilities in a new tensor that the caller may overwrite.
 
-    A fresh tensor at every operation would cost more than the arithmetic at large batches.
+    Allocating a tensor for every operation would cost more than the arithmetic at large batches.
     """
     return logits.float().log_softmax(-1)
 
 
-def _no_evidence(score: Tensor, first: Tensor) -> Tensor:
-    """Keep the first stream's score where the second makes a token impossible, in place: there it is +inf."""
+def _keep_first_where_infinite(score: Tensor, first: Tensor) -> Tensor:
+    """Replace +inf in ``score`` by ``first``, in place: there only the second stream makes the token impossible."""
     return torch.where(score == torch.inf, first, score, out=score)

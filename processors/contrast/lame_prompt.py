@@ -1,8 +1,8 @@
-"""Lame prompts: a prompt without its input/output examples, the second stream of USCD.
+"""Lame prompts: a prompt without its input/output examples, for the second stream of USCD.
 
-arXiv:2409.05923, section on prompt construction: the authors let a chat model remove the examples and ship
-the result; these are deterministic rules instead, so that any prompt can be stripped and nothing is
-downloaded. On their benchmark more of the real requirements stay than in the published files.
+arXiv:2409.05923, section on prompt construction. Departure: the authors ask a chat model to remove the examples and
+publish the results. Here deterministic rules remove them, so that any prompt can be stripped without a download. On
+the authors' benchmark these rules keep more of the requirements than the published files do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from logitkit.processors.contrast.example_lines import example_lines
 
-# A docstring left open by the end of the prompt counts: the model is to go on from inside it.
+# The body may end with the text: a prompt often stops inside a docstring that the model is to complete.
 _STRING = re.compile(
     r'(?P<open>"""|\'\'\')(?P<body>(?s:\\.|.)*?)(?P<close>(?P=open)|\Z)'
     r"|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*"
@@ -26,11 +26,15 @@ _DEF = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Stripped:
-    """A prompt without its examples.
+    """A prompt without its examples, as `strip_examples` returns it.
 
-    Args:
-        text: what is left.
-        removed: the pieces cut out, in order, word for word, without the line breaks at their ends.
+    Attributes:
+        text: the remaining text.
+        removed: the removed pieces, in order, word for word, without the line breaks at their ends.
+
+    Example:
+        >>> Stripped("Add one.", (">>> f(1)",)).changed
+        True
     """
 
     text: str
@@ -38,18 +42,26 @@ class Stripped:
 
     @property
     def changed(self) -> bool:
-        """Whether anything was removed."""
+        """Whether an example was removed."""
         return bool(self.removed)
 
 
 def strip_examples(text: str) -> Stripped:
-    """Return `text` without its input/output examples.
+    r"""Return a text without its input/output examples.
 
-    In Python code only docstrings are searched, and they stay closed and indented; in any other text
-    everything is, docstrings inside it too. A text that would be left empty keeps its examples.
+    In Python code only docstrings are searched; their quotes and the indent of the closing quotes are kept. In any
+    other text all lines are searched, and docstrings inside the text too. A text that consists of examples only is
+    returned unchanged.
+
+    Args:
+        text: a prompt.
+
+    Example:
+        >>> strip_examples("Double it.\nInput: 3\nOutput: 6\n")
+        Stripped(text='Double it.\n', removed=('Input: 3\nOutput: 6',))
     """
     removed: tuple[str, ...] = ()
-    while True:  # what stood apart may touch once a piece is gone
+    while True:  # the removal of one piece can make two others adjacent, which the rules then recognise
         shorter, pieces = _strip_once(text)
         if not pieces or not shorter.strip():
             return Stripped(text, removed)
@@ -57,105 +69,131 @@ def strip_examples(text: str) -> Stripped:
 
 
 def strip_messages(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Return chat messages without the examples in what the user and the system say, and what was removed.
+    r"""Return chat messages without the examples in the user's and the system's messages, and the removed pieces.
 
     Args:
-        messages: ``{"role": ..., "content": str or list of parts}``; only parts of type ``text`` are read.
+        messages: ``{"role": ..., "content": text or list of parts}``. Only parts of type ``text`` are searched.
+
+    Returns:
+        new messages, and the removed pieces of all messages in order.
+
+    Example:
+        >>> strip_messages([{"role": "user", "content": "Double it.\nInput: 3\nOutput: 6\n"}])
+        ([{'role': 'user', 'content': 'Double it.\n'}], ('Input: 3\nOutput: 6',))
     """
     removed: list[str] = []
 
-    def stripped(text: str) -> str:
+    def strip_text(text: str) -> str:
         result = strip_examples(text)
         removed.extend(result.removed)
         return result.text
 
-    def bare(content: Any) -> Any:
+    def strip_content(content: Any) -> Any:
         if isinstance(content, str):
-            return stripped(content)
+            return strip_text(content)
         if not isinstance(content, list):
             return content
-        return [
-            {**part, "text": stripped(part["text"])}
-            if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-            else part
-            for part in content
-        ]
+        return [{**part, "text": strip_text(part["text"])} if _is_text_part(part) else part for part in content]
 
-    kept = [
-        {**message, "content": bare(message.get("content"))}
+    stripped = [
+        {**message, "content": strip_content(message.get("content"))}
         if message.get("role") in ("user", "system") and "content" in message
         else dict(message)
         for message in messages
     ]
-    return kept, tuple(removed)
+    return stripped, tuple(removed)
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 @dataclass(frozen=True)
-class _Docstring:
-    """Where a docstring's inside lies: from a column of its first line to a column of its last."""
+class _DocstringBody:
+    """Position of the text between the quotes of a docstring.
 
-    first: int
+    Attributes:
+        first_line: index of the line with the opening quotes.
+        start: column after the opening quotes.
+        last_line: index of the line with the closing quotes.
+        stop: column of the closing quotes.
+    """
+
+    first_line: int
     start: int
-    last: int
+    last_line: int
     stop: int
+
+    @property
+    def lines(self) -> range:
+        """Indices of all its lines."""
+        return range(self.first_line, self.last_line + 1)
 
 
 def _strip_once(text: str) -> tuple[str, tuple[str, ...]]:
+    """Remove the examples that one pass over the lines recognises; return the remaining text and the pieces."""
     lines = text.split("\n")
-    docstrings = list(_docstrings(text))
-    names = _DEF.findall(text)
-    gone = set() if _is_code(lines) else _plain_examples(lines, docstrings, names)
-    kept: list[str | None] = [None if i in gone else line for i, line in enumerate(lines)]
-    cut = {i: lines[i] for i in gone}
-    for place in docstrings:
-        if not gone.intersection(range(place.first, place.last + 1)):
-            _cut_docstring(lines, place, names, kept, cut)
-    pieces = tuple("\n".join(cut[i] for i in run) for run in _runs(cut))
+    bodies = list(_docstring_bodies(text))
+    function_names = _DEF.findall(text)
+    plain = set() if _is_code(lines) else _examples_outside_docstrings(lines, bodies, function_names)
+    kept: list[str | None] = [None if i in plain else line for i, line in enumerate(lines)]
+    removed = {i: lines[i] for i in plain}
+    for body in bodies:
+        if plain.isdisjoint(body.lines):
+            _strip_docstring(lines, body, function_names, kept, removed)
+    pieces = tuple("\n".join(removed[i] for i in run) for run in _consecutive_runs(removed))
     return "\n".join(line for line in kept if line is not None), pieces
 
 
-def _plain_examples(lines: list[str], docstrings: list[_Docstring], names: Collection[str]) -> set[int]:
-    inside = {i for place in docstrings for i in range(place.first, place.last + 1)}
-    return example_lines(["code" if i in inside else line for i, line in enumerate(lines)], names)
+def _examples_outside_docstrings(
+    lines: list[str], bodies: list[_DocstringBody], function_names: Collection[str]
+) -> set[int]:
+    """Return the indices of example lines; lines of docstrings count as code, in which no rule finds an example."""
+    inside = {i for body in bodies for i in body.lines}
+    return example_lines(["code" if i in inside else line for i, line in enumerate(lines)], function_names)
 
 
-def _cut_docstring(
-    lines: list[str], place: _Docstring, names: Collection[str], kept: list[str | None], cut: dict[int, str]
+def _strip_docstring(
+    lines: list[str],
+    body: _DocstringBody,
+    function_names: Collection[str],
+    kept: list[str | None],
+    removed: dict[int, str],
 ) -> None:
-    """Move the example lines of one docstring from `kept` to `cut`; its quotes stay, the last ones indented."""
-    inner = lines[place.first : place.last + 1]
-    inner[-1] = inner[-1][: place.stop]
-    inner[0] = inner[0][place.start :]
-    for i in example_lines(inner, names):
-        here, ends = place.first + i, i == len(inner) - 1
-        if not inner[i].strip() and (ends or i == 0):
+    """Move the example lines of one docstring from ``kept`` to ``removed``; its quotes and their indent are kept."""
+    inner = lines[body.first_line : body.last_line + 1]
+    inner[-1] = inner[-1][: body.stop]
+    inner[0] = inner[0][body.start :]
+    for i in example_lines(inner, function_names):
+        line, is_last = body.first_line + i, i == len(inner) - 1
+        if not inner[i].strip() and (is_last or i == 0):
             continue
-        cut[here], kept[here] = inner[i], None
-        opening = lines[here][: place.start] if i == 0 else ""
-        closing = lines[here][place.stop :] if ends else ""
-        if ends and i:
+        removed[line], kept[line] = inner[i], None
+        opening = lines[line][: body.start] if i == 0 else ""
+        closing = lines[line][body.stop :] if is_last else ""
+        if is_last and i:
             closing = inner[i][: len(inner[i]) - len(inner[i].lstrip())] + closing
-        if i == 0 or ends:
-            kept[here] = opening + closing
+        if i == 0 or is_last:
+            kept[line] = opening + closing
 
 
-def _docstrings(text: str) -> Iterator[_Docstring]:
-    """Triple-quoted strings that start a line; values (``FIX = ...``) are no prompt."""
+def _docstring_bodies(text: str) -> Iterator[_DocstringBody]:
+    """Yield the triple-quoted strings that start a line; assigned strings (``FIX = ...``) are skipped."""
     for match in _STRING.finditer(text):
-        begin = text.rfind("\n", 0, match.start()) + 1
-        if match["open"] and text[begin : match.start()].strip(" \trRuU") == "":
+        line_start = text.rfind("\n", 0, match.start()) + 1
+        if match["open"] and text[line_start : match.start()].strip(" \trRuU") == "":
             start, stop = match.span("body")
             first, last = text.count("\n", 0, start), text.count("\n", 0, stop)
-            yield _Docstring(first, start - begin, last, stop - (text.rfind("\n", 0, stop) + 1))
+            yield _DocstringBody(first, start - line_start, last, stop - (text.rfind("\n", 0, stop) + 1))
 
 
 def _is_code(lines: list[str]) -> bool:
-    """Whether the first line that is no comment starts Python code."""
+    """Return whether the first line that is not a comment starts Python code."""
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     return _CODE.match(first) is not None
 
 
-def _runs(places: Iterable[int]) -> list[list[int]]:
-    """Runs of neighbours among `places`."""
-    pairs = groupby(enumerate(sorted(places)), lambda pair: pair[1] - pair[0])
+def _consecutive_runs(indices: Iterable[int]) -> list[list[int]]:
+    """Split indices into runs of consecutive numbers."""
+    pairs = groupby(enumerate(sorted(indices)), lambda pair: pair[1] - pair[0])
     return [[i for _, i in run] for _, run in pairs]

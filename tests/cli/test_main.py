@@ -84,7 +84,7 @@ def test_run_takes_its_prompt_from_anywhere(folder: str, source: str, tmp_path: 
     assert told["tokens"] == 4 and told["forwards_per_token"] == 1.0
     assert told["trace"]["fusion"] == "fused: one forward carries 2 rows for each one"
     assert told["trace"]["fired"] == {"uscd": 1.0} and len(told["trace"]["steps"]) == 4
-    assert "drops 1 piece" in told["trace"]["notices"][0]
+    assert "omits 1 piece" in told["trace"]["notices"][0]
 
 
 def test_run_reads_a_chain_file_and_samples(folder: str, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_demo_on_the_real_model() -> None:
     """A real prompt, plain and with USCD, side by side; what was dropped and what it cost."""
     done = logit("demo")
     assert done.exit_code == 0, done.output
-    for said in ("longest_run", "drops 1 piece", "gate fired", "forwards/token", "tokens/second"):
+    for said in ("longest_run", "omits 1 piece", "gate fired", "forwards/token", "tokens/second"):
         assert said in done.output
 
 

@@ -1,4 +1,4 @@
-"""Slow and obvious: read every prefix of every row from scratch, alone, without cache or padding."""
+"""Reference streams: every prefix of every row is computed on its own, without cache and without padding."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.processors.contrast import formulas as contrast
+from logitkit.processors.contrast import cfg
 
 
 class Recompute:
-    """Next-token logits of (own prompt, continuation), computed anew for each row.
+    """Stream of a model with prompts of its own; each call computes every row from its first token.
 
     Args:
-        model: the reading model.
-        own: its own prompts, as token ids.
-        prompts: the generating model's prompts as it sees them, ``[prompts, width]``.
+        model: the model that computes the logits.
+        own: the prompts of this stream, as token ids.
+        prompts: the prompts of the generating model with their padding, ``[prompts, width]``.
+        in_encoder: whether the prompts are input of an encoder.
     """
 
     def __init__(self, model: Any, own: list[list[int]], prompts: Tensor, *, in_encoder: bool = False) -> None:
@@ -25,26 +26,32 @@ class Recompute:
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
-        return torch.cat([self.one(row, number, len(input_ids)) for number, row in enumerate(input_ids)])
+        return torch.cat([self.row_logits(row, number, len(input_ids)) for number, row in enumerate(input_ids)])
 
-    def one(self, row: Tensor, number: int, rows: int) -> Tensor:
-        """Logits of one row, ``[1, vocab]``."""
+    def row_logits(self, row: Tensor, number: int, rows: int) -> Tensor:
+        """Return the next-token logits of one row, ``[1, vocab]``.
+
+        Args:
+            row: tokens, ``[length]``.
+            number: index of the row in the batch.
+            rows: number of rows in the batch.
+        """
         if self.in_encoder:
             prompt = number // (rows // len(self.own))
             own = torch.tensor([self.own[prompt]])
             return self.model(input_ids=own, decoder_input_ids=row[None], use_cache=False).logits[:, -1].float()
         width = self.prompts.shape[1]
-        prompt = next(i for i, head in enumerate(self.prompts) if torch.equal(head, row[:width]))
+        prompt = next(i for i, own in enumerate(self.prompts) if torch.equal(own, row[:width]))
         ids = torch.cat([torch.tensor(self.own[prompt]), row[width:]])[None]
         return self.model(input_ids=ids, use_cache=False).logits[:, -1].float()
 
 
 class Guided(LogitsProcessor):
-    """Guidance over any second stream; compares it with another one at every call.
+    """Classifier-free guidance that compares its second stream with a reference stream at every call.
 
     Attributes:
-        worst: the largest difference in logits seen between the two streams.
-        lengths: the lengths of the rows it was asked about, in order.
+        worst: the largest difference in logits between the two streams so far.
+        lengths: the row length of each call, in order.
     """
 
     def __init__(self, second: Any, other: Any = None, scale: float = 2.0) -> None:
@@ -56,4 +63,4 @@ class Guided(LogitsProcessor):
         logits = self.second(input_ids)
         if self.other is not None:
             self.worst = max(self.worst, float((logits - self.other(input_ids)).abs().max()))
-        return contrast.cfg(scores, logits, scale=self.scale)
+        return cfg(scores, logits, scale=self.scale)

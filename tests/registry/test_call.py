@@ -182,7 +182,7 @@ def test_a_prompt_without_examples_is_left_as_it_is() -> None:
     got = generate("uscd(gate=1.0)")
     assert torch.equal(got.ids, generate("").ids)
     assert got.trace.forwards == {"lame prompt": 0}
-    assert "uscd: prompt 0 has no examples to drop; its rows stay as they are" in got.trace.notices
+    assert "uscd: prompt 0 has no examples to remove; its rows are not contrasted" in got.trace.notices
 
 
 def test_only_rows_with_a_lame_prompt_are_contrasted() -> None:

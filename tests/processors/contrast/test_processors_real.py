@@ -1,4 +1,4 @@
-"""The same claims on SmolLM2-135M and real prompts."""
+"""The contrast processors on SmolLM2-135M and real prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMPTS = [
 
 
 def test_uscd_at_zero_is_plain_decoding(smollm2: Any) -> None:
-    """rho = 0: bit for bit the ids of model.generate."""
+    """At rho = 0 USCD generates exactly the token ids of plain decoding."""
     model, tokenizer = smollm2
     plain = logitkit.generate(model, tokenizer, PROMPTS, max_new_tokens=8, do_sample=False)
     neutral = logitkit.generate(model, tokenizer, PROMPTS, chain="uscd(rho=0.0)", max_new_tokens=8, do_sample=False)
@@ -25,7 +25,7 @@ def test_uscd_at_zero_is_plain_decoding(smollm2: Any) -> None:
 
 
 def test_cfg_is_transformers_own_where_that_is_right(smollm2: Any) -> None:
-    """One prompt, greedy: the same ids as guidance_scale."""
+    """For one prompt, greedy decoding with ``cfg`` equals ``guidance_scale`` of transformers."""
     model, tokenizer = smollm2
     ours = logitkit.generate(model, tokenizer, PROMPTS[0], chain="cfg(1.5)", max_new_tokens=16, do_sample=False)
     inputs = tokenizer(PROMPTS[0], return_tensors="pt")
@@ -34,7 +34,7 @@ def test_cfg_is_transformers_own_where_that_is_right(smollm2: Any) -> None:
 
 
 def test_the_lame_stream_equals_recomputation(smollm2: Any) -> None:
-    """USCD's reader on a padded batch, sampled: logits within 1e-3 of reading every prefix from scratch."""
+    """The lame stream of a padded, sampled batch differs by less than 1e-3 from recomputing every prefix."""
     model, tokenizer = smollm2
     call = logitkit.chain("uscd(gate=1.0)").bind(model, tokenizer, PROMPTS)
     reader = call.composite.parts[0][1].lame
@@ -45,7 +45,7 @@ def test_the_lame_stream_equals_recomputation(smollm2: Any) -> None:
 
 
 def test_uscd_on_a_batch_is_uscd_on_each(smollm2: Any) -> None:
-    """Texts of a padded batch are those of its prompts alone; a prompt without examples is plain decoding."""
+    """A padded batch gives the texts of its prompts alone, and plain decoding for a prompt without examples."""
     model, tokenizer = smollm2
     settings: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
     batch = logitkit.generate(model, tokenizer, PROMPTS, chain="uscd()", **settings)
@@ -56,15 +56,15 @@ def test_uscd_on_a_batch_is_uscd_on_each(smollm2: Any) -> None:
 
 
 def test_fused_streams_equal_lazy_ones(smollm2: Any) -> None:
-    """A padded batch: the same tokens, and both streams' logits within 1e-4 of reading alone at every step."""
+    """Fused streams give the same tokens as lazy streams, and logits within 1e-4 at every step of a padded batch."""
     model, tokenizer = smollm2
     chain = logitkit.chain("cfg(1.5, negative='a negative prompt') | uscd(gate=1.0)")
     settings: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
-    fused, alone = (chain.bind(model, tokenizer, PROMPTS) for _ in range(2))
-    want = alone.generate(streams="lazy", **settings)
+    fused, lazy = (chain.bind(model, tokenizer, PROMPTS) for _ in range(2))
+    want = lazy.generate(streams="lazy", **settings)
     probes = [
-        Guided(carried.streams[0], read.streams[0], scale=1.0)
-        for (_, carried), (_, read) in zip(fused.composite.parts, alone.composite.parts, strict=True)
+        Guided(fused_part.streams[0], lazy_part.streams[0], scale=1.0)
+        for (_, fused_part), (_, lazy_part) in zip(fused.composite.parts, lazy.composite.parts, strict=True)
     ]
     fused.composite.parts += tuple(("probe", probe) for probe in probes)
     assert torch.equal(fused.generate(streams="fused", **settings), want)
