@@ -14,9 +14,9 @@ from logitkit.errors import ModeError, ModelError, ParameterError, UnknownNameEr
 from logitkit.models import cache as model_cache
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
-from logitkit.processors.engine.fused_streams import Fusion, carried, obstacle, second_streams
+from logitkit.processors.engine.fused_streams import FusedStreams, fusable_streams, obstacle
 from logitkit.processors.engine.prompts import Prompts, pad_token, read_prompts
-from logitkit.processors.engine.trace import Trace
+from logitkit.processors.engine.trace import FusionReport, Trace
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.chain import Chain
 
@@ -81,11 +81,14 @@ class Call:
             output.past_key_values = None  # it holds the rows of all streams
         return output
 
-    def _fusion(self, streams: str, settings: Mapping[str, Any]) -> Fusion | None:
+    def _fusion(self, streams: str, settings: Mapping[str, Any]) -> FusedStreams | None:
         """Second streams in the generating model's forward, where that is asked for and can be."""
         if streams not in ("auto", "fused", "lazy"):
             raise ParameterError("generate", "streams", "'auto', 'fused' or 'lazy'", streams)
-        asked = second_streams(self.composite)
+        declared = self.composite.streams
+        if not declared:
+            self.trace.fusion = FusionReport(state="none", reason="the chain has no second stream")
+            return None
 
         def setting(name: str) -> Any:
             configs = (settings.get("generation_config"), self.model.generation_config)
@@ -93,13 +96,13 @@ class Call:
             return next((value for value in values if value is not None), None)
 
         rowwise = [name for name, value in settings.items() if isinstance(value, Tensor)]
-        why = "asked for" if streams == "lazy" else obstacle(self.model, asked, self.prompts, setting)
+        why = "asked for" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
         why = f"{rowwise[0]} is a tensor of the rows" if why is None and rowwise else why
         if why is None:
-            readers = carried(self.model, asked)
-            return Fusion(self.composite, self.model, readers, may_part=streams == "auto")
-        self.trace.fusion = f"lazy: {why}"
-        if streams == "fused" and asked:
+            readers = fusable_streams(self.model, declared)
+            return FusedStreams(self.composite, self.model, readers, may_part=streams == "auto")
+        self.trace.fusion = FusionReport(state="lazy", reason=why)
+        if streams == "fused":
             raise ModeError(f"generate: streams cannot be 'fused', {why}; leave streams out")
         return None
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.prompts import pad_token
-from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
 from logitkit.registry.call import Call
@@ -125,7 +125,7 @@ def _teacher_forced(call: Call, ids: Tensor, longest: int) -> Tensor:
 def _read_ahead(call: Call, ids: Tensor, longest: int) -> None:
     """Let second streams of the same vocabulary read every text in one chunk; what they know they need not read."""
     for reader in call.trace.readers.values():
-        if type(reader) is Reader:
+        if isinstance(reader, Stream) and reader.fusable:  # one forward reads several positions
             reader.positions(ids[:, :-1], longest)
 
 

@@ -85,7 +85,7 @@ class DecodingVariant:
 
 def _trace_note(trace: Trace) -> str:
     """Summarise a trace in one line: fusing of streams, share of fired gates, extra forwards per step."""
-    parts = [trace.fusion] if trace.readers else []
+    parts = [] if trace.fusion.state == "none" else [str(trace.fusion)]
     parts += [f"fired on {share:.2f} of rows" for share in trace.fired.values()]
     extra = {name: count / trace.calls for name, count in trace.forwards.items() if count}
     return "; ".join(parts + [f"{name} read alone at {share:.2f} of steps" for name, share in extra.items()])

@@ -27,12 +27,12 @@ from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.tokens.byte_trie import END
 
 Fuse = Literal["mixture", "product", "sequence"]
 Weights = Annotated[list[float] | None, option("one a model, the generating one first, >= 0; None: all alike")]
-NextLogits = Callable[[Tensor], Tensor]
 REMEMBERED = 512  # rows whose evidence is kept
 
 
@@ -144,14 +144,15 @@ class ByteEnsemble(LogitsProcessor):
         fuse: Annotated[
             Fuse, option("mixture or product of the next byte's laws; sequence: one model writes the whole text")
         ] = "mixture",
-        helpers: Annotated[Sequence[NextLogits], Resource()],
-        evidence: Annotated[NextLogits | None, Resource()] = None,
+        helpers: Annotated[Sequence[StreamLike], Resource()],
+        evidence: Annotated[Callable[[Tensor], Tensor] | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         share = shares(weights, 1 + len(helpers))
         if fuse == "sequence" and helpers and evidence is None:
             raise ParameterError("byte_ensemble", "evidence", "given with fuse='sequence'", None)
-        self.helpers, self.fuse, self.evidence, self.trace = tuple(helpers), fuse, evidence, trace
+        self.helpers = tuple(as_stream(helper) for helper in helpers)
+        self.fuse, self.evidence, self.trace = fuse, evidence, trace
         self.logw = torch.tensor(share, dtype=torch.float64).log()
 
     @classmethod

@@ -13,7 +13,7 @@ ln 2); threshold and budget are not published, so they are yours to choose.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,21 +27,12 @@ from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.divergences import js_bits
 from logitkit.processors.engine.prefix_random import Chance, PrefixRandom
 from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
 Measure = Literal["js", "entropy", "random"]
 Count = Annotated[int, whole("", ge=0)]
 Share = Annotated[float, number("", ge=0, le=1)]
-
-
-class Positions(Protocol):
-    """What a Reader offers: the logits after each of the last prefixes of the rows, ``[rows, count, vocab]``."""
-
-    def __call__(self, input_ids: Tensor) -> Tensor:
-        """Logits after each row."""
-
-    def positions(self, input_ids: Tensor, count: int) -> Tensor:
-        """Logits after each of the last prefixes."""
 
 
 def within(excess: Tensor, budget: float | None) -> Tensor:
@@ -90,8 +81,8 @@ class Crossover(LogitsProcessor):
     def __init__(
         self,
         *,
-        primary: Annotated[Positions, Resource()],
-        other: Annotated[Positions, Resource()],
+        primary: StreamLike,
+        other: StreamLike,
         prompt: Annotated[int, Resource()],
         threshold: Annotated[
             float, number("switch where the score is above it: js in bits; 1 never", ge=0, le=1, neutral=1)
@@ -104,7 +95,7 @@ class Crossover(LogitsProcessor):
         chance: Chance = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        self.primary, self.other, self.prompt = primary, other, prompt
+        self.primary, self.other, self.prompt = as_stream(primary), as_stream(other), prompt
         self.threshold, self.budget, self.measure = threshold, budget, measure
         self.overheard, self.chance, self.trace = overheard, chance or PrefixRandom(), trace
         self._spent = _Spent()

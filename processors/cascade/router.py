@@ -26,7 +26,7 @@ from logitkit.processors.cascade.uncertainty import aleatoric, margin, uncertain
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.scores import fit
-from logitkit.processors.engine.streams import NextLogits
+from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
 # The entropy threshold is the released 0.45 nats; the others are starting points, to be set on your own data.
@@ -52,13 +52,14 @@ class Router(LogitsProcessor):
     def __init__(
         self,
         *,
-        large: NextLogits,
+        large: StreamLike,
         score: Score,
         threshold: Annotated[float, number("route above this score; 1 never", ge=0, le=1, neutral=1)] = 0.5,
         sizes: Annotated[tuple[int, int] | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        self.large, self.score, self.threshold, self.sizes, self.trace = large, score, threshold, sizes, trace
+        self.large, self.score, self.threshold = as_stream(large), score, threshold
+        self.sizes, self.trace = sizes, trace
 
     @classmethod
     def bind(

@@ -22,7 +22,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.prefix_random import Chance, PrefixRandom
 from logitkit.processors.engine.scores import fit
-from logitkit.processors.engine.streams import NextLogits
+from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
 Rule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js", "random"]
@@ -44,7 +44,7 @@ class Cascade(LogitsProcessor):
     def __init__(
         self,
         *,
-        large: NextLogits,
+        large: StreamLike,
         rule: Annotated[Rule, option("how the small model's word is judged")] = "chow",
         alpha: Annotated[float, number("trust in the small model", ge=0, le=1, neutral=1)] = 0.5,
         temperature: Annotated[float, number("of the laws drawn from, not of those judged; 0: greedy", ge=0)] = 1.0,
@@ -52,7 +52,7 @@ class Cascade(LogitsProcessor):
         sizes: Annotated[tuple[int, int] | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        self.large, self.rule, self.alpha, self.temperature = large, rule, alpha, temperature
+        self.large, self.rule, self.alpha, self.temperature = as_stream(large), rule, alpha, temperature
         self.chance, self.sizes, self.trace = chance or PrefixRandom(), sizes, trace
 
     @classmethod

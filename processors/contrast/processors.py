@@ -18,7 +18,7 @@ from logitkit.params import checked, is_neutral, number, option
 from logitkit.processors.contrast.formulas import cad, cfg, contrastive, dexperts
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.scores import fit
-from logitkit.processors.engine.streams import NextLogits
+from logitkit.processors.engine.streams import StreamLike, as_stream
 
 PromptTexts = str | list[str]  # one text for all prompts, or one for each prompt
 
@@ -44,11 +44,11 @@ class CFG(LogitsProcessor):
     def __init__(
         self,
         *,
-        unconditional: NextLogits,
+        unconditional: StreamLike,
         scale: Annotated[float, number("guidance scale; above 1 follows the prompt more", ge=0, neutral=1)] = 1.5,
     ) -> None:
-        self.unconditional, self.scale = unconditional, scale
-        self.streams = () if is_neutral(scale, 1) else (unconditional,)
+        self.unconditional, self.scale = as_stream(unconditional), scale
+        self.streams = () if is_neutral(scale, 1) else (self.unconditional,)
 
     @classmethod
     def bind(
@@ -102,11 +102,11 @@ class CAD(LogitsProcessor):
     def __init__(
         self,
         *,
-        without: NextLogits,
+        without: StreamLike,
         alpha: Annotated[float, number("weight of the difference that the context makes", ge=0, neutral=0)] = 0.5,
     ) -> None:
-        self.without, self.alpha = without, alpha
-        self.streams = () if is_neutral(alpha, 0) else (without,)
+        self.without, self.alpha = as_stream(without), alpha
+        self.streams = () if is_neutral(alpha, 0) else (self.without,)
 
     @classmethod
     def bind(
@@ -166,14 +166,14 @@ class Contrastive(LogitsProcessor):
     def __init__(
         self,
         *,
-        amateur: NextLogits,
+        amateur: StreamLike,
         beta: Annotated[float, number("contrast strength", ge=0, neutral=0)] = 0.5,
         alpha: Annotated[
             float, number("plausibility threshold, as a share of the largest probability", gt=0, le=1)
         ] = 0.1,
     ) -> None:
-        self.amateur, self.beta, self.alpha = amateur, beta, alpha
-        self.streams = () if is_neutral(beta, 0) else (amateur,)
+        self.amateur, self.beta, self.alpha = as_stream(amateur), beta, alpha
+        self.streams = () if is_neutral(beta, 0) else (self.amateur,)
 
     @classmethod
     def bind(
@@ -225,12 +225,12 @@ class DExperts(LogitsProcessor):
     def __init__(
         self,
         *,
-        expert: NextLogits,
-        antiexpert: NextLogits,
+        expert: StreamLike,
+        antiexpert: StreamLike,
         alpha: Annotated[float, number("strength; a negative value exchanges expert and antiexpert", neutral=0)] = 1.0,
     ) -> None:
-        self.expert, self.antiexpert, self.alpha = expert, antiexpert, alpha
-        self.streams = () if is_neutral(alpha, 0) else (expert, antiexpert)
+        self.expert, self.antiexpert, self.alpha = as_stream(expert), as_stream(antiexpert), alpha
+        self.streams = () if is_neutral(alpha, 0) else (self.expert, self.antiexpert)
 
     @classmethod
     def bind(

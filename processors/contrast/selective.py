@@ -19,9 +19,8 @@ from logitkit.processors.contrast.lame_prompt import strip_examples, strip_messa
 from logitkit.processors.contrast.processors import PromptTexts
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import apply_template
-from logitkit.processors.engine.reader import read_where
 from logitkit.processors.engine.scores import fit
-from logitkit.processors.engine.streams import NextLogits
+from logitkit.processors.engine.streams import Stream, StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
 
@@ -67,13 +66,13 @@ class USCD(LogitsProcessor):
         ] = 2 / 3,
         form: Annotated[Form, option("diff: log(p - rho q); ratio: log p - rho log q")] = "diff",
         measure: Annotated[Confidence, option("the confidence of a row, computed from its probabilities")] = "norm",
-        lame: NextLogits,
+        lame: StreamLike,
         applies: Annotated[Callable[[Tensor], Tensor] | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.rho, self.gate, self.head, self.form, self.measure = rho, gate, head, form, measure
-        self.lame, self.applies, self.trace = lame, applies, trace
-        self.streams: tuple[NextLogits, ...] = () if uscd_is_neutral(rho=rho, gate=gate) else (lame,)
+        self.lame, self.applies, self.trace = as_stream(lame), applies, trace
+        self.streams: tuple[Stream, ...] = () if uscd_is_neutral(rho=rho, gate=gate) else (self.lame,)
 
     @classmethod
     def bind(
@@ -128,7 +127,7 @@ class USCD(LogitsProcessor):
         if self.trace is not None:
             self.trace.note(gate=certainty, fired=fired)
             self.trace.count_fired("uscd", fired)
-        lame = read_where(self.lame, fired, input_ids)
+        lame = self.lame.where(fired, input_ids)
         if lame is None:
             return scores
         lame = fit(lame, scores.shape[-1])

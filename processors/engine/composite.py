@@ -12,17 +12,23 @@ from transformers import LogitsProcessor
 from logitkit.errors import LogitkitError, PluginError, ScoresError
 from logitkit.processors.engine.log_probabilities import shared
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.streams import Stream
 from logitkit.processors.engine.trace import Trace
 
 
-class Carrier(Protocol):
-    """Who has the second streams' answers at hand, as `Fusion` does."""
+class Prefetcher(Protocol):
+    """Supplies precomputed logits for second streams; implemented by `FusedStreams`."""
 
-    def offer(self, input_ids: Tensor) -> Tensor | None:
-        """Give the readers their answers for these rows; say whether they are theirs, a bool on the device."""
+    def prefetch(self, rows: Tensor) -> Tensor | None:
+        """Store the precomputed logits in the streams.
 
-    def withdraw(self) -> None:
-        """Take the answers back."""
+        Returns:
+            Whether the logits belong to these rows, a bool tensor on the device. None when the shape of the rows
+            already shows that they do not; nothing is stored then.
+        """
+
+    def invalidate(self) -> None:
+        """Drop the stored logits."""
 
 
 class Observer(Protocol):
@@ -45,7 +51,7 @@ class Composite(LogitsProcessor):
         owners: who offers each processor, by its name, for errors.
 
     Attributes:
-        carrier: who offers answers to the chain's readers before each step; None: they read for themselves.
+        prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
         observer: who is shown what the whole chain did at each step.
     """
 
@@ -61,8 +67,13 @@ class Composite(LogitsProcessor):
     ) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
         self.owners = dict(owners or {})
-        self.carrier: Carrier | None = None
+        self.prefetcher: Prefetcher | None = None
         self.observer: Observer | None = None
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The second streams that the processors declare in their ``streams``, each once."""
+        return tuple(dict.fromkeys(stream for _, part in self.parts for stream in getattr(part, "streams", ())))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, ``[rows, vocab]``; the input is left alone.
@@ -74,15 +85,16 @@ class Composite(LogitsProcessor):
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
         before = self.trace.mark()
-        offered = self.carrier.offer(input_ids) if self.carrier else None
+        prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else None
         with self.prompts.deferred_checks.collected() as claims:
             done = self._run(input_ids, scores)
         # What was offered and taken for granted is read together with the guard: the host waits once a step.
-        facts = [_has_choices(scores, done), *(holds for holds, _ in claims), *([] if offered is None else [offered])]
+        facts = [_has_choices(scores, done), *(holds for holds, _ in claims)]
+        facts += [] if prefetched is None else [prefetched]
         if not bool(facts[0] if len(facts) == 1 else torch.stack(facts).all()):
             mistaken = [otherwise for holds, otherwise in claims if not bool(holds)]
-            if self.carrier and offered is not None and not bool(offered):
-                mistaken.append(self.carrier.withdraw)
+            if self.prefetcher and prefetched is not None and not bool(prefetched):
+                mistaken.append(self.prefetcher.invalidate)
             if mistaken:
                 for otherwise in mistaken:
                     otherwise()

@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.streams import stacked_positions
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.tokens.retokenization import Retokenizer
 
@@ -48,6 +49,8 @@ class CrossTokenizerReader:
         ModelError: a model without cache, with an encoder, or with a recurrent state, which cannot be
             rewound; an own prompt that leaves no room in its context.
     """
+
+    fusable = False
 
     def __init__(self, model: Any, own: Rows, prompts: Prompts, retokenize: Retokenizer, *, label: str) -> None:
         self.model, self.prompts, self.retokenize, self.label = model, prompts, retokenize, label
@@ -102,6 +105,17 @@ class CrossTokenizerReader:
             self.release()
             raise
         return self._logits.to(input_ids.device)
+
+    def positions(self, rows: Tensor, count: int) -> Tensor:
+        """Return the logits after each of the last ``count`` prefixes, ``[rows, count, own vocab]``.
+
+        Each prefix is retokenized and read by itself, since a prefix may end within a token of the whole row.
+        """
+        return stacked_positions(self, rows, count)
+
+    def where(self, wanted: Tensor, rows: Tensor) -> Tensor | None:
+        """Return the logits of all rows if any row wants them, else None without a forward."""
+        return self(rows) if bool(wanted.any()) else None
 
     def _refuse_long(self, rows: Rows) -> None:
         """Refuse what the model cannot read, before it runs."""

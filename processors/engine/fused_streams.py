@@ -1,7 +1,7 @@
 """Two streams for the price of one: second prompts of the generating model ride in its own forward.
 
 Decoding reads the weights once a step whatever the batch, so a doubled batch costs far less than two
-forwards. `Fusion` doubles it: while `generate` runs, every forward over the cache that it was handed
+forwards. `FusedStreams` doubles it: while `generate` runs, every forward over the cache that it was handed
 takes the rows and, below them, their second prompts, left-padded together; `generate` sees its own rows
 only, and each `Reader` is handed its logits. Sampling, streaming and stopping stay transformers' own.
 """
@@ -12,7 +12,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,8 +22,9 @@ from transformers import DynamicCache
 
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.prompts import Prompts
-from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
+from logitkit.processors.engine.streams import FusableStream, Stream
 from logitkit.processors.engine.thin_matmul import ThinMatmul, pays
+from logitkit.processors.engine.trace import FusionReport
 from logitkit.processors.model_facts import text_config
 
 # Settings of generate under which rows are reordered, rewound, or kept in a cache of another kind.
@@ -46,29 +47,22 @@ MARGIN = 0.1  # plain steps that reading along alone must save: opening its cach
 _COSTS: WeakKeyDictionary[Any, dict[tuple[int, bool], float]] = WeakKeyDictionary()  # seconds of a forward by its rows
 
 
-def second_streams(composite: Composite) -> list[Any]:
-    """What the processors of a chain say that they will ask for logits: their ``streams``, each once."""
-    return list(dict.fromkeys(stream for _, part in composite.parts for stream in getattr(part, "streams", ())))
+def fusable_streams(model: Any, streams: Sequence[Stream]) -> list[FusableStream]:
+    """Return the streams whose logits a forward of this model can compute beside its own rows."""
+    fusable = [cast(FusableStream, stream) for stream in streams if stream.fusable]
+    return [stream for stream in fusable if stream.model is model]
 
 
-def carried(model: Any, streams: Sequence[Any]) -> list[Reader]:
-    """Those second streams that a forward of this model can carry."""
-    readers = [stream for stream in streams if isinstance(stream, Reader) and stream.model is model]
-    return [reader for reader in readers if not isinstance(reader, EncoderDecoderReader)]
-
-
-def obstacle(model: Any, streams: Sequence[Any], prompts: Prompts, setting: Callable[[str], Any]) -> str | None:
-    """Say what keeps all second streams out of the generating model's forward, or None.
+def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: Callable[[str], Any]) -> str | None:
+    """Return the reason why no second stream can be computed in the generating model's forward, or None.
 
     Args:
         model: the generating model.
-        streams: the second streams that the chain asks.
+        streams: the second streams that the chain declares; at least one.
         prompts: the prompts of the call.
         setting: the value that `generate` will use, by its name; None: not set.
     """
-    if not streams:
-        return "no stream reads along"
-    readers = carried(model, streams)
+    readers = fusable_streams(model, streams)
     if not readers:
         return "the prompt is read in an encoder" if prompts.in_encoder else "the streams are other models'"
     for name, hinders in OBSTACLES.items():
@@ -86,7 +80,7 @@ def obstacle(model: Any, streams: Sequence[Any], prompts: Prompts, setting: Call
     return None
 
 
-class Fusion:
+class FusedStreams:
     """The second streams of one `generate` call, in one forward with its rows. A context manager.
 
     Args:
@@ -104,7 +98,7 @@ class Fusion:
         self,
         composite: Composite,
         model: Any,
-        readers: Sequence[Reader],
+        readers: Sequence[FusableStream],
         *,
         may_part: bool = True,
         cost: Callable[[Any, int, int], float] | None = None,
@@ -119,9 +113,10 @@ class Fusion:
         self._products = ExitStack()  # holds while a fused forward runs
         self._steps, self._asked = 0, [torch.tensor(0)] * len(self.streams)
 
-    def __enter__(self) -> Fusion:
-        self.trace.fusion = "lazy: generate calls no forward of this model itself"  # until it does
-        self.composite.carrier = self
+    def __enter__(self) -> FusedStreams:
+        # The first forward of the model replaces this report.
+        self.trace.fusion = FusionReport(state="lazy", reason="generate called no forward of this model")
+        self.composite.prefetcher = self
         self._hooks = [
             self.model.register_forward_pre_hook(self._widen, with_kwargs=True),
             self.model.register_forward_hook(self._share_out, with_kwargs=True, always_call=True),
@@ -132,25 +127,22 @@ class Fusion:
         for hook in self._hooks:
             hook.remove()
         self._products.close()
-        self.withdraw()
-        self.composite.carrier = None
+        self.invalidate()
+        self.composite.prefetcher = None
 
-    def offer(self, input_ids: Tensor) -> Tensor | None:
-        """Give the readers the last forward's logits for these rows; say whether it read these, a bool on the device.
-
-        None: it did not, to judge by their shape alone.
-        """
-        if self._seen is None or not self.streams or input_ids.shape != self._seen.shape:
+    def prefetch(self, rows: Tensor) -> Tensor | None:
+        """Store the last forward's logits in the streams; see `Prefetcher.prefetch`."""
+        if self._seen is None or not self.streams or rows.shape != self._seen.shape:
             return None
-        for reader, logits in zip(self.streams, self._answers, strict=True):
-            reader.give(input_ids, logits)
-        self.composite.prompts.known_rows.put(self._index, input_ids)
-        return (input_ids == self._seen).all()
+        for stream, logits in zip(self.streams, self._answers, strict=True):
+            stream.set_prefetched(rows, logits)
+        self.composite.prompts.known_rows.put(self._index, rows)
+        return (rows == self._seen).all()
 
-    def withdraw(self) -> None:
-        """Take back what was offered."""
-        for reader in self.streams:
-            reader.take_back()
+    def invalidate(self) -> None:
+        """Drop the stored logits."""
+        for stream in self.streams:
+            stream.clear_prefetched()
         self.composite.prompts.known_rows.forget()
 
     def _widen(self, _: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
@@ -176,7 +168,10 @@ class Fusion:
 
     def _open(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Stack the prompts of all streams: ids and positions, ``[streams * rows, width]``, padded on the left."""
-        self.trace.fusion = f"fused: one forward carries {1 + len(self.streams)} rows for each one"
+        width = 1 + len(self.streams)
+        self.trace.fusion = FusionReport(
+            state="fused", reason=f"each forward computes {width} rows for each row of generate", rows_per_row=width
+        )
         self._seen, self._index = ids, self.composite.prompts.rows(ids)
         stacked = [(ids, torch.ones_like(ids) if mask is None else mask)]
         stacked += [reader.own_rows(self._index) for reader in self.streams]
@@ -207,7 +202,7 @@ class Fusion:
             return
         self._steps += 1
         pairs = zip(self._asked, self.streams, strict=True)
-        self._asked = [count + reader.asked for count, reader in pairs]
+        self._asked = [count + stream.prefetch_used for count, stream in pairs]
         if self._steps % TRIAL:
             return
         shares = [float(count) / TRIAL for count in self._asked]
@@ -222,13 +217,21 @@ class Fusion:
         fused = self.cost(self.model, rows, streams)
         # Asked at one step in four, a reader catches up by four tokens: one forward, as wide as four rows of one.
         alone = 1 + sum(share * self.cost(self.model, rows, round(1 / share)) for share in shares if share)
-        asked = " and ".join(f"{share:.2f}" for share in shares)
-        told = f"a fused step costs {fused:.2f} plain ones, asking alone {alone:.2f} (asked at {asked} of steps)"
-        if fused <= alone + MARGIN:
-            self.trace.fusion = f"fused: {told}"
+        stays = fused <= alone + MARGIN
+        rates = " and ".join(f"{share:.2f}" for share in shares)
+        costs = f"a fused step costs {fused:.2f} plain steps, separate forwards cost {alone:.2f}"
+        self.trace.fusion = FusionReport(
+            state="fused" if stays else "lazy",
+            reason=f"{costs} (logits requested at {rates} of {self._steps} fused steps)",
+            rows_per_row=streams if stays else 1,
+            fused_steps=None if stays else self._steps,
+            fused_cost=fused,
+            separate_cost=alone,
+            request_rates=tuple(shares),
+        )
+        if stays:
             return
-        self.trace.fusion = f"lazy after {self._steps} fused steps: {told}"
-        self.withdraw()
+        self.invalidate()
         self.streams = ()
         self.cache.batch_select_indices(torch.arange(rows, device=self._mask.device))
         self._mask, self._positions = self._mask[:rows], self._positions[:rows]

@@ -8,7 +8,7 @@ keyed by the tokens themselves, never by row number or call count, so beams, rew
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ class Reader:
         tokens: tokens fed so far, padding included, summed over rows.
     """
 
+    fusable = True
+
     def __init__(self, model: Any, own: Sequence[Sequence[int]], prompts: Prompts) -> None:
         if len(own) != len(prompts) or not all(len(ids) for ids in own):
             raise ModelError(
@@ -45,8 +47,8 @@ class Reader:
         self.model, self.prompts = model, prompts
         self.own = tuple(tuple(ids) for ids in own)
         self.forwards = self.tokens = 0
-        self.asked: bool | Tensor = False  # whether anyone wanted what was given
-        self._given: tuple[Tensor, Tensor] | None = None
+        self.prefetch_used: bool | Tensor = False
+        self._prefetched: tuple[Tensor, Tensor] | None = None
         self._trusting = True
         ids, mask = left_padded(self.own, pad=0)
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
@@ -74,7 +76,7 @@ class Reader:
         self._index = torch.empty(0, dtype=torch.long)  # own prompt of each cached row
         self._tail = torch.empty(0, 0, dtype=torch.long)  # cached continuation, [rows, tokens]
         self._logits: list[Tensor] = []  # of the last positions of the tail, newest last, each [rows, vocab]
-        self.take_back()
+        self.clear_prefetched()
 
     @property
     def width(self) -> int:
@@ -86,29 +88,33 @@ class Reader:
         index = index.to(self._own_ids.device)
         return self._own_ids[index], self._own_mask[index]
 
-    def give(self, input_ids: Tensor, logits: Tensor) -> None:
-        """Put an answer at hand, computed elsewhere: fp32 logits ``[rows, vocab]`` after these rows.
+    def set_prefetched(self, rows: Tensor, logits: Tensor) -> None:
+        """Store logits that another forward computed for these rows.
 
-        It is known by the tensor itself, not by its tokens: who gives it answers for that.
-        """
-        self._given, self.asked = (input_ids, logits), False
-
-    def take_back(self) -> None:
-        """Forget what was given."""
-        self._given, self.asked = None, False
-
-    def where(self, wanted: Tensor, input_ids: Tensor) -> Tensor | None:
-        """As a call, or None when no row wants it.
+        Cache hits are by tensor identity; the caller guarantees that the logits belong to these rows.
 
         Args:
-            wanted: bool ``[rows]``. With an answer at hand it is not read, so nothing waits for the device.
-            input_ids: as in a call.
+            rows: the tensor that the next call will pass, ``[rows, length]``.
+            logits: fp32, ``[rows, vocab]``.
         """
-        if self._given is None or self._given[0] is not input_ids:
-            return self(input_ids) if bool(wanted.any()) else None
-        asked, answer = self.asked, self(input_ids)
-        self.asked = wanted.any() | asked
-        return answer
+        self._prefetched, self.prefetch_used = (rows, logits), False
+
+    def clear_prefetched(self) -> None:
+        """Drop the stored logits."""
+        self._prefetched, self.prefetch_used = None, False
+
+    def where(self, wanted: Tensor, rows: Tensor) -> Tensor | None:
+        """Return the logits of all rows if any row wants them, else None without a forward.
+
+        Args:
+            wanted: bool, ``[rows]``. It is not read when the logits are prefetched, so the host does not wait.
+            rows: token ids, ``[rows, length]``.
+        """
+        if self._prefetched is None or self._prefetched[0] is not rows:
+            return self(rows) if bool(wanted.any()) else None
+        used, logits = self.prefetch_used, self(rows)
+        self.prefetch_used = wanted.any() | used
+        return logits
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -120,9 +126,9 @@ class Reader:
         Raises:
             PromptError: a row starts with no bound prompt.
         """
-        if self._given is not None and self._given[0] is input_ids:
-            self.asked = True
-            return self._given[1].to(input_ids.device)
+        if self._prefetched is not None and self._prefetched[0] is input_ids:
+            self.prefetch_used = True
+            return self._prefetched[1].to(input_ids.device)
         return self._read(input_ids, 1)[0].to(input_ids.device)
 
     @torch.no_grad()
@@ -271,6 +277,8 @@ class Reader:
 class EncoderDecoderReader(Reader):
     """A Reader whose model reads its own prompt in an encoder; rows hold decoder tokens only."""
 
+    fusable = False
+
     def _open(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Encode the own prompts, then read the decoder tokens from scratch."""
         distinct, inverse = torch.unique(index, return_inverse=True)
@@ -297,13 +305,6 @@ class EncoderDecoderReader(Reader):
             use_cache=True,
         )
         return self._counted(output, chunk, count)
-
-
-def read_where(stream: Callable[[Tensor], Tensor], wanted: Tensor, input_ids: Tensor) -> Tensor | None:
-    """Ask any stream where some row wants it: `Reader.where` for those that are no Reader too."""
-    if isinstance(stream, Reader):
-        return stream.where(wanted, input_ids)
-    return stream(input_ids) if bool(wanted.any()) else None
 
 
 def _can_crop(cache: Any, removed: int) -> bool:

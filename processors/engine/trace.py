@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -40,12 +40,43 @@ class Step:
     notes: dict[str, float | bool]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FusionReport:
+    """Whether the second streams of a call were computed in the generating model's own forward.
+
+    Attributes:
+        state: ``none``: the chain has no second stream. ``lazy``: each stream runs its own forwards. ``fused``: the
+            generating model's forward computes the streams too.
+        reason: the reason for the state, for people.
+        rows_per_row: rows that a fused forward computes for each row of `generate`; 1 when nothing is fused.
+        fused_steps: fused steps before the streams became lazy; None: the call did not change its state.
+        fused_cost, separate_cost: measured cost of a step in plain steps, with fused and with separate forwards;
+            None: not measured.
+        request_rates: share of steps at which each stream was requested, 0 to 1; empty: not measured.
+
+    Example:
+        >>> str(FusionReport(state="lazy", reason="num_beams=2"))
+        'lazy: num_beams=2'
+    """
+
+    state: Literal["none", "lazy", "fused"]
+    reason: str
+    rows_per_row: int = 1
+    fused_steps: int | None = None
+    fused_cost: float | None = None
+    separate_cost: float | None = None
+    request_rates: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}"
+
+
 @dataclass(eq=False)
 class Trace:
     """Counters and, when ``recording``, every `Step`. A log of what happened: results never depend on it.
 
     Attributes:
-        fusion: whether second streams rode in the generating model's own forward, and why or why not.
+        fusion: whether the generating model's forward computed the second streams, and the reason.
     """
 
     recording: bool = False
@@ -54,7 +85,7 @@ class Trace:
     rows: int = 0
     steps: list[Step] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    fusion: str = "lazy: not started by the call"
+    fusion: FusionReport = FusionReport(state="lazy", reason="the model's own generate runs the chain")
     readers: dict[str, Counts] = field(default_factory=dict)
     _fired: dict[str, Tensor] = field(default_factory=dict)
     _sums: dict[tuple[str, str], tuple[Tensor, int]] = field(default_factory=dict)
@@ -155,7 +186,7 @@ class Trace:
             "forwards": self.forwards,
             "fired": self.fired,
             "means": self.means,
-            "fusion": self.fusion,
+            "fusion": asdict(self.fusion) | {"request_rates": list(self.fusion.request_rates)},
             "notices": list(self.notices),
         }
 

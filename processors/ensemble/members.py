@@ -21,7 +21,9 @@ from logitkit.processors.byte_level.ensemble import byte_helpers
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.prompts import Prompts, apply_template
+from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.vocabulary import fingerprint
 
@@ -54,7 +56,7 @@ class Reading:
     name: str
     model: Any
     tokenizer: Any
-    read: Callable[[Tensor], Tensor]
+    read: Stream
     foreign: bool
     same: bool
 
@@ -63,24 +65,39 @@ class Reading:
 class Bounded:
     """A reader that says when its model runs out of context, before the model does."""
 
-    reader: Any
+    reader: Reader
     prompts: Prompts
     context: int | None
     label: str
+    fusable: bool = False
 
-    def __call__(self, input_ids: Tensor) -> Tensor:
-        """Return the reader's logits.
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the reader's logits, ``[rows, vocab]``.
 
         Raises:
-            ModelError: the rows are longer than its context.
+            ModelError: the rows are longer than the model's context.
         """
-        longest = self.reader.width + input_ids.shape[1] - self.prompts.width
+        self._check(rows)
+        return self.reader(rows)
+
+    def positions(self, rows: Tensor, count: int) -> Tensor:
+        """Return the reader's logits after each of the last ``count`` prefixes, ``[rows, count, vocab]``."""
+        self._check(rows)
+        return self.reader.positions(rows, count)
+
+    def where(self, wanted: Tensor, rows: Tensor) -> Tensor | None:
+        """Return the reader's logits if any row wants them, else None without a forward."""
+        self._check(rows)
+        return self.reader.where(wanted, rows)
+
+    def _check(self, rows: Tensor) -> None:
+        """Refuse rows that are longer than the model's context."""
+        longest = self.reader.width + rows.shape[1] - self.prompts.width
         if self.context is not None and longest > self.context:
             raise ModelError(
                 f"{self.label}: a row must be at most {self.context} tokens, its context, got {longest}; generate "
                 "fewer tokens, shorten the prompt, or leave this model out"
             )
-        return self.reader(input_ids)  # type: ignore[no-any-return]
 
 
 def readings(

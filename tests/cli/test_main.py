@@ -82,7 +82,7 @@ def test_run_takes_its_prompt_from_anywhere(folder: str, source: str, tmp_path: 
     done = logit("run", *given, *settings, input=EXAMPLE if source == "stdin" else None)
     told = json.loads(done.stdout)
     assert told["tokens"] == 4 and told["forwards_per_token"] == 1.0
-    assert told["trace"]["fusion"] == "fused: one forward carries 2 rows for each one"
+    assert told["trace"]["fusion"]["state"] == "fused"
     assert told["trace"]["fired"] == {"uscd": 1.0} and len(told["trace"]["steps"]) == 4
     assert "omits 1 piece" in told["trace"]["notices"][0]
 

@@ -65,7 +65,7 @@ def run(
         f"fired {done.trace.fired or 'no gate'}[/]"
     )
     if done.trace.readers:
-        console.print(f"[dim]second streams {_escaped(done.trace.fusion)}[/]")
+        console.print(f"[dim]second streams {_escaped(str(done.trace.fusion))}[/]")
     if trace:
         console.print(_moves(done.trace.steps, tokenizer))
 
@@ -88,7 +88,7 @@ def demo() -> None:
     table = Table("", "plain", timed.chain, show_lines=True)
     table.add_row("text", _verbatim(plain.text), _verbatim(timed.text))
     table.add_row("gate fired", "no gate", f"at {timed.trace.fired['uscd']:.0%} of {timed.tokens} tokens")
-    table.add_row("second stream", "none", _verbatim(timed.trace.fusion))
+    table.add_row("second stream", "none", _verbatim(str(timed.trace.fusion)))
     table.add_row("forwards/token", f"{plain.forwards:.2f}", f"{timed.forwards:.2f}")
     table.add_row("tokens/second", f"{plain.rate:.1f}", f"{timed.rate:.1f}")
     console.print(table)

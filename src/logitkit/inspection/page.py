@@ -47,7 +47,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
             f"{done.forwards:.2f} a token: the generating model 1" + (f"; in all {readers}" if readers else ""),
         ),
     ]
-    facts += [("Second streams", trace.fusion)] if trace.readers else []
+    facts += [("Second streams", str(trace.fusion))] if trace.readers else []
     facts += [(f"Gate of {name}", f"fired at {share:.0%} of tokens") for name, share in trace.fired.items()]
     facts += [
         (f"{processor} {quantity}".capitalize(), f"{value:.3g} on average")

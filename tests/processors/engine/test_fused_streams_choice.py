@@ -18,8 +18,9 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 def test_chosen_by_itself() -> None:
     """`auto` fuses where it can; the chain need not be told."""
     got = logitkit.generate(tiny_model(), tiny_tokenizer(), PROMPTS, chain="cfg(2.0)", max_new_tokens=4)
-    assert got.trace.fusion == "fused: one forward carries 2 rows for each one"
-    assert got.trace.summary()["fusion"] == got.trace.fusion
+    assert (got.trace.fusion.state, got.trace.fusion.rows_per_row) == ("fused", 2)
+    assert got.trace.summary()["fusion"]["state"] == "fused"
+    assert str(got.trace.fusion) == "fused: each forward computes 2 rows for each row of generate"
 
 
 LAZY = {
@@ -28,9 +29,7 @@ LAZY = {
     "static cache": ("cfg(2.0)", {"cache_implementation": "static"}, "cache_implementation=static"),
     "no cache": ("cfg(2.0)", {"use_cache": False}, "use_cache=False"),
     "attentions": ("cfg(2.0)", {"output_hidden_states": True}, "output_hidden_states=True"),
-    "neutral": ("cfg(1.0)", {}, "no stream reads along"),
     "a tensor of the rows": ("cfg(2.0)", {"position_ids": torch.arange(10)[None]}, "position_ids is a tensor"),
-    "no lame prompt": ("uscd()", {}, "no stream reads along"),
     "much longer": (f"cfg(2.0, negative='{'n' * 300}')", {}, "a second prompt of 300 tokens beside 10"),
 }
 
@@ -41,25 +40,34 @@ def test_lazy_with_its_reason(case: str) -> None:
     chain, mode, why = LAZY[case]
     call = bound(chain, prompts=["one prompt"])
     decode(call, "auto", **mode)
-    assert call.trace.fusion.startswith(f"lazy: {why}")
-    assert all(count for count in call.trace.forwards.values()) or "no stream" in why
+    assert call.trace.fusion.state == "lazy" and call.trace.fusion.reason.startswith(why)
+    assert all(count for count in call.trace.forwards.values())
+
+
+@pytest.mark.parametrize("chain", ["cfg(1.0)", "uscd()"])
+def test_a_chain_without_second_streams(chain: str) -> None:
+    """A neutral strength and a missing lame prompt request no second stream, and the trace says so."""
+    call = bound(chain, prompts=["one prompt"])
+    decode(call, "auto")
+    assert str(call.trace.fusion) == "none: the chain has no second stream"
+    assert not any(call.trace.forwards.values())
 
 
 def test_settings_that_say_nothing_hinder_nothing() -> None:
     """None, and the values that plain decoding has."""
     call = bound("cfg(2.0)", prompts=["one prompt"])
     decode(call, "auto", past_key_values=None, num_beams=1, use_cache=True, cache_implementation=None)
-    assert call.trace.fusion.startswith("fused")
+    assert call.trace.fusion.state == "fused"
 
 
 def test_streams_of_other_models_stay_alone() -> None:
     """Nor is an encoder doubled."""
     call = logitkit.chain("contrastive('weak')").bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1))
     decode(call, "auto")
-    assert call.trace.fusion == "lazy: the streams are other models'" and call.trace.forwards["weak"] == 12
+    assert str(call.trace.fusion) == "lazy: the streams are other models'" and call.trace.forwards["weak"] == 12
     call = logitkit.chain("cfg(2.0)").bind(encoder_decoder_model(), tiny_tokenizer(), PROMPTS)
     decode(call, "auto")
-    assert call.trace.fusion == "lazy: the prompt is read in an encoder"
+    assert str(call.trace.fusion) == "lazy: the prompt is read in an encoder"
 
 
 def test_own_streams_are_carried_beside_those_of_other_models() -> None:
@@ -67,7 +75,7 @@ def test_own_streams_are_carried_beside_those_of_other_models() -> None:
     chain = logitkit.chain("contrastive('weak') | cfg(2.0)")
     call, alone = (chain.bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1)) for _ in range(2))
     assert torch.equal(decode(call, "fused"), decode(alone, "lazy"))
-    assert call.trace.fusion == "fused: one forward carries 2 rows for each one"
+    assert (call.trace.fusion.state, call.trace.fusion.rows_per_row) == ("fused", 2)
     assert call.trace.forwards == {"weak": 12, "negative prompt": 0}
 
 
@@ -76,7 +84,7 @@ def test_a_compiled_model_is_left_alone() -> None:
     model = tiny_model(11)
     model.compile(backend="eager")
     call = bound("cfg(2.0)", model)
-    why = fusion.obstacle(model, fusion.second_streams(call.composite), call.prompts, lambda _: None)
+    why = fusion.obstacle(model, call.composite.streams, call.prompts, lambda _: None)
     assert why == "the model's forward is compiled as it stands"
 
 
@@ -94,7 +102,7 @@ def test_a_model_that_generates_with_another_is_told_apart() -> None:
 
     call = bound("cfg(2.0)", Adapter(tiny_model()))
     assert torch.equal(decode(call, "auto"), decode(bound("cfg(2.0)"), "lazy"))
-    assert call.trace.fusion == "lazy: generate calls no forward of this model itself"
+    assert str(call.trace.fusion) == "lazy: generate called no forward of this model"
 
 
 def test_asked_for_and_impossible() -> None:
@@ -116,8 +124,10 @@ def test_a_gate_that_hardly_opens(monkeypatch: pytest.MonkeyPatch, cost: float, 
     assert 0.1 < lazy.trace.fired["uscd"] < 0.5  # it opens now and then, so that both ways of reading are used
     call = bound(chain, prompts=["one prompt"])
     assert torch.equal(decode(call, "auto", **longer), want)
-    assert call.trace.fusion.startswith("lazy after 24 fused steps" if parts else "fused: a fused step costs 1.05")
-    assert f"a fused step costs {cost:.2f} plain ones" in call.trace.fusion
+    report = call.trace.fusion
+    assert (report.state, report.fused_steps) == (("lazy", 24) if parts else ("fused", None))
+    assert report.fused_cost == cost
+    assert f"a fused step costs {cost:.2f} plain steps" in report.reason
     assert (call.trace.forwards["lame prompt"] > 0) is parts
     assert call.trace.fired == lazy.trace.fired
 
@@ -127,7 +137,7 @@ def test_fused_stays_fused_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fusion, "fused_cost", lambda *_: 9.0)
     call = bound("uscd(gate=0.15, lame='x')", prompts=["one prompt"])
     decode(call, "fused", max_new_tokens=60)
-    assert call.trace.fusion == "fused: one forward carries 2 rows for each one"
+    assert (call.trace.fusion.state, call.trace.fusion.rows_per_row) == ("fused", 2)
 
 
 def test_a_stream_that_is_always_asked_never_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +145,7 @@ def test_a_stream_that_is_always_asked_never_parts(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fusion, "fused_cost", lambda *_: pytest.fail("measured"))
     call = bound("cfg(2.0)", prompts=["one prompt"])
     decode(call, "auto", max_new_tokens=60)
-    assert call.trace.fusion.startswith("fused")
+    assert call.trace.fusion.state == "fused"
 
 
 def test_the_cost_is_measured_once() -> None:

@@ -49,7 +49,8 @@ def test_nothing_grows_over_a_hundred_calls(streams: str) -> None:
     memory rises for about a hundred calls. One reader or tensor kept a call would show: each is above 500 bytes.
     """
     here = Path(__file__)
-    environment = os.environ | {"PYTHONPATH": str(here.parents[3])}
+    paths = [str(here.parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     run = [sys.executable, str(here), streams]
     done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
     traced, resident = map(int, done.stdout.split())
