@@ -1,1 +1,36 @@
-"""What a run is: tasks, chains, models, seeds, and where their data come from."""
+"""Configuration of a run: the run file, its checks, its models and its data.
+
+`read` and `from_data` check everything that can be checked before a model is loaded, and report all mistakes at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
+
+if TYPE_CHECKING:
+    from logitkit.bench.config.preflight import overlong_samples
+    from logitkit.bench.config.runfile import from_data, read
+
+__all__ = [
+    "ChainEntry",
+    "CostEntry",
+    "ModelEntry",
+    "ResourceEntry",
+    "Run",
+    "TaskEntry",
+    "from_data",
+    "overlong_samples",
+    "read",
+]
+
+# These names need torch, so their modules are imported when a name is first used.
+_LAZY = {"from_data": "runfile", "overlong_samples": "preflight", "read": "runfile"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -1,4 +1,4 @@
-"""Where a task's data come from: a file that the run names, the folder LOGITKIT_DATA, or the hub."""
+"""Data of a task: from a file that the run names, from the folder LOGITKIT_DATA, or from the hub."""
 
 from __future__ import annotations
 
@@ -16,109 +16,122 @@ from logitkit.registry.task_spec import TaskSpec
 VARIABLE = "LOGITKIT_DATA"
 
 
-def rows(spec: TaskSpec, given: str | None, folder: str, *, encoding: str | None = None) -> list[dict[str, Any]]:
-    """The data of a task as a list of mappings; empty for a task that brings its own.
+def rows(spec: TaskSpec, data: str | None, folder: str, *, encoding: str | None = None) -> list[dict[str, Any]]:
+    """Return the data rows of a task; an empty list for a task without a data file.
 
     Args:
-        given: a file that the run names; it goes before every other place.
+        spec: the task.
+        data: a file that the run names; it takes precedence over the task's own file and the hub.
         folder: where a relative name starts.
-        encoding: of the file; by default what the task says of its own, and UTF-8 for one that is given.
+        encoding: encoding of the file; default: UTF-8 for a file of the run, the Spec's encoding otherwise.
 
     Raises:
-        DataError: it is in none of the places.
-        FileFormatError: a file that is no JSON, or no list of objects.
+        DataError: no place holds the data.
+        FileFormatError: the file is not JSON, not text in the encoding, or not a list of objects.
     """
-    if not spec.data and given is None:
+    if not spec.data and data is None:
         return []
-    looked: list[str] = []
-    path = _found(given or spec.data, folder, looked)
+    searched: list[str] = []
+    path = _find(data or spec.data, folder, searched)
     if path is not None:
-        return read(path, encoding=encoding or (spec.encoding if given is None else "utf-8"))
-    if given is None and spec.hub:
+        return read(path, encoding=encoding or (spec.encoding if data is None else "utf-8"))
+    if data is None and spec.hub:
         try:
             return _from_hub(spec.hub)
-        except Exception as error:  # whatever the hub's client says, it is a place that has no data
-            looked.append(f"the hub, {spec.hub}: {_short(error)}")
-    raise DataError(f"task {spec.name}: no data; looked at {'; '.join(looked)}; {_how(spec, given)}")
+        except Exception as error:  # the hub's client raises errors of many kinds; each means: no data there
+            searched.append(f"the hub, {spec.hub}: {_first_line(error)}")
+    raise DataError(f"task {spec.name}: no data; looked at {'; '.join(searched)}; {_remedy(spec, data)}")
 
 
 def text(name: str, folder: str, *, encoding: str = "utf-8") -> str:
-    """A text file as it stands.
+    """Return the content of a text file beside the run file or in the data folder.
 
     Raises:
-        DataError: it is neither beside the run file nor in the data folder.
-        FileFormatError: it is in another encoding.
+        DataError: the file is in neither place.
+        FileFormatError: the file is not text in this encoding.
     """
-    looked: list[str] = []
-    path = _found(name, folder, looked)
-    if path is None:
-        raise DataError(f"no such file: {name}; looked at {'; '.join(looked)}; {_set(name)}")
+    path = _require(name, folder)
     try:
         return path.read_text(encoding=encoding)
     except (UnicodeDecodeError, LookupError) as error:
-        raise FileFormatError(f"{path} must be text in {encoding}, got: {error}; say its encoding") from error
+        raise FileFormatError(f"{path} must be text in {encoding}, got: {error}; set its encoding") from error
 
 
 def file_hash(name: str, folder: str) -> str:
-    """16 hex digits of a file's content; it is found as `text` finds it.
+    """Return 16 hex digits of a file's content; the file is searched as by `text`.
 
     Raises:
-        DataError: there is no such file.
+        DataError: the file is in neither place.
     """
-    looked: list[str] = []
-    path = _found(name, folder, looked)
-    if path is None:
-        raise DataError(f"no such file: {name}; looked at {'; '.join(looked)}; {_set(name)}")
+    path = _require(name, folder)
     return _content_hash(path, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
 def _content_hash(path: Path, changed: int) -> str:
+    """Return 16 hex digits of a file's content; ``changed``, its time of change, is part of the cache's key."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def read(path: Path, *, encoding: str = "utf-8") -> list[dict[str, Any]]:
-    """The rows of a ``.jsonl``, ``.json`` or ``.txt`` file, ``.gz`` or not; of a text each paragraph is one."""
-    packed = path.suffix == ".gz"
-    kind = path.with_suffix("").suffix if packed else path.suffix
+    """Read the rows of a ``.jsonl``, ``.json`` or ``.txt`` file, compressed (``.gz``) or not.
+
+    Each paragraph of a text file is one row ``{"text": paragraph}``.
+
+    Raises:
+        FileFormatError: the file is not in its format, or not a list of objects.
+    """
+    compressed = path.suffix == ".gz"
+    kind = path.with_suffix("").suffix if compressed else path.suffix
     try:
-        raw = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+        raw = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
         content = raw.decode(encoding).removeprefix("\ufeff")
         if kind == ".txt":
-            found: Any = [
-                {"text": part.strip()} for part in content.replace("\r\n", "\n").split("\n\n") if part.strip()
-            ]
+            paragraphs = content.replace("\r\n", "\n").split("\n\n")
+            data: Any = [{"text": part.strip()} for part in paragraphs if part.strip()]
         elif kind == ".jsonl":
-            found = [json.loads(line) for line in content.split("\n") if line.strip()]
+            data = [json.loads(line) for line in content.split("\n") if line.strip()]
         else:
-            found = json.loads(content)
+            data = json.loads(content)
     except (OSError, EOFError, LookupError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise FileFormatError(
-            f"data: {path} must be JSON lines, JSON or text in {encoding}, got: {error}; say the task's encoding"
+            f"data: {path} must be JSON lines, JSON or text in {encoding}, got: {error}; set the task's encoding"
         ) from error
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found) or not found:
-        raise FileFormatError(f"data: {path} must hold a list of objects, got {type(found).__name__}")
-    return found
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data) or not data:
+        raise FileFormatError(f"data: {path} must hold a list of objects, got {type(data).__name__}")
+    return data
 
 
-def _found(name: str, folder: str, looked: list[str]) -> Path | None:
-    """The file of this name beside the run file or in the data folder; where it was looked for is added up."""
-    own = Path(folder) / Path(name).expanduser()
-    places = [own]
+def _find(name: str, folder: str, searched: list[str]) -> Path | None:
+    """Return the file of this name beside the run file or in the data folder; append failed places to ``searched``."""
+    places = [Path(folder) / Path(name).expanduser()]
     data = os.environ.get(VARIABLE)
     if data and not Path(name).is_absolute():
         places.append(Path(data).expanduser() / name)
     for place in places:
         if place.is_file():
             return place
-        looked.append(str(place))
+        searched.append(str(place))
     if not data:
-        looked.append(f"{VARIABLE} (not set)")
+        searched.append(f"{VARIABLE} (not set)")
     return None
 
 
+def _require(name: str, folder: str) -> Path:
+    """Return the file that `_find` finds.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    searched: list[str] = []
+    path = _find(name, folder, searched)
+    if path is None:
+        raise DataError(f"no such file: {name}; looked at {'; '.join(searched)}; {_set_variable(name)}")
+    return path
+
+
 def _from_hub(hub: str) -> list[dict[str, Any]]:
-    """Rows of a data set on the hub."""
+    """Return the rows of a data set on the hub, named ``owner/name[:configuration[:split]]``."""
     import datasets
 
     name, configuration, split = [*hub.split(":"), "", ""][:3]
@@ -126,19 +139,21 @@ def _from_hub(hub: str) -> list[dict[str, Any]]:
     return [dict(row) for row in loaded]
 
 
-def _how(spec: TaskSpec, given: str | None) -> str:
-    """How to get the data."""
-    if given is not None:
+def _remedy(spec: TaskSpec, data: str | None) -> str:
+    """Say how to provide the data of a task."""
+    if data is not None:
         return "correct the task's data"
-    return _set(spec.data) + (f", or pip install 'logitkit[hub]' and be online for {spec.hub}" if spec.hub else "")
+    online = f", or pip install 'logitkit[hub]' and be online for {spec.hub}" if spec.hub else ""
+    return _set_variable(spec.data) + online
 
 
-def _set(name: str) -> str:
+def _set_variable(name: str) -> str:
+    """Say which folder the environment variable must name."""
     return f"set {VARIABLE} to a folder that holds {Path(name).name}"
 
 
-def _short(error: Exception) -> str:
-    """The first line of an error."""
+def _first_line(error: Exception) -> str:
+    """Return the type and the first line of an error."""
     if isinstance(error, ImportError):
         return "the package datasets is not installed"
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -1,4 +1,4 @@
-"""Models, tables and tasks of a run, loaded once a process and kept."""
+"""Models, tables and tasks of a run. Each is loaded once per process and cached."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.spec import Spec
 
-KEPT = 8
-FILES = (".safetensors", ".json", ".yaml", ".yml", ".txt", ".npz")  # endings of names that are no hub id
+CACHED_MODELS = 8
+FILE_ENDINGS = (".safetensors", ".json", ".yaml", ".yml", ".txt", ".npz")  # a name with such an ending is no hub id
 _TASKS: dict[str, Task] = {}
 _TABLES: dict[str, Any] = {}
 
 
 def model_and_tokenizer(run: Run, name: str) -> tuple[Any, Any]:
-    """The model of this name in a run and its tokenizer."""
+    """Return the model of this name in a run, and its tokenizer."""
     entry = run.models[name]
     place = model_place(run, entry.name)
-    return _bytes(place, entry.dtype, entry.device) if entry.bytes else _model(place, entry.dtype, entry.device)
+    load = _load_byte_model if entry.bytes else _load_model
+    loaded: tuple[Any, Any] = load(place, entry.dtype, entry.device)
+    return loaded
 
 
 def tokenizer_and_context_length(run: Run, name: str) -> tuple[Any, int | None]:
-    """The tokenizer of a model of a run and how many tokens the model reads, None without a limit; loads no model."""
+    """Return a model's tokenizer and its context length in tokens, None without a limit. Loads no weights."""
     from transformers import AutoConfig
 
     place = model_place(run, run.models[name].name)
@@ -45,14 +47,14 @@ def tokenizer_and_context_length(run: Run, name: str) -> tuple[Any, int | None]:
 
 
 def task(run: Run, name: str) -> Task:
-    """The task of this name in a run, with its samples.
+    """Return the task of this name in a run, with its samples.
 
     Raises:
-        DataError: its data cannot be found.
+        DataError: no place holds the task's data.
     """
     entry = run.tasks[name]
-    told = [entry.task, entry.data, entry.encoding, entry.parameters]
-    key = json.dumps([*told, run.folder, os.environ.get(datasource.VARIABLE)])
+    settings = [entry.task, entry.data, entry.encoding, entry.parameters]
+    key = json.dumps([*settings, run.folder, os.environ.get(datasource.VARIABLE)])
     if key not in _TASKS:
         spec = default_registry().describe_task(entry.task)
         rows = datasource.rows(spec, entry.data, run.folder, encoding=entry.encoding)
@@ -61,35 +63,38 @@ def task(run: Run, name: str) -> Task:
 
 
 def chain_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a chain names, for `Chain.bind`: resources, and the tokenizers of models among them.
+    """Return the resources that a chain names, and the tokenizers of the models among them, for `Chain.bind`.
 
-    Models that a parameter names without a resource of the run are loaded here too, or each call would load them.
+    Includes models that a parameter names by hub id or folder without a resource entry. `Chain.bind` would otherwise
+    load these models again at every call.
     """
-    found: dict[str, Any] = {}
+    resources: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
     entry = run.models[model]
     for name in sorted(set(texts_within(chain.as_data()))):
-        if name in run.resources:
-            resource = run.resources[name]
-            if resource.model is None:
-                found[name] = _table(run, resource, model_and_tokenizer(run, model)[1])
-                continue
-            found[name], tokenizers[name] = _model(model_place(run, resource.model), resource.dtype, entry.device)
-            if entry.bytes:
-                found[name], tokenizers[name] = _bytes(model_place(run, resource.model), resource.dtype, entry.device)
-    for spec, (_, given) in zip(chain.specs, chain.steps, strict=True):
-        for name in needed(spec, given):
-            if name not in found and is_model(run, name):
-                found[name], tokenizers[name] = _model(model_place(run, name), entry.dtype, entry.device)
-    return found, tokenizers
+        if name not in run.resources:
+            continue
+        resource = run.resources[name]
+        if resource.model is None:
+            resources[name] = _table(run, resource, model_and_tokenizer(run, model)[1])
+            continue
+        load = _load_byte_model if entry.bytes else _load_model
+        place = model_place(run, resource.model)
+        resources[name], tokenizers[name] = load(place, resource.dtype, entry.device)
+    for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
+        for name in needed(spec, parameters):
+            if name not in resources and is_model(run, name):
+                place = model_place(run, name)
+                resources[name], tokenizers[name] = _load_model(place, entry.dtype, entry.device)
+    return resources, tokenizers
 
 
 def resource_metadata(run: Run, name: str) -> dict[str, Any]:
-    """What a resource is, as part of the key of a result: its entry without defaults, and its file's content."""
+    """Return what identifies a resource in the key of a result: its settings, and the hash of its file."""
     entry = run.resources[name]
-    told: dict[str, Any] = entry.model_dump(mode="json", exclude_defaults=True)
+    metadata: dict[str, Any] = entry.model_dump(mode="json", exclude_defaults=True)
     file = entry.corpus or entry.table
-    return told if file is None else {**told, "content": datasource.file_hash(file, run.folder)}
+    return metadata if file is None else {**metadata, "content": datasource.file_hash(file, run.folder)}
 
 
 def needed(spec: Spec, given: Mapping[str, Any]) -> list[str]:
@@ -101,7 +106,12 @@ def needed(spec: Spec, given: Mapping[str, Any]) -> list[str]:
 
 
 def texts_within(value: Any) -> Iterator[str]:
-    """Every text inside plain data."""
+    """Yield every text inside plain data.
+
+    Examples:
+        >>> list(texts_within({"models": ["a", "b"], "alpha": 0.5}))
+        ['a', 'b']
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -113,26 +123,35 @@ def texts_within(value: Any) -> Iterator[str]:
 
 
 def is_model(run: Run, name: str) -> bool:
-    """Whether a name of a run leads to a model; see `leads_to_model`."""
+    """Return whether a name in a run refers to a model; see `leads_to_model`."""
     return leads_to_model(model_place(run, name))
 
 
 def leads_to_model(name: str) -> bool:
-    """Whether `logitkit.models.load` would try this name: known, a folder of a model, or like a hub id."""
+    """Return whether `logitkit.models.load` accepts this name: a known model, a model's folder, or a hub id.
+
+    A hub id is recognised by its form ``owner/name``; the hub is not asked.
+
+    Examples:
+        >>> leads_to_model("owner/name"), leads_to_model("tables/style.safetensors")
+        (True, False)
+    """
     if name in models.names() or (Path(name).expanduser() / "config.json").is_file():
         return True
-    owner, _, rest = name.partition("/")
-    return bool(owner and rest) and "/" not in rest and not name.startswith((".", "~")) and not name.endswith(FILES)
+    owner, _, model = name.partition("/")
+    is_path = "/" in model or name.startswith((".", "~")) or name.endswith(FILE_ENDINGS)
+    return bool(owner and model) and not is_path
 
 
 def model_place(run: Run, name: str) -> str:
-    """A model's name, or the folder beside the run file that it means."""
+    """Return the folder beside the run file that has this name, else the name itself."""
     beside = Path(run.folder) / Path(name).expanduser()
     return str(beside.resolve()) if beside.is_dir() else name
 
 
-@functools.lru_cache(maxsize=KEPT)
-def _model(place: str, dtype: str, device: str) -> tuple[Any, Any]:
+@functools.lru_cache(maxsize=CACHED_MODELS)
+def _load_model(place: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """Load a model and its tokenizer."""
     import torch
 
     like = SimpleNamespace(dtype=getattr(torch, dtype), device=torch.device(device))
@@ -140,16 +159,17 @@ def _model(place: str, dtype: str, device: str) -> tuple[Any, Any]:
     return loaded
 
 
-@functools.lru_cache(maxsize=KEPT)
-def _bytes(place: str, dtype: str, device: str) -> tuple[Any, Any]:
+@functools.lru_cache(maxsize=CACHED_MODELS)
+def _load_byte_model(place: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """Load a model as a byte-level model, with the tokenizer of bytes."""
     from logitkit.processors.byte_level.model import ByteModel
     from logitkit.processors.byte_level.tokenizer import byte_tokenizer
 
-    return ByteModel(*_model(place, dtype, device)), byte_tokenizer()
+    return ByteModel(*_load_model(place, dtype, device)), byte_tokenizer()
 
 
 def _table(run: Run, entry: ResourceEntry, tokenizer: Any) -> Any:
-    """A table of n-grams, read or counted."""
+    """Return a table of n-grams: read from its file, or counted from its corpus with this tokenizer."""
     from logitkit.processors.ngram.table import NgramTable
     from logitkit.processors.tokens.vocabulary import fingerprint
 

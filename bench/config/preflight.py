@@ -1,4 +1,4 @@
-"""What can be known to go wrong in a run before any model is loaded."""
+"""Checks of a run that need no model: names, chains, resources, data, and settings that contradict each other."""
 
 from __future__ import annotations
 
@@ -19,57 +19,60 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.task_spec import TaskSpec
 
-Place = tuple[str, ...]
+Place = tuple[str, ...]  # keys from the top of the run file, such as ("tasks", "arc", "samples")
 Mistake = tuple[Place, str]
 
 
 def mistakes(run: Run, *, left_out: Collection[Place] = ()) -> list[Mistake]:
-    """Everything that is wrong with a run, each with its place.
+    """Return every mistake of a run with its place.
 
     Args:
-        left_out: places of entries that were wrong in themselves, and are not in the run.
+        run: a run whose entries are valid by themselves.
+        left_out: places of invalid entries, which ``run`` does not contain. References to them are not reported.
     """
-    chains = {name: _chain(entry.chain) for name, entry in run.chains.items()}
-    sound = {name: chain for name, chain in chains.items() if isinstance(chain, Chain)}
+    chains = {name: _read_chain(entry.chain) for name, entry in run.chains.items()}
+    valid = {name: chain for name, chain in chains.items() if isinstance(chain, Chain)}
     found: list[Mistake] = [(("chains", name, "chain"), why) for name, why in chains.items() if isinstance(why, str)]
-    found += [*_models(run), *_resources(run, sound, complete=not left_out and len(sound) == len(chains))]
+    found += [*_models(run), *_resources(run, valid, complete=not left_out and len(valid) == len(chains))]
     for name, entry in run.tasks.items():
         found += [(("tasks", name, *place), why) for place, why in _task(run, name, entry)]
-        found += [(("tasks", name, *place), why) for place, why in _where(run, entry.models, None, left_out)]
-    for name, chain in sound.items():
-        found += [(("chains", name, *place), why) for place, why in _needs(run, chain)]
-        found += [(("chains", name, *place), why) for place, why in _where(run, *_limits(run, name), left_out)]
-        found += [(("chains", name), why) for why in _modes(run, name, chain)]
-    return found + list(_whole(run, left_out))
+        found += [(("tasks", name, *place), why) for place, why in _limits(run, entry.models, None, left_out)]
+    for name, chain in valid.items():
+        entry_ = run.chains[name]
+        found += [(("chains", name, *place), why) for place, why in _missing_resources(run, chain)]
+        found += [(("chains", name, *place), why) for place, why in _limits(run, entry_.models, entry_.tasks, left_out)]
+        found += [(("chains", name), why) for why in _refused_modes(run, name, chain)]
+    return found + list(_whole_run(run, left_out))
 
 
 def overlong_samples(run: Run) -> list[str]:
-    """Samples that do not fit a model: prompt and longest option, or prompt and ``max_new_tokens``.
+    """Return a message for each task and model with a sample that does not fit the model's context.
 
-    Reads tokenizers and configurations, so a model that is not cached is downloaded; none is loaded.
+    A sample needs room for its prompt and longest option, or for its prompt and ``max_new_tokens``. Tokenizers and
+    configurations are read, so a model that is not cached is downloaded; no weights are loaded.
     """
     found = []
     for model in run.models:
         tasks = dict.fromkeys(task for owner, _, task in run.pairs() if owner == model)
         if not tasks or run.models[model].bytes:
             continue
-        tokenizer, limit = loading.tokenizer_and_context_length(run, model)
-        most = math.inf if limit is None else limit
+        tokenizer, context = loading.tokenizer_and_context_length(run, model)
+        limit = math.inf if context is None else context
         for name in tasks:
             entry, task = run.tasks[name], loading.task(run, name)
             for sample in task.samples[: entry.samples]:
-                count = _tokens(task.request(sample, tokenizer), tokenizer, entry.max_new_tokens)
-                if count > most:
+                count = _token_count(task.request(sample, tokenizer), tokenizer, entry.max_new_tokens)
+                if count > limit:
                     found.append(
-                        f"tasks.{name}: sample {sample.id} must fit the {most} tokens of model {model}, got {count}; "
-                        "ask fewer samples, lower max_new_tokens, or leave the model out"
+                        f"tasks.{name}: sample {sample.id} must fit the {limit} tokens of model {model}, got {count}; "
+                        "reduce samples, lower max_new_tokens, or leave the model out"
                     )
                     break
     return found
 
 
-def _tokens(request: Request, tokenizer: Any, new: int) -> int:
-    """How many tokens a request takes at most."""
+def _token_count(request: Request, tokenizer: Any, new: int) -> int:
+    """Return the largest number of tokens that a request and its answer can take."""
     if not isinstance(request.prompt, str):
         written = apply_template(tokenizer, request.prompt)
         return len(tokenizer(written, add_special_tokens=False)["input_ids"]) + new
@@ -77,23 +80,25 @@ def _tokens(request: Request, tokenizer: Any, new: int) -> int:
     return max(len(tokenizer(text)["input_ids"]) for text in texts) + (0 if request.options else new)
 
 
-def _chain(given: object) -> Chain | str:
-    """A chain, or why it is none."""
+def _read_chain(chain: object) -> Chain | str:
+    """Return the chain, or the reason why it cannot be read, in one line."""
     try:
-        return Chain(given)  # type: ignore[arg-type]
+        return Chain(chain)  # type: ignore[arg-type]
     except LogitkitError as error:
         return " ".join(part.strip(" ^") for part in str(error).split("\n")).strip()
 
 
 def _models(run: Run) -> Iterator[Mistake]:
+    """Yield models with an unknown name or device."""
     for name, entry in run.models.items():
         if not loading.is_model(run, entry.name):
-            yield ("models", name), _no_model(entry.name)
-        if (why := _device(entry.device)) is not None:
+            yield ("models", name), _unknown_model(entry.name)
+        if (why := _unavailable_device(entry.device)) is not None:
             yield ("models", name, "device"), why
 
 
-def _device(name: str) -> str | None:
+def _unavailable_device(name: str) -> str | None:
+    """Return a message if torch cannot use a device on this machine."""
     import torch
 
     try:
@@ -103,18 +108,20 @@ def _device(name: str) -> str | None:
     return None
 
 
-def _no_model(name: str) -> str:
+def _unknown_model(name: str) -> str:
+    """Return the message for a name that no model has."""
     return str(UnknownNameError("model", name, models.names(), "give a known name, a folder, or a hub id owner/name"))
 
 
 def _resources(run: Run, chains: dict[str, Chain], *, complete: bool) -> Iterator[Mistake]:
-    named = {text for chain in chains.values() for text in loading.texts_within(chain.as_data())}
+    """Yield resources without a source, with a missing source, and, if all chains are known, unused ones."""
+    used = {text for chain in chains.values() for text in loading.texts_within(chain.as_data())}
     for name, entry in run.resources.items():
         kinds = [kind for kind in ("model", "table", "corpus") if getattr(entry, kind) is not None]
         if len(kinds) != 1:
             yield ("resources", name), f"must hold one of model, table and corpus, got {', '.join(kinds) or 'none'}"
         elif entry.model is not None and not loading.is_model(run, entry.model):
-            yield ("resources", name, "model"), _no_model(entry.model)
+            yield ("resources", name, "model"), _unknown_model(entry.model)
         elif entry.table is not None and not (Path(run.folder) / entry.table).is_file():
             yield ("resources", name, "table"), f"no such file: {Path(run.folder) / entry.table}"
         elif entry.corpus is not None:
@@ -122,86 +129,88 @@ def _resources(run: Run, chains: dict[str, Chain], *, complete: bool) -> Iterato
                 datasource.text(entry.corpus, run.folder, encoding=entry.encoding)
             except LogitkitError as error:
                 yield ("resources", name, "corpus"), str(error)
-        if complete and name not in named:
-            yield ("resources", name), "no chain names it"
+        if complete and name not in used:
+            yield ("resources", name), "no chain uses this resource"
 
 
 def _task(run: Run, name: str, entry: TaskEntry) -> Iterator[Mistake]:
+    """Yield an unknown task, invalid settings, missing permission to execute code, and missing data."""
     try:
         spec = default_registry().describe_task(entry.task)
         spec.check(entry.parameters)
     except LogitkitError as error:
         yield ("task",) if isinstance(error, UnknownNameError) and error.kind == "task" else ("parameters",), str(error)
         return
-    yield from _settings(spec, entry)
+    yield from _contradictions(spec, entry)
     if spec.executes and not run.allow_code_execution:
-        kept = "has no network" if sandbox.isolation() == "namespace" else "is guarded by the interpreter alone"
-        yield (), f"runs what the model writes; say --allow-code-execution (the process {kept} here)"
+        isolated = sandbox.isolation() == "namespace"
+        fence = "without a network" if isolated else "restricted by the interpreter alone"
+        yield (), f"executes programs that the model writes; pass --allow-code-execution (they run {fence} here)"
     try:
         count = len(loading.task(run, name).samples)
     except LogitkitError as error:
         yield ("data",), str(error)
         return
     if entry.samples is not None and entry.samples > count:
-        yield ("samples",), f"samples must be at most what the data hold, {count}, got {entry.samples}"
+        yield ("samples",), f"samples must be at most {count}, the number of samples in the data, got {entry.samples}"
 
 
-def _settings(spec: TaskSpec, entry: TaskEntry) -> Iterator[Mistake]:
-    """Settings that contradict each other or the task."""
+def _contradictions(spec: TaskSpec, entry: TaskEntry) -> Iterator[Mistake]:
+    """Yield settings that contradict each other or the task."""
     if spec.mode == "loglikelihood":
         if entry.sampling or entry.repeats > 1 or entry.beams > 1:
-            yield (), "scores given texts, so sampling, repeats and beams must be left out"
+            yield (), "the task scores given texts; leave out sampling, repeats and beams"
         return
     if entry.repeats > 1 and not entry.sampling:
-        yield ("repeats",), f"repeats must be 1 without sampling, got {entry.repeats}: all answers would be the same"
+        yield ("repeats",), f"repeats must be 1 without sampling, got {entry.repeats}: greedy answers are all equal"
     if entry.beams > 1 and entry.sampling:
         yield ("beams",), f"beams must be 1 with sampling, got {entry.beams}"
 
 
-def _needs(run: Run, chain: Chain) -> Iterator[Mistake]:
-    """Models and tables that a chain names and nobody gives."""
-    for spec, (_, given) in zip(chain.specs, chain.steps, strict=True):
+def _missing_resources(run: Run, chain: Chain) -> Iterator[Mistake]:
+    """Yield models and files that a chain requires and that neither the run nor the machine provides."""
+    for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         required = {name for name, field in spec.model.model_fields.items() if field.is_required()}
-        for name in loading.needed(spec, {key: value for key, value in given.items() if key in required}):
+        for name in loading.needed(spec, {key: value for key, value in parameters.items() if key in required}):
             if name not in run.resources and not loading.is_model(run, name) and not Path(name).is_file():
                 known = ", ".join(run.resources) or "none"
-                yield ("chain",), f"{spec.name} names {name!r}, which is no resource (known: {known}), model or file"
+                yield (
+                    ("chain",),
+                    f"{spec.name} names {name!r}, which is not a resource (known: {known}), a model or a file",
+                )
 
 
-def _limits(run: Run, chain: str) -> tuple[list[str] | None, list[str] | None]:
-    return run.chains[chain].models, run.chains[chain].tasks
-
-
-def _where(
+def _limits(
     run: Run, models: list[str] | None, tasks: list[str] | None, left_out: Collection[Place]
 ) -> Iterator[Mistake]:
-    """Models and tasks that an entry is limited to and the run does not have."""
+    """Yield models and tasks that an entry is limited to and that the run does not have."""
     for section, chosen, known in (("models", models, run.models), ("tasks", tasks, run.tasks)):
         for name in chosen or []:
             if name not in known and (section, name) not in {place[:2] for place in left_out}:
                 yield (section,), str(UnknownNameError(section[:-1], name, known))
 
 
-def _modes(run: Run, name: str, chain: Chain) -> Iterator[str]:
-    """Ways of decoding that a processor refuses and some task or model of the run asks for."""
-    asked: dict[str, list[str]] = {}
+def _refused_modes(run: Run, name: str, chain: Chain) -> Iterator[str]:
+    """Yield the modes that a processor of a chain refuses and that a task or model of the run needs."""
+    users: dict[str, list[str]] = {}  # mode -> tasks and models that need it
     for model, _, task in (pair for pair in run.pairs() if pair[1] == name):
         entry = run.tasks[task]
         with contextlib.suppress(UnknownNameError):
             if default_registry().describe_task(entry.task).mode == "loglikelihood":
-                asked.setdefault("loglikelihood", []).append(f"task {task}")
+                users.setdefault("loglikelihood", []).append(f"task {task}")
         if entry.beams > 1:
-            asked.setdefault("beams", []).append(f"task {task}")
+            users.setdefault("beams", []).append(f"task {task}")
         if not run.models[model].bytes:
-            asked.setdefault("tokens", []).append(f"model {model}")
+            users.setdefault("tokens", []).append(f"model {model}")
     for spec in chain.specs:
-        for what, who in asked.items():
-            if what in spec.modes:
-                where = ", ".join(dict.fromkeys(who))
-                yield f"{spec.name} cannot run under {what} ({where}): {spec.modes[what]}"
+        for mode, entries in users.items():
+            if mode in spec.modes:
+                where = ", ".join(dict.fromkeys(entries))
+                yield f"{spec.name} cannot run under {mode} ({where}): {spec.modes[mode]}"
 
 
-def _whole(run: Run, left_out: Collection[Place]) -> Iterator[Mistake]:
+def _whole_run(run: Run, left_out: Collection[Place]) -> Iterator[Mistake]:
+    """Yield repeated seeds, an unknown baseline, and chains that run where the baseline does not."""
     if not run.seeds or len(set(run.seeds)) < len(run.seeds):
         yield ("seeds",), f"seeds must be different whole numbers, got {run.seeds!r}"
     if left_out or not run.chains or not run.models or not run.tasks:
@@ -212,5 +221,8 @@ def _whole(run: Run, left_out: Collection[Place]) -> Iterator[Mistake]:
     pairs = run.pairs()
     for model, name, task in pairs:
         if (model, run.compared_with, task) not in pairs:
-            yield ("chains", name), f"the baseline {run.compared_with!r} must run wherever it does: {model}, {task}"
+            yield (
+                ("chains", name),
+                f"the baseline {run.compared_with!r} must also run on model {model}, task {task}",
+            )
             return

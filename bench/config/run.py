@@ -1,4 +1,7 @@
-"""A run of the benchmark as data: tasks x chains x models x seeds. It holds no model and can be sent anywhere."""
+"""A run of the benchmark as data: tasks x chains x models x seeds.
+
+A run holds no model and no data rows, so it can be hashed, pickled and sent to other machines.
+"""
 
 from __future__ import annotations
 
@@ -8,93 +11,136 @@ from typing import Annotated, Any, Literal
 
 from logitkit.params import Parameters, option, whole
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 
 class ModelEntry(Parameters):
-    """A model that generates."""
+    """A generating model of a run.
+
+    Examples:
+        >>> ModelEntry(name="smollm2-135m").dtype
+        'float32'
+    """
 
     name: Annotated[str, option("a known model, a folder, or a hub id")]
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], option("of its weights")] = "float32"
-    device: Annotated[str, option("where it runs: cpu, cuda, cuda:1 ...")] = "cpu"
-    bytes: Annotated[bool, option("as a model over bytes, whatever its tokenizer")] = False
+    dtype: Annotated[Dtype, option("dtype of the weights")] = "float32"
+    device: Annotated[str, option("torch device of the model, such as cpu, cuda or cuda:1")] = "cpu"
+    bytes: Annotated[bool, option("wrap the model as a byte-level model")] = False
 
 
 class ResourceEntry(Parameters):
-    """Something that chains name: a model, a table of n-grams, or a corpus that a table is counted from."""
+    """A resource that chains name: a model, a table of n-grams, or a corpus from which a table is counted.
+
+    Examples:
+        >>> ResourceEntry(corpus="book.txt", half="first").orders
+        3
+    """
 
     model: Annotated[str | None, option("a known model, a folder, or a hub id")] = None
     table: Annotated[str | None, option("a table file, *.safetensors")] = None
-    corpus: Annotated[str | None, option("a text file, here or in LOGITKIT_DATA")] = None
-    half: Annotated[Literal["first", "second", "whole"], option("which part of the corpus is counted")] = "whole"
-    encoding: Annotated[str, option("of the corpus")] = "utf-8"
-    orders: Annotated[int, whole("longest n-gram", ge=1, le=5)] = 3
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], option("of a model's weights")] = "float32"
+    corpus: Annotated[str | None, option("a text file beside the run file or in LOGITKIT_DATA")] = None
+    half: Annotated[Literal["first", "second", "whole"], option("part of the corpus that is counted")] = "whole"
+    encoding: Annotated[str, option("encoding of the corpus")] = "utf-8"
+    orders: Annotated[int, whole("length of the longest n-gram", ge=1, le=5)] = 3
+    dtype: Annotated[Dtype, option("dtype of a model's weights")] = "float32"
 
 
 class ChainEntry(Parameters):
-    """A strategy: a chain and where it is run."""
+    """A strategy of a run: a chain, and the models and tasks that it is limited to.
 
-    chain: Annotated[str | list[dict[str, Any]], option("text, or a list of {name, params}; empty: plain decoding")] = (
-        ""
-    )
-    models: Annotated[list[str] | None, option("models it is run on; all by default")] = None
-    tasks: Annotated[list[str] | None, option("tasks it is run on; all by default")] = None
+    Examples:
+        >>> ChainEntry(chain="cfg(1.5)", tasks=["lambada"]).models is None
+        True
+    """
+
+    chain: Annotated[
+        str | list[dict[str, Any]], option("chain as text or as a list of {name, params}; empty for plain decoding")
+    ] = ""
+    models: Annotated[list[str] | None, option("names of the models the chain runs on; default: all")] = None
+    tasks: Annotated[list[str] | None, option("names of the tasks the chain runs on; default: all")] = None
 
 
 class TaskEntry(Parameters):
-    """A task and how its answers are made."""
+    """A task of a run, and the settings under which its answers are generated.
 
-    task: Annotated[str, option("name of a task; by default the entry's own")]
-    samples: Annotated[int | None, whole("how many of the data's items, the first ones; all by default", ge=1)] = None
-    data: Annotated[str | None, option("a data file, instead of the one in LOGITKIT_DATA")] = None
-    encoding: Annotated[str | None, option("of the data file")] = None
-    repeats: Annotated[int, whole("answers to each item", ge=1)] = 1
-    sampling: Annotated[bool, option("draw tokens, or take the likeliest")] = False
-    max_new_tokens: Annotated[int, whole("longest continuation", ge=1)] = 128
-    beams: Annotated[int, whole("beams of a search", ge=1)] = 1
-    batch: Annotated[int, whole("items decoded together", ge=1)] = 1
-    models: Annotated[list[str] | None, option("models it is asked of; all by default")] = None
-    parameters: Annotated[dict[str, Any], option("of the task itself")] = {}  # noqa: RUF012
+    Examples:
+        >>> TaskEntry(task="gsm8k", samples=100, parameters={"shots": 4}).sampling
+        False
+    """
+
+    task: Annotated[str, option("name of a task; default: the name of the entry")]
+    samples: Annotated[int | None, whole("number of samples, counted from the first; default: all", ge=1)] = None
+    data: Annotated[str | None, option("a data file that replaces the task's own")] = None
+    encoding: Annotated[str | None, option("encoding of the data file")] = None
+    repeats: Annotated[int, whole("answers per sample", ge=1)] = 1
+    sampling: Annotated[bool, option("sample tokens instead of decoding greedily")] = False
+    max_new_tokens: Annotated[int, whole("largest number of new tokens per answer", ge=1)] = 128
+    beams: Annotated[int, whole("width of the beam search", ge=1)] = 1
+    batch: Annotated[int, whole("samples decoded together", ge=1)] = 1
+    models: Annotated[list[str] | None, option("names of the models the task runs on; default: all")] = None
+    parameters: Annotated[dict[str, Any], option("parameters of the task itself")] = {}  # noqa: RUF012
 
 
 class CostEntry(Parameters):
-    """How the cost of strategies is measured: paired rounds in which every chain decodes the same prompts."""
+    """How cost is measured: paired rounds in which every chain decodes the same prompts.
 
-    rounds: Annotated[int, whole("rounds that count", ge=1)] = 5
-    tokens: Annotated[int, whole("new tokens a prompt", ge=2)] = 32
-    batch: Annotated[int, whole("prompts", ge=1)] = 1
-    memory: Annotated[bool, option("measure the peak of tensors, too")] = True
+    Examples:
+        >>> CostEntry(rounds=3).tokens
+        32
+    """
+
+    rounds: Annotated[int, whole("measured rounds", ge=1)] = 5
+    tokens: Annotated[int, whole("new tokens per prompt", ge=2)] = 32
+    batch: Annotated[int, whole("number of prompts", ge=1)] = 1
+    memory: Annotated[bool, option("also measure peak memory")] = True
 
 
 class Run(Parameters):
-    """One run.
+    """One run: every chain on every task of every model.
+
+    `logitkit.bench.config.read` makes a run of a YAML file and checks it.
 
     Attributes:
-        folder: where relative paths start; no part of what the run is.
+        folder: where relative paths start; not part of `hash`.
+
+    Examples:
+        >>> run = Run(
+        ...     models={"small": ModelEntry(name="smollm2-135m")},
+        ...     chains={"plain": ChainEntry(), "cfg": ChainEntry(chain="cfg(1.5)")},
+        ...     tasks={"arc": TaskEntry(task="arc", samples=10)},
+        ... )
+        >>> run.pairs()
+        [('small', 'plain', 'arc'), ('small', 'cfg', 'arc')]
+        >>> run.compared_with
+        'plain'
     """
 
     models: Annotated[dict[str, ModelEntry], option("models by name")]
-    chains: Annotated[dict[str, ChainEntry], option("strategies by name")]
+    chains: Annotated[dict[str, ChainEntry], option("chains by name")]
     tasks: Annotated[dict[str, TaskEntry], option("tasks by name")]
-    resources: Annotated[dict[str, ResourceEntry], option("what chains name")] = {}  # noqa: RUF012
-    seeds: Annotated[list[int], option("of the sampling: drawn answers are made once for each")] = [0]  # noqa: RUF012
-    baseline: Annotated[str, option("the strategy that others are compared with; the first by default")] = ""
-    cost: Annotated[CostEntry | None, option("how cost is measured; left out: it is not")] = None
-    allow_code_execution: Annotated[bool, option("let tasks run what a model wrote")] = False
+    resources: Annotated[dict[str, ResourceEntry], option("resources of the chains by name")] = {}  # noqa: RUF012
+    seeds: Annotated[list[int], option("seeds of the sampling; each answer is sampled once per seed")] = [0]  # noqa: RUF012
+    baseline: Annotated[str, option("name of the chain the others are compared with; default: the first")] = ""
+    cost: Annotated[CostEntry | None, option("how cost is measured; left out: cost is not measured")] = None
+    allow_code_execution: Annotated[bool, option("let tasks execute programs that a model wrote")] = False
     folder: Annotated[str, option("where relative paths start")] = "."
 
     @property
     def hash(self) -> str:
-        """16 hex digits of what the run is; a setting that is added one day, left at its default, changes none."""
+        """Identity of the run: 16 hex digits of all settings that differ from their defaults.
+
+        Leaving out defaults keeps the hash of old runs when a new setting is added.
+        """
         hidden = {"folder", "allow_code_execution"}
         return digest(self.model_dump(mode="json", exclude_defaults=True, exclude=hidden))
 
     @property
     def compared_with(self) -> str:
-        """Name of the strategy that others are compared with."""
+        """Name of the chain that the others are compared with."""
         return self.baseline or next(iter(self.chains))
 
     def pairs(self) -> list[tuple[str, str, str]]:
-        """Every (model, chain, task) of the run, in order."""
+        """Return every (model, chain, task) of the run, in the order of the entries."""
         return [
             (model, name, task)
             for model in self.models
@@ -107,5 +153,10 @@ class Run(Parameters):
 
 
 def digest(data: Any) -> str:
-    """16 hex digits of plain data."""
+    """Return 16 hex digits of plain data, independent of the order of its keys.
+
+    Examples:
+        >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+        True
+    """
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Read a run from YAML or from flags; every mistake is found at once, each with its line."""
+"""Read a run from YAML or from plain data. All mistakes are found at once, each with its line."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from logitkit.bench.config import preflight
+from logitkit.bench.config.preflight import Mistake, Place
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
 from logitkit.errors import RunError
 from logitkit.params import rule_of
 
-Place = tuple[str, ...]
-Mistake = tuple[Place, str]
 SECTIONS: dict[str, type[BaseModel]] = {
     "models": ModelEntry,
     "chains": ChainEntry,
     "tasks": TaskEntry,
     "resources": ResourceEntry,
 }
+NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
 
 
 def read(path: Path, *, allow_code_execution: bool = False) -> Run:
     """Read a run file.
 
-    Beside the fields of `Run` it may hold ``defaults`` (settings of all tasks), lists of names in place of mappings,
-    texts in place of chains, and sweeps: ``chain: cfg($scale)`` with ``sweep: {scale: [1.2, 1.5]}``.
+    Beside the fields of `Run`, a run file may hold ``defaults`` (settings of all tasks), lists of names in place of
+    mappings, texts in place of chains, and sweeps: ``chain: cfg($scale)`` with ``sweep: {scale: [1.2, 1.5]}``.
+
+    Args:
+        path: the YAML file; relative paths in it start at its folder.
+        allow_code_execution: accept tasks that execute programs written by a model.
 
     Raises:
-        RunError: with every mistake and its line; no model has been loaded.
+        RunError: with every mistake and its line, before any model is loaded.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,92 +52,97 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
     mistakes: list[Mistake] = []
     if node is None or not isinstance(node, yaml.MappingNode):
         raise RunError(str(path), ["must be a mapping with models, chains and tasks"])
-    _walk(node, (), lines, mistakes)
-    data = yaml.safe_load(text)
-    run, found = _run_of(data, folder=str(path.parent), allow=allow_code_execution)
+    _collect_lines(node, (), lines, mistakes)
+    run, found = _build(yaml.safe_load(text), folder=str(path.parent), allow=allow_code_execution)
     mistakes += found
     if run is None or mistakes:
-        raise RunError(str(path), _told(mistakes, lines))
+        raise RunError(str(path), _messages(mistakes, lines))
     return run
 
 
 def from_data(data: dict[str, Any], *, folder: str = ".", allow_code_execution: bool = False) -> Run:
-    """Make a run of plain data in the form of a run file, as flags give it.
+    """Make a run of plain data in the form of a run file; the command line passes its flags this way.
+
+    Args:
+        data: what a run file holds.
+        folder: where relative paths start.
+        allow_code_execution: accept tasks that execute programs written by a model.
 
     Raises:
         RunError: with every mistake.
     """
-    run, mistakes = _run_of(data, folder=folder, allow=allow_code_execution)
+    run, mistakes = _build(data, folder=folder, allow=allow_code_execution)
     if run is None or mistakes:
-        raise RunError("run", _told(mistakes, {}))
+        raise RunError("run", _messages(mistakes, {}))
     return run
 
 
-def _run_of(data: dict[str, Any], *, folder: str, allow: bool) -> tuple[Run | None, list[Mistake]]:
-    """The run, if it can be made, and everything that is wrong with it."""
+def _build(data: dict[str, Any], *, folder: str, allow: bool) -> tuple[Run | None, list[Mistake]]:
+    """Return the run of the valid entries, None if there is none, and all mistakes."""
     mistakes: list[Mistake] = []
-    known = [*Run.model_fields, "defaults"]
-    hidden = ("folder", "allow_code_execution")
-    for key in data:
-        if key not in known or key in hidden:
-            mistakes.append(((str(key),), _unknown(str(key), [name for name in known if name not in hidden])))
-    whole = {key: value for key, value in data.items() if key in known and key not in (*hidden, "defaults")}
-    defaults = _defaults(data.get("defaults"), mistakes)
-    for section in SECTIONS:
-        if whole.get(section) is not None or section != "resources":
-            whole[section] = dict(_entries(section, whole.get(section), defaults, mistakes))
-        else:
-            whole.pop(section, None)
-    if isinstance(whole.get("seeds"), int):
-        whole["seeds"] = [whole["seeds"]]
-    if "cost" in whole and whole["cost"] is not None:
-        mistakes += _invalid(CostEntry, whole["cost"], ("cost",))
+    settings = _expanded(data, mistakes)
+    if settings.get("cost") is not None:
+        mistakes += _invalid(CostEntry, settings["cost"], ("cost",))
     for section, kind in SECTIONS.items():
-        for name, entry in whole.get(section, {}).items():
+        for name, entry in settings.get(section, {}).items():
             mistakes += _invalid(kind, entry, (section, name))
+    # Invalid entries are left out, so that the checks of preflight find further mistakes in the valid ones.
     wrong = {place[:2] for place, _ in mistakes}
-    for section in SECTIONS:  # what is sound is looked at further, so that all mistakes are found at once
-        kept = {name: it for name, it in whole.get(section, {}).items() if (section, name) not in wrong}
-        if section in whole:
-            whole[section] = kept
-    if ("cost",) in {place[:1] for place, _ in mistakes}:
-        whole.pop("cost")
+    for section in SECTIONS.keys() & settings.keys():
+        settings[section] = {name: entry for name, entry in settings[section].items() if (section, name) not in wrong}
+    if "cost" in {place[0] for place, _ in mistakes}:
+        settings.pop("cost")
     try:
-        run = Run.model_validate({**whole, "folder": folder, "allow_code_execution": allow})
+        run = Run.model_validate({**settings, "folder": folder, "allow_code_execution": allow})
     except ValidationError as error:
-        return None, mistakes + [(_place(one["loc"]), _rule(Run, one)) for one in error.errors()]
+        return None, mistakes + [(_place(one["loc"]), _message(Run, one)) for one in error.errors()]
     return run, mistakes + preflight.mistakes(run, left_out=[place for place, _ in mistakes])
 
 
-def _defaults(given: Any, mistakes: list[Mistake]) -> dict[str, Any]:
-    """The settings of all tasks; one that is wrong is told once and left out."""
-    if given is None or not isinstance(given, Mapping):
-        if given is not None:
-            mistakes.append((("defaults",), f"must be a mapping, got {given!r}"))
+def _expanded(data: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
+    """Return the known settings of a run file, with short forms, defaults and sweeps written out."""
+    allowed = [name for name in [*Run.model_fields, "defaults"] if name not in NOT_IN_FILES]
+    mistakes += [((str(key),), _unknown(str(key), allowed)) for key in data if key not in allowed]
+    settings = {key: value for key, value in data.items() if key in allowed and key != "defaults"}
+    defaults = _defaults(data.get("defaults"), mistakes)
+    for section in SECTIONS:
+        if settings.get(section) is not None or section != "resources":
+            settings[section] = dict(_entries(section, settings.get(section), defaults, mistakes))
+        else:
+            settings.pop(section, None)
+    if isinstance(settings.get("seeds"), int):
+        settings["seeds"] = [settings["seeds"]]
+    return settings
+
+
+def _defaults(defaults: Any, mistakes: list[Mistake]) -> dict[str, Any]:
+    """Return the valid settings of ``defaults``; a mistake in them is reported once, not once per task."""
+    if defaults is None or not isinstance(defaults, Mapping):
+        if defaults is not None:
+            mistakes.append((("defaults",), f"must be a mapping, got {defaults!r}"))
         return {}
-    found = _invalid(TaskEntry, {"task": "any", **given}, ("defaults",))
+    found = _invalid(TaskEntry, {"task": "any", **defaults}, ("defaults",))
     mistakes += found
     wrong = {place[1] for place, _ in found}
-    return {name: value for name, value in given.items() if name not in wrong}
+    return {name: value for name, value in defaults.items() if name not in wrong}
 
 
 def _entries(
-    section: str, given: Any, defaults: Mapping[str, Any], mistakes: list[Mistake]
+    section: str, content: Any, defaults: Mapping[str, Any], mistakes: list[Mistake]
 ) -> Iterator[tuple[str, Any]]:
-    """The entries of a section by name, short forms written out."""
-    if isinstance(given, list) and all(isinstance(one, str) for one in given):
-        given = {(one or "plain"): one if section != "tasks" else None for one in given}
-    if not isinstance(given, Mapping) or not given:
-        mistakes.append(((section,), f"{section} must be a mapping of names, or a list of them, got {given!r}"))
+    """Yield the entries of a section by name, with short forms written out."""
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        content = {(name or "plain"): name if section != "tasks" else None for name in content}
+    if not isinstance(content, Mapping) or not content:
+        mistakes.append(((section,), f"{section} must be a mapping of names, or a list of names, got {content!r}"))
         return
-    for name, entry in given.items():
+    for name, entry in content.items():
         if section == "models" and isinstance(entry, str):
             entry = {"name": entry}
         elif section == "chains" and (isinstance(entry, (str, list)) or entry is None):
             entry = {"chain": entry or ""}
-        elif section == "tasks":
-            entry = {"task": name, **defaults, **entry} if isinstance(entry or {}, Mapping) and entry else entry
-            entry = {"task": name, **defaults} if entry is None else entry
+        elif section == "tasks" and (entry is None or (isinstance(entry, Mapping) and entry)):
+            entry = {"task": name, **defaults, **(entry or {})}
         if section == "chains" and isinstance(entry, Mapping) and "sweep" in entry:
             yield from _swept(str(name), dict(entry), mistakes)
         else:
@@ -141,7 +150,7 @@ def _entries(
 
 
 def _swept(name: str, entry: dict[str, Any], mistakes: list[Mistake]) -> Iterator[tuple[str, Any]]:
-    """One chain for every combination of the values of a sweep."""
+    """Yield one chain for every combination of the values of a sweep."""
     sweep, place = entry.pop("sweep"), ("chains", name, "sweep")
     if not isinstance(sweep, Mapping) or not all(isinstance(values, list) and values for values in sweep.values()):
         mistakes.append((place, f"sweep must be lists of values by name, got {sweep!r}"))
@@ -157,19 +166,19 @@ def _swept(name: str, entry: dict[str, Any], mistakes: list[Mistake]) -> Iterato
 
 
 def _invalid(kind: type[BaseModel], entry: Any, place: Place) -> list[Mistake]:
-    """What is wrong with one entry."""
+    """Return the mistakes of one entry."""
     if not isinstance(entry, Mapping):
         return [(place, f"must be a mapping, got {entry!r}")]
     try:
         kind.model_validate(dict(entry))
     except ValidationError as error:
-        found = [((*place, str(one["loc"][0])), _rule(kind, one)) for one in error.errors()]
+        found = [((*place, str(one["loc"][0])), _message(kind, one)) for one in error.errors()]
         return list(dict.fromkeys(found))
     return []
 
 
-def _rule(kind: type[BaseModel], error: Any) -> str:
-    """One error of pydantic in our words."""
+def _message(kind: type[BaseModel], error: Any) -> str:
+    """Word one error of pydantic as the other errors of logitkit are worded."""
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return _unknown(name, list(kind.model_fields))
@@ -180,44 +189,46 @@ def _rule(kind: type[BaseModel], error: Any) -> str:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    """Return the message for an unknown setting, with the closest known one."""
     close = get_close_matches(name, known, n=1)
     return f"no setting named {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
 
 
-def _place(loc: Any) -> Place:
-    return tuple(str(part) for part in loc)
+def _place(location: Any) -> Place:
+    """Return the location of an error of pydantic as a place."""
+    return tuple(str(part) for part in location)
 
 
-def _walk(node: Any, place: Place, lines: dict[Place, int], mistakes: list[Mistake]) -> None:
-    """Note the line of every key, and keys that are given twice, of which YAML would silently drop one."""
+def _collect_lines(node: Any, place: Place, lines: dict[Place, int], mistakes: list[Mistake]) -> None:
+    """Record the line of every key, and report duplicate keys, of which YAML silently keeps the last."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*place, str(key.value))
             if here in lines:
-                mistakes.append((here, f"given twice, in line {lines[here]} too"))
+                mistakes.append((here, f"duplicate key, first in line {lines[here]}"))
             lines[here] = key.start_mark.line + 1
-            _walk(value, here, lines, mistakes)
+            _collect_lines(value, here, lines, mistakes)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             if isinstance(value, yaml.ScalarNode):
                 lines.setdefault((*place, str(value.value or "plain")), value.start_mark.line + 1)
 
 
-def _told(mistakes: list[Mistake], lines: Mapping[Place, int]) -> list[str]:
-    """Mistakes in the order of their lines."""
-    placed = [(_line(place, lines), place, what) for place, what in mistakes]
-    placed.sort(key=lambda one: one[0])
+def _messages(mistakes: list[Mistake], lines: Mapping[Place, int]) -> list[str]:
+    """Return the mistakes as text, in the order of their lines and without duplicates."""
+    placed = [(_line(place, lines), place, message) for place, message in mistakes]
+    placed.sort(key=lambda mistake: mistake[0])
     return [
-        (f"line {line}: " if line else "") + (f"{'.'.join(place)}: " if place else "") + what
-        for line, place, what in dict.fromkeys(placed)
+        (f"line {line}: " if line else "") + (f"{'.'.join(place)}: " if place else "") + message
+        for line, place, message in dict.fromkeys(placed)
     ]
 
 
 def _line(place: Place, lines: Mapping[Place, int]) -> int:
-    """The line of a place: its own, or that of the nearest part around it."""
+    """Return the line of a place, else of the nearest enclosing part of the file; 0 if there is none."""
     if place in lines:
         return lines[place]
-    if place[:1] == ("chains",) and len(place) > 1:  # a swept name begins with the name in the file
+    if place[:1] == ("chains",) and len(place) > 1:  # the name of a swept chain begins with the name in the file
         starts = [key for key in lines if len(key) == 2 and key[0] == "chains" and place[1].startswith(f"{key[1]} ")]
         if starts:
             return lines[max(starts, key=lambda key: len(key[1]))]

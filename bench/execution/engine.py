@@ -1,4 +1,4 @@
-"""Who runs the units of a run: one after the other in this process, or another engine on other machines."""
+"""Engines run the units of a run: one after the other in this process, or on other machines."""
 
 from __future__ import annotations
 
@@ -7,36 +7,41 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from logitkit.bench.config.run import Run
-from logitkit.bench.execution.store import Store
-from logitkit.bench.execution.unit import Record, Unit, keys, plan, run_unit
+from logitkit.bench.execution.store import Record, Store
+from logitkit.bench.execution.unit import Unit, keys, plan, run_unit
 from logitkit.errors import UnknownNameError
 
-# An engine yields each unit with its records as it is done, in any order. To add one, add a line.
+# An engine yields each unit with its records when the unit is complete, in any order.
+# To add an engine, add its name and its function here.
 Engine = Callable[[Run, Sequence[Unit]], Iterator[tuple[Unit, list[Record]]]]
 ENGINES = {"local": "logitkit.bench.execution.engine:local", "ray": "logitkit.bench.execution.ray_engine:distributed"}
 
 
 def local(run: Run, units: Sequence[Unit]) -> Iterator[tuple[Unit, list[Record]]]:
-    """Run units one after the other, here."""
+    """Run the units one after the other in this process."""
     for unit in units:
         yield unit, run_unit(run, unit)
 
 
 def engine_named(name: str) -> Engine:
-    """The engine of this name.
+    """Return the engine of this name.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: no engine has this name.
+
+    Examples:
+        >>> engine_named("local").__name__
+        'local'
     """
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
     module, _, function = ENGINES[name].partition(":")
-    found: Any = getattr(importlib.import_module(module), function)
-    return found  # type: ignore[no-any-return]
+    engine: Any = getattr(importlib.import_module(module), function)
+    return engine  # type: ignore[no-any-return]
 
 
 def missing(run: Run, store: Store) -> list[Unit]:
-    """Units of which a record is missing, in the order of the plan."""
+    """Return the units of which the store lacks a record, in the order of the plan."""
     return [unit for unit in plan(run) if not all(key in store.records for key in keys(run, unit))]
 
 
@@ -47,11 +52,15 @@ def carry_out(
     engine: Engine = local,
     advance: Callable[[Unit], None] = lambda unit: None,
 ) -> None:
-    """Run what is missing and write it down as it comes; stopped at any point, the same call goes on from there.
+    """Run the missing units and store the records of each unit as soon as it is complete.
+
+    An interrupted run continues where it stopped when this function is called again.
 
     Args:
-        store: open for writing.
-        advance: called after each unit.
+        run: the run.
+        store: the store, open for writing.
+        engine: the engine that runs the units.
+        advance: called with each unit after its records are stored.
     """
     for unit, records in engine(run, missing(run, store)):
         store.add(records)

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, revision, hardware, time."""
+"""The environment of a run: versions, revision, hardware and time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ PACKAGES = ("logitkit", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
 
 def environment(engine: str = "local", *, executes: bool = False) -> dict[str, Any]:
-    """Plain data for a manifest. Names no host and no user.
+    """Return the environment of this process as plain data, without the names of host and user.
 
     Args:
-        engine: who runs it.
-        executes: programs of a model may be run; how they are kept in is said then.
+        engine: name of the engine that runs the units.
+        executes: whether tasks may execute programs written by a model; the isolation of these programs is recorded.
+
+    Examples:
+        >>> sorted(environment())
+        ['code_execution', 'engine', 'hardware', 'revision', 'time', 'versions']
     """
     import torch
 
@@ -44,21 +48,22 @@ def environment(engine: str = "local", *, executes: bool = False) -> dict[str, A
 
 
 def revision() -> str | None:
-    """The git revision of this package, ``+`` behind it where files were changed; None outside a checkout."""
+    """Return the git revision of this package; ``+`` marks changed files. None outside a checkout."""
     folder = Path(__file__).resolve().parent
     try:
-        run = [
+        results = [
             subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if any(done.returncode for done in run):
+    if any(result.returncode for result in results):
         return None
-    return run[0].stdout.strip() + ("+" if run[1].stdout.strip() else "")
+    return results[0].stdout.strip() + ("+" if results[1].stdout.strip() else "")
 
 
 def _version(name: str) -> str | None:
+    """Return the installed version of a distribution; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -66,7 +71,7 @@ def _version(name: str) -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name, where the system says it."""
+    """Return the processor's name where the system states it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -75,6 +80,7 @@ def _processor() -> str:
 
 
 def _memory() -> float | None:
+    """Return the physical memory in GiB; None where the system does not state it."""
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     except (ValueError, OSError, AttributeError):

@@ -1,14 +1,14 @@
-"""The units of a run on a Ray cluster, or on several workers of this machine; the extra ``[ray]``.
+"""Run the units of a run on a Ray cluster, or on several workers of this machine. Needs the extra ``[ray]``.
 
-A worker is a process that keeps its models, takes one unit at a time, and asks for nothing else: a unit's records
-depend on the run and the unit alone, so they are those of the local engine, whoever runs it and in whatever order.
-A worker that dies is replaced and its unit is given to another; what a unit itself raises is raised here.
+A worker is a process that keeps its models loaded and takes one unit at a time. The records of a unit depend on the
+run and the unit alone, so they equal those of the local engine, whichever worker runs the unit and in any order.
+A worker that dies is replaced, and another worker takes its unit. An error that a unit raises is raised here.
 
     logitkit bench run.yaml --engine ray
 
-Environment: ``RAY_ADDRESS`` joins a cluster that is running (its machines need the same logitkit, models and data);
-``LOGITKIT_RAY_WORKERS`` is how many workers, by default one a GPU, else one for each two processors;
-``LOGITKIT_RAY_CPUS`` and ``LOGITKIT_RAY_GPUS`` are what each takes of a machine.
+Environment: ``RAY_ADDRESS`` joins a running cluster, whose machines need the same logitkit, models and data.
+``LOGITKIT_RAY_WORKERS`` is the number of workers; the default is one per GPU, without GPUs one per two processors.
+``LOGITKIT_RAY_CPUS`` and ``LOGITKIT_RAY_GPUS`` are the share of a machine that each worker takes.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from logitkit.bench.config.run import Run
-from logitkit.bench.execution.unit import Record, Unit
+from logitkit.bench.execution.store import Record
+from logitkit.bench.execution.unit import Unit
 from logitkit.errors import ModeError, ParameterError
 
-TRIES = 4  # of one unit, before it is believed to be what kills its workers
+MAX_TRIES = 4  # a unit whose workers died this often is taken for the cause of their deaths
 
 
 def distributed(run: Run, units: Sequence[Unit]) -> Iterator[tuple[Unit, list[Record]]]:
-    """Yield each unit with its records as it is done, in any order.
+    """Yield each unit with its records when the unit is complete, in any order.
 
     Raises:
-        ParameterError: a setting in the environment that is no number.
-        ModeError: Ray is not installed, or a unit's workers die again and again.
+        ParameterError: a setting in the environment is not a number >= 0.
+        ModeError: Ray is not installed, or the workers of a unit died `MAX_TRIES` times.
     """
     if not units:
         return
     import torch
 
-    ray = _ray()
-    share = _number("LOGITKIT_RAY_CPUS", 1.0), _number("LOGITKIT_RAY_GPUS", None)
+    ray = _import_ray()
+    cpus, gpus = _number("LOGITKIT_RAY_CPUS", 1.0), _number("LOGITKIT_RAY_GPUS", None)
     wanted = _number("LOGITKIT_RAY_WORKERS", None)
-    if joined := not ray.is_initialized():
+    if started := not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False)
-    crew: dict[Any, Any] = {}  # what is being computed -> (worker, unit)
     workers: list[Any] = []
     try:
         resources = ray.cluster_resources()
-        gpus = share[1] if share[1] is not None else float(resources.get("GPU", 0) >= 1)
-        room = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / max(share[0] or 1.0, 2.0)
-        count = max(1, min(len(units), int(wanted or room)))
-        hire = ray.remote(num_cpus=share[0], num_gpus=gpus, max_restarts=0)(Worker).remote
-        told, threads = ray.put(run), torch.get_num_threads()
-        workers = [hire(told, threads) for _ in range(count)]
-        yield from _shared_out(ray, units, workers, crew, lambda: hire(told, threads))
+        gpus = gpus if gpus is not None else float(resources.get("GPU", 0) >= 1)
+        capacity = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / max(cpus or 1.0, 2.0)
+        count = max(1, min(len(units), int(wanted or capacity)))
+        start_worker = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker).remote
+        stored_run, threads = ray.put(run), torch.get_num_threads()
+        workers = [start_worker(stored_run, threads) for _ in range(count)]
+        yield from _distribute(ray, units, workers, lambda: start_worker(stored_run, threads))
     finally:
         for worker in workers:
             ray.kill(worker)
-        if joined:
+        if started:
             ray.shutdown()
 
 
@@ -63,7 +63,9 @@ class Worker:
     """A process that runs units of one run, one at a time.
 
     Args:
-        threads: of its arithmetic, as many as where the run was started: sums are then added in the same order.
+        run: the run.
+        threads: number of threads for arithmetic. It equals that of the process which started the run, so that sums
+            are added in the same order.
     """
 
     def __init__(self, run: Run, threads: int) -> None:
@@ -79,58 +81,71 @@ class Worker:
         return run_unit(self.run, unit)
 
 
-def _shared_out(
-    ray: Any, units: Sequence[Unit], workers: list[Any], crew: dict[Any, Any], hire: Any
+# Longer than 40 lines: the loop over answers and the two kinds of failure share its state.
+def _distribute(
+    ray: Any, units: Sequence[Unit], workers: list[Any], start_worker: Any
 ) -> Iterator[tuple[Unit, list[Record]]]:
-    """Keep every worker busy; units of one model and chain stay with a worker as long as there are others."""
+    """Keep every worker busy; neighbouring units, which share a model, go to the same worker.
+
+    Args:
+        ray: the module.
+        units: the units to run.
+        workers: the workers; a dead one is replaced in this list.
+        start_worker: function that starts a new worker.
+    """
     waiting, tries = _shards(units, len(workers)), dict.fromkeys(units, 0)
     free = deque(enumerate(workers))
-    while free or crew:
+    busy: dict[Any, tuple[int, Any, Unit]] = {}  # pending result -> (number of the worker, worker, unit)
+    while free or busy:
         while free:
-            place, worker = free.popleft()
-            unit = _next(waiting, place)
+            number, worker = free.popleft()
+            unit = _next_unit(waiting, number)
             if unit is None:
                 continue
             tries[unit] += 1
-            crew[worker.records.remote(unit)] = place, worker, unit
-        if not crew:
+            busy[worker.records.remote(unit)] = number, worker, unit
+        if not busy:
             return
-        (done,), _ = ray.wait(list(crew), num_returns=1)
-        place, worker, unit = crew.pop(done)
+        (result,), _ = ray.wait(list(busy), num_returns=1)
+        number, worker, unit = busy.pop(result)
         try:
-            records = ray.get(done)
+            records = ray.get(result)
         except ray.exceptions.RayActorError as death:
-            if tries[unit] >= TRIES:
+            if tries[unit] >= MAX_TRIES:
                 raise ModeError(
-                    f"bench: a worker must live through {unit}, got {TRIES} dead ones (of memory?); what is done is "
-                    f"kept; give workers more room, or run it with the local engine: {death}"
+                    f"bench: a worker must survive {unit}, got {MAX_TRIES} dead workers (out of memory?); the results "
+                    f"so far are kept; give workers more memory, or use the local engine: {death}"
                 ) from death
-            waiting[place].appendleft(unit)
-            workers[place] = hire()
-            free.append((place, workers[place]))
+            waiting[number].appendleft(unit)
+            workers[number] = start_worker()
+            free.append((number, workers[number]))
             continue
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        free.append((place, worker))
+        free.append((number, worker))
         yield unit, records
 
 
 def _shards(units: Sequence[Unit], count: int) -> list[deque[Unit]]:
-    """Cut the plan into as many runs of neighbours as there are workers: each loads few models."""
+    """Cut the plan into ``count`` sequences of neighbouring units, so that each worker loads few models."""
     size = -(-len(units) // count)
     return [deque(units[start : start + size]) for start in range(0, size * count, size)]
 
 
-def _next(waiting: list[deque[Unit]], place: int) -> Unit | None:
-    """The next unit of a worker: of its own shard, else from the end of the longest."""
-    if waiting[place]:
-        return waiting[place].popleft()
+def _next_unit(waiting: list[deque[Unit]], number: int) -> Unit | None:
+    """Return the next unit of a worker: the first of its own shard, else the last of the longest shard."""
+    if waiting[number]:
+        return waiting[number].popleft()
     longest = max(waiting, key=len)
     return longest.pop() if longest else None
 
 
-def _ray() -> Any:
-    """Ray, imported only when it is asked for."""
+def _import_ray() -> Any:
+    """Return the module ray, which is imported only when this engine is used.
+
+    Raises:
+        ModeError: Ray is not installed.
+    """
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -139,14 +154,18 @@ def _ray() -> Any:
 
 
 def _number(name: str, default: float | None) -> float | None:
-    """A positive number from the environment."""
-    said = os.environ.get(name)
-    if said is None:
+    """Return a number from the environment, or the default if the variable is not set.
+
+    Raises:
+        ParameterError: the variable is not a number >= 0.
+    """
+    text = os.environ.get(name)
+    if text is None:
         return default
     try:
-        value = float(said)
+        value = float(text)
     except ValueError:
         value = -1.0
     if not value >= 0:
-        raise ParameterError("bench", name, "a number >= 0", said)
+        raise ParameterError("bench", name, "a number >= 0", text)
     return value

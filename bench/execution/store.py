@@ -1,7 +1,7 @@
-"""Where results are kept: a folder with a line of JSON for each sample, and what was run.
+"""The store of a run's results: a folder with one line of JSON per record, and manifests.
 
-Results are only ever added. A line that a crash tore is cut off when the folder is opened again. One process writes
-at a time.
+Records are only ever appended. A last line that a crash left incomplete is removed when the store is opened for
+writing. One process writes at a time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,30 @@ from filelock import FileLock, Timeout
 
 from logitkit.bench.config.run import Run
 from logitkit.errors import FileFormatError, ModeError
+from logitkit.files import replace_file
 
 Record = dict[str, Any]
 
 
 class Store:
-    """A folder of results.
+    """A folder of results. Use it as a context manager to write.
 
     Args:
-        folder: made when it is not there.
+        folder: the folder; opening the store for writing creates it.
 
     Attributes:
-        records: by key, as they were written.
+        records: the records by key, in the order in which they were written.
 
     Raises:
-        FileFormatError: a line that is no record, other than a torn last one.
+        FileFormatError: a line is not a record; an incomplete last line is no error.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with Store(folder) as store:
+        ...     store.add([{"key": "a", "text": "first"}, {"key": "a", "text": "ignored"}])
+        >>> Store(folder).records
+        {'a': {'key': 'a', 'text': 'first'}}
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,10 +49,10 @@ class Store:
         self._out: Any = None
 
     def __enter__(self) -> Store:
-        """Open for writing.
+        """Open the store for writing.
 
         Raises:
-            ModeError: another process writes here.
+            ModeError: another process has it open for writing.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -52,63 +61,68 @@ class Store:
             raise ModeError(
                 f"bench: one process at a time may write to {self.folder}; wait for the other, or choose another --out"
             ) from None
-        _cut_torn_line(self.file)
+        _cut_incomplete_line(self.file)
         self.records = _read(self.file)
         self._out = self.file.open("a", encoding="utf-8")
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._out.close()
         self._lock.release()
 
     def add(self, records: Iterable[Record]) -> None:
-        """Write those whose key is new; each is on its way to the disk when this returns."""
+        """Append the records whose key is new, and hand them to the operating system before returning."""
         for record in records:
             if record["key"] not in self.records:
                 self.records[record["key"]] = record
                 self._out.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
         self._out.flush()
 
-    def begin(self, run: Run, about: Record) -> None:
-        """Keep the manifest of a run, once; and note that a session began.
+    def begin(self, run: Run, environment: Record) -> None:
+        """Write the manifest of a run if there is none, and append a session to ``sessions.jsonl``.
 
         Args:
-            about: versions, hardware and time, as `logitkit.bench.execution.manifest.environment` gives them.
+            run: the run that is about to be carried out.
+            environment: versions, hardware and time, from `logitkit.bench.execution.manifest.environment`.
         """
         path = self.manifest(run)
         if not path.exists():
-            told = {"hash": run.hash, "run": run.model_dump(mode="json", exclude={"folder"}), **about}
-            _write_whole(path, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+            manifest = {"hash": run.hash, "run": run.model_dump(mode="json", exclude={"folder"}), **environment}
+            with replace_file(path) as temporary:
+                temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         with (self.folder / "sessions.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"run": run.hash, **about}, ensure_ascii=False) + "\n")
+            out.write(json.dumps({"run": run.hash, **environment}, ensure_ascii=False) + "\n")
 
     def manifest(self, run: Run) -> Path:
-        """Where the manifest of a run is kept."""
+        """Return the path of a run's manifest."""
         return self.folder / f"manifest-{run.hash}.json"
 
     def sessions(self, run: Run) -> list[Record]:
-        """The sessions in which a run was written, oldest first."""
+        """Return the sessions in which records of a run were written, oldest first."""
         path = self.folder / "sessions.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        return [told for line in lines if (told := _whole(line)) and told["run"] == run.hash]
+        return [session for line in lines if (session := _record(line)) and session["run"] == run.hash]
 
 
 def _read(path: Path) -> dict[str, Record]:
-    """Records by key; the first of a key stands. What stands behind the last end of a line is torn."""
-    found: dict[str, Record] = {}
+    """Return the records of a file by key; the first record of a key counts.
+
+    Text after the last line break is an incomplete record and ignored.
+    """
+    records: dict[str, Record] = {}
     *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
     for number, line in enumerate(lines, 1):
-        record = _whole(line)
+        record = _record(line)
         if record is None or "key" not in record:
             raise FileFormatError(f"{path}:{number}: must be a record of logitkit bench, got {line[:60]!r}")
-        found.setdefault(record["key"], record)
-    return found
+        records.setdefault(record["key"], record)
+    return records
 
 
-def _whole(line: str) -> Record | None:
-    """A line as a record; None where it is none."""
+def _record(line: str) -> Record | None:
+    """Return a line as a record; None if it is not a JSON object."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError:
@@ -116,17 +130,10 @@ def _whole(line: str) -> Record | None:
     return record if isinstance(record, dict) else None
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Take off what stands behind the last end of a line."""
+def _cut_incomplete_line(path: Path) -> None:
+    """Remove the text after the last line break of a file."""
     if not path.exists():
         return
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

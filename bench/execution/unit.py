@@ -1,7 +1,7 @@
-"""One unit of work: some samples of one task under one chain of one model. A plain function of plain data.
+"""A unit of work: some samples of one task under one chain of one model.
 
-What it returns depends on its arguments alone: not on what ran before, nor where. So units may be run in any order,
-on any machine, again after a crash; an engine needs to know nothing else.
+The records of a unit depend on the run and the unit alone. They do not depend on the machine or on what ran before,
+so units may run in any order, on any machine, and again after a crash.
 """
 
 from __future__ import annotations
@@ -9,23 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from logitkit.bench.config import loading
-from logitkit.bench.config.run import Run, digest
+from logitkit.bench.config.run import Run, TaskEntry, digest
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings, seed_of
+from logitkit.bench.execution.store import Record
 from logitkit.bench.tasks.task import Answer, Sample, Task
+from logitkit.processors.engine.trace import Trace
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.scoring import score
 
-Record = dict[str, Any]
-TIMED = ("seconds",)  # fields of a record that another run of the same unit need not repeat
+MEASURED_FIELDS = ("seconds",)  # fields of a record that differ between two executions of the same unit
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Unit:
-    """Samples ``start`` to ``stop`` of one task, under one chain of one model, with one seed; names of a `Run`."""
+    """Samples ``start`` to ``stop`` (exclusive) of one task, under one chain of one model, with one seed.
+
+    Attributes:
+        model, chain, task: names of entries of the `Run`.
+        seed: seed of the sampling.
+        start, stop: range of samples.
+    """
 
     model: str
     chain: str
@@ -36,11 +43,11 @@ class Unit:
 
 
 def plan(run: Run) -> list[Unit]:
-    """Every unit of a run, those of one model and chain together. Loads tasks, no models."""
+    """Return every unit of a run, grouped by model and chain. Loads the tasks, but no models."""
     units = []
     for model, chain, name in run.pairs():
         entry, count = run.tasks[name], len(samples(run, name))
-        for seed in run.seeds if entry.sampling else run.seeds[:1]:  # greedy answers know no seed
+        for seed in run.seeds if entry.sampling else run.seeds[:1]:  # greedy answers do not depend on the seed
             for start in range(0, count, entry.batch):
                 stop = min(start + entry.batch, count)
                 units.append(Unit(model=model, chain=chain, task=name, seed=seed, start=start, stop=stop))
@@ -48,15 +55,20 @@ def plan(run: Run) -> list[Unit]:
 
 
 def samples(run: Run, name: str) -> Sequence[Sample]:
-    """The samples of a task that a run asks for."""
+    """Return the samples of a task that belong to the run."""
     return loading.task(run, name).samples[: run.tasks[name].samples]
 
 
 def keys(run: Run, unit: Unit) -> list[str]:
-    """Keys of the records of a unit, repeats of a sample together: 16 hex digits of all that a result depends on."""
+    """Return the keys of a unit's records, the repeats of one sample next to each other.
+
+    A key is 16 hex digits of everything that a record depends on: model, chain with the revisions of its processors,
+    resources and their files, task settings, seed, batch, and the data of the sample. Settings at their defaults are
+    left out, so that a new setting does not change the keys of old records.
+    """
     entry, chain = run.tasks[unit.task], Chain(run.chains[unit.chain].chain)
     named = set(loading.texts_within(chain.as_data()))
-    told = {  # without defaults, so that a setting that is added one day changes no key
+    metadata = {
         "model": run.models[unit.model].model_dump(mode="json", exclude_defaults=True),
         "chain": chain.hash,
         "resources": {name: loading.resource_metadata(run, name) for name in run.resources if name in named},
@@ -66,31 +78,48 @@ def keys(run: Run, unit: Unit) -> list[str]:
         "names": [unit.model, unit.chain, unit.task],
     }
     return [
-        digest({**told, "sample": sample.id, "hash": sample.hash, "repeat": repeat})
+        digest({**metadata, "sample": sample.id, "hash": sample.hash, "repeat": repeat})
         for sample in samples(run, unit.task)[unit.start : unit.stop]
         for repeat in range(entry.repeats)
     ]
 
 
+class _Subject(NamedTuple):
+    """What a unit runs: a chain with its resources, on a model."""
+
+    chain: Chain
+    model: Any
+    tokenizer: Any
+    resources: dict[str, Any]
+    tokenizers: dict[str, Any]
+
+
+class _Answered(NamedTuple):
+    """An answer and the fields that describe it in its record."""
+
+    answer: Answer
+    fields: dict[str, Any]
+
+
 def run_unit(run: Run, unit: Unit) -> list[Record]:
-    """Answer the samples of a unit and judge the answers.
+    """Answer the samples of a unit and evaluate the answers.
 
     Returns:
-        A record for each sample and repeat, in order: plain data. ``seconds`` is the batch's time shared out among
-        its rows; everything else is the same whenever and wherever the unit is run, on like machines.
+        One record of plain data per sample and repeat, in order. ``seconds`` is the time of the batch divided by its
+        rows. All other fields are reproducible on machines with the same arithmetic.
     """
     entry, task = run.tasks[unit.task], loading.task(run, unit.task)
     chosen = samples(run, unit.task)[unit.start : unit.stop]
     model, tokenizer = loading.model_and_tokenizer(run, unit.model)
     chain = Chain(run.chains[unit.chain].chain)
-    resources, tokenizers = loading.chain_resources(run, unit.model, chain)
-    bound = {"resources": resources, "tokenizers": tokenizers}
-    mode = default_registry().describe_task(entry.task).mode
+    subject = _Subject(chain, model, tokenizer, *loading.chain_resources(run, unit.model, chain))
     with pinned_settings(model):
-        answer = _scored if mode == "loglikelihood" else _written
-        answers = answer(run, unit, task, chosen, chain, model, tokenizer, bound)
+        if default_registry().describe_task(entry.task).mode == "loglikelihood":
+            answers = _score_options(task, chosen, subject)
+        else:
+            answers = _generate(entry, task, chosen, unit, subject)
     records = []
-    for number, (key, (found, told)) in enumerate(zip(keys(run, unit), answers, strict=True)):
+    for number, (key, answered) in enumerate(zip(keys(run, unit), answers, strict=True)):
         place, repeat = divmod(number, entry.repeats)
         records.append(
             {
@@ -101,71 +130,70 @@ def run_unit(run: Run, unit: Unit) -> list[Record]:
                 "seed": unit.seed,
                 "sample": chosen[place].id,
                 "repeat": repeat,
-                "metrics": task.judge(chosen[place], found),
-                **told,
+                "metrics": task.judge(chosen[place], answered.answer),
+                **answered.fields,
             }
         )
     return records
 
 
-Answered = list[tuple[Answer, dict[str, Any]]]
-
-
-def _written(
-    run: Run, unit: Unit, task: Task, chosen: Sequence[Sample], chain: Chain, model: Any, tokenizer: Any, bound: Any
-) -> Answered:
-    """Let the chain continue_prompts, all rows together."""
-    entry = run.tasks[unit.task]
-    asked = [task.request(sample, tokenizer) for sample in chosen for _ in range(entry.repeats)]
-    seeds = [seed_of(unit.seed, unit.task, sample.id, repeat) for sample in chosen for repeat in range(entry.repeats)]
-    call = chain.bind(
-        model, tokenizer, [one.prompt for one in asked], tokenizers=bound["tokenizers"], **bound["resources"]
+def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit, subject: _Subject) -> list[_Answered]:
+    """Generate an answer for each sample and repeat, all in one batch."""
+    repeated = [(sample, repeat) for sample in chosen for repeat in range(entry.repeats)]
+    requests = [task.request(sample, subject.tokenizer) for sample, _ in repeated]
+    call = subject.chain.bind(
+        subject.model,
+        subject.tokenizer,
+        [request.prompt for request in requests],
+        tokenizers=subject.tokenizers,
+        **subject.resources,
     )
     begun = time.perf_counter()
     rows = continue_prompts(
         call,
         max_new_tokens=entry.max_new_tokens,
-        seeds=seeds if entry.sampling else None,
-        stops=[one.stops for one in asked],
+        seeds=[seed_of(unit.seed, unit.task, s.id, repeat) for s, repeat in repeated] if entry.sampling else None,
+        stops=[request.stops for request in requests],
         beams=entry.beams,
     )
     seconds = (time.perf_counter() - begun) / len(rows)
     steps = max(1, max(len(ids) for _, ids in rows))
-    told = _told(call.trace, steps) | {"seconds": round(seconds, 4)}
-    return [
-        (
-            Answer(
-                text=text,
-                ids=tuple(ids),
-                prompt_ids=tuple(call.prompts.tokens(number)),
-                model=model,
-                tokenizer=tokenizer,
-            ),
-            {"text": text, "tokens": len(ids), **told},
+    shared = _trace_fields(call.trace, steps) | {"seconds": round(seconds, 4)}
+    found = []
+    for number, (text, ids) in enumerate(rows):
+        answer = Answer(
+            text=text,
+            ids=tuple(ids),
+            prompt_ids=tuple(call.prompts.tokens(number)),
+            model=subject.model,
+            tokenizer=subject.tokenizer,
         )
-        for number, (text, ids) in enumerate(rows)
-    ]
-
-
-def _scored(
-    run: Run, unit: Unit, task: Task, chosen: Sequence[Sample], chain: Chain, model: Any, tokenizer: Any, bound: Any
-) -> Answered:
-    """Score the options of each sample."""
-    found: Answered = []
-    for sample in chosen:
-        asked, begun = task.request(sample, tokenizer), time.perf_counter()
-        scored, call = score(chain, model, tokenizer, str(asked.prompt), asked.options, **bound)
-        seconds = time.perf_counter() - begun
-        steps = max(len(one.logp) for one in scored)
-        told = _told(call.trace, steps) | {"seconds": round(seconds, 4)}
-        logp = [round(one.total, 6) if one.total > -float("inf") else None for one in scored]
-        answer = Answer(options=tuple(scored), model=model, tokenizer=tokenizer)
-        found += [(answer, {"options": logp, "tokens": sum(len(one.logp) for one in scored), **told})]
+        found.append(_Answered(answer, {"text": text, "tokens": len(ids), **shared}))
     return found
 
 
-def _told(trace: Any, steps: int) -> dict[str, Any]:
-    """What the trace of a batch says: forwards beside the model's own, fired gates, and means."""
+def _score_options(task: Task, chosen: Sequence[Sample], subject: _Subject) -> list[_Answered]:
+    """Score the options of each sample under the chain."""
+    found = []
+    chain, model, tokenizer, resources, tokenizers = subject
+    for sample in chosen:
+        request, begun = task.request(sample, tokenizer), time.perf_counter()
+        scored, call = score(
+            chain, model, tokenizer, str(request.prompt), request.options, resources=resources, tokenizers=tokenizers
+        )
+        seconds = time.perf_counter() - begun
+        fields = {
+            "options": [round(option.total, 6) if option.total > -float("inf") else None for option in scored],
+            "tokens": sum(len(option.logp) for option in scored),
+            **_trace_fields(call.trace, steps=max(len(option.logp) for option in scored)),
+            "seconds": round(seconds, 4),
+        }
+        found.append(_Answered(Answer(options=tuple(scored), model=model, tokenizer=tokenizer), fields))
+    return found
+
+
+def _trace_fields(trace: Trace, steps: int) -> dict[str, Any]:
+    """Return the counters of a trace: forwards besides the generating model's own, interventions, and means."""
     return {
         "steps": steps,
         "forwards": dict(trace.forwards),
@@ -175,7 +203,7 @@ def _told(trace: Any, steps: int) -> dict[str, Any]:
 
 
 def _rounded(means: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Means by processor and quantity, rounded to six digits."""
+    """Return means by processor and quantity, rounded to six digits."""
     return {
         processor: {quantity: round(mean, 6) for quantity, mean in each.items()} for processor, each in means.items()
     }

@@ -1,4 +1,4 @@
-"""Run files: short forms, sweeps, and every mistake at once with its line."""
+"""Run files: short forms, sweeps, and reports of all mistakes with their lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ seeds: 7
 
 @pytest.fixture(autouse=True)
 def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is found out here is found out before."""
+    """Fail a test that loads a model: reading a run file must load none."""
 
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
@@ -41,8 +41,8 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "load", load)
 
 
-def told(folder: Path, text: str, **settings: Any) -> list[str]:
-    """The mistakes of a run file."""
+def mistakes_of(folder: Path, text: str, **settings: Any) -> list[str]:
+    """Return the mistakes of a run file with this text."""
     (folder / "latin.txt").write_bytes(b"caf\xe9")
     path = folder / "run.yaml"
     path.write_text(text)
@@ -53,7 +53,7 @@ def told(folder: Path, text: str, **settings: Any) -> list[str]:
 
 
 def test_short_forms_are_written_out(bench_place: Path) -> None:
-    """Lists, texts, defaults, sweeps, a single seed."""
+    """Lists, texts, defaults, sweeps and a single seed are expanded to full entries."""
     path = bench_place / "good.yaml"
     path.write_text(GOOD)
     run = runfile.read(path)
@@ -72,8 +72,8 @@ def test_short_forms_are_written_out(bench_place: Path) -> None:
     )
 
 
-def test_all_mistakes_are_told_at_once(bench_place: Path) -> None:
-    """In the order of their lines."""
+def test_all_mistakes_are_reported_at_once(bench_place: Path) -> None:
+    """One error lists every mistake of a file, in the order of the lines."""
     text = """\
 models: {tiny: tiny, big: smollm2-135n, far: {name: tiny, device: moon, dtype: int4}}
 resources:
@@ -103,7 +103,7 @@ tasks:
 seeds: [1, 1]
 seed: 3
 """
-    found = told(bench_place, text)
+    found = mistakes_of(bench_place, text)
     wanted = [
         (1, "models.big: no model named 'smollm2-135n'; did you mean 'smollm2-135m'?"),
         (1, "models.far.dtype: dtype must be one of 'float32', 'bfloat16', 'float16', got 'int4'"),
@@ -111,8 +111,8 @@ seed: 3
         (4, "resources.book.corpus: no such file: nowhere.txt; looked at"),
         (8, "chains.typo.chain: no processor named 'ucsd'; did you mean 'uscd'?"),
         (9, "chains.high.chain: cfg: scale must be"),
-        (10, "chains.style.chain: ngram_style names 'boook', which is no resource"),
-        (12, "chains.bytes: given twice, in line 11 too"),
+        (10, "chains.style.chain: ngram_style names 'boook', which is not a resource"),
+        (12, "chains.bytes: duplicate key, first in line 11"),
         (12, "chains.bytes: byte_ensemble cannot run under tokens (model tiny, model big): its generating model must"),
         (13, "chains.where.models: no model named 'tini'; did you mean 'tiny'?"),
         (13, "chains.where.tasks: no task named 'arcs'"),
@@ -120,10 +120,10 @@ seed: 3
         (15, "defaults.batch: batch must be a whole number >= 1, got 0"),
         (17, "tasks.lambda.task: no task named 'lambda'; did you mean 'lambada'?"),
         (18, "tasks.arc.sampels: no setting named 'sampels'; did you mean 'samples'?"),
-        (19, "tasks.code: runs what the model writes; say --allow-code-execution"),
+        (19, "tasks.code: executes programs that the model writes; pass --allow-code-execution"),
         (19, "tasks.code.data: HumanEval: row 0 must have 'task_id'"),
-        (20, "tasks.more.samples: samples must be at most what the data hold, 4, got 9"),
-        (21, "tasks.drawn: scores given texts, so sampling, repeats and beams must be left out"),
+        (20, "tasks.more.samples: samples must be at most 4, the number of samples in the data, got 9"),
+        (21, "tasks.drawn: the task scores given texts; leave out sampling, repeats and beams"),
         (22, "tasks.again.repeats: repeats must be 1 without sampling, got 3"),
         (23, "tasks.beams.beams: beams must be 1 with sampling, got 3"),
         (24, "tasks.none.data: task gsm8k: no data; looked at"),
@@ -143,13 +143,13 @@ seed: 3
     [
         ("models: [", "line 1: not YAML"),
         ("- a", "must be a mapping with models, chains and tasks"),
-        ("models: [tiny]\nchains: [cfg()]\n", "tasks: tasks must be a mapping of names, or a list of them, got None"),
+        ("models: [tiny]\nchains: [cfg()]\n", "tasks: tasks must be a mapping of names, or a list of names, got None"),
         ("models: [tiny]\nchains: [cfg()]\ntasks: 3\n", "line 3: tasks: tasks must be a mapping"),
         (GOOD.replace("seeds: 7", "baseline: plan"), "line 14: baseline: no chain named 'plan'; did you mean 'plain'?"),
         (GOOD + "cost: {rounds: 0}", "line 15: cost.rounds: rounds must be a whole number >= 1, got 0"),
         (
             GOOD.replace("['weak']", "'weak'").replace("plain:\n", "plain: {tasks: [arc]}\n"),
-            "the baseline 'plain' must run",
+            "the baseline 'plain' must also run on model tiny, task words",
         ),
         (
             GOOD.replace("{model: other}", "{corpus: latin.txt}").replace(
@@ -157,40 +157,40 @@ seed: 3
             ),
             "latin.txt must be text in utf-8",
         ),
-        (GOOD.replace("amateur='weak'", "amateur='tiny'"), "line 3: resources.weak: no chain names it"),
+        (GOOD.replace("amateur='weak'", "amateur='tiny'"), "line 3: resources.weak: no chain uses this resource"),
     ],
 )
 def test_one_mistake(bench_place: Path, text: str, mistake: str) -> None:
-    """Where it is and what it is."""
-    found = told(bench_place, text)
+    """A single mistake is reported with its place and the broken rule."""
+    found = mistakes_of(bench_place, text)
     assert len(found) == 1 and mistake in found[0]
 
 
-def test_a_way_of_decoding_that_a_chain_refuses(bench_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the modes of its Spec."""
+def test_a_mode_that_a_processor_refuses(bench_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that needs a mode which the Spec of a processor refuses is a mistake of the chain."""
     import logitkit
 
-    monkeypatch.setitem(vars(logitkit.describe("cfg")), "modes", {"loglikelihood": "it only writes", "beams": "no"})
-    found = told(bench_place, GOOD)
+    monkeypatch.setitem(vars(logitkit.describe("cfg")), "modes", {"loglikelihood": "it only generates", "beams": "no"})
+    found = mistakes_of(bench_place, GOOD)
     assert [one.partition(": ")[2] for one in found] == [
-        f"chains.cfg scale={scale}: cfg cannot run under loglikelihood (task arc, task words): it only writes"
+        f"chains.cfg scale={scale}: cfg cannot run under loglikelihood (task arc, task words): it only generates"
         for scale in ("1.2", "1.5")
     ]
 
 
 def test_code_is_run_only_where_it_is_allowed(bench_place: Path) -> None:
-    """The same file, allowed."""
+    """A task that executes code is refused without the flag, and accepted with it under the same hash."""
     row = '{"task_id": "a", "prompt": "", "test": "", "entry_point": "f"}\n'
     (bench_place / "code.jsonl").write_text(row)
     text = GOOD.replace("task: lambada, data: words.jsonl", "task: humaneval, data: code.jsonl")
-    assert "--allow-code-execution" in told(bench_place, text)[0]
+    assert "--allow-code-execution" in mistakes_of(bench_place, text)[0]
     run = runfile.read(bench_place / "run.yaml", allow_code_execution=True)
     assert run.allow_code_execution and run.hash == run.model_copy(update={"allow_code_execution": False}).hash
 
 
 @pytest.mark.data
-def test_the_examples_are_sound(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is wrong with the run files but models that are to be put beside one; the reports are of these runs."""
+def test_the_examples_are_valid(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example run files have no mistakes, except for models that the user provides; the reports are theirs."""
     monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
     run = runfile.read(EXAMPLES / "run.yaml", allow_code_execution=True)
     assert f"run {run.hash}" in (EXAMPLES / "report.md").read_text()
@@ -200,6 +200,6 @@ def test_the_examples_are_sound(shared_data: Path, monkeypatch: pytest.MonkeyPat
     assert all((EXAMPLES / name).exists() for name in ("report.html", "cascade.md", "cascade.html"))
 
 
-def test_where_a_run_lies_is_no_part_of_it(bench_place: Path, tmp_path: Path) -> None:
-    """Another folder, the same hash."""
+def test_the_folder_is_not_part_of_the_hash(bench_place: Path, tmp_path: Path) -> None:
+    """Runs in two folders have the same hash."""
     assert tiny_run(bench_place).hash == tiny_run(bench_place, folder=str(tmp_path)).hash

@@ -1,4 +1,4 @@
-"""A run on two Ray workers of this machine is the local run, though workers are killed under it."""
+"""The Ray engine: its records equal those of the local engine, even when workers are killed."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bench_runs import tiny_run
 from logitkit.bench.config.run import ChainEntry
 from logitkit.bench.execution import ray_engine
 from logitkit.bench.execution.engine import carry_out, engine_named
-from logitkit.bench.execution.ray_engine import TRIES, distributed
-from logitkit.bench.execution.store import Store
-from logitkit.bench.execution.unit import TIMED, Record, plan
+from logitkit.bench.execution.ray_engine import MAX_TRIES, distributed
+from logitkit.bench.execution.store import Record, Store
+from logitkit.bench.execution.unit import MEASURED_FIELDS, plan
 from logitkit.errors import LogitkitError, ModeError, ParameterError
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'logitkit[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def lasting(store: Store) -> dict[str, Record]:
-    """Records without what a clock said."""
-    return {k: {n: v for n, v in record.items() if n not in TIMED} for k, record in store.records.items()}
+def reproducible(store: Store) -> dict[str, Record]:
+    """Return the records without the fields that a clock measured."""
+    return {k: {n: v for n, v in record.items() if n not in MEASURED_FIELDS} for k, record in store.records.items()}
 
 
 def workers() -> list[int]:
-    """Processes of this session's workers."""
+    """Return the process ids of the running workers."""
     import psutil
 
     found = []
@@ -46,7 +46,7 @@ def workers() -> list[int]:
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two workers on a Ray of our own."""
+    """Start a Ray instance with two workers."""
     import ray
 
     monkeypatch.setenv("LOGITKIT_RAY_WORKERS", "2")
@@ -57,7 +57,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_killed_workers_change_nothing(two: None, bench_place: Path, tmp_path: Path) -> None:
-    """Kill -9, once as soon as there is a result and twice more while it goes on: the local run's records."""
+    """A run whose workers are killed three times (signal 9) has the records of the local run."""
     run = tiny_run(bench_place)
     with Store(tmp_path / "local") as local:
         carry_out(run, local)
@@ -81,7 +81,7 @@ def test_killed_workers_change_nothing(two: None, bench_place: Path, tmp_path: P
             def advance(unit: Any) -> None:
                 begun.set()
                 units.append(unit)
-                time.sleep(0.02)  # so that there is something left to kill
+                time.sleep(0.02)  # leaves time to kill further workers
 
             carry_out(run, store, engine=engine_named("ray"), advance=advance)
     finally:
@@ -89,11 +89,11 @@ def test_killed_workers_change_nothing(two: None, bench_place: Path, tmp_path: P
         begun.set()
         killer.join()
     assert dead and sorted(units) == sorted(plan(run))
-    assert lasting(store) == lasting(local)
+    assert reproducible(store) == reproducible(local)
 
 
 def test_what_a_unit_raises_is_raised(two: None, bench_place: Path) -> None:
-    """Our own error, not Ray's; and no worker is left behind."""
+    """An error of a unit is raised as our own error, not as Ray's, and no worker keeps running."""
     run = tiny_run(bench_place, chains={"cad": ChainEntry(chain="cad(context='nowhere in the prompt')")})
     with pytest.raises(LogitkitError, match="cad: context must be a piece of its prompt"):
         list(distributed(run, plan(run)))
@@ -103,10 +103,10 @@ def test_what_a_unit_raises_is_raised(two: None, bench_place: Path) -> None:
     assert workers() == []
 
 
-def test_a_unit_that_kills_its_workers_is_given_up(
+def test_a_unit_that_kills_its_workers_is_an_error(
     two: None, bench_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After four of them, with its name."""
+    """A unit whose worker died four times is an error that names the unit."""
 
     class Doomed(ray_engine.Worker):
         def __init__(self, run: Any, threads: int) -> None:
@@ -117,22 +117,22 @@ def test_a_unit_that_kills_its_workers_is_given_up(
 
     monkeypatch.setattr(ray_engine, "Worker", Doomed)
     run = tiny_run(bench_place)
-    with pytest.raises(ModeError, match=f"Unit.*got {TRIES} dead ones"):
+    with pytest.raises(ModeError, match=f"Unit.*got {MAX_TRIES} dead workers"):
         list(distributed(run, plan(run)[:1]))
 
 
 def test_shards_are_neighbours_and_nothing_is_lost(bench_place: Path) -> None:
-    """By hand: ten units for three workers; a worker without any takes from the end of the longest."""
+    """Ten units for three workers are cut into 4, 4 and 2; an idle worker takes the last unit of the longest shard."""
     units = plan(tiny_run(bench_place))[:10]
     shards = ray_engine._shards(units, 3)
     assert [list(shard) for shard in shards] == [units[:4], units[4:8], units[8:]]
-    taken = [ray_engine._next(shards, 2) for _ in range(4)]
+    taken = [ray_engine._next_unit(shards, 2) for _ in range(4)]
     assert taken == [units[8], units[9], units[3], units[7]]
     assert sum(map(len, shards)) == 6
 
 
 def test_settings_are_numbers(bench_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said before Ray starts; and nothing to do starts nothing."""
+    """An invalid setting is reported before Ray starts, and a run without units starts nothing."""
     monkeypatch.setenv("LOGITKIT_RAY_WORKERS", "many")
     run = tiny_run(bench_place)
     with pytest.raises(ParameterError, match="bench: LOGITKIT_RAY_WORKERS must be a number >= 0, got 'many'"):

@@ -15,7 +15,7 @@ import pytest
 from bench_runs import tiny_run
 from logitkit.bench.execution.engine import carry_out, engine_named, local, missing
 from logitkit.bench.execution.store import Store
-from logitkit.bench.execution.unit import TIMED, plan
+from logitkit.bench.execution.unit import MEASURED_FIELDS, plan
 from logitkit.errors import FileFormatError, ModeError, UnknownNameError
 
 WORKER = """
@@ -33,7 +33,7 @@ with Store(Path(sys.argv[2])) as store:
 
 def lasting(store: Store) -> dict[str, object]:
     return {
-        key: {name: value for name, value in record.items() if name not in TIMED}
+        key: {name: value for name, value in record.items() if name not in MEASURED_FIELDS}
         for key, record in store.records.items()
     }
 

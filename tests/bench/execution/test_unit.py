@@ -12,12 +12,13 @@ import pytest
 from bench_runs import tiny_run
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import ChainEntry, ResourceEntry, Run
-from logitkit.bench.execution.unit import TIMED, Record, Unit, keys, plan, run_unit
+from logitkit.bench.execution.store import Record
+from logitkit.bench.execution.unit import MEASURED_FIELDS, Unit, keys, plan, run_unit
 
 
 def lasting(records: list[Record]) -> list[Record]:
     """Records without what a clock said."""
-    return [{name: value for name, value in record.items() if name not in TIMED} for record in records]
+    return [{name: value for name, value in record.items() if name not in MEASURED_FIELDS} for record in records]
 
 
 def everything(run: Run, units: list[Unit]) -> dict[str, Record]:
@@ -42,7 +43,7 @@ def test_the_order_of_units_does_not_matter(bench_place: Path) -> None:
     run = tiny_run(bench_place)
     units = plan(run)
     forwards = everything(run, units)
-    loading._model.cache_clear()
+    loading._load_model.cache_clear()
     loading._TASKS.clear()
     assert everything(run, units[::-1]) == forwards
     assert all(json.loads(json.dumps(record)) == record for record in forwards.values())
@@ -105,7 +106,7 @@ def test_a_model_that_a_chain_names_is_loaded_once(bench_place: Path, monkeypatc
     """Not again at every call."""
     folder = str(bench_place / "other")
     run = tiny_run(bench_place, chains={"c": ChainEntry(chain=f"contrastive(amateur={folder!r})")}, resources={})
-    loading._model.cache_clear()
+    loading._load_model.cache_clear()
     for unit in plan(run)[:3]:
         run_unit(run, unit)
-    assert loading._model.cache_info().misses == 2
+    assert loading._load_model.cache_info().misses == 2

@@ -193,7 +193,7 @@ def test_a_file_in_another_form_is_refused(tmp_path: Path) -> None:
     spec = default_registry().describe_task("free_text")
     with pytest.raises(FileFormatError, match="must be JSON lines"):
         datasource.rows(spec, "a.jsonl", str(tmp_path))
-    with pytest.raises(FileFormatError, match="say the task's encoding"):
+    with pytest.raises(FileFormatError, match="set the task's encoding"):
         datasource.rows(spec, "b.txt", str(tmp_path))
     assert datasource.rows(spec, "b.txt", str(tmp_path), encoding="cp1252") == [{"text": "café"}]
 
