@@ -12,7 +12,8 @@ from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import vocabulary_size
-from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
+from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens.vocabulary import vocabulary_of
 
 
 class Binding:

@@ -136,7 +136,7 @@ class Inspection:
     def _bytes(self) -> tuple[bytes | None, ...] | None:
         """What every token spells; a slow tokenizer does not say."""
         try:
-            return Vocabulary.of(self.tokenizer).bytes
+            return Vocabulary.of(self.tokenizer).token_bytes
         except ModelError:
             return None
 
