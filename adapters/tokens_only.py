@@ -48,8 +48,6 @@ class TokensOnly(Binding):
         tables: n-gram tables by the name that the chain calls them.
     """
 
-    has_model = False
-
     def __init__(
         self, engine: str, tokenizer: Any, prompt: Sequence[int], *, ends: Sequence[int], tables: dict[str, NgramTable]
     ) -> None:
@@ -104,13 +102,13 @@ def bound(chain: Chain, engine: str, tokenizer: Any, prompt: Sequence[int], *, e
         ModelError: a table that was counted with another tokenizer.
     """
     binding = TokensOnly(engine, tokenizer, prompt, ends=ends, tables=tables(chain))
-    parts: list[tuple[str, Any]] = []
+    parts = []
     for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True):
         try:
-            parts.append((name, spec.build(binding.after(parts), parameters)))
+            parts.append((name, spec.build(binding, parameters)))
         except ModeError as error:
             raise _refused(spec, engine, str(error)) from error
-    return Composite(parts, prompts=binding.prompts, trace=Trace(), histories=binding.histories)
+    return Composite(parts, prompts=binding.prompts, trace=Trace())
 
 
 def tables(chain: Chain) -> dict[str, NgramTable]:

@@ -40,6 +40,17 @@ def smollm2(smollm2_path: Path) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a checkpoint with the tiny model and the tiny tokenizer."""
+    from logitkit.registry.laws import tiny_model, tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data files: LOGITKIT_DATA, else ../shared/data beside the repository."""
     folder = Path(os.environ.get("LOGITKIT_DATA") or ROOT.parent / "shared" / "data")

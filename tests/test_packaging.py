@@ -65,14 +65,13 @@ def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
     """Built from nothing, installed beside the present dependencies into a fresh environment."""
     wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
-    templates = {f"logitkit/templates/{path.name}" for path in (ROOT / "src/logitkit/templates").iterdir()}
-    assert templates == {name for name in names if "templates" in name}
+    sources = ROOT / "src"
+    templates = {path.relative_to(sources).as_posix() for path in (sources / "logitkit").glob("*/templates/*")}
+    assert templates and templates == {name for name in names if "templates" in name}
     held = {name for name in names if name.endswith((".py", "py.typed"))}
     inner = packages()
     wanted = {name.replace(".", "/") + ("/__init__.py" if name in inner else ".py") for name in modules()}
     assert held == wanted | {"logitkit/py.typed"}
-    templates = {f"logitkit/templates/{path.name}" for path in (ROOT / "src/logitkit/templates").iterdir()}
-    assert templates and templates <= set(zipfile.ZipFile(wheel).namelist())
     fresh = Fresh(tmp_path / "fresh", wheel)
     names = [name for name in modules() if name not in ADAPTERS]
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)\n"

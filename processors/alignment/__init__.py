@@ -1,7 +1,5 @@
-"""Alignments: which tokens of one model's vocabulary correspond to which tokens of another's."""
+"""Alignments: which tokens of one vocabulary correspond to which tokens of another."""
 
-from logitkit.processors.alignment.alignment import Alignment, Match
-from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
-from logitkit.processors.alignment.dispatch import METHODS, align
+from logitkit.processors.alignment.alignment import Alignment, align
 
-__all__ = ["METHODS", "Alignment", "AlignmentVocabulary", "Match", "align"]
+__all__ = ["Alignment", "align"]

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from logitkit.inspection.inspection import inspect
-from logitkit.inspection.page import page
+from logitkit.inspection import html_page, inspect
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -38,7 +37,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     path = tmp_path_factory.mktemp("page") / "inspect.html"
     found = inspect(tiny_model(), tiny_tokenizer(), "Once", "temperature(0.3) | top_k(5)", max_new_tokens=12)
-    path.write_text(page(found), encoding="utf-8")
+    path.write_text(html_page(found), encoding="utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1100,900"):

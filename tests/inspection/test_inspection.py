@@ -18,9 +18,9 @@ import logitkit
 from fakes import encoder_decoder_model
 from logitkit.cli import app
 from logitkit.errors import ParameterError
-from logitkit.inspection.inspection import OWN, Inspection, bits, inspect, spoken, visible
-from logitkit.inspection.page import page
-from logitkit.inspection.terminal import shown
+from logitkit.inspection import Inspection, html_page, inspect, terminal_view
+from logitkit.inspection.formatting import format_bits, spoken_text, visible_text
+from logitkit.inspection.moves import GENERATING_MODEL
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 HOSTILE = "</pre><script src='https://elsewhere/x.js'></script> & <b>"
@@ -79,7 +79,7 @@ def test_looking_on_changes_nothing() -> None:
 def test_forwards_add_up_to_the_trace() -> None:
     """A lazy second stream costs a forward at the tokens whose gate fired, and nothing at the others."""
     found = look("uscd(gate=0.3, lame=['another'])", streams="lazy", max_new_tokens=24)
-    asked = [sum(count for name, count in move.forwards.items() if name != OWN) for move in found.moves]
+    asked = [sum(count for name, count in move.forwards.items() if name != GENERATING_MODEL) for move in found.moves]
     assert asked == [int(move.steps[0].notes["fired"]) for move in found.moves]
     assert 0 < sum(asked) == sum(found.completion.trace.forwards.values()) < 24
 
@@ -88,7 +88,7 @@ def test_gates_and_weights_are_told() -> None:
     """What a processor noted at a step stands with its token, on the page too."""
     found = look("uscd(gate=1.0, lame=['another'])")
     assert all(set(move.steps[0].notes) == {"gate", "fired"} for move in found.moves)
-    assert "fired yes" in page(found)
+    assert "fired yes" in html_page(found)
 
 
 def test_an_encoder_decoder_and_a_cut_prompt_are_followed_too() -> None:
@@ -103,10 +103,10 @@ def test_tokens_are_spelled_so_that_nothing_hides() -> None:
     """Spaces, ends of line, half characters and special tokens can be told apart."""
     found = look("")
     byte, end = tiny_tokenizer().convert_tokens_to_ids(["Ã", "</s>"])  # byte-level spelling of the byte 0xC3
-    assert [found.spelled(number) for number in (byte, end)] == ["\\xc3", "</s>"]
-    assert visible(" a\n\t\x00") == "␣a⏎⇥\\x00"
-    assert [spoken(text) for text in (" a", "\n", " \t", "")] == ["a", "line break", "space, tab", "nothing"]
-    assert [bits(value) for value in (0.0, 0.0004, 0.25)] == ["0", "<0.001", "0.250"]
+    assert [found.token_text(number) for number in (byte, end)] == ["\\xc3", "</s>"]
+    assert visible_text(" a\n\t\x00") == "␣a⏎⇥\\x00"
+    assert [spoken_text(text) for text in (" a", "\n", " \t", "")] == ["a", "line break", "space, tab", "nothing"]
+    assert [format_bits(value) for value in (0.0, 0.0004, 0.25)] == ["0", "<0.001", "0.250"]
 
 
 class Outline(HTMLParser):
@@ -136,7 +136,7 @@ class Outline(HTMLParser):
 @pytest.fixture(scope="module")
 def text() -> str:
     """A page with a hostile prompt, two processors, and sampling."""
-    return page(look("ngram_context(0.9) | top_k(3)", HOSTILE, do_sample=True, seed=1))
+    return html_page(look("ngram_context(0.9) | top_k(3)", HOSTILE, do_sample=True, seed=1))
 
 
 def test_the_page_holds_everything_it_needs(text: str) -> None:
@@ -179,12 +179,16 @@ def test_the_terminal_shows_text_and_moves() -> None:
     """Coloured text, and the tokens that moved most with both distributions."""
     console = Console(width=160, record=True, file=StringIO(), force_terminal=True)
     found = look("temperature(0.3)")
-    for part in shown(found):
+    for part in terminal_view(found):
         console.print(part)
     said = console.export_text(styles=True)
-    assert "Where the chain moved most" in said and "\x1b[" in said and bits(found.most_moved(1)[0][1].js_bits) in said
-    plain = [str(part) for part in shown(look(""))]
-    assert plain[-1] == "The chain left the distribution as it was at every token."
+    assert (
+        "Where the chain moved the distribution most" in said
+        and "\x1b[" in said
+        and format_bits(found.most_moved(1)[0][1].js_bits) in said
+    )
+    plain = [str(part) for part in terminal_view(look(""))]
+    assert plain[-1] == "The chain left the distribution unchanged at every token."
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +209,11 @@ def test_the_command_writes_a_page_and_writes_it_again(folder: str, tmp_path: Pa
         assert done.exit_code == 0, done.output
     assert len([t for t in Outline(out.read_text()).all("details") if t.get("class") == "token"]) == 4
     done = CliRunner().invoke(app, [*given, "--text"])
-    assert done.exit_code == 0 and "Where the chain moved most" in done.stdout and not Path("inspect.html").exists()
+    assert (
+        done.exit_code == 0
+        and "Where the chain moved the distribution most" in done.stdout
+        and not Path("inspect.html").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +231,7 @@ def test_bad_input_is_refused_before_a_model_loads(
     arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line, exit status 2."""
-    monkeypatch.setattr("logitkit.cli.inspect.load", lambda name: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("logitkit.cli.inspect.load_model", lambda name: pytest.fail("a model was loaded"))
     (tmp_path / "foreign.html").write_text("<p>somebody's page</p>")
     done = CliRunner().invoke(app, ["inspect", *(a.replace("FOREIGN", f"{tmp_path}/foreign.html") for a in arguments)])
     assert done.exit_code == 2 and says in done.output.replace("\n", ""), done.output

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: one module a command, assembled in `logitkit.cli.main`."""
 
 from logitkit.cli.main import app
 

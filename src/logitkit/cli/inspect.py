@@ -1,4 +1,4 @@
-"""``logitkit inspect``: look at every token of a continuation under a chain."""
+"""``logitkit inspect``: what a chain did to the distribution at every token of a continuation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import typer
 from rich.console import Console
 
 from logitkit.cli import options
+from logitkit.cli.inputs import generate_settings, load_model, read_chain, read_prompt
+from logitkit.cli.rendering import print_line
 from logitkit.errors import ParameterError
-from logitkit.inspection.completion import load, read_chain, read_prompt, sampling
+from logitkit.files import replace_file
+
+EXAMPLES = (
+    'logitkit inspect "Once upon a time" --chain "cfg(1.5)" -o page.html',
+    'logitkit inspect "Once upon a time" --chain "temperature(0.5)" --text',
+)
 
 
 def inspect(
@@ -25,39 +32,43 @@ def inspect(
     top_k: options.TopK = None,
     top_p: options.TopP = None,
     seed: options.Seed = 0,
-    top: Annotated[int, typer.Option(min=1, max=100, help="Likeliest tokens to keep, before and after.")] = 8,
+    top: Annotated[
+        int, typer.Option(min=1, max=100, help="Number of most probable tokens listed before and after the chain.")
+    ] = 8,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The page to write; inspect.html unless --text is asked for.")
+        Path | None, typer.Option("--out", "-o", help="HTML file to write; by default inspect.html, none with --text.")
     ] = None,
-    text: Annotated[bool, typer.Option("--text", help="Show it in the terminal; a page only with --out.")] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="Print to the terminal; a page is written only with --out.")
+    ] = False,
 ) -> None:
-    """Write one page that shows, token by token, how far a chain moved the distribution and what it cost."""
-    read, given = read_chain(chain), read_prompt("inspect", prompt, file)
-    target = _page_path(out) if out or not text else None
-    loaded, tokenizer = load(model)
+    """Write a page that shows, token by token, how far a chain moved the distribution and what it cost."""
+    bound_chain, prompt_text = read_chain(chain), read_prompt("inspect", prompt, file)
+    path = _page_path(out) if out or not text else None
+    loaded, tokenizer = load_model(model)
+    from logitkit.inspection import html_page, terminal_view
+    from logitkit.inspection import inspect as inspect_chain
 
-    from logitkit.inspection import inspection
-    from logitkit.inspection import page as inspect_page
-    from logitkit.inspection import terminal as inspect_terminal
-
-    asked = [{"role": "user", "content": given}] if chat else given
-    settings = sampling(do_sample, temperature, top_k, top_p, max_new_tokens)
-    found = inspection.inspect(loaded, tokenizer, asked, read, top=top, seed=seed, **settings)
+    settings = generate_settings(
+        max_new_tokens=max_new_tokens, do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p
+    )
+    message = [{"role": "user", "content": prompt_text}] if chat else prompt_text
+    inspection = inspect_chain(loaded, tokenizer, message, bound_chain, top=top, seed=seed, **settings)
     if text:
-        for part in inspect_terminal.shown(found):
+        for part in terminal_view(inspection):
             Console(highlight=False).print(part)
-    if target is not None:
-        target.write_text(inspect_page.page(found), encoding="utf-8")
-        Console(stderr=True, highlight=False).print(
-            f"{target}: {len(found.moves)} tokens", soft_wrap=True, markup=False
-        )
+    if path is not None:
+        with replace_file(path) as temporary:
+            temporary.write_text(html_page(inspection), encoding="utf-8")
+        print_line(f"{path}: {len(inspection.moves)} tokens", stderr=True)
 
 
 def _page_path(out: Path | None) -> Path:
-    """Where the page goes.
+    """Return the path of the page.
 
     Raises:
-        ParameterError: no file name of a page, no such folder, or a file that is not a page of ours.
+        ParameterError: the name does not end in .html or .htm, the folder does not exist, or the file exists and was
+            not written by ``logitkit inspect``.
     """
     path = out or Path("inspect.html")
     if path.suffix not in (".html", ".htm") or path.is_dir() or not path.absolute().parent.is_dir():

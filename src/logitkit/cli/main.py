@@ -1,110 +1,81 @@
-"""The command line: find processors, read about them, check them, run them."""
+"""Assembles the command line; each command lives in the module of its name."""
 
 from __future__ import annotations
 
-import json
+from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-import logitkit
-from logitkit.cli import bench as bench_cli
-from logitkit.cli import inspect as cli_inspect
-from logitkit.cli import lm_eval as cli_lm_eval
-from logitkit.cli import models as models_cli
-from logitkit.cli import ngram as ngram_cli
-from logitkit.cli import plugin as plugin_cli
-from logitkit.cli import router as router_cli
-from logitkit.cli import run as cli_run
+from logitkit.cli import (
+    bench,
+    check,
+    demo,
+    doctor,
+    inspect,
+    label_divergence,
+    list_processors,
+    lm_eval,
+    models,
+    new_plugin,
+    run,
+    show,
+    train_ngram,
+    train_router,
+)
+from logitkit.cli.options import examples
 from logitkit.errors import LogitkitError
-from logitkit.registry.discovery import default_registry
-from logitkit.registry.pages import man_page as manual
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-class Refusing(typer.core.TyperGroup):
-    """A group of commands that prints our own errors as one line, without a traceback."""
+class ErrorReportingGroup(typer.core.TyperGroup):
+    """A group of commands that prints an error of logitkit as one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; what logitkit refuses ends with exit status 2."""
+        """Run a command; an error of logitkit ends the program with exit status 2."""
         try:
             return super().invoke(ctx)
         except LogitkitError as error:
-            Console(stderr=True, highlight=False).print(f"[red]error:[/] {_plain(str(error))}", soft_wrap=True)
+            typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
+            typer.echo(str(error), err=True)
             raise typer.Exit(2) from error
 
 
 app = typer.Typer(
-    cls=Refusing,
+    cls=ErrorReportingGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Decoding strategies as plugins for Hugging Face generate.",
+    epilog=examples("logitkit demo", 'logitkit run "Once upon a time" --chain "cfg(1.5) | top_p(0.9)"'),
 )
-app.add_typer(models_cli.app, name="models", help="Models to try things on: list, pull, path.")
-app.add_typer(bench_cli.app, name="bench", help="Measure decoding strategies side by side.")
-app.command(name="demo")(cli_run.demo)
-app.command(name="run")(cli_run.run)
-app.command(name="inspect")(cli_inspect.inspect)
-app.command(name="lm-eval", context_settings=cli_lm_eval.THROUGH, add_help_option=False)(cli_lm_eval.lm_eval)
-app.command(name="check")(plugin_cli.check)
-app.command(name="new-plugin")(plugin_cli.new_plugin)
-app.command(name="train-ngram")(ngram_cli.train_ngram)
-app.command(name="label-divergence")(router_cli.label_divergence)
-app.command(name="train-router")(router_cli.train_router)
 
 
-def _plain(text: str) -> str:
-    """Text that rich prints as it stands."""
-    return text.replace("[", r"\[")
+def _print_version(requested: bool) -> None:
+    """Print the version and stop, when ``--version`` was given."""
+    if requested:
+        typer.echo(f"logitkit {installed_version('logitkit')}")
+        raise typer.Exit
 
 
-@app.command(name="list")
-def list_names(as_json: AsJson = False) -> None:
-    """List all processors."""
-    specs = [logitkit.describe(name) for name in logitkit.names()]
-    if as_json:
-        typer.echo(json.dumps([spec.as_data(schema=False) for spec in specs], indent=2))
-        return
-    table = Table("name", "what it does", "extra forwards a token", "source", "from")
-    for spec in sorted(specs, key=lambda spec: (spec.family == "transformers", spec.family, spec.name)):
-        table.add_row(spec.name, spec.summary, spec.cost, spec.source, spec.plugin)
-    Console().print(table)
+@app.callback()
+def logitkit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Decoding strategies as plugins for Hugging Face generate."""
 
 
-@app.command()
-def show(name: str, as_json: AsJson = False) -> None:
-    """Show one processor: formula, parameters, cost, limits."""
-    spec = logitkit.describe(name)
-    if as_json:
-        typer.echo(json.dumps(spec.as_data(), indent=2))
-        return
-    console = Console(highlight=False)
-    for title, text in manual.sections(spec):
-        if text:
-            console.print(f"[bold]{title}[/]")
-            console.print("\n".join(f"    {_plain(line)}" for line in text.split("\n")), soft_wrap=True)
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Say which plugins work and which are broken; exit status 1 when one is."""
-    plugins = default_registry().plugins
-    if as_json:
-        told = [{"name": p.name, "from": p.origin, "fault": p.fault, "error": p.traceback} for p in plugins]
-        rows = [one | {"offers": p.offers} for one, p in zip(told, plugins, strict=True)]
-        typer.echo(json.dumps(rows, indent=2))
-    else:
-        table = Table("plugin", "from", "offers")
-        for plugin in plugins:
-            offers = f"[red]{_plain(plugin.fault)}[/]" if plugin.error else ", ".join(plugin.offers)
-            table.add_row(plugin.name, plugin.origin, offers)
-        console = Console(highlight=False)
-        console.print(table)
-        for plugin in plugins:
-            if plugin.error:
-                console.print(f"[bold]{plugin.name}[/] ({plugin.origin})\n{_plain(plugin.traceback)}", soft_wrap=True)
-    raise typer.Exit(1 if any(plugin.error for plugin in plugins) else 0)
+app.command("demo")(demo.demo)
+app.command("run", epilog=examples(*run.EXAMPLES))(run.run)
+app.command("inspect", epilog=examples(*inspect.EXAMPLES))(inspect.inspect)
+app.command("list")(list_processors.list_processors)
+app.command("show", epilog=examples(*show.EXAMPLES))(show.show)
+app.command("check", epilog=examples(*check.EXAMPLES))(check.check)
+app.command("doctor")(doctor.doctor)
+app.command("new-plugin", epilog=examples(*new_plugin.EXAMPLES))(new_plugin.new_plugin)
+app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
+app.command("train-ngram", epilog=examples(*train_ngram.EXAMPLES))(train_ngram.train_ngram)
+app.command("label-divergence", epilog=examples(*label_divergence.EXAMPLES))(label_divergence.label_divergence)
+app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_router.train_router)
+app.command("lm-eval", context_settings=lm_eval.CONTEXT_SETTINGS, add_help_option=False)(lm_eval.lm_eval)

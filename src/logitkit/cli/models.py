@@ -1,4 +1,4 @@
-"""The command line of models: ``logitkit models list | pull NAME | path NAME``."""
+"""``logitkit models list | pull NAME | path NAME``: the models that logitkit knows by name."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from logitkit.cli import options
 from logitkit.errors import LogitkitError
 
-app = typer.Typer(help="Models known by name: which there are, getting one, and where it is.", no_args_is_help=True)
+app = typer.Typer(
+    help="List the models that logitkit knows by name, download them, print their folders.",
+    no_args_is_help=True,
+    epilog=options.examples(
+        "logitkit models list", "logitkit models pull gemma-3-270m", "logitkit models path smollm2-135m --verify"
+    ),
+)
 
 Name = Annotated[str, typer.Argument(help="A name from `logitkit models list`.")]
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _errors_reported() -> Iterator[None]:
+    """Print an error of logitkit as one line and end with exit status 1."""
     try:
         yield
     except LogitkitError as error:
@@ -28,17 +36,17 @@ def _refusals() -> Iterator[None]:
 
 
 @app.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_models(as_json: options.AsJson = False) -> None:
     """List the known models and whether they are cached."""
     from logitkit import models
 
-    with _refusals():
-        described = [models.describe(name) for name in models.names()]
+    with _errors_reported():
+        entries = [models.describe(name) for name in models.names()]
     if as_json:
-        typer.echo(json.dumps(described, indent=1))
+        typer.echo(json.dumps(entries, indent=1))
         return
-    table = Table("name", "download", "licence", "cached", "what it is", box=None)
-    for entry in described:
+    table = Table("name", "download", "licence", "cached", "description", box=None)
+    for entry in entries:
         size, cached = f"{entry['download_bytes'] / 1e6:.0f} MB", "yes" if entry["cached"] else "no"
         table.add_row(entry["name"], size, entry["licence"], cached, entry["summary"])
     Console().print(table)
@@ -46,19 +54,19 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
 @app.command()
 def pull(name: Name, quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False) -> None:
-    """Download a model unless it is cached; print its folder."""
+    """Download a model unless it is cached, and print its folder."""
     from logitkit import models
 
-    with _refusals():
+    with _errors_reported():
         typer.echo(models.pull(name, progress=not quiet))
 
 
 @app.command()
 def path(
-    name: Name, verify: Annotated[bool, typer.Option("--verify", help="Check every file's sha256.")] = False
+    name: Name, verify: Annotated[bool, typer.Option("--verify", help="Check the sha256 of every file.")] = False
 ) -> None:
     """Print the folder of a cached model."""
     from logitkit import models
 
-    with _refusals():
+    with _errors_reported():
         typer.echo(models.verify(name) if verify else models.path(name))

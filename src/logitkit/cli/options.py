@@ -1,4 +1,4 @@
-"""Options that several commands have, said once."""
+"""Options that several commands share, and the layout of examples in help texts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ from typing import Annotated
 
 import typer
 
-Prompt = Annotated[str | None, typer.Argument(help="The prompt; without it, --file or standard input.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Prompt = Annotated[str | None, typer.Argument(help="The prompt. Without it, --file or standard input is read.")]
 File = Annotated[Path | None, typer.Option(help="Read the prompt from this file.")]
-Model = Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")]
-ChainText = Annotated[str, typer.Option(help="A chain, or a .yaml or .json file of one.")]
+Model = Annotated[str, typer.Option(help="A known model name, a folder, or a hub id.")]
+ChainText = Annotated[str, typer.Option(help="A chain, or a .yaml or .json file that holds one.")]
 Chat = Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")]
-NewTokens = Annotated[int, typer.Option(min=1)]
-DoSample = Annotated[bool, typer.Option("--do-sample", help="Sample instead of taking the likeliest token.")]
-Temperature = Annotated[float | None, typer.Option(help="Sampling temperature.")]
-TopK = Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")]
-TopP = Annotated[float | None, typer.Option(help="Sample from this much mass.")]
-Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")]
+DoSample = Annotated[bool, typer.Option("--do-sample", help="Sample instead of taking the most probable token.")]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; implies --do-sample.")]
+TopK = Annotated[int | None, typer.Option(help="Sample from the K most probable tokens; implies --do-sample.")]
+TopP = Annotated[
+    float | None, typer.Option(help="Sample from the smallest set with this probability; implies --do-sample.")
+]
+Seed = Annotated[int, typer.Option(help="Random seed of the sampling.")]
+SmallModel = Annotated[str, typer.Option("--small", help="The small model: a known name, a folder, or a hub id.")]
+LargeModel = Annotated[str, typer.Option("--large", help="The large model; it must have the small model's tokenizer.")]
+
+
+def examples(*commands: str) -> str:
+    r"""Return the examples of a help text, for the parameter ``epilog`` of a command.
+
+    >>> examples("logitkit list")
+    'Examples:\n\nlogitkit list'
+    """
+    return "\n\n".join(["Examples:", *commands])

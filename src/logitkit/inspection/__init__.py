@@ -1,1 +1,26 @@
-"""What a chain did at every token of one continuation."""
+"""Inspection: what a chain did to the distribution at every token of one continuation.
+
+inspection = inspect(model, tokenizer, "Once upon a time", "cfg(1.5)", max_new_tokens=32)
+inspection.moves[3].js_bits
+html_page(inspection)
+"""
+
+from logitkit.inspection.completion import Completion, complete
+from logitkit.inspection.measurement import Inspection, inspect
+from logitkit.inspection.moves import Move
+from logitkit.inspection.page import html_page
+from logitkit.inspection.settings import GenerateSettings
+from logitkit.inspection.streaming import Streamer
+from logitkit.inspection.terminal import terminal_view
+
+__all__ = [
+    "Completion",
+    "GenerateSettings",
+    "Inspection",
+    "Move",
+    "Streamer",
+    "complete",
+    "html_page",
+    "inspect",
+    "terminal_view",
+]

@@ -1,4 +1,4 @@
-"""An inspection as one HTML page that needs nothing else: no network, no script to be read."""
+"""An inspection as one self-contained HTML page: no network access, and readable without scripts."""
 
 from __future__ import annotations
 
@@ -8,44 +8,53 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from logitkit.inspection.inspection import Inspection, Move, bits, noted, spoken, visible
+from logitkit.inspection.formatting import format_bits, format_notes, spoken_text, visible_text
+from logitkit.inspection.measurement import Inspection
+from logitkit.inspection.moves import Move
+
+LARGEST_MOVES = 8  # lines of the table of largest moves
 
 
-def page(found: Inspection) -> str:
-    """The page as text."""
+def html_page(inspection: Inspection) -> str:
+    """Return an inspection as one HTML page.
+
+    >>> from logitkit.inspection import inspect
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> inspection = inspect(tiny_model(), tiny_tokenizer(), "Once", "temperature(0.5)", max_new_tokens=3)
+    >>> html_page(inspection).splitlines()[0]
+    '<!doctype html>'
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"visible": visible, "bits": bits, "noted": noted, "percent": _percent}
-    source = files("logitkit").joinpath("templates/inspect.html.jinja").read_text(encoding="utf-8")
-    template = environment.from_string(source)
-    done = found.completion
-    return template.render(
-        found=found,
-        done=done,
-        facts=_facts(found),
-        tokens=[_token(found, number, move) for number, move in enumerate(found.moves)],
-        most=[(number, move) for number, move in found.most_moved(8) if move.js_bits > 0],
-        processors=_processors(found),
-        spelled=found.spelled,
+    environment.filters |= {"visible": visible_text, "bits": format_bits, "notes": format_notes, "percent": _percent}
+    source = files("logitkit.inspection").joinpath("templates/inspect.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        inspection=inspection,
+        completion=inspection.completion,
+        facts=_facts(inspection),
+        tokens=[_token(inspection, number, move) for number, move in enumerate(inspection.moves)],
+        most_moved=[(number, move) for number, move in inspection.most_moved(LARGEST_MOVES) if move.js_bits > 0],
+        processors=_processors(inspection),
+        token_text=inspection.token_text,
         legend=[(value, _depth(value)) for value in (0.001, 0.01, 0.1, 0.3, 1.0)],
     )
 
 
-def _facts(found: Inspection) -> list[tuple[str, str]]:
-    """What is told above the tokens, as (term, value)."""
-    done = found.completion
-    trace = done.trace
-    settings = ", ".join(f"{name}={value}" for name, value in found.settings.items())
-    changed = sum(move.changed for move in found.moves)
-    mean = sum(move.js_bits for move in found.moves) / max(1, len(found.moves))
+def _facts(inspection: Inspection) -> list[tuple[str, str]]:
+    """Return the facts above the tokens as (term, value)."""
+    completion, moves = inspection.completion, inspection.moves
+    trace = completion.trace
+    changed = sum(move.changed for move in moves)
+    mean = sum(move.js_bits for move in moves) / max(1, len(moves))
     readers = ", ".join(f"{name} {count}" for name, count in trace.forwards.items())
+    total = f"; in total: {readers}" if readers else ""
     facts = [
-        ("Model", found.model),
-        ("Settings", settings),
-        ("Moved", f"{bits(mean)} bits a token; another token became the likeliest at {changed} of {len(found.moves)}"),
+        ("Model", inspection.model),
+        ("Settings", ", ".join(f"{name}={value}" for name, value in inspection.settings.items())),
         (
-            "Forwards",
-            f"{done.forwards:.2f} a token: the generating model 1" + (f"; in all {readers}" if readers else ""),
+            "Moved",
+            f"{format_bits(mean)} bits per token; the most probable token changed at {changed} of {len(moves)} tokens",
         ),
+        ("Forwards", f"{completion.forwards_per_token:.2f} per token, of which 1 by the generating model{total}"),
     ]
     facts += [("Second streams", str(trace.fusion))] if trace.readers else []
     facts += [(f"Gate of {name}", f"fired at {share:.0%} of tokens") for name, share in trace.fired.items()]
@@ -57,38 +66,39 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     return facts + [("Notice", notice) for notice in trace.notices]
 
 
-def _token(found: Inspection, number: int, move: Move) -> dict[str, Any]:
-    """What the template shows of a token."""
-    text = found.spelled(move.token)
-    said = f"token {number}: {spoken(text)}, moved {bits(move.js_bits)} bits"
+def _token(inspection: Inspection, number: int, move: Move) -> dict[str, Any]:
+    """Return what the template shows of one token."""
+    text = inspection.token_text(move.token)
+    label = f"token {number}: {spoken_text(text)}, moved {format_bits(move.js_bits)} bits"
     return {
         "move": move,
-        "shown": "".join("⏎\n" if sign == "\n" else visible(sign) if not sign.isprintable() else sign for sign in text),
-        "name": visible(text),
-        "label": said + (", another token became the likeliest" if move.changed else ""),
+        "shown": "".join(
+            "⏎\n" if sign == "\n" else visible_text(sign) if not sign.isprintable() else sign for sign in text
+        ),
+        "name": visible_text(text),
+        "label": label + (", the most probable token changed" if move.changed else ""),
         "depth": _depth(move.js_bits),
         "pairs": list(zip(move.before, move.after, strict=True)),
     }
 
 
-def _processors(found: Inspection) -> list[dict[str, Any]]:
-    """One line a processor of the chain: what it is, and how far it moved the distribution on its own."""
-    lines = []
-    for place, spec in enumerate(found.completion.call.chain.specs):
-        moved = [move.steps[place].js_bits for move in found.moves]
-        average = sum(moved) / max(1, len(moved))
-        lines.append({"spec": spec, "mean": average, "most": max(moved, default=0.0)})
-    return lines
+def _processors(inspection: Inspection) -> list[dict[str, Any]]:
+    """Return one entry per processor: its Spec, and the mean and largest move that the processor caused alone."""
+    entries = []
+    for place, spec in enumerate(inspection.completion.call.chain.specs):
+        moved = [move.steps[place].js_bits for move in inspection.moves]
+        entries.append({"spec": spec, "mean": sum(moved) / max(1, len(moved)), "most": max(moved, default=0.0)})
+    return entries
 
 
-def _depth(value: float) -> str:
-    """How deep a token is coloured, 0 to 1: the Jensen-Shannon distance, the root of the divergence.
+def _depth(js_bits: float) -> str:
+    """Return the depth of a token's colour, 0 to 1: the Jensen-Shannon distance, which is the root of the divergence.
 
-    The divergence itself is small nearly everywhere; its root is a metric, and tells small moves apart.
+    Most divergences are close to 0. The root is a metric and separates small values visibly.
     """
-    return f"{math.sqrt(value):.3f}"
+    return f"{math.sqrt(js_bits):.3f}"
 
 
 def _percent(probability: float) -> str:
-    """A probability as it is shown."""
+    """Return a probability in percent; a positive value is never shown as 0."""
     return f"{probability:.1%}" if probability >= 0.0005 else "<0.1%" if probability > 0 else "0"

@@ -1,4 +1,4 @@
-"""Show a continuation as it is written."""
+"""A streamer that counts tokens for a progress bar and passes text on while it is generated."""
 
 from __future__ import annotations
 
@@ -10,13 +10,26 @@ from transformers import TextStreamer
 
 
 class Streamer(TextStreamer):
-    """transformers' streamer, telling of every token and writing where it is told.
+    """The text streamer of transformers with a callback per token and a callback per piece of text.
 
     Args:
         tokenizer: decodes the tokens.
-        advance: called once a token.
-        write: called with each finished piece of text; None writes nothing.
-        removed: bytes cut from the prompt, with which the continuation begins; they are not written.
+        advance: called once per generated token.
+        write: called with each finished piece of text; None discards the text.
+        removed: bytes that were cut from the end of the prompt. The continuation starts with these bytes; they are
+            not passed to ``write``.
+
+    >>> import torch
+    >>> from logitkit.registry.laws import tiny_tokenizer
+    >>> tokenizer, pieces = tiny_tokenizer(), []
+    >>> streamer = Streamer(tokenizer, advance=lambda: None, write=pieces.append)
+    >>> prompt, continuation = tokenizer("a", return_tensors="pt").input_ids, tokenizer("bc").input_ids
+    >>> streamer.put(prompt)
+    >>> for token in continuation:
+    ...     streamer.put(torch.tensor([token]))
+    >>> streamer.end()
+    >>> "".join(pieces)
+    'bc'
     """
 
     def __init__(
@@ -28,20 +41,20 @@ class Streamer(TextStreamer):
         removed: bytes = b"",
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._advance, self._write, self._started = advance, write, False
+        self._advance, self._write, self._prompt_seen = advance, write, False
         self._removed = removed.decode(errors="ignore")
 
     def put(self, value: Tensor) -> None:
-        """Take the prompt first, then one token at a time."""
-        if self._started:
+        """Receive the prompt at the first call, and one token at each further call."""
+        if self._prompt_seen:
             self._advance()
-        self._started = True
+        self._prompt_seen = True
         super().put(value)  # type: ignore[no-untyped-call]
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Write a piece of text."""
+        """Pass on a piece of text without the characters that the prompt already holds."""
         while self._removed and text:
-            left_out = self._removed[0] == " " != text[0]  # decoding may leave out a space at the beginning
-            text, self._removed = text if left_out else text[1:], self._removed[1:]
+            space_dropped = self._removed[0] == " " != text[0]  # some tokenizers drop a leading space when decoding
+            text, self._removed = text if space_dropped else text[1:], self._removed[1:]
         if self._write is not None:
             self._write(text)

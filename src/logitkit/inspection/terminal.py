@@ -1,50 +1,67 @@
-"""An inspection for the terminal: coloured text, and the tokens that moved most."""
+"""An inspection in the terminal: coloured text, and a table of the largest moves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from logitkit.inspection.inspection import Inspection, Likeliest, bits, noted, visible
+from logitkit.inspection.formatting import format_bits, format_notes, visible_text
+from logitkit.inspection.measurement import Inspection
+from logitkit.inspection.moves import TokenProbabilities
 
 SHADES = ("default", "rgb(74,47,20)", "rgb(110,62,16)", "rgb(150,80,12)", "rgb(200,104,8)", "rgb(255,146,43)")
+LEGEND = (0.001, 0.04, 0.16, 0.36, 1.0)  # bits; one value per shade
 
 
-def shown(found: Inspection, *, most: int = 10) -> Iterable[RenderableType]:
-    """What to print, in order: the text, a legend, and a table of the ``most`` moved tokens."""
+def terminal_view(inspection: Inspection, *, most: int = 10) -> Iterator[RenderableType]:
+    """Yield what to print with rich: the text, a legend, and a table of the ``most`` largest moves.
+
+    >>> from logitkit.inspection import inspect
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> inspection = inspect(tiny_model(), tiny_tokenizer(), "Once", "", max_new_tokens=3)
+    >>> print(list(terminal_view(inspection))[-1])
+    The chain left the distribution unchanged at every token.
+    """
     text = Text()
-    for move in found.moves:
-        text.append(found.spelled(move.token), style=_style(move.js_bits, move.changed))
+    for move in inspection.moves:
+        text.append(inspection.token_text(move.token), style=_style(move.js_bits, move.changed))
     yield text
     yield Text.assemble(
         ("moved, bits: ", "dim"),
-        *((f" {value} ", _style(value, changed=False)) for value in (0.001, 0.04, 0.16, 0.36, 1.0)),
-        ("  underlined: a new likeliest token", "dim"),
+        *((f" {value} ", _style(value, changed=False)) for value in LEGEND),
+        ("  underlined: the most probable token changed", "dim"),
     )
-    table = Table("token", "text", "bits", "before", "after", "noted", title="Where the chain moved most")
-    for number, move in found.most_moved(most):
+    table = _table(inspection, most)
+    yield table if table.row_count else Text("The chain left the distribution unchanged at every token.")
+
+
+def _table(inspection: Inspection, most: int) -> Table:
+    """Return a table of the largest moves; tokens that did not move are left out."""
+    table = Table(
+        "token", "text", "bits", "before", "after", "notes", title="Where the chain moved the distribution most"
+    )
+    for number, move in inspection.most_moved(most):
         if move.js_bits > 0:
-            notes = "; ".join(f"{step.processor}: {said}" for step in move.steps if (said := noted(step)))
-            tops = [Text(_tops(found, each)) for each in (move.before, move.after)]
-            name = Text(visible(found.spelled(move.token)))
-            table.add_row(str(number), name, bits(move.js_bits), *tops, Text(notes))
-    if table.row_count:
-        yield table
-    else:
-        yield Text("The chain left the distribution as it was at every token.")
+            notes = "; ".join(f"{step.processor}: {note}" for step in move.steps if (note := format_notes(step)))
+            before, after = (Text(_most_probable(inspection, tokens)) for tokens in (move.before, move.after))
+            name = Text(visible_text(inspection.token_text(move.token)))
+            table.add_row(str(number), name, format_bits(move.js_bits), before, after, Text(notes))
+    return table
 
 
-def _tops(found: Inspection, likeliest: Likeliest) -> str:
-    """The three likeliest tokens with their probabilities."""
-    return "  ".join(f"{visible(found.spelled(token))} {p:.2f}" for token, p in likeliest[:3])
+def _most_probable(inspection: Inspection, tokens: TokenProbabilities) -> str:
+    """Return the three most probable tokens with their probabilities."""
+    return "  ".join(
+        f"{visible_text(inspection.token_text(token))} {probability:.2f}" for token, probability in tokens[:3]
+    )
 
 
-def _style(value: float, changed: bool) -> str:
-    """A background by the root of the divergence, in five steps; white or black on it, whichever reads better."""
-    level = 0 if value < 0.001 else min(5, 1 + int(math.sqrt(value) * 5))
+def _style(js_bits: float, changed: bool) -> str:
+    """Return a style whose background has one of five depths by the root of the divergence, in a legible colour."""
+    level = 0 if js_bits < 0.001 else min(5, 1 + int(math.sqrt(js_bits) * 5))
     ink = "default" if level == 0 else "white" if level < 4 else "black"
     return f"{ink} on {SHADES[level]}" + (" underline bold" if changed else "")

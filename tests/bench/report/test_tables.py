@@ -202,10 +202,10 @@ def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest
     assert first.exit_code == 0 and "Cost" not in first.stdout, first.output
     second = run.invoke(app, ["bench", str(file), "--out", str(out)])
     assert second.exit_code == 0 and "Cost, tiny" in second.stdout
-    assert "0 of 8 units are there" in first.stderr and "accuracy" in first.stdout and (out / "report.html").exists()
+    assert "0 of 8 units are complete" in first.stderr and "accuracy" in first.stdout and (out / "report.html").exists()
     kept = (out / "results.jsonl").read_bytes()
     again = run.invoke(app, ["bench", str(file), "--out", str(out)])
-    assert "8 of 8 units are there" in again.stderr and (out / "results.jsonl").read_bytes() == kept
+    assert "8 of 8 units are complete" in again.stderr and (out / "results.jsonl").read_bytes() == kept
     reported = run.invoke(app, ["bench", "report", str(file), "--out", str(out), "--json"])
     assert json.loads(reported.stdout)["done"] == 8
     manifest = json.loads(next(out.glob("manifest-*.json")).read_text())

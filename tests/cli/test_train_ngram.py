@@ -1,4 +1,4 @@
-"""``logitkit train-ngram``: a table from a corpus, and one line for whatever is wrong."""
+"""``logitkit train-ngram``: a table from a corpus, interruptions, and errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import logitkit
-from logitkit.cli import app
+from command_line import logitkit_command
 from logitkit.processors.ngram import training
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -20,35 +19,33 @@ TEXT = "the text of a book, and the other text of it"
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with the tiny tokenizer alone."""
+    """A folder that holds the tiny tokenizer and no model."""
     path = tmp_path_factory.mktemp("tokenizer")
     tiny_tokenizer().save_pretrained(path)
     return str(path)
 
 
-def train(*arguments: Any) -> Any:
-    """Run the command in this process."""
-    return CliRunner().invoke(app, ["train-ngram", *map(str, arguments)])
-
-
 def test_a_table_is_written_and_used(tokenizer_folder: str, tmp_path: Path) -> None:
-    """As JSON and in words; the table is the one that the library trains."""
+    """The table equals the one that `NgramTable.train` counts, and a chain can use the file."""
     (tmp_path / "book.txt").write_text(TEXT)
     out = tmp_path / "sub" / "t.safetensors"
-    done = train(tmp_path / "book.txt", "--tokenizer", tokenizer_folder, "-o", out, "--orders", 2, "--json")
-    told = json.loads(done.stdout)
+    command = ["train-ngram", tmp_path / "book.txt", "--tokenizer", tokenizer_folder, "-o", out]
+    result = logitkit_command(*command, "--orders", 2, "--json")
+    data = json.loads(result.stdout)
     table = NgramTable.train([TEXT], tiny_tokenizer(), orders=2)
-    assert told["tokens"] == table.tokens == len(TEXT) and told["ngrams"] == [len(level) for level in table.levels]
-    assert told["fingerprint"] == table.fingerprint and told["sources"][0]["name"] == "book.txt"
-    said = train(tmp_path / "book.txt", "--tokenizer", tokenizer_folder, "-o", out).stdout
-    assert "n-grams of orders 1 to 3" in said and "logitkit run" in said
+    assert data["tokens"] == table.tokens == len(TEXT) and data["ngrams"] == [len(level) for level in table.levels]
+    assert data["fingerprint"] == table.fingerprint and data["sources"][0]["name"] == "book.txt"
+    text = logitkit_command(*command).stdout
+    assert "n-grams of orders 1 to 3" in text and "logitkit run" in text
     assert [path.name for path in out.parent.iterdir()] == ["t.safetensors"]
     chain = f"ngram_style({str(out)!r}, 0.3)"
     assert logitkit.generate(tiny_model(), tiny_tokenizer(), "the", chain=chain, max_new_tokens=3).texts
 
 
-def test_an_interrupted_command_goes_on(tokenizer_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was counted stands beside the table until it is there; --fresh forgets it."""
+def test_an_interrupted_command_continues(
+    tokenizer_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counts stay beside the table until the table is complete; other settings refuse them."""
     monkeypatch.setattr(training, "BATCH", 1)
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(TEXT)
@@ -64,19 +61,19 @@ def test_an_interrupted_command_goes_on(tokenizer_folder: str, tmp_path: Path, m
         return count(*arguments, **more)
 
     monkeypatch.setattr(training.counting, "count", interrupted)
-    done = train(*command)
-    assert done.exit_code == 130 and "the same command goes on" in done.output
+    result = logitkit_command("train-ngram", *command)
+    assert result.exit_code == 130 and "the same command continues" in result.output
     assert [path.name for path in out.parent.iterdir()] == ["t.safetensors.partial"]
     monkeypatch.setattr(training.counting, "count", count)
-    other = train(*command, "--orders", 2)
+    other = logitkit_command("train-ngram", *command, "--orders", 2)
     assert other.exit_code == 2 and "remove the folder to begin anew" in other.output
-    again = train(*command)
-    assert again.exit_code == 0 and "going on from" in again.output, again.output
+    again = logitkit_command("train-ngram", *command)
+    assert again.exit_code == 0 and "continuing from" in again.output, again.output
     assert NgramTable.load(out).tokens == 2 * len(TEXT) and not list(out.parent.glob("*.partial"))
 
 
 @pytest.mark.parametrize(
-    ("files", "more", "says"),
+    ("files", "more", "message"),
     [
         ({"a.txt": b""}, [], "texts must be at least one token"),
         ({"a.txt": b"a\xff"}, [], "must be UTF-8, got byte 0xff at offset 1 (line 1)"),
@@ -90,14 +87,14 @@ def test_an_interrupted_command_goes_on(tokenizer_folder: str, tmp_path: Path, m
         ({"a.jsonl": b'{"body": "a"}'}, [], "hold text in field 'text', got 'body'"),
     ],
 )
-def test_bad_input_is_one_line(
-    files: dict[str, bytes], more: list[str], says: str, tokenizer_folder: str, tmp_path: Path
+def test_wrong_input_is_refused(
+    files: dict[str, bytes], more: list[str], message: str, tokenizer_folder: str, tmp_path: Path
 ) -> None:
-    """Exit status 2, no traceback, nothing left behind."""
+    """The command ends with exit status 2 and one message, and writes no file."""
     (tmp_path / "corpus").mkdir()
     for name, content in files.items():
         (tmp_path / "corpus" / name).write_bytes(content)
     out = tmp_path / "t.safetensors"
-    done = train(tmp_path / "corpus", "--tokenizer", tokenizer_folder, "-o", out, *more)
-    assert done.exit_code == 2 and says in done.output.replace("\n", ""), done.output
-    assert "Traceback" not in done.output and [path.name for path in tmp_path.iterdir()] == ["corpus"]
+    result = logitkit_command("train-ngram", tmp_path / "corpus", "--tokenizer", tokenizer_folder, "-o", out, *more)
+    assert result.exit_code == 2 and message in result.output.replace("\n", ""), result.output
+    assert "Traceback" not in result.output and [path.name for path in tmp_path.iterdir()] == ["corpus"]

@@ -1,0 +1,67 @@
+"""``logitkit bench report``: write the report of a run from its results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from logitkit.cli.rendering import print_line
+from logitkit.errors import ParameterError
+from logitkit.files import replace_file
+
+if TYPE_CHECKING:
+    from logitkit.bench.config.run import Run
+
+EXAMPLES = ("logitkit bench report run.yaml",)
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="The run file.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results.")] = None,
+    reading: Annotated[
+        Path | None, typer.Option(help="A text file for the top of the report; blank lines separate paragraphs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and write no files.")] = False,
+) -> None:
+    """Write report.md and report.html from the results that exist. Nothing is run."""
+    from logitkit.bench.config import runfile
+    from logitkit.bench.execution.store import Store
+    from logitkit.bench.report.summary import summarise
+
+    if not file.is_file():
+        raise ParameterError("bench report", "FILE", "a run file", str(file))
+    run = runfile.read(file, allow_code_execution=True)  # reporting executes no code
+    out = out or Path("bench-results") / file.stem
+    store = Store(out)
+    if not store.records:
+        raise ParameterError("bench report", "--out", "a folder with results", str(out), f"run: logitkit bench {file}")
+    if reading is not None and not reading.is_file():
+        raise ParameterError("bench report", "--reading", "a file that exists", str(reading))
+    if as_json:
+        typer.echo(json.dumps(summarise(run, store).as_data(), indent=2))
+        return
+    write_report(run, store, reading.read_text(encoding="utf-8") if reading else "")
+
+
+def write_report(run: Run, store: Any, reading: str) -> None:
+    """Print the summary of a run, and write it as report.md and report.html into the folder of results."""
+    from logitkit.bench.report.page import page
+    from logitkit.bench.report.summary import summarise
+    from logitkit.bench.report.tables import markdown, show
+
+    summary = summarise(run, store)
+    path = store.manifest(run)
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    show(summary, Console())
+    reports = {
+        "report.md": markdown(summary, reading),
+        "report.html": page(summary, manifest, store.sessions(run), reading),
+    }
+    for name, text in reports.items():
+        with replace_file(store.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print_line(f"{store.folder / name}", stderr=True)

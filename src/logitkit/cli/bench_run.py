@@ -1,0 +1,167 @@
+"""``logitkit bench RUN.yaml``: carry out a run of the benchmark and report it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from logitkit.cli.bench_report import write_report
+from logitkit.cli.rendering import print_line
+from logitkit.errors import ParameterError, RunError, UnknownNameError
+from logitkit.models.progress import progress_bar
+
+if TYPE_CHECKING:
+    from logitkit.bench.config.run import Run
+
+EXAMPLES = (
+    "logitkit bench run.yaml",
+    'logitkit bench --task gsm8k --samples 20 --chain "cfg(1.5)"',
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """The options that describe a run when there is no run file; None or False means that an option is absent."""
+
+    model: list[str] | None
+    chain: list[str] | None
+    task: list[str] | None
+    samples: int | None
+    seed: list[int] | None
+    sampling: bool
+    repeats: int | None
+    max_new_tokens: int | None
+    batch: int | None
+    cost: int | None
+
+    @property
+    def present(self) -> list[str]:
+        """The options that were given, as typed."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return [f"--{name.replace('_', '-')}" for name, value in values.items() if value not in (None, False)]
+
+    def as_run_data(self) -> dict[str, Any]:
+        """Return the data that a run file with the same meaning holds."""
+        chains: dict[str, str] = {"plain": ""}
+        for text in self.chain or []:
+            name, equals, chain = text.partition("=")
+            named = bool(equals) and name.replace("-", "_").isidentifier()
+            chains[name if named else text] = chain if named else text
+        defaults: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("samples", "repeats", "max_new_tokens", "batch")
+            if getattr(self, name)
+        }
+        if self.sampling:
+            defaults["sampling"] = True
+        data: dict[str, Any] = {"models": self.model or ["smollm2-135m"], "chains": chains, "tasks": self.task or []}
+        data["defaults"] = defaults
+        if self.seed:
+            data["seeds"] = self.seed
+        if self.cost:
+            data["cost"] = {"rounds": self.cost}
+        return data
+
+
+# Long because each option of the command is a parameter.
+def run(
+    file: Annotated[
+        Path | None, typer.Argument(help="A run file, *.yaml. Without it, the options describe the run.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A known model name, a folder, or a hub id; repeatable.")
+    ] = None,
+    chain: Annotated[
+        list[str] | None,
+        typer.Option(help="A chain, or NAME=CHAIN; repeatable. Plain decoding is always measured as well."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task, see `logitkit bench tasks`; repeatable.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Number of items of each task, from the first.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Random seed of the sampling; repeatable.")] = None,
+    sampling: Annotated[
+        bool, typer.Option("--sampling", help="Sample tokens instead of taking the most probable one.")
+    ] = False,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Number of answers per item; needs --sampling.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of new tokens.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Number of items decoded together.")] = None,
+    cost: Annotated[int | None, typer.Option(min=1, help="Number of paired rounds that measure cost.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of results. An interrupted run continues there.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where units run: local (this process) or ray (a Ray cluster).")] = (
+        "local"
+    ),
+    without_cost: Annotated[
+        bool,
+        typer.Option("--without-cost", help="Do not measure cost now. Timings need a machine with no other load."),
+    ] = False,
+    allow_code_execution: Annotated[
+        bool,
+        typer.Option("--allow-code-execution", help="Let tasks execute model-written code in a restricted process."),
+    ] = False,
+) -> None:
+    """Run every task with every chain, model and seed. The same command continues an interrupted run."""
+    from logitkit.bench.config import runfile
+    from logitkit.bench.execution.engine import engine_named
+
+    flags = RunFlags(
+        model=model,
+        chain=chain,
+        task=task,
+        samples=samples,
+        seed=seed,
+        sampling=sampling,
+        repeats=repeats,
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+        cost=cost,
+    )
+    if file is None:
+        plan = runfile.from_data(flags.as_run_data(), allow_code_execution=allow_code_execution)
+        out = out or Path("bench-results") / plan.hash
+    elif flags.present:
+        rule = "left out where a run file is given"
+        raise ParameterError("bench", flags.present[0], rule, str(file), "write the setting into the file")
+    elif not file.is_file():
+        raise UnknownNameError("run file or command", str(file), ["report", "speed", "tasks"])
+    else:
+        plan = runfile.read(file, allow_code_execution=allow_code_execution)
+        out = out or Path("bench-results") / file.stem
+    _carry_out(plan, out, engine_named(engine), engine, with_cost=not without_cost)
+
+
+def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost: bool) -> None:
+    """Run the units without records, measure missing costs, then write the report."""
+    from logitkit.bench.config import preflight
+    from logitkit.bench.execution.engine import carry_out, missing
+    from logitkit.bench.execution.manifest import environment
+    from logitkit.bench.execution.store import Store
+    from logitkit.bench.execution.unit import plan
+    from logitkit.bench.speed import cost
+
+    if overlong := preflight.overlong_samples(run):
+        raise RunError("bench", overlong)
+    with Store(out) as store:
+        units, planned = missing(run, store), plan(run)
+        rounds = cost.missing(run, store) if with_cost else []
+        print_line(f"{out}: {len(planned) - len(units)} of {len(planned)} units are complete", stderr=True)
+        if units or rounds:
+            store.begin(run, environment(engine_name, executes=run.allow_code_execution))
+        try:
+            with progress_bar("bench", total=len(units)) as unit_bar:
+
+                def advance(unit: Any) -> None:
+                    unit_bar.update(description=f"{unit.model} · {unit.chain} · {unit.task}")
+                    unit_bar.advance()
+
+                carry_out(run, store, engine=engine, advance=advance)
+            if rounds:
+                with progress_bar("cost", total=len(rounds)) as cost_bar:
+                    cost.carry_out(run, store, advance=lambda _: cost_bar.advance())
+        except KeyboardInterrupt:
+            print_line(f"interrupted; the same command continues from {out}", stderr=True)
+            raise typer.Exit(130) from None
+        write_report(run, store, "")

@@ -1,0 +1,102 @@
+"""``logitkit check``: run the laws on one processor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from logitkit.cli import options
+from logitkit.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from logitkit.registry.laws import LawResult, Report
+    from logitkit.registry.laws.modes import Cell
+
+EXAMPLES = (
+    "logitkit check uscd",
+    'logitkit check "cfg(scale=2.0)"',
+    'logitkit check "transformers:TopKLogitsWarper(top_k=5)"',
+    "logitkit check top_p --modes",
+)
+
+
+def check(
+    subject: Annotated[
+        str,
+        typer.Argument(help="A processor's name, with parameters if you like, or module:Class or module:factory."),
+    ],
+    modes: Annotated[
+        bool, typer.Option("--modes", help="Check every generation mode as well; needs a processor's name.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Run the laws on one processor. The exit status is 1 when a law is broken."""
+    from logitkit.registry.laws import check_processor
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # module:Class may lie in the current folder
+    if modes and (":" in subject or "(" in subject):
+        way_out = "write a plugin that offers the class as a processor: logitkit new-plugin"
+        raise ParameterError("check", "--modes", "used with a processor's name", subject, way_out)
+    report = check_processor(subject)
+    cells: list[Cell] = []
+    if modes:
+        from logitkit.registry.laws.modes import check_modes
+
+        cells = check_modes(subject)
+    failures = len(report.failures) + sum(bool(cell.fault) for cell in cells)
+    if as_json:
+        data = _as_data(report, failures) | ({"modes": [vars(cell) for cell in cells]} if modes else {})
+        typer.echo(json.dumps(data, indent=2))
+    else:
+        Console().print(_law_table(report))
+        if modes:
+            Console().print(_mode_table(cells))
+    raise typer.Exit(1 if failures else 0)
+
+
+def _as_data(report: Report, failures: int) -> dict[str, Any]:
+    """Return a report as plain data."""
+    laws = [
+        {"law": result.law, "kept": result.kept, "why": result.why, "declared": result.declared}
+        for result in report.verdicts
+    ]
+    return {"subject": report.subject, "failures": failures, "laws": laws}
+
+
+def _law_table(report: Report) -> Table:
+    """Return a table with one line per law."""
+    table = Table("law", "kept", "why", title=Text(report.subject))
+    for result in report.verdicts:
+        table.add_row(result.law, _law_mark(result), Text(result.declared or result.why))
+    return table
+
+
+def _law_mark(result: LawResult) -> str:
+    """Return the outcome of a law in one word.
+
+    "declared" is a violation that the Spec declares, KEPT a declared violation that did not occur, and "-" a law
+    that does not apply.
+    """
+    if result.declared:
+        return "[red]KEPT[/]" if result.kept else "declared"
+    if not result.kept:
+        return "[red]NO[/]"
+    return "-" if result.why else "yes"
+
+
+def _mode_table(cells: Sequence[Cell]) -> Table:
+    """Return a table with one line per generation mode."""
+    table = Table("generation mode", "correct", "why")
+    for cell in cells:
+        mark = "yes" if cell.right else "[red]NO[/]" if cell.fault else "refused"
+        table.add_row(cell.mode, mark, Text(cell.fault or cell.refused))
+    return table

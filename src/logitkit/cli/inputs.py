@@ -1,0 +1,75 @@
+"""Reads what several commands take from the command line: a prompt, a chain, a model, the settings of generate."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from logitkit.errors import ParameterError
+from logitkit.registry.chain import Chain
+
+if TYPE_CHECKING:
+    from logitkit.inspection.settings import GenerateSettings
+
+
+def read_chain(chain: str) -> Chain:
+    """Return the chain of ``--chain``, which is the text of a chain or the name of a YAML or JSON file."""
+    return Chain.from_file(chain) if chain.endswith((".yaml", ".yml", ".json")) else Chain(chain)
+
+
+def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
+    """Return the prompt from its argument, from a file, or from standard input.
+
+    Args:
+        command: the command that errors name.
+        prompt: the argument, or None.
+        file: the value of ``--file``, or None.
+
+    Raises:
+        ParameterError: the prompt is missing, empty, or given both as argument and as file.
+    """
+    if prompt is not None and file is not None:
+        raise ParameterError(command, "the prompt", "given once", str(file), "drop the argument or --file")
+    if file is not None and not file.is_file():
+        raise ParameterError(command, "--file", "a file that exists", str(file))
+    if prompt is None and file is None and sys.stdin.isatty():
+        way_out = f"write it after {command}, use --file, or pipe it to standard input"
+        raise ParameterError(command, "the prompt", "given", None, way_out)
+    text = prompt if prompt is not None else file.read_text(encoding="utf-8") if file else sys.stdin.read()
+    if not text:
+        raise ParameterError(command, "the prompt", "text", text)
+    return text
+
+
+def load_model(name: str) -> tuple[Any, Any]:
+    """Return the model and the tokenizer of a name; torch is imported here and not earlier."""
+    from logitkit import models
+
+    loaded: tuple[Any, Any] = models.load(name)
+    return loaded
+
+
+def generate_settings(
+    *,
+    max_new_tokens: int,
+    do_sample: bool,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+) -> GenerateSettings:
+    """Return the settings of ``model.generate``; a sampling parameter turns sampling on.
+
+    >>> generate_settings(max_new_tokens=8, do_sample=False, temperature=0.7, top_k=None, top_p=None)
+    {'temperature': 0.7, 'do_sample': True, 'max_new_tokens': 8}
+    """
+    settings: GenerateSettings = {}
+    if temperature is not None:
+        settings["temperature"] = temperature
+    if top_k is not None:
+        settings["top_k"] = top_k
+    if top_p is not None:
+        settings["top_p"] = top_p
+    settings["do_sample"] = do_sample or bool(settings)
+    settings["max_new_tokens"] = max_new_tokens
+    return settings

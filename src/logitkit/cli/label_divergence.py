@@ -1,0 +1,117 @@
+"""``logitkit label-divergence``: make the training data of a router."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from logitkit.cli import options
+from logitkit.cli.model_pair import load_pair
+from logitkit.errors import FileFormatError, ParameterError
+from logitkit.models.progress import progress_bar
+
+EXAMPLES = ("logitkit label-divergence prompts.jsonl labels.jsonl --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)
+
+
+# Long because each option of the command is a parameter.
+def label_divergence(
+    prompts: Annotated[Path, typer.Argument(help="JSON lines with one text each (*.jsonl), or lines of plain text.")],
+    out: Annotated[Path, typer.Argument(help="The labels, as JSON lines. An interrupted run continues in this file.")],
+    small: options.SmallModel,
+    large: options.LargeModel,
+    field: Annotated[str, typer.Option(help="Field of a JSON line that holds the text.")] = "text",
+    items: Annotated[int | None, typer.Option(min=1, help="Label only this many prompts, from the first.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Send each prompt as a chat message.")] = False,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="How two continuations are compared: answer (the last number, else the text), text, "
+            "model:NAME, or module:function."
+        ),
+    ] = "answer",
+    tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer, and of each continuation.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Number of continuations generated together.")] = 8,
+) -> None:
+    """Label each token of the large model's answers by the effect of the small model's token in its place.
+
+    identical: both models choose the same token.
+
+    neutral: the token differs, and the judge finds the same answer.
+
+    divergent: the token differs, and the judge finds another answer.
+    """
+    texts = _read_prompts(prompts, field)[:items]
+    small_model, large_model, tokenizer = load_pair("label-divergence", small, large)
+    from logitkit.processors.cascade import labelling
+
+    messages = [[{"role": "user", "content": text}] if chat else text for text in texts]
+    with progress_bar("prompts", total=len(messages)) as bar:
+        labelled = labelling.label_divergence(
+            messages,
+            out,
+            small=small_model,
+            large=large_model,
+            tokenizer=tokenizer,
+            judge=_judge(judge),
+            judge_name=judge,
+            tokens=tokens,
+            batch=batch,
+            advance=bar.advance,
+        )
+    counts = Counter(label for prompt in labelled for label in prompt.labels)
+    names = {labelling.IDENTICAL: "identical", labelling.NEUTRAL: "neutral", labelling.DIVERGENT: "divergent"}
+    table = Table("label", "tokens", "share")
+    for label, name in names.items():
+        table.add_row(name, str(counts[label]), f"{counts[label] / max(1, counts.total()):.1%}")
+    Console().print(table)
+
+
+def _read_prompts(path: Path, field: str) -> list[str]:
+    """Return the prompts of a file.
+
+    Raises:
+        FileFormatError: the file is missing or empty, or a JSON line has no such field.
+    """
+    if not path.is_file():
+        raise FileFormatError(f"label-divergence: prompts must be a file, got {path}")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if path.suffix == ".jsonl":
+        try:
+            lines = [json.loads(line)[field] for line in lines]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(
+                f"label-divergence: every line of {path} must be JSON with {field!r}, got {error!r}; see --field"
+            ) from error
+    if not lines:
+        raise FileFormatError(f"label-divergence: {path} must hold a prompt, got none")
+    return lines
+
+
+def _judge(name: str) -> Any:
+    """Return the function that compares two continuations.
+
+    Raises:
+        ParameterError: no judge has this name.
+    """
+    from logitkit.processors.cascade import labelling
+
+    if name in ("answer", "text"):
+        return labelling.SameAnswer() if name == "answer" else labelling.SameText()
+    module, _, attribute = name.partition(":")
+    if module == "model" and attribute:
+        from logitkit import models
+
+        return labelling.ModelJudge(*models.load(attribute))
+    try:
+        judge = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        rule = "answer, text, model:NAME, or module:function"
+        raise ParameterError("label-divergence", "--judge", rule, name) from error
+    return judge() if isinstance(judge, type) else judge

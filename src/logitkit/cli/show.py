@@ -1,0 +1,32 @@
+"""``logitkit show``: the manual page of one processor."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import logitkit
+from logitkit.cli import options
+from logitkit.cli.rendering import escape_markup
+from logitkit.registry.pages import man_page
+
+EXAMPLES = ("logitkit show uscd", "logitkit show top_p --json")
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A processor's name, see `logitkit list`.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Show one processor: formula, parameters, cost, limits and source."""
+    spec = logitkit.describe(name)
+    if as_json:
+        typer.echo(json.dumps(spec.as_data(), indent=2))
+        return
+    console = Console(highlight=False)
+    for title, text in man_page.sections(spec):
+        if text:
+            console.print(f"[bold]{title}[/]")
+            console.print("\n".join(f"    {escape_markup(line)}" for line in text.split("\n")), soft_wrap=True)

@@ -1,0 +1,112 @@
+"""``logitkit train-ngram``: count the n-grams of a corpus into a table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from logitkit.cli import options
+from logitkit.cli.rendering import print_line
+from logitkit.errors import ParameterError
+
+if TYPE_CHECKING:
+    from logitkit.processors.ngram.corpus import Files
+    from logitkit.processors.ngram.table import NgramTable
+
+EXAMPLES = (
+    "logitkit train-ngram book.txt --tokenizer smollm2-135m -o book.safetensors",
+    "logitkit train-ngram corpus/ --tokenizer smollm2-135m -o corpus.safetensors --orders 5",
+)
+
+
+# Long because each option of the command is a parameter.
+def train_ngram(
+    corpus: Annotated[
+        list[Path], typer.Argument(help="Text files, .jsonl files (.gz of either), or folders of such files.")
+    ],
+    tokenizer: Annotated[str, typer.Option(help="The tokenizer of this model: a known name, a folder, or a hub id.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, *.safetensors.")],
+    orders: Annotated[int, typer.Option(help="Length of the longest n-grams, 1 to 5.")] = 3,
+    smoothing: Annotated[
+        str, typer.Option(help="add-k, witten-bell, kneser-ney, absolute-discounting, stupid-backoff or mle.")
+    ] = "kneser-ney",
+    strength: Annotated[
+        float | None, typer.Option(help="Pseudo-count, discount or back-off factor of the smoothing.")
+    ] = None,
+    field: Annotated[str, typer.Option(help="Field of a .jsonl line that holds the text.")] = "text",
+    encoding: Annotated[str, typer.Option(help="Encoding of all files.")] = "utf-8",
+    chunk: Annotated[int, typer.Option(min=1, help="Number of tokens counted in one pass; bounds memory.")] = 4_000_000,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the counts of an interrupted run.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Count the n-grams of a corpus into a table for the processor ngram_style.
+
+    An interrupted run keeps its counts in the folder OUT.partial. The same command then continues from there.
+    """
+    from logitkit.models import load_tokenizer
+    from logitkit.processors.ngram.corpus import Files
+    from logitkit.processors.ngram.smoothing import Smoothing
+    from logitkit.processors.ngram.table import check_orders
+
+    # Parameters are checked before the tokenizer is loaded and the corpus is read.
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise ParameterError("train-ngram", "--out", "a file named *.safetensors", str(out))
+    check_orders(orders)
+    Smoothing(name=smoothing, strength=strength)  # type: ignore[arg-type]
+    files = Files(corpus, field=field, encoding=encoding)
+    partial = out.with_name(f"{out.name}.partial")
+    if fresh and partial.is_dir():
+        shutil.rmtree(partial)
+    loaded = load_tokenizer(tokenizer)
+    begin = time.perf_counter()
+    table = _train(
+        files, loaded, partial, {"orders": orders, "smoothing": smoothing, "strength": strength, "chunk": chunk}
+    )
+    table.save(out)
+    shutil.rmtree(partial)
+    seconds = time.perf_counter() - begin
+    typer.echo(json.dumps(_as_data(out, table, seconds), indent=2) if as_json else _sentence(out, table, seconds))
+
+
+def _train(files: Files, tokenizer: Any, partial: Path, settings: dict[str, Any]) -> NgramTable:
+    """Count the corpus, continuing from the folder ``partial`` when it exists."""
+    from logitkit.models.progress import progress_bar
+    from logitkit.processors.ngram.training import train
+
+    if partial.is_dir():
+        print_line(f"continuing from {partial}; use --fresh to start again", stderr=True)
+    try:
+        with progress_bar("counting", total=files.bytes, unit="bytes") as bar:
+            return train(
+                files, tokenizer, **settings, resume=partial, advance=lambda _: bar.update(completed=files.read)
+            )
+    except KeyboardInterrupt:
+        print_line(f"interrupted; the same command continues from {partial}", stderr=True)
+        raise typer.Exit(130) from None
+
+
+def _as_data(out: Path, table: NgramTable, seconds: float) -> dict[str, Any]:
+    """Return the facts about a new table as plain data."""
+    return {
+        "path": str(out),
+        "tokens": table.tokens,
+        "ngrams": [len(level) for level in table.levels],
+        "bytes": out.stat().st_size,
+        "smoothing": table.smoothing.as_data(),
+        "fingerprint": table.fingerprint,
+        "sources": table.sources,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _sentence(out: Path, table: NgramTable, seconds: float) -> str:
+    """Return the facts about a new table as text, with a command that uses the table."""
+    return (
+        f"{out}: {table!r} of {table.tokens:,} tokens, {out.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s\n"
+        f"To use the table: logitkit run 'Once' --chain \"ngram_style('{out}', 0.2)\""
+    )

@@ -1,0 +1,56 @@
+"""``logitkit train-router``: train the head of a router on labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from logitkit.cli import options
+from logitkit.cli.model_pair import load_pair
+from logitkit.models.progress import progress_bar
+
+EXAMPLES = ("logitkit train-router labels.jsonl head --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)
+
+
+def train_router(
+    labels: Annotated[Path, typer.Argument(help="The file that `logitkit label-divergence` wrote.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the trained head.")],
+    small: options.SmallModel,
+    large: options.LargeModel,
+    recall: Annotated[
+        float, typer.Option(help="Share of divergent tokens that the decision threshold must catch, 0 to 1.")
+    ] = 0.95,
+    width: Annotated[int, typer.Option(min=1, help="Width of the head's hidden layers.")] = 128,
+    blocks: Annotated[int, typer.Option(min=0, help="Number of residual blocks of the head.")] = 2,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the labels.")] = 50,
+    seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
+) -> None:
+    """Train a router on labels. Use the router as `router(large=..., head='FOLDER')` in a chain."""
+    from logitkit.processors.cascade import labelling
+
+    metadata, prompts = labelling.read_labels(labels)
+    small_model, large_model, tokenizer = load_pair("train-router", small, large)
+    from logitkit.processors.cascade.model_fingerprint import check_pair, pair_fingerprint
+    from logitkit.processors.cascade.router_head import RouterHead
+
+    check_pair("train-router", metadata["pair"], pair_fingerprint(small_model, large_model, tokenizer))
+    shape = labelling.shape_for(small_model, width=width, blocks=blocks)
+    rows, targets = labelling.router_examples(prompts, small_model, shape)
+    with progress_bar("epochs", total=epochs) as bar:
+        head = RouterHead.fit(
+            rows,
+            targets,
+            shape,
+            small=small_model,
+            large=large_model,
+            tokenizer=tokenizer,
+            recall=recall,
+            epochs=epochs,
+            seed=seed,
+            advance=bar.advance,
+        )
+    head.save(out)
+    typer.echo(json.dumps({"threshold": head.threshold, **head.report}, indent=2))

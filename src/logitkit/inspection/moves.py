@@ -1,0 +1,112 @@
+"""The move of one token: the distributions before and after the chain, and the token chosen from the second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from logitkit.processors.engine.divergences import js_bits
+from logitkit.processors.engine.trace import Step, Trace, likeliest
+
+TokenProbabilities = tuple[tuple[int, float], ...]  # (token id, probability), most probable first
+GENERATING_MODEL = "generating model"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Move:
+    """One token, and how the whole chain moved the distribution from which the token was chosen.
+
+    Attributes:
+        token: id of the chosen token.
+        js_bits: Jensen-Shannon divergence between the distributions before and after the chain, in bits, 0 to 1.
+        before, after: the most probable tokens, ``(id, probability)``, most probable first.
+        probability: probability of the chosen token before and after the chain.
+        rank: rank of the chosen token before and after the chain; 1 is the most probable token.
+        forwards: number of forward passes for this token, by stream.
+        steps: what each processor did, in the order of the chain, with its notes (gates, weights).
+    """
+
+    token: int
+    js_bits: float
+    before: TokenProbabilities
+    after: TokenProbabilities
+    probability: tuple[float, float]
+    rank: tuple[int, int]
+    forwards: Mapping[str, int]
+    steps: tuple[Step, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the chain made another token the most probable one."""
+        return self.before[0][0] != self.after[0][0]
+
+
+class MoveRecorder:
+    """An observer of a chain that records the move of every token of one row.
+
+    ``generate`` chooses a token after the chain has run, so the recorder learns the token of a step at the next step,
+    and the last token from `finish`.
+
+    Args:
+        trace: trace of the call, with ``recording`` on.
+        top: how many of the most probable tokens a move keeps.
+    """
+
+    def __init__(self, trace: Trace, top: int) -> None:
+        self.trace, self.top = trace, top
+        self.moves: list[Move] = []
+        self._begin = 0  # length of the row before the first new token
+        self._open: tuple[Move, Tensor, Tensor] | None = None  # the move without its token; probabilities [vocab]
+        self._steps_seen, self._forwards_seen = 0, dict(trace.forwards)
+
+    def observe(self, input_ids: Tensor, before: Tensor, after: Tensor) -> None:
+        """Record one step.
+
+        Args:
+            input_ids: the row so far, ``[1, length]``.
+            before, after: scores before and after the chain, ``[1, vocab]``.
+        """
+        if self._open is None:
+            self._begin = input_ids.shape[1]
+        else:
+            self._close(int(input_ids[0, -1]))
+        forwards, steps = dict(self.trace.forwards), tuple(self.trace.steps[self._steps_seen :])
+        extra = {name: count - self._forwards_seen.get(name, 0) for name, count in forwards.items()}
+        self._steps_seen, self._forwards_seen = len(self.trace.steps), forwards
+        move = Move(
+            token=-1,
+            js_bits=0.0 if torch.equal(before, after) else float(js_bits(before, after)[0]),
+            before=likeliest(before, self.top)[0],
+            after=likeliest(after, self.top)[0],
+            probability=(0.0, 0.0),
+            rank=(0, 0),
+            forwards={GENERATING_MODEL: 1} | {name: count for name, count in extra.items() if count},
+            steps=steps,
+        )
+        self._open = move, before[0].float().softmax(-1), after[0].float().softmax(-1)
+
+    def finish(self, row: list[int]) -> list[Move]:
+        """Return the moves of all tokens.
+
+        Args:
+            row: token ids of the prompt and the whole continuation.
+        """
+        if self._open is not None and len(row) > self._begin + len(self.moves):
+            self._close(row[self._begin + len(self.moves)])
+        return self.moves
+
+    def _close(self, token: int) -> None:
+        """Complete the last move with the chosen token, its probabilities and its ranks."""
+        assert self._open is not None
+        move, before, after = self._open
+        self.moves.append(
+            replace(
+                move,
+                token=token,
+                probability=(float(before[token]), float(after[token])),
+                rank=(1 + int((before > before[token]).sum()), 1 + int((after > after[token]).sum())),
+            )
+        )

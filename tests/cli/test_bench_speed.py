@@ -1,0 +1,34 @@
+"""``logitkit bench speed``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from command_line import logitkit_command
+
+
+def test_tables_are_printed_and_written(tiny_checkpoint: str, tmp_path: Path) -> None:
+    """Each batch size gets a table of plain decoding and the chosen variants; ``--out`` holds the printed text."""
+    out = tmp_path / "speed.md"
+    settings = ["--model", tiny_checkpoint, "--tokens", "2", "--rounds", "1", "--batch", "1", "--batch", "2"]
+    result = logitkit_command("bench", "speed", *settings, "--only", "cfg", "--no-processors", "--out", out)
+    assert result.exit_code == 0 and out.read_text() == result.stdout
+    assert result.stdout.count("| plain generate | 1.000 | 1.000 |") == 2 and "| cfg(1.5), fused |" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "zz"], "no decoding variant named 'zz'"),
+        (["--device", "nowhere"], "bench: device must be one that torch has here, got 'nowhere'"),
+        (["--dtype", "int4"], "bench: dtype must be float32, bfloat16 or float16, got 'int4'"),
+        (["--model", "zz"], "no model named 'zz'"),
+        (["--out", "/no/such/folder/x.md"], "bench: --out must be a file in a folder that exists"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_measuring(arguments: list[str], message: str) -> None:
+    """The command ends with exit status 2 and one message."""
+    result = logitkit_command("bench", "speed", *arguments)
+    assert result.exit_code == 2 and message in result.stderr.replace("\n", " ")

@@ -1,0 +1,47 @@
+"""``logitkit check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from command_line import logitkit_command
+
+
+def test_a_processor_is_checked_by_name() -> None:
+    """A processor that keeps every law ends the command with exit status 0."""
+    result = logitkit_command("check", "cfg", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["failures"] == 0
+
+
+def test_a_class_is_checked_with_its_parameters() -> None:
+    """``module:Class(parameters)`` is checked like a name; a broken law gives exit status 1 and its reason."""
+    kept = logitkit_command("check", "transformers:TopKLogitsWarper(top_k=5)")
+    assert kept.exit_code == 0 and " NO " not in kept.stdout and "no neutral value" in kept.stdout
+    table = logitkit_command("check", "transformers:InfNanRemoveLogitsProcessor")
+    assert table.exit_code == 1 and "keeps_masked_tokens_masked" in table.stdout
+    broken = logitkit_command("check", "transformers:InfNanRemoveLogitsProcessor", "--json")
+    data = json.loads(broken.stdout)
+    assert broken.exit_code == 1 and data["failures"] == 1
+    (why,) = [law["why"] for law in data["laws"] if not law["kept"]]
+    assert why == "an impossible token became possible"
+
+
+def test_a_factory_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is not installed is imported from the current folder."""
+    text = "from transformers import TopPLogitsWarper\n\ndef nucleus(tokenizer):\n    return TopPLogitsWarper(0.9)\n"
+    (tmp_path / "not_installed.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert logitkit_command("check", "not_installed:nucleus").exit_code == 0
+
+
+def test_generation_modes_are_checked_for_a_name() -> None:
+    """``--modes`` adds a table of generation modes; a class has no example to generate with and is refused."""
+    data = json.loads(logitkit_command("check", "top_k", "--modes", "--json").stdout)
+    assert data["failures"] == 0 and all(cell["right"] for cell in data["modes"]) and len(data["modes"]) == 14
+    assert "| refused" in logitkit_command("check", "byte_ensemble", "--modes").stdout.replace("\u2502", "|")
+    refused = logitkit_command("check", "transformers:LogitNormalization", "--modes")
+    assert refused.exit_code == 2 and "--modes must be used with a processor's name" in refused.stderr

@@ -1,0 +1,65 @@
+"""``logitkit run`` and ``logitkit demo``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import logitkit
+from command_line import logitkit_command
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
+
+PYTHON_PROMPT = 'def f(x):\n    """Add one.\n\n    >>> f(1)\n    2\n    """\n'
+
+
+def test_the_continuation_is_printed(tiny_checkpoint: str) -> None:
+    """The command prints the text that `logitkit.generate` returns."""
+    settings = ["--model", tiny_checkpoint, "--chain", "cfg(2.0)", "--max-new-tokens", "8"]
+    result = logitkit_command("run", "Once", *settings)
+    assert result.exit_code == 0, result.output
+    expected = logitkit.generate(tiny_model(), tiny_tokenizer(), "Once", chain="cfg(2.0)", max_new_tokens=8).texts[0]
+    assert expected in result.stdout
+
+
+@pytest.mark.parametrize("source", ["argument", "file", "stdin"])
+def test_the_prompt_comes_from_argument_file_or_standard_input(
+    tiny_checkpoint: str, source: str, tmp_path: Path
+) -> None:
+    """Each source gives the same prompt; ``--json`` prints the text, the cost and the trace."""
+    (tmp_path / "prompt.txt").write_text(PYTHON_PROMPT)
+    sources = {"argument": [PYTHON_PROMPT], "file": ["--file", str(tmp_path / "prompt.txt")], "stdin": []}
+    settings = ["--model", tiny_checkpoint, "--chain", "uscd(gate=1.0)", "--max-new-tokens", "4", "--trace", "--json"]
+    standard_input = PYTHON_PROMPT if source == "stdin" else None
+    result = logitkit_command("run", *sources[source], *settings, input=standard_input)
+    data = json.loads(result.stdout)
+    assert data["tokens"] == 4 and data["forwards_per_token"] == 1.0
+    assert data["trace"]["fusion"]["state"] == "fused"
+    assert data["trace"]["fired"] == {"uscd": 1.0} and len(data["trace"]["steps"]) == 4
+    assert "omits 1 piece" in data["trace"]["notices"][0]
+
+
+def test_a_chain_file_runs_with_beams_and_with_sampling(tiny_checkpoint: str, tmp_path: Path) -> None:
+    """``--chain`` accepts a YAML file, together with beam search and with each sampling option."""
+    chain = tmp_path / "chain.yaml"
+    chain.write_text("- name: cfg\n  params: {scale: 2.0}\n")
+    settings = ["--model", tiny_checkpoint, "--chain", str(chain), "--max-new-tokens", "4", "--json"]
+    for more in (["--num-beams", "2"], ["--temperature", "0.7", "--top-p", "0.9", "--seed", "3"]):
+        result = logitkit_command("run", "Once", *settings, *more)
+        assert result.exit_code == 0 and json.loads(result.stdout)["chain"] == "cfg(scale=2.0)", result.output
+
+
+def test_trace_prints_the_largest_divergences(tiny_checkpoint: str) -> None:
+    """``--trace`` prints a table with the Jensen-Shannon divergence of the steps."""
+    settings = ["--model", tiny_checkpoint, "--chain", "cfg(2.0)", "--max-new-tokens", "4", "--trace"]
+    assert "JS, bits" in logitkit_command("run", "Once", *settings).output
+
+
+@pytest.mark.model
+def test_demo_on_the_real_model() -> None:
+    """The demo shows the prompt, what USCD removed from it, both continuations and their cost."""
+    result = logitkit_command("demo")
+    assert result.exit_code == 0, result.output
+    for text in ("longest_run", "omits 1 piece", "gate fired", "forwards/token", "tokens/second"):
+        assert text in result.output
