@@ -1,12 +1,12 @@
-"""Run a program that a model wrote, in a process of its own with little to break.
+"""Run a program that a model wrote, in a restricted process of its own.
 
-Limits: processor time, memory, size of files, open files, no further processes, a temporary folder, a deadline, an
-empty environment. Where the system lets it (Linux, ``unshare``), the process has a network namespace of its own, with
-no way out, and cannot see other processes. Everywhere, an audit hook refuses sockets, processes, foreign libraries,
-and writing outside the folder.
+The process has limits on processor time, memory, size of files and open files, a deadline, a temporary folder and an
+empty environment, and cannot start further processes. Where the system allows it (Linux, ``unshare``), it has a
+network namespace without interfaces and cannot see other processes. On all systems an audit hook refuses sockets,
+processes, foreign libraries, and changes outside the folder.
 
-**This keeps accidents in, not enemies.** An audit hook inside the interpreter can be got round. Whoever runs code of
-models they do not trust should run the whole benchmark in a container or a virtual machine.
+**The sandbox stops accidents, not attacks.** A program can circumvent an audit hook inside its own interpreter. To run
+code of untrusted models, run the whole benchmark in a container or a virtual machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ PASSED = "logitkit: passed"
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a program may use: seconds of the clock and of a processor, bytes of memory and of a file, open files."""
+    """Limits of a program.
+
+    Attributes:
+        seconds: wall-clock time, and processor time.
+        memory: address space in bytes.
+        file: largest file in bytes.
+        files: open files.
+
+    Examples:
+        >>> Limits(seconds=2).memory == 2**30
+        True
+    """
 
     seconds: float = 10.0
     memory: int = 1 << 30
@@ -37,28 +48,39 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a program: whether it came to its end, and why not, in a few words."""
+    """Outcome of a program.
+
+    Attributes:
+        passed: whether the program ran to its end.
+        reason: why it did not, in one line; empty if it passed.
+    """
 
     passed: bool
-    why: str = ""
+    reason: str = ""
 
 
 @functools.cache
 def isolation() -> str:
-    """How the network is kept away: ``namespace`` (it is not there) or ``guard`` (the interpreter refuses)."""
+    """Return how programs are isolated: ``namespace`` (no network exists) or ``guard`` (an audit hook refuses it)."""
     try:
-        done = subprocess.run([*_UNSHARE, "true"], capture_output=True, timeout=10)
+        result = subprocess.run([*_UNSHARE, "true"], capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "guard"
-    return "namespace" if done.returncode == 0 else "guard"
+    return "namespace" if result.returncode == 0 else "guard"
 
 
 def execute(program: str, limits: Limits | None = None) -> Outcome:
-    """Run a program to its end.
+    """Run a program and return its outcome.
 
     Args:
-        program: Python source. It passes if it comes to its end; an exception, an exit or a limit fails it.
-        limits: what it may use.
+        program: Python source. The program passes if it runs to its end. An exception, an exit or a limit fails it.
+        limits: limits of the program; default: `Limits()`.
+
+    Examples:
+        >>> execute("assert 1 + 1 == 2").passed
+        True
+        >>> execute("assert 1 + 1 == 3, 'wrong'").reason
+        'AssertionError: wrong'
     """
     limits = limits or Limits()
     folder = Path(tempfile.mkdtemp(prefix="logitkit-"))
@@ -73,37 +95,38 @@ def execute(program: str, limits: Limits | None = None) -> Outcome:
 
 
 def _run(command: list[str], folder: Path, limits: Limits) -> Outcome:
-    """Start the process, and end its whole group at the deadline."""
+    """Start the process, and kill its process group at the deadline."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
     environment |= {"OMP_NUM_THREADS": "1"}
-    with (folder / "said").open("wb+") as said:
+    with (folder / "output").open("wb+") as output:
         child = subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
             child.wait(timeout=limits.seconds)
         except subprocess.TimeoutExpired:
-            return Outcome(passed=False, why=f"not done after {limits.seconds:g} s")
+            return Outcome(passed=False, reason=f"not finished after {limits.seconds:g} s")
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-        said.seek(max(0, said.seek(0, 2) - 4096))
-        lines = said.read().decode(errors="replace").strip().splitlines() or [""]
+        output.seek(max(0, output.seek(0, 2) - 4096))
+        lines = output.read().decode(errors="replace").strip().splitlines() or [""]
     if child.returncode == 0 and lines[-1] == PASSED:
         return Outcome(passed=True)
-    return Outcome(passed=False, why=(lines[-1] if lines[-1] else f"exit status {child.returncode}")[:200])
+    return Outcome(passed=False, reason=(lines[-1] if lines[-1] else f"exit status {child.returncode}")[:200])
 
 
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
-# Runs in the child, before the program. What it says last is what counts, so the program's own output is discarded.
+# Runs in the child process, before the program. Its last line of output is the outcome, so the output of the program
+# itself is discarded.
 _GUARD = (
     '''
 import os, resource, sys
@@ -111,17 +134,17 @@ import os, resource, sys
 folder, seconds, memory, file, files = sys.argv[1], *map(int, sys.argv[2:])
 source = open("program.py", encoding="utf-8", errors="surrogatepass").read()
 code = None
-said = os.dup(1)
-nothing = os.open(os.devnull, os.O_WRONLY)
-os.dup2(nothing, 1), os.dup2(nothing, 2)
-for what, limit in (
+report_to = os.dup(1)
+sink = os.open(os.devnull, os.O_WRONLY)
+os.dup2(sink, 1), os.dup2(sink, 2)
+for resource_, limit in (
     (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, file),
     (resource.RLIMIT_NOFILE, files), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CORE, 0),
 ):
-    resource.setrlimit(what, (limit, limit))
+    resource.setrlimit(resource_, (limit, limit))
 
-def tell(text, status, write=os.write, leave=os._exit):
-    write(said, (text.replace("\\n", " ")[:500] + "\\n").encode("utf-8", "replace"))
+def report(text, status, write=os.write, leave=os._exit):
+    write(report_to, (text.replace("\\n", " ")[:500] + "\\n").encode("utf-8", "replace"))
     leave(status)
 
 refused = ("socket.", "subprocess.", "ctypes.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn",
@@ -148,8 +171,8 @@ sys.argv[:] = ["program.py"]
 try:
     exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})
 except BaseException as error:
-    tell(f"{type(error).__name__}: {error}", 1)
-tell("'''
+    report(f"{type(error).__name__}: {error}", 1)
+report("'''
     + PASSED
     + """", 0)
 """

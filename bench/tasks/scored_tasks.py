@@ -1,4 +1,4 @@
-"""Tasks whose answers are given: their log-likelihood under the chain is what counts."""
+"""Tasks that score given texts: the metrics are computed from log-likelihoods under the chain."""
 
 from __future__ import annotations
 
@@ -16,113 +16,154 @@ Rows = list[dict[str, Any]]
 
 
 class Choice(Task):
-    """Multiple choice: the option with the largest log-likelihood a byte is chosen.
+    """Multiple choice: the option with the largest log-likelihood per byte is chosen. A tie goes to the first option.
 
-    Rows are those of ARC in either of its forms: ``question.stem`` and ``question.choices`` with text and label, or
-    ``question`` and ``choices`` with lists of them; ``answerKey`` is a label. A tie goes to the first option.
+    Args:
+        rows: rows of ARC (arXiv:1803.05457) in either of its forms. The first form has ``question.stem`` and
+            ``question.choices``, a list of objects with ``text`` and ``label``. The second has ``question`` and
+            ``choices``, an object with the lists ``text`` and ``label``. ``answerKey`` is the right label.
+
+    Examples:
+        >>> choices = {"text": ["no", "yes"], "label": ["A", "B"]}
+        >>> task = Choice(rows=[{"question": "Is 2 even?", "choices": choices, "answerKey": "B"}])
+        >>> task.request(task.samples[0], None).options
+        (' no', ' yes')
     """
 
     metrics = (
-        Metric(name="accuracy", better="higher", binary=True, what="largest log-likelihood a byte is the right one"),
-        Metric(name="accuracy_sum", better="higher", binary=True, what="by the log-likelihood of the whole option"),
-        Metric(name="loss", better="lower", unit="nats/byte", what="of the right option"),
+        Metric(
+            name="accuracy",
+            better="higher",
+            binary=True,
+            what="the right option is the most likely one per byte",
+        ),
+        Metric(name="accuracy_sum", better="higher", binary=True, what="the right option is the most likely one"),
+        Metric(name="loss", better="lower", unit="nats/byte", what="negative log-likelihood of the right option"),
     )
 
     def __init__(self, *, rows: Any) -> None:
         self.samples = [_choice(number, row) for number, row in enumerate(rows)]
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """The question, and each option behind it."""
+        """Return the question as the prompt, and the options."""
         options = tuple(f" {text}" for text in sample.data["options"])
         return Request(prompt=f"Question: {sample.data['question']}\nAnswer:", options=options)
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """Which option is chosen, and what the right one costs."""
+        """Return whether the right option is chosen, and its negative log-likelihood per byte."""
         right = sample.data["right"]
-        each = [one.total / one.bytes for one in answer.options]
-        total = [one.total for one in answer.options]
+        per_byte = [_per_byte(option) for option in answer.options]
+        total = [option.total for option in answer.options]
         return {
-            "accuracy": float(_best(each) == right),
+            "accuracy": float(_best(per_byte) == right),
             "accuracy_sum": float(_best(total) == right),
-            "loss": finite(-each[right]),
+            "loss": finite(-per_byte[right]),
         }
 
 
 class Cloze(Task):
-    """The last word of a passage (LAMBADA): right where greedy decoding under the chain would write it.
+    """Predict the last word of a passage (LAMBADA, arXiv:1606.06031).
 
-    With ``letters`` the prompt is cut inside the word, behind so many of its letters (its last one is always asked).
+    The word counts as right if greedy decoding under the chain would write it.
+
+    Args:
+        rows: rows with ``text``.
+        letters: number of letters of the last word that are part of the prompt; at least one letter is predicted.
+
+    Examples:
+        >>> Cloze(rows=[{"text": "it was a dog"}], letters=2).samples[0].data
+        {'before': 'it was a do', 'word': 'g'}
     """
 
     metrics = (
-        Metric(name="accuracy", better="higher", binary=True, what="every token of the word is the likeliest one"),
+        Metric(name="accuracy", better="higher", binary=True, what="every token of the word is the most probable one"),
         Metric(name="loss", better="lower", unit="nats/word", what="negative log-likelihood of the word"),
-        Metric(name="impossible", better="lower", binary=True, what="the chain makes the word impossible"),
-    )
-
-    def __init__(
-        self, *, rows: Any, letters: Annotated[int, whole("letters of the word that are given", ge=0)] = 0
-    ) -> None:
-        self.samples = []
-        for number, row in enumerate(rows):
-            before, _, word = str(row["text"]).rstrip().rpartition(" ")
-            if not before or not word:
-                raise FileFormatError(f"lambada: row {number} must be a text of two words or more, got {row['text']!r}")
-            given = f" {word[: min(letters, len(word) - 1)]}" if letters else ""
-            data = {"before": before + given, "word": f" {word}"[len(given) :]}
-            self.samples.append(Sample(id=str(number), data=data))
-
-    def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """The passage and its last word."""
-        return Request(prompt=sample.data["before"], options=(sample.data["word"],))
-
-    def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """Whether the word would be written, and how surprising it is."""
-        (one,) = answer.options
-        return {
-            "accuracy": float(all(one.greedy)),
-            "loss": finite(-one.total),
-            "impossible": float(math.isinf(one.total)),
-        }
-
-
-class Passages(Task):
-    """How well the chain's law predicts real text: the second part of passages, after the first."""
-
-    metrics = (
-        Metric(name="bits_per_byte", better="lower", unit="bits/byte", what="of the text that really follows"),
-        Metric(name="impossible", better="lower", binary=True, what="the chain makes the text impossible"),
+        Metric(name="impossible", better="lower", binary=True, what="the word has probability zero under the chain"),
     )
 
     def __init__(
         self,
         *,
         rows: Any,
-        words: Annotated[int, whole("words of the first part", ge=1)] = 60,
-        after: Annotated[int, whole("words of the second part", ge=1)] = 20,
-        field: Annotated[str, option("where a row holds its text")] = "text",
+        letters: Annotated[int, whole("letters of the last word in the prompt", ge=0)] = 0,
+    ) -> None:
+        self.samples = []
+        for number, row in enumerate(rows):
+            before, _, word = str(row["text"]).rstrip().rpartition(" ")
+            if not before or not word:
+                raise FileFormatError(f"lambada: row {number} must be a text of two words or more, got {row['text']!r}")
+            start = f" {word[: min(letters, len(word) - 1)]}" if letters else ""
+            data = {"before": before + start, "word": f" {word}"[len(start) :]}
+            self.samples.append(Sample(id=str(number), data=data))
+
+    def request(self, sample: Sample, tokenizer: Any) -> Request:
+        """Return the passage as the prompt, and the last word as the option."""
+        return Request(prompt=sample.data["before"], options=(sample.data["word"],))
+
+    def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
+        """Return whether greedy decoding writes the word, its loss, and whether it is impossible."""
+        (word,) = answer.options
+        return {
+            "accuracy": float(all(word.greedy)),
+            "loss": finite(-word.total),
+            "impossible": float(math.isinf(word.total)),
+        }
+
+
+class Passages(Task):
+    """Predict the second part of passages of real text, after the first part.
+
+    Args:
+        rows: rows with a text.
+        words: number of words in the first part.
+        after: number of words in the second part.
+        field: field of a row that holds its text.
+
+    Examples:
+        >>> task = Passages(rows=[{"text": "one two three"}], words=2, after=1)
+        >>> task.request(task.samples[0], None).options
+        (' three',)
+    """
+
+    metrics = (
+        Metric(name="bits_per_byte", better="lower", unit="bits/byte", what="log-loss of the second part"),
+        Metric(name="impossible", better="lower", binary=True, what="the text has probability zero under the chain"),
+    )
+
+    def __init__(
+        self,
+        *,
+        rows: Any,
+        words: Annotated[int, whole("words in the first part", ge=1)] = 60,
+        after: Annotated[int, whole("words in the second part", ge=1)] = 20,
+        field: Annotated[str, option("field of a row that holds its text")] = "text",
     ) -> None:
         self.samples = passages(rows, field=field, words=words, after=after)
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """Both parts."""
+        """Return the first part as the prompt, and the second as the option."""
         return Request(prompt=sample.data["before"], options=(sample.data["after"],))
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """Bits per byte of the second part."""
-        (one,) = answer.options
-        return {"bits_per_byte": finite(-_per_byte(one) / math.log(2)), "impossible": float(math.isinf(one.total))}
+        """Return the bits per byte of the second part, and whether it is impossible."""
+        return _bits_per_byte(answer)
 
 
 class Span(Task):
-    """How well the chain's law predicts a span of a program, from what stands before it.
+    """Predict a span of a program from the text before it.
 
-    Rows are those of HumanEval infilling. Spans begin anywhere, inside a token too.
+    Args:
+        rows: rows of HumanEval infilling (arXiv:2207.14255). Spans may begin inside a token.
+
+    Examples:
+        >>> task = Span(rows=[{"task_id": "0", "prompt": "x = ", "canonical_solution": "1"}])
+        >>> task.request(task.samples[0], None).options
+        ('1',)
     """
 
     metrics = (
-        Metric(name="bits_per_byte", better="lower", unit="bits/byte", what="of the span that was there"),
-        Metric(name="impossible", better="lower", binary=True, what="the chain makes the span impossible"),
+        Metric(name="bits_per_byte", better="lower", unit="bits/byte", what="log-loss of the original span"),
+        Metric(name="impossible", better="lower", binary=True, what="the span has probability zero under the chain"),
     )
 
     def __init__(self, *, rows: Any) -> None:
@@ -132,35 +173,42 @@ class Span(Task):
         ]
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """What stands before, and the span."""
+        """Return the text before the span as the prompt, and the span as the option."""
         return Request(prompt=sample.data["prompt"], options=(sample.data["canonical_solution"],))
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """Bits per byte of the span."""
-        (one,) = answer.options
-        return {"bits_per_byte": finite(-_per_byte(one) / math.log(2)), "impossible": float(math.isinf(one.total))}
+        """Return the bits per byte of the span, and whether it is impossible."""
+        return _bits_per_byte(answer)
 
 
-def _per_byte(one: Scored) -> float:
-    return one.total / one.bytes
+def _per_byte(option: Scored) -> float:
+    """Return the log-likelihood per byte, in nats."""
+    return option.total / option.bytes
+
+
+def _bits_per_byte(answer: Answer) -> dict[str, float | None]:
+    """Return the metrics of an answer with one option: bits per byte, and whether the option is impossible."""
+    (option_,) = answer.options
+    bits = -_per_byte(option_) / math.log(2)
+    return {"bits_per_byte": finite(bits), "impossible": float(math.isinf(option_.total))}
 
 
 def _best(values: Sequence[float]) -> int:
-    """The first of the largest values; -1 where all options are impossible."""
+    """Return the index of the first largest value; -1 if all options are impossible."""
     return max(range(len(values)), key=values.__getitem__) if max(values) > -math.inf else -1
 
 
 def _choice(number: int, row: dict[str, Any]) -> Sample:
-    """One question in either form of ARC.
+    """Return one row of ARC as a sample.
 
     Raises:
-        FileFormatError: another form, or a key that is no label.
+        FileFormatError: the row has neither form, or its ``answerKey`` is not one of its labels.
     """
     try:
         question, choices = row["question"], row.get("choices")
         if choices is None:
             question, listed = question["stem"], question["choices"]
-            texts, labels = [one["text"] for one in listed], [one["label"] for one in listed]
+            texts, labels = [choice["text"] for choice in listed], [choice["label"] for choice in listed]
         else:
             texts, labels = list(choices["text"]), list(choices["label"])
         right = labels.index(row["answerKey"])

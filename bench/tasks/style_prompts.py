@@ -1,4 +1,4 @@
-"""Beginnings of texts that a style can be written into, by kind of text."""
+"""Prompts of the style task, by kind of text. None of them is written in the style of a corpus."""
 
 from __future__ import annotations
 

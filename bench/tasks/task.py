@@ -1,4 +1,4 @@
-"""What a task is: samples, what is asked for each, and how an answer is judged."""
+"""The interface of a task: samples, the request for each sample, and the evaluation of an answer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from logitkit.registry.scored_text import Scored
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What is measured of an answer.
+    """A quantity that is measured of each answer.
 
     Attributes:
-        name: snake_case.
-        better: which way is better; None: neither.
-        unit: such as ``nats/token``; empty: a share from 0 to 1 or a bare number.
-        binary: each sample has 0 or 1, so strategies are compared by McNemar's test.
-        exponent: what is shown is exp of the mean, as perplexity is of nats per token.
-        what: one sentence.
+        name: name in snake_case.
+        better: whether higher or lower values are better; None for a quantity without a direction.
+        unit: unit such as ``nats/token``; empty for a share from 0 to 1 or a bare number.
+        binary: every sample has the value 0 or 1; strategies are then compared by McNemar's test.
+        exponent: reports show exp of the mean, as for a perplexity whose samples are in nats per token.
+        what: description in a few words.
+
+    Examples:
+        >>> Metric(name="accuracy", better="higher", binary=True, what="the right option is chosen").unit
+        ''
     """
 
     name: str
@@ -36,25 +40,38 @@ class Metric:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sample:
-    """One item of a task: its id in the data, and the data."""
+    """One item of a task.
+
+    Attributes:
+        id: identifier of the item in the data.
+        data: the item as plain data.
+
+    Examples:
+        >>> Sample(id="0", data={"text": "a"}).hash == Sample(id="0", data={"text": "b"}).hash
+        False
+    """
 
     id: str
     data: Mapping[str, Any]
 
     @property
     def hash(self) -> str:
-        """8 hex digits of the data: results of other data are other results."""
+        """8 hex digits of the data, part of the key of a result: other data give other results."""
         return hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
-    """What is asked of a model for one sample.
+    """What a model is asked for one sample.
 
     Attributes:
         prompt: text, or chat messages.
-        options: texts that may follow the prompt, to be scored (mode ``loglikelihood``).
-        stops: texts at which a continuation ends; what follows the first of them is cut off.
+        options: texts that may follow the prompt and whose log-likelihoods are wanted (mode ``loglikelihood``).
+        stops: texts that end a continuation; the continuation is cut before the first of them.
+
+    Examples:
+        >>> Request(prompt="2 + 2 =", options=(" 4", " 5")).stops
+        ()
     """
 
     prompt: str | list[dict[str, str]]
@@ -64,14 +81,19 @@ class Request:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answer:
-    """What came back for one sample.
+    """A model's answer to one request.
 
     Attributes:
-        text: the continuation, cut at a stop.
-        ids: its token ids, before the cut, without end and padding.
-        prompt_ids: the token ids of the prompt.
-        options: the scores, one for each option asked for.
-        model, tokenizer: who answered; for metrics that ask the model itself.
+        text: the continuation, cut before the first stop text.
+        ids: token ids of the continuation before the cut, without padding.
+        prompt_ids: token ids of the prompt.
+        options: one score per option of the request.
+        model, tokenizer: the generating model and its tokenizer, for metrics that need them.
+
+    Examples:
+        >>> answer = Answer(options=(Scored(logp=(-1.0, -0.5), greedy=(True, False), bytes=4),))
+        >>> answer.options[0].total
+        -1.5
     """
 
     text: str = ""
@@ -83,13 +105,26 @@ class Answer:
 
 
 class Task(abc.ABC):
-    """A task. Third parties subclass it and offer it by the hook ``logitkit_tasks``.
+    """A task of the benchmark. Plugins subclass it and offer the subclass by the hook ``logitkit_tasks``.
 
-    A constructor takes ``rows`` (the data, a list of mappings) and annotated keyword parameters; it must be cheap.
+    The constructor takes ``rows`` (the data, a list of mappings) and annotated keyword parameters. It must be fast.
 
     Attributes:
-        metrics: the first one is what strategies are compared by.
-        samples: the items, in the order of the data.
+        metrics: the metrics; strategies are compared by the first one.
+        samples: the samples, in the order of the data.
+
+    Examples:
+        >>> class Parity(Task):
+        ...     metrics = (Metric(name="accuracy", better="higher", binary=True),)
+        ...     def __init__(self, *, rows):
+        ...         self.samples = [Sample(id=str(row["n"]), data=row) for row in rows]
+        ...     def request(self, sample, tokenizer):
+        ...         return Request(prompt=f"Is {sample.data['n']} even? Answer:", stops=(".",))
+        ...     def judge(self, sample, answer):
+        ...         return {"accuracy": float(answer.text.strip() == ("no" if sample.data["n"] % 2 else "yes"))}
+        >>> task = Parity(rows=[{"n": 3}])
+        >>> task.judge(task.samples[0], Answer(text=" no"))
+        {'accuracy': 1.0}
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
@@ -97,23 +132,33 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """What is asked for a sample, of a model with this tokenizer."""
+        """Return the request for a sample, for a model with this tokenizer."""
 
     @abc.abstractmethod
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """Metrics of one answer by name; None where it is infinite."""
+        """Return the metrics of one answer by name; None for an infinite value."""
 
     def combine(self, answers: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-        """Metrics of one sample from those of its repeated answers: their means."""
+        """Return the metrics of a sample, given the metrics of its repeated answers: their means."""
         return {name: mean([answer[name] for answer in answers]) for name in answers[0]}
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean, or None (infinite) where one is."""
-    finite = [value for value in values if value is not None]
-    return statistics.fmean(finite) if len(finite) == len(values) else None
+    """Return the mean; None, which stands for infinity, if a value is None.
+
+    Examples:
+        >>> mean([1.0, 2.0]), mean([1.0, None])
+        (1.5, None)
+    """
+    numbers = [value for value in values if value is not None]
+    return statistics.fmean(numbers) if len(numbers) == len(values) else None
 
 
 def finite(value: float) -> float | None:
-    """The number, or None where it is infinite, as records hold it."""
+    """Return the value, or None if it is infinite: records are JSON, which has no infinity.
+
+    Examples:
+        >>> finite(0.5), finite(float("inf"))
+        (0.5, None)
+    """
     return value if abs(value) != float("inf") else None

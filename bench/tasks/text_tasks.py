@@ -1,4 +1,4 @@
-"""Tasks in which the chain writes text: mathematics, style, and free continuation."""
+"""Tasks in which the chain generates text: mathematics, style, and free continuation."""
 
 from __future__ import annotations
 
@@ -21,25 +21,36 @@ _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
 class GSM8K(Task):
-    """Word problems. Solved examples for the prompt are the last rows of the data, which are then not asked."""
+    """Word problems (arXiv:2110.14168); the number in the answer must be right.
 
-    metrics = (Metric(name="exact_match", better="higher", binary=True, what="the answer is the right number"),)
+    Args:
+        rows: rows with ``question`` and an ``answer`` that ends in ``#### number``.
+        shots: number of solved examples in the prompt. They are the last rows of the data, which are then not samples.
+        chat: write the prompt by the model's chat template.
+
+    Examples:
+        >>> task = GSM8K(rows=[{"question": "1 + 1?", "answer": "#### 2"}])
+        >>> task.judge(task.samples[0], Answer(text=" It is 2."))
+        {'exact_match': 1.0}
+    """
+
+    metrics = (Metric(name="exact_match", better="higher", binary=True, what="the number in the answer is right"),)
 
     def __init__(
         self,
         *,
         rows: Any,
         shots: Annotated[int, whole("solved examples in the prompt", ge=0)] = 0,
-        chat: Annotated[bool, option("ask by the model's chat template")] = False,
+        chat: Annotated[bool, option("write the prompt by the model's chat template")] = False,
     ) -> None:
         if not all(isinstance(row.get("question"), str) and "####" in str(row.get("answer")) for row in rows):
             raise FileFormatError("gsm8k: every row must have a question and an answer that ends in '#### number'")
-        asked = rows[: len(rows) - shots]
-        self.shots, self.chat = rows[len(asked) :], chat
-        self.samples = [Sample(id=str(number), data=dict(row)) for number, row in enumerate(asked)]
+        count = len(rows) - shots
+        self.shots, self.chat = rows[count:], chat
+        self.samples = [Sample(id=str(number), data=dict(row)) for number, row in enumerate(rows[:count])]
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """Examples, the question, and where it ends."""
+        """Return the solved examples and the question as the prompt."""
         shown = [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in self.shots]
         text = "\n\n".join([*shown, f"Question: {sample.data['question']}\nAnswer:"])
         if self.chat:
@@ -47,15 +58,20 @@ class GSM8K(Task):
         return Request(prompt=text, stops=("\nQuestion:", "\n\n\n"))
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """The number behind ####, else the last number."""
+        """Return whether the number of the answer equals that of the solution; see `number_in`."""
         wanted = number_in(sample.data["answer"])
         return {"exact_match": float(wanted is not None and number_in(answer.text) == wanted)}
 
 
 def number_in(text: str) -> Decimal | None:
-    """The first number behind ``####``, else the last number of a text; None where there is none."""
-    _, marked, behind = text.partition("####")
-    found = _NUMBER.findall(behind if marked else text)
+    """Return the first number after ``####``, without that mark the last number of a text; None without a number.
+
+    Examples:
+        >>> number_in("so #### 1,234 and 5"), number_in("3 or $4.50.")
+        (Decimal('1234'), Decimal('4.5'))
+    """
+    _, marked, after = text.partition("####")
+    found = _NUMBER.findall(after if marked else text)
     if not found:
         return None
     try:
@@ -65,7 +81,7 @@ def number_in(text: str) -> Decimal | None:
 
 
 TEXT_METRICS = (
-    Metric(name="perplexity", better=None, exponent=True, what="under the model itself, without the chain"),
+    Metric(name="perplexity", better=None, exponent=True, what="perplexity under the model itself, without the chain"),
     Metric(name="distinct_1", better=None, what="share of different tokens"),
     Metric(name="distinct_2", better=None, what="share of different bigrams"),
     Metric(name="distinct_3", better="higher", what="share of different trigrams"),
@@ -73,13 +89,13 @@ TEXT_METRICS = (
 
 
 def _text_metrics(answer: Answer, text: Continuation) -> dict[str, float | None]:
-    """Metrics that any continuation has."""
-    found: dict[str, float | None] = {f"distinct_{order}": distinct(text, order) for order in (1, 2, 3)}
-    return {"perplexity": base_log_perplexity(answer.model, [text])[0], **found}
+    """Return the metrics that every continuation has."""
+    shares: dict[str, float | None] = {f"distinct_{order}": distinct(text, order) for order in (1, 2, 3)}
+    return {"perplexity": base_log_perplexity(answer.model, [text])[0], **shares}
 
 
-def _text(answer: Answer) -> Continuation:
-    """The continuation without its end token; at least two tokens, so that it has a bigram."""
+def _continuation(answer: Answer) -> Continuation:
+    """Return the continuation without its end token, extended to two tokens, so that it has a bigram."""
     ends = {*end_tokens(answer.model, answer.tokenizer), answer.tokenizer.pad_token_id}
     ids = [token for token in answer.ids if token not in ends]
     ids += list(answer.ids[len(ids) :])[: max(0, 2 - len(ids))]
@@ -88,14 +104,25 @@ def _text(answer: Answer) -> Continuation:
 
 
 class StyleTransfer(Task):
-    """Continue prompts of four kinds; how much of a corpus's style the text has, by its second half.
+    """Continue prompts of four kinds, and measure the style of a corpus in the continuations.
 
-    The first half is for the table that steers (a resource with ``half: first``), so that copying does not pay.
+    Style is measured with the second half of the corpus. The first half is for the table that steers (a resource with
+    ``half: first``), so that copying the steering text does not raise the metrics. arXiv:2601.16224, section 2.3.
+
+    Args:
+        rows: rows with ``text``, together the corpus.
+        each: number of prompts of each of the four kinds.
+        orders: length of the longest n-gram that is measured.
+
+    Examples:
+        >>> task = StyleTransfer(rows=[{"text": "In a village of La Mancha"}, {"text": "there lived a knight"}], each=1)
+        >>> len(task.samples)
+        4
     """
 
     metrics = (
         Metric(name="style_perplexity", better="lower", exponent=True, what="by the half that did not steer"),
-        Metric(name="bigrams_seen", better="higher", what="share of bigrams that the other half holds"),
+        Metric(name="bigrams_seen", better="higher", what="share of bigrams that occur in that half"),
         *TEXT_METRICS,
     )
 
@@ -104,24 +131,25 @@ class StyleTransfer(Task):
         *,
         rows: Any,
         each: Annotated[int, whole("prompts of each of the four kinds", ge=1, le=10)] = 10,
-        orders: Annotated[int, whole("longest n-gram that is measured", ge=1, le=5)] = 3,
+        orders: Annotated[int, whole("length of the longest n-gram that is measured", ge=1, le=5)] = 3,
     ) -> None:
         self.orders, self._meters = orders, dict[str, StyleMeter]()
         self._corpus = halves("\n\n".join(str(row["text"]) for row in rows))[1]
         kinds = [prompts[:each] for prompts in PROMPTS.values()]
         mixed = [prompt for prompts in zip(*kinds, strict=True) for prompt in prompts]
-        told = hashlib.sha256(self._corpus.encode()).hexdigest()[:16]  # another corpus is another measure
+        # The corpus is part of a sample, since another corpus gives other values of the same metric.
+        corpus = hashlib.sha256(self._corpus.encode()).hexdigest()[:16]
         self.samples = [
-            Sample(id=str(number), data={"prompt": text, "corpus": told}) for number, text in enumerate(mixed)
+            Sample(id=str(number), data={"prompt": text, "corpus": corpus}) for number, text in enumerate(mixed)
         ]
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """A prompt."""
+        """Return a prompt."""
         return Request(prompt=sample.data["prompt"])
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """Style by the other half, and what it cost the text."""
-        text = _text(answer)
+        """Return the style by the other half of the corpus, and the metrics of the text."""
+        text = _continuation(answer)
         key = fingerprint(answer.tokenizer)
         if key not in self._meters:
             table = NgramTable.train([self._corpus], answer.tokenizer, orders=self.orders)
@@ -135,7 +163,18 @@ class StyleTransfer(Task):
 
 
 class FreeText(Task):
-    """Continue the beginnings of passages."""
+    """Continue the beginnings of passages; measures repetition, and perplexity under the model itself.
+
+    Args:
+        rows: rows with a text.
+        words: number of words in a prompt.
+        field: field of a row that holds its text.
+
+    Examples:
+        >>> task = FreeText(rows=[{"text": "one two three"}], words=2)
+        >>> task.request(task.samples[0], None).prompt
+        'one two'
+    """
 
     metrics = (TEXT_METRICS[-1], *TEXT_METRICS[:-1])
 
@@ -143,15 +182,15 @@ class FreeText(Task):
         self,
         *,
         rows: Any,
-        words: Annotated[int, whole("words of a beginning", ge=1)] = 40,
-        field: Annotated[str, option("where a row holds its text")] = "text",
+        words: Annotated[int, whole("words in a prompt", ge=1)] = 40,
+        field: Annotated[str, option("field of a row that holds its text")] = "text",
     ) -> None:
         self.samples = passages(rows, field=field, words=words, after=1)
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
-        """A beginning."""
+        """Return the beginning of a passage as the prompt."""
         return Request(prompt=sample.data["before"])
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
-        """Repetition, and perplexity under the model."""
-        return _text_metrics(answer, _text(answer))
+        """Return the shares of distinct n-grams, and the perplexity under the model."""
+        return _text_metrics(answer, _continuation(answer))

@@ -1,4 +1,4 @@
-"""Programs of a model: what passes, what fails, and what is not let out."""
+"""The sandbox: which programs pass, which fail and why, and what they cannot change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ QUICK = Limits(seconds=2)
 
 
 @pytest.fixture(params=["namespace", "guard"])
-def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of keeping a program in."""
+def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test under each isolation that this system supports."""
     if request.param == "namespace" and sandbox.isolation() != "namespace":
         pytest.skip("this system gives no process a network namespace of its own")
     monkeypatch.setattr(sandbox, "isolation", lambda: request.param)
@@ -33,7 +33,7 @@ def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         ("raise SystemExit(0)", "SystemExit"),
         ("import os\nos._exit(0)", "exit status 0"),
         ("print('logitkit: passed')\nraise KeyError(1)", "KeyError"),
-        ("while True: pass", "not done after 2 s"),
+        ("while True: pass", "not finished after 2 s"),
         ("x = 'a' * (2 << 30)", "MemoryError"),
         ("open('big', 'w').write('x' * (1 << 22))", "File too large"),
         ("import socket\nsocket.create_connection(('127.0.0.1', 9))", "socket"),
@@ -46,15 +46,15 @@ def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         ("x = '\\ud800'", None),
     ],
 )
-def test_what_becomes_of_a_program(kept_in: str, program: str, why: str | None) -> None:
-    """Passed, or failed for this reason."""
-    verdict = execute(program, QUICK)
-    assert verdict.passed == (why is None), verdict
-    assert why is None or why in verdict.why
+def test_the_outcome_of_a_program(isolation: str, program: str, why: str | None) -> None:
+    """A program passes, or fails with the expected reason."""
+    outcome = execute(program, QUICK)
+    assert outcome.passed == (why is None), outcome
+    assert why is None or why in outcome.reason
 
 
-def test_nothing_outside_the_folder_is_changed(kept_in: str, tmp_path: Path) -> None:
-    """Not written, removed or renamed; and what was written inside is gone afterwards."""
+def test_nothing_outside_the_folder_is_changed(isolation: str, tmp_path: Path) -> None:
+    """A program cannot write, remove or rename files outside its folder."""
     there = tmp_path / "there"
     there.write_text("safe")
     for program in (
@@ -65,16 +65,16 @@ def test_nothing_outside_the_folder_is_changed(kept_in: str, tmp_path: Path) -> 
         f"import shutil\nshutil.rmtree({str(tmp_path)!r})",
         f"open({str(tmp_path / 'new')!r}, 'x')",
     ):
-        verdict = execute(program, QUICK)
-        assert not verdict.passed and "not allowed" in verdict.why, (program, verdict)
+        outcome = execute(program, QUICK)
+        assert not outcome.passed and "not allowed" in outcome.reason, (program, outcome)
     assert there.read_text() == "safe" and list(tmp_path.iterdir()) == [there]
 
 
 def test_a_namespace_has_no_network() -> None:
-    """Not even the guard is needed: the only interface is down."""
+    """In a namespace the only network interface is the loopback, so that the audit hook is not needed."""
     if sandbox.isolation() != "namespace":
         pytest.skip("this system gives no process a network namespace of its own")
     import subprocess
 
-    done = subprocess.run([*sandbox._UNSHARE, "cat", "/proc/net/dev"], capture_output=True, text=True, check=True)
-    assert [line.partition(":")[0].strip() for line in done.stdout.splitlines()[2:]] == ["lo"]
+    listed = subprocess.run([*sandbox._UNSHARE, "cat", "/proc/net/dev"], capture_output=True, text=True, check=True)
+    assert [line.partition(":")[0].strip() for line in listed.stdout.splitlines()[2:]] == ["lo"]

@@ -1,4 +1,4 @@
-"""Tasks: what they ask, and how they judge, by hand; on the real data where it is there."""
+"""Tasks: their requests and metrics, on examples computed by hand and on the real data."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from logitkit.registry.task_spec import TaskSpec
 
 
 def scored(*totals: float, size: int = 1, greedy: bool = True) -> Answer:
+    """Return an answer with one option per log-likelihood."""
     return Answer(options=tuple(Scored(logp=(total,), greedy=(greedy,), bytes=size) for total in totals))
 
 
 def test_pass_at_k_by_enumeration() -> None:
-    """Every choice of k answers: the share of those that hold a right one."""
+    """pass@k equals the share of all choices of k answers that contain a right answer."""
     for answers, right, k in itertools.product(range(1, 7), range(7), range(1, 7)):
         if right <= answers and k <= answers:
             chosen = list(itertools.combinations([1] * right + [0] * (answers - right), k))
@@ -37,7 +38,7 @@ def test_pass_at_k_by_enumeration() -> None:
 
 
 def test_pass_at_k_of_a_sample() -> None:
-    """Two of five right: 2/5, and 1 of all five; pass@10 needs more answers."""
+    """With two right answers of five, pass@1 is 2/5, pass@5 is 1, and pass@10 is not reported."""
     task = default_registry().describe_task("humaneval").build([], {})
     assert task.combine([{"pass_at_1": p} for p in (1.0, 0.0, 0.0, 1.0, 0.0)]) == {
         "pass_at_1": pytest.approx(0.4),
@@ -46,7 +47,7 @@ def test_pass_at_k_of_a_sample() -> None:
 
 
 def test_a_choice_by_hand() -> None:
-    """Per byte the long option wins, as a whole the short one; what is impossible is infinite."""
+    """The long option wins per byte and the short one in total; an impossible option has an infinite loss."""
     row = {"id": "q", "question": "Why?", "choices": {"text": ["no", "because"], "label": ["A", "B"]}, "answerKey": "B"}
     task = Choice(rows=[row])
     (sample,) = task.samples
@@ -63,7 +64,7 @@ def test_a_choice_by_hand() -> None:
 
 
 def test_a_cloze_by_hand() -> None:
-    """The word, whole or cut; never cut away."""
+    """The last word is predicted whole or after its first letters, and at least one letter is predicted."""
     (whole,) = Cloze(rows=[{"text": "it was a dog"}]).samples
     assert whole.data == {"before": "it was a", "word": " dog"}
     (cut,) = Cloze(rows=[{"text": "it was a dog"}], letters=2).samples
@@ -80,12 +81,12 @@ def test_a_cloze_by_hand() -> None:
     [("so #### 1,234 and 5", "1234"), ("is 3 or $4.50.", "4.5"), ("#### -7", "-7"), ("none", None), ("18.0", "18")],
 )
 def test_the_number_of_an_answer(text: str, number: str | None) -> None:
-    """Behind the mark, else the last one; 18 and 18.0 are the same."""
+    """The number after #### counts, without that mark the last number; 18 equals 18.0."""
     assert number_in(text) == (None if number is None else Decimal(number))
 
 
-def test_solved_examples_are_not_asked() -> None:
-    """The last rows are shown, the others asked."""
+def test_solved_examples_are_not_samples() -> None:
+    """The last rows are solved examples in the prompt; the other rows are the samples."""
     rows = [{"question": f"q{n}", "answer": f"a #### {n}"} for n in range(4)]
     task = GSM8K(rows=rows, shots=1)
     assert len(task.samples) == 3
@@ -97,7 +98,7 @@ def test_solved_examples_are_not_asked() -> None:
 
 
 def test_passages_by_hand() -> None:
-    """Short rows are joined; the licence around a Gutenberg text is left out."""
+    """Short rows are joined to passages, and the licence texts of Project Gutenberg are left out."""
     rows = [
         {"text": text} for text in ("licence", "*** START OF THE BOOK", "a b c d", "e f", "*** END OF THE BOOK", "l")
     ]
@@ -106,8 +107,8 @@ def test_passages_by_hand() -> None:
         passages(rows, field="text", words=40, after=10)
 
 
-def test_a_span_is_asked_in_the_form_the_tokenizer_knows() -> None:
-    """Without fill-in-the-middle tokens: what stands before it, ending where the text behind begins."""
+def test_the_form_of_an_infilling_prompt_depends_on_the_tokenizer() -> None:
+    """Without fill-in-the-middle tokens the prompt is the text before the span, and the text after it stops it."""
     row = {
         "task_id": "t",
         "prompt": "def f():\n    return ",
@@ -133,7 +134,7 @@ def test_a_span_is_asked_in_the_form_the_tokenizer_knows() -> None:
     [("humaneval", "canonical_solution"), ("mbpp", "code"), ("humaneval_infilling", "canonical_solution")],
 )
 def test_the_solutions_of_the_data_pass(name: str, answer: str, shared_data: Path) -> None:
-    """Ten of each; and an empty answer fails."""
+    """Ten reference solutions of each data set pass, and an empty answer fails."""
     spec = default_registry().describe_task(name)
     rows = datasource.rows(spec, str(shared_data / spec.data), ".")
     task = spec.build(rows, {})
@@ -148,7 +149,7 @@ def test_the_solutions_of_the_data_pass(name: str, answer: str, shared_data: Pat
     [("gsm8k", 1319), ("arc", 294), ("lambada", 5153), ("passages", 700), ("style", 40), ("mbpp", 427)],
 )
 def test_the_data_are_read(name: str, count: int, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From LOGITKIT_DATA, and every sample can be asked."""
+    """The data are found in LOGITKIT_DATA, and every sample has a request."""
     monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
     spec = default_registry().describe_task(name)
     task = spec.build(datasource.rows(spec, None, "."), {})
@@ -157,20 +158,20 @@ def test_the_data_are_read(name: str, count: int, shared_data: Path, monkeypatch
     assert spec.mode == "generate" or all(task.request(s, None).options for s in task.samples)
 
 
-def test_missing_data_say_where_and_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every place that was looked at, and what to do."""
+def test_missing_data_are_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error lists every place that was searched, and how to provide the data."""
     monkeypatch.setenv("LOGITKIT_DATA", str(tmp_path))
     monkeypatch.setitem(sys.modules, "datasets", None)
     spec = default_registry().describe_task("gsm8k")
     with pytest.raises(DataError) as caught:
         datasource.rows(spec, None, "beside")
-    said = str(caught.value)
-    assert "beside/gsm8k-test.jsonl" in said and str(tmp_path / "gsm8k-test.jsonl") in said
-    assert "datasets is not installed" in said and "pip install 'logitkit[hub]'" in said
+    message = str(caught.value)
+    assert "beside/gsm8k-test.jsonl" in message and str(tmp_path / "gsm8k-test.jsonl") in message
+    assert "datasets is not installed" in message and "pip install 'logitkit[hub]'" in message
 
 
 def test_the_hub_is_the_last_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Asked for name, configuration and split, where no file is there."""
+    """The hub is asked for name, configuration and split, but only if no file holds the data."""
     asked: list[Any] = []
 
     def load_dataset(name: str, configuration: str | None, *, split: str) -> list[dict[str, str]]:
@@ -187,7 +188,7 @@ def test_the_hub_is_the_last_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_a_file_in_another_form_is_refused(tmp_path: Path) -> None:
-    """With what was expected."""
+    """A file that is not in its format or encoding is refused with the expected format."""
     (tmp_path / "a.jsonl").write_text("{}\n[")
     (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     spec = default_registry().describe_task("free_text")
@@ -199,14 +200,14 @@ def test_a_file_in_another_form_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_task_of_a_plugin_is_checked() -> None:
-    """Its name, its target and its parameters; its rows are no parameter."""
-    given = {"summary": "s", "source": "you"}
+    """Name, target and parameters of a TaskSpec are checked; ``rows`` is not one of its parameters."""
+    fields = {"summary": "s", "source": "you"}
     with pytest.raises(ParameterError, match="snake_case"):
-        TaskSpec(name="No", target="a:b", **given)
+        TaskSpec(name="No", target="a:b", **fields)
     with pytest.raises(ParameterError, match="'generate' or 'loglikelihood'"):
-        TaskSpec(name="no", target="a:b", mode="guess", **given)  # type: ignore[arg-type]
+        TaskSpec(name="no", target="a:b", mode="guess", **fields)  # type: ignore[arg-type]
     with pytest.raises(LogitkitError, match=r"subclass logitkit\.bench\.tasks\.task\.Task"):
-        _ = TaskSpec(name="no", target="decimal:Decimal", **given).factory
+        _ = TaskSpec(name="no", target="decimal:Decimal", **fields).factory
     spec = default_registry().describe_task("gsm8k")
     assert sorted(spec.model.model_fields) == ["chat", "shots"]
     with pytest.raises(ParameterError, match="shots must be a whole number >= 0"):
