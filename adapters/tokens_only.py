@@ -48,6 +48,8 @@ class TokensOnly(Binding):
         tables: n-gram tables by the name that the chain calls them.
     """
 
+    has_model = False
+
     def __init__(
         self, engine: str, tokenizer: Any, prompt: Sequence[int], *, ends: Sequence[int], tables: dict[str, NgramTable]
     ) -> None:
@@ -102,13 +104,13 @@ def bound(chain: Chain, engine: str, tokenizer: Any, prompt: Sequence[int], *, e
         ModelError: a table that was counted with another tokenizer.
     """
     binding = TokensOnly(engine, tokenizer, prompt, ends=ends, tables=tables(chain))
-    parts = []
+    parts: list[tuple[str, Any]] = []
     for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True):
         try:
-            parts.append((name, spec.build(binding, parameters)))
+            parts.append((name, spec.build(binding.after(parts), parameters)))
         except ModeError as error:
             raise _refused(spec, engine, str(error)) from error
-    return Composite(parts, prompts=binding.prompts, trace=Trace())
+    return Composite(parts, prompts=binding.prompts, trace=Trace(), histories=binding.histories)
 
 
 def tables(chain: Chain) -> dict[str, NgramTable]:

@@ -50,7 +50,9 @@ class Call:
         self.prompts, self.user_prompts, self.trace = binding.prompts, user_prompts, binding.trace
         self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask}
         owners = {spec.name: spec.owner for spec in chain.specs}
-        self.composite = Composite(parts, prompts=self.prompts, trace=self.trace, owners=owners)
+        self.composite = Composite(
+            parts, prompts=self.prompts, trace=self.trace, owners=owners, histories=binding.histories
+        )
         self.processors = LogitsProcessorList([self.composite])
         self.generate_kwargs = _owned_settings(chain) | _padding(binding.tokenizer, binding.model)
 
@@ -187,10 +189,9 @@ def bind(
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         if hasattr(spec.factory, "prepare"):
             binding.prompts = spec.factory.prepare(binding, **parameters) or binding.prompts
-    parts = [
-        (name, spec.build(binding, parameters))
-        for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True)
-    ]
+    parts: list[tuple[str, Any]] = []
+    for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True):
+        parts.append((name, spec.build(binding.after(parts), parameters)))
     unused = sorted(set(resources) - binding.used)
     if unused:
         raise UnknownNameError("resource asked for by the chain", unused[0], binding.used, "no parameter names it")

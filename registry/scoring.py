@@ -17,7 +17,8 @@ from logitkit.errors import ModelError
 from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
-from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
+from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens.vocabulary import vocabulary_of
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.scored_text import Scored

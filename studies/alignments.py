@@ -19,7 +19,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from logitkit import models
-from logitkit.processors.alignment.alignment import Alignment, AlignmentVocabulary, align
+from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 END_TOKENS = ("<|im_end|>", "<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
@@ -35,7 +35,7 @@ def side(text: str) -> tuple[str, AlignmentVocabulary]:
     weights = _embeddings(folder)
     size = len(Vocabulary.of(tokenizer)) if weights is None else max(len(weights), len(Vocabulary.of(tokenizer)))
     return name, AlignmentVocabulary(
-        tokenizer=tokenizer, vocabulary=Vocabulary.of(tokenizer, size), ends=ends, embeddings=weights
+        tokenizer=tokenizer, vocabulary=Vocabulary.of(tokenizer, size), end_tokens=ends, embeddings=weights
     )
 
 
@@ -59,7 +59,7 @@ def line(helper: str, main: str, made: Alignment, seconds: float, busy: float) -
     shares = " | ".join(f"{told[kind]} ({told[kind] / words:.1%})" for kind in ("exact", "partial", "none"))
     reached = int(torch.unique(made.targets[made.weights > 0]).numel())
     return (
-        f"| {helper} | {main} | {made.method} | {shares} | {told['special']} | {reached / made.size:.1%} | "
+        f"| {helper} | {main} | {made.method} | {shares} | {told['special']} | {reached / made.main_size:.1%} | "
         f"{seconds:.1f} | {busy:.1f} | {made.nbytes() / 1e6:.1f} |"
     )
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from logitkit import models
 from logitkit.models import cache as model_cache
-from logitkit.processors.alignment.alignment import Alignment, AlignmentVocabulary, align
+from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
 from logitkit.processors.ensemble.deepen import Deepen, Representation, shared_tokens
@@ -137,7 +137,9 @@ class Bench:
                 yield f"core {how}, {noise} % noise", self._core(helpers)
 
     def _core(self, helpers: list[Member], **given: Any) -> Core:
-        return Core(helpers=helpers, token_bytes=self.side.vocabulary.bytes, end_tokens=self.side.ends, **given)
+        return Core(
+            helpers=helpers, token_bytes=self.side.vocabulary.token_bytes, end_tokens=self.side.end_tokens, **given
+        )
 
     def _deepen(self) -> Deepen:
         ours, theirs = shared_tokens(self.side, list(self.sides.values()), 4096)

@@ -1,29 +1,13 @@
-"""Maps between vocabularies: which tokens of one model mean what in another one's.
-
-Tokens are compared as the bytes they stand for (`Vocabulary`), so space markers, byte tokens and byte
-fallback need no rules, and case is kept. End tokens are aligned to the end token; other special tokens
-and ids that a tokenizer lacks are aligned to nothing. A map has the sizes of the models' configs.
-
-- ``exact``: the same bytes. What the other vocabulary lacks is lost.
-- ``mined`` (MinED, FuseLLM, arXiv:2401.10491): else the token at the least edit distance over bytes; of several, the
-  lowest id.
-- ``gac`` (arXiv:2406.12585): else the first token that the main tokenizer writes for it. The published method adds
-  over the union of the vocabularies; a processor can only choose main tokens, so a string that is no main
-  token stands by the main token it begins with, and no mass is lost.
-- ``unite`` (arXiv:2410.03777): ``gac`` both ways, over the union of the models' likeliest tokens; see
-  `logitkit.processors.ensemble.processors`.
-- ``embedding`` (EVA, arXiv:2404.09492): else the neighbours in embedding space; see `embedding`.
-"""
+"""An alignment: a sparse map from the tokens of a helper model to the tokens of the main model, and its file."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -32,265 +16,188 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from logitkit.errors import FileFormatError, ModelError, UnknownNameError
-from logitkit.processors.model_facts import end_tokens
-from logitkit.processors.tokens.retokenization import vocabulary_of
-from logitkit.processors.tokens.vocabulary import Vocabulary, fingerprint
+from logitkit.errors import FileFormatError, ModelError
+from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
+from logitkit.processors.tokens.vocabulary import fingerprint
 
-FORMAT = 1
-SMALL = 10**7  # maps between vocabularies with fewer pairs of tokens are made anew: that takes no time
-NONE, EXACT, PARTIAL, SPECIAL = range(4)  # what became of a token
-METHODS = ("exact", "mined", "unite", "gac", "embedding")
+FORMAT = 2  # version of the file format
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class AlignmentVocabulary:
-    """One end of a map.
+class Match(IntEnum):
+    """How a helper token is aligned.
 
-    Attributes:
-        tokenizer: a fast tokenizer.
-        vocabulary: its bytes, as many ids as the model has.
-        ends: ids that end a text, the one to be aligned to first.
-        embeddings: input embeddings, ``[size, width]``; needed by ``embedding`` only.
+    `NONE`: a text token without a main token. `EXACT`: to a main token of the same bytes, or end token to end token.
+    `PARTIAL`: to main tokens of other bytes. `SPECIAL`: a special token or an absent id, which has no main token.
     """
 
-    tokenizer: Any
-    vocabulary: Vocabulary
-    ends: tuple[int, ...]
-    embeddings: Tensor | None = None
-
-    @classmethod
-    def of(cls, model: Any, tokenizer: Any) -> AlignmentVocabulary:
-        """Read a model and its tokenizer."""
-        vocabulary = vocabulary_of(model, tokenizer)
-        ends = tuple(end for end in end_tokens(model, tokenizer) if end < len(vocabulary))
-        table = model.get_input_embeddings()  # None: a model over bytes
-        vectors = None if table is None else table.weight.detach()
-        return cls(tokenizer=tokenizer, vocabulary=vocabulary, ends=ends, embeddings=vectors)
-
-    @property
-    def size(self) -> int:
-        """How many ids the model has."""
-        return len(self.vocabulary)
-
-    def words(self) -> list[int]:
-        """Ids that stand for bytes and end nothing."""
-        return [number for number, spelled in enumerate(self.vocabulary.bytes) if spelled and number not in self.ends]
+    NONE = 0
+    EXACT = 1
+    PARTIAL = 2
+    SPECIAL = 3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Alignment:
-    """A sparse map ``[helper, main]``: each helper token has at most ``n`` main tokens with weights of sum <= 1.
+    """A sparse map from helper tokens to main tokens, with at most ``n`` main tokens for each helper token.
 
     Attributes:
-        method: how it was made.
-        helper, main: fingerprints of the two tokenizers.
-        targets: main ids, int64 ``[helper size, n]``; where the weight is 0, any.
-        weights: fp32, same shape.
-        size: how many ids the main model has.
-        kinds: what became of each helper token, uint8 ``[helper size]``: `NONE`, `EXACT`, `PARTIAL`, `SPECIAL`.
-        back: for ``unite``, the helper id that speaks for each main id, int64 ``[size]``; -1: none.
+        method: name of the method that built the map.
+        helper_fingerprint: fingerprint of the helper's tokenizer.
+        main_fingerprint: fingerprint of the main tokenizer.
+        targets: main ids, int64 ``[helper size, n]``; meaningless where the weight is 0.
+        weights: shares of the helper token's probability, fp32 ``[helper size, n]``, each ``>= 0``; a row sums to
+            at most 1.
+        main_size: number of main ids.
+        matches: a `Match` for each helper token, uint8 ``[helper size]``.
+        reverse: for the method ``unite``, the helper id whose logit stands for each main id, int64 ``[main size]``;
+            -1 where there is none. None for other methods.
+
+    >>> import torch
+    >>> from logitkit.processors.alignment import AlignmentVocabulary, align
+    >>> from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
+    >>> helper = AlignmentVocabulary.of(foreign_model(), foreign_tokenizer())
+    >>> main = AlignmentVocabulary.of(tiny_model(), tiny_tokenizer())
+    >>> alignment = align("gac", helper, main)
+    >>> alignment.coverage()
+    {'exact': 257, 'partial': 12, 'none': 0, 'special': 51}
+    >>> the, t = helper.vocabulary.ids_of[b"the"][0], main.vocabulary.ids_of[b"t"][0]
+    >>> alignment.translate(torch.eye(helper.size)[[the]])[0, t]
+    tensor(1.)
     """
 
     method: str
-    helper: str
-    main: str
+    helper_fingerprint: str
+    main_fingerprint: str
     targets: Tensor
     weights: Tensor
-    size: int
-    kinds: Tensor
-    back: Tensor | None = None
+    main_size: int
+    matches: Tensor
+    reverse: Tensor | None = None
 
     def translate(self, p: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Carry probabilities over to the main vocabulary, ``[rows, size]``; what has no target is lost.
+        """Return probabilities of main tokens, given those of helper tokens.
 
         Args:
-            p: probabilities of helper tokens, ``[rows, helper size]``, or with ``ids`` those of the ids only.
+            p: probabilities of all helper tokens, ``[rows, helper size]``, or with ``ids`` of these only.
             ids: helper ids, same shape as ``p``.
+
+        Returns:
+            fp32 ``[rows, main size]``. A row sums to less than ``p`` where a helper token has no main token.
         """
         targets, weights = (self.targets, self.weights) if ids is None else (self.targets[ids], self.weights[ids])
         flat = (p[..., None] * weights).flatten(1)  # [rows, tokens * n]
         index = targets.flatten(-2).expand_as(flat)
-        return torch.zeros(len(p), self.size, device=p.device).scatter_add_(1, index, flat)
+        return torch.zeros(len(p), self.main_size, device=p.device).scatter_add_(1, index, flat)
 
     @property
     def matrix(self) -> Tensor:
-        """The map as a sparse COO tensor ``[helper size, size]``."""
+        """The map as a sparse COO tensor, fp32 ``[helper size, main size]``."""
         row, place = self.weights.nonzero(as_tuple=True)
         index = torch.stack([row, self.targets[row, place]])
-        shape = len(self.targets), self.size
+        shape = len(self.targets), self.main_size
         return torch.sparse_coo_tensor(index, self.weights[row, place], shape, check_invariants=True).coalesce()
 
     def coverage(self) -> dict[str, int]:
-        """How many helper tokens are aligned exactly, partially, not at all, or excluded as special or absent."""
-        names = {"exact": EXACT, "partial": PARTIAL, "none": NONE, "special": SPECIAL}
-        return {name: int((self.kinds == kind).sum()) for name, kind in names.items()}
+        """Return the number of helper tokens of each kind of `Match`, by its name in lower case."""
+        kinds = (Match.EXACT, Match.PARTIAL, Match.NONE, Match.SPECIAL)
+        return {kind.name.lower(): int((self.matches == kind).sum()) for kind in kinds}
 
     def nbytes(self) -> int:
-        """Bytes of memory."""
-        parts = (self.targets, self.weights, self.kinds, *([] if self.back is None else [self.back]))
-        return sum(part.nbytes for part in parts)
+        """Return the memory that the tensors take, in bytes."""
+        return sum(tensor.nbytes for tensor in self._tensors().values())
 
     def to(self, device: Any) -> Alignment:
-        """Return it on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("targets", "weights", "kinds")}
-        return dataclasses.replace(self, **moved, back=None if self.back is None else self.back.to(device))
+        """Return the alignment with its tensors on a device."""
+        return dataclasses.replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
 
     def check(self, helper: AlignmentVocabulary, main: AlignmentVocabulary, owner: str) -> None:
-        """Refuse it for other vocabularies than its own.
+        """Raise unless the alignment was built for these two vocabularies.
+
+        Args:
+            helper: vocabulary of the helper model.
+            main: vocabulary of the main model.
+            owner: the processor that the error names.
 
         Raises:
-            ModelError: says which side does not fit.
+            ModelError: the tokenizer or the size of a vocabulary differs; says which.
         """
-        want = {
-            "helper": (fingerprint(helper.tokenizer), helper.size),
-            "main": (fingerprint(main.tokenizer), main.size),
+        built_for = {
+            "helper": (self.helper_fingerprint, len(self.targets)),
+            "main": (self.main_fingerprint, self.main_size),
         }
-        have = {"helper": (self.helper, len(self.targets)), "main": (self.main, self.size)}
-        for side, (name, size) in want.items():
-            if have[side] != (name, size):
+        for side, vocabulary in (("helper", helper), ("main", main)):
+            wanted, actual = built_for[side], (fingerprint(vocabulary.tokenizer), vocabulary.size)
+            if wanted != actual:
                 raise ModelError(
-                    f"{owner}: alignment must be for these vocabularies, its {side} side has tokenizer "
-                    f"{have[side][0]} of {have[side][1]} ids, got {name} of {size}; build it anew for these models"
+                    f"{owner}: alignment must be for these vocabularies, but its {side} vocabulary is "
+                    f"tokenizer {wanted[0]} with {wanted[1]} ids, got tokenizer {actual[0]} with {actual[1]} ids; "
+                    "build it again for these models"
                 )
 
-    def save(self, path: Path) -> None:
-        """Write it as safetensors, whole or not at all."""
-        tensors = {"targets": self.targets.int(), "weights": self.weights, "kinds": self.kinds}
-        tensors |= {} if self.back is None else {"back": self.back.int()}
-        told = {"format": FORMAT, "method": self.method, "helper": self.helper, "main": self.main, "size": self.size}
+    def save(self, path: str | Path) -> None:
+        """Write the alignment as a safetensors file; the file appears complete or not at all.
+
+        Args:
+            path: the file; its folder is made where it is missing.
+        """
+        path = Path(path)
+        facts = {
+            name: getattr(self, name) for name in ("method", "helper_fingerprint", "main_fingerprint", "main_size")
+        }
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
+        tensors |= {name: tensors[name].int() for name in ("targets", "reverse") if name in tensors}
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         try:
-            whole = {key: value.cpu().contiguous() for key, value in tensors.items()}
-            save_file(whole, name, metadata={"logitkit": json.dumps(told)})
+            save_file(tensors, name, metadata={"logitkit": json.dumps({"format": FORMAT, **facts})})
             Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Alignment:
-        """Read what `save` wrote; no code runs.
+        """Read a file that `save` wrote; no code of the file is run.
 
         Raises:
-            FileFormatError: absent, cut short, another format or version, or ids out of range.
+            FileFormatError: the file is absent, truncated, of another format or version, or has ids out of range.
         """
         try:
             with safe_open(path, framework="pt") as file:
-                told = json.loads((file.metadata() or {})["logitkit"])
+                facts = json.loads((file.metadata() or {})["logitkit"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-            if told.pop("format") != FORMAT:
-                raise KeyError("format")
-            back = tensors.get("back")
-            made = cls(
-                **told,
-                targets=tensors["targets"].long(),
-                weights=tensors["weights"],
-                kinds=tensors["kinds"],
-                back=None if back is None else back.long(),
-            )
-            made.validate()
+            version = facts.pop("format")
+            if version != FORMAT:
+                raise ValueError(f"format {version}")
+            tensors |= {name: tensors[name].long() for name in ("targets", "reverse") if name in tensors}
+            alignment = cls(**facts, **tensors)
+            alignment.validate()
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(
                 f"alignment: {path} must be a file of an alignment, format {FORMAT}, got {type(error).__name__}: "
-                f"{error}; build it anew"
+                f"{error}; build it again"
             ) from error
-        return made
+        return alignment
 
     def validate(self) -> None:
-        """Refuse tensors that do not fit together.
+        """Raise unless the tensors fit together.
 
         Raises:
-            ValueError: says which.
+            ValueError: shapes differ, an id is out of range, or a weight is negative or not finite; says which.
         """
         count = len(self.targets)
-        if self.targets.shape != self.weights.shape or self.targets.ndim != 2 or self.kinds.shape != (count,):
-            raise ValueError("targets, weights and kinds have other shapes than each other")
-        if count and not (int(self.targets.min()) >= 0 and int(self.targets.max()) < self.size):
-            raise ValueError(f"a target is not one of {self.size} ids")
+        if self.targets.shape != self.weights.shape or self.targets.ndim != 2 or self.matches.shape != (count,):
+            raise ValueError("targets, weights and matches differ in shape")
+        if count and not (int(self.targets.min()) >= 0 and int(self.targets.max()) < self.main_size):
+            raise ValueError(f"a target is not one of {self.main_size} ids")
         if not bool((torch.isfinite(self.weights) & (self.weights >= 0)).all()):
             raise ValueError("a weight is negative or not finite")
-        if self.back is not None and (
-            self.back.shape != (self.size,) or int(self.back.min()) < -1 or int(self.back.max()) >= count
+        if self.reverse is not None and (
+            self.reverse.shape != (self.main_size,) or int(self.reverse.min()) < -1 or int(self.reverse.max()) >= count
         ):
-            raise ValueError("the way back does not fit")
+            raise ValueError(f"reverse is not one of {count} helper ids for each main id")
 
-
-def align(
-    method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary, *, cache: Path | None = None
-) -> Alignment:
-    """Build the map from a helper's vocabulary to the main one, or take it from the cache.
-
-    Args:
-        method: one of `METHODS`.
-        helper, main: the two models' vocabularies.
-        cache: a folder, in which files are keyed by method, both tokenizers, sizes and end tokens; a map between
-            tiny vocabularies is not kept. None: nothing is.
-
-    Raises:
-        UnknownNameError: another method.
-        ModelError: no embeddings where they are needed.
-    """
-    from logitkit.processors.alignment import embedding, matching
-
-    builders: dict[str, Callable[[AlignmentVocabulary, AlignmentVocabulary], Alignment]] = {
-        "exact": matching.exact,
-        "mined": matching.mined,
-        "gac": matching.gac,
-        "unite": matching.unite,
-        "embedding": embedding.neighbours,
-    }
-    if method not in builders:
-        raise UnknownNameError("alignment", method, builders)
-    kept = cache is not None and helper.size * main.size >= SMALL
-    path = None if cache is None or not kept else cache / f"{method}-{_key(method, helper, main)}.safetensors"
-    if path is not None and path.is_file():
-        try:
-            found = Alignment.load(path)
-            found.check(helper, main, "align")
-            return found
-        except (FileFormatError, ModelError):  # a damaged cache is made anew
-            pass
-    made = builders[method](helper, main)
-    if path is not None:
-        made.save(path)
-    return made
-
-
-def _key(method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> str:
-    """16 hex digits of everything a map depends on."""
-    parts: list[object] = [FORMAT, method]
-    for side in (helper, main):
-        parts += [fingerprint(side.tokenizer), side.size, side.ends]
-        if method == "embedding" and side.embeddings is not None:
-            sample = side.embeddings[:: max(1, side.size // 256)].float().cpu().numpy()
-            parts += [side.embeddings.shape[1], hashlib.sha256(sample.tobytes()).hexdigest()]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def one_hot(
-    method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary, pairs: Sequence[tuple[int, int, int]]
-) -> Alignment:
-    """A map with at most one main token a helper token.
-
-    Args:
-        pairs: ``(helper id, main id, kind)``; end tokens are added.
-    """
-    targets = torch.zeros(helper.size, 1, dtype=torch.long)
-    weights = torch.zeros(helper.size, 1)
-    kinds = torch.full((helper.size,), SPECIAL, dtype=torch.uint8)
-    kinds[torch.tensor(helper.words(), dtype=torch.long)] = NONE
-    ended = [(end, main.ends[0], EXACT) for end in helper.ends if main.ends]
-    table = torch.tensor([*pairs, *ended], dtype=torch.long).reshape(-1, 3)
-    targets[table[:, 0], 0], weights[table[:, 0], 0] = table[:, 1], 1.0
-    kinds[table[:, 0]] = table[:, 2].to(torch.uint8)
-    return Alignment(
-        method=method,
-        helper=fingerprint(helper.tokenizer),
-        main=fingerprint(main.tokenizer),
-        targets=targets,
-        weights=weights,
-        size=main.size,
-        kinds=kinds,
-    )
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors by field name, without ``reverse`` where it is None."""
+        tensors = {"targets": self.targets, "weights": self.weights, "matches": self.matches}
+        return tensors if self.reverse is None else tensors | {"reverse": self.reverse}

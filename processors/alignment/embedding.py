@@ -1,100 +1,123 @@
-"""Alignment by meaning: neighbours in embedding space, rotated onto each other along the tokens both share.
+"""The alignment ``embedding``: nearest tokens in an embedding space that both vocabularies share.
 
-After EVA (arXiv:2404.09492), which maps output embeddings by VecMap; here input embeddings, which tied models
-share. Rows are scaled to length 1, centred, and scaled again; an orthogonal map (Procrustes) brings the shared
-tokens together. Its singular values say how much the two spaces have in common along each direction: directions
-are weighted by their square roots and the `DIRECTIONS` best are kept. Candidates are ranked by CSLS, which
-takes from a target's cosine what it shares with everything (hubs).
+After EVA (arXiv:2404.09492). The steps:
 
-Departures: shared tokens stand for themselves; weights of the others' `NEIGHBOURS` best targets sum to 1, so no
-mass is lost; EVA's filter of rows whose weights are all alike is left out, since it loses whole tokens.
+1. Embeddings are scaled to length 1, centred on the mean of the shared tokens, and scaled to length 1 again.
+2. An orthogonal map (Procrustes) rotates both tables along the tokens that both vocabularies have.
+3. Each direction of the common space is weighted by the square root of its singular value, which measures how much
+   the two spaces agree along it. The `DIRECTIONS` strongest directions are kept.
+4. Candidates are ranked by CSLS: twice the cosine, minus the mean cosine of a target with its nearest shared tokens.
+   This lowers the rank of targets that are near to everything (hubs).
+
+Departures from EVA: input embeddings instead of output embeddings, which tied models share anyway; Procrustes instead
+of VecMap; a token that both vocabularies have is aligned to itself; the weights of the `NEIGHBOURS` best targets of
+any other token sum to 1, so no probability is lost; EVA's filter of rows with nearly equal weights is left out, since
+it drops whole tokens.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 from tqdm import tqdm
 
 from logitkit.errors import ModelError
-from logitkit.processors.alignment import alignment
-from logitkit.processors.alignment.alignment import PARTIAL, Alignment, AlignmentVocabulary
+from logitkit.processors.alignment.alignment import Alignment, Match
+from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
+from logitkit.processors.alignment.matching import exact
 
 NEIGHBOURS = 10  # targets of a token, as in EVA
-DIRECTIONS = 128  # of the shared space; what is left of it is mostly noise
-LEAST = 0.1  # CSLS below which a target is no neighbour, as in EVA
-CHUNK = 1024
+DIRECTIONS = 128  # of the common space; a heuristic: weaker directions are mostly noise
+LEAST = 0.1  # targets of a lower CSLS get no weight, as in EVA
+CHUNK = 1024  # helper tokens that are compared at once
 
 
 def neighbours(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """Shared tokens as themselves, the others as their nearest main tokens.
+    """Return the alignment of shared tokens to themselves, and of the others to their nearest main tokens.
 
     Raises:
-        ModelError: no embeddings, or fewer shared tokens than directions.
+        ModelError: a model has no input embeddings, or fewer than two tokens are shared.
     """
-    from logitkit.processors.alignment.matching import exact
-
     if helper.embeddings is None or main.embeddings is None:
-        raise ModelError("align: 'embedding' needs both models' embeddings; choose another alignment")
+        raise ModelError("align: both models must have input embeddings for 'embedding'; choose another alignment")
     base = exact(helper, main)
-    shared = ((base.kinds == alignment.EXACT) & ~_marked(helper.ends, helper.size)).nonzero()[:, 0]
+    text_token = torch.ones(helper.size, dtype=torch.bool)
+    text_token[list(helper.end_tokens)] = False
+    shared = ((base.matches == Match.EXACT) & text_token).nonzero()[:, 0]
     if len(shared) < 2:
-        raise ModelError(f"align: 'embedding' needs tokens that both vocabularies have, got {len(shared)}; use 'gac'")
-    left = (base.kinds == alignment.NONE).nonzero()[:, 0]
-    words = torch.tensor(main.words())
-    ours, theirs = _common_space(helper.embeddings, main.embeddings, shared, base.targets[shared, 0])
+        raise ModelError(f"align: vocabularies must share two tokens for 'embedding', got {len(shared)}; use 'gac'")
+    rows, columns = _common_space(helper.embeddings, main.embeddings, shared, base.targets[shared, 0])
+    candidates = torch.tensor(main.text_tokens())
+    hubness = _mean_of_nearest(columns[candidates], rows[shared], min(NEIGHBOURS, len(candidates)))
     targets = base.targets.repeat(1, NEIGHBOURS)
-    weights = torch.nn.functional.pad(base.weights, (0, NEIGHBOURS - 1))
-    count = min(NEIGHBOURS, len(words))
-    hub = _mean_of_best(theirs[words], ours[shared], count)  # [words]
-    doubled, across = 2 * ours, theirs[words].T.contiguous()
-    room = torch.empty(CHUNK, len(words))  # one place for all products: fresh pages cost more than the product
-    for chunk in tqdm(left.split(CHUNK), desc="neighbours", unit="chunk", disable=None, leave=False):
-        score = torch.mm(doubled[chunk], across, out=room[: len(chunk)]).sub_(hub)  # CSLS but for the row's own hub
-        best, place = score.topk(count, dim=-1)
+    weights = pad(base.weights, (0, NEIGHBOURS - 1))
+    unmatched = (base.matches == Match.NONE).nonzero()[:, 0]
+    for chunk, places, shares in _weighted_neighbours(rows, columns[candidates], hubness, unmatched):
+        targets[chunk, : places.shape[1]] = candidates[places]
+        weights[chunk, : places.shape[1]] = shares
+    matches = base.matches.clone()
+    matches[unmatched] = Match.PARTIAL
+    return dataclasses.replace(base, method="embedding", targets=targets, weights=weights, matches=matches)
+
+
+def _weighted_neighbours(
+    rows: Tensor, candidates: Tensor, hubness: Tensor, ids: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield chunks of ids, the places of their nearest candidates, and weights that sum to 1.
+
+    Args:
+        rows: unit vectors of helper tokens, ``[helper size, directions]``.
+        candidates: unit vectors of main tokens, ``[candidates, directions]``.
+        hubness: mean cosine of each candidate with its nearest shared tokens, ``[candidates]``.
+        ids: helper ids whose neighbours are wanted.
+    """
+    doubled, columns = 2 * rows, candidates.T.contiguous()
+    count = min(NEIGHBOURS, len(candidates))
+    # One buffer for all products: allocating fresh pages costs more than multiplying.
+    buffer = torch.empty(CHUNK, len(candidates))
+    for chunk in tqdm(ids.split(CHUNK), desc="neighbours", unit="chunk", disable=None, leave=False):
+        # CSLS without the row's own term, which does not change the order within a row.
+        score = torch.mm(doubled[chunk], columns, out=buffer[: len(chunk)]).sub_(hubness)
+        best, places = score.topk(count, dim=-1)
         best = torch.where(best >= LEAST, best, 0)
-        best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest one stays, however far
-        targets[chunk, :count] = words[place]
-        weights[chunk, :count] = best / best.sum(-1, keepdim=True)
-    kinds = base.kinds.clone()
-    kinds[left] = PARTIAL
-    return Alignment(
-        method="embedding",
-        helper=base.helper,
-        main=base.main,
-        targets=targets,
-        weights=weights,
-        size=base.size,
-        kinds=kinds,
-    )
+        best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest target is kept, however far it is
+        yield chunk, places, best / best.sum(-1, keepdim=True)
 
 
-def _common_space(ours: Tensor, theirs: Tensor, here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotate both tables along shared rows; unit rows, ``[size, directions]`` each."""
-    ours, theirs = _prepared(ours, here), _prepared(theirs, there)
-    left, strength, right = torch.linalg.svd(ours[here].T @ theirs[there], full_matrices=False)
+def _common_space(
+    helper_table: Tensor, main_table: Tensor, helper_ids: Tensor, main_ids: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rotate both embedding tables along shared tokens.
+
+    Args:
+        helper_table: embeddings of the helper, ``[helper size, width]``.
+        main_table: embeddings of the main model, ``[main size, main width]``.
+        helper_ids: helper ids of the shared tokens.
+        main_ids: main ids of the same tokens, in the same order.
+
+    Returns:
+        Unit vectors of helper tokens and of main tokens, ``[size, directions]`` each.
+    """
+    helper_table, main_table = _normalised(helper_table, helper_ids), _normalised(main_table, main_ids)
+    left, strength, right = torch.linalg.svd(helper_table[helper_ids].T @ main_table[main_ids], full_matrices=False)
     weight = (strength / strength[0].clamp_min(1e-12)).sqrt()[:DIRECTIONS]
     return (
-        normalize(ours @ left[:, :DIRECTIONS] * weight, dim=-1),
-        normalize(theirs @ right.T[:, :DIRECTIONS] * weight, dim=-1),
+        normalize(helper_table @ left[:, :DIRECTIONS] * weight, dim=-1),
+        normalize(main_table @ right.T[:, :DIRECTIONS] * weight, dim=-1),
     )
 
 
-def _prepared(table: Tensor, shared: Tensor) -> Tensor:
-    """Rows of length 1, centred on the shared ones, of length 1 again."""
+def _normalised(table: Tensor, shared: Tensor) -> Tensor:
+    """Rows scaled to length 1, centred on the mean of the shared rows, and scaled to length 1 again."""
     unit = normalize(table.float().cpu(), dim=-1)
     return normalize(unit - unit[shared].mean(0), dim=-1)
 
 
-def _mean_of_best(rows: Tensor, others: Tensor, count: int) -> Tensor:
-    """Mean cosine of each row with its nearest others, ``[rows]``."""
+def _mean_of_nearest(rows: Tensor, others: Tensor, count: int) -> Tensor:
+    """Mean cosine of each row with the ``count`` nearest of the others, ``[rows]``."""
     count = min(count, len(others))
     return torch.cat([(chunk @ others.T).topk(count, dim=-1).values.mean(-1) for chunk in rows.split(CHUNK)])
-
-
-def _marked(ids: tuple[int, ...], size: int) -> Tensor:
-    """Which of ``size`` ids are these."""
-    marked = torch.zeros(size, dtype=torch.bool)
-    marked[list(ids)] = True
-    return marked

@@ -1,115 +1,174 @@
-"""Alignments by what tokens spell: equal bytes, the nearest bytes, or the first token of the other spelling."""
+"""Alignments by token bytes: equal bytes, the least edit distance, or the first token of the main tokenizer."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 from tqdm import tqdm
 
-from logitkit.processors.alignment.alignment import EXACT, PARTIAL, Alignment, AlignmentVocabulary, one_hot
+from logitkit.processors.alignment.alignment import Alignment, Match
+from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens.vocabulary import fingerprint
 
-CELLS = 2**25  # edit distances held at once, two bytes each
+CELLS = 2**25  # edit distances in memory at once, one or two bytes each
 
-Pairs = list[tuple[int, int, int]]
+
+class Pair(NamedTuple):
+    """A helper token, the main token that it is aligned to, and how."""
+
+    helper: int
+    main: int
+    match: Match
 
 
 def exact(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """Equal bytes, nothing else."""
-    return one_hot("exact", helper, main, _equal(helper, main))
+    """Return the alignment of tokens with equal bytes."""
+    return _one_to_one("exact", helper, main, _equal_bytes(helper, main))
 
 
 def gac(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """Equal bytes, else the first token that the main tokenizer writes."""
-    return one_hot("gac", helper, main, _begun(helper, main))
+    """Return the alignment by equal bytes, else to the first token that the main tokenizer writes."""
+    return _one_to_one("gac", helper, main, _first_tokens(helper, main))
 
 
 def unite(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """``gac`` from the helper, and the helper's own or first token for each main one."""
-    back = torch.full((main.size,), -1, dtype=torch.long)
-    for token, speaker, _ in _begun(main, helper):
-        back[token] = speaker
-    back[list(main.ends)] = helper.ends[0] if helper.ends else -1
-    return dataclasses.replace(gac(helper, main), method="unite", back=back)
+    """Return the alignment of `gac`, with the same from the main tokens to the helper's as its ``reverse``."""
+    reverse = torch.full((main.size,), -1, dtype=torch.long)
+    for pair in _first_tokens(main, helper):
+        reverse[pair.helper] = pair.main  # the two vocabularies have changed places
+    reverse[list(main.end_tokens)] = helper.end_tokens[0] if helper.end_tokens else -1
+    return dataclasses.replace(gac(helper, main), method="unite", reverse=reverse)
 
 
 def mined(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """Equal bytes, else the least edit distance over bytes; of several main tokens the one of the lowest id."""
-    pairs = _equal(helper, main)
-    words = main.words()
-    if not words:
-        return one_hot("mined", helper, main, pairs)
-    done = {token for token, _, _ in pairs}
-    left = [token for token in helper.words() if token not in done]
-    sources = [helper.vocabulary.bytes[token] or b"" for token in left]
-    targets = [main.vocabulary.bytes[word] or b"" for word in words]
-    nearest = _nearest(sources, _bounds(sources, set(targets)), targets)
-    pairs += [(token, words[place], PARTIAL) for token, place in zip(left, nearest.tolist(), strict=True)]
-    return one_hot("mined", helper, main, pairs)
+    """Return the alignment by equal bytes, else to the main token at the least edit distance over bytes.
+
+    Among main tokens at the same distance, the one of the lowest id is taken.
+    """
+    pairs, candidates = _equal_bytes(helper, main), main.text_tokens()
+    if not candidates:
+        return _one_to_one("mined", helper, main, pairs)
+    unmatched = _unmatched(helper, pairs)
+    sources = [_bytes_of(helper, token) for token in unmatched]
+    targets = [_bytes_of(main, token) for token in candidates]
+    nearest = _nearest(sources, _distance_bounds(sources, set(targets)), targets)
+    pairs += [
+        Pair(token, candidates[place], Match.PARTIAL) for token, place in zip(unmatched, nearest.tolist(), strict=True)
+    ]
+    return _one_to_one("mined", helper, main, pairs)
 
 
-def _equal(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Pairs:
-    """Tokens with the same bytes in both; of duplicates in the main vocabulary, the one its tokenizer writes."""
-    ids_of, spelled = main.vocabulary.ids_of, helper.vocabulary.bytes
-    chosen = {text: ids[0] for text, ids in ids_of.items()}
-    twins = [text for text, ids in ids_of.items() if len(ids) > 1]
-    written = _tokens(main, twins)
-    chosen |= {text: ids[0] for text, ids in zip(twins, written, strict=True) if ids and ids[0] in ids_of[text]}
-    found = [(token, chosen.get(spelled[token] or b"")) for token in helper.words()]
-    return [(token, target, EXACT) for token, target in found if target is not None and target not in main.ends]
+def _one_to_one(method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary, pairs: list[Pair]) -> Alignment:
+    """The alignment of the pairs and of the end tokens, with weight 1 each."""
+    targets = torch.zeros(helper.size, 1, dtype=torch.long)
+    weights = torch.zeros(helper.size, 1)
+    matches = torch.full((helper.size,), Match.SPECIAL, dtype=torch.uint8)
+    matches[torch.tensor(helper.text_tokens(), dtype=torch.long)] = Match.NONE
+    ends = [Pair(end, main.end_tokens[0], Match.EXACT) for end in helper.end_tokens if main.end_tokens]
+    table = torch.tensor([*pairs, *ends], dtype=torch.long).reshape(-1, 3)
+    targets[table[:, 0], 0], weights[table[:, 0], 0] = table[:, 1], 1.0
+    matches[table[:, 0]] = table[:, 2].to(torch.uint8)
+    return Alignment(
+        method=method,
+        helper_fingerprint=fingerprint(helper.tokenizer),
+        main_fingerprint=fingerprint(main.tokenizer),
+        targets=targets,
+        weights=weights,
+        main_size=main.size,
+        matches=matches,
+    )
 
 
-def _begun(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Pairs:
-    """Equal bytes, else the first token that the main tokenizer writes, where that begins the same bytes."""
-    pairs = _equal(helper, main)
-    done = {token for token, _, _ in pairs}
-    left = [token for token in helper.words() if token not in done]
-    texts = [helper.vocabulary.bytes[token] or b"" for token in left]
-    for token, text, ids in zip(left, texts, _tokens(main, texts), strict=True):
-        if ids and ids[0] not in main.ends and text.startswith(main.vocabulary.bytes[ids[0]] or b"\0" * 99):
-            pairs.append((token, ids[0], PARTIAL))
+def _bytes_of(side: AlignmentVocabulary, token: int) -> bytes:
+    """Bytes of a text token."""
+    return side.vocabulary.token_bytes[token] or b""
+
+
+def _unmatched(helper: AlignmentVocabulary, pairs: list[Pair]) -> list[int]:
+    """Text tokens of the helper that are in none of the pairs."""
+    matched = {pair.helper for pair in pairs}
+    return [token for token in helper.text_tokens() if token not in matched]
+
+
+def _equal_bytes(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list[Pair]:
+    """Pairs of tokens with equal bytes.
+
+    Where several main tokens have the same bytes, the one that the main tokenizer writes is taken, else the lowest id.
+    """
+    ids_of = main.vocabulary.ids_of
+    target_of = {token_bytes: ids[0] for token_bytes, ids in ids_of.items()}
+    ambiguous = [token_bytes for token_bytes, ids in ids_of.items() if len(ids) > 1]
+    for token_bytes, ids in zip(ambiguous, _encoded(main, ambiguous), strict=True):
+        if ids and ids[0] in ids_of[token_bytes]:
+            target_of[token_bytes] = ids[0]
+    targets = [(token, target_of.get(_bytes_of(helper, token))) for token in helper.text_tokens()]
+    return [
+        Pair(token, target, Match.EXACT)
+        for token, target in targets
+        if target is not None and target not in main.end_tokens
+    ]
+
+
+def _first_tokens(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list[Pair]:
+    """Pairs of equal bytes, else of a helper token and the first token that the main tokenizer writes for its bytes.
+
+    A first token whose bytes do not begin the helper token's, such as an unknown token, makes no pair.
+    """
+    pairs = _equal_bytes(helper, main)
+    unmatched = _unmatched(helper, pairs)
+    texts = [_bytes_of(helper, token) for token in unmatched]
+    for token, text, ids in zip(unmatched, texts, _encoded(main, texts), strict=True):
+        first_bytes = main.vocabulary.token_bytes[ids[0]] if ids and ids[0] not in main.end_tokens else None
+        if first_bytes and text.startswith(first_bytes):
+            pairs.append(Pair(token, ids[0], Match.PARTIAL))
     return pairs
 
 
-def _tokens(side: AlignmentVocabulary, texts: list[bytes]) -> list[list[int]]:
-    """What a tokenizer writes for texts in the middle of a document."""
+def _encoded(side: AlignmentVocabulary, texts: list[bytes]) -> list[list[int]]:
+    """The tokens of texts in the middle of a document."""
     return Retokenizer(side.vocabulary, side.tokenizer, side.vocabulary).of_bytes(texts)
 
 
-def _bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
-    """For each source a distance that some target keeps: to its longest beginning or end that is a target."""
+def _distance_bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
+    """For each source, an edit distance >= 1 that some target does not exceed.
+
+    The bound is the distance to the longest proper prefix or suffix that is a target.
+    """
     longest = max(map(len, targets))
-    found = []
+    bounds = []
     for source in sources:
-        inside = (cut for cut in range(1, len(source)) if source[cut:] in targets or source[:-cut] in targets)
-        found.append(next(inside, max(len(source), longest)))
-    return found
+        cuts = (cut for cut in range(1, len(source)) if source[cut:] in targets or source[:-cut] in targets)
+        bounds.append(next(cuts, max(len(source), longest)))
+    return bounds
 
 
-def _nearest(
-    sources: list[bytes], bounds: list[int], targets: list[bytes]
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Index of the first target at the least edit distance from each source.
+def _nearest(sources: list[bytes], bounds: list[int], targets: list[bytes]) -> NDArray[np.int64]:
+    """Index of the first target at the least edit distance from each source, ``[sources]``.
 
     Args:
-        bounds: for each source a distance >= 1 that some target is known not to exceed.
+        sources: byte strings.
+        bounds: for each source, a distance >= 1 that some target does not exceed.
+        targets: byte strings, at least one.
     """
-    kinds, theirs = _kinds(targets), _kinds(sources)
-    lengths = kinds.sum(1)
-    dtype = np.uint8 if max(lengths.max(), theirs.sum(1).max(initial=0)) < 256 else np.uint16
+    target_counts, source_counts = _class_counts(targets), _class_counts(sources)
+    lengths = target_counts.sum(1)
+    dtype = np.uint8 if max(lengths.max(), source_counts.sum(1).max(initial=0)) < 256 else np.uint16
     texts = np.array([target.decode("latin-1") for target in targets], dtype=object)
     best = np.zeros(len(sources), dtype=np.int64)
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, bound in enumerate(bounds):
-        groups.setdefault((bound, *theirs[number].tolist()), []).append(number)
+        groups.setdefault((bound, *source_counts[number].tolist()), []).append(number)
     with tqdm(total=len(sources), desc="edit distances", unit="token", disable=None, leave=False) as bar:
-        for (bound, *kind), group in groups.items():
-            # Bytes of a kind that only one string has must each be edited: a bound that costs no search.
-            least = np.maximum(lengths, sum(kind)) - np.minimum(kinds, kind).sum(1)
+        for (bound, *counts), group in groups.items():
+            # A lower bound that needs no search: bytes of a class that only one string has must each be edited.
+            least = np.maximum(lengths, sum(counts)) - np.minimum(target_counts, counts).sum(1)
             near = np.flatnonzero(least <= bound)
             choices = texts[near].tolist()
             step = max(1, CELLS // max(1, len(choices)))
@@ -122,10 +181,10 @@ def _nearest(
     return best
 
 
-def _kinds(texts: list[bytes]) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """How many bytes of each text are lower-case letters, capitals, other ASCII, and others, ``[texts, 4]``."""
-    table = bytes(
+def _class_counts(texts: list[bytes]) -> NDArray[np.int64]:
+    """Number of lower-case letters, capitals, other ASCII bytes and other bytes in each text, ``[texts, 4]``."""
+    byte_class = bytes(
         3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256)
     )
-    spelled = [text.translate(table) for text in texts]
-    return np.array([[text.count(kind) for kind in range(4)] for text in spelled], dtype=np.int64).reshape(-1, 4)
+    classes = [text.translate(byte_class) for text in texts]
+    return np.array([[text.count(number) for number in range(4)] for text in classes], dtype=np.int64).reshape(-1, 4)

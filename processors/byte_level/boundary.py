@@ -293,9 +293,10 @@ def _last_text(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary) ->
 def _vocabulary(binding: Binding) -> Vocabulary:
     """The vocabulary of the generating model, which must lose no bytes."""
     vocabulary = Vocabulary.of(binding.tokenizer, vocabulary_size(binding.model))
-    if vocabulary.loses:
+    if vocabulary.loss_reason:
         raise ModelError(
-            f"byte_boundary: tokenizer must keep every byte of a text, but {vocabulary.loses}; leave byte_boundary out"
+            f"byte_boundary: tokenizer must keep every byte of a text, but {vocabulary.loss_reason}; "
+            "leave byte_boundary out"
         )
     return vocabulary
 

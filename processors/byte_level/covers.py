@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from logitkit.processors.engine.kv_tree import Node
 from logitkit.processors.tokens.byte_trie import ByteTrie
-from logitkit.processors.tokens.canonical_rules import of_tokenizer
+from logitkit.processors.tokens.canonical_rules import canonical_rules_for
 from logitkit.processors.tokens.reencoding import Context, Ids, Mask, Reencoding
-from logitkit.processors.tokens.vocabulary import Vocabulary, kept_with
+from logitkit.processors.tokens.tokenizer_description import tokenizer_cache
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
 TAIL = 12  # tokens at the end of a text in which its covers are looked for at first
 CoverKind = Literal["canonical", "all"]
@@ -30,14 +31,14 @@ class SuccessorRule(Protocol):
 
     def allowed(self, context: Context, ids: Ids) -> Mask: ...  # noqa: D102
     def extend(self, context: Context, token: int) -> Context: ...  # noqa: D102
-    def closes(self, context: Context) -> bool: ...  # noqa: D102
+    def may_end(self, context: Context) -> bool: ...  # noqa: D102
 
 
 class EveryToken:
     """Every token that spells something may follow any other (Vieira et al., arXiv:2412.03719)."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._every = np.array([bool(spelled) for spelled in vocabulary.bytes])
+        self._every = np.array([bool(spelled) for spelled in vocabulary.token_bytes])
 
     def allowed(self, context: Context, ids: Ids) -> Mask:
         """All of them, of the shape of the ids."""
@@ -48,7 +49,7 @@ class EveryToken:
         """Nothing needs to be remembered."""
         return ()
 
-    def closes(self, context: Context) -> bool:
+    def may_end(self, context: Context) -> bool:
         """Always."""
         return True
 
@@ -87,10 +88,10 @@ class Covers:
     @classmethod
     def of(cls, tokenizer: Any, vocabulary: Vocabulary, which: CoverKind = "canonical") -> Covers:
         """The covers under a tokenizer, kept for as long as it lives."""
-        kept, key = kept_with(tokenizer), ("covers", which, id(vocabulary))
+        kept, key = tokenizer_cache(tokenizer), ("covers", which, id(vocabulary))
         if key not in kept:
             canonical = which == "canonical"
-            rule: SuccessorRule = of_tokenizer(tokenizer, vocabulary) if canonical else EveryToken(vocabulary)
+            rule: SuccessorRule = canonical_rules_for(tokenizer, vocabulary) if canonical else EveryToken(vocabulary)
             kept[key] = cls(rule, ByteTrie(vocabulary))
         return kept[key]  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from logitkit.processors.engine.prompts import left_padded
 from logitkit.processors.tokens.byte_trie import END
-from logitkit.processors.tokens.vocabulary import byte_alphabet
+from logitkit.processors.tokens.token_bytes import byte_alphabet
 
 SIZE = 257  # bytes and the end
 

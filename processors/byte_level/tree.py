@@ -108,9 +108,9 @@ class ByteTree:
             raise ParameterError("ByteTree", "covers", "'canonical' or 'all'", covers)
         self.model, self.tokenizer, self.tolerance = model, tokenizer, tolerance
         self.vocabulary = Vocabulary.of(tokenizer, vocabulary_size(model))
-        if self.vocabulary.loses and not lossy:
+        if self.vocabulary.loss_reason and not lossy:
             raise ModelError(
-                f"ByteTree: tokenizer must keep every byte of a text, but {self.vocabulary.loses}; "
+                f"ByteTree: tokenizer must keep every byte of a text, but {self.vocabulary.loss_reason}; "
                 "pass lossy=True to have the law of what it writes"
             )
         self.covers = Covers.of(tokenizer, self.vocabulary, covers)
@@ -259,7 +259,7 @@ class ByteTree:
             with np.errstate(divide="ignore"):
                 joint = np.log(sums) + best + head.logp
         joint[END] = -np.inf  # tokens that are just the pending bytes go on as heads of their own
-        if not pending and self.end_tokens and self.covers.rule.closes(head.context):
+        if not pending and self.end_tokens and self.covers.rule.may_end(head.context):
             joint[END] = head.logp + logsumexp(head.node.logp[self.end_tokens])
         return joint
 

@@ -1,1 +1,58 @@
-"""What processors are built on: prompts, bindings, second streams, caches, traces."""
+"""What processors are built on: prompts, bindings, second streams, histories, traces.
+
+A processor receives token rows and scores. Everything else comes from here: `Binding` gives a processor its second
+`Stream`, its `History` and the `Prompts` of the call; `Trace` records what the processor did.
+"""
+
+from __future__ import annotations
+
+from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.captured_outputs import CapturedOutputs
+from logitkit.processors.engine.composite import Composite, Observer
+from logitkit.processors.engine.constraints import AllowedTokens, Constraint
+from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
+from logitkit.processors.engine.divergences import divergence, js_bits
+from logitkit.processors.engine.history import History
+from logitkit.processors.engine.kv_tree import KVTree
+from logitkit.processors.engine.log_probabilities import log_probabilities
+from logitkit.processors.engine.padding import BoundPrompts, without_padding
+from logitkit.processors.engine.prefix_random import PrefixRandom
+from logitkit.processors.engine.prompts import Prompts, apply_template, left_padded, pad_token, read_prompts
+from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
+from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.streams import FusableStream, Stream, StreamLike, as_stream
+from logitkit.processors.engine.trace import FusionReport, Step, Trace, likeliest
+
+__all__ = [
+    "AllowedTokens",
+    "Binding",
+    "BoundPrompts",
+    "CapturedOutputs",
+    "Composite",
+    "Constraint",
+    "CrossTokenizerReader",
+    "EncoderDecoderReader",
+    "FusableStream",
+    "FusionReport",
+    "History",
+    "KVTree",
+    "Observer",
+    "PrefixRandom",
+    "Prompts",
+    "Reader",
+    "Step",
+    "Stream",
+    "StreamLike",
+    "Trace",
+    "apply_template",
+    "as_stream",
+    "divergence",
+    "fit",
+    "js_bits",
+    "left_padded",
+    "likeliest",
+    "log_probabilities",
+    "pad_token",
+    "read_prompts",
+    "without_padding",
+]

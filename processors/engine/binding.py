@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from logitkit.errors import ModelError, ParameterError, UnknownNameError
+from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
+from logitkit.processors.engine.history import History
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import vocabulary_size
-from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
+from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens.vocabulary import vocabulary_of
 
 
 class Binding:
@@ -24,11 +28,15 @@ class Binding:
         prompts: the prompts of the call.
         trace: where processors note what they did.
         resources: objects the caller passed to `bind` by name.
+        has_model: whether ``model`` can compute logits; False where another engine hands over scores alone.
+        histories: the `History` of each step that asked for one, by the number of steps before it.
 
     Args:
         load: loads (model, tokenizer) by known name, hub id or folder, ``like`` another model.
         cache: folder for what is computed from models and used again, such as alignments; None: nothing is kept.
     """
+
+    has_model = True
 
     def __init__(
         self,
@@ -49,6 +57,8 @@ class Binding:
         self.used: set[str] = set()
         self._loaded: dict[str, Any] = {}
         self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Any] = {}
+        self._preceding: tuple[tuple[str, Any], ...] = ()
+        self.histories: dict[int, History] = {}
 
     def reader(self, own: Sequence[Sequence[int]], model: Any = None, *, label: str = "second prompt") -> Reader:
         """Return the reader of ``model`` (the generating one by default) under its own prompts.
@@ -90,6 +100,35 @@ class Binding:
         """Show a reader's forwards in the trace; a label that is taken gets a number."""
         taken = sum(name.split(" #")[0] == label for name in self.trace.readers)
         self.trace.readers[f"{label} #{taken + 1}" if taken else label] = reader
+
+    def after(self, parts: Sequence[tuple[str, Any]]) -> Binding:
+        """Return the binding of the next step of a chain, whose `history` covers the preceding steps ``parts``.
+
+        Everything else is shared with this binding.
+        """
+        step = copy.copy(self)
+        step._preceding = tuple(parts)
+        return step
+
+    @property
+    def history(self) -> History:
+        """The log-probabilities of the tokens already written, under the steps before the one that is being built.
+
+        A processor keeps the object and calls it: ``history(rows)`` returns nats, ``[rows, continuation length]``.
+        """
+        place = len(self._preceding)
+        if place not in self.histories:
+            self.histories[place] = self._new_history()
+        return self.histories[place]
+
+    def _new_history(self) -> History:
+        """Build the history of this step; without a model it holds observed rows only."""
+        if not self.has_model:
+            return History(self.prompts, self._preceding, stream=None, trace=self.trace)
+        captured = CapturedOutputs(self)
+        return History(
+            self.prompts, self._preceding, stream=captured.reader, trusted=captured.computed, trace=self.trace
+        )
 
     def own_prompts(self) -> list[list[int]]:
         """Token ids of the call's own prompts, without padding."""

@@ -12,14 +12,16 @@ the row. The alternatives were worse: a reader alone reads everything twice, and
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError
-from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.reader import Reader
+
+if TYPE_CHECKING:
+    from logitkit.processors.engine.binding import Binding
 
 
 class CapturedOutputs:
@@ -52,7 +54,7 @@ class CapturedOutputs:
 
     def logits(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the model's own fp32 logits (or their log-probabilities) after each row, ``[rows, vocab]``."""
-        if self._is_of(scores):
+        if self.computed(scores):
             assert self._heard.logits is not None
             return self._heard.logits[: len(scores)].to(scores.device)
         self.misses += 1
@@ -61,13 +63,16 @@ class CapturedOutputs:
     def hidden(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the last hidden state after each row in fp32, ``[rows, width]``."""
         assert self._states is not None
-        if self._is_of(scores) and self._heard.hidden is not None:
+        if self.computed(scores) and self._heard.hidden is not None:
             return self._heard.hidden[: len(scores)].to(scores.device)
         self.misses += 1
         return self._states(input_ids)
 
-    def _is_of(self, scores: Tensor) -> bool:
-        """Say whether the forward that was heard last gave these scores."""
+    def computed(self, scores: Tensor) -> bool:
+        """Return whether the last forward of the generating model gave these scores, ``[rows, vocab]``.
+
+        True when every possible entry equals the captured logits, or their log-probabilities, bit for bit.
+        """
         heard = self._heard.logits
         if heard is None or len(heard) < len(scores) or heard.shape[1] != scores.shape[1]:
             return False

@@ -10,9 +10,10 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import LogitkitError, PluginError, ScoresError
+from logitkit.processors.engine.history import History
 from logitkit.processors.engine.log_probabilities import shared
 from logitkit.processors.engine.prompts import Prompts
-from logitkit.processors.engine.streams import Stream
+from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace
 
 
@@ -48,7 +49,8 @@ class Composite(LogitsProcessor):
         parts: ``(name, processor)`` in order.
         prompts: the prompts of the call.
         trace: where counters and steps go.
-        owners: who offers each processor, by its name, for errors.
+        owners: the plugin that offers each processor, by the processor's name, for error messages.
+        histories: the `History` that a processor reads, by the position of the processor in ``parts``.
 
     Attributes:
         prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
@@ -64,16 +66,17 @@ class Composite(LogitsProcessor):
         prompts: Prompts,
         trace: Trace,
         owners: Mapping[str, str] | None = None,
+        histories: Mapping[int, History] | None = None,
     ) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
-        self.owners = dict(owners or {})
+        self.owners, self.histories = dict(owners or {}), dict(histories or {})
         self.prefetcher: Prefetcher | None = None
         self.observer: Observer | None = None
 
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The second streams that the processors declare in their ``streams``, each once."""
-        return tuple(dict.fromkeys(stream for _, part in self.parts for stream in getattr(part, "streams", ())))
+        return declared_streams(self.parts)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, ``[rows, vocab]``; the input is left alone.
@@ -84,7 +87,7 @@ class Composite(LogitsProcessor):
         """
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
-        before = self.trace.mark()
+        before, caches = self.trace.mark(), {place: history.cache for place, history in self.histories.items()}
         prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else None
         with self.prompts.deferred_checks.collected() as claims:
             done = self._run(input_ids, scores)
@@ -99,6 +102,8 @@ class Composite(LogitsProcessor):
                 for otherwise in mistaken:
                     otherwise()
                 self.trace.rewind(before)
+                for place, cache in caches.items():
+                    self.histories[place].cache = cache
                 done = self._run(input_ids, scores)
             if not bool(_has_choices(scores, done)):
                 self._refuse(input_ids, scores)
@@ -108,8 +113,11 @@ class Composite(LogitsProcessor):
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Every processor in order."""
+        raw = scores
         with shared():
-            for name, part in self.parts:
+            for place, (name, part) in enumerate(self.parts):
+                if place in self.histories:
+                    self.histories[place].observe(input_ids, raw, scores)
                 before, scores = scores, _asked(part, self.owners.get(name, name), input_ids, scores)
                 if self.trace.recording:
                     self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)

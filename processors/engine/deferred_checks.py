@@ -33,6 +33,15 @@ class DeferredChecks:
         return True
 
     @contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Read each check at once inside this block, as if no step were running."""
+        claims, self._claims = self._claims, None
+        try:
+            yield
+        finally:
+            self._claims = claims
+
+    @contextmanager
     def collected(self) -> Iterator[list[Claim]]:
         """Collect the claims made meanwhile; whoever opens this reads them."""
         claims: list[Claim] = []

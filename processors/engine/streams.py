@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -138,6 +138,11 @@ def as_stream(source: Stream | Callable[[Tensor], Tensor]) -> Stream:
     if isinstance(source, Stream):
         return source
     return FunctionStream(source)
+
+
+def declared_streams(parts: Sequence[tuple[str, Any]]) -> tuple[Stream, ...]:
+    """Return the second streams that ``(name, processor)`` parts declare in their ``streams``, each once."""
+    return tuple(dict.fromkeys(stream for _, part in parts for stream in getattr(part, "streams", ())))
 
 
 def stacked_positions(function: Callable[[Tensor], Tensor], rows: Tensor, count: int) -> Tensor:

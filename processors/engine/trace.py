@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -100,6 +102,16 @@ class Trace:
         """Forget what was logged since."""
         del self.steps[mark[0] :]
         self._fired, self._pending = mark[1], {}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave no marks of what processors report inside this block."""
+        recording, fired, sums, pending = self.recording, dict(self._fired), dict(self._sums), dict(self._pending)
+        self.recording = False
+        try:
+            yield
+        finally:
+            self.recording, self._fired, self._sums, self._pending = recording, fired, sums, pending
 
     def note(self, **values: Tensor) -> None:
         """Keep values of this step, each ``[rows]``, for the step being recorded."""

@@ -24,7 +24,7 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import ModelError, ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
-from logitkit.processors.alignment.alignment import AlignmentVocabulary
+from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.alignment.matching import exact
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
@@ -177,7 +177,7 @@ def shared_tokens(
 ) -> tuple[Tensor, list[Tensor]]:
     """Ids of the tokens that all vocabularies have, in each, the ``count`` of the lowest main ids."""
     maps = [dict(_pairs(helper, main)) for helper in helpers]
-    ids = sorted(set(main.words()).intersection(*maps))[:count]
+    ids = sorted(set(main.text_tokens()).intersection(*maps))[:count]
     return torch.tensor(ids, dtype=torch.long), [
         torch.tensor([known[i] for i in ids], dtype=torch.long) for known in maps
     ]

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError, PromptError
-from logitkit.processors.alignment.alignment import Alignment, AlignmentVocabulary, align
+from logitkit.processors.alignment.alignment import Alignment
+from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
+from logitkit.processors.alignment.dispatch import align
 from logitkit.processors.byte_level.ensemble import byte_helpers
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
@@ -185,7 +187,7 @@ def opinions(
     logp = log_probabilities(scores)
     possible = logp > -torch.inf
     logits = [member.read(input_ids) for member in members]
-    if any(member.alignment is not None and member.alignment.back is not None for member in members):
+    if any(member.alignment is not None and member.alignment.reverse is not None for member in members):
         return _united(logp, logits, members, topk or UNITE_TOPK)
     said = [_translated(own, member, topk, logp.shape[-1]) for own, member in zip(logits, members, strict=True)]
     main = logp if not 0 < topk < logp.shape[-1] else _kept(logp, topk)
@@ -212,13 +214,13 @@ def _united(
     union = _likeliest(logp, topk)
     answers = []
     for own, member in zip(logits, members, strict=True):
-        if member.alignment is None or member.alignment.back is None:
+        if member.alignment is None or member.alignment.reverse is None:
             own = fit(own, width)
             union = union | _likeliest(own, topk)
         else:
             best, ids = own.topk(min(topk, own.shape[-1]), dim=-1)
             union = union | (_wide(member.alignment.translate(torch.ones_like(best), ids), width) > 0)
-            back = member.alignment.back
+            back = member.alignment.reverse
             own = fit(own[:, back.clamp_min(0)].masked_fill(back < 0, -torch.inf), width)
         answers.append(own)
     union = union & (logp > -torch.inf)

@@ -16,7 +16,7 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
-from logitkit.processors.alignment.alignment import AlignmentVocabulary
+from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import normalised
 from logitkit.processors.engine.trace import Trace
@@ -194,7 +194,13 @@ class Core(LogitsProcessor):
         """Find the helpers and read along with each."""
         side = AlignmentVocabulary.of(binding.model, binding.tokenizer)
         found = members(binding, "core", models, align, prompts)
-        return cls(helpers=found, token_bytes=side.vocabulary.bytes, end_tokens=side.ends, trace=binding.trace, **given)
+        return cls(
+            helpers=found,
+            token_bytes=side.vocabulary.token_bytes,
+            end_tokens=side.end_tokens,
+            trace=binding.trace,
+            **given,
+        )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return log-probabilities of the ensemble, ``[rows, vocab]``; rows not asked about stay as they are."""
@@ -271,8 +277,8 @@ def _reachable(helper: Member) -> Tensor | None:
     """Main tokens that a helper can speak for, ``[size]``; None: all."""
     if helper.alignment is None:
         return None
-    if helper.alignment.back is not None:
-        return helper.alignment.back >= 0
+    if helper.alignment.reverse is not None:
+        return helper.alignment.reverse >= 0
     every = torch.ones(1, len(helper.alignment.targets), device=helper.alignment.targets.device)
     return helper.alignment.translate(every)[0] > 0
 

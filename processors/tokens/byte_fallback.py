@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitkit.processors.tokens.vocabulary import MARKER, Vocabulary
+from logitkit.processors.tokens.token_bytes import MARKER
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 

@@ -22,7 +22,7 @@ class ByteTrie:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.join = vocabulary.join
-        spelled = sorted((text, number) for number, text in enumerate(vocabulary.bytes) if text)
+        spelled = sorted((text, number) for number, text in enumerate(vocabulary.token_bytes) if text)
         self._spelled = [text for text, _ in spelled]
         self.ids = np.array([number for _, number in spelled], dtype=np.int64)
         self._length = np.array([len(text) for text in self._spelled], dtype=np.int64)

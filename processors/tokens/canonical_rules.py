@@ -27,14 +27,16 @@ from logitkit.processors.tokens.byte_fallback import ByteFallback
 from logitkit.processors.tokens.merge_rule import MergeRule
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
 from logitkit.processors.tokens.reencoding import LONGEST, Context, Ids, Mask, Reencoding, completions
+from logitkit.processors.tokens.token_bytes import byte_alphabet, starts_inside_character
 from logitkit.processors.tokens.token_shapes import Shapes
 from logitkit.processors.tokens.token_window import Window, shortened, signature
-from logitkit.processors.tokens.vocabulary import Vocabulary, begins_inside, byte_alphabet, description, parts_of
+from logitkit.processors.tokens.tokenizer_description import description, parts_of
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
 AHEAD = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")  # what may follow, one character of each sort
 
 
-class Canonical(Reencoding):
+class CanonicalRules(Reencoding):
     """The canonical sequences of a BPE tokenizer, by rules.
 
     Args:
@@ -42,7 +44,7 @@ class Canonical(Reencoding):
         vocabulary: its tokens as bytes, as wide as the model.
 
     Raises:
-        ModelError: no BPE model, or a pretokenizer that is not known here: `of_tokenizer` then encodes again.
+        ModelError: no BPE model, or a pretokenizer that is not known here: `canonical_rules_for` then encodes again.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
@@ -56,13 +58,13 @@ class Canonical(Reencoding):
         self.whole = bool(model.get("ignore_merges"))
         self.may_start = self._starters(model["vocab"])
         if any(step["type"] == "NFC" for step in parts_of(data["normalizer"])):
-            self.may_start &= np.array([_is_composed(spelled) for spelled in vocabulary.bytes])
+            self.may_start &= np.array([_is_composed(spelled) for spelled in vocabulary.token_bytes])
         self._fallback = ByteFallback(model, vocabulary)
         self._unseen = np.zeros(len(vocabulary), dtype=bool)
         self._unseen[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self._unseen &= self.may_start
         self.may_start &= self._uncut()
-        self._tails = np.array([begins_inside(spelled) for spelled in vocabulary.bytes])
+        self._tails = np.array([starts_inside_character(spelled) for spelled in vocabulary.token_bytes])
         self._shapes = {
             fine: Shapes(vocabulary, self.pretokenizer, self.may_start, fine=fine) for fine in (False, True)
         }
@@ -82,7 +84,7 @@ class Canonical(Reencoding):
                     return context[number:]
         return context[-LONGEST:]
 
-    def closes(self, context: Context) -> bool:
+    def may_end(self, context: Context) -> bool:
         """Say whether a text may end here: with nothing to follow, these are still its tokens."""
         window = self._window(context)
         return not window.open and self._verdict(window, "", "") is not None
@@ -105,7 +107,7 @@ class Canonical(Reencoding):
         if window.last is not None and not self._fallback.holds(window.last):
             joins = joins & self._followers(window.last)
         mask: Mask = self.may_start & ~self._tails & (begins | joins) | self._fallback.first
-        return mask | self._unseen if self.closes(context) else mask
+        return mask | self._unseen if self.may_end(context) else mask
 
     def _followers(self, token: int) -> Mask:
         """What the merge rule lets follow a token inside a word, ``[vocab]``."""
@@ -178,7 +180,7 @@ class Canonical(Reencoding):
             rest = codecs.getincrementaldecoder("utf-8")("strict")
             try:
                 rest.decode(window.open)
-                text = rest.decode(self.vocabulary.bytes[number] or b"")
+                text = rest.decode(self.vocabulary.token_bytes[number] or b"")
             except UnicodeDecodeError:
                 allowed[number] = False
                 continue
@@ -205,7 +207,7 @@ class Canonical(Reencoding):
             starts.append(len(text) if not decoder.getstate()[0] else -1)
             before = context[number - 1] if number else None
             joined.append(before is None or bool(self._followers(before)[token]))
-            spelled = decoder.decode(self.vocabulary.bytes[token] or b"")
+            spelled = decoder.decode(self.vocabulary.token_bytes[token] or b"")
             if token in self.vocabulary.added and spelled in self.pretokenizer.added:
                 added.add((len(text), len(text) + len(spelled)))
             if before is not None and (self._fallback.holds(token) or self._fallback.holds(before)):
@@ -230,8 +232,8 @@ class Canonical(Reencoding):
         """Tokens that the pretokenizer leaves whole before some continuation, ``[vocab]``, as all added ones."""
         mask = np.ones(len(self.vocabulary), dtype=bool)
         for number in () if self.pretokenizer.trivial else np.flatnonzero(self.may_start).tolist():
-            spelled = self.vocabulary.bytes[number] or b""
-            if begins_inside(spelled):
+            spelled = self.vocabulary.token_bytes[number] or b""
+            if starts_inside_character(spelled):
                 continue
             text = codecs.getincrementaldecoder("utf-8")("replace").decode(spelled)
             if number not in self.vocabulary.added or text not in self.pretokenizer.added:
@@ -250,9 +252,9 @@ class Canonical(Reencoding):
         if self.vocabulary.style == "byte-level":  # other characters than the alphabet's are never met
             alphabet = byte_alphabet().keys()
             mask[[number for token, number in known.items() if not alphabet >= set(token)]] = False
-        mask[[number for number, spelled in enumerate(self.vocabulary.bytes) if not _is_in_text(spelled)]] = False
+        mask[[number for number, spelled in enumerate(self.vocabulary.token_bytes) if not _is_in_text(spelled)]] = False
         for number in self.vocabulary.added:
-            twins = self.vocabulary.ids_of[self.vocabulary.bytes[number] or b""]
+            twins = self.vocabulary.ids_of[self.vocabulary.token_bytes[number] or b""]
             mask[list(twins)] = False
         mask[list(self.vocabulary.added)] = True
         return mask
@@ -277,10 +279,10 @@ def _is_composed(spelled: bytes | None) -> bool:
     return any(unicodedata.is_normalized("NFC", text + more) for more in (completions(opened) if opened else ("",)))
 
 
-def of_tokenizer(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
+def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
     """The canonical sequences of a tokenizer: by rules where they are known, else by encoding again, with a warning."""
     try:
-        return Canonical(tokenizer, vocabulary)
+        return CanonicalRules(tokenizer, vocabulary)
     except ModelError as error:
         reason = str(error).removeprefix("canonical covers: ").partition(";")[0]
         warnings.warn(

@@ -16,7 +16,9 @@ from tokenizers import Tokenizer
 
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.reencoding import completions, unprefixed
-from logitkit.processors.tokens.vocabulary import MARKER, Vocabulary, parts_of
+from logitkit.processors.tokens.token_bytes import MARKER
+from logitkit.processors.tokens.tokenizer_description import parts_of
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 MANY_ADDED = 256  # beyond this, added tokens other than white space are not looked for
@@ -44,7 +46,7 @@ class Pretokenizer:
         bare = {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}
         sequence = {"type": "Sequence", "pretokenizers": steps}
         self._cutter = Tokenizer.from_str(json.dumps(bare | {"pre_tokenizer": sequence})).pre_tokenizer
-        contents = {number: (vocabulary.bytes[number] or b"").decode() for number in vocabulary.added}
+        contents = {number: (vocabulary.token_bytes[number] or b"").decode() for number in vocabulary.added}
         if len(contents) > MANY_ADDED:
             contents = {number: text for number, text in contents.items() if text.isspace()}
         self.added = {text: number for number, text in sorted(contents.items(), reverse=True)}

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from logitkit.processors.tokens.byte_fallback import code_points
-from logitkit.processors.tokens.vocabulary import Vocabulary, description, parts_of
+from logitkit.processors.tokens.tokenizer_description import description, parts_of
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 Ids = NDArray[np.int64]
@@ -66,13 +67,13 @@ class Reencoding:
 
     def extend(self, context: Context, token: int) -> Context:
         """The context after one more token; beyond `LONGEST` tokens, cut where the rest encodes to itself."""
-        if self.vocabulary.bytes[token] is None:
+        if self.vocabulary.token_bytes[token] is None:
             return ()  # a special token stands alone whatever is beside it
         context = (*context, token)
         cuts = range(len(context) - KEPT, 0, -1) if len(context) > LONGEST else ()
         return next((context[cut:] for cut in cuts if self.is_canonical(context[cut:])), context)
 
-    def closes(self, context: Context) -> bool:
+    def may_end(self, context: Context) -> bool:
         """Say whether a text may end here: with nothing to follow, these are still its tokens."""
         return self.is_canonical(context)
 
@@ -96,7 +97,7 @@ class Reencoding:
     def _tried(self, context: Context, ids: list[int]) -> list[bool]:
         """Encode the context with each token and one continuation after the other, until the tokens come first."""
         begun, live = self.vocabulary.join(context), dict.fromkeys(ids, False)
-        waiting = {number: self._endings(begun, self.vocabulary.bytes[number]) for number in ids}
+        waiting = {number: self._endings(begun, self.vocabulary.token_bytes[number]) for number in ids}
         while waiting:
             tried = {number: text for number, texts in waiting.items() if (text := next(texts, None)) is not None}
             encoded = self._plain.encode_batch_fast(list(tried.values()), add_special_tokens=False)

@@ -1,92 +1,99 @@
-"""What one tokenizer wrote, as another one would write it: bytes in, tokens out.
+"""Tokens of one tokenizer, rewritten as tokens of another that spell the same bytes.
 
-A text that grows token by token in one vocabulary grows raggedly in another: a token more may be none,
-one or several tokens there, and may change the last ones. `Retokenizer` is a pure function of the bytes.
+One more token in one vocabulary may mean no, one or several more tokens in another, and may change the last tokens
+there. `Retokenizer` therefore maps bytes to tokens, as a pure function.
 
-Texts grow, so only their end is encoded anew. Between a letter and a space that a letter follows a text may be cut
-where no token of the vocabulary spans such a place: no merge and no piece can cross it, and pretokenizers, which
-read from left to right, begin there afresh. This holds for every tokenizer we have seen and is checked for each;
-where it does not, whole texts are encoded.
+Only the end of a growing text is encoded again. A text is cut between a letter and a space that a letter follows, if
+no token of the target vocabulary spans such a place: then no merge crosses the cut, and a pretokenizer, which reads
+from left to right, starts afresh behind it. That this gives the tokens of the whole text is a heuristic: it holds for
+every tokenizer that we have tested. Where a token does span such a place, whole texts are encoded.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
-from logitkit.processors.model_facts import vocabulary_size
-from logitkit.processors.tokens.vocabulary import Vocabulary, description
+from logitkit.processors.tokens.tokenizer_description import description
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
-_KEPT: WeakKeyDictionary[Any, dict[tuple[int, int], Vocabulary]] = WeakKeyDictionary()
-PIECE = 256  # bytes, at least, of a text that are encoded at once; those before are remembered
+PIECE = 256  # least number of bytes between two cuts of a text
 _CUT = re.compile(rb"[a-z](?= [a-z])")
 _SPANS = re.compile(rb"[a-z] [a-z]")
-_STRAY = re.compile("[\udc80-\udcff]+")  # what bytes that are no UTF-8 decode to under "surrogateescape"
+_INVALID = re.compile("[\udc80-\udcff]+")  # what invalid UTF-8 decodes to under "surrogateescape"
 
 
 class Retokenizer:
-    """Tokens of ``target`` for rows of tokens of ``source``, as text in the middle of a document.
+    """Rewrites rows of source tokens as target tokens, as text in the middle of a document.
 
-    Special tokens of the source have no bytes and are passed over; the spelling of a special token in the
-    text is text. No begin token and no dummy space are added. Bytes that are no UTF-8, such as the first
-    half of a character, become the target's byte tokens, or U+FFFD where it has none.
+    Special tokens of the source have no bytes and are left out. Text that reads like a special token stays text. No
+    begin token and no space are put before a text. Bytes that are no valid UTF-8, such as the first half of a
+    character, become the target's byte tokens, or U+FFFD where it has none.
 
     Args:
         source: vocabulary of the rows.
-        tokenizer: the other tokenizer; a fast one.
-        target: its vocabulary.
+        tokenizer: the target's fast tokenizer.
+        target: the target's vocabulary.
 
     Raises:
-        ModelError: a tokenizer that cannot write text without a begin of its own.
+        ModelError: the tokenizer puts a space before every text, and cannot be made to stop.
+
+    >>> from logitkit.processors.tokens import Vocabulary
+    >>> from logitkit.registry.laws import foreign_tokenizer, tiny_tokenizer
+    >>> source, target = tiny_tokenizer(), foreign_tokenizer()
+    >>> retokenize = Retokenizer(Vocabulary.of(source), target, Vocabulary.of(target))
+    >>> rows = [source("th")["input_ids"], source("the")["input_ids"]]
+    >>> [target.convert_ids_to_tokens(tokens) for tokens in retokenize(rows)]
+    [['th'], ['the']]
     """
 
     def __init__(self, source: Vocabulary, tokenizer: Any, target: Vocabulary) -> None:
         self.source, self.target = source, target
-        self._tokenizer = _bare(tokenizer, target)
-        self._cuts = not any(_SPANS.search(spelled) for spelled in target.bytes if spelled)
-        self._known: dict[bytes, list[int]] = {}
+        self._tokenizer = _without_prefix_space(tokenizer, target)
+        self.cuts = not any(_SPANS.search(token_bytes) for token_bytes in target.token_bytes if token_bytes)
+        self._tokens_of: dict[bytes, list[int]] = {}  # pieces of the last call
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Return the target's tokens of each row of source tokens."""
+        """Return the target's token ids for each row of source token ids."""
         return self.of_bytes([self.source.join(row) for row in rows])
 
     def of_bytes(self, texts: Sequence[bytes]) -> list[list[int]]:
-        """Return the tokens of each text; those of the last call's pieces are remembered."""
-        cut = [self._pieces(text) for text in texts]
-        pieces = dict.fromkeys(piece for pieces in cut for piece in pieces)
-        fresh = [piece for piece in pieces if piece not in self._known]
-        self._known = {piece: self._known[piece] for piece in pieces if piece in self._known}
-        self._known |= dict(zip(fresh, self._encode(fresh), strict=True))
-        return [[token for piece in pieces for token in self._known[piece]] for pieces in cut]
+        """Return the target's token ids for each text.
+
+        Tokens of the pieces of the last call are kept, so that a text that has grown is encoded at its end only.
+        """
+        pieces_of = [self._pieces(text) for text in texts]
+        pieces = dict.fromkeys(piece for each in pieces_of for piece in each)
+        new = [piece for piece in pieces if piece not in self._tokens_of]
+        self._tokens_of = {piece: self._tokens_of[piece] for piece in pieces if piece in self._tokens_of}
+        self._tokens_of |= dict(zip(new, self._encode(new), strict=True))
+        return [[token for piece in each for token in self._tokens_of[piece]] for each in pieces_of]
 
     def _pieces(self, text: bytes) -> list[bytes]:
-        """Cut a text where its encoding may be; where depends on what stands before only."""
+        """The text, cut where it can be; the place of a cut depends only on the text before it and two bytes after."""
         pieces, start = [], 0
-        while self._cuts and (cut := _CUT.search(text, start + PIECE)):
+        while self.cuts and (cut := _CUT.search(text, start + PIECE)):
             pieces.append(text[start : cut.end()])
             start = cut.end()
         return [*pieces, text[start:]]
 
     def _encode(self, texts: Sequence[bytes]) -> list[list[int]]:
-        """Encode in one call; a text is cut where it holds stray bytes."""
-        pieces = [_stray(text) for text in texts]
-        words = [piece for cut in pieces for piece in cut if isinstance(piece, str)]
-        encoded = iter(self._write(words))
+        """Token ids of each text, from one call of the tokenizer; invalid UTF-8 is encoded apart."""
+        parts_of = [_valid_and_invalid(text) for text in texts]
+        encoded = iter(self._tokenize([part for parts in parts_of for part in parts if isinstance(part, str)]))
         return [
-            [token for piece in cut for token in (next(encoded) if isinstance(piece, str) else self._bytes(piece))]
-            for cut in pieces
+            [token for part in parts for token in (next(encoded) if isinstance(part, str) else self._byte_tokens(part))]
+            for parts in parts_of
         ]
 
-    def _write(self, texts: list[str]) -> list[list[int]]:
-        """Encode texts, none cut or padded; the tokenizer is left as it was."""
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, neither truncated nor padded; the settings of the tokenizer are restored."""
         inner = self._tokenizer.backend_tokenizer
         splits, padding, truncation = inner.encode_special_tokens, inner.padding, inner.truncation
         inner.encode_special_tokens = True
@@ -101,47 +108,34 @@ class Retokenizer:
             if truncation is not None:
                 inner.enable_truncation(**truncation)
 
-    def _bytes(self, stray: bytes) -> list[int]:
-        """Byte tokens of bytes that are no text."""
-        tokens = [self.target.ids_of.get(bytes([byte])) for byte in stray]
+    def _byte_tokens(self, invalid: bytes) -> list[int]:
+        """Byte tokens of bytes that are no valid UTF-8, or the tokens of U+FFFD."""
+        tokens = [self.target.ids_of.get(bytes([byte])) for byte in invalid]
         if all(tokens):
             return [ids[0] for ids in tokens if ids]
-        return self._write(["\ufffd"])[0]
+        return self._tokenize(["\ufffd"])[0]
 
 
-def vocabulary_of(model: Any, tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a model: one entry for each of its logits, whether its tokenizer has more or fewer."""
-    size = vocabulary_size(model)
-    kept = _KEPT.setdefault(tokenizer, {})
-    if (len(tokenizer), size) not in kept:
-        known = Vocabulary.of(tokenizer)
-        fits = len(known) <= size
-        # What does not fit is such as an image token, which is never written.
-        whole = Vocabulary.of(tokenizer, size) if fits else dataclasses.replace(known, bytes=known.bytes[:size])
-        kept[len(tokenizer), size] = whole
-    return kept[len(tokenizer), size]
-
-
-def _stray(text: bytes) -> list[str | bytes]:
-    """Cut into text and stray bytes, in order; no piece is empty."""
+def _valid_and_invalid(text: bytes) -> list[str | bytes]:
+    """The text cut into valid UTF-8 (as strings) and other bytes, in order; no part is empty."""
     decoded = text.decode("utf-8", "surrogateescape")
-    pieces: list[str | bytes] = []
+    parts: list[str | bytes] = []
     place = 0
-    for stray in _STRAY.finditer(decoded):
-        if stray.start() > place:
-            pieces.append(decoded[place : stray.start()])
-        pieces.append(stray[0].encode("utf-8", "surrogateescape"))
-        place = stray.end()
-    return [*pieces, decoded[place:]] if place < len(decoded) else pieces
+    for invalid in _INVALID.finditer(decoded):
+        if invalid.start() > place:
+            parts.append(decoded[place : invalid.start()])
+        parts.append(invalid[0].encode("utf-8", "surrogateescape"))
+        place = invalid.end()
+    return [*parts, decoded[place:]] if place < len(decoded) else parts
 
 
-def _bare(tokenizer: Any, vocabulary: Vocabulary) -> Any:
-    """Return the tokenizer, or a copy of it that puts no dummy space before a text."""
+def _without_prefix_space(tokenizer: Any, vocabulary: Vocabulary) -> Any:
+    """The tokenizer, or a copy of it that puts no space before a text."""
     if not vocabulary.prefix:
         return tokenizer
     state = description(tokenizer)
     for part in ("normalizer", "pre_tokenizer"):
-        state[part] = _without_prefix(state[part])
+        state[part] = _step_without_prefix(state[part])
     state["post_processor"] = None
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
     if vocabulary.join(bare("a", add_special_tokens=False)["input_ids"]) != b"a":
@@ -152,13 +146,13 @@ def _bare(tokenizer: Any, vocabulary: Vocabulary) -> Any:
     return bare
 
 
-def _without_prefix(step: Any) -> Any:
-    """Take the dummy space out of a normalizer or pre-tokenizer."""
+def _step_without_prefix(step: Any) -> Any:
+    """A step of a normalizer or pretokenizer that adds no space; None for one that does nothing else."""
     if not isinstance(step, dict) or step.get("type") == "Prepend":
         return None
-    for inner in ("normalizers", "pretokenizers"):
-        if inner in step:
-            step[inner] = [kept for part in step[inner] if (kept := _without_prefix(part)) is not None]
+    for name in ("normalizers", "pretokenizers"):
+        if name in step:
+            step[name] = [kept for part in step[name] if (kept := _step_without_prefix(part)) is not None]
     if "prepend_scheme" in step:
         step["prepend_scheme"] = "never"
     if "add_prefix_space" in step:

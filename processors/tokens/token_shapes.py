@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
-from logitkit.processors.tokens.vocabulary import Vocabulary, begins_inside
+from logitkit.processors.tokens.token_bytes import starts_inside_character
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
 class Shapes:
@@ -35,8 +36,8 @@ class Shapes:
         if pretokenizer.trivial:
             return
         for number in np.flatnonzero(may_start):
-            spelled = vocabulary.bytes[number] or b""
-            if begins_inside(spelled):
+            spelled = vocabulary.token_bytes[number] or b""
+            if starts_inside_character(spelled):
                 continue  # no word begins there, nor a character
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             text = decoder.decode(spelled)

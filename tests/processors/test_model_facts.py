@@ -10,7 +10,7 @@ import torch
 from transformers import GemmaConfig, GPT2Config, PaliGemmaConfig, T5Config
 
 from logitkit.processors.model_facts import context_length, end_tokens, id_tuple, text_config, vocabulary_size
-from logitkit.registry.laws.subjects import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def model_with(ends: Any) -> Any:

@@ -13,7 +13,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from logitkit.processors.tokens.vocabulary import MARKER, Vocabulary, byte_alphabet
+from logitkit.processors.tokens.token_bytes import MARKER, byte_alphabet
+from logitkit.processors.tokens.vocabulary import Vocabulary
 
 SPELL = {byte: char for char, byte in byte_alphabet().items()}
 
@@ -82,7 +83,7 @@ class Enumeration:
         self.model, self.tokenizer, self.canonical = copy.deepcopy(model).double(), tokenizer, canonical
         self.vocabulary = Vocabulary.of(tokenizer, model.config.vocab_size)
         self.ahead = ["".join(y) for n in range(4) for y in itertools.product(ahead, repeat=n)]
-        self.spelled = [number for number, text in enumerate(self.vocabulary.bytes) if text]
+        self.spelled = [number for number, text in enumerate(self.vocabulary.token_bytes) if text]
         self.next = functools.cache(self._next)
         self.live = functools.cache(self._live)
 
@@ -108,7 +109,7 @@ class Enumeration:
             ids, logp = open_.pop()
             begun = self.vocabulary.join(ids)
             for token in self.spelled:
-                reached = begun + (self.vocabulary.bytes[token] or b"")
+                reached = begun + (self.vocabulary.token_bytes[token] or b"")
                 longer = (*ids, token)
                 if not (text.startswith(reached) or reached.startswith(text)) or not self.live(longer):
                     continue

@@ -31,7 +31,7 @@ def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Dis
         ids, logp = todo.pop()
         begun = slow.vocabulary.join(ids)
         for token in slow.spelled:
-            reached = begun + (slow.vocabulary.bytes[token] or b"")
+            reached = begun + (slow.vocabulary.token_bytes[token] or b"")
             longer = (*ids, token)
             if (removed.startswith(reached) or reached.startswith(removed)) and slow.live((*kept, *longer)):
                 total = logp + float(slow.next((*kept, *ids))[token])
@@ -66,7 +66,7 @@ def masked(call: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         out = torch.full_like(scores, -torch.inf)
         for row, ids in enumerate(input_ids[:, call.prompts.width :].tolist()):
             left = call.prompts.removed[0][len(vocabulary.join(ids)) :]
-            for token, text in enumerate(vocabulary.bytes):
+            for token, text in enumerate(vocabulary.token_bytes):
                 if text and (not left or text.startswith(left) or left.startswith(text)):
                     out[row, token] = scores[row, token]
         return out

@@ -48,7 +48,7 @@ class Inspection:
     def _token_bytes(self) -> tuple[bytes | None, ...] | None:
         """The bytes of every token, or None for a slow tokenizer, which does not provide them."""
         try:
-            return Vocabulary.of(self.tokenizer).bytes
+            return Vocabulary.of(self.tokenizer).token_bytes
         except ModelError:
             return None
 

@@ -15,13 +15,11 @@ from transformers import PreTrainedTokenizerFast
 
 from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import FileFormatError, ModelError, UnknownNameError
-from logitkit.processors.alignment import alignment
-from logitkit.processors.alignment.alignment import EXACT, NONE, PARTIAL, SPECIAL, Alignment, AlignmentVocabulary, align
-from logitkit.processors.alignment.matching import _bounds, _nearest
+from logitkit.processors.alignment import METHODS, Alignment, AlignmentVocabulary, Match, align
+from logitkit.processors.alignment.matching import _distance_bounds, _nearest
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
-METHODS = ["exact", "mined", "gac", "unite", "embedding"]
 HELPERS = {"byte-level": foreign_tokenizer, "sentencepiece": sentencepiece_tokenizer}
 
 
@@ -50,9 +48,9 @@ def test_letters_and_end_tokens(method: str, style: str) -> None:
             want = torch.zeros(272)
             want[main.vocabulary.ids_of[letter][0]] = 1
             assert torch.equal(matrix[spelled], want)
-    assert matrix[2, main.ends[0]] == 1 and matrix[2].sum() == 1 and made.kinds[2] == EXACT
+    assert matrix[2, main.end_tokens[0]] == 1 and matrix[2].sum() == 1 and made.matches[2] == Match.EXACT
     assert matrix[:2].sum() == 0 and matrix[300:].sum() == 0
-    assert made.kinds[1] == SPECIAL and made.kinds[310] == SPECIAL
+    assert made.matches[1] == Match.SPECIAL and made.matches[310] == Match.SPECIAL
     assert matrix[:, 257].sum() == 1 and matrix[:, [256, 258]].sum() == 0 and matrix[:, 259:].sum() == 0
 
 
@@ -60,9 +58,9 @@ def test_a_merged_token_by_hand() -> None:
     """`the` is not a byte: lost by exact, the letter it begins with by gac, the first letter it holds by mined."""
     helper, main = sides()
     the = token(helper, b"the")
-    assert align("exact", helper, main).kinds[the] == NONE
+    assert align("exact", helper, main).matches[the] == Match.NONE
     gac, mined = align("gac", helper, main), align("mined", helper, main)
-    assert gac.targets[the, 0] == token(main, b"t") and gac.kinds[the] == PARTIAL
+    assert gac.targets[the, 0] == token(main, b"t") and gac.matches[the] == Match.PARTIAL
     assert mined.targets[the, 0] == min(token(main, letter) for letter in (b"t", b"h", b"e"))
     assert gac.coverage() == {"exact": 257, "partial": 12, "none": 0, "special": 51}
 
@@ -70,10 +68,10 @@ def test_a_merged_token_by_hand() -> None:
 def test_the_way_back_by_hand() -> None:
     """Of bytes to merged tokens: each byte is a token of the helper too; the end is its end."""
     helper, main = sides()
-    back = align("unite", helper, main).back
+    back = align("unite", helper, main).reverse
     assert back is not None and back[token(main, b"t")] == token(helper, b"t") and back[257] == 2
     assert back[256] == back[258] == back[270] == -1
-    there = align("unite", main, helper).back
+    there = align("unite", main, helper).reverse
     assert there is not None and there[token(helper, b"the")] == token(main, b"t")
 
 
@@ -88,14 +86,16 @@ def words(*texts: str) -> PreTrainedTokenizerFast:
 
 def of(tokenizer: Any) -> AlignmentVocabulary:
     vocabulary = Vocabulary.of(tokenizer)
-    return AlignmentVocabulary(tokenizer=tokenizer, vocabulary=vocabulary, ends=(tokenizer.eos_token_id,))
+    return AlignmentVocabulary(tokenizer=tokenizer, vocabulary=vocabulary, end_tokens=(tokenizer.eos_token_id,))
 
 
 def test_case_and_spaces_are_kept() -> None:
     """`The` is not `the`, ` the` is not `the`; the nearest is one edit away, the lowest id first."""
     helper, main = of(words("The", "Ġthe", "kitten", "12ab")), of(words("the", "ĠThe", "The", "mitten", "sitting"))
     made = align("mined", helper, main)
-    found = {text: main.vocabulary.bytes[made.targets[token(helper, text), 0]] for text in (b"The", b" the", b"kitten")}
+    found = {
+        text: main.vocabulary.token_bytes[made.targets[token(helper, text), 0]] for text in (b"The", b" the", b"kitten")
+    }
     assert found == {b"The": b"The", b" the": b"the", b"kitten": b"mitten"}
 
 
@@ -110,7 +110,7 @@ def test_nearest_is_the_first_least_distance(sources: list[bytes], targets: list
         min(range(len(targets)), key=lambda place: (Levenshtein.distance(source, targets[place]), place))
         for source in sources
     ]
-    assert _nearest(sources, _bounds(sources, set(targets)), targets).tolist() == want
+    assert _nearest(sources, _distance_bounds(sources, set(targets)), targets).tolist() == want
     assert _nearest(sources, [99] * len(sources), targets).tolist() == want
 
 
@@ -119,10 +119,11 @@ def test_the_nearest_over_a_whole_vocabulary() -> None:
     helper, main = sides("sentencepiece")
     made, back = align("mined", helper, main), align("mined", main, helper)
     for source, target, found in ((helper, main, made), (main, helper, back)):
-        for number in found.kinds.eq(PARTIAL).nonzero()[:, 0].tolist():
-            spelled = source.vocabulary.bytes[number] or b""
+        for number in found.matches.eq(Match.PARTIAL).nonzero()[:, 0].tolist():
+            spelled = source.vocabulary.token_bytes[number] or b""
             distance = {
-                word: Levenshtein.distance(spelled, target.vocabulary.bytes[word] or b"") for word in target.words()
+                word: Levenshtein.distance(spelled, target.vocabulary.token_bytes[word] or b"")
+                for word in target.text_tokens()
             }
             assert int(found.targets[number, 0]) == min(distance, key=lambda word: (distance[word], word))
 
@@ -152,9 +153,11 @@ def test_embeddings_that_are_a_rotation_are_found() -> None:
     made = align(
         "embedding",
         AlignmentVocabulary(
-            tokenizer=helper.tokenizer, vocabulary=helper.vocabulary, ends=helper.ends, embeddings=theirs
+            tokenizer=helper.tokenizer, vocabulary=helper.vocabulary, end_tokens=helper.end_tokens, embeddings=theirs
         ),
-        AlignmentVocabulary(tokenizer=main.tokenizer, vocabulary=main.vocabulary, ends=main.ends, embeddings=table),
+        AlignmentVocabulary(
+            tokenizer=main.tokenizer, vocabulary=main.vocabulary, end_tokens=main.end_tokens, embeddings=table
+        ),
     )
     assert made.targets[the, 0] == like and made.weights[the, 0] == made.weights[the].max()
     torch.testing.assert_close(made.weights.sum(-1)[2:271], torch.ones(269))
@@ -167,24 +170,25 @@ def test_a_map_survives_the_disk(tmp_path: Path) -> None:
         made.save(tmp_path / "map.safetensors")
         read = Alignment.load(tmp_path / "map.safetensors")
         assert torch.equal(read.matrix.to_dense(), made.matrix.to_dense()) and read.coverage() == made.coverage()
-        assert (read.method, read.helper, read.main) == (made.method, made.helper, made.main)
-        assert (read.back is None) == (made.back is None)
+        assert (read.method, read.main_size) == (made.method, made.main_size)
+        assert (read.helper_fingerprint, read.main_fingerprint) == (made.helper_fingerprint, made.main_fingerprint)
+        assert (read.reverse is None) == (made.reverse is None)
     assert [file.name for file in tmp_path.iterdir()] == ["map.safetensors"]
 
 
-def test_the_cache_is_keyed_by_both_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_keyed_by_both_tokenizers(tmp_path: Path) -> None:
     """Built once; a damaged file is made anew; other sides have other files; tiny maps are not kept."""
     align("mined", *sides(), cache=tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(alignment, "SMALL", 0)
-    made = align("mined", *sides(), cache=tmp_path)
+    cached = {"cache": tmp_path, "cached_pairs": 0}
+    made = align("mined", *sides(), **cached)
     (file,) = tmp_path.iterdir()
     before = file.stat().st_mtime_ns
-    assert torch.equal(align("mined", *sides(), cache=tmp_path).targets, made.targets)
+    assert torch.equal(align("mined", *sides(), **cached).targets, made.targets)
     assert file.stat().st_mtime_ns == before
     file.write_bytes(file.read_bytes()[:100])
-    assert torch.equal(align("mined", *sides(), cache=tmp_path).targets, made.targets)
-    align("mined", *sides("sentencepiece"), cache=tmp_path)
+    assert torch.equal(align("mined", *sides(), **cached).targets, made.targets)
+    align("mined", *sides("sentencepiece"), **cached)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -196,7 +200,7 @@ def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
     made = align("gac", *sides())
     made.save(path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(FileFormatError, match="build it anew"):
+    with pytest.raises(FileFormatError, match="build it again"):
         Alignment.load(path)
     made.targets[5] = 999
     made.save(path)
@@ -207,7 +211,7 @@ def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
 def test_other_vocabularies_are_refused() -> None:
     """A map for one helper is none for another; the error says which side."""
     made = align("gac", *sides())
-    with pytest.raises(ModelError, match="core: alignment must be for these vocabularies, its helper side"):
+    with pytest.raises(ModelError, match="core: alignment must be for these vocabularies, but its helper"):
         made.check(*sides("sentencepiece"), "core")
 
 

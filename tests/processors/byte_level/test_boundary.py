@@ -100,7 +100,7 @@ def test_by_hand() -> None:
     with torch.no_grad():
         p = call.model(call.prompts.ids).logits[0, -1].softmax(-1)
     got = call.composite(call.prompts.ids, p.log()[None])[0].softmax(-1)
-    spans = [token for token, text in enumerate(vocabulary.bytes) if text and text.startswith(removed)]
+    spans = [token for token, text in enumerate(vocabulary.token_bytes) if text and text.startswith(removed)]
     first, second = [token for token in spans if got[token] > 0][:2]
     assert float(got[first] / got[second]) == pytest.approx(float(p[first] / p[second]), rel=1e-5)
 

@@ -65,7 +65,9 @@ def test_by_hand() -> None:
     with torch.no_grad():
         p = model(torch.tensor([[tokenizer.bos_token_id]])).logits[0, -1].softmax(-1)
     allowed = tree.covers.rule.successors(())
-    mass = sum(float(p[i]) for i, text in enumerate(tree.vocabulary.bytes) if text and text[:1] == b"a" and allowed[i])
+    mass = sum(
+        float(p[i]) for i, text in enumerate(tree.vocabulary.token_bytes) if text and text[:1] == b"a" and allowed[i]
+    )
     assert tree.logp(b"a") == pytest.approx(math.log(mass), abs=1e-6)
     assert tree.logp(b"") == 0.0 and tree.logp(b"z") == -math.inf
 
@@ -135,7 +137,7 @@ def test_without_a_begin_token_the_first_shared_one_is_given() -> None:
     assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
     first = tree.covers.of_text(text)[0][0]
     with_bos = ByteTree(model, tokenizer, bos=first)
-    rest = text[len(tree.vocabulary.bytes[first] or b"") :]
+    rest = text[len(tree.vocabulary.token_bytes[first] or b"") :]
     assert tree.logp(text) == pytest.approx(with_bos.logp(rest), abs=1e-4)
     with pytest.raises(ModelError, match="must come after a token"):
         tree.distribution(b"")

@@ -42,7 +42,11 @@ def streams(kind: str, style: str = "byte-level", texts: list[str] = PROMPTS, ow
     vocabulary = Vocabulary.of(tiny, 272)
     fresh = Retokenizer(vocabulary, tokenizer, Vocabulary.of(tokenizer))
     slow = RecomputeForeign(
-        model, ids, prompts.ids, lambda text: fresh.of_bytes([text])[0], lambda token: vocabulary.bytes[token] or b""
+        model,
+        ids,
+        prompts.ids,
+        lambda text: fresh.of_bytes([text])[0],
+        lambda token: vocabulary.token_bytes[token] or b"",
     )
     return prompts, reader, slow
 

@@ -10,7 +10,7 @@ import torch
 import logitkit
 from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ParameterError
-from logitkit.processors.alignment.alignment import AlignmentVocabulary
+from logitkit.processors.alignment import AlignmentVocabulary
 from logitkit.processors.ensemble.deepen import Representation, cosine_rate, search, shared_tokens
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
@@ -97,7 +97,7 @@ def test_shared_tokens_are_the_same_bytes_in_every_vocabulary() -> None:
     )
     ours, (theirs,) = shared_tokens(main, [far], 20)
     assert ours.tolist() == list(range(20))
-    assert [main.vocabulary.bytes[i] for i in ours] == [far.vocabulary.bytes[i] for i in theirs]
+    assert [main.vocabulary.token_bytes[i] for i in ours] == [far.vocabulary.token_bytes[i] for i in theirs]
 
 
 def test_the_processor_equals_the_slow_method() -> None:

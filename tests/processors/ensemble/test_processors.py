@@ -14,7 +14,7 @@ from ensembles import PROMPTS, RESOURCES, TOKENIZERS, bound, decode
 from fakes import encoder_decoder_model
 from foreign import RecomputeForeign, foreign_model, foreign_tokenizer
 from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.alignment.alignment import AlignmentVocabulary, align
+from logitkit.processors.alignment import AlignmentVocabulary, align
 from logitkit.processors.ensemble.consistency import core
 from logitkit.processors.ensemble.members import Member, opinions
 from logitkit.processors.ensemble.processors import Ensemble, fuse
@@ -45,7 +45,7 @@ class Naive(LogitsProcessor):
                 own,
                 call.prompts.ids,
                 lambda text, f=fresh: f.of_bytes([text])[0],
-                lambda t: vocabulary.bytes[t] or b"",
+                lambda t: vocabulary.token_bytes[t] or b"",
             )
             self.streams.append(slow)
             sides = AlignmentVocabulary.of(model, tokenizer), AlignmentVocabulary.of(tiny_model(), tiny_tokenizer())
@@ -142,7 +142,7 @@ def test_unite_with_its_whole_vocabulary_is_a_softmax_over_all(mode: str) -> Non
         "unite",
         AlignmentVocabulary.of(RESOURCES["far"], TOKENIZERS["far"]),
         AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
-    ).back
+    ).reverse
 
     def whole(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         own = naive.streams[0](input_ids)[:, back.clamp_min(0)].masked_fill(back < 0, -torch.inf)
@@ -222,7 +222,7 @@ def test_the_guard_by_hand() -> None:
 
         made = Core(
             helpers=[Member(name="far", read=lambda ids: theirs)],
-            token_bytes=vocabulary.bytes,
+            token_bytes=vocabulary.token_bytes,
             end_tokens=[2],
             guard=guard,
             main_floor=0.0,
@@ -288,7 +288,7 @@ def test_an_alignment_of_ones_own(tmp_path: Any) -> None:
     want = decode(bound("ensemble(models=['far'], align='gac')"))
     assert torch.equal(decode(bound("ensemble(models=['far'], align='mine')", mine=made)), want)
     assert torch.equal(decode(bound(f"ensemble(models=['far'], align='{tmp_path}/map.safetensors')")), want)
-    with pytest.raises(ModelError, match="alignment must be for these vocabularies, its helper side"):
+    with pytest.raises(ModelError, match="alignment must be for these vocabularies, but its helper"):
         bound("core(models=['piece'], align='mine')", mine=made)
     with pytest.raises(ParameterError, match="align must be an Alignment"):
         bound("core(models=['piece'], align='mine')", mine="a text")

@@ -12,7 +12,7 @@ from foreign import RecomputeForeign
 from logitkit import models
 from logitkit.errors import DownloadError
 from logitkit.processors.ensemble.members import Member
-from logitkit.processors.tokens.retokenization import vocabulary_of
+from logitkit.processors.tokens.vocabulary import vocabulary_of
 
 PROMPTS = ["The old lighthouse keeper climbed the stairs one last", "Antidisestablishmentarianism is"]
 
@@ -36,7 +36,7 @@ def naive(call: Any, pair: Any) -> Any:
         return tokenizer(text.decode(), add_special_tokens=False)["input_ids"]
 
     own = [tokenizer(text)["input_ids"] for text in PROMPTS]
-    return RecomputeForeign(model, own, call.prompts.ids, tokens, lambda token: source.bytes[token] or b"")
+    return RecomputeForeign(model, own, call.prompts.ids, tokens, lambda token: source.token_bytes[token] or b"")
 
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
@@ -63,12 +63,12 @@ def test_equals_recomputing_everything(smollm2: Any, gemma: Any, mode: dict[str,
 
 def test_a_map_covers_what_both_write(smollm2: Any, gemma: Any) -> None:
     """English words with and without a space, newlines, digits and half characters are aligned to themselves."""
-    from logitkit.processors.alignment.alignment import AlignmentVocabulary, align
+    from logitkit.processors.alignment import AlignmentVocabulary, align
 
     helper, main = AlignmentVocabulary.of(*gemma), AlignmentVocabulary.of(*smollm2)
     made = align("exact", helper, main)
     for text in (b" the", b"the", b"\n", b"7", b" Paris", b"\xc3", b"(", b"The"):
         for token in helper.vocabulary.ids_of[text]:
-            assert main.vocabulary.bytes[made.targets[token, 0]] == text and made.weights[token, 0] == 1
+            assert main.vocabulary.token_bytes[made.targets[token, 0]] == text and made.weights[token, 0] == 1
     assert made.targets[1, 0] == 2 and made.matrix.shape == (262144, 49152)
     assert made.coverage()["exact"] > 46000

@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
-from logitkit.processors.tokens.canonical_rules import Canonical
+from logitkit.processors.tokens.canonical_rules import CanonicalRules
 from logitkit.processors.tokens.merge_rule import MergeRule
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from reference.byte_covers import random_tokenizer
@@ -40,12 +40,12 @@ SHORT = ("", "a", "b", " ", "'", " a", "aa", "ab", "ba", "bb", " '", "s")
 AHEAD = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'", " a", "\n\n", " .", "ʤ", "é", "z", "  ", "11", "½", "。")
 
 
-def canonical(tokenizer: Any) -> Canonical:
+def canonical(tokenizer: Any) -> CanonicalRules:
     """The rule of a tokenizer."""
-    return Canonical(tokenizer, Vocabulary.of(tokenizer))
+    return CanonicalRules(tokenizer, Vocabulary.of(tokenizer))
 
 
-def begins_an_encoding(rule: Canonical, ids: tuple[int, ...], ahead: tuple[str, ...] = AHEAD) -> bool:
+def begins_an_encoding(rule: CanonicalRules, ids: tuple[int, ...], ahead: tuple[str, ...] = AHEAD) -> bool:
     """The slow answer: some text is encoded with these tokens first."""
     text = rule.vocabulary.join(ids).decode()
     return any(tuple(rule.encode(text + y)[: len(ids)]) == ids for y in ahead)
@@ -65,7 +65,7 @@ def test_the_pairwise_rule_decides_whole_sequences(seed: int, picks: list[int]) 
     """Inside a word: a sequence is canonical exactly if all its neighbours are."""
     tokenizer = random_tokenizer(seed, letters=b"ab", merges=10, split=False)
     rule = canonical(tokenizer)
-    known = [number for number, text in enumerate(rule.vocabulary.bytes) if text and rule.may_start[number]]
+    known = [number for number, text in enumerate(rule.vocabulary.token_bytes) if text and rule.may_start[number]]
     ids = [known[pick % len(known)] for pick in picks]
     pairs = all(rule.rule.allows(left, right) for left, right in itertools.pairwise(ids))
     assert pairs == rule.is_canonical(ids)
@@ -76,7 +76,7 @@ def test_the_pairwise_rule_decides_whole_sequences(seed: int, picks: list[int]) 
 def test_with_words_a_sequence_is_allowed_if_some_text_begins_so(seed: int, picks: list[int]) -> None:
     """Token by token, with the GPT-2 pretokenizer."""
     rule = canonical(random_tokenizer(seed, letters=b"ab '", merges=8))
-    known = [number for number, text in enumerate(rule.vocabulary.bytes) if text]
+    known = [number for number, text in enumerate(rule.vocabulary.token_bytes) if text]
     context: tuple[int, ...] = ()
     ids: tuple[int, ...] = ()
     for pick in picks:
@@ -95,11 +95,11 @@ def test_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
     rule = canonical(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name))
     ids = rule.encode(unicodedata.normalize("NFC", TEXT))
     generator, context = random.Random(0), ()
-    spelled = [number for number, text in enumerate(rule.vocabulary.bytes) if text]
+    spelled = [number for number, text in enumerate(rule.vocabulary.token_bytes) if text]
     refused = 0
     for place, token in enumerate(ids):
         allowed = rule.successors(context)
-        assert allowed[token], (rule.vocabulary.join(context), rule.vocabulary.bytes[token])
+        assert allowed[token], (rule.vocabulary.join(context), rule.vocabulary.token_bytes[token])
         for other in (generator.choice(spelled), generator.choice(ids)):
             tried = (*ids[max(0, place - 12) : place], other)
             try:
@@ -107,9 +107,9 @@ def test_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
             except UnicodeDecodeError:
                 continue
             refused += not want
-            assert allowed[other] == want, (rule.vocabulary.join(ids[:place][-6:]), rule.vocabulary.bytes[other])
+            assert allowed[other] == want, (rule.vocabulary.join(ids[:place][-6:]), rule.vocabulary.token_bytes[other])
         context = rule.extend(context, token)
-    assert rule.closes(context) and rule.is_canonical(ids) and refused > 5
+    assert rule.may_end(context) and rule.is_canonical(ids) and refused > 5
 
 
 @pytest.mark.data
@@ -119,7 +119,7 @@ def test_white_space_that_may_still_be_cut(shared_tokenizers: Path) -> None:
     a, space = rule.encode("a")[0], rule.encode(" ")[0]
     context = rule.extend(rule.extend((), a), space)
     assert rule.allows(context, space) and not rule.is_canonical([a, space, space])
-    assert not rule.closes(rule.extend(context, space))
+    assert not rule.may_end(rule.extend(context, space))
 
 
 def test_tokenizers_that_are_not_known() -> None:
@@ -147,7 +147,7 @@ def test_a_word_and_the_contraction_behind_it() -> None:
     """ "I'" begins the encoding of "I's", as in GPT-4o's tokenizer, which keeps both in one word."""
     rule = canonical(byte_level(["I", "'", "s", "t", "I'"], r"\p{L}+(?i:'s|'t)?|\p{P}"))
     assert rule.encode("I's") == [4, 2] and rule.allows((), 4)
-    assert rule.encode("I'") == [0, 1] and not rule.closes((4,))
+    assert rule.encode("I'") == [0, 1] and not rule.may_end((4,))
 
 
 def test_letters_that_a_pattern_tells_apart() -> None:

@@ -16,9 +16,10 @@ from transformers import PreTrainedTokenizerFast
 
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens.byte_fallback import code_points
-from logitkit.processors.tokens.canonical_rules import Canonical, of_tokenizer
+from logitkit.processors.tokens.canonical_rules import CanonicalRules, canonical_rules_for
 from logitkit.processors.tokens.reencoding import KEPT, LONGEST, Reencoding, completions
-from logitkit.processors.tokens.vocabulary import Vocabulary, begins_inside
+from logitkit.processors.tokens.token_bytes import starts_inside_character
+from logitkit.processors.tokens.vocabulary import Vocabulary
 from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram
 
 
@@ -83,13 +84,13 @@ def test_an_unknown_pretokenizer_equals_all_texts(seed: int) -> None:
 def test_the_rules_say_the_same(seed: int, text: str, split: bool) -> None:
     """Of every token, along a text."""
     tokenizer = random_tokenizer(seed, merges=10, split=split)
-    rules, rule = Canonical(*known(tokenizer)), slow(tokenizer)
+    rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
     every = np.arange(len(rule.vocabulary))
     fast_context: tuple[int, ...] = ()
     context: tuple[int, ...] = ()
     for token in [*rule.encode(text), None]:
         assert rules.allowed(fast_context, every).tolist() == rule.allowed(context, every).tolist()
-        assert rules.closes(fast_context) == rule.closes(context)
+        assert rules.may_end(fast_context) == rule.may_end(context)
         if token is not None:
             fast_context, context = rules.extend(fast_context, token), rule.extend(context, token)
 
@@ -99,16 +100,16 @@ def test_the_rules_say_the_same(seed: int, text: str, split: bool) -> None:
 def test_the_rules_say_the_same_of_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
     """Of random tokens, along a text; a token before which only rare characters are cut may be known to the rules."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name)
-    rules, rule = Canonical(*known(tokenizer)), slow(tokenizer)
-    spelled = np.flatnonzero([bool(text) for text in rule.vocabulary.bytes])
+    rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
+    spelled = np.flatnonzero([bool(text) for text in rule.vocabulary.token_bytes])
     generator = np.random.default_rng(0)
     fast_context: tuple[int, ...] = ()
     context: tuple[int, ...] = ()
-    tails = np.array([number for number in spelled if begins_inside(rule.vocabulary.bytes[number])])
+    tails = np.array([number for number in spelled if starts_inside_character(rule.vocabulary.token_bytes[number])])
     for token in rule.encode("She'll pay 1,234  euros — 日本 🎉é\n\n\tx = f(y) ½ 🦜"):
         ids = np.concatenate([[token], generator.choice(spelled, 300), tails])
         got, want = rules.allowed(fast_context, ids), rule.allowed(context, ids)
-        assert got.tolist() == want.tolist(), [rule.vocabulary.bytes[odd] for odd in ids[got != want]]
+        assert got.tolist() == want.tolist(), [rule.vocabulary.token_bytes[odd] for odd in ids[got != want]]
         fast_context, context = rules.extend(fast_context, token), rule.extend(context, token)
 
 
@@ -118,7 +119,7 @@ def test_by_hand() -> None:
     rule = slow(PreTrainedTokenizerFast(tokenizer_object=inner))
     assert rule.allowed((), np.arange(3)).tolist() == [True, True, True]
     assert rule.allowed((0,), np.arange(3)).tolist() == [True, False, True]
-    assert rule.closes((0, 2)) and not rule.closes((0, 1)) and rule.allows((2,), 1)
+    assert rule.may_end((0, 2)) and not rule.may_end((0, 1)) and rule.allows((2,), 1)
 
 
 def test_open_characters_are_completed() -> None:
@@ -131,7 +132,7 @@ def test_open_characters_are_completed() -> None:
     c3, a9, aa = 1 + 0xC3, 1 + 0xA9, 1 + 0xAA  # é is C3 A9, ê is C3 AA
     assert rule.allowed((), np.array([c3, a9, 257, 258])).tolist() == [True, False, True, True]
     assert rule.allowed((c3,), np.array([a9, aa, 257])).tolist() == [True, False, False]
-    assert not rule.closes((c3,)) and rule.closes((c3, a9))
+    assert not rule.may_end((c3,)) and rule.may_end((c3, a9))
     assert len(completions(b"\xc3")) == 64 and "日" in completions("日".encode()[:2])
     assert all(char.encode().startswith(b"\xf0") for char in completions(b"\xf0"))
 
@@ -154,7 +155,7 @@ def test_code_points_of_open_characters(char: str) -> None:
 @pytest.mark.data
 def test_byte_tokens_of_characters_that_are_all_known(shared_tokenizers: Path) -> None:
     """Mistral's vocabulary has every character that begins with C3, so no text begins with its byte token."""
-    rules = Canonical(*known(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "mistral_v1")))
+    rules = CanonicalRules(*known(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "mistral_v1")))
     c3, c4 = rules.vocabulary.ids_of[b"\xc3"], rules.vocabulary.ids_of[b"\xc4"]
     assert len(c3) == len(c4) == 1
     assert not rules.allows((), c3[0]) and rules.allows((), c4[0])
@@ -193,4 +194,4 @@ def test_byte_laws_of_unigram_models_equal_enumeration(seed: int, text: str, pre
 def test_known_tokenizers_have_rules() -> None:
     """No warning, no encoding again."""
     tokenizer = random_tokenizer(0)
-    assert isinstance(of_tokenizer(*known(tokenizer)), Canonical)
+    assert isinstance(canonical_rules_for(*known(tokenizer)), CanonicalRules)

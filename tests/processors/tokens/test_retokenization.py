@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import ModelError
-from logitkit.processors.tokens.retokenization import Retokenizer, vocabulary_of
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens.vocabulary import Vocabulary, vocabulary_of
 from logitkit.registry.laws import tiny_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
@@ -123,14 +123,14 @@ def test_pieces_are_the_whole_on_real_tokenizers(
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(shared_tokenizers / name / "tokenizer.json"))
     vocabulary = Vocabulary.of(tokenizer)
     pieces, whole = (Retokenizer(vocabulary, tokenizer, vocabulary) for _ in range(2))
-    assert pieces._cuts
-    whole._cuts = False
+    assert pieces.cuts
+    whole.cuts = False
     for book in ("pg996_don_quixote.txt", "1661-0.txt"):
         text = (shared_data / book).read_bytes()[40_000:60_000].replace(b"\r", b"")
         for end in range(2500, 20_000, 2503):
             assert pieces.of_bytes([text[:end]]) == whole.of_bytes([text[:end]])
     encoded: list[str] = []
-    monkeypatch.setattr(pieces, "_write", lambda texts: encoded.extend(texts) or [[0]] * len(texts))
+    monkeypatch.setattr(pieces, "_tokenize", lambda texts: encoded.extend(texts) or [[0]] * len(texts))
     pieces.of_bytes([text[: end + 1]])
     assert sum(map(len, encoded)) < 400
 
@@ -140,7 +140,7 @@ def test_a_vocabulary_that_spans_words_is_encoded_whole() -> None:
     inner = Tokenizer(models.BPE(vocab={"a": 0, "Ġ": 1, "b": 2, "Ġb": 3, "aĠb": 4}, merges=[("Ġ", "b"), ("a", "Ġb")]))
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
-    assert not Retokenizer(Vocabulary.of(tokenizer), tokenizer, Vocabulary.of(tokenizer))._cuts
+    assert not Retokenizer(Vocabulary.of(tokenizer), tokenizer, Vocabulary.of(tokenizer)).cuts
 
 
 def test_the_vocabulary_of_a_model_has_an_entry_for_each_logit() -> None:

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
-from logitkit.processors.tokens.vocabulary import Vocabulary, byte_alphabet, fingerprint
+from logitkit.processors.tokens.token_bytes import byte_alphabet
+from logitkit.processors.tokens.vocabulary import Vocabulary, fingerprint
 from logitkit.registry.laws import tiny_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
@@ -33,9 +34,11 @@ def test_the_byte_alphabet_by_hand() -> None:
 def test_a_byte_level_vocabulary() -> None:
     """Special tokens and padding spell nothing."""
     vocabulary = Vocabulary.of(tiny_tokenizer(), 272)
-    assert vocabulary.style == "byte-level" and vocabulary.prefix == b"" and vocabulary.loses == ""
-    assert sorted(spelled for spelled in vocabulary.bytes if spelled is not None) == [bytes([i]) for i in range(256)]
-    assert vocabulary.special == {256, 257, 258} and vocabulary.bytes[256:] == (None,) * 16
+    assert vocabulary.style == "byte-level" and vocabulary.prefix == b"" and vocabulary.loss_reason == ""
+    assert sorted(spelled for spelled in vocabulary.token_bytes if spelled is not None) == [
+        bytes([i]) for i in range(256)
+    ]
+    assert vocabulary.special == {256, 257, 258} and vocabulary.token_bytes[256:] == (None,) * 16
     assert vocabulary.ids_of[b"a"] == (tiny_tokenizer().convert_tokens_to_ids("a"),)
 
 
@@ -50,7 +53,7 @@ def sentencepiece() -> PreTrainedTokenizerFast:
 def test_a_sentencepiece_vocabulary() -> None:
     """The marker is a space, byte tokens are bytes, duplicates are kept apart, a space comes first."""
     vocabulary = Vocabulary.of(sentencepiece())
-    assert vocabulary.bytes == (b" ", b"a", b" a", b"a", b"\n", None)
+    assert vocabulary.token_bytes == (b" ", b"a", b" a", b"a", b"\n", None)
     assert vocabulary.style == "sentencepiece" and vocabulary.prefix == b" "
     assert vocabulary.ids_of[b"a"] == (1, 3)
 
@@ -59,16 +62,19 @@ def test_what_loses_bytes_says_why() -> None:
     """Lowercasing and WordPiece."""
     inner = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     inner.normalizer = normalizers.Lowercase()
-    assert "Lowercase" in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loses
+    assert "Lowercase" in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loss_reason
     inner = Tokenizer(models.WordPiece({"[UNK]": 0, "un": 1, "##able": 2}, unk_token="[UNK]"))
     vocabulary = Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner))
-    assert vocabulary.bytes == (b" [UNK]", b" un", b"able") and "white space" in vocabulary.loses
+    assert vocabulary.token_bytes == (b" [UNK]", b" un", b"able") and "white space" in vocabulary.loss_reason
     inner = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     for drops in (pre_tokenizers.Whitespace(), pre_tokenizers.Split(" ", "removed")):
         inner.pre_tokenizer = drops
-        assert "drops what it cuts at" in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loses
+        assert (
+            "drops the text at which it cuts"
+            in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loss_reason
+        )
     inner.pre_tokenizer = pre_tokenizers.Split("a", "removed", invert=True)
-    assert Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loses == ""
+    assert Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loss_reason == ""
 
 
 def test_fewer_ids_than_the_tokenizer() -> None:
@@ -93,7 +99,7 @@ def test_joined_bytes_are_the_text(shared_tokenizers: Path, name: str) -> None:
     """Prose, code, emoji, CJK and odd white space, on real tokenizers."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name)
     vocabulary = Vocabulary.of(tokenizer)
-    assert vocabulary.loses == ""
+    assert vocabulary.loss_reason == ""
     for text in TEXTS:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert vocabulary.join(ids) == vocabulary.prefix + text.encode()

@@ -1,0 +1,63 @@
+"""A model's vocabulary as an alignment needs it: token bytes, end tokens and input embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from logitkit.processors.model_facts import end_tokens
+from logitkit.processors.tokens.vocabulary import Vocabulary, vocabulary_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AlignmentVocabulary:
+    """The vocabulary of one of the two models of an alignment.
+
+    Attributes:
+        tokenizer: a fast tokenizer.
+        vocabulary: the bytes of each token, one entry for each logit of the model.
+        end_tokens: ids of the tokens that end a text. End tokens of the other model are aligned to the first.
+        embeddings: input embeddings, ``[size, width]``; needed by the method ``embedding`` only.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> main = AlignmentVocabulary.of(tiny_model(), tiny_tokenizer())
+    >>> main.size, main.end_tokens, len(main.text_tokens())
+    (272, (257,), 256)
+    """
+
+    tokenizer: Any
+    vocabulary: Vocabulary
+    end_tokens: tuple[int, ...]
+    embeddings: Tensor | None = None
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any) -> AlignmentVocabulary:
+        """Read the vocabulary of a model and its tokenizer.
+
+        Args:
+            model: a model of transformers. One without input embeddings, such as `ByteModel`, is allowed.
+            tokenizer: its fast tokenizer.
+
+        Raises:
+            ModelError: the tokenizer is a slow one.
+        """
+        vocabulary = vocabulary_of(model, tokenizer)
+        ends = tuple(end for end in end_tokens(model, tokenizer) if end < len(vocabulary))
+        table = model.get_input_embeddings()
+        embeddings = None if table is None else table.weight.detach()
+        return cls(tokenizer=tokenizer, vocabulary=vocabulary, end_tokens=ends, embeddings=embeddings)
+
+    @property
+    def size(self) -> int:
+        """Number of ids, which is the number of the model's logits."""
+        return len(self.vocabulary)
+
+    def text_tokens(self) -> list[int]:
+        """Return the ids of tokens that stand for bytes of text: no special token, no end token, no absent id."""
+        return [
+            token
+            for token, token_bytes in enumerate(self.vocabulary.token_bytes)
+            if token_bytes and token not in self.end_tokens
+        ]

@@ -1,0 +1,97 @@
+"""`align` builds the alignment of a method, or reads it from a cache of files.
+
+Tokens are compared as the bytes that they stand for (`Vocabulary`), so space markers, byte tokens and byte fallback
+need no special rules, and upper and lower case differ. End tokens are aligned to the end token. Other special tokens,
+and ids that a tokenizer lacks, are aligned to nothing.
+
+Methods:
+- ``exact``: the main token of the same bytes. The probability of other helper tokens is lost.
+- ``mined`` (MinED of FuseLLM, arXiv:2401.10491): where no main token has the same bytes, the main token at the least
+  edit distance over bytes; among equally near tokens, the one of the lowest id.
+- ``gac`` (arXiv:2406.12585): where no main token has the same bytes, the first token that the main tokenizer writes
+  for them. Departure: the paper adds probabilities over the union of the two vocabularies. A processor can only
+  choose main tokens, so a helper token outside the main vocabulary counts for the main token that it begins with.
+- ``unite`` (arXiv:2410.03777): the map of ``gac`` in both directions, used over the union of the models' ``topk``
+  likeliest tokens; see `logitkit.processors.ensemble.processors`.
+- ``embedding`` (EVA, arXiv:2404.09492): where no main token has the same bytes, the nearest main tokens in a common
+  embedding space; see `logitkit.processors.alignment.embedding`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from logitkit.errors import FileFormatError, ModelError, UnknownNameError
+from logitkit.processors.alignment import embedding, matching
+from logitkit.processors.alignment.alignment import FORMAT, Alignment
+from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
+from logitkit.processors.tokens.vocabulary import fingerprint
+
+BUILDERS: dict[str, Callable[[AlignmentVocabulary, AlignmentVocabulary], Alignment]] = {
+    "exact": matching.exact,
+    "mined": matching.mined,
+    "gac": matching.gac,
+    "unite": matching.unite,
+    "embedding": embedding.neighbours,
+}
+METHODS = tuple(BUILDERS)
+CACHED_PAIRS = 10**7  # building an alignment of fewer pairs of tokens takes no longer than reading it
+
+
+def align(
+    method: str,
+    helper: AlignmentVocabulary,
+    main: AlignmentVocabulary,
+    *,
+    cache: Path | None = None,
+    cached_pairs: int = CACHED_PAIRS,
+) -> Alignment:
+    """Build the alignment from a helper's vocabulary to the main one, or read it from the cache.
+
+    Args:
+        method: one of `METHODS`.
+        helper: vocabulary of the helper model.
+        main: vocabulary of the main model.
+        cache: folder of cached alignments; None caches nothing. The name of a file depends on the method, both
+            tokenizers, both sizes and both models' end tokens; a damaged file is replaced.
+        cached_pairs: smallest product of the two sizes at which the cache is used.
+
+    Raises:
+        UnknownNameError: the method is not one of `METHODS`.
+        ModelError: the method is ``embedding``, and a model has no input embeddings or the two vocabularies share
+            fewer than two tokens.
+
+    >>> from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
+    >>> helper = AlignmentVocabulary.of(foreign_model(), foreign_tokenizer())
+    >>> main = AlignmentVocabulary.of(tiny_model(), tiny_tokenizer())
+    >>> align("exact", helper, main).coverage()
+    {'exact': 257, 'partial': 0, 'none': 12, 'special': 51}
+    """
+    if method not in BUILDERS:
+        raise UnknownNameError("alignment", method, METHODS)
+    if cache is None or helper.size * main.size < cached_pairs:
+        return BUILDERS[method](helper, main)
+    path = cache / f"{method}-{_key(method, helper, main)}.safetensors"
+    if path.is_file():
+        try:
+            alignment = Alignment.load(path)
+            alignment.check(helper, main, "align")
+            return alignment
+        except (FileFormatError, ModelError):  # a damaged file is built again
+            pass
+    alignment = BUILDERS[method](helper, main)
+    alignment.save(path)
+    return alignment
+
+
+def _key(method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> str:
+    """16 hexadecimal digits of a hash of everything that an alignment depends on."""
+    parts: list[object] = [FORMAT, method]
+    for side in (helper, main):
+        parts += [fingerprint(side.tokenizer), side.size, side.end_tokens]
+        if method == "embedding" and side.embeddings is not None:
+            sample = side.embeddings[:: max(1, side.size // 256)].float().cpu().numpy()
+            parts += [side.embeddings.shape[1], hashlib.sha256(sample.tobytes()).hexdigest()]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,191 @@
+"""Log-probabilities that a chain's earlier steps gave to the tokens already written.
+
+Controllers such as adaptive temperatures fold over these values, which a processor's arguments do not hold. The values
+depend on the tokens of the rows alone; the cache changes the time of an answer, never the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from logitkit.errors import ModelError
+from logitkit.processors.engine.log_probabilities import shared
+from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.streams import Stream, declared_streams
+from logitkit.processors.engine.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Values cached for some rows, found again by the tokens of the rows.
+
+    Attributes:
+        rows: token ids, ``[cached, length]``.
+        prompts: number of the prompt of each cached row, ``[cached]``.
+        logp: ``[cached, columns]``: one column for each continuation token, or for each token of the vocabulary.
+    """
+
+    rows: Tensor
+    prompts: Tensor
+    logp: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryCache:
+    """What a `History` holds at one time.
+
+    Attributes:
+        written: values of continuation tokens.
+        following: values of every token of the vocabulary after the rows observed last.
+    """
+
+    written: _Known | None = None
+    following: _Known | None = None
+
+
+class History:
+    """Log-probability of each continuation token under the generating model and the preceding steps of a chain.
+
+    Position t of a row is what scoring the row gives: the model's logits after the prefix of length t pass through
+    the preceding processors, are normalised, and are read at token t. `Binding.history` builds one for each step.
+
+    While the chain runs, `observe` extends the cache without a forward. Rows that the cache does not hold are read
+    in one chunk by ``stream``, and the preceding processors are called once for each missing position.
+
+    Args:
+        prompts: the prompts of the call.
+        parts: the preceding ``(name, processor)`` steps, in order; empty: the generating model alone.
+        stream: next-token logits of the generating model under the call's prompts; None: there is no model, and rows
+            that the cache does not hold are an error.
+        trusted: whether a tensor of scores, ``[rows, vocab]``, is the output of the generating model. Scores of a
+            draft model, for instance, are not.
+        trace: the trace of the call; reading past positions leaves no marks in it.
+
+    Attributes:
+        cache: what is known now; restoring an earlier value is always right.
+
+    Example:
+        >>> import torch
+        >>> from logitkit.processors.engine import Prompts, as_stream
+        >>> prompts = Prompts(ids=torch.tensor([[0]]), mask=torch.ones(1, 1), texts=("",), messages=(None,),
+        ...                   adds_specials=False)
+        >>> fair = as_stream(lambda rows: torch.tensor([0.5, 0.25, 0.25]).log().expand(len(rows), 3))
+        >>> History(prompts, (), stream=fair)(torch.tensor([[0, 0, 2]])).exp()  # the first token is the prompt
+        tensor([[0.5000, 0.2500]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        parts: Sequence[tuple[str, LogitsProcessor]],
+        *,
+        stream: Stream | None,
+        trusted: Callable[[Tensor], bool] = lambda scores: True,
+        trace: Trace | None = None,
+    ) -> None:
+        self.prompts, self.parts, self.stream = prompts, tuple(parts), stream
+        self.trace = trace or Trace()
+        # Behind an encoder, rows begin with a start token that no model predicts.
+        self.start = prompts.width + prompts.in_encoder
+        self._trusted = trusted
+        self.cache = HistoryCache()
+
+    def __reduce__(self) -> object:
+        raise ModelError("History: cannot be pickled, it reads a model; pickle the chain and bind it again")
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the log-probability of each continuation token of each row.
+
+        Args:
+            rows: token ids, ``[rows, length]``: bound prompt and continuation.
+
+        Returns:
+            Nats, float64, ``[rows, continuation length]``, on the device of the rows. The padding that `generate`
+            appends to a finished row has a value too, which says nothing about the text.
+
+        Raises:
+            PromptError: a row starts with no bound prompt.
+            ModelError: the cache does not hold the rows, and there is no model to read them.
+        """
+        count = max(0, rows.shape[1] - self.start)
+        index = self.prompts.rows(rows)
+        cached = self._cached(rows, index)
+        if cached.shape[1] == count:
+            return cached
+        logp = torch.cat([cached, self._read(rows, count - cached.shape[1])], dim=1)
+        self.cache = replace(self.cache, written=_Known(rows, index, logp))
+        return logp.clone()
+
+    @torch.no_grad()
+    def observe(self, rows: Tensor, raw: Tensor, scores: Tensor) -> None:
+        """Extend the cache by the scores of a step of the running chain.
+
+        Args:
+            rows: token ids, ``[rows, length]``.
+            raw: scores before the chain, ``[rows, vocab]``; untrusted ones are ignored.
+            scores: scores after the preceding processors, ``[rows, vocab]``.
+        """
+        if not self._trusted(raw):
+            return
+        index = self.prompts.rows(rows)
+        logp = self._cached(rows, index)
+        complete = logp.shape[1] == rows.shape[1] - self.start
+        self.cache = HistoryCache(
+            written=_Known(rows, index, logp) if complete else self.cache.written,
+            following=_Known(rows, index, scores.double().log_softmax(-1)),
+        )
+
+    def _cached(self, rows: Tensor, index: Tensor) -> Tensor:
+        """Return the cached values of as many leading continuation tokens as the cache holds for every row."""
+        count = max(0, rows.shape[1] - self.start)
+        logp = torch.zeros((len(rows), 0), dtype=torch.float64, device=rows.device)
+        if self.cache.written is not None:
+            shared_length, source = _longest_prefix(rows, index, self.cache.written)
+            logp = self.cache.written.logp[source, : max(0, shared_length - self.start)]
+        last = self.cache.following
+        if last is not None and logp.shape[1] == count - 1 and last.rows.shape[1] == rows.shape[1] - 1:
+            shared_length, source = _longest_prefix(rows, index, last)
+            if shared_length == rows.shape[1] - 1:
+                logp = torch.cat([logp, last.logp[source, rows[:, -1]][:, None]], dim=1)
+        return logp
+
+    def _read(self, rows: Tensor, missing: int) -> Tensor:
+        """Compute the values of the last ``missing`` tokens, ``[rows, missing]``."""
+        if self.stream is None:
+            raise ModelError(
+                "history: the log-probabilities of these rows must be known, but no step of the chain saw their "
+                "prefixes and there is no model to read them; bind the chain to the generating model"
+            )
+        logits = self.stream.positions(rows[:, :-1], missing)  # [rows, missing, vocab]
+        for stream in declared_streams(self.parts):
+            if stream.fusable:  # one forward for all positions; the calls below then hit its cache
+                stream.positions(rows[:, :-1], missing)
+        columns = []
+        with self.trace.paused(), self.prompts.deferred_checks.immediate():
+            for position in range(missing):
+                end = rows.shape[1] - missing + position
+                scores = self._processed(rows[:, :end], logits[:, position])
+                columns.append(scores.double().log_softmax(-1).gather(-1, rows[:, end, None]))
+        return torch.cat(columns, dim=1)
+
+    def _processed(self, rows: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores after the preceding processors, ``[rows, vocab]``."""
+        with shared():
+            for _, part in self.parts:
+                scores = part(rows, scores)
+        return scores
+
+
+def _longest_prefix(rows: Tensor, index: Tensor, known: _Known) -> tuple[int, Tensor]:
+    """Return how many leading tokens every row shares with a cached row of its prompt, and that row, ``[rows]``."""
+    width = min(rows.shape[1], known.rows.shape[1])
+    equal = rows[:, None, :width] == known.rows[None, :, :width]  # [rows, cached, width]
+    length = equal.long().cumprod(-1).sum(-1).masked_fill(index[:, None] != known.prompts[None], 0)
+    best, source = length.max(-1)
+    return int(best.min()), source
