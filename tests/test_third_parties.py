@@ -68,7 +68,7 @@ def test_a_strangers_path(wheel: Path, tmp_path: Path, smollm2_path: Path, capsy
 
 @pytest.fixture(scope="module")
 def beside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fresh, Path]:
-    """A fresh environment with the three plugins from elsewhere, and a folder with their sources and a checkpoint."""
+    """A fresh environment with the plugins of examples/third_party, and a folder of their sources and a checkpoint."""
     folder = tmp_path_factory.mktemp("beside")
     shutil.copytree(THEIRS, folder / "theirs", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     fresh = Fresh(folder / "env", wheel)
@@ -84,7 +84,7 @@ def test_the_host_survives_the_broken_and_says_so(beside: tuple[Fresh, Path]) ->
     listed = {
         spec["name"]: spec["plugin"] for spec in json.loads(fresh("logitkit", "list", "--json", cwd=folder).stdout)
     }
-    assert set(listed) == {*logitkit.names(), "frequency_penalty"} and listed["top_p"] == "logitkit"
+    assert set(listed) == {*logitkit.names(), "blend", "frequency_penalty"} and listed["top_p"] == "logitkit"
     assert listed["frequency_penalty"] == "logitkit-frequency-penalty 1.2.0"
     done = fresh("logitkit", "doctor", "--json", cwd=folder)
     faults = {row["name"]: row["fault"] for row in json.loads(done.stdout) if row["fault"]}
@@ -119,3 +119,14 @@ def test_theirs_is_checked_run_and_measured_like_ours(beside: tuple[Fresh, Path]
     assert json.loads(done.stdout)["tokens"] == 4, done.stderr
     done = fresh("python", "-m", "pytest", "-q", cwd=folder / "theirs" / "frequency_penalty")
     assert done.returncode == 0, done.stdout
+
+
+def test_a_plugin_with_a_second_stream_passes_its_own_tests(beside: tuple[Fresh, Path]) -> None:
+    """The laws, every mode of generating, and a loop without a cache; and `run` fuses its second prompt."""
+    fresh, folder = beside
+    done = fresh("python", "-m", "pytest", "-q", cwd=folder / "theirs" / "second_stream")
+    assert done.returncode == 0, done.stdout
+    chain = "blend(weight=0.3, before='A sad story. ')"
+    settings = ["--model", "checkpoint", "--max-new-tokens", "4", "--json", "--chain", chain]
+    done = fresh("logitkit", "run", "a prompt", *settings, cwd=folder)
+    assert json.loads(done.stdout)["trace"]["fusion"]["state"] == "fused", done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -69,3 +70,10 @@ def test_positions_of_a_reader_with_another_tokenizer() -> None:
     want = [reader(rows[:, : rows.shape[1] - back]) for back in (3, 2, 1, 0)]
     torch.testing.assert_close(got, torch.stack(want, dim=1), atol=1e-5, rtol=0)
     assert reader.where(torch.tensor([False]), rows) is None
+
+
+def test_the_docs_show_the_code_of_the_example() -> None:
+    """The page on plugins repeats the processor of examples/third_party/second_stream word for word."""
+    root = Path(__file__).parents[3]
+    source = (root / "examples/third_party/second_stream/src/logitkit_blend/processor.py").read_text()
+    assert source[source.index("import math") :] in (root / "docs/write_a_plugin.md").read_text()
