@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from logitkit import models
 from logitkit.adapters.tokens_only import tables
-from logitkit.bench.config.loading import leads_to_model, needed
+from logitkit.bench.config.loading import leads_to_model
 from logitkit.errors import ModeError, ParameterError, PromptError
 from logitkit.processors.engine.prompts import left_padded, pad_token
 from logitkit.registry.call import Call
@@ -66,7 +66,7 @@ class ChainLM(HFLM):
         if self.backend != "causal":
             raise ModeError(f"lm-eval: {pretrained} must be a decoder-only model; use the harness's own hf")
         self._resources, self._tokenizers = given, dict[str, Any]()
-        for name in _named(self.chain):
+        for name in self.chain.model_names:
             if name not in given and leads_to_model(name):  # else every call would load it again
                 self._resources[name], self._tokenizers[name] = models.load(name, like=self.model)
 
@@ -139,13 +139,6 @@ def _behind(texts: tuple[str, str] | None, chain: Chain) -> str:
         raise ModeError(f"lm-eval: {chain} changes the prompt, and a rolling log-likelihood has none; leave it out")
     context, text = texts
     return context[len(context.rstrip()) :] + text
-
-
-def _named(chain: Chain) -> list[str]:
-    """Names of other models in a chain."""
-    return [
-        name for spec, (_, given) in zip(chain.specs, chain.steps, strict=True) for name in needed(spec, given) if name
-    ]
 
 
 def main(arguments: Sequence[str]) -> None:

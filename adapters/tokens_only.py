@@ -85,9 +85,9 @@ def check(chain: Chain, engine: str) -> None:
         FileFormatError: no such table, or a broken one.
     """
     for spec in chain.specs:
-        if hasattr(spec.factory, "prepare"):
+        if spec.rewrites_prompt:
             raise _refused(spec, engine, "it changes the prompt, which the engine has read by then")
-        if spec.cost != "none":
+        if spec.extra_forwards != "none":
             raise _refused(
                 spec,
                 engine,
@@ -115,14 +115,7 @@ def bound(chain: Chain, engine: str, tokenizer: Any, prompt: Sequence[int], *, e
 
 def tables(chain: Chain) -> dict[str, NgramTable]:
     """The n-gram tables that a chain names, each read once a process."""
-    named = [
-        given[parameter]
-        for name, given in chain.steps
-        if name == "ngram_style"
-        for parameter in ("table", "background")
-        if given.get(parameter)
-    ]
-    return {name: _table(name) for name in named}
+    return {name: _table(name) for name in chain.table_names}
 
 
 @functools.lru_cache(maxsize=32)

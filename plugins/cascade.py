@@ -1,4 +1,4 @@
-"""Cascades: a small model writes, a large one steps in where it matters."""
+"""Specs of the cascades: a small model generates, and a large model gives the tokens that matter."""
 
 from __future__ import annotations
 
@@ -8,49 +8,60 @@ from logitkit.registry.spec import Spec
 
 @hookimpl
 def logitkit_specs() -> list[Spec]:
-    """Offer the token-level methods; sequence-level cascades are in `logitkit.processors.cascade.sequence`."""
+    """Return the token-level methods; sequence-level cascades are in `logitkit.processors.cascade.sequence`."""
     return [
         Spec(
             name="cascade",
             family="cascades",
-            summary="A small model writes; where a rule does not trust it, a large one gives the token.",
+            summary="Generate with a small model, and take a token from a large model where a deferral rule says so.",
             source="arXiv:2405.19261",
             target="logitkit.processors.cascade.token:Cascade",
-            formula="pi(v) = q(v) [v in A] + p(v) q(not A);  A: the tokens that the rule trusts (q small, p large)",
-            needs=("large: a larger model with the same tokenizer (for another tokenizer, both as byte models)",),
-            cost="one forward of the large model at steps where the rule needs it; it catches up in one chunk",
-            failure="diff and token_v1 keep a small model that is sure and wrong, whatever alpha; "
-            "a rule that needs the large law at every step saves nothing here: use the speculative form",
+            formula="pi(v) = q(v) [v in A] + p(v) q(not A);  q, p: small and large model, A: accepted tokens",
+            needs_models=("large",),
+            needs=("large: a larger model with the same tokenizer; with different tokenizers, both as byte models",),
+            extra_forwards="gated",
+            cost="one forward of the large model at steps at which the rule needs it; skipped steps in one chunk",
+            failure="diff and token_v1 never defer where the small model is certain and wrong, at any alpha; a rule "
+            "that compares both models saves no forward here, use speculative cascades",
             discards=True,
             example="cascade(large='other', rule='token_v3', alpha=0.3)",
+            example_resources={"other": "model"},
         ),
         Spec(
             name="router",
             family="cascades",
-            summary="A small network on the small model's state sends the tokens that matter to a large model.",
+            summary="Generate with a small model, and let a network on its hidden state route tokens to a large model.",
             source="arXiv:2505.21600",
             target="logitkit.processors.cascade.router:Router",
             formula="p where head(hidden state, largest logits, embedding of the likeliest token) > threshold, else q",
+            needs_models=("large",),
+            needs_files=("head",),
             needs=(
                 "large: a larger model with the same tokenizer",
-                "head: trained for the pair, or a training-free one",
+                "head: a head trained for these two models, or an uncertainty that needs no training",
             ),
-            cost="one forward of the large model at routed steps; it catches up in one chunk",
-            failure="a head knows the texts it was trained on; the threshold sets the rate, not the quality",
+            extra_forwards="gated",
+            cost="one forward of the large model at routed steps; skipped steps in one chunk",
+            failure="a head fails on texts unlike those of its training; the threshold sets the rate, not the quality",
             discards=True,
             example="router(large='other', head='entropy', threshold=0.95)",
+            example_resources={"other": "model"},
         ),
         Spec(
             name="crossover",
             family="cascades",
-            summary="Hand the few tokens where two models disagree most to the other one, within a budget.",
+            summary="Take the token of another model at the positions of largest disagreement, within a budget.",
             source="arXiv:2603.22446",
             target="logitkit.processors.cascade.crossover:Crossover",
-            formula="r where JS(b, r) > threshold and used < budget, else b  (b generates, r is other)",
+            formula="r where JS(b, r) > threshold and used < budget, else b;  b: generating model, r: other model",
+            needs_models=("other",),
             needs=("other: a model with the same tokenizer",),
+            extra_forwards="every_step",
             cost="one forward of the other model",
-            failure="a threshold near 0 spends the budget at once; compare with measure='random' at the same rate",
+            failure="a threshold near 0 uses the budget at the first positions; compare with measure='random' at "
+            "the same rate",
             discards=True,
             example="crossover(other='other', threshold=0.3, budget=0.5)",
+            example_resources={"other": "model"},
         ),
     ]

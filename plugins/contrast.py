@@ -1,4 +1,4 @@
-"""The contrast family: a second reading of the text, subtracted."""
+"""Specs of the contrastive methods: a second distribution is subtracted from that of the generating model."""
 
 from __future__ import annotations
 
@@ -10,63 +10,71 @@ MODULE = "logitkit.processors.contrast.processors"
 
 @hookimpl
 def logitkit_specs() -> list[Spec]:
-    """Offer the five contrastive methods."""
+    """Return USCD, classifier-free guidance, context-aware decoding, contrastive decoding and DExperts."""
     return [
         Spec(
             name="uscd",
             family="contrast",
-            summary="Where the model is unsure, contrast with the prompt stripped of its examples.",
+            summary="Contrast with the prompt without its examples, at steps where the model is uncertain.",
             source="arXiv:2409.05923",
             target="logitkit.processors.contrast.selective:USCD",
-            formula="where confidence(p) <= gate, over p >= head / vocab: log(p - rho q)  or  log p - rho log q",
-            cost="one forward at steps where the gate fires; skipped steps are caught up in one chunk",
-            failure="rho near 1 leaves little to choose from; prompts without examples are left as they are",
+            formula="log(p - rho q) or log p - rho log q,  where confidence(p) <= gate, over tokens p >= head / vocab;"
+            "\np, q: with and without the examples",
+            extra_forwards="gated",
+            cost="one forward at each step at which the gate opens; skipped steps are read later in one chunk",
+            failure="a rho near 1 leaves few tokens possible; a prompt without examples is not contrasted",
             example="uscd(gate=1.0, lame=['a lame prompt', 'another one'])",
         ),
         Spec(
             name="cfg",
             family="contrast",
-            summary="Follow the prompt more: classifier-free guidance against no prompt or a negative one.",
+            summary="Strengthen the influence of the prompt by classifier-free guidance, or avoid a negative prompt.",
             source="arXiv:2306.17806",
             target=f"{MODULE}:CFG",
-            formula="log q + scale (log p - log q);  q: the prompt's last token alone, or the negative prompt",
-            cost="one forward",
-            failure="a large scale promotes junk: put min_p or top_p before it",
+            formula="log q + scale (log p - log q);  q: after the prompt's last token alone, or the negative prompt",
+            extra_forwards="every_step",
+            failure="a large scale raises unlikely tokens; put min_p or top_p before it",
             example="cfg(scale=1.7, negative='a negative prompt')",
         ),
         Spec(
             name="cad",
             family="contrast",
-            summary="Trust the context more than what the model remembers: contrast away a part of the prompt.",
+            summary="Strengthen the influence of a passage in the prompt against what the model has memorised.",
             source="arXiv:2305.14739",
             target=f"{MODULE}:CAD",
-            formula="(1 + alpha) log p(with context) - alpha log p(without)",
-            cost="one forward",
-            failure="a wrong context is trusted too",
+            formula="(1 + alpha) log p - alpha log q;  p, q: with and without the passage",
+            extra_forwards="every_step",
+            failure="a wrong passage gains influence as well",
             example="cad(alpha=0.6, context='prompt')",
         ),
         Spec(
             name="contrastive",
             family="contrast",
-            summary="Prefer what a strong model knows and a weak one does not.",
+            summary="Prefer tokens that the model finds likelier than a weaker model does.",
             source="arXiv:2210.15097",
             target=f"{MODULE}:Contrastive",
-            formula="log p_expert - beta log p_amateur,  where p_expert >= alpha max p_expert",
+            formula="log p - beta log p_amateur,  over tokens p >= alpha max p",
+            needs_models=("amateur",),
             needs=("amateur: a weaker model with the same tokenizer",),
+            extra_forwards="every_step",
             cost="one forward of the amateur",
-            failure="an amateur close to the expert leaves noise",
+            failure="two models of similar quality differ by noise alone, which the contrast then amplifies",
             example="contrastive(amateur='other')",
+            example_resources={"other": "model"},
         ),
         Spec(
             name="dexperts",
             family="contrast",
-            summary="Add to a large model what tuning changed in a small one (DExperts, proxy tuning).",
+            summary="Add to a large model the change that tuning made to a small one (DExperts, proxy tuning).",
             source="arXiv:2105.03023, arXiv:2401.08565",
             target=f"{MODULE}:DExperts",
-            formula="log p_base + alpha (log p_expert - log p_antiexpert)",
-            needs=("expert and antiexpert: small models with the same tokenizer",),
+            formula="log p + alpha (log p_expert - log p_antiexpert)",
+            needs_models=("expert", "antiexpert"),
+            needs=("expert, antiexpert: small models with the same tokenizer, tuned and not tuned",),
+            extra_forwards="every_step",
             cost="one forward of each small model",
-            failure="without top_p before it, unlikely tokens can be carried up",
+            failure="unlikely tokens can become likely; put top_p before it",
             example="dexperts(expert='other', antiexpert='third')",
+            example_resources={"other": "model", "third": "model"},
         ),
     ]

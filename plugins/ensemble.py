@@ -1,56 +1,66 @@
-"""Ensembles: several models, whatever their tokenizers, choose each token together."""
+"""Specs of the ensembles: several models, with any tokenizers, choose each token together."""
 
 from __future__ import annotations
 
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
-FIXTURE = "logitkit.registry.laws.byte_subjects:stranger"
-NEEDS = ("models: other models; their tokenizers where they cannot say where they came from",)
-COST = "one forward of each helper; at a row where its tokens do not change, none"
+NEEDS = ("models: other models, with their tokenizers where a model has no name_or_path",)
+COST = "one forward of each helper; none for a row whose last token adds nothing to the helper's tokens"
 
 
 @hookimpl
 def logitkit_specs() -> list[Spec]:
-    """Offer the plain ensemble, CoRE and DeePEn."""
+    """Return the averaging ensemble, CoRE and DeePEn."""
     return [
         Spec(
             name="ensemble",
             family="ensemble",
-            summary="Average models with different tokenizers, all the time or where the main model is unsure.",
+            summary="Average models with different tokenizers, at every step or where the main model is uncertain.",
             source="arXiv:2406.12585, arXiv:2410.03777, arXiv:2404.09492",
             target="logitkit.processors.ensemble.processors:Ensemble",
-            formula="log sum_i w_i p_i A_i  (or mean of logs, or maximum);  A_i: alignment to the main",
+            formula="log sum_i w_i p_i A_i, or the mean of logs, or the maximum;"
+            "\nA_i: alignment of the vocabulary of model i to that of the main model",
+            needs_models=("models",),
+            needs_files=("align",),
             needs=NEEDS,
+            extra_forwards="every_step",
             cost=COST,
-            failure="a helper that is much weaker drags the mean down; give the main model more weight, or use core",
-            example="ensemble(models=['stranger'], align='gac')",
-            fixture=FIXTURE,
+            failure="a much weaker helper lowers the quality; give the main model more weight, or use core",
+            example="ensemble(models=['other'], align='gac')",
+            example_resources={"other": "foreign_model"},
         ),
         Spec(
             name="core",
             family="ensemble",
-            summary="Ensemble that trusts tokens on which models agree, and models that agree and are sure (CoRE).",
+            summary="Weight tokens by the agreement of the models, and models by agreement and certainty (CoRE).",
             source="arXiv:2510.13855",
             target="logitkit.processors.ensemble.processors:Core",
-            formula="w_0 p + sum_i w_i (p_i A_i) f(abs(p_i A_i - mean));  w ~ sum f / entropy, w_0 >= main_floor",
+            formula="w_0 p + sum_i w_i (p_i A_i) f(abs(p_i A_i - mean));"
+            "\nw_i: sum of f over the entropy of model i, w_0 >= main_floor; f: kernel",
+            needs_models=("models",),
+            needs_files=("align",),
             needs=NEEDS,
+            extra_forwards="every_step",
             cost=COST,
             failure="only the topk likeliest tokens of each model stay possible; topk=0 keeps all",
-            example="core(models=['stranger'], align='mined')",
-            fixture=FIXTURE,
+            example="core(models=['other'], align='mined')",
+            example_resources={"other": "foreign_model"},
         ),
         Spec(
             name="deepen",
             family="ensemble",
-            summary="Ensemble through similarities to shared tokens: move the main logits towards the mean (DeePEn).",
+            summary="Move the main model's logits towards the mean of all models in a space of shared tokens (DeePEn).",
             source="arXiv:2404.12715",
             target="logitkit.processors.ensemble.deepen:Deepen",
-            formula="AdamW steps on KL(sum_i w_i p_i T_i || softmax(z) T_0);  T_i: softmax of 100 cosines to anchors",
+            formula="AdamW steps on KL(sum_i w_i p_i T_i || softmax(z) T_0);"
+            "\nz: logits of the main model, T_i: softmax of 100 cosines to the shared tokens of model i",
+            needs_models=("models",),
             needs=NEEDS,
-            cost=COST + "; a small search a step",
-            failure="embeddings of unlike models place their anchors differently: the mean then says little",
-            example="deepen(models=['stranger'], anchors=64)",
-            fixture=FIXTURE,
+            extra_forwards="every_step",
+            cost=f"{COST}; a few optimiser steps on the logits",
+            failure="models with very different embeddings disagree about the shared space, and the mean is noise",
+            example="deepen(models=['other'], anchors=64)",
+            example_resources={"other": "foreign_model"},
         ),
     ]

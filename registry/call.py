@@ -187,7 +187,7 @@ def bind(
         cache=model_cache.root(),
     )
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
-        if hasattr(spec.factory, "prepare"):
+        if spec.rewrites_prompt:
             binding.prompts = spec.factory.prepare(binding, **parameters) or binding.prompts
     parts: list[tuple[str, Any]] = []
     for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True):

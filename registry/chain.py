@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +86,40 @@ class Chain:
 
     @property
     def hash(self) -> str:
-        """A key for results: 16 hex digits of the chain with every default written out."""
-        full = [[name, spec.filled(given)] for (name, given), spec in zip(self.steps, self.specs, strict=True)]
+        """Key of results: 16 hex digits of each processor's name, revision and parameters, defaults included.
+
+        >>> Chain("cfg()").hash == Chain("cfg(scale=1.5)").hash
+        True
+        """
+        full = [
+            [name, spec.revision, spec.filled(parameters)]
+            for spec, (name, parameters) in zip(self.specs, self.steps, strict=True)
+        ]
         return hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def model_names(self) -> list[str]:
+        """Names of models in the parameters; see `Spec.needs_models`.
+
+        >>> Chain("dexperts(expert='tuned', antiexpert='plain') | top_p(0.9)").model_names
+        ['tuned', 'plain']
+        """
+        return self._names(Spec.model_names)
+
+    @property
+    def table_names(self) -> list[str]:
+        """Names of n-gram tables in the parameters; see `Spec.needs_tables`."""
+        return self._names(Spec.table_names)
+
+    @property
+    def resource_names(self) -> list[str]:
+        """Every name in the parameters that may stand for an object passed to `bind`."""
+        return self._names(Spec.resource_names)
+
+    def _names(self, read: Callable[[Spec, Mapping[str, Any]], list[str]]) -> list[str]:
+        """Collect names over all steps, each once."""
+        each = [read(spec, parameters) for spec, (_, parameters) in zip(self.specs, self.steps, strict=True)]
+        return list(dict.fromkeys(name for names in each for name in names))
 
     def bind(
         self,

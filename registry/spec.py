@@ -1,52 +1,88 @@
-"""What a plugin declares about one processor, as data. No torch until the target is used."""
+"""The declaration of a processor by its plugin, as typed data. The target class is imported only when it is used."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
-from logitkit.errors import LogitkitError, ParameterError, PluginError, UnknownNameError
-from logitkit.params import declared, model_of, validate
+from logitkit.errors import ParameterError, PluginError, UnknownNameError
+from logitkit.params import validate
+from logitkit.registry import target
 
-# What a Spec may refuse: ways of generating; in a benchmark also to score given texts, and to generate tokens, for
-# what needs a model over bytes.
+# The ways of generating that a Spec may refuse. The last two are the benchmark's: "loglikelihood" is the scoring of
+# given texts, and "tokens" is a generating model over tokens, refused by methods that need a model over bytes.
 MODES = ("beams", "assisted", "prompt_lookup", "static_cache", "loglikelihood", "tokens")
+
+ExtraForwards = Literal["none", "prompt", "gated", "every_step", "every_byte"]
+
+# What the README and `logitkit show` print where a Spec gives no ``cost``.
+COSTS: Mapping[ExtraForwards, str] = {
+    "none": "none",
+    "prompt": "the prompt once more",
+    "gated": "one forward at some steps",
+    "every_step": "one forward",
+    "every_byte": "one short forward of each model a byte",
+}
+
+EXAMPLE_RESOURCES = ("model", "foreign_model", "byte_model", "ngram_table")
+TARGET = r"[\w.]+:\w+"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spec:
-    """One processor, by name. Only the first four fields are needed.
+    """One processor by name. ``name``, ``summary``, ``source`` and ``target`` are required.
+
+    Programs act on the typed fields. ``summary``, ``formula``, ``needs``, ``cost`` and ``failure`` are prose for
+    people; no code reads them.
 
     Attributes:
         name: snake_case, unique among installed plugins.
-        summary: one sentence.
-        source: where the method is from, an arXiv id or ``transformers``.
-        target: ``module:Class`` of a LogitsProcessor, imported only when used. The class may define
-            ``bind(cls, binding, **parameters)`` to ask for readers, and ``prepare`` to change the prompts.
-        parameters: pydantic model of the parameters; None: read off the target's signature and annotations.
-        family: heading under which it is listed.
-        formula: what it does to a row, in one line.
-        needs: what `bind` must be given beyond model and prompts.
-        cost: forwards a token beyond plain decoding, in words.
-        failure: when it does harm.
-        modes: ways of generating that are refused, with the reason: any of `MODES`.
-        laws: laws it cannot keep, with the reason.
-        discards: it replaces the distribution, so what stands before it in a chain would be lost.
-        replaces: generation settings whose own warper it stands for.
-        example: the call used by the laws, such as ``contrastive(amateur='other')``; they pass two tiny models
-            of the same vocabulary, named ``other`` and ``third``.
-        fixture: ``module:function`` of (model, tokenizer) that makes further resources for the example; what it
-            gives under ``model`` and ``tokenizer`` takes the place of the two, and under ``tokenizers`` are the
-            tokenizers of models among them.
-        plugin: distribution and version that offered it; filled in by discovery.
+        summary: what the processor does, in one sentence.
+        source: where the method is from: an arXiv id, or ``transformers``.
+        target: ``module:Class`` of a LogitsProcessor. The class may define
+            ``bind(cls, binding, *, explicit parameters)`` to ask a `Binding` for readers and resources, and
+            ``prepare(cls, binding, **parameters)`` to change the prompts.
+        parameters: pydantic model of the parameters. None: they are read from the annotations of the target.
+        revision: raised by one whenever a fix changes results. It is part of `Chain.hash`, so a benchmark never
+            reuses results of an earlier revision.
+        needs_models: names of the parameters whose values name models: a name passed to `Chain.bind`, a known model,
+            a hub id or a folder.
+        needs_tables: names of the parameters whose values name n-gram tables: a name passed to `Chain.bind` or a file.
+        needs_files: names of the parameters whose values may name other objects passed to `Chain.bind`, or files,
+            such as trained router heads.
+        extra_forwards: forwards of models beyond plain decoding. ``none``: the processor works on token ids and
+            scores alone, so any engine can run it. ``prompt``: over the prompt, none later. ``gated``: at steps where
+            a condition holds. ``every_step``: at least one at each step. ``every_byte``: one for each byte.
+        rewrites_prompt: the target has a ``prepare`` that changes the prompts.
+        modes: ways of generating that are refused, each with the reason; any of `MODES`.
+        laws: laws that the processor cannot keep, each with the reason; see `logitkit.registry.laws`.
+        discards: the processor replaces the distribution, so it must be the first of a chain.
+        replaces: settings of ``generate`` whose own processor this one replaces, such as ``temperature``.
+        example: a chain of this processor alone, on which the laws run, such as ``contrastive(amateur='other')``.
+        example_resources: objects that the example names, each with its kind. ``model``: a tiny model with the
+            tokenizer of the generating model. ``foreign_model``: a tiny model with another tokenizer. ``byte_model``:
+            a tiny model over bytes. ``ngram_table``: a table counted from two sentences. Any other object:
+            ``module:function`` of ``(model, tokenizer)`` that returns it.
+        family: heading under which the processor is listed.
+        formula: what the processor does to a row of scores, in one line.
+        needs: what `Chain.bind` needs beyond model, tokenizer and prompts, in words.
+        cost: the extra forwards in words; left out, those of ``extra_forwards``.
+        failure: when the method does harm, and what to do then.
+        plugin: distribution and version that offer the processor; filled in by discovery.
+
+    Raises:
+        ParameterError, UnknownNameError: a field that breaks its rule.
+
+    >>> spec = Spec(name="soften", summary="Flatten the distribution.", source="transformers",
+    ...             target="transformers:TemperatureLogitsWarper")
+    >>> spec.extra_forwards, spec.cost, spec.revision
+    ('none', 'none', 1)
     """
 
     name: str
@@ -54,141 +90,159 @@ class Spec:
     source: str
     target: str
     parameters: type[BaseModel] | None = None
-    family: str = "other"
-    formula: str = ""
-    needs: tuple[str, ...] = ()
-    cost: str = "none"
-    failure: str = ""
+    revision: int = 1
+    needs_models: tuple[str, ...] = ()
+    needs_tables: tuple[str, ...] = ()
+    needs_files: tuple[str, ...] = ()
+    extra_forwards: ExtraForwards = "none"
+    rewrites_prompt: bool = False
     modes: Mapping[str, str] = field(default_factory=dict)
     laws: Mapping[str, str] = field(default_factory=dict)
     discards: bool = False
     replaces: tuple[str, ...] = ()
     example: str = ""
-    fixture: str = ""
+    example_resources: Mapping[str, str] = field(default_factory=dict)
+    family: str = "other"
+    formula: str = ""
+    needs: tuple[str, ...] = ()
+    cost: str = ""
+    failure: str = ""
     plugin: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ParameterError("Spec", "name", "snake_case", self.name)
-        if not re.fullmatch(r"[\w.]+:\w+", self.target):
-            raise ParameterError(f"Spec {self.name}", "target", "'module:Class'", self.target)
+        owner = f"Spec {self.name}"
+        if not re.fullmatch(TARGET, self.target):
+            raise ParameterError(owner, "target", "'module:Class'", self.target)
         for part in ("summary", "source"):
             if not getattr(self, part):
-                raise ParameterError(f"Spec {self.name}", part, "a sentence" if part == "summary" else "given", "")
+                raise ParameterError(owner, part, "a sentence" if part == "summary" else "given", "")
         model = self.parameters
         if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise ParameterError(f"Spec {self.name}", "parameters", "a pydantic model class, or left out", model)
+            raise ParameterError(owner, "parameters", "a pydantic model class, or left out", model)
+        if isinstance(self.revision, bool) or not isinstance(self.revision, int) or self.revision < 1:
+            raise ParameterError(owner, "revision", "a whole number >= 1", self.revision)
+        self._check_facts(owner)
+        object.__setattr__(self, "cost", self.cost or COSTS[self.extra_forwards])
+
+    def _check_facts(self, owner: str) -> None:
+        """Refuse values outside the vocabulary of a typed field."""
+        for part in ("needs_models", "needs_tables", "needs_files", "needs", "replaces"):
+            value = getattr(self, part)
+            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+                raise ParameterError(owner, part, "a tuple of texts", value)
+        if self.extra_forwards not in get_args(ExtraForwards):
+            allowed = ", ".join(map(repr, get_args(ExtraForwards)))
+            raise ParameterError(owner, "extra_forwards", f"one of {allowed}", self.extra_forwards)
         for mode in self.modes:
             if mode not in MODES:
-                raise UnknownNameError(f"mode that Spec {self.name} can refuse", mode, MODES)
+                raise UnknownNameError(f"mode that {owner} can refuse", mode, MODES)
+        for kind in self.example_resources.values():
+            if kind not in EXAMPLE_RESOURCES and not re.fullmatch(TARGET, kind):
+                rule = f"one of {', '.join(map(repr, EXAMPLE_RESOURCES))}, or 'module:function'"
+                raise ParameterError(owner, "example_resources", rule, kind)
 
     def offered_by(self, plugin: str) -> Spec:
-        """Return the same spec, marked with who offers it."""
+        """Return a copy that names the distribution offering it."""
         return dataclasses.replace(self, plugin=plugin)
 
     @property
     def owner(self) -> str:
-        """The processor and who offers it, as errors say it."""
+        """The processor and its distribution, as errors name them."""
         return f"{self.name} (from {self.plugin or 'an unnamed plugin'})"
 
     @cached_property
     def factory(self) -> Any:
-        """The target class.
+        """The target class, imported on first use.
 
         Raises:
-            PluginError: it cannot be imported or is no processor; names the plugin and what to change.
+            PluginError: the target cannot be imported, is no processor class, or contradicts ``rewrites_prompt``.
         """
-        module, _, attribute = self.target.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        factory = target.load_target(self.owner, self.target)
+        if hasattr(factory, "prepare") != self.rewrites_prompt:
+            has = "a" if hasattr(factory, "prepare") else "no"
             raise PluginError(
-                f"{self.owner}: target {self.target!r} must be importable, "
-                f"got {type(error).__name__}: {error}; correct the Spec's target"
-            ) from error
-        if not callable(getattr(found, "__call__", None)) or not isinstance(found, type):  # noqa: B004
-            raise PluginError(
-                f"{self.owner}: target {self.target!r} must be a class of "
-                f"processors, got {type(found).__name__}; point it at the class"
+                f"{self.owner}: rewrites_prompt must say whether {self.target} has a prepare, "
+                f"got {self.rewrites_prompt} and {has} prepare; correct the Spec"
             )
-        if "__call__" not in {key for kind in found.__mro__[:-1] for key in vars(kind)}:
-            raise PluginError(
-                f"{self.owner}: target {self.target!r} must define "
-                "__call__(input_ids, scores); subclass transformers.LogitsProcessor"
-            )
-        return found
+        return factory
 
     @cached_property
     def model(self) -> type[BaseModel]:
-        """The pydantic model of the parameters; without one declared, read off the target."""
-        if self.parameters is not None:
-            return self.parameters
-        factory = self.factory
-        try:
-            accepted = declared(factory.__init__)
-            bind = getattr(factory, "bind", None)
-            asked = {key: value for key, value in declared(bind).items() if key != "binding"} if bind else {}
-            return model_of(self.name, _in_order(factory, accepted, asked))
-        except Exception as error:
-            raise PluginError(
-                f"{self.owner}: the annotations of {self.target} must say its parameters' types, "
-                f"got {type(error).__name__}: {error}; import what they name, or give the Spec parameters=..."
-            ) from error
+        """The pydantic model of the parameters; imports the target where ``parameters`` is None.
+
+        Raises:
+            PluginError: the annotations of the target cannot be read, or the Spec names a parameter that is absent.
+        """
+        read = self.parameters or target.read_parameters(self.owner, self.target, self.factory, self.name)
+        for part in ("needs_models", "needs_tables", "needs_files"):
+            for name in getattr(self, part):
+                if name not in read.model_fields:
+                    known = ", ".join(read.model_fields) or "none"
+                    raise PluginError(f"{self.owner}: {part} must name parameters ({known}), got {name!r}")
+        return read
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters, validated; the first wrong one is a `ParameterError` under this name."""
+        """Return the parameters, validated and without defaults.
+
+        Raises:
+            ParameterError, UnknownNameError: for the first wrong parameter.
+        """
         return validate(self.name, self.model, parameters)
 
     def filled(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters with every default written out."""
+        """Return all parameters, with the default of each that is not given."""
         return {key: getattr(self.model.model_validate(dict(parameters)), key) for key in self.model.model_fields}
 
     def build(self, binding: Any, parameters: Mapping[str, Any]) -> Any:
-        """Build the processor of one call.
+        """Return the processor for one call, built from a `Binding` and checked parameters.
 
         Raises:
-            PluginError: the target refuses its own declared parameters, fails, or makes no processor.
+            PluginError: the target does not accept its declared parameters, raises, or returns no processor.
         """
-        make = self.factory.bind if hasattr(self.factory, "bind") else self.factory
-        arguments = (binding,) if hasattr(self.factory, "bind") else ()
-        parameters = self.filled(parameters)
-        try:
-            inspect.signature(make).bind(*arguments, **parameters)
-        except TypeError as error:
-            raise PluginError(
-                f"{self.owner}: {self.target} must accept its declared parameters {sorted(parameters)}, "
-                f"got {type(error).__name__}: {error}; align Spec and constructor"
-            ) from error
-        try:
-            made = make(*arguments, **parameters)
-        except LogitkitError:
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"{self.owner}: {self.target} must build with {dict(parameters)}, got {type(error).__name__}: {error}; "
-                "correct its constructor, or the rule of the parameter"
-            ) from error
-        if not callable(made):
-            raise PluginError(f"{self.owner}: {self.target} must make a processor, got {made!r:.80}; return it")
-        return made
+        return target.build(self.owner, self.target, self.factory, binding, self.filled(parameters))
+
+    def model_names(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Return the names of models in the given parameters."""
+        return names_in(parameters, self.needs_models)
+
+    def table_names(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Return the names of n-gram tables in the given parameters."""
+        return names_in(parameters, self.needs_tables)
+
+    def resource_names(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Return every name in the given parameters that may stand for an object passed to `Chain.bind`."""
+        return names_in(parameters, (*self.needs_models, *self.needs_tables, *self.needs_files))
 
     def as_data(self, *, schema: bool = True) -> dict[str, Any]:
-        """The spec as plain data; with ``schema`` (which may import the target) its JSON Schema too."""
-        kept = ("parameters",)
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in kept}
-        data |= {"needs": list(self.needs), "replaces": list(self.replaces)}
-        data |= {"modes": dict(self.modes), "laws": dict(self.laws)}
+        """Return the spec as plain data.
+
+        Args:
+            schema: include the JSON Schema of the parameters, for which the target may be imported.
+        """
+        data = {part.name: getattr(self, part.name) for part in dataclasses.fields(self) if part.name != "parameters"}
+        data |= {key: list(value) for key, value in data.items() if isinstance(value, tuple)}
+        data |= {key: dict(value) for key, value in data.items() if isinstance(value, Mapping)}
         return data | ({"parameters": self.model.model_json_schema()} if schema else {})
 
 
-def _in_order(factory: type, accepted: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the declared parameters in order: ``order`` of the class, the constructor, then the rest of `bind`.
+def names_in(parameters: Mapping[str, Any], chosen: tuple[str, ...]) -> list[str]:
+    """Return every text in the values of the chosen parameters, in order and each once.
 
-    A parameter of both takes its rule and default from the constructor, so `bind` may name it without repeating them.
+    >>> names_in({"models": ["a", "b", "a"], "align": "gac"}, ("models", "large"))
+    ['a', 'b']
     """
-    names = list(getattr(factory, "order", ()))
-    names += [
-        name for name in inspect.signature(factory).parameters if name in {**accepted, **asked} and name not in names
-    ]
-    names += [name for name in asked if name not in names]
-    return {name: accepted.get(name, asked.get(name)) for name in names}
+    return list(dict.fromkeys(text for name in chosen if name in parameters for text in _texts(parameters[name])))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a value of texts, lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)

@@ -47,7 +47,7 @@ class Other:
         changed = ", ".join(f"{key}={value}" for key, value in self.neutral.items())
         neutral = {changed: lambda: self.make(**self.neutral)} if self.neutral else {}
         subject = Subject(self.name, self.make, neutral=neutral)
-        return Report(subject=self.name, verdicts=[judge(law, subject) for law in LAWS])
+        return Report(subject=self.name, results=[judge(law, subject) for law in LAWS])
 
 
 LIKELY = "D"  # the laws' scores before the last ones find it likeliest in a row
@@ -177,7 +177,7 @@ def table(others: tuple[Other, ...] = OTHERS) -> str:
         raise PluginError(f"laws of others: every failure must have its reason, got {fault} {name} {law}; see REASONS")
     lines = ["| processor | laws kept | broken, and why |", "|---|---|---|"]
     for name, report in reports.items():
-        tried = [v for v in report.verdicts if not (v.kept and v.why)]
+        tried = [v for v in report.results if not (v.kept and v.reason)]
         whys = "<br>".join(f"`{law}`: {why}" for law, why in REASONS.get(name, {}).items())
         lines.append(f"| `{name}` | {sum(v.kept for v in tried)} of {len(tried)} | {whys} |")
     return "\n".join(lines)

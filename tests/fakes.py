@@ -55,14 +55,14 @@ def sliding_model(seed: int = 0) -> Any:
     return seeded(lambda: MistralForCausalLM(config), seed)
 
 
-def router_head(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """A random router head for the tiny pair that routes about half of the time, as a fixture of a Spec."""
+def router_head(model: Any, tokenizer: Any) -> RouterHead:
+    """Return a random router head for ``tiny_model(0)`` and ``tiny_model(1)`` that routes about half of the tokens."""
     shape = Shape(hidden=32, embedding=32, top=20, width=16, blocks=1)
     network = seeded(lambda: Network(shape), 0)
     with torch.no_grad():
         network.leave[1].weight.mul_(20)
     pair = pair_fingerprint(model, tiny_model(1), tokenizer)
-    return {"head": RouterHead(network, shape, threshold=0.5, pair=pair, report={})}
+    return RouterHead(network, shape, threshold=0.5, pair=pair, report={})
 
 
 __all__ = ["absolute_model", "encoder_decoder_model", "router_head", "sliding_model", "tiny_tokenizer"]

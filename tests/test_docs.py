@@ -70,7 +70,7 @@ def test_a_mark_stands_for_what_the_spec_says() -> None:
         assert said in page
     assert all(f"`{name}`" in page for name in spec.model.model_fields)
     laws = manual.filled("<!-- laws -->")
-    assert laws.count("\n") == 12 and "- **forgets**: A used instance answers like a fresh one" in laws
+    assert laws.count("\n") == 12 and "- **forgets**: A processor that was used before" in laws
     assert "## top_p\n" in manual.filled("<!-- family: transformers -->")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,6 @@ from logitkit.bench.tasks.task import Task
 from logitkit.processors.model_facts import context_length
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
-from logitkit.registry.spec import Spec
 
 CACHED_MODELS = 8
 FILE_ENDINGS = (".safetensors", ".json", ".yaml", ".yml", ".txt", ".npz")  # a name with such an ending is no hub id
@@ -71,7 +69,7 @@ def chain_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any],
     resources: dict[str, Any] = {}
     tokenizers: dict[str, Any] = {}
     entry = run.models[model]
-    for name in sorted(set(texts_within(chain.as_data()))):
+    for name in chain.resource_names:
         if name not in run.resources:
             continue
         resource = run.resources[name]
@@ -81,11 +79,10 @@ def chain_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any],
         load = _load_byte_model if entry.bytes else _load_model
         place = model_place(run, resource.model)
         resources[name], tokenizers[name] = load(place, resource.dtype, entry.device)
-    for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
-        for name in needed(spec, parameters):
-            if name not in resources and is_model(run, name):
-                place = model_place(run, name)
-                resources[name], tokenizers[name] = _load_model(place, entry.dtype, entry.device)
+    for name in chain.model_names:
+        if name not in resources and is_model(run, name):
+            place = model_place(run, name)
+            resources[name], tokenizers[name] = _load_model(place, entry.dtype, entry.device)
     return resources, tokenizers
 
 
@@ -95,31 +92,6 @@ def resource_metadata(run: Run, name: str) -> dict[str, Any]:
     metadata: dict[str, Any] = entry.model_dump(mode="json", exclude_defaults=True)
     file = entry.corpus or entry.table
     return metadata if file is None else {**metadata, "content": datasource.file_hash(file, run.folder)}
-
-
-def needed(spec: Spec, given: Mapping[str, Any]) -> list[str]:
-    """Values of the parameters that a Spec's ``needs`` begin with, such as ``large`` and ``models``."""
-    fields = [
-        word for need in spec.needs for word in need.partition(":")[0].split(" and ") if word in spec.model.model_fields
-    ]
-    return [text for field in fields if field in given for text in texts_within(given[field])]
-
-
-def texts_within(value: Any) -> Iterator[str]:
-    """Yield every text inside plain data.
-
-    Examples:
-        >>> list(texts_within({"models": ["a", "b"], "alpha": 0.5}))
-        ['a', 'b']
-    """
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from texts_within(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from texts_within(part)
 
 
 def is_model(run: Run, name: str) -> bool:

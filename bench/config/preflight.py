@@ -115,7 +115,7 @@ def _unknown_model(name: str) -> str:
 
 def _resources(run: Run, chains: dict[str, Chain], *, complete: bool) -> Iterator[Mistake]:
     """Yield resources without a source, with a missing source, and, if all chains are known, unused ones."""
-    used = {text for chain in chains.values() for text in loading.texts_within(chain.as_data())}
+    used = {name for chain in chains.values() for name in chain.resource_names}
     for name, entry in run.resources.items():
         kinds = [kind for kind in ("model", "table", "corpus") if getattr(entry, kind) is not None]
         if len(kinds) != 1:
@@ -171,7 +171,7 @@ def _missing_resources(run: Run, chain: Chain) -> Iterator[Mistake]:
     """Yield models and files that a chain requires and that neither the run nor the machine provides."""
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         required = {name for name, field in spec.model.model_fields.items() if field.is_required()}
-        for name in loading.needed(spec, {key: value for key, value in parameters.items() if key in required}):
+        for name in spec.resource_names({key: value for key, value in parameters.items() if key in required}):
             if name not in run.resources and not loading.is_model(run, name) and not Path(name).is_file():
                 known = ", ".join(run.resources) or "none"
                 yield (

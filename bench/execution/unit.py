@@ -67,7 +67,7 @@ def keys(run: Run, unit: Unit) -> list[str]:
     left out, so that a new setting does not change the keys of old records.
     """
     entry, chain = run.tasks[unit.task], Chain(run.chains[unit.chain].chain)
-    named = set(loading.texts_within(chain.as_data()))
+    named = set(chain.resource_names)
     metadata = {
         "model": run.models[unit.model].model_dump(mode="json", exclude_defaults=True),
         "chain": chain.hash,

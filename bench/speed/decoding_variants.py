@@ -13,6 +13,7 @@ from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
+from logitkit.registry.laws.examples import example_of
 
 Resources = Callable[[Any, Any], Mapping[str, Any]]  # (model, tokenizer) -> resources by name
 
@@ -103,12 +104,9 @@ def example_variant(name: str) -> DecodingVariant:
 
     def resources(model: Any, tokenizer: Any) -> Mapping[str, Any]:
         spec = default_registry().describe(name)
-        every: dict[str, Any] = {"other": model, "third": model}
-        if spec.fixture:
-            module, _, function = spec.fixture.partition(":")
-            every |= getattr(importlib.import_module(module), function)(model, tokenizer)
-        text = str(Chain(spec.example))
-        return {key: value for key, value in every.items() if f"'{key}'" in text or key == "tokenizers"}
+        bound = example_of(spec, model=model, tokenizer=tokenizer, another=lambda _: model)
+        named = {"model": bound.model, "tokenizer": bound.tokenizer, "tokenizers": dict(bound.tokenizers)}
+        return {**named, **bound.resources}
 
     chain = default_registry().describe(name).example or name
     return DecodingVariant(name=chain, chain=chain, resources=resources, requires=name)

@@ -6,7 +6,6 @@ about rows that grow by one token a step, as `generate` does.
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from logitkit.bench.speed.clock import ForwardClock
 from logitkit.bench.speed.syncs import SyncCount
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
+from logitkit.registry.laws.examples import example_of
 from logitkit.registry.laws.subjects import prompts
 from logitkit.registry.laws.tiny_models import tiny_tokenizer
 from logitkit.registry.spec import Spec
@@ -91,14 +91,9 @@ def _cost(
 
 def _bound(spec: Spec, models: dict[str, Any]) -> Any:
     """The example of a Spec, bound to the wide models."""
-    chain = Chain(spec.example or spec.name)
-    resources = {name: model for name, model in models.items() if name != "own"}
-    if spec.fixture:
-        module, _, function = spec.fixture.partition(":")
-        resources |= getattr(importlib.import_module(module), function)(models["own"], tiny_tokenizer())
-    text = str(chain)
-    used = {name: value for name, value in resources.items() if f"'{name}'" in text}
-    return chain.bind(models["own"], tiny_tokenizer(), prompts(), **used).composite.parts[0][1]
+    others = [model for name, model in models.items() if name != "own"]
+    example = example_of(spec, model=models["own"], another=lambda number: others[number - 1])
+    return example.bind(prompts(tokenizer=example.tokenizer)).composite.parts[0][1]
 
 
 def _rows(batch: int, steps: int) -> list[Tensor]:

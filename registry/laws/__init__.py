@@ -1,12 +1,23 @@
-"""Laws: properties that every processor must keep, with the runner that tests them and tiny models to test on."""
+"""Laws: properties that every processor must keep, with the runner that tests them and tiny models to test on.
 
-from logitkit.registry.laws.modes import check_modes
-from logitkit.registry.laws.properties import LAWS, LawResult, Report, check_processor, judge, parametrize_with_laws
+>>> check_processor("cfg", laws=["treats_rows_alike"]).failures
+[]
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from logitkit.registry.laws.properties import LAWS
+from logitkit.registry.laws.runner import LawResult, Report, check_processor, judge, parametrize_with_laws
 from logitkit.registry.laws.tiny_models import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from logitkit.registry.laws.modes import MODES, ModeResult, check_modes
 
 __all__ = [
     "LAWS",
+    "MODES",
     "LawResult",
+    "ModeResult",
     "Report",
     "check_modes",
     "check_processor",
@@ -17,3 +28,12 @@ __all__ = [
     "tiny_model",
     "tiny_tokenizer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the modes on first use: they need the pipelines of transformers, which take a second to import."""
+    if name in ("MODES", "ModeResult", "check_modes"):
+        from logitkit.registry.laws import modes
+
+        return getattr(modes, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

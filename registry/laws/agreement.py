@@ -1,4 +1,4 @@
-"""Whether what `generate` did with a chain is what its recomputation from scratch says, prefix by prefix."""
+"""Compare what `generate` did under a chain with recomputation from scratch, prefix by prefix."""
 
 from __future__ import annotations
 
@@ -12,61 +12,77 @@ from logitkit.registry.call import Call
 from logitkit.registry.laws.recomputation import Continuation, Recomputation
 
 TOKENS = 6
-CLOSE = 1e-3  # nats; caches and fresh readings differ in the last bits of fp32
+TOLERANCE = 1e-3  # nats; with and without a KV cache the logits differ in the last bits of fp32
 
 
-class Watch(LogitsProcessor):
-    """Stands behind a chain and keeps what it answered."""
+class ScoreRecorder(LogitsProcessor):
+    """Keeps copies of the rows and scores that pass a place in the processor list.
+
+    Attributes:
+        seen: (input_ids, scores) of each call.
+    """
 
     def __init__(self) -> None:
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores as they are."""
+        """Return the scores unchanged."""
         self.seen.append((input_ids.clone(), scores.clone()))
         return scores
 
 
-def generated(truth: Recomputation, call: Call | None = None, **settings: Any) -> Tensor:
-    """Generate, and make sure that every answer of the chain and every token comes to the same from scratch."""
-    call, watch = call or truth.bind(), Watch()
+def generate_checked(scratch: Recomputation, call: Call | None = None, **settings: Any) -> Tensor:
+    """Generate, and assert that all scores under the chain agree with recomputation and all tokens come from them.
+
+    Args:
+        scratch: chain, model and prompts.
+        call: a bound call to use; a new one by default.
+        settings: of ``generate``.
+
+    Returns:
+        Ids of the sequences, ``[rows, length]``.
+    """
+    call, recorder = call or scratch.bind(), ScoreRecorder()
     torch.manual_seed(0)
     chosen = {"max_new_tokens": TOKENS, "do_sample": False, **settings}
-    ids = call.ids(call.generate(logits_processor=LogitsProcessorList([watch]), **chosen))
-    _agrees(truth, call, watch, ids, beams="num_beams" in settings)
+    ids = call.ids(call.generate(logits_processor=LogitsProcessorList([recorder]), **chosen))
+    _assert_agreement(scratch, call, recorder, ids, beams="num_beams" in settings)
     return ids
 
 
-def _agrees(truth: Recomputation, call: Call, watch: Watch, ids: Tensor, *, beams: bool) -> None:
-    """Compare what was watched with the truth, and the tokens with what was watched."""
-    asked = set()
-    for rows, answers in watch.seen:
-        for prefix, answer in zip(prefixes(truth, call, rows), answers.log_softmax(-1), strict=True):
-            if not truth.ended(prefix[1]):
-                asked.add(prefix)
-                _is_close(answer, truth(*prefix, beams=beams), f"the answer after {prefix[1]}")
-    for prompt, written in prefixes(truth, call, ids):
-        for length in range(len(truth.start), len(written)):
-            if not truth.ended(written[:length]):
-                assert (prompt, written[:length]) in asked, f"the token after {written[:length]} without the chain"
+def _assert_agreement(scratch: Recomputation, call: Call, recorder: ScoreRecorder, ids: Tensor, *, beams: bool) -> None:
+    """Assert that recorded scores agree with recomputation, and that each generated token has a recorded prefix."""
+    checked = set()
+    for rows, returned in recorder.seen:
+        for prefix, actual in zip(prefixes(scratch, call, rows), returned.log_softmax(-1), strict=True):
+            if not scratch.ended(prefix[1]):
+                checked.add(prefix)
+                _assert_close(actual, scratch(*prefix, beams=beams), f"the distribution after {prefix[1]}")
+    for prompt, continuation in prefixes(scratch, call, ids):
+        for length in range(len(scratch.start), len(continuation)):
+            if not scratch.ended(continuation[:length]):
+                prefix = prompt, continuation[:length]
+                assert prefix in checked, f"the token after {prefix[1]} was generated without the chain"
 
 
-def prefixes(truth: Recomputation, call: Call, rows: Tensor) -> list[tuple[int, Continuation]]:
-    """Of each row, which prompt it continues, and how."""
-    each = len(rows) // len(truth.prompts)
-    return [(number // each, tuple(row[call.prompts.width :].tolist())) for number, row in enumerate(rows)]
+def prefixes(scratch: Recomputation, call: Call, rows: Tensor) -> list[tuple[int, Continuation]]:
+    """Return, for each row, the number of its prompt and the tokens of its continuation."""
+    rows_per_prompt = len(rows) // len(scratch.prompts)
+    return [(number // rows_per_prompt, tuple(row[call.prompts.width :].tolist())) for number, row in enumerate(rows)]
 
 
-def _is_close(got: Tensor, want: Tensor, what: str) -> None:
-    """Assert that two rows of log-probabilities are one distribution."""
-    assert not bool(got.isnan().any()), f"{what} is NaN"
-    assert torch.equal(got == -torch.inf, want == -torch.inf), f"{what} makes other tokens impossible than from scratch"
-    worst = float((got - want).abs().nan_to_num(0).max())
-    assert worst < CLOSE, f"{what} is {worst:.1e} nats from the one from scratch"
+def _assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
+    """Assert that two rows of log-probabilities are one distribution, up to `TOLERANCE`."""
+    assert not bool(actual.isnan().any()), f"{what} is NaN"
+    impossible = actual == -torch.inf
+    assert torch.equal(impossible, expected == -torch.inf), f"{what} has other impossible tokens than recomputation"
+    worst = float((actual - expected).abs().nan_to_num(0).max())
+    assert worst < TOLERANCE, f"{what} is {worst:.1e} nats from recomputation"
 
 
-def is_greedy(truth: Recomputation, call: Call, ids: Tensor) -> None:
-    """Assert that rows are the greedy texts from scratch, whatever padding follows their end."""
-    for prompt, written in prefixes(truth, call, ids):
-        want = truth.greedy(prompt, TOKENS)
-        assert written[: len(want)] == want, f"greedy text {written} from prompt {prompt}, from scratch {want}"
+def assert_greedy(scratch: Recomputation, call: Call, ids: Tensor) -> None:
+    """Assert that sequences are the greedy texts of recomputation; padding after their end is ignored."""
+    for prompt, continuation in prefixes(scratch, call, ids):
+        expected = scratch.greedy(prompt, TOKENS)
+        what = f"greedy text {continuation} from prompt {prompt}, by recomputation {expected}"
+        assert continuation[: len(expected)] == expected, what

@@ -1,8 +1,8 @@
-"""Ways of generating, each tried on a processor: right, which is equal to recomputation from scratch, or refused.
+"""Modes of generating, each tested on a processor against recomputation from scratch.
 
-``check_modes("uscd")`` tries them all on a Spec's example. `generate` tells a processor nothing of beams that change
-places, drafts that are taken back, padding or caches; so what it does is compared, prefix by prefix, with
-`Recomputation`. What neither equals it nor is refused by a named error is a fault.
+``check_modes("uscd")`` runs every mode on a Spec's example. `generate` does not tell a processor when beams change
+places, when draft tokens are rejected, or which tokens are padding. Therefore the scores and tokens are compared,
+prefix by prefix, with `Recomputation`. A mode that neither agrees nor is refused by a logitkit error is a fault.
 """
 
 from __future__ import annotations
@@ -21,30 +21,28 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as verbosity
 
 from logitkit.errors import LogitkitError, PluginError
-from logitkit.processors.byte_level.model import ByteModel
 from logitkit.registry.call import SAMPLING
-from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
-from logitkit.registry.laws.agreement import TOKENS, Watch, generated, is_greedy, prefixes
-from logitkit.registry.laws.recomputation import Recomputation
-from logitkit.registry.laws.subjects import TEXTS, example_of, resources_of
-from logitkit.registry.laws.tiny_models import (
-    encoder_decoder_model,
-    foreign_model,
-    foreign_tokenizer,
-    tiny_model,
-    tiny_tokenizer,
-)
-from logitkit.registry.registry import Plugin, Registry
+from logitkit.registry.laws.agreement import TOKENS, ScoreRecorder, assert_greedy, generate_checked, prefixes
+from logitkit.registry.laws.examples import example_chain
+from logitkit.registry.laws.mode_subject import ModeSubject
+from logitkit.registry.laws.subjects import registry_of
 from logitkit.registry.spec import Spec
 
-PROMPTS = [TEXTS[0], f"a longer one: {TEXTS[1]}"]  # of unequal length, so that one is padded
-ROUGH = 0.1  # total variation; in bf16 a cache and a fresh reading differ by that much or less
+# Total variation. In bf16, logits with and without a KV cache differ by the rounding of the model, up to this much.
+BF16_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One way of generating with one processor: right, or refused by an error of ours, or neither."""
+class ModeResult:
+    """The result of one mode with one processor; exactly one of ``right``, ``refused`` and ``fault`` is set.
+
+    Attributes:
+        mode: name of the mode.
+        right: every score and token agrees with recomputation.
+        refused: the logitkit error by which the mode is refused.
+        fault: the first line of a disagreement or of another exception.
+    """
 
     mode: str
     right: bool
@@ -52,111 +50,57 @@ class Cell:
     fault: str = ""
 
 
-class World:
-    """A Spec's example on tiny models, beside its recomputation.
-
-    What cuts prompts (has a ``prepare``) generates on a model whose tokens are longer than a byte, or there would be
-    nothing to cut.
-
-    Args:
-        chain, spec: the example, and whose it is.
-        encoded: whether the models read their prompts in an encoder.
-    """
-
-    def __init__(self, chain: Chain, spec: Spec, *, encoded: bool = False) -> None:
-        strange = hasattr(spec.factory, "prepare")
-        model = foreign_model() if strange else tiny_model()
-        others: dict[str, Any] = {}
-        if encoded:
-            model = encoder_decoder_model(foreign=strange)
-            others = {"other": encoder_decoder_model(1), "third": encoder_decoder_model(2)}
-        resources = {**resources_of(spec, model), **others}
-        self.chain, self.tokenizers = chain, resources.pop("tokenizers", None)
-        self.model = resources.pop("model", model)
-        self.tokenizer = resources.pop("tokenizer", foreign_tokenizer() if strange else tiny_tokenizer())
-        self.resources = {name: value for name, value in resources.items() if f"'{name}'" in str(chain)}
-        self.minds_scale = "ignores_the_scale_of_a_row" in spec.laws
-        self.draft = foreign_model(3) if strange else tiny_model(3)
-        if isinstance(self.model, ByteModel):
-            self.draft = ByteModel(self.draft, tiny_tokenizer())
-        self.one, self.batch = self.truth(1), self.truth(2)
-
-    def truth(self, count: int, model: Any = None) -> Recomputation:
-        """From scratch, on the first so many prompts."""
-        return Recomputation(
-            for_one(self.chain) if count == 1 else self.chain,
-            model or self.model,
-            self.tokenizer,
-            PROMPTS[:count],
-            resources=self.resources,
-            tokenizers=self.tokenizers,
-            minds_scale=self.minds_scale,
-        )
+def greedy(subject: ModeSubject) -> None:
+    """One prompt, greedy."""
+    assert_greedy(subject.single, subject.single.bind(), generate_checked(subject.single))
 
 
-def for_one(chain: Chain) -> Chain:
-    """The chain for the first prompt alone: of texts given once a prompt, the first."""
-
-    def first(value: Any) -> Any:
-        once_a_prompt = isinstance(value, list) and len(value) == len(TEXTS) and isinstance(value[0], str)
-        return value[0] if once_a_prompt else value
-
-    steps = [
-        {"name": name, "params": {key: first(value) for key, value in given.items()}} for name, given in chain.steps
-    ]
-    return Chain(steps, registry=chain.registry)
+def sampling(subject: ModeSubject) -> None:
+    """One prompt, sampled."""
+    generate_checked(subject.single, do_sample=True)
 
 
-def greedy(world: World) -> None:
-    """One prompt, the likeliest token."""
-    is_greedy(world.one, world.one.bind(), generated(world.one))
+def beams(subject: ModeSubject) -> None:
+    """Beam search."""
+    generate_checked(subject.single, num_beams=3)
 
 
-def sampling(world: World) -> None:
-    """One prompt, drawn."""
-    generated(world.one, do_sample=True)
+def beam_sampling(subject: ModeSubject) -> None:
+    """Beam search with sampling."""
+    generate_checked(subject.single, num_beams=3, do_sample=True)
 
 
-def beams(world: World) -> None:
-    """Beams that change places."""
-    generated(world.one, num_beams=3)
+def several_sequences(subject: ModeSubject) -> None:
+    """Two sampled sequences for each prompt."""
+    generate_checked(subject.single, num_return_sequences=2, do_sample=True)
 
 
-def beam_sampling(world: World) -> None:
-    """Beams that are drawn."""
-    generated(world.one, num_beams=3, do_sample=True)
-
-
-def several_sequences(world: World) -> None:
-    """Two texts a prompt, drawn."""
-    generated(world.one, num_return_sequences=2, do_sample=True)
-
-
-def left_padding(world: World) -> None:
+def left_padding(subject: ModeSubject) -> None:
     """Two prompts of unequal length, greedy and with beams."""
-    is_greedy(world.batch, world.batch.bind(), generated(world.batch))
-    generated(world.batch, num_beams=2)
+    assert_greedy(subject.batch, subject.batch.bind(), generate_checked(subject.batch))
+    generate_checked(subject.batch, num_beams=2)
 
 
-def assisted(world: World) -> None:
-    """A draft model whose tokens are taken back."""
-    _drafted(world, assistant_model=world.draft)
+def assisted(subject: ModeSubject) -> None:
+    """Assisted decoding with a draft model, whose tokens may be rejected."""
+    _with_drafts(subject, assistant_model=subject.draft)
 
 
-def prompt_lookup(world: World) -> None:
-    """Drafts out of the prompt."""
-    _drafted(world, prompt_lookup_num_tokens=3)
+def prompt_lookup(subject: ModeSubject) -> None:
+    """Assisted decoding with drafts copied from the prompt."""
+    _with_drafts(subject, prompt_lookup_num_tokens=3)
 
 
-def _drafted(world: World, **settings: Any) -> None:
-    """Greedy texts are those without a draft; what the chain said of drafts is compared nowhere else."""
-    call = world.one.bind()
-    is_greedy(world.one, call, call.ids(call.generate(max_new_tokens=TOKENS, do_sample=False, **settings)))
-    assert call.trace.calls, "the chain was never asked"
+def _with_drafts(subject: ModeSubject, **settings: Any) -> None:
+    """Compare greedy texts alone: the scores that the chain returns for rejected drafts have no counterpart."""
+    call = subject.single.bind()
+    output = call.generate(max_new_tokens=TOKENS, do_sample=False, **settings)
+    assert_greedy(subject.single, call, call.ids(output))
+    assert call.trace.calls, "the chain was never called"
 
 
-class _Stream(BaseStreamer):
-    """Keeps what streams by, the prompt first."""
+class _Recorder(BaseStreamer):
+    """Keeps the streamed tokens; the prompt comes first."""
 
     def __init__(self) -> None:
         self.pieces: list[Tensor] = []
@@ -168,75 +112,76 @@ class _Stream(BaseStreamer):
         pass
 
 
-def streaming(world: World) -> None:
-    """Tokens as they come."""
-    stream = _Stream()
-    ids = generated(world.one, streamer=stream)
-    assert torch.equal(torch.cat(stream.pieces), ids[0]), "other tokens streamed than came back"
+def streaming(subject: ModeSubject) -> None:
+    """Streamed tokens are those of the returned sequence."""
+    streamer = _Recorder()
+    ids = generate_checked(subject.single, streamer=streamer)
+    assert torch.equal(torch.cat(streamer.pieces), ids[0]), "the streamed tokens differ from the returned tokens"
 
 
-def static_compiled(world: World) -> None:
-    """A cache of fixed size, and the model's forward compiled as one graph (traced here, not turned into C++)."""
+def static_compiled(subject: ModeSubject) -> None:
+    """A static cache and the model's forward as one compiled graph (traced by dynamo; not compiled to C++)."""
     settings: dict[str, Any] = {"backend": "eager", "fullgraph": True, "mode": None}
     config: Any = CompileConfig(**settings)
     config._compile_all_devices = True
-    truth = world.truth(1, _to_compile(world.model))
-    generated(truth, cache_implementation="static", compile_config=config)
-    assert hasattr(truth.model, "_compiled_call"), "nothing was compiled"
+    scratch = subject.recomputation(1, _copy_to_compile(subject.model))
+    generate_checked(scratch, cache_implementation="static", compile_config=config)
+    assert hasattr(scratch.model, "_compiled_call"), "nothing was compiled"
 
 
 @functools.cache
-def _to_compile(model: Any) -> Any:
-    """A copy whose compiled forward stays with it, so that it is traced once for all processors."""
+def _copy_to_compile(model: Any) -> Any:
+    """Return a copy that keeps its compiled forward, so that one trace serves all processors."""
     return copy.deepcopy(model)
 
 
-def encoder_decoder(world: World) -> None:
+def encoder_decoder(subject: ModeSubject) -> None:
     """A model that reads its prompt in an encoder; two prompts, greedy and with beams."""
-    is_greedy(world.batch, world.batch.bind(), generated(world.batch))
-    generated(world.batch, num_beams=2)
+    assert_greedy(subject.batch, subject.batch.bind(), generate_checked(subject.batch))
+    generate_checked(subject.batch, num_beams=2)
 
 
-def bf16(world: World) -> None:
-    """A model in bf16: the same as from scratch but for its own rounding."""
-    truth = world.truth(2, copy.deepcopy(world.model).to(torch.bfloat16))
-    call, before, after = truth.bind(), Watch(), Watch()
+def bf16(subject: ModeSubject) -> None:
+    """A model in bf16, compared on the model's own scores, which differ from recomputed ones by rounding."""
+    scratch = subject.recomputation(2, copy.deepcopy(subject.model).to(torch.bfloat16))
+    call, before, after = scratch.bind(), ScoreRecorder(), ScoreRecorder()
     call.processors.insert(0, before)
     call.generate(max_new_tokens=TOKENS, do_sample=False, logits_processor=LogitsProcessorList([after]))
-    for (rows, given), (_, answers) in zip(before.seen, after.seen, strict=True):
-        for prefix, scores, answer in zip(prefixes(truth, call, rows), given, answers, strict=True):
-            if not truth.ended(prefix[1]):
-                want = truth.answer(*prefix, scores).exp()
-                apart = 0.5 * float((answer.softmax(-1) - want).abs().sum())
-                assert apart < ROUGH, f"the answer after {prefix[1]} is {apart:.2f} (total variation) from scratch"
+    for (rows, batch), (_, returned) in zip(before.seen, after.seen, strict=True):
+        for prefix, scores, actual in zip(prefixes(scratch, call, rows), batch, returned, strict=True):
+            if not scratch.ended(prefix[1]):
+                expected = scratch.compute(*prefix, scores).exp()
+                distance = 0.5 * float((actual.softmax(-1) - expected).abs().sum())
+                what = f"the scores after {prefix[1]} are {distance:.2f} (total variation) from recomputation"
+                assert distance < BF16_TOLERANCE, what
 
 
-def reuse(world: World) -> None:
-    """One Call for three ways in a row."""
-    call = world.batch.bind()
-    first = generated(world.batch, call)
-    generated(world.batch, call, num_beams=2)
-    assert torch.equal(generated(world.batch, call), first), "a used Call gives another text"
+def reuse(subject: ModeSubject) -> None:
+    """One Call used three times: greedy, beams, greedy."""
+    call = subject.batch.bind()
+    first = generate_checked(subject.batch, call)
+    generate_checked(subject.batch, call, num_beams=2)
+    assert torch.equal(generate_checked(subject.batch, call), first), "a used Call gives another text"
 
 
-def text_generation_pipeline(world: World) -> None:
-    """Transformers' ``pipeline("text-generation")`` with ``call.processors``, given the text of ``call.inputs``."""
-    call = world.one.bind()
-    text = world.tokenizer.decode(call.inputs["input_ids"][0])
+def text_generation_pipeline(subject: ModeSubject) -> None:
+    """The ``text-generation`` pipeline of transformers with ``call.processors`` and the text of ``call.inputs``."""
+    call = subject.single.bind()
+    text = subject.tokenizer.decode(call.inputs["input_ids"][0])
     settings = {key: value for key, value in call.generate_kwargs.items() if key not in SAMPLING}
     settings |= {"do_sample": False, "max_new_tokens": TOKENS, "return_tensors": True}
     level = verbosity.get_verbosity()
-    verbosity.set_verbosity(logging.CRITICAL)  # it tells of classes it does not know, and of settings it gives twice
+    verbosity.set_verbosity(logging.CRITICAL)  # pipelines warn of classes they do not know and of repeated settings
     try:
-        pipe = pipeline("text-generation", model=world.model, tokenizer=world.tokenizer)
-        (done,) = pipe(text, logits_processor=call.processors, **settings)
+        pipe = pipeline("text-generation", model=subject.model, tokenizer=subject.tokenizer)
+        (output,) = pipe(text, logits_processor=call.processors, **settings)
     finally:
         verbosity.set_verbosity(level)
-    is_greedy(world.one, call, torch.tensor([done["generated_token_ids"]]))
-    assert call.trace.calls, "the chain was never asked"
+    assert_greedy(subject.single, call, torch.tensor([output["generated_token_ids"]]))
+    assert call.trace.calls, "the chain was never called"
 
 
-MODES: dict[str, Callable[[World], None]] = {
+MODES: dict[str, Callable[[ModeSubject], None]] = {
     mode.__name__: mode
     for mode in (
         greedy,
@@ -257,29 +202,33 @@ MODES: dict[str, Callable[[World], None]] = {
 }
 
 
-def check_modes(subject: Spec | str) -> list[Cell]:
-    """Try every way of generating on a processor's example.
+def check_modes(subject: Spec | str) -> list[ModeResult]:
+    """Test every mode of generating on a processor's example.
 
     Args:
         subject: a registered name, or a Spec.
+
+    Returns:
+        A result for each mode, in the order of `MODES`.
+
+    Raises:
+        UnknownNameError, PluginError: an unknown name, or an example that cannot be read.
     """
-    registry = default_registry()
-    if isinstance(subject, Spec):
-        registry = Registry([Plugin(name=subject.name, origin=subject.plugin, specs=(subject,))])
+    registry = registry_of(subject) if isinstance(subject, Spec) else default_registry()
     spec = subject if isinstance(subject, Spec) else registry.describe(subject)
-    chain = example_of(spec, registry)
-    world = functools.cache(functools.partial(World, chain, spec))
-    return [_cell(mode, functools.partial(world, encoded=mode == "encoder_decoder")) for mode in MODES]
+    example_chain(spec, registry)  # an unreadable example is an error of the Spec, not a fault of each mode
+    make = functools.cache(functools.partial(ModeSubject, spec, registry))
+    return [_result(mode, functools.partial(make, encoded=mode == "encoder_decoder")) for mode in MODES]
 
 
-def _cell(mode: str, world: Callable[[], World]) -> Cell:
-    """Try one."""
+def _result(mode: str, make: Callable[[], ModeSubject]) -> ModeResult:
+    """Test one mode; a PluginError is a fault of the processor, any other logitkit error a refusal."""
     try:
-        MODES[mode](world())
-    except PluginError as error:  # it broke down
-        return Cell(mode=mode, right=False, fault=str(error).split("\n")[0])
+        MODES[mode](make())
+    except PluginError as error:
+        return ModeResult(mode=mode, right=False, fault=str(error).split("\n")[0])
     except LogitkitError as error:
-        return Cell(mode=mode, right=False, refused=f"{type(error).__name__}: {error}")
+        return ModeResult(mode=mode, right=False, refused=f"{type(error).__name__}: {error}")
     except Exception as error:
-        return Cell(mode=mode, right=False, fault=f"{type(error).__name__}: {error}".split("\n")[0])
-    return Cell(mode=mode, right=True)
+        return ModeResult(mode=mode, right=False, fault=f"{type(error).__name__}: {error}".split("\n")[0])
+    return ModeResult(mode=mode, right=True)

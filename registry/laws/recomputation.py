@@ -1,7 +1,6 @@
-"""Slow and obvious: what a chain answers for one prefix, with nothing remembered and nothing beside it.
+"""The distribution of a chain after one prefix, computed from scratch: slow and simple, to test everything else.
 
-The generating model reads the whole prefix without a cache or padding, and a chain that was bound a moment ago
-is asked once. Whatever `generate` did to get there must come to the same.
+The generating model reads the whole prefix without a KV cache or padding, and a newly bound chain is called once.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ Continuation = tuple[int, ...]
 
 
 class Recomputation:
-    """A chain on a model and prompts, asked prefix by prefix from scratch; an answer is kept for the next question.
+    """A chain, a model and prompts, evaluated prefix by prefix from scratch; results are kept by prefix.
 
     Args:
-        chain: what is bound.
+        chain: the chain.
         model, tokenizer: the generating model.
-        prompts: its prompts, as texts.
-        resources, tokenizers: what the chain names.
-        minds_scale: the chain answers otherwise to log-probabilities, which beam search gives, than to logits.
+        prompts: texts.
+        resources, tokenizers: as in `Chain.bind`.
+        depends_on_scale: the chain treats log-probabilities, as in beam search, differently from logits.
     """
 
     def __init__(
@@ -39,15 +38,14 @@ class Recomputation:
         *,
         resources: Mapping[str, Any],
         tokenizers: Mapping[str, Any] | None = None,
-        minds_scale: bool = False,
+        depends_on_scale: bool = False,
     ) -> None:
-        self.minds_scale = minds_scale
         self.chain, self.model, self.tokenizer, self.prompts = chain, model, tokenizer, list(prompts)
-        self.resources, self.tokenizers = resources, tokenizers
+        self.resources, self.tokenizers, self.depends_on_scale = resources, tokenizers, depends_on_scale
         self._known: dict[tuple[int, Continuation, bool], Tensor] = {}
 
     def bind(self, prompts: Sequence[str] | None = None) -> Call:
-        """The chain, bound anew."""
+        """Return a new call, bound to these prompts instead of its own if given."""
         return bind(
             self.chain,
             self.model,
@@ -59,44 +57,55 @@ class Recomputation:
         )
 
     def __call__(self, prompt: int, continuation: Continuation, *, beams: bool = False) -> Tensor:
-        """Log-probabilities of the next token under the chain, ``[vocab]``."""
-        key = prompt, continuation, beams and self.minds_scale
+        """Return log-probabilities of the next token under the chain, in nats, ``[vocab]``.
+
+        Args:
+            prompt: number of the prompt.
+            continuation: tokens after the prompt.
+            beams: as beam search computes them, from log-probabilities.
+        """
+        key = prompt, continuation, beams and self.depends_on_scale
         if key not in self._known:
-            self._known[key] = self.answer(prompt, continuation, normalised=key[2])
+            self._known[key] = self.compute(prompt, continuation, normalised=key[2])
         return self._known[key]
 
     @torch.no_grad()
-    def answer(
+    def compute(
         self, prompt: int, continuation: Continuation, scores: Tensor | None = None, *, normalised: bool = False
     ) -> Tensor:
-        """The same, computed; of these scores ``[vocab]`` instead of the model's own, if given.
+        """Return the same, computed now.
 
-        The prompt is bound as often as there are prompts, so that what is given once a prompt finds its place;
+        The prompt is bound as often as there are prompts, so that parameters with one text for each prompt fit;
         no row is padded.
+
+        Args:
+            prompt, continuation: as above.
+            scores: the scores that the chain receives, ``[vocab]``; by default those of the model.
+            normalised: pass log-probabilities of the model instead of its logits.
         """
         call = self.bind([self.prompts[prompt]] * len(self.prompts))
         ids = call.inputs["input_ids"]
         tail = torch.tensor([continuation] * len(ids), dtype=torch.long, device=ids.device)
         rows = tail if call.prompts.in_encoder else torch.cat([ids, tail], dim=1)
-        given = {"input_ids": ids, "decoder_input_ids": tail} if call.prompts.in_encoder else {"input_ids": rows}
-        own = self.model(**given, use_cache=False).logits[:, -1].float()
+        inputs = {"input_ids": ids, "decoder_input_ids": tail} if call.prompts.in_encoder else {"input_ids": rows}
+        own = self.model(**inputs, use_cache=False).logits[:, -1].float()
         own = own.log_softmax(-1) if normalised else own
-        taken = own if scores is None else scores.expand(len(rows), -1).clone()
-        return call.composite(rows, taken)[prompt].log_softmax(-1)
+        received = own if scores is None else scores.expand(len(rows), -1).clone()
+        return call.composite(rows, received)[prompt].log_softmax(-1)
 
     def greedy(self, prompt: int, tokens: int) -> Continuation:
-        """The likeliest token, and so on, until so many are written or one ends the text."""
-        written: Continuation = self.start
-        while len(written) < len(self.start) + tokens and not self.ended(written):
-            written += (int(self(prompt, written).argmax()),)
-        return written
+        """Return the greedy continuation of a prompt, of at most ``tokens`` tokens, up to an end token."""
+        continuation: Continuation = self.start
+        while len(continuation) < len(self.start) + tokens and not self.ended(continuation):
+            continuation += (int(self(prompt, continuation).argmax()),)
+        return continuation
 
     @property
     def start(self) -> Continuation:
-        """What a continuation begins with: nothing, or a decoder's first token."""
+        """The first tokens of every continuation: none, or the start token of a decoder."""
         encoded = self.model.config.is_encoder_decoder
         return (int(self.model.config.decoder_start_token_id),) if encoded else ()
 
-    def ended(self, written: Continuation) -> bool:
-        """Whether a token that ends the text was written; what follows is padding."""
-        return bool(set(written[len(self.start) :]) & set(end_tokens(self.model)))
+    def ended(self, continuation: Continuation) -> bool:
+        """Return whether a continuation holds an end token; later tokens are padding."""
+        return bool(set(continuation[len(self.start) :]) & set(end_tokens(self.model)))

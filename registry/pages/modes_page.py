@@ -11,7 +11,7 @@ from pathlib import Path
 
 from logitkit.errors import PluginError
 from logitkit.registry.discovery import discover
-from logitkit.registry.laws.modes import MODES, Cell, check_modes
+from logitkit.registry.laws.modes import MODES, ModeResult, check_modes
 
 INTRODUCTION = """# Ways of generating
 
@@ -32,7 +32,7 @@ nothing is cut. `cache_implementation="paged"` (continuous batching) calls no pr
 every chain."""
 
 
-def row(name: str, cells: Sequence[Cell], notes: list[str]) -> str:
+def row(name: str, cells: Sequence[ModeResult], notes: list[str]) -> str:
     """One processor's row; why something is refused is added to the notes, once.
 
     Raises:
@@ -48,7 +48,7 @@ def row(name: str, cells: Sequence[Cell], notes: list[str]) -> str:
     return f"| `{name}` | " + " | ".join(marks) + " |"
 
 
-def page(measured: Mapping[str, Sequence[Cell]]) -> str:
+def page(measured: Mapping[str, Sequence[ModeResult]]) -> str:
     """The whole page."""
     notes: list[str] = []
     heads = [mode.replace("_", " ") for mode in MODES]

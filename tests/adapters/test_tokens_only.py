@@ -55,20 +55,40 @@ def test_every_processor_runs_alike_or_is_refused_with_the_reason(name: str, tab
         row = torch.cat([row, want.argmax(-1, keepdim=True)], dim=1)
 
 
-def test_what_reads_again_undeclared_is_refused_when_it_asks(table: str) -> None:
-    """A plugin that says it costs nothing, and then asks for a reader."""
+def registered(**fields: Any) -> Registry:
+    """Return a registry of one third-party Spec, named ``theirs``."""
+    given = {"name": "theirs", "summary": "s", "source": "s", "target": "transformers:TemperatureLogitsWarper"}
+    return Registry([Plugin(name="p", origin="p 1", specs=(logitkit.Spec(**given | fields),))])
 
-    registry = Registry([Plugin(name="p", origin="p 1", specs=(undeclared(),))])
-    chain = Chain("sly()", registry=registry)
+
+@pytest.mark.parametrize("words", ["None.", "no extra forward", "nothing", ""])
+def test_the_wording_of_the_cost_decides_nothing(words: str) -> None:
+    """A processor that declares no extra forwards is accepted, however its author describes the cost."""
+    tokens_only.check(Chain("theirs(0.5)", registry=registered(cost=words)), "vllm")
+
+
+@pytest.mark.parametrize("kind", ["prompt", "gated", "every_step", "every_byte"])
+def test_declared_forwards_are_refused(kind: Any) -> None:
+    """A processor that declares extra forwards is refused, even if its description says "none"."""
+    chain = Chain("theirs(0.5)", registry=registered(extra_forwards=kind, cost="none"))
+    with pytest.raises(ModeError, match="theirs: cannot run in vllm"):
+        tokens_only.check(chain, "vllm")
+
+
+def test_tables_of_any_processor_are_loaded(table: str) -> None:
+    """A third party's processor gets the tables that its ``needs_tables`` declare, as the built-in ones do."""
+    target = "logitkit.processors.ngram.style:NgramStyle"
+    chain = Chain(f"theirs(table={table!r})", registry=registered(target=target, needs_tables=("table",)))
+    assert set(tokens_only.tables(chain)) == {table}
+    assert tokens_only.bound(chain, "vllm", tiny_tokenizer(), [1, 2]).parts[0][0] == "theirs"
+
+
+def test_undeclared_forwards_are_refused_when_they_are_requested() -> None:
+    """A processor that declares no extra forwards and asks for a reader is refused when it is bound."""
+    chain = Chain("theirs()", registry=registered(target="logitkit.processors.contrast.processors:CFG"))
     tokens_only.check(chain, "vllm")
-    with pytest.raises(ModeError, match="sly: cannot run in vllm: vllm hands a processor tokens and scores"):
+    with pytest.raises(ModeError, match="theirs: cannot run in vllm: vllm hands a processor tokens and scores"):
         tokens_only.bound(chain, "vllm", tiny_tokenizer(), [1, 2])
-
-
-def undeclared() -> Any:
-    return logitkit.Spec(
-        name="sly", summary="Reads again.", source="nowhere", target="logitkit.processors.contrast.processors:CFG"
-    )
 
 
 def test_tables_are_checked(table: str) -> None:

@@ -25,7 +25,7 @@ def test_a_class_is_checked_with_its_parameters() -> None:
     broken = logitkit_command("check", "transformers:InfNanRemoveLogitsProcessor", "--json")
     data = json.loads(broken.stdout)
     assert broken.exit_code == 1 and data["failures"] == 1
-    (why,) = [law["why"] for law in data["laws"] if not law["kept"]]
+    (why,) = [law["reason"] for law in data["laws"] if not law["kept"]]
     assert why == "an impossible token became possible"
 
 

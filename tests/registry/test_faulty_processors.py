@@ -108,10 +108,10 @@ def test_a_sound_one_runs(run: Any) -> None:
 
 
 FAULTS = {
-    Unknowable: "the annotations of their_module:Unknowable must say.*NameError.*'Fraction'.*; import what they name",
+    Unknowable: "the annotations of their_module:Unknowable must state.*NameError.*'Fraction'.*; import the names",
     FailsToBuild: r"must build with \{'strength': 1.0\}, got KeyError: 'missing'; correct its constructor",
     FailsToBind: "their_module:FailsToBind must build with .*AttributeError.*no_such_thing.*; correct its constructor",
-    BindsNothing: "must make a processor, got None; return it",
+    BindsNothing: "must return a processor, got None; return it",
     Raises: r"__call__ must answer for rows \[1, 8\] and scores \[1, 272\], got IndexError: .*; correct it, `logitkit ",
     WantsMore: "__call__ must answer .*TypeError: .*missing 1 required positional argument: 'mask'",
     ReturnsNothing: r"__call__ must return scores \[1, 272\], got None; return them all",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import logitkit
 from logitkit.errors import ModelError
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from logitkit.registry.laws.subjects import resources_of
+from logitkit.registry.laws.examples import example_of
 from logitkit.registry.scoring import continuation, forced, score
 
 OPTIONS = [" ship", " a", " harbours"]
@@ -34,10 +35,8 @@ def bound_to(name: str) -> tuple[Chain, Any, Any, dict[str, Any]]:
     """The example of a registered processor, and what it is bound with."""
     spec = logitkit.describe(name)
     example = "uscd(gate=1.0, lame='a lame prompt')" if name == "uscd" else spec.example  # one text for any batch
-    chain, resources = Chain(example or name), dict(resources_of(spec))
-    model, tokenizer = resources.pop("model", tiny_model()), resources.pop("tokenizer", tiny_tokenizer())
-    bound: dict[str, Any] = {"tokenizers": resources.pop("tokenizers", None)}
-    return chain, model, tokenizer, bound | {k: v for k, v in resources.items() if f"'{k}'" in str(chain)}
+    bound = example_of(dataclasses.replace(spec, example=example))
+    return bound.chain, bound.model, bound.tokenizer, {"tokenizers": bound.tokenizers, **bound.resources}
 
 
 @pytest.mark.parametrize("name", logitkit.names())

@@ -17,8 +17,7 @@ from logitkit.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from logitkit.registry.laws import LawResult, Report
-    from logitkit.registry.laws.modes import Cell
+    from logitkit.registry.laws import LawResult, ModeResult, Report
 
 EXAMPLES = (
     "logitkit check uscd",
@@ -47,9 +46,9 @@ def check(
         way_out = "write a plugin that offers the class as a processor: logitkit new-plugin"
         raise ParameterError("check", "--modes", "used with a processor's name", subject, way_out)
     report = check_processor(subject)
-    cells: list[Cell] = []
+    cells: list[ModeResult] = []
     if modes:
-        from logitkit.registry.laws.modes import check_modes
+        from logitkit.registry.laws import check_modes
 
         cells = check_modes(subject)
     failures = len(report.failures) + sum(bool(cell.fault) for cell in cells)
@@ -66,8 +65,8 @@ def check(
 def _as_data(report: Report, failures: int) -> dict[str, Any]:
     """Return a report as plain data."""
     laws = [
-        {"law": result.law, "kept": result.kept, "why": result.why, "declared": result.declared}
-        for result in report.verdicts
+        {"law": result.law, "kept": result.kept, "reason": result.reason, "declared": result.declared}
+        for result in report.results
     ]
     return {"subject": report.subject, "failures": failures, "laws": laws}
 
@@ -75,8 +74,8 @@ def _as_data(report: Report, failures: int) -> dict[str, Any]:
 def _law_table(report: Report) -> Table:
     """Return a table with one line per law."""
     table = Table("law", "kept", "why", title=Text(report.subject))
-    for result in report.verdicts:
-        table.add_row(result.law, _law_mark(result), Text(result.declared or result.why))
+    for result in report.results:
+        table.add_row(result.law, _law_mark(result), Text(result.declared or result.reason))
     return table
 
 
@@ -90,10 +89,10 @@ def _law_mark(result: LawResult) -> str:
         return "[red]KEPT[/]" if result.kept else "declared"
     if not result.kept:
         return "[red]NO[/]"
-    return "-" if result.why else "yes"
+    return "-" if result.reason else "yes"
 
 
-def _mode_table(cells: Sequence[Cell]) -> Table:
+def _mode_table(cells: Sequence[ModeResult]) -> Table:
     """Return a table with one line per generation mode."""
     table = Table("generation mode", "correct", "why")
     for cell in cells:

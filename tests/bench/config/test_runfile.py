@@ -113,7 +113,7 @@ seed: 3
         (9, "chains.high.chain: cfg: scale must be"),
         (10, "chains.style.chain: ngram_style names 'boook', which is not a resource"),
         (12, "chains.bytes: duplicate key, first in line 11"),
-        (12, "chains.bytes: byte_ensemble cannot run under tokens (model tiny, model big): its generating model must"),
+        (12, "chains.bytes: byte_ensemble cannot run under tokens (model tiny, model big): the generating model must"),
         (13, "chains.where.models: no model named 'tini'; did you mean 'tiny'?"),
         (13, "chains.where.tasks: no task named 'arcs'"),
         (14, "chains.swept.sweep: every $name of the chain must be in the sweep, got 'scal'"),

@@ -248,7 +248,7 @@ def test_laws_on_cut_prompts(law_name: str, length: int) -> None:
     if length == 0 and law_name in ("forgets", "leaves_its_input_alone"):
         return  # they ask about a row that is shorter than the prompt
     verdict = judge(law_name, subject)
-    assert verdict.kept, verdict.why
+    assert verdict.kept, verdict.reason
 
 
 def test_masked_tokens_stay_masked() -> None:

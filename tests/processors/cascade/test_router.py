@@ -54,7 +54,7 @@ class Slow:
 @pytest.mark.parametrize("mode", [{"do_sample": True, "top_k": 0}, {"num_beams": 3}])
 def test_equals_recomputation(mode: dict[str, Any]) -> None:
     """Samples and beams of padded prompts; the small model is overheard, not read again."""
-    head = router_head(tiny_model(), tiny_tokenizer())["head"]
+    head = router_head(tiny_model(), tiny_tokenizer())
     call = bound("router(large='big', head='mine', threshold=0.5)", mine=head)
     slow = Slow(call, head)
     torch.manual_seed(0)
@@ -76,14 +76,15 @@ def test_training_free_heads(head: str, threshold: float) -> None:
     assert call.trace.means["router"]["activated parameters"] == pytest.approx(want)
 
 
-def variant(name: str, example: str, fixture: str = "") -> Any:
-    """The registered Spec with another example."""
-    return dataclasses.replace(logitkit.describe("router"), name=name, example=f"{name}({example})", fixture=fixture)
+def variant(name: str, example: str, **resources: str) -> Any:
+    """Return the registered Spec with another example, which names these resources beside the large model."""
+    spec, named = logitkit.describe("router"), {"other": "model", **resources}
+    return dataclasses.replace(spec, name=name, example=f"{name}({example})", example_resources=named)
 
 
 @parametrize_with_laws(
     [
-        variant("router_learned", "large='other', head='head', threshold=0.5", "fakes:router_head"),
+        variant("router_learned", "large='other', head='head', threshold=0.5", head="fakes:router_head"),
         variant("router_aleatoric", "large='other', head='aleatoric', threshold=0.945"),
     ]
 )
@@ -139,7 +140,7 @@ def test_a_head_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     again = RouterHead.load(tmp_path)
     assert torch.equal(again(rows), head(rows))
     assert (again.threshold, again.pair, again.report) == (head.threshold, head.pair, head.report)
-    mine = router_head(tiny_model(), tiny_tokenizer())["head"]
+    mine = router_head(tiny_model(), tiny_tokenizer())
     mine.save(tmp_path / "mine")
     call = bound(f"router(large='big', head={str(tmp_path / 'mine')!r})")
     assert call.composite.parts[0][1].threshold == mine.threshold
@@ -148,7 +149,7 @@ def test_a_head_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_a_head_of_another_pair_is_refused() -> None:
     """Another large model, another small one; a model in bfloat16 is the same model."""
-    head = router_head(tiny_model(), tiny_tokenizer())["head"]
+    head = router_head(tiny_model(), tiny_tokenizer())
     text = "router(large='big', head='mine')"
     with pytest.raises(ModelError, match="trained for this pair of models, got one for another large"):
         logitkit.chain(text).bind(tiny_model(), tiny_tokenizer(), "a", big=tiny_model(2), mine=head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -51,25 +52,25 @@ def test_every_way_of_generating(settings: dict[str, Any]) -> None:
     assert torch.equal(got, again)
 
 
-def tables(model: Any, tokenizer: Any) -> dict[str, NgramTable]:
-    """For the laws."""
-    return {
-        "style": NgramTable.train([TEXT], tokenizer),
-        "neutral": NgramTable.train(["neither this nor that is of any style"], tokenizer),
-    }
+def neutral_table(model: Any, tokenizer: Any) -> NgramTable:
+    """Return the background table of rule pmi."""
+    return NgramTable.train(["neither this nor that is of any style"], tokenizer)
+
+
+def style_table(model: Any, tokenizer: Any) -> NgramTable:
+    """Return the table of the style."""
+    return NgramTable.train([TEXT], tokenizer)
 
 
 def spec_of(name: str) -> Spec:
-    """A spec whose example uses one rule."""
-    kind = "context:NgramContext" if name == "context" else "style:NgramStyle"
-    chain = RULED[name].replace("ngram_context", f"rule_{name}").replace("ngram_style", f"rule_{name}")
-    return Spec(
+    """Return a Spec whose example uses one rule."""
+    named = {"style": f"{__name__}:style_table", "neutral": f"{__name__}:neutral_table"}
+    used = {key: maker for key, maker in named.items() if key in logitkit.chain(RULED[name]).table_names}
+    return dataclasses.replace(
+        logitkit.describe(RULED[name].partition("(")[0]),
         name=f"rule_{name}",
-        summary="one rule",
-        source="test",
-        target=f"logitkit.processors.ngram.{kind}",
-        example=chain,
-        fixture=f"{__name__}:tables",
+        example=f"rule_{name}({RULED[name].partition('(')[2]}",
+        example_resources=used,
     )
 
 

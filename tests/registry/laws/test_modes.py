@@ -12,7 +12,7 @@ from transformers import LogitsProcessor
 
 import logitkit
 from logitkit.errors import ModeError, PluginError
-from logitkit.registry.laws.modes import MODES, check_modes
+from logitkit.registry.laws import MODES, check_modes
 from logitkit.registry.pages.modes_page import page, row, rows
 from logitkit.registry.spec import Spec
 

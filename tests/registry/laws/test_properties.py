@@ -127,7 +127,7 @@ def test_an_honest_processor_keeps_every_law() -> None:
 @pytest.mark.parametrize("law", VILLAINS)
 def test_each_law_catches_its_villain(law: str) -> None:
     """The law that names the fault fails, and says why."""
-    broken = {verdict.law: verdict.why for verdict in check_processor(VILLAINS[law]).failures}
+    broken = {verdict.law: verdict.reason for verdict in check_processor(VILLAINS[law]).failures}
     assert broken.get(law), f"{law} let {VILLAINS[law].__name__} pass; caught: {sorted(broken)}"
 
 
@@ -211,7 +211,7 @@ def test_subjects_as_text(text: str) -> None:
     """A name with parameters, and anyone's class; what declares neutral values is tried at them."""
     report = check_processor(text)
     assert report.subject == SUBJECTS[text] and report.failures == []
-    neutral = {verdict.law: verdict.why for verdict in report.verdicts}["is_identity_when_neutral"]
+    neutral = {verdict.law: verdict.reason for verdict in report.results}["is_identity_when_neutral"]
     assert bool(neutral) == text.startswith("transformers:")
 
 
@@ -241,7 +241,7 @@ def test_an_exception_is_a_verdict() -> None:
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
             raise RuntimeError("out of order")
 
-    assert any("RuntimeError: out of order" in verdict.why for verdict in check_processor(Raises).failures)
+    assert any("RuntimeError: out of order" in verdict.reason for verdict in check_processor(Raises).failures)
 
 
 def test_checks_refuse_what_is_no_processor() -> None:

@@ -1,0 +1,84 @@
+"""A Spec's example on tiny models beside its recomputation: what the modes are tested on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from logitkit.processors.byte_level.model import ByteModel
+from logitkit.registry.chain import Chain
+from logitkit.registry.laws.examples import example_of
+from logitkit.registry.laws.recomputation import Recomputation
+from logitkit.registry.laws.subjects import TEXTS
+from logitkit.registry.laws.tiny_models import (
+    encoder_decoder_model,
+    foreign_model,
+    foreign_tokenizer,
+    tiny_model,
+    tiny_tokenizer,
+)
+from logitkit.registry.registry import Registry
+from logitkit.registry.spec import Spec
+
+PROMPTS = [TEXTS[0], f"a longer one: {TEXTS[1]}"]  # of unequal length, so that one is padded
+
+
+class ModeSubject:
+    """A Spec's example on tiny models, beside its recomputation from scratch.
+
+    A processor that rewrites prompts generates with the foreign model: with tokens of one byte each there would be
+    no token to cut.
+
+    Args:
+        spec: the processor.
+        registry: where its name is looked up.
+        encoded: whether the models read their prompts in an encoder.
+
+    Attributes:
+        single, batch: recomputation for the first prompt, and for both.
+        draft: an assistant model with the tokenizer of the generating model.
+    """
+
+    def __init__(self, spec: Spec, registry: Registry, *, encoded: bool = False) -> None:
+        foreign = spec.rewrites_prompt
+        tokenizer = foreign_tokenizer() if foreign else tiny_tokenizer()
+
+        def another(number: int) -> Any:
+            if encoded:
+                return encoder_decoder_model(number, foreign=foreign)
+            return foreign_model(number) if foreign else tiny_model(number)
+
+        model = foreign_model() if foreign and not encoded else another(0)
+        self.example = example_of(spec, registry, model=model, tokenizer=tokenizer, another=another)
+        self.model, self.tokenizer = self.example.model, self.example.tokenizer
+        self.depends_on_scale = "ignores_the_scale_of_a_row" in spec.laws
+        self.draft = foreign_model(3) if foreign else tiny_model(3)
+        if isinstance(self.model, ByteModel):
+            self.draft = ByteModel(self.draft, tokenizer)
+        self.single, self.batch = self.recomputation(1), self.recomputation(2)
+
+    def recomputation(self, count: int, model: Any = None) -> Recomputation:
+        """Return the recomputation for the first ``count`` prompts, with another generating model if given."""
+        chain = self.example.chain
+        return Recomputation(
+            for_first_prompt(chain) if count == 1 else chain,
+            model or self.model,
+            self.tokenizer,
+            PROMPTS[:count],
+            resources=self.example.resources,
+            tokenizers=self.example.tokenizers,
+            depends_on_scale=self.depends_on_scale,
+        )
+
+
+def for_first_prompt(chain: Chain) -> Chain:
+    """Return a chain in which each list with one text for each prompt is replaced by its first text."""
+
+    def first(value: Any) -> Any:
+        one_each = isinstance(value, list) and len(value) == len(TEXTS) and isinstance(value[0], str)
+        return value[0] if one_each else value
+
+    steps = [
+        {"name": name, "params": {key: first(value) for key, value in parameters.items()}}
+        for name, parameters in chain.steps
+    ]
+    return Chain(steps, registry=chain.registry)

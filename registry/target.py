@@ -1,0 +1,112 @@
+"""The class behind a Spec: imported on first use, its parameters read from annotations, its instances built."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from logitkit.errors import LogitkitError, PluginError
+from logitkit.params import declared, model_of
+
+
+def load_target(owner: str, target: str) -> type[Any]:
+    """Import the class that ``module:Class`` names.
+
+    Args:
+        owner: the processor and its distribution, named in errors.
+        target: import path of the class.
+
+    Raises:
+        PluginError: the path cannot be imported, or does not name a class that defines ``__call__``.
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise PluginError(
+            f"{owner}: target {target!r} must be importable, "
+            f"got {type(error).__name__}: {error}; correct the Spec's target"
+        ) from error
+    if not isinstance(loaded, type):
+        raise PluginError(
+            f"{owner}: target {target!r} must be a class of processors, got {type(loaded).__name__}; "
+            "point it at the class"
+        )
+    if not defines_call(loaded):
+        raise PluginError(
+            f"{owner}: target {target!r} must define __call__(input_ids, scores); subclass transformers.LogitsProcessor"
+        )
+    return loaded
+
+
+def defines_call(kind: type) -> bool:
+    """Return whether a class, or a base other than object, defines ``__call__``."""
+    return any("__call__" in vars(base) for base in kind.__mro__[:-1])
+
+
+def read_parameters(owner: str, target: str, factory: type[Any], name: str) -> type[BaseModel]:
+    """Return the pydantic model of the annotated parameters of ``__init__`` and ``bind``.
+
+    Args:
+        owner, target: named in errors.
+        factory: the target class.
+        name: of the processor.
+
+    Raises:
+        PluginError: an annotation cannot be evaluated or is no type that pydantic knows.
+    """
+    try:
+        of_init = declared(factory.__init__)
+        bind = getattr(factory, "bind", None)
+        of_bind = {key: value for key, value in declared(bind).items() if key != "binding"} if bind else {}
+        return model_of(name, _in_order(factory, of_init, of_bind))
+    except Exception as error:
+        raise PluginError(
+            f"{owner}: the annotations of {target} must state the types of its parameters, "
+            f"got {type(error).__name__}: {error}; import the names they use, or give the Spec parameters=..."
+        ) from error
+
+
+def _in_order(factory: type[Any], of_init: dict[str, Any], of_bind: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of both, in the order in which a chain accepts them without their names.
+
+    The attribute ``order`` of the class comes first, then the signature of the constructor, then that of ``bind``.
+    A parameter of both takes its rule and its default from the constructor, so ``bind`` need not repeat them.
+    """
+    either = {**of_bind, **of_init}
+    in_signature = [name for name in inspect.signature(factory).parameters if name in either]
+    names = dict.fromkeys([*getattr(factory, "order", ()), *in_signature, *of_bind])
+    return {name: either[name] for name in names}
+
+
+def build(owner: str, target: str, factory: type[Any], binding: Any, parameters: Mapping[str, Any]) -> Any:
+    """Call ``bind`` of the target with all parameters, or its constructor where it has no ``bind``.
+
+    Raises:
+        PluginError: the target does not accept its declared parameters, raises, or returns no processor.
+    """
+    bind = getattr(factory, "bind", None)
+    make, arguments = (factory, ()) if bind is None else (bind, (binding,))
+    try:
+        inspect.signature(make).bind(*arguments, **parameters)
+    except TypeError as error:
+        raise PluginError(
+            f"{owner}: {target} must accept its declared parameters {sorted(parameters)}, "
+            f"got {type(error).__name__}: {error}; align Spec and constructor"
+        ) from error
+    try:
+        processor = make(*arguments, **parameters)
+    except LogitkitError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{owner}: {target} must build with {dict(parameters)}, got {type(error).__name__}: {error}; "
+            "correct its constructor, or the rule of the parameter"
+        ) from error
+    if not callable(processor):
+        raise PluginError(f"{owner}: {target} must return a processor, got {processor!r:.80}; return it")
+    return processor

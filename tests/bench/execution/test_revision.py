@@ -1,0 +1,56 @@
+"""A fix that changes results raises a Spec's revision; a resumed run then computes these results anew."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bench_runs import tiny_run
+from logitkit.bench.config.run import ChainEntry, Run, TaskEntry
+from logitkit.bench.execution.engine import carry_out, missing
+from logitkit.bench.execution.store import Store
+from logitkit.bench.execution.unit import keys, plan
+from logitkit.registry import chain as chain_module
+from logitkit.registry.discovery import discover
+from logitkit.registry.registry import Plugin, Registry
+
+
+def raised(name: str) -> Registry:
+    """Return the registry of the built-in processors, with the revision of one raised."""
+    plugins = []
+    for plugin in discover(third_party="none").plugins:
+        specs = [
+            dataclasses.replace(spec, revision=spec.revision + 1) if spec.name == name else spec
+            for spec in plugin.specs
+        ]
+        plugins.append(Plugin(name=plugin.name, origin=plugin.origin, specs=tuple(specs), tasks=plugin.tasks))
+    return Registry(plugins)
+
+
+def keys_by_chain(run: Run) -> dict[str, set[str]]:
+    """Return the keys of all records of each chain."""
+    return {name: {key for unit in plan(run) if unit.chain == name for key in keys(run, unit)} for name in run.chains}
+
+
+def test_a_resumed_run_never_mixes_revisions(
+    bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only units of the raised processor are missing; after the run, their records have new keys beside the old."""
+    chains = {"plain": ChainEntry(), "cfg": ChainEntry(chain="cfg(1.5)")}
+    tasks = {"lambada": TaskEntry(task="lambada", data="words.jsonl")}
+    run: Run = tiny_run(bench_place, chains=chains, tasks=tasks, resources={}, seeds=[0])
+    with Store(tmp_path) as store:
+        carry_out(run, store)
+        assert missing(run, store) == []
+    before = keys_by_chain(run)
+    registry = raised("cfg")
+    monkeypatch.setattr(chain_module, "default_registry", lambda: registry)
+    after = keys_by_chain(run)
+    with Store(tmp_path) as store:
+        assert {unit.chain for unit in missing(run, store)} == {"cfg"}
+        carry_out(run, store)
+        assert missing(run, store) == []
+        assert set(store.records) == before["plain"] | before["cfg"] | after["cfg"]
+    assert after["plain"] == before["plain"] and not after["cfg"] & before["cfg"]
