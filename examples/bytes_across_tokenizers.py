@@ -12,8 +12,7 @@ from typing import Any
 
 import logitkit
 from logitkit import models
-from logitkit.processors.byte_level.model import ByteModel
-from logitkit.processors.byte_level.tokenizer import byte_tokenizer
+from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 
 PROMPT = "The capital of Fran"
 CHAINS = ["byte_ensemble(models=['other'], fuse='sequence')", "contrastive(amateur='other', beta=0.3)"]

@@ -28,7 +28,9 @@ from rich.progress import track
 
 from logitkit import models
 from logitkit.errors import FileFormatError
-from logitkit.processors.byte_level.covers import Covers, EveryToken, Hypothesis, logsumexp
+from logitkit.processors.byte_level.covers import Covers, Hypothesis
+from logitkit.processors.byte_level.logsumexp import logsumexp
+from logitkit.processors.byte_level.successor_rule import EveryToken
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.engine.kv_tree import KVTree
 
@@ -93,8 +95,8 @@ class Ways:
                 if head.start == len(removed):
                     law += mass * self._first_bytes(logp)
                     continue
-                beyond = self.every.beyond(head, removed)
-                within = self.every.within(head, removed)
+                beyond = self.every.tokens_beyond(head, removed)
+                within = self.every.extensions_within(head, removed)
                 ids = np.concatenate([beyond, [other.tokens[-1] for other in within]]).astype(np.int64)
                 chosen = np.exp(logp[ids] - logsumexp(logp[ids])) * mass
                 pending = removed[head.start :]

@@ -50,14 +50,14 @@ def ours(model: Any, tokenizer: Any, text: bytes, context: int, count: int, tole
     tree = ByteTree(model, tokenizer, tolerance=tolerance)
     begun = time.perf_counter()
     tree.distribution(text[:context])
-    prefill, forwards, logp = time.perf_counter() - begun, tree.tree.forwards, []
+    prefill, forwards, logp = time.perf_counter() - begun, tree.forwards, []
     clock, begun = ForwardClock(model), time.perf_counter()
     for place in range(context, context + count):
         law = tree.distribution(text[:place])
         logp.append(float((law.logp - law.logp.logsumexp(-1))[text[place]]))
     seconds = time.perf_counter() - begun
     clock.remove()
-    forwards = tree.tree.forwards - forwards
+    forwards = tree.forwards - forwards
     return {"prefill": prefill, "seconds": seconds, "logp": logp, "forwards": forwards, "floor": clock.seconds}
 
 

@@ -12,7 +12,7 @@ from logitkit.bench.tasks.sandbox import Limits, execute
 from logitkit.bench.tasks.task import Answer, Metric, Request, Sample, Task
 from logitkit.errors import FileFormatError
 from logitkit.params import number, option
-from logitkit.processors.byte_level.boundary import SENTINELS
+from logitkit.processors.byte_level.prompt_trimming import SENTINELS
 
 KS = (1, 5, 10, 100)  # values k of pass@k; reported for those with k <= answers per sample
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ", "\n```")

@@ -1,69 +1,44 @@
-"""Covers of a text: the token sequences whose last token reaches its end, followed byte by byte.
+"""Covers of a text, followed byte by byte.
 
-A head is a sequence of tokens that ends inside the text and can still be carried to its end. Here heads move
-on by the rule of what may follow what; their probabilities are `logitkit.processors.byte_level.tree`'s.
+A cover of a text is a token sequence whose bytes begin with the text and whose last token reaches the end of the
+text. A hypothesis is a token sequence that ends inside the text, or with the text, and that one more token can turn
+into a cover. This module moves hypotheses along a text by a successor rule. `logitkit.processors.byte_level.tree`
+gives them probabilities.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from logitkit.processors.byte_level.logsumexp import logsumexp
+from logitkit.processors.byte_level.successor_rule import EveryToken, SuccessorRule
 from logitkit.processors.engine.kv_tree import Node
 from logitkit.processors.tokens.byte_trie import ByteTrie
 from logitkit.processors.tokens.canonical_rules import canonical_rules_for
-from logitkit.processors.tokens.reencoding import Context, Ids, Mask, Reencoding
+from logitkit.processors.tokens.reencoding import Context, Ids
 from logitkit.processors.tokens.tokenizer_description import tokenizer_cache
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
-TAIL = 12  # tokens at the end of a text in which its covers are looked for at first
+TAIL = 12  # last tokens of a text in which covers are first searched; also the tokens that determine a context
 CoverKind = Literal["canonical", "all"]
-
-
-class SuccessorRule(Protocol):
-    """CoverKind tokens may follow a context, what the context is then, and whether a text may end after it."""
-
-    def allowed(self, context: Context, ids: Ids) -> Mask: ...  # noqa: D102
-    def extend(self, context: Context, token: int) -> Context: ...  # noqa: D102
-    def may_end(self, context: Context) -> bool: ...  # noqa: D102
-
-
-class EveryToken:
-    """Every token that spells something may follow any other (Vieira et al., arXiv:2412.03719)."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._every = np.array([bool(spelled) for spelled in vocabulary.token_bytes])
-
-    def allowed(self, context: Context, ids: Ids) -> Mask:
-        """All of them, of the shape of the ids."""
-        mask: Mask = self._every[ids]
-        return mask
-
-    def extend(self, context: Context, token: int) -> Context:
-        """Nothing needs to be remembered."""
-        return ()
-
-    def may_end(self, context: Context) -> bool:
-        """Always."""
-        return True
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Hypothesis:
-    """A token sequence that ends inside the text.
+    """A token sequence that ends inside a text, or with it, and that one more token can turn into a cover.
+
+    The bytes of the text behind ``start`` are its pending bytes: the next token must begin with them.
 
     Attributes:
-        context: what the rule needs to know of it.
-        start: how many bytes of the text it spells.
-        tokens: its last tokens, from where it was followed.
-        node: its place in the tree of the model; None for one that was not read.
-        logp: log-probability of the sequence in nats; an upper bound for one that was not read.
+        context: what the successor rule needs to know about the sequence.
+        start: number of bytes of the text that the sequence spells.
+        tokens: the last tokens of the sequence, counted from the place where the search for it began.
+        node: the end of the sequence in the KV tree; None where the model has not read the sequence.
+        logp: log-probability of the sequence in nats; for a sequence that was not read, an upper bound.
     """
 
     context: Context
@@ -73,146 +48,206 @@ class Hypothesis:
     logp: float = 0.0
 
 
-class Covers:
-    """How covers go on, byte by byte.
+class SharedBeginning(NamedTuple):
+    """The tokens that all covers of a text share, and the hypotheses behind these tokens.
 
-    Args:
-        rule: what may follow what.
-        trie: the tokens in the order of their bytes.
+    Attributes:
+        tokens: shared tokens.
+        hypotheses: live hypotheses of the text; their ``tokens`` follow the shared ones.
     """
 
-    def __init__(self, rule: SuccessorRule, trie: ByteTrie) -> None:
-        self.rule, self.trie = rule, trie
-        self.canonical = rule if isinstance(rule, Reencoding) else None
+    tokens: list[int]
+    hypotheses: list[Hypothesis]
+
+
+class Advanced(NamedTuple):
+    """Hypotheses after a text has grown by one byte.
+
+    Attributes:
+        continued: hypotheses from before that some token still carries beyond the new end of the text.
+        completed: hypotheses that end exactly at the new end of the text, each by one new token.
+    """
+
+    continued: list[Hypothesis]
+    completed: list[Hypothesis]
+
+
+class Covers:
+    """The covers of texts under one successor rule.
+
+    Args:
+        rule: which tokens may follow a token sequence.
+        trie: the tokens in the order of their bytes.
+        encode: text to the tokens that the tokenizer writes; None: covers are not limited to what it writes.
+
+    >>> from logitkit.registry.laws import tiny_tokenizer
+    >>> covers = Covers.of(tiny_tokenizer(), Vocabulary.of(tiny_tokenizer()))
+    >>> shared, hypotheses = covers.of_text(b"ab")  # a tokenizer of single bytes: one cover
+    >>> covers.trie.join(shared), [hypothesis.start for hypothesis in hypotheses]
+    (b'ab', [2])
+    """
+
+    def __init__(
+        self, rule: SuccessorRule, trie: ByteTrie, *, encode: Callable[[str], list[int]] | None = None
+    ) -> None:
+        self.rule, self.trie, self.encode = rule, trie, encode
 
     @classmethod
-    def of(cls, tokenizer: Any, vocabulary: Vocabulary, which: CoverKind = "canonical") -> Covers:
-        """The covers under a tokenizer, kept for as long as it lives."""
-        kept, key = tokenizer_cache(tokenizer), ("covers", which, id(vocabulary))
-        if key not in kept:
-            canonical = which == "canonical"
-            rule: SuccessorRule = canonical_rules_for(tokenizer, vocabulary) if canonical else EveryToken(vocabulary)
-            kept[key] = cls(rule, ByteTrie(vocabulary))
-        return kept[key]  # type: ignore[no-any-return]
+    def of(cls, tokenizer: Any, vocabulary: Vocabulary, kind: CoverKind = "canonical") -> Covers:
+        """Return the covers under a tokenizer; they are computed once for each tokenizer object.
 
-    def of_text(self, spelled: bytes) -> tuple[list[int], list[Hypothesis]]:
-        """The tokens that all canonical covers of a text share, and the live heads, with their tokens behind those.
-
-        Covers differ near the end of a text. They are looked for from a few tokens before it, and from further
-        back until they agree on a token beyond that place. Nothing is shared where covers are not canonical.
+        Args:
+            tokenizer: a fast tokenizer of transformers.
+            vocabulary: its tokens as bytes.
+            kind: ``canonical`` for sequences that begin an encoding, ``all`` for every tokenization.
         """
-        tokens = self.canonical.encode(_text_before_error(spelled)) if self.canonical is not None else []
+        cache, key = tokenizer_cache(tokenizer), ("covers", kind, id(vocabulary))
+        if key not in cache:
+            trie = ByteTrie(vocabulary)
+            if kind == "canonical":
+                rule = canonical_rules_for(tokenizer, vocabulary)
+                cache[key] = cls(rule, trie, encode=rule.encode)
+            else:
+                cache[key] = cls(EveryToken(vocabulary), trie)
+        return cache[key]  # type: ignore[no-any-return]
+
+    def of_text(self, text: bytes) -> SharedBeginning:
+        """Return the tokens that all canonical covers of a text share, and the live hypotheses behind them.
+
+        Covers differ near the end of a text. The search starts `TAIL` tokens before the end, and twice as far back
+        each time until all hypotheses share a token behind the start of the search. Covers of kind ``all`` share
+        no tokens.
+
+        Args:
+            text: bytes, with the space that the tokenizer puts before every text.
+        """
+        tokens = self.encode(_decodable_beginning(text)) if self.encode is not None else []
         tail = TAIL
         while True:
-            shared = max(0, len(tokens) - tail)
-            head = Hypothesis(context=self.context(tokens[:shared]), start=len(self.trie.join(tokens[:shared])))
-            heads = self.live(head, spelled)
-            common = shared_tokens([head.tokens for head in heads])
-            if shared == 0 or common:
-                trunk = tokens[:shared] + list(heads[0].tokens[:common] if heads else ())
-                return trunk, [dataclasses.replace(head, tokens=head.tokens[common:]) for head in heads]
+            first = max(0, len(tokens) - tail)
+            begin = Hypothesis(context=self.context(tokens[:first]), start=len(self.trie.join(tokens[:first])))
+            hypotheses = self.live(begin, text)
+            common = shared_length([hypothesis.tokens for hypothesis in hypotheses])
+            if first == 0 or common:
+                shared = tokens[:first] + list(hypotheses[0].tokens[:common] if hypotheses else ())
+                return SharedBeginning(
+                    shared, [dataclasses.replace(each, tokens=each.tokens[common:]) for each in hypotheses]
+                )
             tail *= 2
 
     def context(self, tokens: Sequence[int]) -> Context:
-        """What the rule needs to know of some tokens."""
+        """Return the context of a token sequence; only its last `TAIL` tokens are read."""
         context: Context = ()
         for token in tokens[-TAIL:]:
             context = self.rule.extend(context, token)
         return context
 
-    def beyond(self, head: Hypothesis, text: bytes) -> Ids:
-        """The tokens that carry a head beyond the end of the text."""
-        pending = text[head.start :]
+    def tokens_beyond(self, hypothesis: Hypothesis, text: bytes) -> Ids:
+        """Return the allowed tokens that carry a hypothesis beyond the end of the text."""
+        pending = text[hypothesis.start :]
         low, high = self.trie.range(pending)
         ids = self.trie.ids[low + len(self.trie.exact(pending)) : high]
-        return ids[self.rule.allowed(head.context, ids)] if len(ids) else ids
+        return ids[self.rule.allowed(hypothesis.context, ids)] if len(ids) else ids
 
-    def step(
-        self, heads: Iterable[Hypothesis], text: bytes, *, lenient: bool = True
-    ) -> tuple[list[Hypothesis], list[Hypothesis]]:
-        """Move heads to the end of a text that is one byte longer than before.
+    def advance(self, hypotheses: Iterable[Hypothesis], text: bytes, *, lenient: bool = True) -> Advanced:
+        """Move hypotheses to the end of a text that has grown by one byte.
+
+        Args:
+            hypotheses: the hypotheses of the text without its last byte.
+            text: the text with its last byte.
+            lenient: where the rule leaves no hypothesis, as in bytes that are not UTF-8, allow any token once.
 
         Returns:
-            Those that still reach beyond it, and new ones that end with it, whose ``logp`` have grown by their
-            last token where the node of the head knows it. Where the rule leaves no head at all, as in bytes
-            that are no UTF-8, any token may follow once, if ``lenient``.
+            Continued and completed hypotheses. ``logp`` of a completed one includes its last token where the
+            hypothesis that it extends was read by the model.
         """
-        heads = list(heads)
-        kept: list[Hypothesis] = []
-        ends: list[Hypothesis] = []
-        for any_token in (False, True) if lenient else (False,):
-            kept, ends = [], []
-            for head in heads:
-                pending = text[head.start :]
-                low, high = self.trie.range(pending)
-                if low == high:
-                    continue
-                exact = self.trie.exact(pending)
-                if not any_token:
-                    exact = exact[self.rule.allowed(head.context, exact)]
-                if (any_token and high > low + len(exact)) or (not any_token and len(self.beyond(head, text))):
-                    kept.append(head)
-                ends += [self._ended(head, int(token), len(text), lenient=any_token) for token in exact]
-            if kept or ends:
-                break
-        return kept, ends
+        hypotheses = list(hypotheses)
+        advanced = self._advance(hypotheses, text, any_token=False)
+        if lenient and not advanced.continued and not advanced.completed:
+            return self._advance(hypotheses, text, any_token=True)
+        return advanced
 
-    def _ended(self, head: Hypothesis, token: int, end: int, *, lenient: bool) -> Hypothesis:
-        """A head and its last token."""
-        logp = head.node.logp[token] if head.node is not None and head.node.logp is not None else 0.0
-        context = () if lenient else self.rule.extend(head.context, token)
+    def _advance(self, hypotheses: Sequence[Hypothesis], text: bytes, *, any_token: bool) -> Advanced:
+        """Move hypotheses to the end of a text; with ``any_token`` the rule is not asked."""
+        continued: list[Hypothesis] = []
+        completed: list[Hypothesis] = []
+        for hypothesis in hypotheses:
+            pending = text[hypothesis.start :]
+            low, high = self.trie.range(pending)
+            if low == high:
+                continue
+            exact = self.trie.exact(pending)
+            if any_token:
+                reaches_beyond = high > low + len(exact)
+            else:
+                exact = exact[self.rule.allowed(hypothesis.context, exact)]
+                reaches_beyond = len(self.tokens_beyond(hypothesis, text)) > 0
+            if reaches_beyond:
+                continued.append(hypothesis)
+            completed += [self._completed(hypothesis, int(token), len(text), any_token=any_token) for token in exact]
+        return Advanced(continued, completed)
+
+    def _completed(self, hypothesis: Hypothesis, token: int, end: int, *, any_token: bool) -> Hypothesis:
+        """Return a hypothesis extended by a token that ends at byte ``end``."""
+        node = hypothesis.node
+        logp = node.logp[token] if node is not None and node.logp is not None else 0.0
+        context = () if any_token else self.rule.extend(hypothesis.context, token)
         return dataclasses.replace(
-            head, context=context, start=end, tokens=(*head.tokens, token), logp=head.logp + float(logp)
+            hypothesis,
+            context=context,
+            start=end,
+            tokens=(*hypothesis.tokens, token),
+            logp=hypothesis.logp + float(logp),
         )
 
-    def within(self, head: Hypothesis, text: bytes) -> list[Hypothesis]:
-        """The head continued by each token that ends inside the text or with it."""
-        found = []
-        for end in range(head.start + 1, min(len(text), head.start + self.trie.longest) + 1):
-            tokens = self.trie.exact(text[head.start : end])
-            found += [
-                self._ended(head, int(token), end, lenient=False)
-                for token in tokens[self.rule.allowed(head.context, tokens)]
+    def extensions_within(self, hypothesis: Hypothesis, text: bytes) -> list[Hypothesis]:
+        """Return the hypothesis extended by each allowed token that ends inside the text or with it."""
+        extensions = []
+        for end in range(hypothesis.start + 1, min(len(text), hypothesis.start + self.trie.longest) + 1):
+            tokens = self.trie.exact(text[hypothesis.start : end])
+            extensions += [
+                self._completed(hypothesis, int(token), end, any_token=False)
+                for token in tokens[self.rule.allowed(hypothesis.context, tokens)]
             ]
-        return found
+        return extensions
 
-    def live(self, start: Hypothesis, text: bytes) -> list[Hypothesis]:
-        """All heads of a text that begin like a given one."""
-        heads = [start]
-        for end in range(start.start + 1, len(text) + 1):
-            kept, ends = self.step(heads, text[:end])
-            heads = kept + ends
-        return heads
+    def live(self, begin: Hypothesis, text: bytes) -> list[Hypothesis]:
+        """Return all hypotheses of a text that extend a hypothesis, or are that hypothesis."""
+        hypotheses = [begin]
+        for end in range(begin.start + 1, len(text) + 1):
+            continued, completed = self.advance(hypotheses, text[:end])
+            hypotheses = continued + completed
+        return hypotheses
 
-    def carried(self, head: Hypothesis, text: bytes) -> float:
-        """Log of the mass in nats with which a head covers a text: it ends with it, or a token goes beyond."""
-        if head.start == len(text):
-            return head.logp
-        if head.node is None or head.node.logp is None:
+    def log_mass(self, hypothesis: Hypothesis, text: bytes) -> float:
+        """Return the log of the probability of all covers of a text that extend a hypothesis by one token, in nats.
+
+        A hypothesis that ends with the text is a cover itself and counts with its own probability.
+        """
+        if hypothesis.start == len(text):
+            return hypothesis.logp
+        if hypothesis.node is None or hypothesis.node.logp is None:
             return -math.inf
-        return head.logp + logsumexp(head.node.logp[self.beyond(head, text)])
+        return hypothesis.logp + logsumexp(hypothesis.node.logp[self.tokens_beyond(hypothesis, text)])
 
 
-def _text_before_error(spelled: bytes) -> str:
-    """The bytes as text, up to the first that cannot be."""
+def _decodable_beginning(text: bytes) -> str:
+    """Decode the bytes up to the first byte that is not UTF-8."""
     try:
-        return spelled.decode()
+        return text.decode()
     except UnicodeDecodeError as error:
-        return spelled[: error.start].decode()
+        return text[: error.start].decode()
 
 
-def shared_tokens(rows: Sequence[tuple[int, ...]]) -> int:
-    """How many leading tokens all rows share."""
+def shared_length(rows: Sequence[tuple[int, ...]]) -> int:
+    """Return how many leading tokens all rows share.
+
+    >>> shared_length([(1, 2, 3), (1, 2), (1, 2, 4)])
+    2
+    """
     count = 0
     for column in zip(*rows, strict=False):
         if len(set(column)) > 1:
             break
         count += 1
     return count
-
-
-def logsumexp(values: Sequence[float] | NDArray[np.floating]) -> float:
-    """Log of the sum of exponentials, in float64; -inf of nothing."""
-    values = np.asarray(values, dtype=np.float64)
-    best = values.max(initial=-np.inf)
-    return float(best + np.log(np.exp(values - best).sum())) if best > -np.inf else -math.inf

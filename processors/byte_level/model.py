@@ -1,12 +1,12 @@
-"""Any language model as one over bytes, for everything that transformers' ``generate`` can do.
+"""A language model over tokens as a language model over bytes, usable with transformers' ``generate``.
 
-`ByteTree` gives the law of the next byte; `ByteModel` wears it as a transformers model with 257 ids: the bytes and
-the end of the text. Sampling, beams, warpers and processors then work on bytes, and any two models share one
-vocabulary, whatever their tokenizers.
+`ByteTree` computes the distribution of the next byte. `ByteModel` presents this distribution as a transformers model
+with 257 ids: the 256 bytes and the end of the text. Sampling, beams, warpers and processors then work on bytes, and
+any two models share one vocabulary, whatever their tokenizers.
 
-What a row has written is all the state there is, so that is what its cache holds: the "keys" of its one layer are
-the ids themselves. transformers reorders, repeats, crops and selects them as it does with any cache, and the law of
-a row is looked up by its text.
+The KV cache of a `ByteModel` holds no keys and values, only the ids so far: its one layer stores the ids as keys.
+transformers reorders, repeats, crops and selects cache rows as for any model, and `ByteModel` looks up the
+distribution of a row by its text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,34 +23,50 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTra
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from logitkit.errors import ModeError, ModelError
-from logitkit.processors.byte_level.covers import CoverKind, logsumexp
+from logitkit.processors.byte_level.covers import CoverKind
+from logitkit.processors.byte_level.distribution import ByteDistribution
+from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
-from logitkit.processors.byte_level.tree import ByteDistribution, ByteTree
+from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens.byte_trie import END
 
-REMEMBERED = 1024  # texts whose law is kept
+DISTRIBUTIONS_KEPT = 1024  # texts whose distribution is kept
+
+
+class _Normalised(NamedTuple):
+    """A distribution that sums to 1, fp32 ``[257]``, with the leak and the bound from before it was normalised."""
+
+    logp: Tensor
+    leak: float
+    bound: float
 
 
 class ByteConfig(PreTrainedConfig):
-    """Configuration of a `ByteModel`: 257 ids, and one layer whose keys are ids."""
+    """Configuration of a `ByteModel`: 257 ids and one cache layer whose keys are ids.
+
+    >>> ByteConfig().vocab_size, ByteConfig().eos_token_id
+    (257, 256)
+    """
 
     model_type = "logitkit_bytes"
 
-    def __init__(self, **more: Any) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.vocab_size, self.num_hidden_layers, self.hidden_size, self.num_attention_heads = SIZE, 1, 1, 1
-        super().__init__(**{"bos_token_id": END, "eos_token_id": END, "pad_token_id": END, **more})
+        super().__init__(**{"bos_token_id": END, "eos_token_id": END, "pad_token_id": END, **settings})
 
 
 @dataclass
 class ByteOutput(CausalLMOutputWithPast):
-    """What a `ByteModel` returns.
+    """Output of a `ByteModel`.
 
     Attributes:
-        logits: normalised log-probabilities in nats of the bytes and, last, of the end; fp32 ``[rows, kept, 257]``.
-        past_key_values: the ids so far.
-        leak: probability that the model gave to tokens that no canonical text goes on with, before the law was
-            normalised; fp32 ``[rows, kept]``.
-        bound: by how much the true log-probability of a text can exceed the computed one, in nats, likewise.
+        logits: normalised log-probabilities in nats of the bytes and, at index 256, of the end; fp32
+            ``[rows, kept, 257]``.
+        past_key_values: cache that holds the ids so far.
+        leak: probability, 0 to 1, that the model gives to tokens with which no canonical text continues; fp32
+            ``[rows, kept]``. The logits are normalised after it is measured.
+        bound: upper bound in nats on how far the computed log-probability of each text is below the true one; fp32
+            ``[rows, kept]``.
     """
 
     leak: Tensor | None = None
@@ -58,26 +74,34 @@ class ByteOutput(CausalLMOutputWithPast):
 
 
 class ByteModel(PreTrainedModel, GenerationMixin):
-    """A model over bytes whose next-id law is a language model's law of the next byte, normalised.
+    """A model over bytes: its next-id distribution is a language model's next-byte distribution, normalised.
 
-    Ids 0 to 255 are bytes; 256 ends a text, pads, and may begin one, so that ``[[256]]`` is the empty text. Encode
-    with `byte_tokenizer`, or bytes that are no UTF-8 with `rows_of`. After its end a text only ends.
-    A row that cannot be written at all (a beam of probability 0) ends too; a prompt that cannot be is an error.
+    Ids 0 to 255 are bytes. Id 256 ends a text, pads rows, and may begin a row: ``[[256]]`` is the empty text. Encode
+    prompts with `byte_tokenizer`, or bytes that are not UTF-8 with `rows_of`. After an end, the only possible id is
+    another end. A row of probability 0, such as an abandoned beam, also ends; a prompt of probability 0 is an error.
 
     Args:
         model: a causal language model; it is put in eval mode.
         tokenizer: its fast tokenizer.
         covers, tolerance, bos, lossy: see `ByteTree`.
-        prefix: tokens that every text comes after, in place of the begin token: a chat template up to the answer, say.
+        prefix: token ids that precede every text in place of the begin token, such as a chat template up to the
+            answer.
 
     Attributes:
         model: the language model.
-        tree: the `ByteTree`; its law of a text is not normalised and knows leak and bound.
-        which: which covers it sums over.
+        tree: the `ByteTree`; its distributions are not normalised.
+        covers: the kind of covers that are summed over.
 
     Raises:
-        ModelError: see `ByteTree`; a model that is one over bytes already.
+        ModelError: ``model`` is a ByteModel; see also `ByteTree`.
         ParameterError: see `ByteTree`.
+
+    >>> from logitkit.processors.byte_level import byte_tokenizer
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> model, tokenizer = ByteModel(tiny_model(), tiny_tokenizer()), byte_tokenizer()
+    >>> ids = model.generate(**tokenizer("ab", return_tensors="pt"), max_new_tokens=3, do_sample=False)
+    >>> bytes(ids[0, :2].tolist()), ids.shape[1] <= 5
+    (b'ab', True)
     """
 
     config_class = ByteConfig
@@ -98,9 +122,9 @@ class ByteModel(PreTrainedModel, GenerationMixin):
             raise ModelError("ByteModel: model must be one over tokens, got a ByteModel; use it as it is")
         super().__init__(ByteConfig())
         self.tree = ByteTree(model, tokenizer, covers=covers, tolerance=tolerance, bos=bos, lossy=lossy)
-        self.model, self.which = model, covers
+        self.model, self.covers = model, covers
         self.prefix = None if prefix is None else tuple(int(token) for token in prefix)
-        self._distributions: OrderedDict[bytes, tuple[Tensor, float, float]] = OrderedDict()
+        self._distributions: OrderedDict[bytes, _Normalised] = OrderedDict()
         self.train(False)
 
     def get_input_embeddings(self) -> None:  # type: ignore[override]
@@ -109,26 +133,32 @@ class ByteModel(PreTrainedModel, GenerationMixin):
     @property
     def forwards(self) -> int:
         """Forward passes of the language model so far."""
-        return self.tree.tree.forwards
+        return self.tree.forwards
 
     def distribution(self, text: bytes) -> ByteDistribution:
-        """The law of the next byte after a text, not normalised, with its leak and the bound on its error."""
+        """Return the distribution of the next byte after a text, not normalised, with its leak and bound."""
         return self.tree.distribution(text, prefix=self.prefix)
 
     def logp(self, texts: Sequence[bytes]) -> Tensor:
-        """Normalised log-probabilities in nats of what follows each text, ``[texts, 257]``; -inf alone: impossible."""
-        return torch.stack([law for law, _, _ in self._known(texts)])
+        """Return normalised log-probabilities in nats of the next byte after each text, ``[texts, 257]``.
+
+        The row of a text of probability 0 is all -inf.
+        """
+        return torch.stack([after.logp for after in self._normalised(texts)])
 
     def same_as(self, other: Any) -> bool:
-        """Whether another model is this one: the same language model, read in the same way."""
+        """Return whether another model has the same distributions: the same language model and the same settings.
+
+        The language model of this object, with the tokenizer of this object, counts as the same.
+        """
         if not isinstance(other, ByteModel):
             return other is self.model
-        settings = [(one.which, one.tree.tolerance, one.tree.prefix, one.prefix) for one in (self, other)]
-        alike = other.model is self.model and other.tree.tokenizer is self.tree.tokenizer
-        return alike and settings[0] == settings[1]
+        settings = [(each.covers, each.tree.tolerance, each.tree.prefix, each.prefix) for each in (self, other)]
+        same_parts = other.model is self.model and other.tree.tokenizer is self.tree.tokenizer
+        return same_parts and settings[0] == settings[1]
 
     def release(self) -> None:
-        """Forget all texts."""
+        """Drop the distributions and the KV cache of all texts."""
         self._distributions.clear()
         self.tree.release()
 
@@ -143,87 +173,98 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         **_: Any,
     ) -> ByteOutput:
-        """Laws after the ids, as transformers asks for them.
+        """Return distributions after the ids, with the interface of a causal language model of transformers.
 
         Args:
-            input_ids: what comes after the cached ids, ``[rows, length]``, 0 to 256.
+            input_ids: the ids after the cached ones, 0 to 256, ``[rows, length]``.
             attention_mask: 1 where an id counts, ``[rows, cached and new]``; None: everywhere.
             past_key_values: a cache of this model; None: a new one, unless ``use_cache`` is false.
-            logits_to_keep: how many of the last positions are asked for, or which; 0: all.
+            use_cache: whether to return a cache; a cache that is passed is always used.
+            logits_to_keep: number of last positions to return, or the positions; 0: all.
+            return_dict: ignored; the output is always a `ByteOutput`.
 
         Raises:
-            ModelError: other ids, a prompt that the model cannot write.
-            ModeError: another kind of cache.
+            ModelError: an id outside 0 to 256; a prompt that the language model cannot write.
+            ModeError: a cache other than a `DynamicCache`.
         """
+        # Longer than 40 lines: the signature and the description of transformers' contract take 30 of them.
         if input_ids.numel() and not bool(((input_ids >= 0) & (input_ids < SIZE)).all()):
             raise ModelError(
                 f"ByteModel: input_ids must be bytes and the end (0 to {END}), got {int(input_ids.max())}; "
                 "encode with byte_tokenizer()"
             )
         use_cache = past_key_values is not None or use_cache is not False
-        ids, opens = input_ids, True
+        ids, is_prompt = input_ids, use_cache
         if use_cache:
             past_key_values = DynamicCache(config=self.config) if past_key_values is None else past_key_values
-            opens = past_key_values.get_seq_length() == 0
+            is_prompt = past_key_values.get_seq_length() == 0
             ids = _append(past_key_values, input_ids)
-        before, count = ids.shape[1] - input_ids.shape[1], input_ids.shape[1]
+        count = input_ids.shape[1]
         kept = range(count)[-logits_to_keep:] if isinstance(logits_to_keep, int) else logits_to_keep.tolist()
         mask = None if attention_mask is None else attention_mask[:, : ids.shape[1]]
-        texts = [text for row in texts_of(ids, mask, ends=[before + place + 1 for place in kept]) for text in row]
-        found = self._after(texts, is_prompt=opens and use_cache)
-        shape = len(ids), len(kept)
-        return ByteOutput(
-            logits=torch.stack([law for law, _, _ in found]).view(*shape, SIZE).to(input_ids.device),
-            past_key_values=past_key_values if use_cache else None,
-            leak=torch.tensor([leak for _, leak, _ in found], device=input_ids.device).view(shape),
-            bound=torch.tensor([bound for _, _, bound in found], device=input_ids.device).view(shape),
-        )
+        ends = [ids.shape[1] - count + position + 1 for position in kept]
+        after = self._after([text for row in texts_of(ids, mask, ends=ends) for text in row], is_prompt=is_prompt)
+        return _output(after, (len(ids), len(kept)), input_ids.device, past_key_values if use_cache else None)
 
-    def _after(self, texts: Sequence[bytes | None], *, is_prompt: bool) -> list[tuple[Tensor, float, float]]:
-        """Laws of texts, of ended ones (None), and of impossible ones."""
-        known = iter(self._known([text for text in texts if text is not None]))
-        over = torch.full((SIZE,), -torch.inf)
-        over[END] = 0.0
-        laws = [(over, 0.0, 0.0) if text is None else next(known) for text in texts]
-        for place, (logp, leak, bound) in enumerate(laws):
+    def _after(self, texts: Sequence[bytes | None], *, is_prompt: bool) -> list[_Normalised]:
+        """Return distributions after texts; after an ended text (None) and one of probability 0 comes the end."""
+        known = iter(self._normalised([text for text in texts if text is not None]))
+        only_end = torch.full((SIZE,), -torch.inf)
+        only_end[END] = 0.0
+        distributions = [_Normalised(only_end, 0.0, 0.0) if text is None else next(known) for text in texts]
+        for place, (logp, leak, bound) in enumerate(distributions):
             if not bool(torch.isfinite(logp).any()):
                 if is_prompt:
                     raise ModelError(
                         f"ByteModel: a prompt must be one that {type(self.model).__name__} can write, got "
                         f"{texts[place]!r}; its vocabulary lacks these bytes"
                     )
-                laws[place] = over, leak, bound
-        return laws
+                distributions[place] = _Normalised(only_end, leak, bound)
+        return distributions
 
-    def _known(self, texts: Sequence[bytes]) -> list[tuple[Tensor, float, float]]:
-        """Distribution of each text; texts not remembered are read together, a prefix before what extends it."""
+    def _normalised(self, texts: Sequence[bytes]) -> list[_Normalised]:
+        """Return the normalised distribution after each text; texts without a cached one are read together.
+
+        A text is read after the text that it extends by one byte, so that it costs one more token and not a new
+        reading.
+        """
         waves: dict[bytes, int] = {}
         for text in sorted({text for text in texts if text not in self._distributions}, key=len):
             waves[text] = waves.get(text[:-1], -1) + 1 if text else 0
         for wave in range(max(waves.values(), default=-1) + 1):
-            asked = [text for text, number in waves.items() if number == wave]
-            prefix = None if self.prefix is None else [self.prefix] * len(asked)
-            for text, law in zip(asked, self.tree.distributions(asked, prefix=prefix), strict=True):
-                self._distributions[text] = _normalised(law)
+            unread = [text for text, number in waves.items() if number == wave]
+            prefixes = None if self.prefix is None else [self.prefix] * len(unread)
+            for text, after in zip(unread, self.tree.distributions(unread, prefixes=prefixes), strict=True):
+                self._distributions[text] = _normalise(after)
         for text in texts:
             self._distributions.move_to_end(text)
-        found = [self._distributions[text] for text in texts]
-        while len(self._distributions) > max(REMEMBERED, len(found)):
+        after_texts = [self._distributions[text] for text in texts]
+        while len(self._distributions) > max(DISTRIBUTIONS_KEPT, len(after_texts)):
             self._distributions.popitem(last=False)
-        return found
+        return after_texts
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Move or cast the model; what its cache held is on the old device."""
+        """Move or cast the model, and drop what was computed before on another device or in another dtype."""
         self.release()
         return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def save_pretrained(self, *_: Any, **__: Any) -> None:
-        """Refused: there is nothing to save beyond the language model within."""
+        """Raise ModelError: the only weights are those of the language model."""
         raise ModelError("ByteModel: has no weights of its own to save; save .model, and wrap it again")
 
 
+def _output(after: Sequence[_Normalised], shape: tuple[int, int], device: torch.device, cache: Any) -> ByteOutput:
+    """Return distributions as the output of a model; ``shape`` is rows by kept positions."""
+    return ByteOutput(
+        logits=torch.stack([each.logp for each in after]).view(*shape, SIZE).to(device),
+        past_key_values=cache,
+        leak=torch.tensor([each.leak for each in after], device=device).view(shape),
+        bound=torch.tensor([each.bound for each in after], device=device).view(shape),
+    )
+
+
 def _append(cache: Any, input_ids: Tensor) -> Tensor:
-    """Put ids into a cache as the keys of its one layer; return all ids so far, ``[rows, length]``."""
+    """Append ids to a cache as the keys of its one layer; return all ids so far, ``[rows, length]``."""
     if not isinstance(cache, DynamicCache):
         raise ModeError(
             f"ByteModel: past_key_values must be a DynamicCache, got {type(cache).__name__}; "
@@ -233,8 +274,8 @@ def _append(cache: Any, input_ids: Tensor) -> Tensor:
     return keys[:, 0, :, 0]
 
 
-def _normalised(law: ByteDistribution) -> tuple[Tensor, float, float]:
-    """The law as log-probabilities that sum to 1, fp32; and its leak and bound."""
-    total = logsumexp(law.logp.numpy())
-    logp = law.logp if np.isneginf(total) else law.logp - total
-    return logp.float(), law.leak, law.bound
+def _normalise(after: ByteDistribution) -> _Normalised:
+    """Return a distribution as fp32 log-probabilities that sum to 1; all -inf stays all -inf."""
+    total = logsumexp(after.logp.numpy())
+    logp = after.logp if np.isneginf(total) else after.logp - total
+    return _Normalised(logp.float(), after.leak, after.bound)

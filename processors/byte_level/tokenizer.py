@@ -1,4 +1,4 @@
-"""Bytes as token ids: every byte is its own id, and 256 is the end of a text and padding."""
+"""Bytes as token ids: each byte is its own id, and id 256 is the end of a text and padding."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -15,14 +16,17 @@ from logitkit.processors.engine.prompts import left_padded
 from logitkit.processors.tokens.byte_trie import END
 from logitkit.processors.tokens.token_bytes import byte_alphabet
 
-SIZE = 257  # bytes and the end
+SIZE = 257  # the bytes and the end
 
 
 def byte_tokenizer() -> Any:
-    """A tokenizer of single bytes whose ids are the bytes, with ``</s>`` at 256 as begin, end and padding.
+    """Return a tokenizer of transformers whose token ids are the bytes of a text in UTF-8.
 
-    A text that contains ``</s>`` is read as these four bytes. Bytes that are no UTF-8 decode to U+FFFD; `texts_of`
-    gives them as they are.
+    Id 256, written ``</s>``, is the begin, end and padding token. The characters ``</s>`` in a text are encoded as
+    their four bytes, not as id 256. Bytes that are not UTF-8 decode to U+FFFD; `texts_of` returns them unchanged.
+
+    >>> byte_tokenizer()("né")["input_ids"]
+    [110, 195, 169]
     """
     vocabulary = dict(byte_alphabet())
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -40,21 +44,34 @@ def byte_tokenizer() -> Any:
 
 
 def rows_of(texts: Sequence[bytes]) -> dict[str, Tensor]:
-    """Texts of any bytes as inputs of ``generate``, ``[texts, longest]``; an empty text is one 256."""
+    """Return texts of any bytes as inputs of ``generate``.
+
+    Args:
+        texts: any bytes; an empty text becomes one id 256.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, left-padded with 256, ``[texts, longest]``.
+
+    >>> rows_of([b"a", b"abc"])["input_ids"].tolist()
+    [[256, 256, 97], [97, 98, 99]]
+    """
     ids, mask = left_padded([list(text) or [END] for text in texts], pad=END)
     return {"input_ids": ids, "attention_mask": mask}
 
 
 def texts_of(ids: Tensor, mask: Tensor | None = None, *, ends: Sequence[int] | None = None) -> list[list[bytes | None]]:
-    """The texts that rows spell: the bytes that the mask counts, from the first of them to the first 256 after it.
+    """Return the texts of rows: the bytes that the mask counts, up to the first id 256 behind a byte.
 
     Args:
         ids: ``[rows, length]``, 0 to 256.
         mask: 1 where an id counts, ``[rows, length]``; None: everywhere.
-        ends: numbers of leading ids to take, 1 to length; None: all.
+        ends: numbers of leading ids, 1 to length, whose texts are returned; None: all ids.
 
     Returns:
-        For each row the text of that many ids, for each of ``ends``; None where it has ended: it holds a 256.
+        For each row a list with one text for each of ``ends``; None in place of a text that has ended.
+
+    >>> texts_of(torch.tensor([[256, 97, 98, 256]]), ends=[2, 3, 4])
+    [[b'a', b'ab', None]]
     """
     ends = [ids.shape[1]] if ends is None else ends
     counted = torch.ones_like(ids) if mask is None else mask
@@ -64,12 +81,13 @@ def texts_of(ids: Tensor, mask: Tensor | None = None, *, ends: Sequence[int] | N
     ]
 
 
-def _texts_of_row(row: Any, keep: Any, ends: Sequence[int]) -> list[bytes | None]:
-    letters = row[keep]
-    is_byte = letters < END
-    begin = int(is_byte.argmax()) if is_byte.any() else len(letters)
+def _texts_of_row(row: NDArray[np.int64], keep: NDArray[np.bool_], ends: Sequence[int]) -> list[bytes | None]:
+    """Return the texts of one row after the given numbers of leading ids."""
+    counted = row[keep]
+    is_byte = counted < END
+    begin = int(is_byte.argmax()) if is_byte.any() else len(counted)
     stops = np.flatnonzero(~is_byte[begin:])
-    stop = begin + int(stops[0]) if len(stops) else len(letters)
-    text = letters[begin:stop].astype(np.uint8).tobytes()
+    stop = begin + int(stops[0]) if len(stops) else len(counted)
+    text = counted[begin:stop].astype(np.uint8).tobytes()
     counts = keep.cumsum()[[end - 1 for end in ends]] if len(keep) else [0] * len(ends)
     return [None if count > stop else text[: max(0, int(count) - begin)] for count in counts]

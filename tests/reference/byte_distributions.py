@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitkit.processors.byte_level.model import ByteModel
-from logitkit.processors.byte_level.tokenizer import texts_of
+from logitkit.processors.byte_level import ByteModel, texts_of
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
 END = 256

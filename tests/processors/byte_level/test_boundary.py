@@ -13,8 +13,8 @@ from tokenizers import AddedToken
 
 import logitkit
 from logitkit.errors import ScoresError
-from logitkit.processors.byte_level.boundary import trim
 from logitkit.processors.byte_level.covers import Covers
+from logitkit.processors.byte_level.prompt_trimming import trim
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.laws import LAWS, judge, tiny_model, tiny_tokenizer
 from logitkit.registry.laws.subjects import Subject

@@ -14,9 +14,14 @@ from hypothesis import strategies as st
 
 import logitkit
 from logitkit.errors import LogitkitError, ModelError, ParameterError, PromptError
-from logitkit.processors.byte_level.ensemble import ByteEnsemble, Evidence, fuse_distributions
-from logitkit.processors.byte_level.model import ByteModel
-from logitkit.processors.byte_level.tokenizer import byte_tokenizer, rows_of
+from logitkit.processors.byte_level import (
+    ByteEnsemble,
+    ByteModel,
+    Evidence,
+    byte_tokenizer,
+    fuse_distributions,
+    rows_of,
+)
 from logitkit.registry.laws import check_processor, tiny_model, tiny_tokenizer
 from reference.byte_distributions import SlowBytes, tiny
 

@@ -15,8 +15,7 @@ from transformers import TextStreamer
 
 import logitkit
 from logitkit.errors import ModeError, ModelError
-from logitkit.processors.byte_level.model import ByteModel
-from logitkit.processors.byte_level.tokenizer import byte_tokenizer, rows_of, texts_of
+from logitkit.processors.byte_level import ByteModel, byte_tokenizer, rows_of, texts_of
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.byte_distributions import FromScratch, SlowBytes, tiny
 

@@ -10,8 +10,7 @@ import torch
 import logitkit
 from logitkit import models
 from logitkit.errors import LogitkitError
-from logitkit.processors.byte_level.model import ByteModel
-from logitkit.processors.byte_level.tokenizer import byte_tokenizer, rows_of
+from logitkit.processors.byte_level import ByteModel, byte_tokenizer, rows_of
 
 TEXT = "The capital of France is Pa"
 

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.byte_level.tree import REMEMBERED, ByteTree
+from logitkit.processors.byte_level import ByteTree
+from logitkit.processors.byte_level.tree import STATES_KEPT
 from logitkit.processors.engine.kv_tree import ROOM, SLACK
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
@@ -113,6 +114,16 @@ def test_the_bound_holds() -> None:
     assert left_out
 
 
+def test_a_tolerance_with_all_covers_ends_and_keeps_the_bound() -> None:
+    """A text that only pruned hypotheses reach is followed again without pruning."""
+    tokenizer = random_tokenizer(3, merges=10)
+    model = random_model(tokenizer, 3)
+    rough, exact = (ByteTree(model, tokenizer, covers="all", tolerance=tolerance) for tolerance in (0.1, 0.0))
+    for text in (b"ab", b"ab a", b"ab ab b", b"b\xff", b"zz"):
+        want, got = exact.logp(text), rough.logp(text)
+        assert got == want or -1e-5 <= want - got <= rough.distribution(text).bound + 1e-5
+
+
 def test_fewer_forwards_with_a_tolerance() -> None:
     """At most one a byte without; fewer with."""
     tokenizer = random_tokenizer(4, merges=10)
@@ -123,7 +134,7 @@ def test_fewer_forwards_with_a_tolerance() -> None:
         tree = ByteTree(model, tokenizer, tolerance=tolerance)
         for place in range(len(text)):
             tree.distribution(text[:place])
-        counts.append(tree.tree.forwards)
+        counts.append(tree.forwards)
     assert counts[1] < counts[0] <= len(text) + 1
 
 
@@ -160,8 +171,8 @@ def test_long_texts_stay_finite_and_bounded() -> None:
     assert len(text) > 10_000 and math.isfinite(tree.logp(text[:10_000]))
     for place in range(10_000, 10_400):
         assert math.isfinite(tree.logp(text[:place]))
-    assert len(tree.tree._slots) < len(tokenizer(text[:10_400].decode())["input_ids"]) + 2 * SLACK
-    assert len(tree._states) <= REMEMBERED + 1
+    assert len(tree.kv_tree._slots) < len(tokenizer(text[:10_400].decode())["input_ids"]) + 2 * SLACK
+    assert tree.cached_texts <= STATES_KEPT + 1
 
 
 def test_texts_of_before_make_room() -> None:
@@ -172,10 +183,10 @@ def test_texts_of_before_make_room() -> None:
     texts = ["".join(generator.choices("ab ", k=1500)).encode() for _ in range(12)]
     for text in texts:
         tree.distribution(text)
-        assert len(tree.tree._slots) <= 1.5 * ROOM + SLACK
-    forwards = tree.tree.forwards
+        assert len(tree.kv_tree._slots) <= 1.5 * ROOM + SLACK
+    forwards = tree.forwards
     tree.distribution(texts[-1]), tree.distribution(texts[-2])
-    assert tree.tree.forwards == forwards  # the last ones are still there
+    assert tree.forwards == forwards  # the last ones are still there
     for text in (texts[0], texts[-1]):
         fresh = ByteTree(model, tokenizer).distribution(text)
         torch.testing.assert_close(tree.distribution(text).logp.exp(), fresh.logp.exp(), rtol=0, atol=1e-5)
@@ -222,7 +233,7 @@ def test_an_interrupted_forward_leaves_no_wrong_cache(monkeypatch: pytest.Monkey
     model = random_model(tokenizer, 11)
     tree, want = ByteTree(model, tokenizer), ByteTree(model, tokenizer).logp(b"ab ab b")
     tree.logp(b"ab ab")
-    monkeypatch.setattr(tree.tree, "_run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(tree.kv_tree, "_run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         tree.logp(b"ab ab b")
     monkeypatch.undo()
