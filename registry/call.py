@@ -11,7 +11,6 @@ from transformers import LogitsProcessorList
 
 from logitkit import models
 from logitkit.errors import ModeError, ModelError, ParameterError, UnknownNameError
-from logitkit.models import cache as model_cache
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams, fusable_streams, obstacle
@@ -184,7 +183,7 @@ def bind(
         tokenizers=tokenizers,
         trace=Trace(recording=trace),
         load=models.load,
-        cache=model_cache.root(),
+        cache=models.cache_folder(),
     )
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         if spec.rewrites_prompt:

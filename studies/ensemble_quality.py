@@ -30,7 +30,6 @@ from rich.progress import track
 from torch import Tensor
 
 from logitkit import models
-from logitkit.models import cache as model_cache
 from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
@@ -92,7 +91,7 @@ class Bench:
     def _members(self, how: str, noise: int = 0) -> list[Member]:
         found = []
         for seed, (name, side) in enumerate(self.sides.items()):
-            made = align(how, side, self.side, cache=model_cache.root() / "alignments")
+            made = align(how, side, self.side, cache=models.cache_folder() / "alignments")
             found.append(Member(name=name, read=self._reads(name), alignment=corrupted(made, noise, seed)))
         return found
 

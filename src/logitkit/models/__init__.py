@@ -1,5 +1,24 @@
-"""Models by name: catalog, cache, sources, conversion, loading."""
+"""Models by name: downloaded once, kept in a cache, loaded for decoding.
 
-from logitkit.models.loading import describe, load, load_tokenizer, names, path, pull, verify
+    model, tokenizer = models.load("smollm2-135m")
 
-__all__ = ["describe", "load", "load_tokenizer", "names", "path", "pull", "verify"]
+Importing this package imports neither torch nor transformers.
+"""
+
+from logitkit.models.cache import cache_folder
+from logitkit.models.catalog import KnownModel
+from logitkit.models.installation import ModelDescription, describe, names, path, pull, verify
+from logitkit.models.loading import load, load_tokenizer
+
+__all__ = [
+    "KnownModel",
+    "ModelDescription",
+    "cache_folder",
+    "describe",
+    "load",
+    "load_tokenizer",
+    "names",
+    "path",
+    "pull",
+    "verify",
+]

