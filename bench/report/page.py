@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: style and plots are in it, and there is no script."""
+"""The report as one self-contained HTML page: styles and plots are inline, and there is no script."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ code, pre { font: 13px/1.45 ui-monospace, monospace; } pre { overflow-x: auto; b
 <main>
 {% for paragraph in reading %}<p>{{ paragraph }}</p>
 {% endfor -%}
-<section aria-labelledby="holds"><h2 id="holds">What holds</h2>
+<section aria-labelledby="holds"><h2 id="holds">Differences that are shown</h2>
 <ul>{% for sentence in calls %}<li>{{ sentence }}</li>{% else %}<li>Nothing to compare yet.</li>{% endfor %}</ul>
-<p class="about">Paired over samples; a difference is called where its corrected p is below 0.05 and its 95 % bootstrap
-interval leaves out 0. Tests: McNemar exact for right or wrong, else sign flips; p after Holm's correction over the
-strategies, for each task and metric by itself.</p></section>
+<p class="about">Comparisons are paired over samples. A difference is shown if its corrected p-value is below 0.05 and
+its 95 % bootstrap interval excludes 0. The test is McNemar's exact test for metrics that are right or wrong, and sign
+flips otherwise. Holm's correction is over the strategies, for each task and metric separately.</p></section>
 {% if plots %}<section aria-labelledby="plots"><h2 id="plots">Quality against cost, and sweeps</h2>
 {% for plot in plots %}<figure><figcaption>{{ plot.title }}</figcaption>{{ plot.svg }}<p>{{ plot.about }}</p>
-<ol>{% for _, label, marked in plot.legend %}<li>{{ label }}{{ "" if marked else " (beaten)" }}</li>{% endfor %}</ol>
+<ol>{% for _, label, marked in plot.legend %}<li>{{ label }}{{ "" if marked else " (dominated)" }}</li>{% endfor %}</ol>
 </figure>
 {% endfor %}</section>{% endif %}
 {% for sheet in sheets %}<section aria-labelledby="sheet-{{ loop.index }}">
@@ -82,15 +82,17 @@ strategies, for each task and metric by itself.</p></section>
 
 
 def page(summary: Summary, manifest: dict[str, Any], sessions: Sequence[dict[str, Any]], reading: str = "") -> str:
-    """The page.
+    """Return the report as HTML.
 
     Args:
-        manifest: what the run was made with.
-        sessions: in which it was written; only their number is shown.
-        reading: paragraphs of text, parted by blank lines, that are put first.
+        summary: the results of a run.
+        manifest: the manifest of the run.
+        sessions: the sessions in which records were written; the page shows their number.
+        reading: text that is placed first; blank lines separate its paragraphs.
     """
     environment = Environment(autoescape=True)
-    drawn = [{**vars(plot), "svg": Markup(plot.svg)} for plot in plots(summary)]  # they escape what they are told
+    # Markup marks the SVG as safe: `plots` escapes every name and title itself.
+    drawn = [{**vars(plot), "svg": Markup(plot.svg)} for plot in plots(summary)]
     return environment.from_string(TEMPLATE).render(
         title=title(summary),
         baseline=summary.run.compared_with,

@@ -1,4 +1,4 @@
-"""Plots of a summary as inline SVG: no script, no font, no network; colours follow the page."""
+"""Plots of a summary as inline SVG, without scripts, fonts or links; the page's style sheet sets the colours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One strategy: where it is, the interval of its height, and what it is called."""
+    """One strategy in a plot.
+
+    Attributes:
+        x, y: coordinates in data units.
+        low, high: interval of ``y``.
+        label: name of the strategy.
+        marked: whether the point is filled.
+    """
 
     x: float
     y: float
@@ -32,7 +39,14 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A drawing, what it shows, and its legend: (number, strategy, marked)."""
+    """A plot.
+
+    Attributes:
+        title: title of the plot.
+        about: how to read it.
+        svg: the drawing; names in it are escaped.
+        legend: for each point its number, its strategy and whether it is marked.
+    """
 
     title: str
     about: str
@@ -41,13 +55,13 @@ class Plot:
 
 
 def plots(summary: Summary) -> list[Plot]:
-    """Quality against cost for each task, then sweeps."""
+    """Return a plot of quality against cost for each task, then the plots of sweeps."""
     found = [plot for table in summary.tables if (plot := _quality(summary, table))]
     return found + [plot for table in summary.tables for plot in _sweeps(summary, table)]
 
 
 def _quality(summary: Summary, table: TaskTable) -> Plot | None:
-    """A task's first metric against what strategies cost, with those that nothing beats joined."""
+    """Return a plot of a task's first metric against cost, with a line through the Pareto front; None if pointless."""
     metric, prices = table.metrics[0], summary.costs.get(table.model, {})
     if metric.better is None:
         return None
@@ -66,18 +80,18 @@ def _quality(summary: Summary, table: TaskTable) -> Plot | None:
         Point(x=float(places[row.chain] or 0), y=c.value, low=c.low, high=c.high, label=row.chain, marked=on)
         for row, c, on in zip(rows, cells, best, strict=True)
     ]
-    xlabel = f"time, of {summary.run.compared_with}'s" if prices else "forwards a step"
+    xlabel = f"time / time of {summary.run.compared_with}" if prices else "forwards per step"
     name = f"{table.task}, {table.model}: quality against cost"
-    about = "Filled: no other strategy is as cheap and better (Pareto front). Bars: 95 % bootstrap intervals of means."
+    about = "Filled: no other strategy is better at the same or a lower cost (Pareto front). Bars: 95 % intervals."
     return _plot(name, about, points, xlabel, metric, line=[point for point in points if point.marked])
 
 
 def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
-    """For strategies that differ in one number: a task's metrics against that number, or the rate of deferral."""
+    """Return plots of a task's metrics against the swept parameter, and against the rates of intervention."""
     found = []
     for (name, parameter), chains in sweeps({row.chain: row.text for row in table.rows}).items():
         rows = {row.chain: row for row in table.rows}
-        for metric in [one for one in table.metrics if one.better][:2]:
+        for metric in [metric for metric in table.metrics if metric.better][:2]:
             axes: dict[str, Mapping[str, float]] = {f"{parameter} of {name}": chains}
             for key in dict.fromkeys(key for chain in chains for key in rows[chain].interventions):
                 rates = {c: rows[c].interventions[key] for c in chains if key in rows[c].interventions}
@@ -87,7 +101,7 @@ def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
                 cells = {chain: rows[chain].cells[metric.name] for chain in places}
                 points = [
                     Point(x=x, y=cells[c].value, low=cells[c].low, high=cells[c].high, label=c, marked=True)
-                    for c, x in sorted(places.items(), key=lambda one: one[1])
+                    for c, x in sorted(places.items(), key=lambda place: place[1])
                     if math.isfinite(cells[c].value)
                 ]
                 if len(points) > 2 and len({point.y for point in points}) > 1:
@@ -98,15 +112,26 @@ def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
 
 
 def sweeps(texts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, float]]:
-    """Strategies whose chains are alike but for one number: ``(processor, parameter) -> {strategy: number}``."""
+    """Find sweeps: three or more strategies whose chains differ in one number only.
+
+    Args:
+        texts: the chain of each strategy.
+
+    Returns:
+        ``{(processor, parameter): {strategy: number}}``.
+
+    Examples:
+        >>> sweeps({"a": "cfg(1.2)", "b": "cfg(1.5)", "c": "cfg(2.0)"})
+        {('cfg', 'scale'): {'a': 1.2, 'b': 1.5, 'c': 2.0}}
+    """
     found: dict[Any, dict[str, float]] = {}
     for strategy, text in texts.items():
         steps = Chain(text).steps
-        for place, (name, given) in enumerate(steps):
-            for parameter, value in given.items():
+        for place, (name, parameters) in enumerate(steps):
+            for parameter, value in parameters.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    rest = {key: other for key, other in given.items() if key != parameter}
-                    frame = repr([*steps[:place], (name, rest), *steps[place + 1 :]])
+                    others = {key: other for key, other in parameters.items() if key != parameter}
+                    frame = repr([*steps[:place], (name, others), *steps[place + 1 :]])
                     found.setdefault((name, parameter, frame), {})[strategy] = float(value)
     return {(name, parameter): chains for (name, parameter, _), chains in found.items() if len(chains) > 2}
 
@@ -114,7 +139,7 @@ def sweeps(texts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, float]]:
 def _plot(
     title: str, about: str, points: Sequence[Point], xlabel: str, metric: Metric, *, line: Sequence[Point]
 ) -> Plot:
-    """Draw points with their intervals and a line through some of them."""
+    """Draw points with their intervals, and a line through the points in ``line``."""
     xs, ys = [point.x for point in points], [y for point in points for y in (point.low, point.high)]
     across, up = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT), _Axis(min(ys), max(ys), HEIGHT - BOTTOM, TOP)
     unit = f", {metric.unit}" if metric.unit else ""
@@ -125,31 +150,31 @@ def _plot(
     for place, point in enumerate(points, 1):
         x, y = across(point.x), up(point.y)
         kind = "on" if point.marked else "off"
-        said = escape(f"{point.label}: {number(point.y)} at {number(point.x)}")
+        caption = escape(f"{point.label}: {number(point.y)} at {number(point.x)}")
         parts.append(
             f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{up(point.low):.1f}" y2="{up(point.high):.1f}"/>'
         )
-        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{said}</title></circle>')
+        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{caption}</title></circle>')
         parts.append(f'<text class="mark" x="{x + 7:.1f}" y="{y - 6:.1f}">{place}</text>')
     better = f" {ARROWS[metric.better]} is better" if metric.better else ""
-    said = escape(f"{title}. {len(points)} strategies.{better}")
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{"".join(parts)}</svg>'
+    description = escape(f"{title}. {len(points)} strategies.{better}")
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{description}">{"".join(parts)}</svg>'
     legend = [(place, point.label, point.marked) for place, point in enumerate(points, 1)]
     return Plot(title=title, about=about, svg=svg, legend=legend)
 
 
 class _Axis:
-    """From numbers to places, with room on both sides, and round numbers to mark."""
+    """Maps data values to pixels, with a margin on both sides, and chooses round values for ticks."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-        self.low, self.high, self.start, self.end = low - room, high + room, start, end
+        margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+        self.low, self.high, self.start, self.end = low - margin, high + margin, start, end
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Four to eight round numbers within."""
+        """Return four to eight round values in the range of the axis."""
         step = 10 ** math.floor(math.log10((self.high - self.low) / 4))
         step = next(step * times for times in (1, 2, 5, 10) if (self.high - self.low) / (step * times) <= 8)
         first = math.ceil(self.low / step)
@@ -157,7 +182,7 @@ class _Axis:
 
 
 def _axes(across: _Axis, up: _Axis, xlabel: str, ylabel: str) -> list[str]:
-    """Two axes with ticks and names."""
+    """Return the elements of two axes with ticks, grid lines and labels."""
     base, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
     parts = []
     for value in across.ticks():

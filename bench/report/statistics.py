@@ -1,36 +1,52 @@
-"""Is a difference between two strategies more than chance? Paired, over samples, corrected for how many are compared.
+"""Paired statistics of two strategies on the same samples: intervals, tests and corrections.
 
-Both strategies answer the same samples, so it is the differences that are resampled: a bootstrap interval of their
-mean (Efron 1987, BCa), McNemar's exact test where each sample is right or wrong, else a test that flips the signs
-of the differences. Holm's correction (1979) is over the strategies that are compared with one baseline.
+Both strategies answer the same samples, so the differences of the samples are resampled. `compare` reports a bootstrap
+interval of the mean difference (BCa; Efron 1987), a p-value, and the p-value after Holm's correction (1979)
+over all strategies that are compared with the same baseline. The test is McNemar's exact test if every sample is right
+or wrong, and a test that flips the signs of the differences otherwise.
+
+`bootstrap_interval` is the only bootstrap of the benchmark and of the studies.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-LEVEL = 0.05
+LEVEL = 0.05  # significance level after correction
 RESAMPLES = 9999
+BATCH_ELEMENTS = 2**24  # resampled values held in memory at once
+
+Numbers = NDArray[np.float64]
 Conclusion = Literal["better", "worse", "not shown", "different"]
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval; infinite ends where a value is infinite."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One strategy beside the baseline on the same samples.
+    """One strategy compared with the baseline on the same samples.
 
     Attributes:
-        samples: how many pairs.
-        difference: mean of strategy less baseline.
-        low, high: 95 % interval of it, by bootstrap over samples.
-        p: probability of a difference as large by chance, two-sided, before correction.
-        adjusted: the same after Holm's correction over strategies.
-        up, down: samples on which the strategy is above and below the baseline.
-        test: what p is from.
+        samples: number of pairs.
+        difference: mean of strategy minus baseline.
+        low, high: 95 % bootstrap interval of the difference.
+        p: two-sided p-value of the hypothesis that there is no difference, before correction.
+        adjusted: the p-value after Holm's correction over strategies.
+        up, down: number of samples on which the strategy is above and below the baseline.
+        test: name of the test that gives ``p``.
     """
 
     samples: int
@@ -44,7 +60,11 @@ class Comparison:
     test: str
 
     def conclusion(self, better: str | None) -> Conclusion:
-        """What can be called: a difference only where test and interval both say so, after correction."""
+        """Return the conclusion: a difference is shown if both the corrected test and the interval show it.
+
+        Args:
+            better: whether ``higher`` or ``lower`` values are better; None for a metric without a direction.
+        """
         if self.adjusted >= LEVEL or self.low <= 0 <= self.high:
             return "not shown"
         if better is None:
@@ -56,70 +76,143 @@ def compare(baseline: Sequence[float], others: Sequence[Sequence[float]], *, see
     """Compare strategies with a baseline.
 
     Args:
-        baseline: a value for each sample.
-        others: for each strategy, values of the same samples in the same order.
-        seed: of the resampling.
+        baseline: one value per sample.
+        others: for each strategy the values of the same samples, in the same order.
+        seed: seed of the resampling.
+
+    Examples:
+        >>> (found,) = compare([0.0] * 20, [[1.0] * 9 + [0.0] * 11])
+        >>> found.conclusion("higher"), found.test, round(found.p, 4)
+        ('better', 'McNemar, exact', 0.0039)
     """
-    raw = [_paired(np.asarray(baseline, float), np.asarray(other, float), seed) for other in others]
-    adjusted = holm([p for *_, p, _ in raw])
-    return [
-        Comparison(
-            samples=len(d),
-            difference=float(d.mean()),
-            low=low,
-            high=high,
-            p=p,
-            adjusted=corrected,
-            up=int((d > 0).sum()),
-            down=int((d < 0).sum()),
-            test=test,
+    base = np.asarray(baseline, float)
+    values = [np.asarray(other, float) for other in others]
+    tests = [_test(base, other, seed) for other in values]
+    adjusted = holm([p for _, p in tests])
+    found = []
+    for other, (name, p), corrected in zip(values, tests, adjusted, strict=True):
+        interval = bootstrap_interval(other - base, seed=seed)
+        found.append(
+            Comparison(
+                samples=len(base),
+                difference=interval.mean,
+                low=interval.low,
+                high=interval.high,
+                p=p,
+                adjusted=corrected,
+                up=int((other > base).sum()),
+                down=int((other < base).sum()),
+                test=name,
+            )
         )
-        for (d, low, high, p, test), corrected in zip(raw, adjusted, strict=True)
-    ]
+    return found
 
 
-def _paired(base: np.ndarray, other: np.ndarray, seed: int) -> tuple[np.ndarray, float, float, float, str]:
-    """Differences, their interval, p and the test."""
-    d = other - base
-    low, high = interval(d, seed)
+def _test(base: Numbers, other: Numbers, seed: int) -> tuple[str, float]:
+    """Return the name of the test that suits the values, and its p-value."""
     if set(np.unique(np.concatenate([base, other]))) <= {0.0, 1.0}:
-        return d, low, high, mcnemar(int((d > 0).sum()), int((d < 0).sum())), "McNemar, exact"
-    return d, low, high, sign_flips(d, seed), "sign flips"
+        return "McNemar, exact", mcnemar(int((other > base).sum()), int((other < base).sum()))
+    return "sign flips", sign_flips(other - base, seed)
 
 
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean; a single point where nothing varies or there is but one value."""
-    if len(values) < 2 or np.ptp(values) == 0:
-        return float(values.mean()), float(values.mean())
-    rng = np.random.default_rng(seed)
-    found = stats.bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=rng).confidence_interval
-    if not np.isfinite([found.low, found.high]).all():
-        rng = np.random.default_rng(seed)
-        found = stats.bootstrap(
-            (values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=rng
+def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, *, seed: int = 0) -> Interval:
+    """Return a mean and its 95 % bootstrap interval.
+
+    The interval is BCa (Efron 1987) from `RESAMPLES` resamples. Where BCa is undefined, because all resampled means
+    lie on one side of the mean, it is the percentile interval of the same resamples.
+
+    Args:
+        values: one value per item, such as the paired difference of two strategies on a sample.
+        weights: one weight per item; the mean is then ``sum(values) / sum(weights)``, and items are resampled
+            together with their weights. None gives every item the weight 1.
+        seed: seed of the resampling.
+
+    Returns:
+        The interval; a single point if there is one item or if no item deviates from the mean.
+
+    Examples:
+        >>> bootstrap_interval([1.0, 1.0, 1.0])
+        Interval(mean=1.0, low=1.0, high=1.0)
+        >>> mean, low, high = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+        >>> low < mean < high
+        True
+    """
+    numbers = np.asarray(values, float)
+    shares = np.ones_like(numbers) if weights is None else np.asarray(weights, float)
+    mean = float(numbers.mean()) if weights is None else float(numbers.sum() / shares.sum())
+    if len(numbers) < 2 or np.allclose(numbers, mean * shares, rtol=0, atol=1e-12 * np.abs(numbers).max()):
+        return Interval(mean, mean, mean)
+    data = (numbers,) if weights is None else (numbers, shares)
+    bounds = _bootstrap(data, "BCa", seed)
+    if not np.isfinite(bounds).all():
+        bounds = _bootstrap(data, "percentile", seed)
+    return Interval(mean, *bounds)
+
+
+def _bootstrap(data: tuple[Numbers, ...], method: Literal["BCa", "percentile"], seed: int) -> tuple[float, float]:
+    """Return the bounds of a bootstrap interval of the mean, or of the ratio of two sums."""
+    statistic: Any = np.mean if len(data) == 1 else _ratio_of_sums
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the caller tests for nan
+        interval = stats.bootstrap(
+            data,
+            statistic,
+            n_resamples=RESAMPLES,
+            batch=max(1, BATCH_ELEMENTS // len(data[0])),
+            vectorized=True,
+            paired=len(data) > 1,
+            method=method,
+            rng=np.random.default_rng(seed),
         ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
+
+
+def _ratio_of_sums(values: Numbers, weights: Numbers, axis: int = -1) -> Numbers:
+    """Return ``sum(values) / sum(weights)`` along an axis."""
+    ratio: Numbers = values.sum(axis=axis) / weights.sum(axis=axis)
+    return ratio
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact test: the probability that a fair coin shares out gains and losses as unevenly."""
+    """Return the p-value of McNemar's exact test.
+
+    Args:
+        gained: samples that only the strategy has right.
+        lost: samples that only the baseline has right.
+
+    Examples:
+        >>> mcnemar(5, 0)
+        0.0625
+    """
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def sign_flips(differences: np.ndarray, seed: int = 0) -> float:
-    """Probability that random signs of the differences give a mean as far from 0; all of them where they are few."""
+def sign_flips(differences: Numbers, seed: int = 0) -> float:
+    """Return the p-value of a permutation test that flips the signs of paired differences.
+
+    All combinations of signs are tried if there are at most `RESAMPLES`, else a random sample of them.
+
+    Examples:
+        >>> sign_flips(np.array([0.5, 0.1, 0.3]))
+        0.25
+    """
     if not differences.any():
         return 1.0
-    found = stats.permutation_test(
+    result = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(seed)
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p-values corrected for all of them being looked at (Holm 1979), in the order given, at most 1."""
+    """Return p-values after Holm's correction (1979), in the order of the arguments and at most 1.
+
+    Examples:
+        >>> holm([0.01, 0.5])
+        [0.02, 0.5]
+    """
     order = np.argsort(ps, kind="stable")
     scaled = [min(1.0, ps[place] * (len(ps) - rank)) for rank, place in enumerate(order)]
-    found = np.empty(len(ps))
-    found[order] = np.maximum.accumulate(scaled) if scaled else []
-    return [float(p) for p in found]
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.maximum.accumulate(scaled) if scaled else []
+    return [float(p) for p in adjusted]

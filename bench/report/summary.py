@@ -1,4 +1,4 @@
-"""What a run found: means, comparisons with the baseline, cost. Plain values; reports only lay them out."""
+"""Summary of a run: means, comparisons with the baseline, and costs, as plain values that reports lay out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.execution.unit import keys, plan
-from logitkit.bench.report.statistics import Comparison, Conclusion, compare, interval
+from logitkit.bench.report.statistics import Comparison, Conclusion, Interval, bootstrap_interval, compare
 from logitkit.bench.speed.cost import StrategyCost, costs
 from logitkit.bench.tasks.task import Metric, Task
 from logitkit.registry.chain import Chain
@@ -26,12 +24,12 @@ class Cell:
     """One metric of one strategy on one task of one model.
 
     Attributes:
-        value: mean over samples (of exponent metrics: exp of the mean); inf where some sample's is.
-        low, high: 95 % bootstrap interval of it.
-        samples: how many there are.
-        infinite: of how many the metric is infinite; such a metric is not compared.
-        comparison: with the baseline; None for the baseline itself, and where one of the two is infinite.
-        conclusion: what can be called; empty without a comparison.
+        value: mean over samples, exp of the mean for exponent metrics; infinite if any sample is infinite.
+        low, high: 95 % bootstrap interval of ``value``.
+        samples: number of samples.
+        infinite: number of samples whose metric is infinite; such a metric is not compared.
+        comparison: comparison with the baseline. None for the baseline, and if one of the two is infinite.
+        conclusion: conclusion of the comparison; empty without a comparison.
     """
 
     value: float
@@ -45,7 +43,16 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyRow:
-    """One strategy on one task: its metrics by name, and what its traces said on average."""
+    """One strategy on one task.
+
+    Attributes:
+        chain: name of the strategy.
+        text: its chain.
+        cells: the metrics by name.
+        interventions: how often each processor intervened, as ``{(processor, quantity): share}``, averaged over the
+            records.
+        forwards: forward passes per step, including the generating model's own; None for a task that scores texts.
+    """
 
     chain: str
     text: str
@@ -56,7 +63,14 @@ class StrategyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTable:
-    """One task of one model: a row for each strategy, the baseline first."""
+    """Results of one task of one model.
+
+    Attributes:
+        model, task: names of the entries of the run.
+        what: name of the task that the entry uses.
+        metrics: the metrics with results; strategies are compared by the first.
+        rows: one row per strategy, the baseline first.
+    """
 
     model: str
     task: str
@@ -67,7 +81,14 @@ class TaskTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All tables of a run, the cost of its strategies by model, and how much of it is there."""
+    """Results of a run.
+
+    Attributes:
+        run: the run.
+        tables: one table per model and task.
+        costs: the costs of the strategies, by model and strategy; without models whose cost was not measured.
+        done, planned: number of records that exist, and that the run will have.
+    """
 
     run: Run
     tables: Sequence[TaskTable]
@@ -76,16 +97,16 @@ class Summary:
     planned: int
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data for JSON; what is infinite is null."""
+        """Return plain data for JSON; infinite values are None."""
         tables = [dataclasses.asdict(table) for table in self.tables]
         prices = {model: {name: vars(cost) for name, cost in each.items()} for model, each in self.costs.items()}
-        told = {"hash": self.run.hash, "done": self.done, "planned": self.planned, "tables": tables, "costs": prices}
-        plain: dict[str, Any] = _plain(told)
+        data = {"hash": self.run.hash, "done": self.done, "planned": self.planned, "tables": tables, "costs": prices}
+        plain: dict[str, Any] = _plain(data)
         return plain
 
 
 def summarise(run: Run, store: Store) -> Summary:
-    """Read the records of a run and compare its strategies; what is not there yet is left out."""
+    """Compare the strategies of a run by the records that the store holds; missing records are left out."""
     units = plan(run)
     known = {key: store.records[key] for unit in units for key in keys(run, unit) if key in store.records}
     planned = sum(len(keys(run, unit)) for unit in units)
@@ -104,13 +125,17 @@ def summarise(run: Run, store: Store) -> Summary:
 
 
 def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record]]) -> TaskTable:
+    """Return the results of a task, given the records of each strategy."""
     task = loading.task(run, name)
-    found = {chain: _by_sample(task, records) for chain, records in groups.items()}
-    present = {metric for samples in found.values() for one in samples.values() for metric in one}
+    by_sample = {chain: _by_sample(task, records) for chain, records in groups.items()}
+    present = {metric for samples in by_sample.values() for values in samples.values() for metric in values}
     metrics = [metric for metric in task.metrics if metric.name in present]
     cells: dict[str, dict[str, Cell]] = {chain: {} for chain in groups}
     for metric in metrics:
-        values = {chain: {key: one[metric.name] for key, one in samples.items()} for chain, samples in found.items()}
+        values = {
+            chain: {key: metrics_[metric.name] for key, metrics_ in samples.items()}
+            for chain, samples in by_sample.items()
+        }
         for chain, cell in _cells(metric, values, run.compared_with).items():
             cells[chain][metric.name] = cell
     rows = [
@@ -127,7 +152,7 @@ def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record
 
 
 def _by_sample(task: Task, records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
-    """Metrics of every sample, over its repeats and seeds."""
+    """Return the metrics of every sample, combined over its repeats and seeds."""
     answers: dict[str, list[dict[str, float | None]]] = {}
     for record in records:
         answers.setdefault(record["sample"], []).append(record["metrics"])
@@ -135,21 +160,21 @@ def _by_sample(task: Task, records: Sequence[Record]) -> dict[str, dict[str, flo
 
 
 def _cells(metric: Metric, values: Mapping[str, Mapping[str, float | None]], baseline: str) -> dict[str, Cell]:
-    """A metric of every strategy, compared on the samples that a strategy and the baseline share."""
+    """Return one metric of every strategy, compared on the samples that the strategy shares with the baseline."""
     pairs: dict[str, tuple[list[float], list[float]]] = {}
     for chain, each in values.items():
         if chain == baseline or baseline not in values:
             continue
         shared = [(values[baseline][key], value) for key, value in each.items() if key in values[baseline]]
-        if shared and all(one is not None and other is not None for one, other in shared):
-            pairs[chain] = [float(one) for one, _ in shared], [float(other) for _, other in shared]  # type: ignore[arg-type]
+        if shared and all(base is not None and other is not None for base, other in shared):
+            pairs[chain] = [float(base) for base, _ in shared], [float(other) for _, other in shared]  # type: ignore[arg-type]
     compared = _compared(pairs)
     found = {}
     for chain, each in values.items():
         numbers = [value for value in each.values() if value is not None]
         infinite = len(each) - len(numbers)
-        value = statistics.fmean(numbers) if numbers and not infinite else math.inf
-        low, high = interval(np.asarray(numbers)) if numbers and not infinite else (math.inf, math.inf)
+        unbounded = Interval(math.inf, math.inf, math.inf)
+        value, low, high = bootstrap_interval(numbers) if numbers and not infinite else unbounded
         shown = math.exp if metric.exponent else float
         comparison = compared.get(chain)
         found[chain] = Cell(
@@ -165,18 +190,18 @@ def _cells(metric: Metric, values: Mapping[str, Mapping[str, float | None]], bas
 
 
 def _compared(pairs: Mapping[str, tuple[list[float], list[float]]]) -> dict[str, Comparison]:
-    """Compare each strategy with the baseline; those with the same samples are corrected together."""
+    """Compare each strategy with the baseline; strategies with the same samples are corrected together."""
     families: dict[tuple[float, ...], list[str]] = {}
     for chain, (base, _) in pairs.items():
         families.setdefault(tuple(base), []).append(chain)
-    found: dict[str, Comparison] = {}
-    for same, chains in families.items():
-        found |= zip(chains, compare(same, [pairs[chain][1] for chain in chains]), strict=True)
-    return found
+    comparisons: dict[str, Comparison] = {}
+    for base, chains in families.items():
+        comparisons |= zip(chains, compare(base, [pairs[chain][1] for chain in chains]), strict=True)
+    return comparisons
 
 
 def _interventions(records: Sequence[Record]) -> dict[tuple[str, str], float]:
-    """How often each processor intervened, as ``{(processor, quantity): share}``: means over records."""
+    """Return how often each processor intervened, as ``{(processor, quantity): share}``, averaged over records."""
     shares: dict[tuple[str, str], list[float]] = {}
     for record in records:
         for processor, quantities in record["interventions"].items():
@@ -186,12 +211,12 @@ def _interventions(records: Sequence[Record]) -> dict[tuple[str, str], float]:
 
 
 def _forwards(records: Sequence[Record]) -> float:
-    """Forward passes a step, the generating model's own included; a fused second stream is not one more."""
+    """Return forward passes per step, including the generating model's own; a fused second stream adds none."""
     return 1 + statistics.fmean(sum(record["forwards"].values()) / record["steps"] for record in records)
 
 
 def _plain(value: Any) -> Any:
-    """The same with what JSON cannot hold as null."""
+    """Return JSON data: infinite numbers become None, and tuples as keys become text."""
     if isinstance(value, dict):
         return {" ".join(key) if isinstance(key, tuple) else key: _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""A summary as tables of text, from which the terminal's, the Markdown and the HTML report are laid out."""
+"""A summary as tables of text; the reports in the terminal, in Markdown and in HTML are made of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A table of text: title, a sentence about it, headings and rows; ``marks`` are the verdicts of rows."""
+    """A table of text.
+
+    Attributes:
+        title: title of the table.
+        about: a sentence about the table.
+        headings: the headings of the columns.
+        rows: the cells of each row.
+        marks: the conclusion of each row, which sets its colour in the terminal; empty for a table without.
+    """
 
     title: str
     about: str
@@ -26,50 +34,51 @@ class Sheet:
 
 
 def sheets(summary: Summary) -> list[Sheet]:
-    """Every table of a summary: one for each task of each model, then cost."""
+    """Return every table of a summary: one for each task of each model, then the costs."""
     return [*(_task_sheet(summary, table) for table in summary.tables), *_cost_sheets(summary)]
 
 
 def calls(summary: Summary) -> list[str]:
-    """One sentence for each difference that holds, and one for all that do not."""
-    said, open_ = [], 0
+    """Return one sentence for each difference that is shown, and one for all others."""
+    sentences, open_ = [], 0
     for table in summary.tables:
         for metric in table.metrics:
             for row in table.rows:
                 cell = row.cells[metric.name]
                 if cell.conclusion in ("better", "worse"):
-                    said.append(_sentence(summary, table, row, metric))
+                    sentences.append(_sentence(summary, table, row, metric))
                 elif cell.conclusion == "not shown" and metric.better is not None:
                     open_ += 1
     if open_:
-        said.append(f"{open_} other comparisons show no difference that chance does not explain.")
-    return said
+        sentences.append(f"{open_} other comparisons show no difference beyond chance.")
+    return sentences
 
 
 def _sentence(summary: Summary, table: TaskTable, row: StrategyRow, metric: Metric) -> str:
+    """Return the sentence about a shown difference."""
     cell = row.cells[metric.name]
     what = f"{row.chain} is {cell.conclusion} than {summary.run.compared_with} on {table.task} ({table.model})"
     return f"{what}: {metric.name} {_difference(metric, cell)}, p {_p(cell)}, {cell.samples} samples."
 
 
 def title(summary: Summary) -> str:
-    """What was run, in one line."""
+    """Return the size of a run in one line."""
     run = summary.run
     counted = f"{len(run.chains)} strategies, {len(run.tasks)} tasks, {', '.join(run.models)}"
     return f"{counted}; {summary.done} of {summary.planned} answers"
 
 
 def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
-    """A row for each strategy: the first metric with its comparison, then the others."""
+    """Return the table of a task: for each strategy the first metric with its comparison, then the other metrics."""
     first, *others = table.metrics
     entry = summary.run.tasks[table.task]
     how = "given texts scored under the chain"
     if any(row.forwards is not None for row in table.rows):
-        how = f"{'drawn' if entry.sampling else 'greedy'}, at most {entry.max_new_tokens} tokens"
+        how = f"{'sampled' if entry.sampling else 'greedy'}, at most {entry.max_new_tokens} tokens"
         how += f", {entry.repeats} answers each" if entry.repeats > 1 else ""
         how += f", {entry.beams} beams" if entry.beams > 1 else ""
     forwards = [row.forwards for row in table.rows if row.forwards is not None]
-    headings = ["strategy", _heading(first), "beside the baseline, 95 %", "p (Holm)", "call"]
+    headings = ["strategy", _heading(first), "difference to the baseline, 95 %", "p (Holm)", "conclusion"]
     rates = list(dict.fromkeys(key for row in table.rows for key in row.interventions))
     headings += (
         [_heading(metric) for metric in others]
@@ -87,20 +96,21 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
 def _task_row(
     row: StrategyRow, first: Metric, others: Sequence[Metric], rates: Sequence[tuple[str, str]], *, forwards: bool
 ) -> list[str]:
+    """Return the cells of one strategy; ``rates`` are the columns of interventions."""
     cell = row.cells[first.name]
     compared = ["", "", ""]
     if cell.comparison is not None:
         compared = [_difference(first, cell), _p(cell), cell.conclusion]
     elif cell.infinite:
         compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
-    others_ = [_value(row.cells[metric.name], said=True) for metric in others]
-    ahead = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
-    done = [f"{row.interventions[key]:.2f}" if key in row.interventions else "" for key in rates]
-    return [row.chain, _value(cell), *compared, *others_, *ahead, *done, str(cell.samples)]
+    others_ = [_value(row.cells[metric.name], with_conclusion=True) for metric in others]
+    passes = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
+    shares = [f"{row.interventions[key]:.2f}" if key in row.interventions else "" for key in rates]
+    return [row.chain, _value(cell), *compared, *others_, *passes, *shares, str(cell.samples)]
 
 
 def _cost_sheets(summary: Summary) -> list[Sheet]:
-    """What strategies cost, by model; ratio first."""
+    """Return the table of costs of each model."""
     found = []
     for model, prices in summary.costs.items():
         entry = summary.run.cost
@@ -112,50 +122,62 @@ def _cost_sheets(summary: Summary) -> list[Sheet]:
             spread = f"{cost.low:.2f} to {cost.high:.2f}"
             rows.append([name, f"{cost.ratio:.2f}", spread, f"{cost.milliseconds:.1f}", each, peak])
         about = f"Median of {next(iter(prices.values())).rounds} paired rounds, greedy, batch {entry.batch}, "
-        about += f"{entry.tokens} tokens; prefill is in it. A second prompt that rides in the model's own forward is "
-        about += "not one more forward: its cost is in the time."
-        headings = ["strategy", "time, of the baseline's", "least to largest", "ms/token", "forwards/step", "peak"]
+        about += f"{entry.tokens} tokens, including prefill. A fused second prompt counts no forward of its own: its "
+        about += "cost is in the time."
+        headings = ["strategy", "time / baseline", "lowest to highest", "ms/token", "forwards/step", "peak / baseline"]
         found.append(Sheet(title=f"Cost, {model}", about=about, headings=headings, rows=rows))
     return found
 
 
 def _heading(metric: Metric) -> str:
+    """Return a metric's name, unit and direction."""
     unit = f", {metric.unit}" if metric.unit else ""
     return f"{metric.name}{unit} {ARROWS[metric.better]}".strip()
 
 
-def _value(cell: Cell, *, said: bool = False) -> str:
-    """A mean, with what can be called of it if that is not said elsewhere."""
+def _value(cell: Cell, *, with_conclusion: bool = False) -> str:
+    """Return a mean, with the conclusion of its comparison if that has no column of its own."""
     shown = "infinite" if math.isinf(cell.value) else number(cell.value)
-    return f"{shown} {cell.conclusion}" if said and cell.conclusion in ("better", "worse") else shown
+    return f"{shown} {cell.conclusion}" if with_conclusion and cell.conclusion in ("better", "worse") else shown
 
 
 def _difference(metric: Metric, cell: Cell) -> str:
-    """The difference with its interval; of exponent metrics the ratio."""
-    found = cell.comparison
-    assert found is not None
+    """Return a difference with its interval; a ratio for exponent metrics."""
+    comparison = cell.comparison
+    assert comparison is not None
     if metric.exponent:
-        ratio, low, high = (math.exp(value) for value in (found.difference, found.low, found.high))
+        ratio, low, high = map(math.exp, (comparison.difference, comparison.low, comparison.high))
         return f"×{number(ratio)} [{number(low)}, {number(high)}]"
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
 
 
 def _p(cell: Cell) -> str:
+    """Return the corrected p-value."""
     assert cell.comparison is not None
     p = cell.comparison.adjusted
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def number(value: float) -> str:
-    """Three digits behind the point where they mean something."""
+    """Return a number with three decimals, with one decimal from 100 on.
+
+    Examples:
+        >>> number(1.23456), number(123.456)
+        ('1.235', '123.5')
+    """
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def markdown(summary: Summary, reading: str = "") -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown.
+
+    Args:
+        summary: the results of a run.
+        reading: text that is placed before the tables.
+    """
     lines = ["# Strategies side by side", "", f"{title(summary)}. Baseline: {summary.run.compared_with}.", ""]
     lines += [reading.strip(), ""] if reading else []
-    lines += ["## What holds", "", *(f"- {sentence}" for sentence in calls(summary)), ""]
+    lines += ["## Differences that are shown", "", *(f"- {sentence}" for sentence in calls(summary)), ""]
     for sheet in sheets(summary):
         lines += [f"## {sheet.title}", "", sheet.about, "", _markdown_row(sheet.headings)]
         lines += ["|" + "---|" * len(sheet.headings), *(_markdown_row(row) for row in sheet.rows), ""]
@@ -167,22 +189,23 @@ def markdown(summary: Summary, reading: str = "") -> str:
 
 
 def _texts(summary: Summary) -> dict[str, str]:
-    """The chain of every strategy that has results."""
+    """Return the chain of every strategy with results, by name."""
     return {row.chain: row.text or "(no chain)" for table in summary.tables for row in table.rows}
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(re.sub(r"\|", r"\\|", cell) for cell in cells) + " |"
 
 
 def show(summary: Summary, console: Any) -> None:
-    """The report in a terminal."""
-    from rich.table import Table as Shown
+    """Print the report on a console of rich."""
+    from rich.table import Table as RichTable
     from rich.text import Text
 
     colours = {"better": "green", "worse": "red"}
     for sheet in sheets(summary):
-        table = Shown(title=sheet.title, title_justify="left")
+        table = RichTable(title=sheet.title, title_justify="left")
         for number_, heading in enumerate(sheet.headings):
             table.add_column(Text(heading), justify="left" if number_ == 0 else "right")
         for place, row in enumerate(sheet.rows):

@@ -1,4 +1,4 @@
-"""Paired statistics: by hand, by enumeration, and by what they promise."""
+"""Paired statistics, checked by hand, by enumeration, and by the error rates they promise."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import itertools
 import numpy as np
 import pytest
 
-from logitkit.bench.report.statistics import compare, holm, interval, mcnemar, sign_flips
+from logitkit.bench.report.statistics import bootstrap_interval, compare, holm, mcnemar, sign_flips
 
 
 def test_holm_by_hand() -> None:
-    """The smallest of three times 3, the next times 2, never falling, never above 1."""
+    """Holm multiplies the sorted p-values by 3, 2 and 1; adjusted values never decrease and never exceed 1."""
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]) == []
 
 
 def test_mcnemar_by_hand() -> None:
-    """Five gained and none lost: two of 32 tosses. None either way: no evidence."""
+    """Five samples gained and none lost have the p-value 2/32; without gains and losses the p-value is 1."""
     assert mcnemar(5, 0) == pytest.approx(2 / 32) and mcnemar(3, 3) == 1 == mcnemar(0, 0)
 
 
 def test_sign_flips_by_enumeration() -> None:
-    """Every one of the 2^6 choices of signs."""
+    """The p-value equals the share of all 2^6 choices of signs with a mean as far from 0."""
     d = np.array([0.5, -0.1, 0.7, 0.2, -0.3, 0.4])
     means = [np.mean(d * signs) for signs in itertools.product([1, -1], repeat=6)]
     share = np.mean([abs(mean) >= abs(d.mean()) - 1e-12 for mean in means])
@@ -30,19 +30,37 @@ def test_sign_flips_by_enumeration() -> None:
 
 
 def test_intervals_cover_what_they_promise() -> None:
-    """Of 200 samples of 40 skewed numbers with mean 1; a right interval covers it in fewer than 175 once in 1000."""
+    """95 % intervals of 200 skewed samples cover the mean; fewer than 175 have a false-alarm rate of 1 in 1000."""
     rng = np.random.default_rng(0)
-    found = [interval(rng.exponential(size=40)) for _ in range(200)]
-    assert 175 <= sum(low <= 1 <= high for low, high in found) < 200
+    found = [bootstrap_interval(rng.exponential(size=40)) for _ in range(200)]
+    assert 175 <= sum(low <= 1 <= high for _, low, high in found) < 200
 
 
-def test_what_does_not_vary_has_no_interval() -> None:
-    """Nor has a single value; no warning either."""
-    assert interval(np.ones(5)) == (1, 1) and interval(np.array([3.0])) == (3, 3)
+def test_the_interval_of_constant_values_is_a_point() -> None:
+    """The interval of equal values and of a single value is a point, without a warning."""
+    assert bootstrap_interval(np.ones(5)) == (1, 1, 1) and bootstrap_interval([3.0]) == (3, 3, 3)
+    assert bootstrap_interval([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == (0.5, 0.5, 0.5)
 
 
-def test_a_difference_is_called_only_where_it_holds() -> None:
-    """Seven gains, no loss: better, alone. Beside nineteen strategies that change nothing, Holm takes it back."""
+def test_weights_of_one_give_the_unweighted_interval() -> None:
+    """A ratio of sums with weights of 1 is the mean, with the same interval to the last bits."""
+    values = np.random.default_rng(3).exponential(size=30)
+    assert bootstrap_interval(values, np.ones(30)) == pytest.approx(bootstrap_interval(values), rel=1e-9)
+
+
+def test_weighted_intervals_cover_what_they_promise() -> None:
+    """95 % intervals of 200 ratios of sums cover the true ratio 2; the bound is that of the unweighted test."""
+    rng = np.random.default_rng(4)
+    covered = 0
+    for _ in range(200):
+        weights = rng.integers(1, 9, 40)
+        _, low, high = bootstrap_interval(2 * weights + rng.normal(size=40) * weights, weights)
+        covered += low <= 2 <= high
+    assert 175 <= covered < 200
+
+
+def test_a_difference_is_shown_only_after_correction() -> None:
+    """Seven gains without a loss are shown for one strategy, but not for one of twenty that are compared."""
     base, gain = [0.0] * 20, [1.0] * 7 + [0.0] * 13
     (alone,) = compare(base, [gain])
     assert alone.up == 7 and alone.down == 0 and alone.p == pytest.approx(2 / 128) and alone.test.startswith("McNemar")
@@ -54,7 +72,7 @@ def test_a_difference_is_called_only_where_it_holds() -> None:
 
 
 def test_numbers_are_compared_by_their_differences() -> None:
-    """Pairing finds a small shift under a large spread; the same numbers shuffled would not."""
+    """The paired test finds a shift that is small compared with the spread of the samples."""
     rng = np.random.default_rng(1)
     base = rng.normal(size=30) * 10
     (found,) = compare(base.tolist(), [(base + 0.1 + rng.normal(size=30) * 0.05).tolist()])
@@ -62,7 +80,7 @@ def test_numbers_are_compared_by_their_differences() -> None:
 
 
 def test_no_false_calls() -> None:
-    """Two equal strategies, 100 times: called different in at most 13, which chance alone exceeds once in 1000."""
+    """Of 100 pairs of equal strategies at most 13 are shown to differ; chance exceeds 13 once in 1000 runs."""
     rng = np.random.default_rng(2)
     pairs = [(rng.integers(0, 2, 50), rng.integers(0, 2, 50)) for _ in range(100)]
     calls = [compare(a.tolist(), [b.tolist()])[0].conclusion("higher") != "not shown" for a, b in pairs]

@@ -1,4 +1,4 @@
-"""Reports: what they say, that they say it everywhere, and that the page needs nothing else."""
+"""Reports: their content, that all formats agree, and that the page is self-contained."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from logitkit.cli import app
 
 @pytest.fixture(scope="module")
 def finished(bench_place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Store, Summary]:
-    """A run with a sweep, a name that is no HTML, and cost."""
+    """Return a finished run with a sweep, a strategy whose name contains HTML, and costs."""
     chains = {"plain": ChainEntry()} | {f"cfg {s}": ChainEntry(chain=f"cfg({s})") for s in (1.2, 1.5, 2.0)}
     chains |= {"<b>top</b>": ChainEntry(chain="top_p(0.2)")}
     cascade = {f"cascade {a}": ChainEntry(chain=f"cascade(large='weak', alpha={a})") for a in (0.2, 0.5, 0.8)}
@@ -44,8 +44,8 @@ def finished(bench_place: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     return run, store, summarise(run, store)
 
 
-def test_what_a_summary_holds(finished: tuple[Run, Store, Summary]) -> None:
-    """Means of the records; the baseline first; nothing is left out."""
+def test_the_content_of_a_summary(finished: tuple[Run, Store, Summary]) -> None:
+    """A summary holds the mean of every metric over all records, with the baseline first."""
     run, store, summary = finished
     assert summary.done == summary.planned == len(store.records) - 3
     assert [table.task for table in summary.tables] == list(run.tasks)
@@ -59,8 +59,8 @@ def test_what_a_summary_holds(finished: tuple[Run, Store, Summary]) -> None:
     assert json.loads(json.dumps(summary.as_data(), allow_nan=False))["done"] == summary.done
 
 
-def test_what_is_infinite_is_said_and_not_compared(finished: tuple[Run, Store, Summary]) -> None:
-    """A nucleus makes words impossible."""
+def test_an_infinite_metric_is_reported_and_not_compared(finished: tuple[Run, Store, Summary]) -> None:
+    """A nucleus makes words impossible; their infinite loss is shown and has no comparison."""
     _, _, summary = finished
     row = next(row for row in summary.tables[0].rows if row.chain == "<b>top</b>")
     loss = row.cells["loss"]
@@ -69,8 +69,8 @@ def test_what_is_infinite_is_said_and_not_compared(finished: tuple[Run, Store, S
     assert "infinite" in sheet.rows[list(summary.run.chains).index("<b>top</b>")]
 
 
-def test_how_much_a_chain_did_has_a_column(finished: tuple[Run, Store, Summary]) -> None:
-    """Of a cascade the rate of deferral, falling as the small model is trusted more; of others nothing."""
+def test_interventions_have_a_column(finished: tuple[Run, Store, Summary]) -> None:
+    """The deferral rate of a cascade has a column, which is empty for other strategies, and falls with the trust."""
     sheet = sheets(finished[2])[0]
     place = list(sheet.headings).index("cascade deferral")
     shares = {row[0]: row[place] for row in sheet.rows}
@@ -78,7 +78,7 @@ def test_how_much_a_chain_did_has_a_column(finished: tuple[Run, Store, Summary])
 
 
 def test_costs_are_paired(finished: tuple[Run, Store, Summary]) -> None:
-    """The baseline costs 1; a chain with a second model names it, and rounds are resumed."""
+    """The baseline costs 1, forwards are listed by model, and measured rounds are not repeated."""
     run, store, summary = finished
     prices = summary.costs["tiny"]
     assert prices["plain"].ratio == prices["plain"].low == prices["plain"].high == 1 == prices["plain"].peak
@@ -90,7 +90,7 @@ def test_costs_are_paired(finished: tuple[Run, Store, Summary]) -> None:
 
 
 def test_the_ratio_is_a_median_within_rounds() -> None:
-    """By hand: 2, 3 and 10 times; a slow round changes no ratio."""
+    """The cost is the median of the ratios 2, 3 and 10 within rounds; a slow round does not change its ratio."""
     rounds = [
         {
             name: {"seconds": seconds, "steps": 2, "tokens": 4, "forwards": {"model": 2}}
@@ -105,19 +105,19 @@ def test_the_ratio_is_a_median_within_rounds() -> None:
 
 
 def test_the_front_by_hand() -> None:
-    """Cheapest, best, and what lies between and is beaten by neither."""
+    """The Pareto front holds the points that no other point dominates."""
     assert list(cost.front([(1, 1), (2, 3), (3, 2), (4, 4), (1, 0), (4, 4)])) == [True, True, False, True, False, True]
 
 
 def test_sweeps_are_found() -> None:
-    """Chains that differ in one number; two are no sweep, and other parameters must be alike."""
+    """Three chains that differ in one number are a sweep; two chains, or chains with other differences, are not."""
     texts = {"a": "cfg(1.2)", "b": "cfg(1.5)", "c": "cfg(2.0)", "d": "top_p(0.9)", "e": "cfg(1.5, negative='x')"}
     assert sweeps(texts) == {("cfg", "scale"): {"a": 1.2, "b": 1.5, "c": 2.0}}
     assert sweeps({"a": "temperature(0.5) | top_p(0.9)", "b": "temperature(0.7) | top_p(0.9)", "c": "top_p(0.9)"}) == {}
 
 
-def test_every_report_says_the_same(finished: tuple[Run, Store, Summary]) -> None:
-    """Terminal, Markdown and page hold every cell; columns are complete."""
+def test_all_formats_hold_the_same_cells(finished: tuple[Run, Store, Summary]) -> None:
+    """Terminal, Markdown and HTML report show every cell, and every row has a cell for each heading."""
     _, _, summary = finished
     text, html = markdown(summary, "Read this."), page(summary, {}, [], "Read this.")
     console = Console(width=250, record=True, file=io.StringIO())
@@ -133,7 +133,7 @@ def test_every_report_says_the_same(finished: tuple[Run, Store, Summary]) -> Non
 
 
 class Outside(HTMLParser):
-    """What a page would fetch."""
+    """Collects the tags of a page, and the attributes by which it would fetch something."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -147,8 +147,8 @@ class Outside(HTMLParser):
         self.found += [f"{tag} {name}" for name, value in attrs if name.startswith("on") or "url(" in (value or "")]
 
 
-def test_the_page_needs_nothing_else(finished: tuple[Run, Store, Summary]) -> None:
-    """No link, no image, no font, no script; names are text, and each plot has words for those who do not see it."""
+def test_the_page_is_self_contained(finished: tuple[Run, Store, Summary]) -> None:
+    """The page has no link, image, font or script, names are escaped, and each plot has a label for screen readers."""
     run, store, summary = finished
     html = page(summary, json.loads(store.manifest(run).read_text()), store.sessions(run))
     outside = Outside(html)
@@ -164,14 +164,14 @@ def test_the_page_needs_nothing_else(finished: tuple[Run, Store, Summary]) -> No
 
 
 def browser() -> str | None:
-    """A Chromium of this system."""
+    """Return the path of a Chromium, None if the system has none."""
     return next(
         (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
     )
 
 
 def test_the_page_opens_in_a_browser(finished: tuple[Run, Store, Summary], tmp_path: Path) -> None:
-    """Without a network, with every table laid out, and a picture of it that is not blank."""
+    """A browser without a network lays out every table and plot, and its screenshot is not blank."""
     chromium = browser()
     if chromium is None:
         pytest.skip("no Chromium on this system")
@@ -190,8 +190,10 @@ def test_the_page_opens_in_a_browser(finished: tuple[Run, Store, Summary], tmp_p
     assert struct.unpack(">II", data[16:24]) == (1200, 2000) and len(data) > 50_000
 
 
-def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run file runs, goes on, and is reported; flags do the same; mistakes end with 2 and run nothing."""
+def test_the_command_runs_resumes_and_reports_a_file(
+    bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command runs a run file, resumes it without running a unit again, and reports it."""
     monkeypatch.chdir(tmp_path)
     file, out = bench_place / "line.yaml", tmp_path / "out"
     file.write_text(
@@ -211,16 +213,26 @@ def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest
     manifest = json.loads(next(out.glob("manifest-*.json")).read_text())
     assert manifest["run"]["tasks"]["arc"]["task"] == "arc" and {"versions", "revision", "hardware"} <= set(manifest)
 
+
+def test_the_command_runs_flags(bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags describe a run as a file does; its results are in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
     words = bench_place / "words.jsonl"
     monkeypatch.setenv("LOGITKIT_DATA", str(bench_place))
     (bench_place / "lambada_test.jsonl").write_text(words.read_text())
     flags = ["--model", str(bench_place / "tiny"), "--task", "lambada", "--samples", "2", "--chain", "half=top_p(0.5)"]
-    done = run.invoke(app, ["bench", *flags])
+    done = CliRunner().invoke(app, ["bench", *flags])
     assert done.exit_code == 0 and "half" in done.stdout and len(list((tmp_path / "bench-results").iterdir())) == 1
 
+
+def test_mistakes_end_the_command(bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the file or the flags exits with status 2 and a message, and nothing is run."""
+    monkeypatch.chdir(tmp_path)
+    file = bench_place / "mistakes.yaml"
+    file.write_text("models: [tiny]\nchains: ['']\ntasks: {arc: {data: choices.jsonl}}\n")
     (bench_place / "long.jsonl").write_text(json.dumps({"text": "a " * 300}) + "\n")
     (bench_place / "long.yaml").write_text("models: [tiny]\nchains: ['']\ntasks: {lambada: {data: long.jsonl}}\n")
-    for words_, said in (
+    for words, message in (
         (["bench", str(bench_place / "long.yaml")], "sample 0 must fit the 512 tokens of model tiny, got 599"),
         (["bench", "sped"], "no run file or command named 'sped'; did you mean 'speed'?"),
         (["bench", str(file), "--task", "arc"], "--task must be left out where a run file is given"),
@@ -228,7 +240,11 @@ def test_the_command_line(bench_place: Path, tmp_path: Path, monkeypatch: pytest
         (["bench", str(file), "--engine", "locl"], "no engine named 'locl'"),
         (["bench", "report", str(file), "--out", "nowhere"], "--out must be a folder with results"),
     ):
-        refused = run.invoke(app, words_)
-        assert refused.exit_code == 2 and said in " ".join(refused.stderr.split()), refused.output
-    listed = json.loads(run.invoke(app, ["bench", "tasks", "--json"]).stdout)
+        refused = CliRunner().invoke(app, words)
+        assert refused.exit_code == 2 and message in " ".join(refused.stderr.split()), refused.output
+
+
+def test_the_command_lists_tasks() -> None:
+    """``bench tasks --json`` lists the built-in tasks."""
+    listed = json.loads(CliRunner().invoke(app, ["bench", "tasks", "--json"]).stdout)
     assert {task["name"] for task in listed} >= {"humaneval", "mbpp", "gsm8k", "arc", "lambada", "style"}
