@@ -86,7 +86,7 @@ class Ways:
         trunk = trunk or self.tokenizer(text.decode())["input_ids"][:1]
         removed = text[len(self.tree.vocabulary.join(trunk)) :]
         tree, law = KVTree(self.model), np.zeros(257)
-        start = tree.read(tree.root, trunk, given=True)
+        start = tree.read(tree.root, trunk, conditioning=True)
         todo: list[tuple[Hypothesis, Any, float]] = [(Hypothesis(context=(), start=0), start, 1.0)]
         while todo:
             heads, todo = todo, []

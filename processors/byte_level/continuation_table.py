@@ -87,9 +87,9 @@ class PathReader:
         if not paths:
             return {}
         tree = KVTree(self._model)
-        end = tree.read(tree.root, prompt.tokens, given=True)
+        end = tree.read(tree.root, prompt.tokens, conditioning=True)
         nodes = tree.grow((end, path) for path in paths)
-        self.forwards, self.tokens = self.forwards + tree.forwards, self.tokens + tree.fed
+        self.forwards, self.tokens = self.forwards + tree.forwards, self.tokens + tree.tokens_fed
         return {path: node.logp for path, node in zip(paths, nodes, strict=True) if node.logp is not None}
 
 

@@ -251,7 +251,7 @@ class ByteTree:
                     "there is no begin token; pass bos=, or a longer text"
                 )
             begin, shared = (prefix, shared) if prefix else (tuple(shared[:1]), shared[1:])
-            node = self.kv_tree.read(self.kv_tree.read(self.kv_tree.root, begin, given=True), shared)
+            node = self.kv_tree.read(self.kv_tree.read(self.kv_tree.root, begin, conditioning=True), shared)
             opened.append((key, text, node, hypotheses))
         nodes = iter(self.kv_tree.grow((node, each.tokens) for *_, node, hypotheses in opened for each in hypotheses))
         for key, text, _, hypotheses in opened:

@@ -25,7 +25,7 @@ from logitkit.processors.cascade.uncertainty import uncertainty
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.engine.prefix_random import Chance, PrefixRandom
+from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
@@ -92,7 +92,7 @@ class Crossover(LogitsProcessor):
         ] = None,
         measure: Annotated[Measure, option("js; controls: entropy, 1 - exp(-H) of the primary; random")] = "js",
         overheard: Annotated[CapturedOutputs | None, Resource()] = None,
-        chance: Chance = None,
+        chance: UniformSource = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.primary, self.other, self.prompt = as_stream(primary), as_stream(other), prompt
@@ -110,7 +110,7 @@ class Crossover(LogitsProcessor):
         **strength: Any,
     ) -> Crossover:
         """Read along with the other model, and overhear the generating one."""
-        model = binding.same_vocabulary(other, "crossover")
+        model = binding.model_with_same_vocabulary(other, "crossover")
         overheard = CapturedOutputs(binding)
         return cls(
             primary=overheard.reader,

@@ -76,7 +76,7 @@ class Router(LogitsProcessor):
         ] = None,
     ) -> Router:
         """Read along with the large model, and find the score."""
-        model = binding.same_vocabulary(large, "router")
+        model = binding.model_with_same_vocabulary(large, "router")
         score, default = _score(binding, head, model)
         return cls(
             large=binding.reader(binding.own_prompts(), model, label=large),

@@ -20,7 +20,7 @@ from logitkit.processors.cascade import rules as deferral
 from logitkit.processors.cascade import verification
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
-from logitkit.processors.engine.prefix_random import Chance, PrefixRandom
+from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
@@ -48,7 +48,7 @@ class Cascade(LogitsProcessor):
         rule: Annotated[Rule, option("how the small model's word is judged")] = "chow",
         alpha: Annotated[float, number("trust in the small model", ge=0, le=1, neutral=1)] = 0.5,
         temperature: Annotated[float, number("of the laws drawn from, not of those judged; 0: greedy", ge=0)] = 1.0,
-        chance: Chance = None,
+        chance: UniformSource = None,
         sizes: Annotated[tuple[int, int] | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
@@ -65,7 +65,7 @@ class Cascade(LogitsProcessor):
         **strength: Any,
     ) -> Cascade:
         """Read along with the large model under the same prompt."""
-        model = binding.same_vocabulary(large, "cascade")
+        model = binding.model_with_same_vocabulary(large, "cascade")
         return cls(
             large=binding.reader(binding.own_prompts(), model, label=large),
             chance=PrefixRandom(seed=seed, prompts=binding.prompts),

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from logitkit.params import is_neutral
-from logitkit.processors.engine.log_probabilities import log_probabilities, normalised
+from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised
 
 Confidence = Literal["norm", "max", "entropy", "margin"]
 Form = Literal["diff", "ratio"]
@@ -177,7 +177,7 @@ def _uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, f
     floor = math.log(max(head, 1e-45) / logp.shape[-1])  # finite, so that impossible tokens lie below it
     score = score.masked_fill_(logp < floor, -torch.inf)
     all_removed = score.amax(-1, keepdim=True) == -torch.inf
-    return normalised(torch.where(all_removed, logp, score, out=score).log_softmax(-1))
+    return mark_normalised(torch.where(all_removed, logp, score, out=score).log_softmax(-1))
 
 
 def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: float = 0.1) -> Tensor:
@@ -207,7 +207,7 @@ def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: fl
     first, logq = expert.float(), _own_log_softmax(amateur)  # the final normalisation cancels the expert's
     score = _keep_first_where_infinite(torch.sub(first, logq, alpha=beta, out=logq), first)
     implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
-    return normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
+    return mark_normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
 
 
 def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Tensor:
@@ -232,7 +232,7 @@ def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Te
     logp, logq = log_probabilities(conditional), _own_log_softmax(unconditional)
     one_sided = torch.minimum(logp, logq) == -torch.inf
     score = logq.lerp_(logp, scale)
-    return normalised(torch.where(one_sided, logp, score, out=score).log_softmax(-1))
+    return mark_normalised(torch.where(one_sided, logp, score, out=score).log_softmax(-1))
 
 
 def cad(with_context: Tensor, without: Tensor, *, alpha: float = 0.5) -> Tensor:
@@ -282,7 +282,7 @@ def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float =
         return base
     shift = _own_log_softmax(expert).sub_(_own_log_softmax(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
     # The final normalisation cancels the base's own.
-    return normalised(base.float().add(shift, alpha=alpha).log_softmax(-1))
+    return mark_normalised(base.float().add(shift, alpha=alpha).log_softmax(-1))
 
 
 def _own_log_softmax(logits: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class CFG(LogitsProcessor):
         if negative is None:
             negative_prompts = [ids[-1:] for ids in binding.own_prompts()]
         else:
-            texts = binding.one_each("cfg", "negative", negative)
+            texts = binding.one_text_per_prompt("cfg", "negative", negative)
             negative_prompts = [binding.prompts.encode(binding.tokenizer, text) for text in texts]
         return cls(unconditional=binding.reader(negative_prompts, label="negative prompt"), scale=scale)
 
@@ -124,7 +124,7 @@ class CAD(LogitsProcessor):
         Raises:
             ParameterError: a context is not a part of its prompt, or is the whole prompt.
         """
-        contexts = binding.one_each("cad", "context", context)
+        contexts = binding.one_text_per_prompt("cad", "context", context)
         without_context = []
         for text, piece in zip(binding.prompts.texts, contexts, strict=True):
             if not piece or piece not in text:
@@ -189,7 +189,7 @@ class Contrastive(LogitsProcessor):
         Raises:
             ModelError: the amateur has another tokenizer.
         """
-        model = binding.same_vocabulary(amateur, "contrastive")
+        model = binding.model_with_same_vocabulary(amateur, "contrastive")
         return cls(amateur=binding.reader(binding.own_prompts(), model, label=amateur), beta=beta, alpha=alpha)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ class DExperts(LogitsProcessor):
         Raises:
             ModelError: a small model has another tokenizer.
         """
-        models = [binding.same_vocabulary(name, "dexperts") for name in (expert, antiexpert)]
+        models = [binding.model_with_same_vocabulary(name, "dexperts") for name in (expert, antiexpert)]
         prompts = binding.own_prompts()
         tuned, untuned = (
             binding.reader(prompts, model, label=name) for model, name in zip(models, (expert, antiexpert), strict=True)

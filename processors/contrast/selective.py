@@ -141,7 +141,7 @@ def _lame_prompts(binding: Binding, texts: PromptTexts | None) -> list[list[int]
     """
     prompts, lame_ids = binding.prompts, binding.own_prompts()
     if texts is not None:
-        return [prompts.encode(binding.tokenizer, text) for text in binding.one_each("uscd", "lame", texts)]
+        return [prompts.encode(binding.tokenizer, text) for text in binding.one_text_per_prompt("uscd", "lame", texts)]
     for index, (text, chat) in enumerate(zip(prompts.texts, prompts.messages, strict=True)):
         if chat is None:
             stripped = strip_examples(text)

@@ -21,7 +21,7 @@ from logitkit.processors.engine.prompts import Prompts, apply_template, left_pad
 from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import FusableStream, Stream, StreamLike, as_stream
-from logitkit.processors.engine.trace import FusionReport, Step, Trace, likeliest
+from logitkit.processors.engine.trace import FusionReport, Step, Trace, most_probable
 
 __all__ = [
     "AllowedTokens",
@@ -50,8 +50,8 @@ __all__ = [
     "fit",
     "js_bits",
     "left_padded",
-    "likeliest",
     "log_probabilities",
+    "most_probable",
     "pad_token",
     "read_prompts",
     "without_padding",

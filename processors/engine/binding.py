@@ -134,7 +134,7 @@ class Binding:
         """Token ids of the call's own prompts, without padding."""
         return [self.prompts.tokens(number) for number in range(len(self.prompts))]
 
-    def one_each(self, owner: str, parameter: str, texts: str | Sequence[str]) -> Sequence[str]:
+    def one_text_per_prompt(self, owner: str, parameter: str, texts: str | Sequence[str]) -> Sequence[str]:
         """One text for each prompt: a single one is shared.
 
         Raises:
@@ -185,7 +185,7 @@ class Binding:
             self._tokenizers[name] = AutoTokenizer.from_pretrained(origin)
         return self._tokenizers[name]
 
-    def same_vocabulary(self, name: str, owner: str) -> Any:
+    def model_with_same_vocabulary(self, name: str, owner: str) -> Any:
         """Return the model with this name, having made sure that it shares the generating model's tokenizer.
 
         Raises:

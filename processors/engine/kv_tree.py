@@ -80,7 +80,7 @@ class KVTree:
                 "it reads a tree in one row"
             )
         self.model = model
-        self.forwards = self.fed = 0
+        self.forwards = self.tokens_fed = 0
         self.root = Node(token=-1, parent=None, depth=-1)
         self._kinds = list(getattr(config, "layer_types", None) or [])
         self._window = getattr(config, "sliding_window", None)
@@ -95,18 +95,18 @@ class KVTree:
         self._slots: list[Node] = []  # who lies where in the cache
         self.root.children.clear()
 
-    def read(self, start: Node, tokens: Sequence[int], *, given: bool = False) -> Node:
+    def read(self, start: Node, tokens: Sequence[int], *, conditioning: bool = False) -> Node:
         """Follow a sequence from a node, reading what is not known; return its end, whose ``logp`` is known.
 
         Args:
             start: where it begins.
             tokens: the sequence.
-            given: its tokens count nothing in ``total``.
+            conditioning: the log-probabilities of these tokens do not count in ``total``.
         """
         node, place = start, 0
         while place < len(tokens) and tokens[place] in node.children:
             node, place = node.children[tokens[place]], place + 1
-        if node.logp is None and node.depth >= 0 and (place == len(tokens) or not given):
+        if node.logp is None and node.depth >= 0 and (place == len(tokens) or not conditioning):
             self._ask_again(node)
         while place < len(tokens):
             chunk = tokens[place : place + CHUNK]
@@ -114,7 +114,7 @@ class KVTree:
             for token in chunk:
                 node = self._child(node, token)
                 fresh.append(node)
-            self._forward(fresh, scored=not given)
+            self._forward(fresh, scored=not conditioning)
             place += len(chunk)
         return node
 
@@ -265,5 +265,5 @@ class KVTree:
             logits_to_keep=0 if every else 1,
         )
         self.forwards += 1
-        self.fed += count
+        self.tokens_fed += count
         return output.logits[0].float()  # type: ignore[no-any-return]

@@ -38,7 +38,7 @@ def log_probabilities(scores: Tensor) -> Tensor:
     return known
 
 
-def normalised(logp: Tensor) -> Tensor:
+def mark_normalised(logp: Tensor) -> Tensor:
     """Say that these fp32 scores are log-probabilities already, and return them."""
     step = _STEP.get()
     return logp if step is None else step.put(logp, logp)

@@ -1,4 +1,4 @@
-"""Chance that is a function of the text: one number for each row of tokens, whatever happened before.
+"""UniformSource that is a function of the text: one number for each row of tokens, whatever happened before.
 
 A processor keeps no state, so it cannot keep a random generator: a beam search or a rewind would ask it
 twice about one prefix and hear two answers. Here the answer is a hash of the row's tokens and a seed.
@@ -15,7 +15,7 @@ from torch import Tensor
 from logitkit.params import Resource
 from logitkit.processors.engine.prompts import Prompts
 
-Chance = Annotated[Callable[[Tensor], Tensor] | None, Resource()]
+UniformSource = Annotated[Callable[[Tensor], Tensor] | None, Resource()]
 
 # Multipliers and shifts of the splitmix64 finaliser, as signed 64-bit numbers; products wrap around.
 _FIRST, _SECOND, _STEP = (value - 2**64 for value in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))

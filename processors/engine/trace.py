@@ -143,7 +143,7 @@ class Trace:
         """Record one step of one processor from its scores before and after, ``[rows, vocab]``."""
         notes, self._pending = {key: value.tolist() for key, value in self._pending.items()}, {}
         divergence = [0.0] * len(before) if after is before else js_bits(before, after).tolist()
-        tops = [likeliest(scores, self.top) for scores in (before, after)]
+        tops = [most_probable(scores, self.top) for scores in (before, after)]
         for row, bits in enumerate(divergence):
             said = {key: values[row] for key, values in notes.items()}
             self.steps.append(
@@ -203,7 +203,7 @@ class Trace:
         }
 
 
-def likeliest(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+def most_probable(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
     """The likeliest tokens of each row with their probabilities, best first."""
     probability, token = scores.float().softmax(-1).topk(min(count, scores.shape[-1]), dim=-1)
     return [tuple(zip(t, p, strict=True)) for t, p in zip(token.tolist(), probability.tolist(), strict=True)]

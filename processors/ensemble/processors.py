@@ -18,7 +18,7 @@ from logitkit.errors import ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.log_probabilities import normalised
+from logitkit.processors.engine.log_probabilities import mark_normalised
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.ensemble import consistency
 from logitkit.processors.ensemble.members import Member, Texts, members, opinions
@@ -265,7 +265,7 @@ def _asked(name: str, processor: Any, scores: Tensor) -> Tensor | None:
 def _finished(logp: Tensor, scores: Tensor) -> Tensor:
     """Keep impossible tokens impossible and the dtype as it was."""
     kept = logp.masked_fill(scores == -torch.inf, -torch.inf)
-    return normalised(kept.log_softmax(-1)).to(scores.dtype)
+    return mark_normalised(kept.log_softmax(-1)).to(scores.dtype)
 
 
 def _lost(helpers: Sequence[Member], said: Sequence[Tensor]) -> dict[str, Tensor]:

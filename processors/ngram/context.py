@@ -89,7 +89,7 @@ class NgramContext(LogitsProcessor):
         if context is None:
             own = binding.own_prompts()
         else:
-            texts = list(binding.one_each("ngram_context", "context", context))
+            texts = list(binding.one_text_per_prompt("ngram_context", "context", context))
             own = binding.tokenizer(texts, add_special_tokens=False)["input_ids"]
         table = table_of_each(own, orders=orders, **of_tokenizer(binding.tokenizer))
         return cls(table=table, groups=binding.prompts.rows, prompts=binding.prompts, trace=binding.trace, **strength)

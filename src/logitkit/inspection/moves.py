@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.engine.trace import Step, Trace, likeliest
+from logitkit.processors.engine.trace import Step, Trace, most_probable
 
 TokenProbabilities = tuple[tuple[int, float], ...]  # (token id, probability), most probable first
 GENERATING_MODEL = "generating model"
@@ -79,8 +79,8 @@ class MoveRecorder:
         move = Move(
             token=-1,
             js_bits=0.0 if torch.equal(before, after) else float(js_bits(before, after)[0]),
-            before=likeliest(before, self.top)[0],
-            after=likeliest(after, self.top)[0],
+            before=most_probable(before, self.top)[0],
+            after=most_probable(after, self.top)[0],
             probability=(0.0, 0.0),
             rank=(0, 0),
             forwards={GENERATING_MODEL: 1} | {name: count for name, count in extra.items() if count},

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fusing import bound
-from logitkit.processors.engine.log_probabilities import log_probabilities, normalised, shared
+from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised, shared
 
 
 class Normalisations(TorchDispatchMode):
@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     with shared():
         logp = log_probabilities(scores)
         assert logp.exp().tolist() == [[0.5, 0.5]] and log_probabilities(scores) is logp
-        assert log_probabilities(logp) is not logp and log_probabilities(normalised(logp)) is logp
+        assert log_probabilities(logp) is not logp and log_probabilities(mark_normalised(logp)) is logp
         scores[0, 0] = -torch.inf
         assert log_probabilities(scores).exp().tolist() == [[0.0, 1.0]]
         logp[0, 0] = 3.0

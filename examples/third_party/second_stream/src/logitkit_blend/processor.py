@@ -46,7 +46,7 @@ class Blend(LogitsProcessor):
     ) -> Blend:
         """Ask for the reader of the second stream."""
         own = [binding.prompts.encode(binding.tokenizer, before + text) for text in binding.prompts.texts]
-        other = None if model is None else binding.same_vocabulary(model, "blend")
+        other = None if model is None else binding.model_with_same_vocabulary(model, "blend")
         return cls(second=binding.reader(own, other, label=model or "second prompt"), weight=weight)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
