@@ -1,4 +1,4 @@
-"""Fixtures for the whole suite: the embedded model, and the data files beside the project."""
+"""Fixtures for the whole suite: the default model, tiny checkpoints, faked downloads, and data files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it reads this once
-os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers heeds it too
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores among them; torch reads this once, too
+# huggingface_hub reads both variables once, when it is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker; torch reads the variable once, at import
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses the embedded model."""
+    """Mark every test that uses the default model."""
     for item in items:
         if any(name.startswith("smollm2") for name in getattr(item, "fixturenames", ())):
             item.add_marker("model")
@@ -25,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """The checkpoint of smollm2-135m, pulled when it is not cached."""
+    """The folder of smollm2-135m, which is downloaded when it is not cached."""
     from logitkit import models
 
     return models.pull("smollm2-135m", progress=False)
@@ -33,7 +34,7 @@ def smollm2_path() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2(smollm2_path: Path) -> tuple[Any, Any]:
-    """The embedded model and its tokenizer, fp32, eval mode."""
+    """The default model in float32 and evaluation mode, and its tokenizer."""
     from logitkit import models
 
     return models.load("smollm2-135m")
@@ -72,7 +73,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of data files: LOGITKIT_DATA, else ../shared/data beside the repository."""
+    """The folder of data files: LOGITKIT_DATA, or ../shared/data beside the repository."""
     folder = Path(os.environ.get("LOGITKIT_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no data files: {folder} is absent and LOGITKIT_DATA does not name another folder")
@@ -81,7 +82,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_tokenizers(shared_data: Path) -> Path:
-    """The folder of tokenizers, beside the data files."""
+    """The folder of tokenizers beside the data files."""
     folder = shared_data.parent / "tokenizers"
     if not folder.is_dir():
         pytest.skip(f"no tokenizers: {folder} is absent")
@@ -90,7 +91,7 @@ def shared_tokenizers(shared_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def bench_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny checkpoints and data of `bench_runs`."""
+    """A folder with the tiny checkpoints and the data of `bench_runs`."""
     import bench_runs
 
     return bench_runs.write_checkpoints_and_data(tmp_path_factory.mktemp("bench"))

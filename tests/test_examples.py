@@ -1,4 +1,4 @@
-"""Every example runs; here on a tiny model, so that it takes a moment."""
+"""Every script in examples/ runs on a tiny model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "examples"
-OURS = [
+EXAMPLES = [
     "processors_in_generate",
     "compose_a_chain",
     "processor_without_registry",
@@ -23,22 +23,22 @@ OURS = [
 
 
 def example(name: str) -> Any:
-    """The example's module, imported from its file."""
+    """Return the module of an example, imported from its file."""
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # as the main script of a process has a name to pickle by
+    sys.modules[name] = module  # objects of the module are pickled by this name
     spec.loader.exec_module(module)
     return module
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str) -> None:
-    """And returns something."""
+    """The example returns a result."""
     assert example(name).main(tiny_model(), tiny_tokenizer())
 
 
-def test_no_example_is_forgotten() -> None:
-    """A script in examples/ has a test: here, or one that names it."""
-    named = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
-    assert [path.stem for path in FOLDER.glob("*.py") if path.stem not in named] == []
+def test_every_example_has_a_test() -> None:
+    """Each script in examples/ is named in a test."""
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [path.stem for path in FOLDER.glob("*.py") if path.stem not in tests] == []

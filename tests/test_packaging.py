@@ -1,4 +1,4 @@
-"""What is built is what is here: the wheel holds every module, and every module imports."""
+"""The wheel holds every module and template of the repository, and every module imports."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from fresh import ROOT, Fresh, build_wheel
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 
-ADAPTERS = {"logitkit.adapters.vllm", "logitkit.adapters.lm_eval"}  # each needs the library that it is named after
+ADAPTERS = {
+    "logitkit.adapters.vllm",
+    "logitkit.adapters.lm_eval",
+}  # each imports the library of its name, which is optional
 
 
 def modules() -> list[str]:
-    """Import names of every Python file of the package; the parts at the top are links in src/logitkit."""
+    """Return the import name of every module; src/logitkit links to the packages at the top of the repository."""
     found = []
     for package, folder in FOLDERS.items():
         for path in (ROOT / folder).rglob("*.py"):
@@ -29,25 +32,25 @@ def modules() -> list[str]:
 
 
 def packages() -> set[str]:
-    """Import names of every folder with an ``__init__.py``."""
+    """Return the import name of every folder with an ``__init__.py``."""
     return {name for name in modules() if (folder_of(name) / "__init__.py").is_file()}
 
 
 def folder_of(name: str) -> Path:
-    """The folder that a package of this import name has."""
+    """Return the folder of a package."""
     top = max((package for package in FOLDERS if f"{name}.".startswith(f"{package}.")), key=len)
     return ROOT.joinpath(FOLDERS[top], *name.removeprefix(top).strip(".").split("."))
 
 
 def test_every_folder_with_modules_is_packaged() -> None:
-    """The hand list in pyproject.toml is complete; the studies and the tests stay out of the wheel."""
+    """pyproject.toml lists every package; studies and tests are not packaged."""
     tops = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "studies"}
     assert {f"logitkit.{name}" for name in tops} | {"logitkit"} == set(FOLDERS)
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages()
 
 
 def test_no_module_is_loaded_twice() -> None:
-    """The bare folder names would make a second copy of every class."""
+    """No test imports a package by its bare folder name, which would load a second copy of every class."""
     ours = {str((ROOT / folder).resolve()) for package, folder in FOLDERS.items() if package != "logitkit"}
     bare = [
         name
@@ -62,7 +65,7 @@ def test_no_module_is_loaded_twice() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
-    """Built from nothing, installed beside the present dependencies into a fresh environment."""
+    """A freshly built wheel is installed into an empty environment that sees the present dependencies."""
     wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     sources = ROOT / "src"

@@ -1,4 +1,4 @@
-"""The page of `logitkit inspect` in a real browser, by keyboard alone, in light and dark."""
+"""The page of `logitkit inspect` in a real browser: keyboard, accessibility tree, light and dark colours."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ STATE = "return [document.activeElement.parentNode.id, [...document.querySelecto
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A headless browser that shows the page of twelve tokens."""
+    """A headless browser with the page of an inspection of twelve tokens."""
     from selenium import webdriver
 
     path = tmp_path_factory.mktemp("page") / "inspect.html"
-    found = inspect(tiny_model(), tiny_tokenizer(), "Once", "temperature(0.3) | top_k(5)", max_new_tokens=12)
-    path.write_text(html_page(found), encoding="utf-8")
+    inspection = inspect(tiny_model(), tiny_tokenizer(), "Once", "temperature(0.3) | top_k(5)", max_new_tokens=12)
+    path.write_text(html_page(inspection), encoding="utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1100,900"):
@@ -50,7 +50,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def keys(browser: Any) -> Any:
-    """Type keys into the freshly loaded page."""
+    """Return a function that types keys into a freshly loaded page and returns the focus and the open tokens."""
     from selenium.webdriver import ActionChains
 
     browser.get(browser.current_url.split("#")[0])
@@ -65,7 +65,7 @@ def keys(browser: Any) -> Any:
 
 
 def test_tokens_open_and_close_by_keyboard(browser: Any, keys: Any) -> None:
-    """Tab reaches the first token; arrows move, Enter opens, one panel at a time, Escape closes and stays."""
+    """Tab reaches the first token; arrows move; Enter opens one panel at a time; Escape closes and keeps the focus."""
     assert keys(*["TAB"] * 4) == ["t0", []]  # past the link, the prompt and the plain text
     assert keys("ARROW_RIGHT", "ARROW_RIGHT", "ENTER") == ["t2", ["t2"]]
     assert browser.find_element("css selector", "#t2 .panel").is_displayed()
@@ -77,7 +77,7 @@ def test_tokens_open_and_close_by_keyboard(browser: Any, keys: Any) -> None:
 
 
 def test_links_and_the_close_button_work(browser: Any, keys: Any) -> None:
-    """The table of the largest moves leads to its tokens; the panel closes with its button."""
+    """A link in the table of largest moves opens its token, and the button closes the panel."""
     link = browser.find_element("css selector", "table a")
     browser.execute_script("arguments[0].focus()", link)
     token = link.get_attribute("href").split("#")[1]
@@ -87,13 +87,13 @@ def test_links_and_the_close_button_work(browser: Any, keys: Any) -> None:
 
 
 def test_the_tokens_can_be_skipped(browser: Any, keys: Any) -> None:
-    """The first Tab offers it."""
+    """The first Tab stop is a link that skips the tokens."""
     keys("TAB", "ENTER")
     assert browser.execute_script("return document.activeElement.id") == "most"
 
 
 def test_a_screen_reader_hears_each_token(browser: Any, keys: Any) -> None:
-    """In the accessibility tree every token is a disclosure with its move in its name."""
+    """In the accessibility tree every token is a disclosure triangle whose name contains its move."""
     nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     named = [node["name"]["value"] for node in nodes if node["role"]["value"].startswith("DisclosureTriangle")]
     assert sum(name.startswith("token ") and " bits" in name for name in named) == 12
@@ -101,14 +101,14 @@ def test_a_screen_reader_hears_each_token(browser: Any, keys: Any) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_token_can_be_read(browser: Any, keys: Any, scheme: str) -> None:
-    """Contrast of at least 4.5 to 1 (WCAG AA), at every depth of colour."""
+    """The contrast is at least 4.5 to 1 (WCAG AA) at every depth of colour."""
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     assert min(browser.execute_script(CONTRAST)) >= 4.5
 
 
 def test_nothing_is_fetched_and_nothing_fails(browser: Any, keys: Any, tmp_path: Path) -> None:
-    """No request but the page itself, no message in the console."""
+    """The page makes no request and writes no message to the console."""
     keys("TAB", "TAB", "TAB", "TAB", "ENTER")
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.get_log("browser") == []

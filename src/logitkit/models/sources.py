@@ -45,13 +45,13 @@ def hub_reachable(endpoint: str | None = None, *, timeout: float = HUB_TIMEOUT) 
         return False
     url = endpoint or huggingface_hub.constants.ENDPOINT
     answers: list[bool] = []
-    request = threading.Thread(target=lambda: answers.append(_answers(url, timeout)), daemon=True)
+    request = threading.Thread(target=lambda: answers.append(host_answers(url, timeout)), daemon=True)
     request.start()
     request.join(timeout)
     return bool(answers) and answers[0]
 
 
-def _answers(url: str, timeout: float) -> bool:
+def host_answers(url: str, timeout: float) -> bool:
     """Return whether a server answers a HEAD request without refusing it."""
     try:
         request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the address comes from huggingface_hub
@@ -200,7 +200,7 @@ def run(command: list[str], work: Path) -> None:
     """
     scratch, log = work / "tmp", work / "log"
     scratch.mkdir(exist_ok=True)
-    with log.open("wb") as output, _started(command, scratch, output) as child:
+    with log.open("wb") as output, started_program(command, scratch, output) as child:
         child.wait()
     if child.returncode:
         raise DownloadError(
@@ -215,7 +215,7 @@ def _last_lines(log: Path) -> str:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], scratch: Path, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def started_program(command: list[str], scratch: Path, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program; terminate it if the body is left before the program has ended."""
     environment = os.environ | {name: str(scratch) for name in ("TMPDIR", "TEMP", "TMP")}
     try:

@@ -1,0 +1,79 @@
+"""The HTML page of an inspection: self-contained, escaped, accessible."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from inspections import inspect_tiny_model
+from logitkit.inspection import html_page
+
+HOSTILE = "</pre><script src='https://elsewhere/x.js'></script> & <b>"
+
+
+class Outline(HTMLParser):
+    """The tags of a page; construction fails when the tags do not nest."""
+
+    void = ("meta", "br", "link", "img", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    """The page of a chain of two processors with sampling, and a prompt that contains HTML tags."""
+    return html_page(inspect_tiny_model("ngram_context(0.9) | top_k(3)", HOSTILE, do_sample=True, seed=1))
+
+
+def test_the_page_holds_everything_it_needs(text: str) -> None:
+    """Links lead to anchors of the page only, and the content security policy forbids every request."""
+    outline = Outline(text)
+    assert not {tag for tag, _ in outline.tags} & {"link", "img", "iframe", "object", "base", "form"}
+    assert all(set(attributes) & {"src", "srcset", "action"} == set() for _, attributes in outline.tags)
+    assert all(str(link["href"]).startswith("#") for link in outline.all("a"))
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
+    policy = next(meta for meta in outline.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert str(policy["content"]).startswith("default-src 'none'")
+
+
+def test_the_prompt_is_escaped(text: str) -> None:
+    """A prompt can neither add a script nor close a tag."""
+    assert len(Outline(text).all("script")) == 1
+    assert "&lt;/pre&gt;&lt;script" in text and HOSTILE not in text
+
+
+def test_each_token_is_a_labelled_disclosure(text: str) -> None:
+    """Every token is a native details element with a label, so keyboards and screen readers need no script."""
+    outline = Outline(text)
+    tokens = [item for item in outline.all("details") if item.get("class") == "token"]
+    labels = [str(item["aria-label"]) for item in outline.all("summary") if "aria-label" in item]
+    assert len(tokens) == len(labels) == 8
+    assert all(re.fullmatch(r"(?s)token \d+: .+, moved .+ bits.*", label) for label in labels)
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) and {f"t{number}" for number in range(8)} <= set(ids)
+    assert {str(link["href"])[1:] for link in outline.all("a")} <= set(ids)
+    assert all("scope" in head for head in outline.all("th")) and outline.all("html")[0]["lang"] == "en"
+
+
+def test_impossible_tokens_are_not_listed_after(text: str) -> None:
+    """After top_k(3) the panel lists three tokens and leaves the other five places empty."""
+    panel = text[text.index('id="t0"') : text.index('id="t1"')]
+    assert panel.count("<td></td><td></td>") == 5
