@@ -28,10 +28,7 @@ from logitkit import models
 from logitkit.errors import FileFormatError, ModelError
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import byte_tokenizer
-from logitkit.processors.cascade import rules as deferral
-from logitkit.processors.cascade.rules import TOKEN_RULES
-from logitkit.processors.cascade.sequence import Stage, answer
-from logitkit.processors.cascade.uncertainty import uncertainty
+from logitkit.processors.cascade import TOKEN_RULES, Stage, generate_outputs, rules, uncertainty
 from logitkit.processors.engine.divergences import js_bits
 
 ALPHAS = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
@@ -59,7 +56,7 @@ def sweep(small: Tensor, large: Tensor, tokens: Tensor, last: int) -> dict[str, 
         For each rule a list over alphas of [bits of the text, mean deferral, whether the last word is written].
     """
     word = [law[-last:] for law in (small, large)]
-    cold = dict(zip(("drawn_small", "drawn_large"), (deferral.tempered(law, 0) for law in word), strict=True))
+    cold = dict(zip(("sampling_small", "sampling_large"), (rules.tempered(law, 0) for law in word), strict=True))
     outside = Outside(small, large)
     mine, theirs = (law.exp().gather(-1, tokens[:, None])[:, 0] for law in (small, large))
     found: dict[str, Any] = {}
@@ -69,14 +66,14 @@ def sweep(small: Tensor, large: Tensor, tokens: Tensor, last: int) -> dict[str, 
             deferred = outside(rule, alpha)
             stands = outside.stands(rule, alpha, mine, theirs, deferred)
             bits = -torch.log2(mine * stands + theirs * deferred).sum()
-            greedy = deferral.token_law(rule, *word, alpha=alpha, **cold)
+            greedy = rules.cascade_distribution(rule, *word, alpha=alpha, **cold)
             written = bool((greedy.argmax(-1) == tokens[-last:]).all())
             found[rule].append([float(bits), float(deferred.mean()), written])
     return found
 
 
 class Outside:
-    """The mass of q outside A for any alpha, from one sorting of each law: `deferral.deferred` for a whole sweep."""
+    """The mass of q outside A for any alpha, from one sorting of each law: `rules.resampled_mass` for a whole sweep."""
 
     def __init__(self, small: Tensor, large: Tensor) -> None:
         q, p = small.exp(), large.exp()
@@ -161,8 +158,8 @@ def collect(
             count = max(last, min(tail, len(ids) - 1)) if tail else len(ids) - 1
             ended = ids[-count:]
             q, p = laws(first, ids, count), laws(second, ids, count)
-            stage = Stage(model=first, tokenizer=tokenizer, settings={"max_new_tokens": 5, "eos_token_id": None})
-            said = answer(stage, [context])
+            stage = Stage(model=first, tokenizer=tokenizer, generate_kwargs={"max_new_tokens": 5, "eos_token_id": None})
+            outputs = generate_outputs(stage, [context])
             line = {
                 "asked": asked,
                 "passage": place,
@@ -170,9 +167,9 @@ def collect(
                 "tokens": count,
                 "rules": sweep(q, p, ended, last),
                 "positions": positions(q, p, ended),
-                "said": said.texts[0],
+                "said": outputs.texts[0],
                 "word": word,
-                "logps": said.logps[0].tolist(),
+                "logps": outputs.logps[0].tolist(),
             }
             out.write(json.dumps(line) + "\n")
             out.flush()

@@ -11,10 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logitkit.processors.cascade.crossover import within
-from logitkit.processors.cascade.deferral_curve import area_under, deferral_curve, length_bias
-from logitkit.processors.cascade.posthoc_rule import PostHocRule, Shape
-from logitkit.processors.cascade.rules import sequence_score
+from logitkit.processors.cascade import (
+    PostHocRule,
+    PostHocRuleConfig,
+    area_under_deferral_curve,
+    deferral_curve,
+    length_bias,
+    sequence_score,
+    switches_within_budget,
+)
 
 Numbers = NDArray[np.float64]
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -104,8 +109,8 @@ def sequence_rules(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         scores[f"quantile {level:g}"] = sequence_score(logps, mask, "quantile", alpha=level)
     try:
         quality = [torch.tensor(values[:half]).float() for values in (small, large)]
-        shape = Shape(quantiles=6, layers=2, width=16)
-        rule = PostHocRule.fit(logps[:half], mask[:half], *quality, shape=shape, target="gain")
+        config = PostHocRuleConfig(quantiles=6, layers=2, width=16, target="gain")
+        rule = PostHocRule.fit(logps[:half], mask[:half], *quality, config=config)
         scores["learned"] = rule(logps, mask)
     except ValueError as error:
         scores["learned"] = torch.zeros(len(rows))
@@ -117,7 +122,7 @@ def sequence_rules(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for rule_name, score in scores.items():
         held = score[half:].numpy()
         rates, quality_at = deferral_curve(held, small[half:], large[half:])
-        found["rules"][rule_name] = vars(area_under(held, small[half:], large[half:])) | {
+        found["rules"][rule_name] = vars(area_under_deferral_curve(held, small[half:], large[half:])) | {
             "length_bias": length_bias(held, [row["tokens"] for row in rows[half:]]),
             "curve": [rates.round(4).tolist(), quality_at.round(4).tolist()],
         }
@@ -141,7 +146,7 @@ def crossover(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 told = {key: np.array(value) for key, value in row["positions"].items()}
                 score = generator.random(row["tokens"]) if measure == "random" else told.get(measure, told["js"])
                 if measure == "online":
-                    chosen = within(torch.tensor(told["js"])[None] > 0.1, budget)[0].numpy()
+                    chosen = switches_within_budget(torch.tensor(told["js"])[None] > 0.1, budget)[0].numpy()
                 else:
                     chosen = np.zeros(row["tokens"], bool)
                     chosen[np.argsort(-score)[: round(budget * row["tokens"])]] = True

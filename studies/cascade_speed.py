@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from logitkit import models
-from logitkit.processors.cascade.speculative import SpeculativeCascade
+from logitkit.processors.cascade import SpeculativeCascade
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.chain import Chain
 
@@ -83,7 +83,7 @@ def ways(
 
             def run() -> tuple[Any, float, str]:
                 ids = call.generate(**settings)
-                return ids, call.trace.means["cascade"]["asked"], f"{call.trace.forwards['big']} large forwards"
+                return ids, call.trace.means["cascade"]["large needed"], f"{call.trace.forwards['big']} large forwards"
 
             return run
 
@@ -92,7 +92,7 @@ def ways(
     def speculative(draft: int, alpha: float) -> Way:
         def run() -> tuple[Any, float, str]:
             trace = Trace()
-            way = SpeculativeCascade(large=large, rule="token_v3", alpha=alpha, draft=draft, trace=trace)
+            way = SpeculativeCascade(large=large, rule="token_v3", alpha=alpha, draft_length=draft, trace=trace)
             ids = small.generate(**inputs, custom_generate=way, **settings)
             accepted = trace.means["speculative"]["accepted"]
             return ids, 0.0, f"{trace.forwards['large']} large forwards, {accepted:.2f} of drafts accepted"

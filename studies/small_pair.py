@@ -22,13 +22,22 @@ import typer
 
 import logitkit
 from logitkit import models
-from logitkit.processors.cascade import labelling as divergence
-from logitkit.processors.cascade.deferral_curve import area_under, length_bias
-from logitkit.processors.cascade.posthoc_rule import PostHocRule, Shape
-from logitkit.processors.cascade.router_head import RouterHead
-from logitkit.processors.cascade.rules import sequence_score
-from logitkit.processors.cascade.sequence import Stage, answer
-from logitkit.processors.cascade.token import Rule
+from logitkit.processors.cascade import (
+    DeferralRule,
+    ModelPair,
+    PostHocRule,
+    PostHocRuleConfig,
+    RouterHead,
+    Stage,
+    TrainingSettings,
+    area_under_deferral_curve,
+    generate_outputs,
+    label_divergence,
+    length_bias,
+    router_examples,
+    router_head_config,
+    sequence_score,
+)
 
 ALPHAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
 BUDGETS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -84,7 +93,7 @@ def token_rules(small: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict
             ("cascade", "deferral"),
             tuned=tuned,
         )
-        for rule in get_args(Rule)
+        for rule in get_args(DeferralRule)
         for alpha in ALPHAS
     ]
 
@@ -106,12 +115,11 @@ def crossovers(base: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict[s
 def routers(small: Any, tuned: Any, tokenizer: Any, count: int, folder: Path) -> list[dict[str, Any]]:
     """A head trained on labels of other sums beside training-free ones, at several thresholds."""
     asked = [question.removesuffix(" more are ") for question in sums(150, 1)[0]]
-    labels = divergence.label_divergence(
-        asked, folder / "labels.jsonl", small=small, large=tuned, tokenizer=tokenizer, tokens=24, batch=64
-    )
-    shape = divergence.shape_for(small, top=20, width=32, blocks=1)
-    rows, targets = divergence.router_examples(labels, small, shape)
-    head = RouterHead.fit(rows, targets, shape, small=small, large=tuned, tokenizer=tokenizer, batch=64)
+    pair = ModelPair(small=small, large=tuned, tokenizer=tokenizer)
+    labels = label_divergence(asked, folder / "labels.jsonl", pair, tokens=24, batch_size=64)
+    config = router_head_config(small, top_logits=20, width=32, blocks=1)
+    features, targets = router_examples(labels, small, config)
+    head = RouterHead.fit(features, targets, config, pair=pair, settings=TrainingSettings(batch_size=64))
     found: list[dict[str, Any]] = [{"head": "report", "threshold": head.threshold} | head.report]
     for name in ("trained", "entropy", "margin", "aleatoric"):
         for threshold in (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99):
@@ -128,7 +136,7 @@ def sequences(small: Any, tuned: Any, tokenizer: Any, count: int) -> dict[str, A
     for name, seed in (("train", 2), ("test", 9)):
         asked, answers = sums(count, seed)
         said = {
-            who: answer(Stage(model=m, tokenizer=tokenizer, batch=100), asked, **SETTINGS)
+            who: generate_outputs(Stage(model=m, tokenizer=tokenizer, batch_size=100), asked, **SETTINGS)
             for who, m in (("small", small), ("large", tuned))
         }
         right = {
@@ -136,7 +144,7 @@ def sequences(small: Any, tuned: Any, tokenizer: Any, count: int) -> dict[str, A
             for who, one in said.items()
         }
         given[name] = (said["small"].logps, said["small"].mask, right["small"], right["large"])
-    learned = PostHocRule.fit(*given["train"], shape=Shape(quantiles=11), target="gain")
+    learned = PostHocRule.fit(*given["train"], config=PostHocRuleConfig(quantiles=11, target="gain"))
     logps, mask, mine, theirs = given["test"]
     scores = {"sum": sequence_score(logps, mask, "sum"), "average": sequence_score(logps, mask, "average")}
     for level in (0.0, 0.2, 0.5):
@@ -145,7 +153,7 @@ def sequences(small: Any, tuned: Any, tokenizer: Any, count: int) -> dict[str, A
     found: dict[str, Any] = {"items": count, "small": float(mine.mean()), "large": float(theirs.mean()), "rules": {}}
     for name, score in scores.items():
         values = score.numpy()
-        found["rules"][name] = vars(area_under(values, mine.numpy(), theirs.numpy())) | {
+        found["rules"][name] = vars(area_under_deferral_curve(values, mine.numpy(), theirs.numpy())) | {
             "length_bias": length_bias(values, mask.sum(-1).numpy())
         }
     return found

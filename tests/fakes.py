@@ -13,8 +13,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from logitkit.processors.cascade.model_fingerprint import pair_fingerprint
-from logitkit.processors.cascade.router_head import Network, RouterHead, Shape
+from logitkit.processors.cascade import ModelPair, RouterHead, RouterHeadConfig, RouterNetwork
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.laws.tiny_models import WIDTH, encoder_decoder_model
 
@@ -57,12 +56,12 @@ def sliding_model(seed: int = 0) -> Any:
 
 def router_head(model: Any, tokenizer: Any) -> RouterHead:
     """Return a random router head for ``tiny_model(0)`` and ``tiny_model(1)`` that routes about half of the tokens."""
-    shape = Shape(hidden=32, embedding=32, top=20, width=16, blocks=1)
-    network = seeded(lambda: Network(shape), 0)
+    config = RouterHeadConfig(hidden_size=32, embedding_size=32, top_logits=20, width=16, blocks=1)
+    network = seeded(lambda: RouterNetwork(config), 0)
     with torch.no_grad():
         network.leave[1].weight.mul_(20)
-    pair = pair_fingerprint(model, tiny_model(1), tokenizer)
-    return RouterHead(network, shape, threshold=0.5, pair=pair, report={})
+    pair = ModelPair(small=model, large=tiny_model(1), tokenizer=tokenizer)
+    return RouterHead(network, config, threshold=0.5, pair=pair.fingerprint(), report={})
 
 
 __all__ = ["absolute_model", "encoder_decoder_model", "router_head", "sliding_model", "tiny_tokenizer"]

@@ -1,4 +1,4 @@
-"""Small trained networks on disk: weights as safetensors, everything else as JSON. Loading runs no code."""
+"""Files of small trained networks: weights as safetensors, everything else as JSON. Loading runs no code."""
 
 from __future__ import annotations
 
@@ -13,67 +13,76 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from logitkit.errors import FileFormatError
+from logitkit.files import replace_file
 
 VERSION = 1
+WEIGHTS, METADATA = "head.safetensors", "head.json"
 
 
-def save(folder: str | Path, kind: str, network: nn.Module, facts: Mapping[str, Any]) -> None:
+def save_head(folder: str | Path, kind: str, network: nn.Module, metadata: Mapping[str, Any]) -> None:
     """Write a network as ``head.safetensors`` and ``head.json`` into a folder.
 
     Args:
-        folder: made if it is not there.
-        kind: what it is, checked when it is loaded.
-        network: its state is written.
-        facts: what else is needed to build and use it, as JSON.
+        folder: created when it does not exist.
+        kind: name of the kind of head; `load_head` checks it.
+        network: the network, whose state is written.
+        metadata: everything else that is needed to rebuild and use the network, as JSON values.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, _weights(folder)
-    )
-    told = {"kind": kind, "version": VERSION, **facts}
-    _facts(folder).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replace_file(folder / WEIGHTS) as path:
+        save_file(state, path)
+    text = json.dumps({"kind": kind, "version": VERSION, **metadata}, indent=2, sort_keys=True)
+    with replace_file(folder / METADATA) as path:
+        path.write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a network's state and facts.
+def load_head(folder: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the state and the metadata of a network.
+
+    Args:
+        folder: a folder that `save_head` wrote.
+        kind: the expected kind of head.
+
+    Returns:
+        The weights by name, and the metadata.
 
     Raises:
-        FileFormatError: not such a folder, another kind or version, truncated, or NaN among the weights.
+        FileFormatError: a file is missing or damaged, has another kind or version, or holds NaN or infinite weights.
     """
     folder = Path(folder)
     try:
-        facts = json.loads(_facts(folder).read_text(encoding="utf-8"))
-        state = load_file(_weights(folder))
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise FileFormatError(
-            f"{kind}: {folder} must hold head.json and head.safetensors, got {type(error).__name__}: {error}"
+            f"{kind}: {folder} must hold {METADATA} and {WEIGHTS}, got {type(error).__name__}: {error}"
         ) from error
-    found = (facts.get("kind"), facts.get("version")) if isinstance(facts, dict) else (None, None)
-    if found != (kind, VERSION):
-        raise FileFormatError(f"{kind}: {folder} must hold a {kind} of version {VERSION}, got {found[0]} of {found[1]}")
+    stored = (metadata.get("kind"), metadata.get("version")) if isinstance(metadata, dict) else (None, None)
+    if stored != (kind, VERSION):
+        raise FileFormatError(
+            f"{kind}: {folder} must hold a {kind} of version {VERSION}, got {stored[0]} of {stored[1]}"
+        )
     if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in state.values()):
         raise FileFormatError(f"{kind}: the weights in {folder} must be finite, got NaN or infinity; train it again")
-    return state, facts
+    return state, metadata
 
 
-def into(network: nn.Module, state: Mapping[str, Tensor], kind: str) -> None:
-    """Put a state into a network that was built from the facts.
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], kind: str) -> None:
+    """Load weights into a network that was built from the metadata, and set it to evaluation mode.
+
+    Args:
+        network: the network.
+        state: its weights by name.
+        kind: name of the kind of head, for the error message.
 
     Raises:
-        FileFormatError: weights and facts do not belong together.
+        FileFormatError: the weights do not fit the network.
     """
     try:
         network.load_state_dict(dict(state))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise FileFormatError(f"{kind}: head.safetensors must fit head.json, got: {reason}") from error
+        raise FileFormatError(f"{kind}: {WEIGHTS} must fit {METADATA}, got: {reason}") from error
     network.eval()
-
-
-def _weights(folder: Path) -> Path:
-    return folder / "head.safetensors"
-
-
-def _facts(folder: Path) -> Path:
-    return folder / "head.json"

@@ -1,49 +1,89 @@
-"""Train a small network on features: minibatches, early stopping on held-out rows, the best state kept."""
+"""Training of small networks on features: mini-batches, early stopping on held-out rows, the best weights are kept."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from logitkit.errors import ParameterError
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets), each [rows] -> mean loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings of a training run with AdamW.
+
+    Attributes:
+        held_out: share of the examples for early stopping, 0 to 1.
+        epochs: largest number of epochs.
+        patience: epochs without a lower held-out loss after which training stops.
+        learning_rate, weight_decay, batch_size: of the optimiser.
+        seed: of the split, the initial weights, the shuffling and dropout.
+
+    >>> TrainingSettings(epochs=5).patience
+    10
+    """
+
+    held_out: float = 0.2
+    epochs: int = 50
+    patience: int = 10
+    learning_rate: float = 1e-3
+    weight_decay: float = 5e-4
+    batch_size: int = 1024
+    seed: int = 0
 
 
 class Standardised(nn.Module):
-    """A network that shifts and scales its ``size`` features first."""
+    """Base of networks that first shift and scale their features.
+
+    Args:
+        size: number of features.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.mean, self.scale = nn.Buffer(torch.zeros(size)), nn.Buffer(torch.ones(size))
 
     def standardised(self, features: Tensor) -> Tensor:
-        """The features as the layers see them."""
+        """Return ``(features - mean) / scale``, ``[rows, size]``."""
         return (features - self.mean) / self.scale
 
 
 Network = TypeVar("Network", bound=Standardised)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """How a training went: mean losses of every epoch, and which was best on the held-out rows."""
+class Split(NamedTuple):
+    """Row numbers to train on and row numbers held out, each ``[count]``."""
 
-    training: list[float]
-    held_out: list[float]
-    best: int
+    train: Tensor
+    held_out: Tensor
+
+
+@dataclass(kw_only=True)
+class TrainingHistory:
+    """Mean losses of every epoch, and the number of the epoch whose weights were kept."""
+
+    training: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    best: int = 0
 
 
 def check_examples(owner: str, features: Tensor, targets: Tensor) -> None:
-    """Refuse examples that nothing can be learned from, before anything is trained.
+    """Check examples before training.
+
+    Args:
+        owner: name that begins error messages.
+        features: ``[rows, features]``.
+        targets: ``[rows]``.
 
     Raises:
-        ParameterError: none, another number of targets, NaN or infinite features or targets.
+        ParameterError: no examples, different numbers of features and targets, or values that are not finite.
     """
     if not len(features) or len(features) != len(targets):
         raise ParameterError(
@@ -56,77 +96,89 @@ def check_examples(owner: str, features: Tensor, targets: Tensor) -> None:
             raise ParameterError(owner, name, "finite numbers", f"NaN or infinity in row {row}", "leave such rows out")
 
 
-def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Shuffle row numbers into those to train on and at least one (if there are two) held out."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    held = min(max(1, round(count * share)), count - 1) if count > 1 else 0
-    return order[held:], order[:held]
+def split_rows(count: int, settings: TrainingSettings) -> Split:
+    """Shuffle row numbers and hold out a share of them; of two or more rows at least one is held out."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
+    held = min(max(1, round(count * settings.held_out)), count - 1) if count > 1 else 0
+    return Split(order[held:], order[:held])
 
 
-def begun(make: Callable[[], Network], rows: Tensor, seed: int) -> Network:
-    """A new network with seeded weights, that standardises features like these rows."""
+def initialised(make: Callable[[], Network], features: Tensor, seed: int) -> Network:
+    """Return a new network with seeded weights that standardises features like these.
+
+    Args:
+        make: constructs the network.
+        features: the rows to train on, ``[rows, features]``.
+        seed: of the initial weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = make()
-    network.mean.copy_(rows.mean(0))
-    network.scale.copy_(rows.std(0, correction=0).clamp_min(1e-3))
+    network.mean.copy_(features.mean(0))
+    network.scale.copy_(features.std(0, correction=0).clamp_min(1e-3))
     return network
 
 
-def fit(
+def train(
     network: nn.Module,
     features: Tensor,
     targets: Tensor,
     loss: Loss,
     *,
-    train: Tensor,
-    held_out: Tensor,
-    epochs: int,
-    patience: int,
-    rate: float,
-    decay: float,
-    batch: int,
-    seed: int,
+    split: Split,
+    settings: TrainingSettings,
     advance: Callable[[], None] = lambda: None,
-) -> Fitted:
-    """Train with AdamW until the held-out loss has not fallen for ``patience`` epochs; the best state stays.
+) -> TrainingHistory:
+    """Train until the held-out loss has not fallen for ``patience`` epochs; the best weights are kept.
 
     Args:
-        network: ``[rows, features] -> [rows]``.
+        network: ``[rows, features] -> [rows]``; its weights are changed.
         features, targets: all rows, ``[rows, features]`` and ``[rows]``.
         loss: mean loss of outputs and targets.
-        train, held_out: row numbers; without held-out rows the last state stays.
-        epochs, patience, rate, decay, batch: the usual.
-        seed: of the shuffling and of dropout.
-        advance: called once an epoch.
+        split: rows to train on and to hold out. Without held-out rows the last weights are kept.
+        settings: optimiser, epochs and seed.
+        advance: called after each epoch.
     """
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
-    generator = torch.Generator().manual_seed(seed)
-    history: tuple[list[float], list[float]] = ([], [])
-    best, kept = 0, copy.deepcopy(network.state_dict())
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    generator = torch.Generator().manual_seed(settings.seed)
+    history, best_state = TrainingHistory(), copy.deepcopy(network.state_dict())
+    evaluated = split.held_out if len(split.held_out) else split.train
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for epoch in range(epochs):
-            network.train()
-            total = 0.0
-            for rows in train[torch.randperm(len(train), generator=generator)].split(batch):
-                if len(rows) == 1 and len(train) > 1:
-                    continue  # batch normalisation needs two
-                optimiser.zero_grad()
-                value = loss(network(features[rows]), targets[rows])
-                value.backward()
-                optimiser.step()
-                total += float(value.detach()) * len(rows)
-            history[0].append(total / len(train))
+        torch.manual_seed(settings.seed)
+        for epoch in range(settings.epochs):
+            order = split.train[torch.randperm(len(split.train), generator=generator)]
+            history.training.append(_run_epoch(network, features, targets, loss, optimiser, order, settings.batch_size))
             network.eval()
-            rows = held_out if len(held_out) else train
             with torch.no_grad():
-                history[1].append(float(loss(network(features[rows]), targets[rows])))
+                history.held_out.append(float(loss(network(features[evaluated]), targets[evaluated])))
             advance()
-            if history[1][-1] <= history[1][best] or not len(held_out):
-                best, kept = epoch, copy.deepcopy(network.state_dict())
-            elif epoch - best >= patience:
+            if history.held_out[-1] <= history.held_out[history.best] or not len(split.held_out):
+                history.best, best_state = epoch, copy.deepcopy(network.state_dict())
+            elif epoch - history.best >= settings.patience:
                 break
-    network.load_state_dict(kept)
+    network.load_state_dict(best_state)
     network.eval()
-    return Fitted(training=history[0], held_out=history[1], best=best)
+    return history
+
+
+def _run_epoch(
+    network: nn.Module,
+    features: Tensor,
+    targets: Tensor,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    order: Tensor,
+    batch_size: int,
+) -> float:
+    """Train on every row once, in this order; return the mean loss."""
+    network.train()
+    total = 0.0
+    for rows in order.split(batch_size):
+        if len(rows) == 1 and len(order) > 1:
+            continue  # batch normalisation needs two rows
+        optimiser.zero_grad()
+        value = loss(network(features[rows]), targets[rows])
+        value.backward()
+        optimiser.step()
+        total += float(value.detach()) * len(rows)
+    return total / len(order)

@@ -1,18 +1,18 @@
-"""Label where a small model's token changes the path of a large one: the training data of a router.
+"""Divergence labels: which tokens of a small model change the result of a large one. Training data of a router head.
 
-R2R, arXiv:2505.21600, section 3.2. The large model answers greedily; the small one is teacher-forced over
-the answer. Where its token is another, the large model goes on from it, and a judge compares that with the
-answer as it was: "neutral" if nothing that matters changed, else "divergent". Departures: the answer itself
-is the continuation from the large model's own token, since both are greedy; the judge is pluggable, and the
-default compares final answers instead of asking a 72-billion-parameter model.
+Source: R2R, arXiv:2505.21600, section 3.2. The large model answers a prompt greedily. The small model predicts every
+token of that answer. Where the prediction differs from the answer, the large model continues from the small model's
+token, and a judge compares this continuation with the answer. The label is "identical" for equal tokens, "neutral"
+when the judge finds no difference that matters, and "divergent" otherwise.
+
+Departures: the answer itself is the continuation from the large model's own token, since both are greedy. The judge
+is a parameter; the default compares final answers instead of asking a model of 72 billion parameters.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,152 +20,49 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
-from logitkit.processors.cascade.model_fingerprint import pair_fingerprint
-from logitkit.processors.cascade.router_head import Shape, features
+from logitkit.processors.cascade.judges import ContinuationPair, Judge, SameAnswer
+from logitkit.processors.cascade.label_files import (
+    DIVERGENT,
+    IDENTICAL,
+    NEUTRAL,
+    DivergenceLabels,
+    LabelSettings,
+    append_labels,
+    resume_labels,
+)
+from logitkit.processors.cascade.model_fingerprint import ModelPair
+from logitkit.processors.cascade.router_head import RouterHeadConfig, router_features
 from logitkit.processors.engine.captured_outputs import HiddenStates
 from logitkit.processors.engine.prompts import left_padded, pad_token, read_prompts
 from logitkit.processors.model_facts import end_tokens, text_config
 
-IDENTICAL, NEUTRAL, DIVERGENT = 0, 1, 2
-_NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two ways on from one place, as texts: with the small model's token, and as the large model answered."""
-
-    prompt: str
-    before: str
-    small: str
-    large: str
-
-
-Judge = Callable[[Pair], bool]
-
-
-@dataclass(frozen=True)
-class SameAnswer:
-    """Divergent where the final answers differ: the last match of a pattern, else the whole text.
-
-    Case, spaces, thousands separators and a final point do not count.
-    """
-
-    pattern: str = _NUMBER
-
-    def __call__(self, pair: Pair) -> bool:
-        """Say whether the pair is divergent."""
-        return self._answer(pair.before + pair.small) != self._answer(pair.before + pair.large)
-
-    def _answer(self, text: str) -> str:
-        found = re.findall(self.pattern, text)
-        return " ".join((found[-1] if found else text).replace(",", "").lower().rstrip(". \n").split())
-
-
-@dataclass(frozen=True)
-class SameText:
-    """Divergent where the continuations differ in anything but the spaces around them."""
-
-    def __call__(self, pair: Pair) -> bool:
-        """Say whether the pair is divergent."""
-        return pair.small.strip() != pair.large.strip()
-
-
-class ModelJudge:
-    """Ask a language model whether two continuations mean the same; divergent where "no" is likelier than "yes".
-
-    Args:
-        model, tokenizer: of the judge; its chat template is used if it has one.
-    """
-
-    QUESTION = (
-        "Two continuations of one text follow. Do they reach the same meaning, reasoning and conclusion?\n\n"
-        "Text: {before}\n\nFirst: {small}\n\nSecond: {large}\n\nAnswer with yes or no."
-    )
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        answers = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("yes", "no", "Yes", "No")]
-        self._first = torch.tensor([ids[0] for ids in answers])
-        self.plain = not getattr(tokenizer, "chat_template", None)
-
-    @torch.no_grad()
-    def __call__(self, pair: Pair) -> bool:
-        """Say whether the pair is divergent."""
-        text = self.QUESTION.format(before=(pair.prompt + pair.before)[-1000:], small=pair.small, large=pair.large)
-        given: Any = text + "\nAnswer: " if self.plain else [{"role": "user", "content": text}]
-        bound = read_prompts(self.tokenizer, self.model, given)
-        yes, no, more_yes, more_no = self.model(bound.ids).logits[0, -1].float().log_softmax(-1)[self._first].tolist()
-        return bool(max(no, more_no) > max(yes, more_yes))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """One prompt: the large model's answer, what the small one would have said at each token, and the labels."""
-
-    prompt: int
-    prompt_ids: list[int]
-    answer_ids: list[int]
-    small_ids: list[int]
-    labels: list[int]
-
-
-@torch.no_grad()
-def label_prompt(
-    number: int, prompt: Any, small: Any, large: Any, tokenizer: Any, judge: Judge, *, tokens: int, batch: int
-) -> Labels:
-    """Label one prompt; see `label_divergence`."""
-    bound = read_prompts(tokenizer, large, prompt)
-    pad = pad_token(tokenizer, large)
-    settings = {"do_sample": False, "pad_token_id": pad}
-    whole = large.generate(bound.ids, attention_mask=bound.mask, max_new_tokens=tokens, **settings)[0]
-    head, answer = whole[: bound.width].tolist(), whole[bound.width :].tolist()
-    kept = {"logits_to_keep": len(answer) + 1}
-    own = small(input_ids=whole[None].to(small.device), **kept).logits[0, -len(answer) - 1 : -1].argmax(-1).tolist()
-    labels = [IDENTICAL] * len(answer)
-    differ = [place for place, (mine, theirs) in enumerate(zip(own, answer, strict=True)) if mine != theirs]
-    ends = set(end_tokens(large))
-
-    def text(ids: Iterable[int]) -> str:
-        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    for start in range(0, len(differ), batch):
-        places = differ[start : start + batch]
-        rows, mask = left_padded([head + answer[:place] + [own[place]] for place in places], pad)
-        left = max(1, tokens - min(places) - 1)
-        went_on = large.generate(
-            rows.to(large.device), attention_mask=mask.to(large.device), max_new_tokens=left, **settings
-        )
-        for place, row in zip(places, went_on[:, rows.shape[1] - 1 :].tolist(), strict=True):
-            row = row[:1] if row[0] in ends else row[: tokens - place]
-            pair = Pair(prompt=bound.texts[0], before=text(answer[:place]), small=text(row), large=text(answer[place:]))
-            labels[place] = DIVERGENT if judge(pair) else NEUTRAL
-    return Labels(prompt=number, prompt_ids=head, answer_ids=answer, small_ids=own, labels=labels)
-
-
+# Over 40 lines: the docstring documents eight parameters.
 def label_divergence(
     prompts: Sequence[Any],
     out: str | Path,
+    pair: ModelPair,
     *,
-    small: Any,
-    large: Any,
-    tokenizer: Any,
     judge: Judge | None = None,
     judge_name: str = "answer",
     tokens: int = 128,
-    batch: int = 8,
+    batch_size: int = 8,
     advance: Callable[[], None] = lambda: None,
-) -> list[Labels]:
-    """Label prompts into a file of JSON lines; one that was interrupted goes on where it stopped.
+) -> list[DivergenceLabels]:
+    """Label the answers to prompts and write the labels to a file; an interrupted run can be resumed.
 
     Args:
         prompts: texts or chats.
-        out: the file; its first line says what it was made with.
-        small, large, tokenizer: the pair.
-        judge: says whether two continuations diverge; by default `SameAnswer`.
-        judge_name: kept in the first line.
-        tokens: of an answer, and of each continuation.
-        batch: continuations that are generated together.
-        advance: called once a prompt, those already in the file included.
+        out: the file, JSON lines; its first line holds the settings.
+        pair: the models and their tokenizer.
+        judge: decides whether two continuations diverge; default `SameAnswer`.
+        judge_name: name of the judge in the file.
+        tokens: largest number of tokens of an answer, its continuations included.
+        batch_size: number of continuations that are generated together.
+        advance: called after each prompt, those read from the file included.
+
+    Returns:
+        The labels of every prompt.
 
     Raises:
         ParameterError: no prompts.
@@ -173,100 +70,158 @@ def label_divergence(
     """
     if not prompts:
         raise ParameterError("label_divergence", "prompts", "at least one", "none")
-    made_with = {"kind": "divergence labels", "version": 1, "judge": judge_name, "tokens": tokens}
-    made_with |= {"pair": pair_fingerprint(small, large, tokenizer)}
-    done = _resume(Path(out), made_with)
-    for one in done:
-        if one.prompt >= len(prompts) or one.prompt_ids != _ids(tokenizer, large, prompts[one.prompt]):
-            raise FileFormatError(
-                f"label_divergence: {out} must hold labels of these prompts to go on, "
-                f"got others (prompt {one.prompt}); write another file"
-            )
+    path = Path(out)
+    settings = LabelSettings(judge=judge_name, tokens=tokens, pair=pair.fingerprint())
+    labels = resume_labels(path, settings)
+    for stored in labels:
+        _check_prompt(stored, prompts, pair, path)
         advance()
-    with Path(out).open("a", encoding="utf-8") as file:
-        for number in range(len(done), len(prompts)):
-            found = label_prompt(
-                number, prompts[number], small, large, tokenizer, judge or SameAnswer(), tokens=tokens, batch=batch
-            )
-            file.write(json.dumps(asdict(found)) + "\n")
-            file.flush()
-            done.append(found)
-            advance()
-    return done
-
-
-def _ids(tokenizer: Any, model: Any, prompt: Any) -> list[int]:
-    """The token ids of one prompt."""
-    return read_prompts(tokenizer, model, prompt).tokens(0)
-
-
-def read_labels(path: str | Path) -> tuple[dict[str, Any], list[Labels]]:
-    """Read a file of labels: what it was made with, and the labels.
-
-    Raises:
-        FileFormatError: not such a file.
-    """
-    try:
-        first, *lines = Path(path).read_text(encoding="utf-8").splitlines()
-        made_with = json.loads(first)
-        labels = [Labels(**json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
-        raise FileFormatError(f"divergence labels: {path} must be a file of labels, got {error}") from error
-    if not isinstance(made_with, dict) or made_with.get("kind") != "divergence labels":
-        raise FileFormatError(f"divergence labels: {path} must start with what it was made with; label anew")
-    return made_with, labels
-
-
-def _resume(path: Path, made_with: dict[str, Any]) -> list[Labels]:
-    """Start the file, or read what is in it; a line that was cut off is dropped.
-
-    Raises:
-        FileFormatError: it was made with something else.
-    """
-    if not path.is_file() or not path.stat().st_size:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
-        return []
-    text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        path.write_text(text, encoding="utf-8")
-    if not text:
-        return _resume(path, made_with)
-    found, labels = read_labels(path)
-    other = sorted(key for key in made_with if found.get(key) != made_with[key])
-    if other:
-        raise FileFormatError(
-            f"label_divergence: {path} must have been made with the same {other[0]} to go on, "
-            f"got {found.get(other[0])}; write another file"
-        )
+    labeller = Labeller(pair, judge=judge or SameAnswer(), tokens=tokens, batch_size=batch_size)
+    for number in range(len(labels), len(prompts)):
+        labels.append(labeller.label(number, prompts[number]))
+        append_labels(path, labels[-1])
+        advance()
     return labels
 
 
+@dataclass(frozen=True, eq=False)
+class Labeller:
+    """Labels the large model's answer to single prompts.
+
+    Attributes:
+        pair, judge, tokens, batch_size: as in `label_divergence`.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> pair = ModelPair(small=tiny_model(), large=tiny_model(), tokenizer=tiny_tokenizer())
+    >>> Labeller(pair, tokens=4).label(0, "a prompt").labels  # a model never diverges from itself
+    [0, 0, 0, 0]
+    """
+
+    pair: ModelPair
+    judge: Judge = field(default_factory=SameAnswer)
+    tokens: int = 128
+    batch_size: int = 8
+
+    @torch.no_grad()
+    def label(self, number: int, prompt: Any) -> DivergenceLabels:
+        """Label the answer to one prompt, a text or a chat.
+
+        Args:
+            number: number of the prompt, which the labels keep.
+            prompt: the prompt.
+        """
+        bound = read_prompts(self.pair.tokenizer, self.pair.large, prompt)
+        row = self._continued(bound.ids, bound.mask, self.tokens)[0]
+        prompt_ids, answer = row[: bound.width].tolist(), row[bound.width :].tolist()
+        predicted = self._small_predictions(row, len(answer))
+        labels = [IDENTICAL] * len(answer)
+        places = [place for place, (mine, own) in enumerate(zip(predicted, answer, strict=True)) if mine != own]
+        for start in range(0, len(places), self.batch_size):
+            batch = places[start : start + self.batch_size]
+            rows = [prompt_ids + answer[:place] + [predicted[place]] for place in batch]
+            for place, continuation in zip(batch, self._continuations(rows, batch), strict=True):
+                texts = self._text(answer[:place]), self._text(continuation), self._text(answer[place:])
+                pair = ContinuationPair(prompt=bound.texts[0], before=texts[0], small=texts[1], large=texts[2])
+                labels[place] = DIVERGENT if self.judge(pair) else NEUTRAL
+        return DivergenceLabels(
+            prompt=number, prompt_ids=prompt_ids, answer_ids=answer, small_ids=predicted, labels=labels
+        )
+
+    def _small_predictions(self, row: Tensor, count: int) -> list[int]:
+        """Return the small model's most likely token in the place of each of the last ``count`` tokens."""
+        small = self.pair.small
+        logits = small(input_ids=row[None].to(small.device), logits_to_keep=count + 1).logits[0, -count - 1 : -1]
+        return logits.argmax(-1).tolist()  # type: ignore[no-any-return]
+
+    def _continuations(self, rows: list[list[int]], places: list[int]) -> list[list[int]]:
+        """Return each row's last token and the large model's continuation, up to ``tokens`` tokens of an answer."""
+        ids, mask = left_padded(rows, pad_token(self.pair.tokenizer, self.pair.large))
+        output = self._continued(ids, mask, max(1, self.tokens - min(places) - 1))
+        ends = end_tokens(self.pair.large)
+        continuations = []
+        for place, tokens in zip(places, output[:, ids.shape[1] - 1 :].tolist(), strict=True):
+            continuations.append(tokens[:1] if tokens[0] in ends else tokens[: self.tokens - place])
+        return continuations
+
+    def _continued(self, ids: Tensor, mask: Tensor, tokens: int) -> Tensor:
+        """Continue rows with the large model, greedily."""
+        large = self.pair.large
+        return large.generate(  # type: ignore[no-any-return]
+            ids.to(large.device),
+            attention_mask=mask.to(large.device),
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=pad_token(self.pair.tokenizer, large),
+        )
+
+    def _text(self, ids: list[int]) -> str:
+        """Return the text of token ids."""
+        return str(self.pair.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _check_prompt(stored: DivergenceLabels, prompts: Sequence[Any], pair: ModelPair, path: Path) -> None:
+    """Refuse stored labels that belong to another prompt."""
+    if stored.prompt < len(prompts):
+        bound = read_prompts(pair.tokenizer, pair.large, prompts[stored.prompt])
+        if stored.prompt_ids == bound.tokens(0):
+            return
+    raise FileFormatError(
+        f"label_divergence: {path} must hold labels of these prompts to go on, "
+        f"got others (prompt {stored.prompt}); write another file"
+    )
+
+
 @torch.no_grad()
-def router_examples(labels: Sequence[Labels], small: Any, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Features and 0/1 targets (1: divergent) of every answer token, from one reading of each by the small model.
+def router_examples(labels: Sequence[DivergenceLabels], small: Any, config: RouterHeadConfig) -> tuple[Tensor, Tensor]:
+    """Return the training examples of a router head, one for each labelled token.
+
+    Args:
+        labels: labels of any number of prompts.
+        small: the small model, which reads every answer once.
+        config: sizes of the head.
 
     Returns:
-        ``[tokens, features]`` and ``[tokens]``.
+        Features ``[tokens, features]`` and targets ``[tokens]``: 1 for divergent tokens, else 0.
+
+    Raises:
+        ModelError: the labels hold no token.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> labels = DivergenceLabels(prompt=0, prompt_ids=[65, 66], answer_ids=[67, 68], small_ids=[67, 70], labels=[0, 2])
+    >>> features, targets = router_examples([labels], tiny_model(), router_head_config(tiny_model(), top_logits=5))
+    >>> targets
+    tensor([0, 1])
     """
     states, embed = HiddenStates(small), small.get_input_embeddings()
-    rows, targets = [], []
-    for one in labels:
-        if not one.answer_ids:
+    features, targets = [], []
+    for prompt in labels:
+        if not prompt.answer_ids:
             continue
-        ids = torch.tensor([one.prompt_ids + one.answer_ids], device=small.device)
-        hidden = states(input_ids=ids).logits[0, len(one.prompt_ids) - 1 : -1]
-        logits = small(input_ids=ids).logits[0, len(one.prompt_ids) - 1 : -1]
-        rows.append(features(hidden, logits, embed, shape.top).cpu())
-        targets.append(torch.tensor([label == DIVERGENT for label in one.labels]).long())
-    if not rows:
+        ids = torch.tensor([prompt.prompt_ids + prompt.answer_ids], device=small.device)
+        predicting = slice(len(prompt.prompt_ids) - 1, -1)  # the positions before each answer token
+        hidden, logits = states(input_ids=ids).logits[0, predicting], small(input_ids=ids).logits[0, predicting]
+        features.append(router_features(hidden, logits, embed, config.top_logits).cpu())
+        targets.append(torch.tensor([label == DIVERGENT for label in prompt.labels]).long())
+    if not features:
         raise ModelError("router_examples: labels must hold an answer token, got none; label more prompts")
-    return torch.cat(rows), torch.cat(targets)
+    return torch.cat(features), torch.cat(targets)
 
 
-def shape_for(small: Any, *, top: int = 100, width: int = 128, blocks: int = 2) -> Shape:
-    """The sizes of a router for a small model."""
-    embedding = small.get_input_embeddings().weight.shape[1]
-    hidden = text_config(small).hidden_size
-    return Shape(hidden=hidden, embedding=embedding, top=top, width=width, blocks=blocks)
+def router_head_config(small: Any, *, top_logits: int = 100, width: int = 128, blocks: int = 2) -> RouterHeadConfig:
+    """Return the sizes of a router head for a small model.
+
+    Args:
+        small: the small model, for the sizes of its hidden state and embedding.
+        top_logits, width, blocks: as in `RouterHeadConfig`.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> router_head_config(tiny_model()).hidden_size
+    32
+    """
+    return RouterHeadConfig(
+        hidden_size=text_config(small).hidden_size,
+        embedding_size=small.get_input_embeddings().weight.shape[1],
+        top_logits=top_logits,
+        width=width,
+        blocks=blocks,
+    )

@@ -1,50 +1,87 @@
-"""Which pair of models something was trained for: a fingerprint of weights and tokenizer.
+"""Fingerprints of models, which tie a trained head to the pair of models that it was trained for.
 
-Names and paths differ between machines, so the weights themselves are looked at: of every parameter its
-name, shape and first numbers, rounded to bfloat16, in which a model loaded in another dtype agrees.
+Names and paths of models differ between machines, so a fingerprint reads the weights: name, shape and first
+numbers of every parameter. The numbers are rounded to bfloat16, in which copies of one model loaded in different
+dtypes agree.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.vocabulary import fingerprint
 
-LOOKED_AT = 8  # numbers of each parameter
+NUMBERS_READ = 8  # leading numbers of each parameter that enter a fingerprint
+
+
+class PairFingerprint(NamedTuple):
+    """Fingerprints of a small model, a large model and their tokenizer, as hex digits.
+
+    >>> PairFingerprint(small="a1", large="b2", tokenizer="c3").large
+    'b2'
+    """
+
+    small: str
+    large: str
+    tokenizer: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ModelPair:
+    """A small model, a large model and the tokenizer that they share.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> pair = ModelPair(small=tiny_model(), large=tiny_model(1), tokenizer=tiny_tokenizer())
+    >>> pair.fingerprint().small == pair.fingerprint().large
+    False
+    """
+
+    small: Any
+    large: Any
+    tokenizer: Any
+
+    def fingerprint(self) -> PairFingerprint:
+        """Return the fingerprints of both models and the tokenizer."""
+        return PairFingerprint(
+            model_fingerprint(self.small), model_fingerprint(self.large), fingerprint(self.tokenizer)
+        )
 
 
 def model_fingerprint(model: Any) -> str:
-    """16 hex digits that tell models apart, whatever dtype and device they are loaded on."""
+    """Return 16 hex digits that identify a model's weights, independent of dtype and device.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> len(model_fingerprint(tiny_model()))
+    16
+    """
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, parameter in model.named_parameters():
-        first = parameter.detach().flatten()[:LOOKED_AT].to("cpu", torch.bfloat16).float()
+        first = parameter.detach().flatten()[:NUMBERS_READ].to("cpu", torch.bfloat16).float()
         digest.update(f"{name} {tuple(parameter.shape)} {first.tolist()}".encode())
     return digest.hexdigest()[:16]
 
 
-def pair_fingerprint(small: Any, large: Any, tokenizer: Any) -> dict[str, str]:
-    """Fingerprints of a small model, a large one and their tokenizer."""
-    return {
-        "small": model_fingerprint(small),
-        "large": model_fingerprint(large),
-        "tokenizer": fingerprint(tokenizer),
-    }
+def check_pair(owner: str, trained_for: PairFingerprint, actual: PairFingerprint) -> None:
+    """Refuse a head that was trained for other models.
 
-
-def check_pair(owner: str, trained_for: dict[str, str], found: dict[str, str]) -> None:
-    """Refuse what was trained for another pair.
+    Args:
+        owner: name that begins the error message.
+        trained_for: fingerprint that the head stores.
+        actual: fingerprint of the models at hand.
 
     Raises:
-        ModelError: says which of the three differs.
+        ModelError: names the first of small, large and tokenizer that differs.
+
+    >>> check_pair("router", PairFingerprint("a", "b", "c"), PairFingerprint("a", "b", "c"))
     """
-    other = [part for part in ("small", "large", "tokenizer") if trained_for.get(part) != found.get(part)]
-    if other:
-        part = other[0]
-        raise ModelError(
-            f"{owner}: the head must have been trained for this pair of models, got one for another {part} "
-            f"(fingerprint {trained_for.get(part)}, here {found.get(part)}); train one for this pair"
-        )
+    for part, expected, found in zip(PairFingerprint._fields, trained_for, actual, strict=True):
+        if expected != found:
+            raise ModelError(
+                f"{owner}: the head must have been trained for this pair of models, got one for another {part} "
+                f"(fingerprint {expected}, here {found}); train one for this pair"
+            )

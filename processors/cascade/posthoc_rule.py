@@ -1,108 +1,150 @@
-"""The learned deferral rule: an estimate of what the large model would gain on an output.
+"""The learned deferral rule of sequence-level cascades: it predicts what the large model gains on an output.
 
-arXiv:2404.10136, section 4 (post-hoc rule): a small network over fixed quantiles of the token
-log-probabilities, the Chow scores and the length, and on request last hidden states of the small model.
-Departures: the length is given to the network, so that it can take the length bias out; quantiles are
-interpolated linearly; the answer is calibrated on held-out items.
+Source: post-hoc rule, arXiv:2404.10136, section 4. The features are fixed quantiles of the token log-probabilities,
+the Chow scores (sum and average) and the length of an output, optionally with further features such as last hidden
+states of the small model. A small network maps them to one number.
+
+Departures: the length is a feature, so that the network can correct the length bias of the other features;
+quantiles are interpolated linearly; the prediction is calibrated on held-out items.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from logitkit.errors import ParameterError
-from logitkit.processors.cascade import head_files as heads
 from logitkit.processors.cascade import head_training
-from logitkit.processors.cascade.rules import sequence_score
+from logitkit.processors.cascade.head_files import load_head, load_weights, save_head
+from logitkit.processors.cascade.head_training import Loss, Standardised, TrainingSettings
+from logitkit.processors.cascade.sequence_rules import sequence_score
 
 KIND = "post-hoc rule"
-Target = Literal["better", "gain"]
+EMPTY_LOGP = -50.0  # nats; an output without tokens counts as one token of this log-probability
+PostHocTarget = Literal["better", "gain"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Of a post-hoc rule: how many quantiles and further features, and the network (the paper's: 5 x 32)."""
+class PostHocRuleConfig:
+    """Features, network and target of a post-hoc rule; the default network is the paper's.
+
+    Attributes:
+        quantiles: number of quantiles, evenly spaced from the least to the most likely token.
+        extra_features: number of further features of an output.
+        width, layers: size of the network.
+        target: ``better`` predicts the probability that the large model's output is better, ``gain`` the difference
+            of the qualities.
+
+    >>> PostHocRuleConfig(quantiles=5).layers
+    5
+    """
 
     quantiles: int = 21
-    extra: int = 0
+    extra_features: int = 0
     width: int = 32
     layers: int = 5
+    target: PostHocTarget = "better"
 
 
-def features(logps: Tensor, mask: Tensor, shape: Shape, extra: Tensor | None = None) -> Tensor:
-    """What the rule looks at, ``[rows, quantiles + 3 + extra]``: quantiles, Chow-Sum, Chow-Average, log length.
-
-    An output without tokens counts as one token of log-probability -50.
+def posthoc_features(logps: Tensor, mask: Tensor, config: PostHocRuleConfig, extra: Tensor | None = None) -> Tensor:
+    """Return the features of outputs: quantiles, Chow-Sum, Chow-Average, logarithm of the length, further features.
 
     Args:
-        logps, mask: as in `sequence_score`, ``[rows, tokens]``.
-        shape: how many quantiles, evenly spaced from the lowest to the highest token.
-        extra: further features, such as last hidden states, ``[rows, extra]``.
+        logps, mask: as in `sequence_score`, ``[rows, tokens]``; an output without tokens counts as one token of
+            log-probability -50.
+        config: the number of quantiles and of further features.
+        extra: further features, ``[rows, extra_features]``.
+
+    Returns:
+        fp32 ``[rows, quantiles + 3 + extra_features]``.
+
+    Raises:
+        ParameterError: ``extra`` has another number of features than the config.
+
+    >>> posthoc_features(torch.tensor([[-1.0, -3.0]]), torch.tensor([[True, True]]), PostHocRuleConfig(quantiles=2))
+    tensor([[-3.0000, -1.0000, -4.0000, -2.0000,  0.6931]])
     """
     empty = ~mask.any(-1)
     if bool(empty.any()):
-        pad = nn.functional.pad
-        logps, mask = pad(logps, (0, 1), value=-50.0), pad(mask, (0, 1), value=False)
-        mask = torch.cat([mask[:, :-1], empty[:, None]], dim=1)
-    levels = torch.linspace(0, 1, shape.quantiles, dtype=logps.dtype).tolist()
+        logps = nn.functional.pad(logps, (0, 1), value=EMPTY_LOGP)
+        mask = torch.cat([mask, empty[:, None]], dim=1)
+    levels = torch.linspace(0, 1, config.quantiles, dtype=logps.dtype).tolist()
     columns = [sequence_score(logps, mask, "quantile", alpha=min(1.0, level)) for level in levels]
     columns += [sequence_score(logps, mask, rule) for rule in ("sum", "average")]
     columns.append(mask.sum(-1).to(logps.dtype).log())
-    found = torch.stack(columns, dim=-1)
-    given = 0 if extra is None else extra.shape[-1]
-    if given != shape.extra:
-        raise ParameterError(KIND, "extra", f"{shape.extra} features a row", given)
-    return (found if extra is None else torch.cat([found, extra.to(found)], dim=-1)).float()
+    features = torch.stack(columns, dim=-1)
+    width = 0 if extra is None else extra.shape[-1]
+    if width != config.extra_features:
+        raise ParameterError(KIND, "extra", f"{config.extra_features} features a row", width)
+    return (features if extra is None else torch.cat([features, extra.to(features)], dim=-1)).float()
 
 
-class Network(head_training.Standardised):
-    """Layers of linear, batch normalisation, ReLU; one number a row."""
+class PostHocNetwork(Standardised):
+    """Layers of linear, batch normalisation and ReLU from features to one number a row.
 
-    def __init__(self, shape: Shape) -> None:
-        sizes = [shape.quantiles + 3 + shape.extra] + [shape.width] * shape.layers
+    Attributes:
+        slope, offset: of the calibrated prediction ``slope * output + offset``.
+    """
+
+    def __init__(self, config: PostHocRuleConfig) -> None:
+        sizes = [config.quantiles + 3 + config.extra_features] + [config.width] * config.layers
         super().__init__(sizes[0])
         parts: list[nn.Module] = []
-        for enter, leave in itertools.pairwise(sizes):
-            parts += [nn.Linear(enter, leave), nn.BatchNorm1d(leave), nn.ReLU()]
+        for inputs, outputs in itertools.pairwise(sizes):
+            parts += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
         self.layers = nn.Sequential(*parts, nn.Linear(sizes[-1], 1))
         self.slope, self.offset = nn.Buffer(torch.tensor(1.0)), nn.Buffer(torch.tensor(0.0))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The uncalibrated answer, ``[rows]``."""
-        raw: Tensor = self.layers(self.standardised(features))[:, 0]
-        return raw
+        """Return the uncalibrated prediction, ``[rows]``."""
+        output: Tensor = self.layers(self.standardised(features))[:, 0]
+        return output
 
 
 class PostHocRule:
-    """A trained rule.
+    """A trained deferral rule; an instance is a ``rule`` of `SequenceCascade`.
+
+    Args:
+        network: the network.
+        config: its sizes and target.
+        report: the course of training.
 
     Attributes:
-        target: ``better``: the probability that the large output is better; ``gain``: how much better.
-        report: how training went.
+        default_settings: settings of the training when `fit` is given none.
+
+    >>> logps, mask = -torch.arange(8.0)[:, None].expand(8, 3), torch.ones(8, 3).bool()
+    >>> small, large = (torch.arange(8) < 4).float(), torch.ones(8)
+    >>> settings = replace(PostHocRule.default_settings, epochs=2)
+    >>> rule = PostHocRule.fit(logps, mask, small, large, config=PostHocRuleConfig(quantiles=2), settings=settings)
+    >>> rule(logps, mask).shape
+    torch.Size([8])
     """
 
-    def __init__(self, network: Network, shape: Shape, *, target: Target, report: dict[str, Any]) -> None:
-        self.network, self.shape, self.target, self.report = network, shape, target, report
+    default_settings: ClassVar[TrainingSettings] = TrainingSettings(
+        held_out=0.25, epochs=200, patience=25, weight_decay=1e-2, batch_size=64
+    )
+
+    def __init__(self, network: PostHocNetwork, config: PostHocRuleConfig, *, report: dict[str, Any]) -> None:
+        self.network, self.config, self.report = network, config, report
 
     @torch.no_grad()
     def gain(self, logps: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
-        """The calibrated probability or gain, ``[rows]``; arguments as in `features`."""
-        raw = self.network(features(logps, mask, self.shape, extra))
-        straight = self.network.slope * raw + self.network.offset
-        answer: Tensor = straight.sigmoid() if self.target == "better" else straight
-        return answer
+        """Return the calibrated probability or gain, ``[rows]``; arguments as in `posthoc_features`."""
+        output = self.network(posthoc_features(logps, mask, self.config, extra))
+        calibrated: Tensor = self.network.slope * output + self.network.offset
+        return calibrated.sigmoid() if self.config.target == "better" else calibrated
 
     def __call__(self, logps: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
-        """The score of each output, lowest where deferring gains most, ``[rows]``."""
+        """Return the deferral score of each output, ``[rows]``: lowest where the large model gains most."""
         return -self.gain(logps, mask, extra)
 
+    # Over 40 lines: the docstring documents eight parameters.
     @classmethod
     def fit(
         cls,
@@ -112,93 +154,81 @@ class PostHocRule:
         large: Tensor,
         *,
         extra: Tensor | None = None,
-        target: Target = "better",
-        shape: Shape | None = None,
-        held_out: float = 0.25,
-        epochs: int = 200,
-        patience: int = 25,
-        rate: float = 1e-3,
-        decay: float = 1e-2,
-        batch: int = 64,
-        seed: int = 0,
+        config: PostHocRuleConfig | None = None,
+        settings: TrainingSettings | None = None,
         advance: Callable[[], None] = lambda: None,
     ) -> PostHocRule:
-        """Train on outputs of the small model and the qualities of both models.
+        """Train a rule on outputs of the small model and the qualities of both models' outputs.
+
+        Target ``better`` is trained with cross-entropy on ``large > small``, target ``gain`` with the squared error
+        on ``large - small``.
 
         Args:
-            logps, mask, extra: as in `features`, one row an item.
-            small, large: quality of either output, ``[items]``.
-            target: what to predict: ``better`` whether large > small (cross-entropy), ``gain`` large - small
-                (squared error).
-            shape: sizes; ``extra`` is set to what is given.
-            held_out: share for early stopping and calibration.
-            epochs, patience, rate, decay, batch, seed, advance: of the training.
+            logps, mask, extra: as in `posthoc_features`, one row an item.
+            small, large: quality of either model's output on each item, ``[items]``.
+            config: sizes and target; its number of further features is taken from ``extra``.
+            settings: of the training; default `default_settings`.
+            advance: called after each epoch.
 
         Raises:
-            ParameterError: no items, NaN, or nothing to learn: the large output is always or never better.
+            ParameterError: no items, values that are not finite, or targets that are equal for all items.
         """
-        made = Shape(**{**asdict(shape or Shape()), "extra": 0 if extra is None else extra.shape[-1]})
+        config = replace(config or PostHocRuleConfig(), extra_features=0 if extra is None else extra.shape[-1])
+        settings = settings or cls.default_settings
         gains = (large - small).float()
-        wanted = (gains > 0).float() if target == "better" else gains
-        rows = features(logps, mask, made, extra) if len(logps) else torch.zeros(0, 1)
-        head_training.check_examples("PostHocRule.fit", rows, wanted)
-        if bool((wanted == wanted[0]).all()):
-            raise ParameterError("PostHocRule.fit", "qualities", "of items that differ", f"{wanted[0]:g} everywhere")
-        train, held = head_training.split(len(rows), held_out, seed)
-        network = head_training.begun(lambda: Network(made), rows[train], seed)
-        loss = nn.functional.binary_cross_entropy_with_logits if target == "better" else nn.functional.mse_loss
-        told = head_training.fit(
-            network,
-            rows,
-            wanted,
-            loss,
-            train=train,
-            held_out=held,
-            epochs=epochs,
-            patience=patience,
-            rate=rate,
-            decay=decay,
-            batch=batch,
-            seed=seed,
-            advance=advance,
-        )
-        _calibrate(network, rows[held], wanted[held], loss)
-        report = {"epochs": len(told.training), "best_epoch": told.best, "items": len(rows), "held_out": len(held)}
-        return cls(network, made, target=target, report=report)
+        targets = (gains > 0).float() if config.target == "better" else gains
+        features = posthoc_features(logps, mask, config, extra) if len(logps) else torch.zeros(0, 1)
+        head_training.check_examples("PostHocRule.fit", features, targets)
+        if bool((targets == targets[0]).all()):
+            raise ParameterError("PostHocRule.fit", "qualities", "of items that differ", f"{targets[0]:g} everywhere")
+        split = head_training.split_rows(len(features), settings)
+        network = head_training.initialised(lambda: PostHocNetwork(config), features[split.train], settings.seed)
+        binary = config.target == "better"
+        loss = nn.functional.binary_cross_entropy_with_logits if binary else nn.functional.mse_loss
+        history = head_training.train(network, features, targets, loss, split=split, settings=settings, advance=advance)
+        _calibrate(network, features[split.held_out], targets[split.held_out], loss)
+        report = {"epochs": len(history.training), "best_epoch": history.best}
+        report |= {"items": len(features), "held_out": len(split.held_out)}
+        return cls(network, config, report=report)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``head.safetensors`` and ``head.json``."""
-        facts = {"shape": asdict(self.shape), "target": self.target, "report": self.report}
-        heads.save(folder, KIND, self.network, facts)
+        """Write ``head.safetensors`` and ``head.json`` into a folder."""
+        save_head(folder, KIND, self.network, {"config": asdict(self.config), "report": self.report})
 
     @classmethod
     def load(cls, folder: str | Path) -> PostHocRule:
-        """Read a rule; runs no code from the files.
+        """Read a rule from a folder; no code from the files runs.
 
         Raises:
-            FileFormatError: not a post-hoc rule.
+            FileFormatError: the folder holds no post-hoc rule, or a damaged one.
         """
-        state, facts = heads.load(folder, KIND)
-        shape = Shape(**facts["shape"])
-        network = Network(shape)
-        heads.into(network, state, KIND)
-        return cls(network, shape, target=facts["target"], report=facts["report"])
+        state, metadata = load_head(folder, KIND)
+        config = PostHocRuleConfig(**metadata["config"])
+        network = PostHocNetwork(config)
+        load_weights(network, state, KIND)
+        return cls(network, config, report=metadata["report"])
 
 
 @torch.enable_grad()
-def _calibrate(network: Network, rows: Tensor, wanted: Tensor, loss: head_training.Loss) -> None:
-    """Fit slope and offset of the answer on held-out rows (Platt scaling); a slope that turns it around is refused."""
-    if len(rows) < 2 or bool((wanted == wanted[0]).all()):
+def _calibrate(network: PostHocNetwork, features: Tensor, targets: Tensor, loss: Loss) -> None:
+    """Fit slope and offset on held-out rows (Platt scaling); a negative or infinite slope is discarded.
+
+    Args:
+        network: receives slope and offset.
+        features, targets: the held-out rows. Nothing changes for fewer than two rows or equal targets.
+        loss: the loss that the network was trained with.
+    """
+    if len(features) < 2 or bool((targets == targets[0]).all()):
         return
     with torch.no_grad():
-        raw = network(rows)
+        output = network(features)
     line = torch.tensor([1.0, 0.0], requires_grad=True)
     optimiser = torch.optim.LBFGS([line], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        # A weak pull towards the identity keeps separable data from infinite slopes.
-        value = loss(line[0] * raw + line[1], wanted) + 1e-3 * ((line[0] - 1) ** 2 + line[1] ** 2)
+        # The penalty pulls towards the identity; without it separable data would give an infinite slope.
+        value = loss(line[0] * output + line[1], targets) + 1e-3 * ((line[0] - 1) ** 2 + line[1] ** 2)
         value.backward()
         return value
 

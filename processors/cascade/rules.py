@@ -1,17 +1,28 @@
-"""Deferral: when a small model's word stands, and when a large one is asked.
+"""Deferral rules of speculative cascades, as pure functions: when a token of the small model is kept.
 
-Token level: speculative cascades, arXiv:2405.19261 (equations of its section 4). Each rule names the tokens
-whose draw from the small law q stands, A; what falls outside is drawn again from the large law p:
+Source: speculative cascades, arXiv:2405.19261, section 4. Notation: ``q`` is the next-token distribution of the
+small model and ``p`` that of the large model. A rule chooses the accepted set ``A``. A token drawn from ``q`` is
+kept when it lies in ``A``; otherwise a token is drawn from ``p``. The resulting distribution is
 
     pi(v) = q(v) [v in A] + p(v) sum_{u not in A} q(u)
 
-A rule that looks at the whole row has all tokens or none in A, so pi is q or p. The decision is taken on
-the laws as the models give them; q and p themselves may be tempered.
+=============  =====================================  ==========================================================
+rule           condition                              accepted set
+=============  =====================================  ==========================================================
+``chow``       max q >= 1 - alpha                     all tokens or none
+``diff``       max q >= max p - alpha                 all tokens or none
+``opt``        max q >= max p - alpha TV(p, q)        all tokens or none; TV is the total variation distance
+``js``         JS(q, p) <= alpha                      all tokens or none; Jensen-Shannon divergence, in bits
+``token_v1``   q(v) >= max p - alpha                  single tokens
+``token_v2``   p(v) >= max p - alpha                  single tokens
+``token_v3``   p(v) >= (1 - alpha) max p              single tokens
+=============  =====================================  ==========================================================
 
-Sequence level: language model cascades, arXiv:2404.10136, section 3. A score of the emitted tokens'
-log-probabilities; the outputs that score below a threshold are deferred.
+The ``js`` rule is an addition to the paper. Conditions compare the distributions that the models return.
+Tokens may be drawn from other distributions, for example after temperature and top-p; such *sampling
+distributions* are separate arguments, as in the released notebook of the paper.
 
-All values are natural logarithms of probabilities; dtypes are kept, so float64 in gives float64 out.
+Inputs and outputs are natural logarithms of probabilities. The dtype is kept: float64 in gives float64 out.
 """
 
 from __future__ import annotations
@@ -22,195 +33,216 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from logitkit.errors import ParameterError
 from logitkit.params import is_neutral
 from logitkit.processors.engine.divergences import js_bits
 
 TokenRule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js"]
-SequenceRule = Literal["sum", "average", "quantile"]
 TOKEN_RULES: tuple[TokenRule, ...] = ("chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js")
 
 
-def trusted(
+def accepted_tokens(
     rule: TokenRule,
     small: Tensor,
     large: Tensor,
     *,
     alpha: float,
-    drawn_small: Tensor | None = None,
-    drawn_large: Tensor | None = None,
+    sampling_small: Tensor | None = None,
+    sampling_large: Tensor | None = None,
 ) -> Tensor:
-    """Say which tokens' draws from the small law stand: the set A.
-
-    ``chow``: max q >= 1 - alpha. ``diff``: max q >= max p - alpha. ``opt``: max q >= max p - alpha TV(p, q).
-    ``token_v1``: q(v) >= max p - alpha. ``token_v2``: p(v) >= max p - alpha. ``token_v3``: p(v) >= (1 - alpha) max p.
-    ``js``: the Jensen-Shannon divergence of q and p is at most alpha, in bits.
+    """Return the accepted set of a rule; the module docstring lists the conditions.
 
     Args:
         rule: one of `TOKEN_RULES`.
-        small, large: log-probabilities that the rule looks at, ``[rows, vocab]``.
-        alpha: 0 to 1, how much the small model is trusted. 1 trusts it with everything (``opt``: where the
-            drawn laws are those that the rule looks at). 0 is the large model under ``chow``, where no
-            small probability is 1, and under ``token_v2``, ``token_v3`` with greedy laws; not under the others:
-            there a small model that is surer than the large one keeps its word.
-        drawn_small, drawn_large: the laws that tokens are drawn from, whose total variation ``opt`` weighs;
-            by default the same.
+        small, large: log-probabilities that the condition compares, ``[rows, vocab]``.
+        alpha: tolerance for the small model, 0 to 1. At 1 every token is accepted (under ``opt`` only where the
+            sampling distributions are ``small`` and ``large``). At 0 the cascade equals the large model under
+            ``chow``, and under ``token_v2`` and ``token_v3`` with greedy sampling distributions. Under the other
+            rules a small model that is more confident than the large one is kept even at 0.
+        sampling_small, sampling_large: distributions that tokens are drawn from; ``opt`` uses their total
+            variation. Default: ``small`` and ``large``.
 
     Returns:
-        ``[rows, vocab]``, True where the small draw stands. Ties stand.
+        bool ``[rows, vocab]``, True for accepted tokens. Ties are accepted.
+
+    >>> small, large = torch.tensor([[0.6, 0.3, 0.1]]).log(), torch.tensor([[0.2, 0.7, 0.1]]).log()
+    >>> accepted_tokens("token_v3", small, large, alpha=0.5)  # p(v) >= 0.35
+    tensor([[False,  True, False]])
     """
     if is_neutral(alpha, 1) and rule != "opt":
         return torch.ones_like(small, dtype=torch.bool)
-    best_small, best_large = small.amax(-1, keepdim=True).exp(), large.amax(-1, keepdim=True).exp()  # [rows, 1]
+    best_large = large.amax(-1, keepdim=True)  # [rows, 1]
     if rule == "token_v1":
-        return small.exp() >= best_large - alpha
+        return small.exp() >= best_large.exp() - alpha
     if rule == "token_v2":
-        return large.exp() >= best_large - alpha
+        return large.exp() >= best_large.exp() - alpha
     if rule == "token_v3":
-        return large >= large.amax(-1, keepdim=True) + math.log1p(-alpha)
+        return large >= best_large + math.log1p(-alpha)
+    q, p = (small if sampling_small is None else sampling_small), (large if sampling_large is None else sampling_large)
+    return _accepted_rows(rule, small, large, alpha, q, p)[:, None].expand_as(small)
+
+
+def _accepted_rows(rule: TokenRule, small: Tensor, large: Tensor, alpha: float, q: Tensor, p: Tensor) -> Tensor:
+    """Evaluate a condition that accepts all tokens of a row or none, bool ``[rows]``."""
+    best_small, best_large = small.amax(-1).exp(), large.amax(-1).exp()  # [rows]
     if rule == "chow":
-        whole = best_small >= 1 - alpha
-    elif rule == "diff":
-        whole = best_small >= best_large - alpha
-    elif rule == "opt":
-        q, p = (small if drawn_small is None else drawn_small), (large if drawn_large is None else drawn_large)
-        variation = (q.exp() - p.exp()).clamp_min(0).sum(-1, keepdim=True)
-        # At alpha = 1 both sides can be equal in exact arithmetic: rounding must not decide.
-        whole = best_small >= best_large - alpha * variation - 16 * torch.finfo(small.dtype).eps
-    else:
-        whole = js_bits(small, large)[:, None] <= alpha
-    return whole.expand_as(small)
+        return best_small >= 1 - alpha
+    if rule == "diff":
+        return best_small >= best_large - alpha
+    if rule == "js":
+        return js_bits(small, large) <= alpha
+    variation = (q.exp() - p.exp()).clamp_min(0).sum(-1)
+    # At alpha = 1 both sides can be equal in exact arithmetic; without the margin rounding would decide.
+    return best_small >= best_large - alpha * variation - 16 * torch.finfo(small.dtype).eps
 
 
-def settled(rule: TokenRule, small: Tensor, *, alpha: float, drawn_small: Tensor | None = None) -> Tensor:
-    """Say which rows are the small model's whatever the large one would say, ``[rows]``.
+def decided_without_large(
+    rule: TokenRule, small: Tensor, *, alpha: float, sampling_small: Tensor | None = None
+) -> Tensor:
+    """Return the rows that keep the small model for every possible output of the large model.
 
-    No probability exceeds 1, so ``diff`` is settled where max q >= 1 - alpha, and ``token_v1`` where all that
-    can be drawn has q(v) >= 1 - alpha. ``chow`` is settled by the small model alone, either way.
+    No forward of the large model is needed for these rows. Probabilities are at most 1, so ``diff`` is decided
+    where max q >= 1 - alpha, and ``token_v1`` where every token with positive sampling probability has
+    q(v) >= 1 - alpha. ``chow`` never depends on the large model.
 
     Args:
-        rule, small, alpha: as in `trusted`.
-        drawn_small: the law that tokens are drawn from, ``[rows, vocab]``; by default ``small``.
+        rule, small, alpha: as in `accepted_tokens`.
+        sampling_small: the distribution that tokens are drawn from, ``[rows, vocab]``; default ``small``.
+
+    Returns:
+        bool ``[rows]``.
+
+    >>> decided_without_large("chow", torch.tensor([[0.9, 0.1], [0.5, 0.5]]).log(), alpha=0.3)
+    tensor([ True, False])
     """
     if is_neutral(alpha, 1) and rule != "opt":
         return torch.ones_like(small[:, 0], dtype=torch.bool)
     if rule in ("chow", "diff"):
         return small.amax(-1).exp() >= 1 - alpha
     if rule == "token_v1":
-        drawn = (small if drawn_small is None else drawn_small) > -torch.inf
-        return (~drawn | (small.exp() >= 1 - alpha)).all(-1)
+        possible = (small if sampling_small is None else sampling_small) > -torch.inf
+        return (~possible | (small.exp() >= 1 - alpha)).all(-1)
     return torch.zeros_like(small[:, 0], dtype=torch.bool)
 
 
-def mixture(small: Tensor, large: Tensor, stands: Tensor) -> Tensor:
-    """The law of a token drawn from the small law where that stands, else drawn again: log pi.
+def mixture(small: Tensor, large: Tensor, accepted: Tensor) -> Tensor:
+    """Return the distribution of a cascade for a given accepted set: log pi.
 
     Args:
-        small, large: the laws that are drawn from, as log-probabilities, ``[rows, vocab]``.
-        stands: the set A, ``[rows, vocab]``.
+        small, large: sampling distributions as log-probabilities, ``[rows, vocab]``.
+        accepted: the accepted set, bool ``[rows, vocab]``.
 
     Returns:
-        ``[rows, vocab]``, normalised. A row with all of A is ``small`` itself, one with none ``large``, bit for bit.
+        Normalised log-probabilities, ``[rows, vocab]``. A row that accepts every token is ``small`` bit for bit;
+        a row that accepts none is ``large`` bit for bit.
+
+    >>> small, large = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.2, 0.8]]).log()
+    >>> mixture(small, large, torch.tensor([[False, True]])).exp()  # (0.6 * 0.2, 0.4 + 0.6 * 0.8)
+    tensor([[0.1200, 0.8800]])
     """
-    kept = torch.where(stands, small, -torch.inf)
-    mixed = torch.logaddexp(kept, large + deferred(small, stands).log()[:, None])
+    kept = torch.where(accepted, small, -torch.inf)
+    mixed = torch.logaddexp(kept, large + resampled_mass(small, accepted).log()[:, None])
     mixed = torch.where((kept == -torch.inf) & (large == -torch.inf), -torch.inf, mixed)
-    mixed = torch.where(stands.any(-1, keepdim=True), mixed, large)
-    return torch.where(stands.all(-1, keepdim=True), small, mixed)
+    mixed = torch.where(accepted.any(-1, keepdim=True), mixed, large)
+    return torch.where(accepted.all(-1, keepdim=True), small, mixed)
 
 
-def deferred(small: Tensor, stands: Tensor) -> Tensor:
-    """The probability that the token is drawn again from the large law, ``[rows]``."""
-    return torch.where(stands, 0, small.exp()).sum(-1)
+def resampled_mass(small: Tensor, accepted: Tensor) -> Tensor:
+    """Return the probability that a token of the small model is rejected and the large model is sampled instead.
+
+    Args:
+        small: sampling distribution of the small model as log-probabilities, ``[rows, vocab]``.
+        accepted: the accepted set, bool ``[rows, vocab]``.
+
+    Returns:
+        Probabilities, ``[rows]``.
+
+    >>> resampled_mass(torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[True, False]]))
+    tensor([0.2500])
+    """
+    return torch.where(accepted, 0, small.exp()).sum(-1)
 
 
-def token_law(
+def cascade_distribution(
     rule: TokenRule,
     small: Tensor,
     large: Tensor,
     *,
     alpha: float,
-    drawn_small: Tensor | None = None,
-    drawn_large: Tensor | None = None,
+    sampling_small: Tensor | None = None,
+    sampling_large: Tensor | None = None,
 ) -> Tensor:
-    """The law pi of one token under a rule: `mixture` over `trusted`; arguments as there."""
-    q, p = (small if drawn_small is None else drawn_small), (large if drawn_large is None else drawn_large)
-    return mixture(q, p, trusted(rule, small, large, alpha=alpha, drawn_small=q, drawn_large=p))
+    """Return the next-token distribution of a cascade: `mixture` over the set of `accepted_tokens`.
+
+    Args:
+        rule, small, large, alpha, sampling_small, sampling_large: as in `accepted_tokens`.
+
+    Returns:
+        Log-probabilities, ``[rows, vocab]``.
+
+    >>> small, large = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.2, 0.8]]).log()
+    >>> cascade_distribution("token_v3", small, large, alpha=0.5).exp()
+    tensor([[0.1200, 0.8800]])
+    """
+    q, p = (small if sampling_small is None else sampling_small), (large if sampling_large is None else sampling_large)
+    return mixture(q, p, accepted_tokens(rule, small, large, alpha=alpha, sampling_small=q, sampling_large=p))
 
 
 def tempered(logp: Tensor, temperature: float) -> Tensor:
-    """The law at a temperature, as log-probabilities; at 0 all mass is on the likeliest token (the first of equals).
+    """Return a distribution at a sampling temperature.
 
     Args:
         logp: log-probabilities, ``[rows, vocab]``.
-        temperature: >= 0; 1 returns ``logp``.
+        temperature: >= 0. 1 returns ``logp`` itself. 0 puts all probability on the most likely token; the first
+            of several equally likely tokens is chosen.
+
+    Returns:
+        Log-probabilities, ``[rows, vocab]``.
+
+    >>> tempered(torch.tensor([[0.2, 0.8]]).log(), 0.0).exp()
+    tensor([[0., 1.]])
     """
     if is_neutral(temperature, 1):
         return logp
     if is_neutral(temperature, 0):
-        cold = torch.full_like(logp, -torch.inf)
-        return cold.scatter(-1, logp.argmax(-1, keepdim=True), 0.0)
+        one_hot = torch.full_like(logp, -torch.inf)
+        return one_hot.scatter(-1, logp.argmax(-1, keepdim=True), 0.0)
     return (logp / temperature).log_softmax(-1)
 
 
-def restricted(logits: Tensor, scores: Tensor) -> Tensor:
-    """The law of ``logits`` on the tokens that ``scores`` leaves possible, as fp32 log-probabilities.
-
-    Where no such token is left, the law of ``scores``.
-    """
-    possible = logits.float().masked_fill(scores == -torch.inf, -torch.inf)
-    nothing = (possible == -torch.inf).all(-1, keepdim=True)
-    return torch.where(nothing, scores.float(), possible).log_softmax(-1)
-
-
-def sequence_score(logps: Tensor, mask: Tensor, rule: SequenceRule, *, alpha: float = 0.0) -> Tensor:
-    """How much a small model's outputs are to be trusted; the lowest are deferred first.
-
-    ``sum``: the log-probability of the output, which falls with its length. ``average``: per token, which
-    over-corrects. ``quantile``: of the token log-probabilities; 0 is the worst token.
+def restricted_to_support(logits: Tensor, scores: Tensor) -> Tensor:
+    """Return the distribution of ``logits`` on the tokens that ``scores`` leaves possible.
 
     Args:
-        logps: log-probabilities of the emitted tokens, ``[rows, tokens]``.
-        mask: True where a token was emitted, same shape. Whether the end token counts is the caller's choice.
-        rule: the score.
-        alpha: level of the quantile, 0 to 1, interpolated linearly.
+        logits: logits or log-probabilities of another model, ``[rows, vocab]``.
+        scores: the scores at hand, ``[rows, vocab]``; ``-inf`` marks impossible tokens.
 
     Returns:
-        ``[rows]``. An output without tokens scores -inf: nothing speaks for it.
+        fp32 log-probabilities, ``[rows, vocab]``. A row in which ``logits`` and ``scores`` share no possible
+        token gets the distribution of ``scores``.
 
-    Raises:
-        ParameterError: alpha outside its range, or NaN among the emitted tokens.
+    >>> scores = torch.tensor([[0.0, -torch.inf, 0.0]])
+    >>> restricted_to_support(torch.tensor([[1.0, 9.0, 1.0]]), scores).exp()
+    tensor([[0.5000, 0.0000, 0.5000]])
     """
-    if not 0 <= alpha <= 1:
-        raise ParameterError("sequence_score", "alpha", "a finite number >= 0 and <= 1", alpha)
-    if bool((torch.isnan(logps) & mask).any()):
-        raise ParameterError("sequence_score", "logps", "numbers", "NaN", "check the model's dtype")
-    count = mask.sum(-1)
-    if rule == "quantile":
-        if not logps.shape[1]:
-            return torch.full_like(count, -torch.inf, dtype=logps.dtype)
-        score = torch.nanquantile(logps.masked_fill(~mask, torch.nan), alpha, dim=-1)
-    else:
-        total = logps.masked_fill(~mask, 0).sum(-1)
-        score = total if rule == "sum" else total / count.clamp_min(1)
-    return score.masked_fill(count == 0, -torch.inf)
+    possible = logits.float().masked_fill(scores == -torch.inf, -torch.inf)
+    disjoint = (possible == -torch.inf).all(-1, keepdim=True)
+    return torch.where(disjoint, scores.float(), possible).log_softmax(-1)
 
 
-def threshold_for_rate(scores: Tensor, rate: float) -> float:
-    """The threshold below which at most this share of the scores lies, as many as ties allow.
+def replaced_rows(scores: Tensor, other: Tensor, replaced: Tensor) -> Tensor:
+    """Return the scores with some rows replaced by another model's distribution on the same tokens.
 
     Args:
-        scores: of a calibration set, ``[items]``; a row is deferred when its score is below the threshold.
-        rate: 0 to 1; at 1 the threshold is infinite.
+        scores: scores of the generating model, ``[rows, vocab]``.
+        other: logits of the other model, ``[rows, vocab]``.
+        replaced: the rows to replace, bool ``[rows]``.
 
-    Raises:
-        ParameterError: an empty calibration set, NaN, or a rate outside its range.
+    Returns:
+        ``[rows, vocab]``: `restricted_to_support` of ``other`` in replaced rows, ``scores`` elsewhere.
+
+    >>> scores, other = torch.zeros(2, 2), torch.tensor([[0.9, 0.1], [0.9, 0.1]]).log()
+    >>> replaced_rows(scores, other, torch.tensor([False, True])).exp()
+    tensor([[1.0000, 1.0000],
+            [0.9000, 0.1000]])
     """
-    if not scores.numel():
-        raise ParameterError("threshold_for_rate", "scores", "of at least one item", "an empty calibration set")
-    if bool(torch.isnan(scores).any()):
-        raise ParameterError("threshold_for_rate", "scores", "numbers", "NaN")
-    if not 0 <= rate <= 1:
-        raise ParameterError("threshold_for_rate", "rate", "a finite number >= 0 and <= 1", rate)
-    place = math.floor(rate * len(scores) + 1e-9)
-    return math.inf if place >= len(scores) else float(scores.sort().values[place])
+    return torch.where(replaced[:, None], restricted_to_support(other, scores), scores)

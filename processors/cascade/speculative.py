@@ -1,21 +1,21 @@
-"""Speculative cascades: the small model drafts, the large one checks a block in one pass, pi comes out.
+"""Speculative cascades: the small model drafts several tokens, the large model checks them in one forward.
 
-arXiv:2405.19261, section 4. A token-level cascade costs a large forward at every token where its rule needs
-the large law; here a block of drafts shares one. Built on public API only, as a callable for
-``generate(custom_generate=...)``, and on readers, which rewind a rejected draft by content. Transformers'
-assisted decoding could not be used: its accept rule is fixed to the large model's own law, and it hands the
-same processors to the draft model.
+Source: arXiv:2405.19261, section 4. A token-level cascade needs a large forward at every token where its rule
+compares both models; here a block of drafted tokens shares one forward. The emitted text has the same
+distribution ``pi`` as that cascade: drafts follow ``q``, are accepted with probability min(1, pi / q) and are
+otherwise replaced by a draw from the residual. A block that was accepted entirely is followed by one more token.
 
-What comes out is distributed as the cascade token by token: drafts follow q, are accepted with min(1, pi / q),
-replaced from the residual, and a block that was accepted whole is followed by a token from pi. (The released
-notebook draws that bonus from p; then every last token of a block would not follow pi.)
+Departure: that additional token is drawn from ``pi``. The released notebook draws it from ``p``, and then the last
+token of such a block would not follow ``pi``.
 
-    model.generate(**inputs, custom_generate=SpeculativeCascade(large=large, rule="token_v3", alpha=0.3))
+The class is a callable for ``generate(custom_generate=...)`` and uses public transformers API only. Assisted
+decoding in transformers cannot express it: its acceptance rule is fixed to the large model's own distribution, and
+it applies the same logits processors to the draft model.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +23,9 @@ from transformers import LogitsProcessorList
 
 from logitkit.errors import ModeError, ModelError
 from logitkit.params import Resource, checked, number, option, whole
-from logitkit.processors.cascade import rules as deferral
-from logitkit.processors.cascade import verification
+from logitkit.processors.cascade import rules
 from logitkit.processors.cascade.rules import TokenRule
+from logitkit.processors.cascade.verification import acceptance_probability, residual_distribution
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
@@ -34,20 +34,29 @@ from logitkit.processors.model_facts import vocabulary_size
 
 
 class SpeculativeCascade:
-    """A way of generating for ``model.generate(custom_generate=...)``, where the model is the small one.
+    """A decoding loop for ``model.generate(custom_generate=...)``; the generating model is the small one.
 
-    Temperature, top-k, top-p and any other processors of that `generate` call shape both drawn laws, q and p;
-    the rule judges the models' own. Without sampling the drawn laws are greedy.
+    Temperature, top-k, top-p and other logits processors of that `generate` call shape both sampling
+    distributions, q and p; the rule compares the distributions that the models return. Without sampling the
+    sampling distributions are greedy.
 
     Args:
-        large: the large model; the same vocabulary.
-        rule, alpha: as in `logitkit.processors.cascade.rules.trusted`. ``token_v2`` and ``token_v3`` with alpha 0 and
-            without sampling give the large model's own greedy text.
-        draft: tokens drafted before each check.
-        trace: gets the means ``speculative accepted`` (drafts), ``speculative tokens per check``.
+        large: the large model, with the vocabulary of the small one.
+        rule, alpha: deferral rule and tolerance, as in `logitkit.processors.cascade.rules.accepted_tokens`.
+            ``token_v2`` and ``token_v3`` with alpha 0 and without sampling give the large model's greedy text.
+        draft_length: number of tokens drafted before each forward of the large model.
+        trace: receives, under ``speculative``, the means ``accepted`` (share of accepted drafts) and
+            ``tokens per check``.
 
-    Raises:
-        ModelError: another vocabulary.
+    Source: arXiv:2405.19261, section 4; the module docstring states the departure.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> small, large, ids = tiny_model(), tiny_model(1), tiny_tokenizer()("a prompt", return_tensors="pt")["input_ids"]
+    >>> cascade = SpeculativeCascade(large=large, rule="token_v3", alpha=0.0, draft_length=3)
+    >>> settings = {"max_new_tokens": 8, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    >>> text = small.generate(ids, custom_generate=cascade, **settings)
+    >>> bool((text == large.generate(ids, **settings)).all())
+    True
     """
 
     @checked
@@ -55,13 +64,15 @@ class SpeculativeCascade:
         self,
         *,
         large: Annotated[Any, Resource()],
-        rule: Annotated[TokenRule, option("how the small model's word is judged")] = "token_v3",
-        alpha: Annotated[float, number("trust in the small model", ge=0, le=1)] = 0.3,
-        draft: Annotated[int, whole("tokens drafted before each check", ge=1)] = 4,
+        rule: Annotated[TokenRule, option("deferral rule: when a drafted token is accepted")] = "token_v3",
+        alpha: Annotated[float, number("tolerance for the small model; 1 keeps it everywhere", ge=0, le=1)] = 0.3,
+        draft_length: Annotated[int, whole("tokens drafted before each forward of the large model", ge=1)] = 4,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        self.large, self.rule, self.alpha, self.draft, self.trace = large, rule, alpha, draft, trace or Trace()
+        self.large, self.rule, self.alpha = large, rule, alpha
+        self.draft_length, self.trace = draft_length, trace or Trace()
 
+    # Over 40 lines: the signature is that of `custom_generate`, and the docstring documents every argument.
     @torch.no_grad()
     def __call__(
         self,
@@ -70,71 +81,73 @@ class SpeculativeCascade:
         logits_processor: Any = None,
         stopping_criteria: Any = None,
         generation_config: Any = None,
-        **prepared: Any,
+        **model_kwargs: Any,
     ) -> Tensor:
-        """Generate; called by `generate` with what it has prepared. Returns ids ``[1, length]``.
+        """Generate a continuation; `generate` calls this method with the arguments that it has prepared.
+
+        Args:
+            model: the small model.
+            input_ids: the prompt, ``[1, length]``.
+            logits_processor, stopping_criteria, generation_config: as prepared by `generate`.
+            model_kwargs: arguments of the model's forward that `generate` has prepared. Only ``attention_mask`` is
+                used, whose zeros mark padding of the prompt, ``[1, length]``. It cannot be a named parameter:
+                `generate` would pass it twice.
+
+        Returns:
+            Prompt and continuation, ``[1, longer]``.
 
         Raises:
-            ModeError: more than one row, beams, or an output object.
+            ModeError: several rows, beam search, or ``return_dict_in_generate``.
+            ModelError: the models have different vocabularies.
         """
-        self._refuse(model, input_ids, generation_config)
-        prompts = _prompts(input_ids, prepared.get("attention_mask"))
+        self._check_mode(model, input_ids, generation_config)
+        prompts = _single_prompt(input_ids, model_kwargs.get("attention_mask"))
         own = [prompts.tokens(0)]
         small, large = Reader(model, own, prompts), Reader(self.large, own, prompts)
         self.trace.readers |= {"small": small, "large": large}
-        shape = _Shape(logits_processor or LogitsProcessorList(), bool(generation_config.do_sample))
+        sampler = _Sampler(logits_processor or LogitsProcessorList(), bool(generation_config.do_sample))
         ids, stopped = input_ids, False
         while not stopped:
-            block = self._block(ids, small, large, shape, self._room(ids, generation_config))
-            for token in block.tolist():  # criteria look at one token more at a time, as they do in generate
+            draft = _draft(ids, small, sampler, self._draft_count(ids, generation_config))
+            # Stopping criteria of `generate` expect to be called after every token.
+            for token in self._verified(draft, large, sampler).tolist():
                 ids = torch.cat([ids, torch.tensor([[token]], device=ids.device)], dim=1)
                 stopped = bool(stopping_criteria(ids, None).all())
                 if stopped:
                     break
         return ids
 
-    def _block(self, ids: Tensor, small: Reader, large: Reader, shape: _Shape, room: int) -> Tensor:
-        """Draft, check in one large pass, and return the tokens that stand, at least one."""
-        count = min(self.draft, room - 1)
-        drafted, laws, raw = ids, [], []
-        for _ in range(count + 1):  # the last law is that of the bonus token; the small model would read on anyway
-            raw.append(small(drafted))
-            laws.append(shape.law(drafted, raw[-1]))
-            if len(laws) <= count:
-                drafted = torch.cat([drafted, shape.draw(laws[-1].exp())], dim=1)
-        judged = large.positions(drafted, count + 1)[0]  # [count + 1, vocab]
-        q, small_law = torch.cat(laws), torch.cat(raw).log_softmax(-1)
-        width = q.shape[-1]
-        prefixes = range(ids.shape[1], drafted.shape[1] + 1)
-        fitted = fit(judged, width)
-        p = torch.cat([shape.law(drafted[:, :end], row[None]) for end, row in zip(prefixes, fitted, strict=True)])
-        p = deferral.restricted(p, q) if not shape.greedy else p
-        pi = deferral.token_law(
-            self.rule, small_law, fitted.log_softmax(-1), alpha=self.alpha, drawn_small=q, drawn_large=p
+    def _verified(self, draft: _Draft, large: Reader, sampler: _Sampler) -> Tensor:
+        """Check a draft in one forward of the large model; return the accepted tokens and one more, ``[tokens]``."""
+        count = len(draft.tokens)
+        logits = fit(large.positions(draft.ids, count + 1)[0], draft.sampling.shape[-1])  # [count + 1, vocab]
+        start = draft.ids.shape[1] - count
+        p = torch.cat([sampler.distribution(draft.ids[:, : start + n], row[None]) for n, row in enumerate(logits)])
+        p = p if sampler.greedy else rules.restricted_to_support(p, draft.sampling)
+        pi = rules.cascade_distribution(
+            self.rule,
+            draft.logp,
+            logits.log_softmax(-1),
+            alpha=self.alpha,
+            sampling_small=draft.sampling,
+            sampling_large=p,
         )
-        tokens = drafted[0, ids.shape[1] :]
-        kept = self._kept(q[:count], pi[:count], tokens)
+        kept = _accepted_count(draft.sampling[:count], pi[:count], draft.tokens)
         if count:
             self.trace.average("speculative", "accepted", (torch.arange(count) < kept).float())
         self.trace.average("speculative", "tokens per check", torch.tensor([kept + 1.0]))
-        replace = pi[kept].exp() if kept == count else verification.residual(q[kept : kept + 1], pi[kept : kept + 1])[0]
-        return torch.cat([tokens[:kept], shape.draw(replace[None])[0]])
+        at = slice(kept, kept + 1)
+        last = pi[at].exp() if kept == count else residual_distribution(draft.sampling[at], pi[at])
+        return torch.cat([draft.tokens[:kept], sampler.draw(last)[0]])
 
-    def _kept(self, q: Tensor, pi: Tensor, tokens: Tensor) -> int:
-        """How many drafts stand: up to the first that is rejected."""
-        if not len(tokens):
-            return 0
-        accept = verification.acceptance(q, pi).gather(-1, tokens[:, None])[:, 0]
-        rejected = (torch.rand(len(tokens), device=accept.device) >= accept).nonzero()
-        return int(rejected[0]) if len(rejected) else len(tokens)
+    def _draft_count(self, ids: Tensor, config: Any) -> int:
+        """Return how many tokens to draft; every check emits one token more than it accepts."""
+        if config.max_length is None:
+            return self.draft_length
+        return max(0, min(self.draft_length, config.max_length - ids.shape[1] - 1))
 
-    def _room(self, ids: Tensor, config: Any) -> int:
-        """How many tokens may still come."""
-        longest = config.max_length
-        return self.draft + 1 if longest is None else max(1, min(self.draft + 1, longest - ids.shape[1]))
-
-    def _refuse(self, model: Any, input_ids: Tensor, config: Any) -> None:
-        """Refuse what this way of generating cannot do."""
+    def _check_mode(self, model: Any, input_ids: Tensor, config: Any) -> None:
+        """Refuse other vocabularies and unsupported modes of `generate`."""
         sizes = [vocabulary_size(m) for m in (model, self.large)]
         if sizes[0] != sizes[1]:
             raise ModelError(
@@ -143,32 +156,72 @@ class SpeculativeCascade:
             )
         if input_ids.shape[0] != 1 or (config.num_beams or 1) > 1 or (config.num_return_sequences or 1) > 1:
             raise ModeError(
-                "SpeculativeCascade: rows must be 1, since each accepts another number of drafts, got "
-                f"{input_ids.shape[0]}; generate one at a time, or use the cascade processor"
+                "SpeculativeCascade: rows must be 1, since each row accepts a different number of drafts, got "
+                f"{input_ids.shape[0]}; generate the rows one at a time, or use the cascade processor"
             )
         if config.return_dict_in_generate:
-            raise ModeError(
-                "SpeculativeCascade: return_dict_in_generate must be off, it returns ids alone; leave it out"
-            )
+            raise ModeError("SpeculativeCascade: return_dict_in_generate must be off, only ids are returned; omit it")
 
 
-class _Shape:
-    """What `generate` makes of a model's logits: the law that tokens are drawn from."""
+class _Draft(NamedTuple):
+    """Tokens that the small model has drafted.
 
-    def __init__(self, processors: Any, sampling: bool) -> None:
-        self.processors, self.greedy = processors, not sampling
+    Attributes:
+        ids: prompt, continuation and drafted tokens, ``[1, length]``.
+        tokens: the drafted tokens, ``[count]``.
+        logp: the small model's log-probabilities at each drafted token and after the last, ``[count + 1, vocab]``.
+        sampling: the sampling distributions at the same positions, as log-probabilities.
+    """
 
-    def law(self, ids: Tensor, logits: Tensor) -> Tensor:
-        """Log-probabilities after the processors; without sampling all on the likeliest token, ``[1, vocab]``."""
-        law = self.processors(ids, logits.clone()).float().log_softmax(-1)
-        return deferral.tempered(law, 0) if self.greedy else law
+    ids: Tensor
+    tokens: Tensor
+    logp: Tensor
+    sampling: Tensor
+
+
+class _Sampler:
+    """Sampling of one `generate` call: its logits processors, then a draw or the most likely token."""
+
+    def __init__(self, processors: Any, do_sample: bool) -> None:
+        self.processors, self.greedy = processors, not do_sample
+
+    def distribution(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Return the sampling distribution after these tokens as log-probabilities, ``[1, vocab]``."""
+        logp = self.processors(ids, logits.clone()).float().log_softmax(-1)
+        return rules.tempered(logp, 0) if self.greedy else logp
 
     def draw(self, probabilities: Tensor) -> Tensor:
-        """A token, ``[1, 1]``."""
+        """Return a token, ``[1, 1]``."""
         return probabilities.argmax(-1, keepdim=True) if self.greedy else torch.multinomial(probabilities, 1)
 
 
-def _prompts(input_ids: Tensor, attention_mask: Tensor | None) -> Prompts:
-    """The one prompt of a call."""
+def _draft(ids: Tensor, small: Reader, sampler: _Sampler, count: int) -> _Draft:
+    """Draft ``count`` tokens after these ids, ``[1, length]``."""
+    drafted, logits, sampling = ids, [], []
+    # The distribution after the last draft is that of the additional token of a fully accepted block.
+    for drawn in range(count + 1):
+        logits.append(small(drafted))
+        sampling.append(sampler.distribution(drafted, logits[-1]))
+        if drawn < count:
+            drafted = torch.cat([drafted, sampler.draw(sampling[-1].exp())], dim=1)
+    return _Draft(drafted, drafted[0, ids.shape[1] :], torch.cat(logits).log_softmax(-1), torch.cat(sampling))
+
+
+def _accepted_count(q: Tensor, pi: Tensor, tokens: Tensor) -> int:
+    """Return how many drafted tokens precede the first rejected one.
+
+    Args:
+        q, pi: sampling and cascade distributions as log-probabilities, ``[count, vocab]``.
+        tokens: the drafted tokens, ``[count]``.
+    """
+    if not len(tokens):
+        return 0
+    accept = acceptance_probability(q, pi).gather(-1, tokens[:, None])[:, 0]
+    rejected = (torch.rand(len(tokens), device=accept.device) >= accept).nonzero()
+    return int(rejected[0]) if len(rejected) else len(tokens)
+
+
+def _single_prompt(input_ids: Tensor, attention_mask: Tensor | None) -> Prompts:
+    """Return the prompt of a call with one row."""
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     return Prompts(ids=input_ids, mask=mask, texts=("",), messages=(None,), adds_specials=False)

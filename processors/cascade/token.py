@@ -1,23 +1,24 @@
-"""A cascade: the generating model is the small one, and a large one steps in where a rule says so.
+"""A token-level cascade as a logits processor: the generating model is the small one.
 
-Speculative cascades, arXiv:2405.19261, as a processor; the rules are in `logitkit.processors.cascade.rules`. It
-shifts each row to the law pi of its rule, step by step: the quality of a speculative cascade and, under a
-rule that looks at the small model alone, its cost too. The large model is a lazy stream: it is asked only
-at steps where some row needs it, and reads what it missed in one chunk. Under a rule that needs the large
-law at every step, `logitkit.processors.cascade.speculative` is the fast form.
+Source: speculative cascades, arXiv:2405.19261; the rules are in `logitkit.processors.cascade.rules`.
+At each step the processor replaces the scores of a row by the cascade distribution ``pi``. The large model runs
+only at steps where some row needs it, and then reads all tokens since its last forward in one chunk.
+A rule that needs the large model at every step saves no forwards here;
+`logitkit.processors.cascade.SpeculativeCascade` checks several drafted tokens in one forward.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
-from logitkit.processors.cascade import rules as deferral
-from logitkit.processors.cascade import verification
+from logitkit.processors.cascade import rules
+from logitkit.processors.cascade.activated_parameters import ParameterCounts, parameter_counts
+from logitkit.processors.cascade.verification import acceptance_rate
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
@@ -25,19 +26,31 @@ from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
-Rule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js", "random"]
+DeferralRule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js", "random"]
 
 
 class Cascade(LogitsProcessor):
-    """Defer to a large model where the rule does not trust the small one.
+    """Sample from a large model where a deferral rule rejects the small model.
 
     Args:
-        large: logits of the large model, ``rows of tokens -> [rows, vocab]``.
-        chance: numbers for ``random``, a control: a row stays small where its number is below alpha.
-        sizes: parameters of the small and the large model, for the average that a token activates.
-        trace: gets the means ``cascade deferral`` (probability that the large model gives the token),
-            ``cascade acceptance`` (of a small draft: 1 - TV(pi, q)), ``cascade asked`` (rows that needed the
-            large model; a batch is read together) and ``cascade activated parameters`` (small + asked x large).
+        large: stream of the large model, or a function ``rows of tokens -> logits [rows, vocab]``.
+        rule: deferral rule, see `logitkit.processors.cascade.rules`. ``random`` is a control: a row keeps the small
+            model when its random number is below ``alpha``.
+        alpha: tolerance for the small model, 0 to 1; 1 keeps the small model everywhere.
+        temperature: temperature of the sampling distributions; the rule compares the untempered ones. 0 is greedy.
+        random_numbers: the random numbers of ``random``, a function of the row's tokens.
+        parameter_counts: numbers of parameters of both models, for the average number that a token activates.
+        trace: receives, under ``cascade``, the means ``deferral`` (probability that the large model supplies the
+            token), ``acceptance`` (probability that a draft of the small model is accepted, 1 - TV(pi, q)),
+            ``large needed`` (share of rows that needed the large model; rows of a batch are read together) and
+            ``activated parameters``.
+
+    Source: arXiv:2405.19261, section 4. Departures: the rules ``js`` and ``random`` are additions.
+
+    >>> large = torch.tensor([[0.2, 0.8]]).log()
+    >>> cascade = Cascade(large=lambda rows: large, rule="token_v3", alpha=0.5)
+    >>> cascade(torch.zeros(1, 3).long(), torch.tensor([[0.6, 0.4]]).log()).exp()
+    tensor([[0.1200, 0.8800]])
     """
 
     @checked
@@ -45,15 +58,23 @@ class Cascade(LogitsProcessor):
         self,
         *,
         large: StreamLike,
-        rule: Annotated[Rule, option("how the small model's word is judged")] = "chow",
-        alpha: Annotated[float, number("trust in the small model", ge=0, le=1, neutral=1)] = 0.5,
-        temperature: Annotated[float, number("of the laws drawn from, not of those judged; 0: greedy", ge=0)] = 1.0,
-        chance: UniformSource = None,
-        sizes: Annotated[tuple[int, int] | None, Resource()] = None,
+        rule: Annotated[DeferralRule, option("deferral rule: when the small model's token is kept")] = "chow",
+        alpha: Annotated[
+            float, number("tolerance for the small model; 1 keeps it everywhere", ge=0, le=1, neutral=1)
+        ] = 0.5,
+        temperature: Annotated[
+            float, number("sampling temperature of both models; the rule ignores it; 0 is greedy", ge=0)
+        ] = 1.0,
+        random_numbers: UniformSource = None,
+        parameter_counts: Annotated[ParameterCounts | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.large, self.rule, self.alpha, self.temperature = as_stream(large), rule, alpha, temperature
-        self.chance, self.sizes, self.trace = chance or PrefixRandom(), sizes, trace
+        self.random_numbers, self.parameter_counts, self.trace = (
+            random_numbers or PrefixRandom(),
+            parameter_counts,
+            trace,
+        )
 
     @classmethod
     def bind(
@@ -61,63 +82,70 @@ class Cascade(LogitsProcessor):
         binding: Binding,
         *,
         large: Annotated[str, option("the large model: a name passed to bind, a hub id, or a folder")],
-        seed: Annotated[int, whole("of rule 'random'", ge=0)] = 0,
-        **strength: Any,
+        rule: DeferralRule,
+        alpha: float,
+        temperature: float,
+        seed: Annotated[int, whole("seed of rule 'random'", ge=0)] = 0,
     ) -> Cascade:
-        """Read along with the large model under the same prompt."""
+        """Build the processor of one call; the large model reads the same prompt as the generating model.
+
+        Raises:
+            ModelError: the large model has another vocabulary.
+        """
         model = binding.model_with_same_vocabulary(large, "cascade")
         return cls(
             large=binding.reader(binding.own_prompts(), model, label=large),
-            chance=PrefixRandom(seed=seed, prompts=binding.prompts),
-            sizes=sizes_of(binding.model, model),
+            rule=rule,
+            alpha=alpha,
+            temperature=temperature,
+            random_numbers=PrefixRandom(seed=seed, prompts=binding.prompts),
+            parameter_counts=parameter_counts(binding.model, model),
             trace=binding.trace,
-            **strength,
         )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores where the small model is trusted, else log pi, ``[rows, vocab]``."""
+        """Return log pi, ``[rows, vocab]``; rows that accept every token keep their scores.
+
+        Args:
+            input_ids: tokens of the rows, ``[rows, length]``.
+            scores: scores of the small model, ``[rows, vocab]``.
+        """
         if is_neutral(self.alpha, 1) and is_neutral(self.temperature, 1):
-            self._tell(torch.zeros(len(scores)), torch.ones(len(scores)), torch.ones(len(scores)).bool())
+            self._record(torch.zeros(len(scores)), torch.ones(len(scores)), torch.ones(len(scores)).bool())
             return scores
         small = log_probabilities(scores)
-        q = deferral.tempered(small, self.temperature)
-        untouched = scores if is_neutral(self.temperature, 1) else q
-        settled = self._settled(input_ids, small, q)
-        if bool(settled.all()):
-            self._tell(torch.zeros_like(q[:, 0]), torch.ones_like(q[:, 0]), settled)
-            return untouched
-        large = deferral.restricted(fit(self.large(input_ids), scores.shape[-1]), scores)
-        p = deferral.tempered(large, self.temperature)
-        if self.rule == "random":
-            stands = settled[:, None].expand_as(q)
-        else:
-            stands = deferral.trusted(self.rule, small, large, alpha=self.alpha, drawn_small=q, drawn_large=p)
-        pi = deferral.mixture(q, p, stands)
-        self._tell(deferral.deferred(q, stands), verification.acceptance_rate(q, pi), settled)
-        return torch.where(stands.all(-1, keepdim=True), untouched, pi)
+        q = rules.tempered(small, self.temperature)
+        unchanged = scores if is_neutral(self.temperature, 1) else q
+        decided = self._decided_without_large(input_ids, small, q)
+        if bool(decided.all()):
+            self._record(torch.zeros_like(q[:, 0]), torch.ones_like(q[:, 0]), decided)
+            return unchanged
+        large = rules.restricted_to_support(fit(self.large(input_ids), scores.shape[-1]), scores)
+        p = rules.tempered(large, self.temperature)
+        accepted = self._accepted(small, large, q, p, decided)
+        pi = rules.mixture(q, p, accepted)
+        self._record(rules.resampled_mass(q, accepted), acceptance_rate(q, pi), decided)
+        return torch.where(accepted.all(-1, keepdim=True), unchanged, pi)
 
-    def _settled(self, input_ids: Tensor, small: Tensor, drawn: Tensor) -> Tensor:
-        """Say which rows need no large model, ``[rows]``."""
+    def _decided_without_large(self, input_ids: Tensor, small: Tensor, q: Tensor) -> Tensor:
+        """Return the rows that need no large model, bool ``[rows]``."""
         if self.rule == "random":
-            return self.chance(input_ids).to(small.device) < self.alpha
-        return deferral.settled(self.rule, small, alpha=self.alpha, drawn_small=drawn)
+            return self.random_numbers(input_ids).to(small.device) < self.alpha
+        return rules.decided_without_large(self.rule, small, alpha=self.alpha, sampling_small=q)
 
-    def _tell(self, deferred: Tensor, accepted: Tensor, settled: Tensor) -> None:
-        """Note the step."""
+    def _accepted(self, small: Tensor, large: Tensor, q: Tensor, p: Tensor, decided: Tensor) -> Tensor:
+        """Return the accepted set, bool ``[rows, vocab]``."""
+        if self.rule == "random":
+            return decided[:, None].expand_as(q)
+        return rules.accepted_tokens(self.rule, small, large, alpha=self.alpha, sampling_small=q, sampling_large=p)
+
+    def _record(self, resampled: Tensor, acceptance: Tensor, decided: Tensor) -> None:
+        """Add one step to the trace; all arguments are ``[rows]``."""
         if self.trace is None:
             return
-        asked = (~settled).float()
-        self.trace.note(deferred=deferred, accepted=accepted)
-        self.trace.average("cascade", "deferral", deferred, intervention=True)
-        self.trace.average("cascade", "acceptance", accepted)
-        self.trace.average("cascade", "asked", asked)
-        if self.sizes is not None:
-            activated = self.sizes[0] + asked.double() * self.sizes[1]
-            self.trace.average("cascade", "activated parameters", activated)
-
-
-def sizes_of(small: Any, large: Any) -> tuple[int, int] | None:
-    """Parameters of two models, None where one cannot say."""
-    if not all(hasattr(model, "num_parameters") for model in (small, large)):
-        return None
-    return int(small.num_parameters()), int(large.num_parameters())
+        self.trace.note(resampled_mass=resampled, acceptance=acceptance)
+        self.trace.average("cascade", "deferral", resampled, intervention=True)
+        self.trace.average("cascade", "acceptance", acceptance)
+        self.trace.average("cascade", "large needed", (~decided).float())
+        if self.parameter_counts is not None:
+            self.trace.average("cascade", "activated parameters", self.parameter_counts.activated(~decided))

@@ -11,10 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 from logitkit.errors import FileFormatError
-from logitkit.processors.cascade import rules as deferral
-from logitkit.processors.cascade.rules import TOKEN_RULES, TokenRule
+from logitkit.processors.cascade import TOKEN_RULES, TokenRule, rules
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from reference.speculation import laws
+from reference.speculation import random_distributions
 from studies.cascade_curves import ALPHAS, app, sweep
 
 
@@ -22,16 +21,18 @@ from studies.cascade_curves import ALPHAS, app, sweep
 @pytest.mark.parametrize("seed", range(5))
 def test_the_sweep_equals_the_rules(rule: TokenRule, seed: int) -> None:
     """Bits, deferral and the last word of each alpha, against the law of every token."""
-    small, large = (law.float() for law in laws(seed, rows=12, width=30))
+    small, large = (law.float() for law in random_distributions(seed, rows=12, width=30))
     tokens = torch.randint(0, 29, (12,), generator=torch.Generator().manual_seed(seed))
     tokens[-1] = large[-1].argmax()
     for alpha, (bits, deferred, written) in zip(ALPHAS, sweep(small, large, tokens, 1)[rule], strict=True):
-        stands = deferral.trusted(rule, small, large, alpha=alpha)
-        pi = deferral.mixture(small, large, stands)
+        stands = rules.accepted_tokens(rule, small, large, alpha=alpha)
+        pi = rules.mixture(small, large, stands)
         assert bits == pytest.approx(float(-pi.gather(-1, tokens[:, None]).sum()) / math.log(2), rel=1e-4)
-        assert deferred == pytest.approx(float(deferral.deferred(small, stands).mean()), abs=1e-5)
-        cold = [deferral.tempered(law[-1:], 0) for law in (small, large)]
-        greedy = deferral.token_law(rule, small[-1:], large[-1:], alpha=alpha, drawn_small=cold[0], drawn_large=cold[1])
+        assert deferred == pytest.approx(float(rules.resampled_mass(small, stands).mean()), abs=1e-5)
+        cold = [rules.tempered(law[-1:], 0) for law in (small, large)]
+        greedy = rules.cascade_distribution(
+            rule, small[-1:], large[-1:], alpha=alpha, sampling_small=cold[0], sampling_large=cold[1]
+        )
         assert written == (int(greedy.argmax()) == int(tokens[-1]))
 
 

@@ -48,25 +48,23 @@ def label_divergence(
     divergent: the token differs, and the judge finds another answer.
     """
     texts = _read_prompts(prompts, field)[:items]
-    small_model, large_model, tokenizer = load_pair("label-divergence", small, large)
-    from logitkit.processors.cascade import labelling
+    pair = load_pair("label-divergence", small, large)
+    from logitkit.processors import cascade
 
     messages = [[{"role": "user", "content": text}] if chat else text for text in texts]
     with progress_bar("prompts", total=len(messages)) as bar:
-        labelled = labelling.label_divergence(
+        labelled = cascade.label_divergence(
             messages,
             out,
-            small=small_model,
-            large=large_model,
-            tokenizer=tokenizer,
+            pair,
             judge=_judge(judge),
             judge_name=judge,
             tokens=tokens,
-            batch=batch,
+            batch_size=batch,
             advance=bar.advance,
         )
     counts = Counter(label for prompt in labelled for label in prompt.labels)
-    names = {labelling.IDENTICAL: "identical", labelling.NEUTRAL: "neutral", labelling.DIVERGENT: "divergent"}
+    names = {cascade.IDENTICAL: "identical", cascade.NEUTRAL: "neutral", cascade.DIVERGENT: "divergent"}
     table = Table("label", "tokens", "share")
     for label, name in names.items():
         table.add_row(name, str(counts[label]), f"{counts[label] / max(1, counts.total()):.1%}")
@@ -100,15 +98,15 @@ def _judge(name: str) -> Any:
     Raises:
         ParameterError: no judge has this name.
     """
-    from logitkit.processors.cascade import labelling
+    from logitkit.processors import cascade
 
     if name in ("answer", "text"):
-        return labelling.SameAnswer() if name == "answer" else labelling.SameText()
+        return cascade.SameAnswer() if name == "answer" else cascade.SameText()
     module, _, attribute = name.partition(":")
     if module == "model" and attribute:
         from logitkit import models
 
-        return labelling.ModelJudge(*models.load(attribute))
+        return cascade.ModelJudge(*models.load(attribute))
     try:
         judge = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from logitkit.errors import ModelError
 
+if TYPE_CHECKING:
+    from logitkit.processors.cascade import ModelPair
 
-def load_pair(command: str, small: str, large: str) -> tuple[Any, Any, Any]:
-    """Return the small model, the large model and their tokenizer.
+
+def load_pair(command: str, small: str, large: str) -> ModelPair:
+    """Return a small model, a large model and their tokenizer.
 
     Args:
         command: the command that errors name.
@@ -19,6 +22,7 @@ def load_pair(command: str, small: str, large: str) -> tuple[Any, Any, Any]:
         ModelError: the two models have different vocabularies.
     """
     from logitkit import models
+    from logitkit.processors.cascade import ModelPair
 
     (small_model, tokenizer), (large_model, other) = models.load(small), models.load(large)
     if tokenizer.get_vocab() != other.get_vocab():
@@ -26,4 +30,4 @@ def load_pair(command: str, small: str, large: str) -> tuple[Any, Any, Any]:
             f"{command}: {large} must have the tokenizer of {small}, got another vocabulary; "
             "choose two models of one family"
         )
-    return small_model, large_model, tokenizer
+    return ModelPair(small=small_model, large=large_model, tokenizer=tokenizer)

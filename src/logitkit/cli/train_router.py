@@ -29,27 +29,21 @@ def train_router(
     seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
 ) -> None:
     """Train a router on labels. Use the router as `router(large=..., head='FOLDER')` in a chain."""
-    from logitkit.processors.cascade import labelling
+    from logitkit.processors import cascade
 
-    metadata, prompts = labelling.read_labels(labels)
-    small_model, large_model, tokenizer = load_pair("train-router", small, large)
-    from logitkit.processors.cascade.model_fingerprint import check_pair, pair_fingerprint
-    from logitkit.processors.cascade.router_head import RouterHead
-
-    check_pair("train-router", metadata["pair"], pair_fingerprint(small_model, large_model, tokenizer))
-    shape = labelling.shape_for(small_model, width=width, blocks=blocks)
-    rows, targets = labelling.router_examples(prompts, small_model, shape)
+    label_settings, prompts = cascade.read_labels(labels)
+    pair = load_pair("train-router", small, large)
+    cascade.check_pair("train-router", label_settings.pair, pair.fingerprint())
+    config = cascade.router_head_config(pair.small, width=width, blocks=blocks)
+    features, targets = cascade.router_examples(prompts, pair.small, config)
     with progress_bar("epochs", total=epochs) as bar:
-        head = RouterHead.fit(
-            rows,
+        head = cascade.RouterHead.fit(
+            features,
             targets,
-            shape,
-            small=small_model,
-            large=large_model,
-            tokenizer=tokenizer,
+            config,
+            pair=pair,
             recall=recall,
-            epochs=epochs,
-            seed=seed,
+            settings=cascade.TrainingSettings(epochs=epochs, seed=seed),
             advance=bar.advance,
         )
     head.save(out)

@@ -1,4 +1,4 @@
-"""A cascade between models of different tokenizers: both as byte models, and nothing else."""
+"""A cascade of two models with different tokenizers, both used as byte models."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize(("alpha", "alone"), [(0.0, "large"), (1.0, "small")])
-def test_the_ends_are_the_models_alone(smollm2: Any, alpha: float, alone: str) -> None:
-    """SmolLM2 and a tiny model of another tokenizer, greedy: no trust is the large model, full trust the small one."""
+def test_extreme_alphas_give_one_model_alone(smollm2: Any, alpha: float, alone: str) -> None:
+    """With greedy decoding, alpha 0 gives the text of the large byte model and alpha 1 that of the small one."""
     pair = {"small": ByteModel(tiny_model(), tiny_tokenizer()), "large": ByteModel(*smollm2)}
     tokenizer = byte_tokenizer()
     chain = f"cascade(large='big', rule='chow', alpha={alpha}, temperature=0.0)"

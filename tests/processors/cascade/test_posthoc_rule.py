@@ -1,7 +1,8 @@
-"""The learned deferral rule: features by hand, what it learns, calibration, and its file."""
+"""The learned deferral rule: its features, its training, its calibration and its file."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,24 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, ParameterError
-from logitkit.processors.cascade.deferral_curve import area_under
-from logitkit.processors.cascade.posthoc_rule import PostHocRule, Shape, features
-from logitkit.processors.cascade.rules import sequence_score
+from logitkit.processors.cascade import (
+    SEQUENCE_RULES,
+    PostHocRule,
+    PostHocRuleConfig,
+    area_under_deferral_curve,
+    posthoc_features,
+    sequence_score,
+)
+
+FASTER = dataclasses.replace(PostHocRule.default_settings, learning_rate=3e-3)
 
 
 def outputs(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Outputs of 2 to 12 tokens; the small one is right unless its third worst token is below -2."""
+    """Return log-probabilities, mask and both qualities of outputs of 3 to 12 tokens.
+
+    The small model is right unless the third least likely token of its output has a log-probability below -2. The
+    large model is always right.
+    """
     generator = torch.Generator().manual_seed(seed)
     logps = -(torch.rand(count, 12, generator=generator).mul(3) ** 2)
     lengths = torch.randint(3, 13, (count,), generator=generator)
@@ -28,28 +40,27 @@ def outputs(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def test_features_by_hand() -> None:
-    """Quantiles 0, 1/2, 1; sum, average, log of the length; an empty output is one very unlikely token."""
+    """Features are the quantiles 0, 1/2, 1, sum, average and log length; an empty output is one unlikely token."""
     logps = torch.tensor([[-1.0, -3.0, -2.0], [0.0, 0.0, 0.0]])
     mask = torch.tensor([[True, True, True], [False, False, False]])
-    got = features(logps, mask, Shape(quantiles=3))
+    got = posthoc_features(logps, mask, PostHocRuleConfig(quantiles=3))
     want = torch.tensor([[-3, -2, -1, -6, -2, math.log(3)], [-50, -50, -50, -50, -50, 0]])
     torch.testing.assert_close(got, want)
 
 
-def test_it_finds_what_no_single_quantile_says() -> None:
-    """On fresh outputs its area beats random by more than Chow-Sum, Chow-Average and the minimum do."""
-    rule = PostHocRule.fit(*outputs(800, 0), rate=3e-3)
+def test_the_learned_rule_beats_the_chow_scores() -> None:
+    """On new outputs its area exceeds those of sum, average and minimum, where no single quantile decides."""
+    rule = PostHocRule.fit(*outputs(800, 0), settings=FASTER)
     logps, mask, small, large = outputs(800, 1)
-    learned = area_under(rule(logps, mask), small, large)
-    for name in ("sum", "average", "quantile"):
-        chow = area_under(sequence_score(logps, mask, name), small, large)  # type: ignore[arg-type]
-        assert learned.area > chow.area
+    learned = area_under_deferral_curve(rule(logps, mask), small, large)
+    for name in SEQUENCE_RULES:
+        assert learned.area > area_under_deferral_curve(sequence_score(logps, mask, name), small, large).area
     assert learned.gain_interval[0] > 0
 
 
-def test_its_probabilities_are_calibrated() -> None:
-    """On fresh outputs the mean probability is the share that gains, within .05; also by halves."""
-    rule = PostHocRule.fit(*outputs(800, 0), rate=3e-3)
+def test_probabilities_are_calibrated() -> None:
+    """On new outputs the mean probability is the share that gains, within .05; in each half within .08."""
+    rule = PostHocRule.fit(*outputs(800, 0), settings=FASTER)
     logps, mask, small, _ = outputs(800, 1)
     probability, gains = rule.gain(logps, mask), 1 - small
     assert float(probability.mean()) == pytest.approx(float(gains.mean()), abs=0.05)
@@ -57,47 +68,48 @@ def test_its_probabilities_are_calibrated() -> None:
         assert float(probability[half].mean()) == pytest.approx(float(gains[half].mean()), abs=0.08)
 
 
-def test_it_learns_how_much_too() -> None:
-    """Target gain: the calibrated answer correlates with the gain."""
+def test_the_gain_can_be_learned() -> None:
+    """With target "gain" the prediction correlates with the difference of the qualities."""
     logps, mask, small, large = outputs(600, 2)
     gain = large - 0.5 * small
-    rule = PostHocRule.fit(logps, mask, small * 0.5, large, target="gain", rate=3e-3)
+    rule = PostHocRule.fit(logps, mask, small * 0.5, large, config=PostHocRuleConfig(target="gain"), settings=FASTER)
     assert float(torch.corrcoef(torch.stack([rule.gain(logps, mask), gain]))[0, 1]) > 0.7
 
 
-def test_hidden_states_are_features_too() -> None:
-    """A hidden number that decides everything is found, where log-probabilities say nothing."""
+def test_further_features_are_used() -> None:
+    """A further feature that decides everything is learned, where log-probabilities are uninformative."""
     logps, mask, _, large = outputs(400, 3)
     extra = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
     small = (extra[:, 1] < 0.5).float()
-    rule = PostHocRule.fit(logps, mask, small, large, extra=extra, rate=3e-3)
-    assert area_under(rule(logps, mask, extra), small, large).gain > 0.05
+    rule = PostHocRule.fit(logps, mask, small, large, extra=extra, settings=FASTER)
+    assert area_under_deferral_curve(rule(logps, mask, extra), small, large).gain > 0.05
     with pytest.raises(ParameterError, match="extra must be 4 features a row, got 0"):
         rule(logps, mask)
 
 
-def test_it_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    """safetensors and JSON; the same scores; another kind of head is refused."""
+def test_a_saved_rule_is_loaded_unchanged(tmp_path: Path) -> None:
+    """A loaded rule gives the same scores, config and report; a folder with another kind of head is refused."""
     logps, mask, small, large = outputs(60, 4)
-    rule = PostHocRule.fit(logps, mask, small, large, epochs=3)
+    settings = dataclasses.replace(PostHocRule.default_settings, epochs=3)
+    rule = PostHocRule.fit(logps, mask, small, large, settings=settings)
     rule.save(tmp_path)
-    again = PostHocRule.load(tmp_path)
-    assert torch.equal(again(logps, mask), rule(logps, mask))
-    assert (again.target, again.report) == (rule.target, rule.report)
+    loaded = PostHocRule.load(tmp_path)
+    assert torch.equal(loaded(logps, mask), rule(logps, mask))
+    assert (loaded.config, loaded.report) == (rule.config, rule.report)
     (tmp_path / "head.json").write_text('{"kind": "router head", "version": 1}')
     with pytest.raises(FileFormatError, match="must hold a post-hoc rule of version 1, got router head of 1"):
         PostHocRule.load(tmp_path)
 
 
-def test_bad_input() -> None:
-    """No items, NaN, nothing to learn."""
+def test_bad_examples_are_refused() -> None:
+    """No items, NaN and qualities without a difference raise a ParameterError."""
     logps, mask, small, large = outputs(20, 5)
-    given: dict[str, Any] = {"small": small, "large": large}
+    qualities: dict[str, Any] = {"small": small, "large": large}
     with pytest.raises(ParameterError, match="examples must be at least one"):
         PostHocRule.fit(logps[:0], mask[:0], small[:0], large[:0])
     with pytest.raises(ParameterError, match="logps must be numbers, got 'NaN'"):
-        PostHocRule.fit(logps * torch.nan, mask, **given)
+        PostHocRule.fit(logps * torch.nan, mask, **qualities)
     with pytest.raises(ParameterError, match="features must be finite numbers"):
-        PostHocRule.fit(logps, mask, **given, extra=torch.full((20, 1), torch.nan))
+        PostHocRule.fit(logps, mask, **qualities, extra=torch.full((20, 1), torch.nan))
     with pytest.raises(ParameterError, match="qualities must be of items that differ, got '0 everywhere'"):
         PostHocRule.fit(logps, mask, small=large, large=large)

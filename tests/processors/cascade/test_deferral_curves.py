@@ -1,4 +1,4 @@
-"""Deferral curves by hand, against a slow reference, and their intervals."""
+"""Deferral curves and the areas under them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitkit.errors import ParameterError
-from logitkit.processors.cascade.deferral_curve import area_under, deferral_curve, length_bias
+from logitkit.processors.cascade import area_under_deferral_curve, deferral_curve, length_bias
 
 
-def test_by_hand() -> None:
-    """Small right on the two it is sure of, large right on all: deferring the unsure gains at once."""
+def test_a_curve_by_hand() -> None:
+    """The small model is right on its two most confident items, the large one on all four."""
     rates, quality = deferral_curve([-1, -4, -2, -3], [1, 0, 1, 0], [1, 1, 1, 1])
     assert rates.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert quality.tolist() == [0.5, 0.75, 1, 1, 1]
-    got = area_under([-1, -4, -2, -3], [1, 0, 1, 0], [1, 1, 1, 1])
+    got = area_under_deferral_curve([-1, -4, -2, -3], [1, 0, 1, 0], [1, 1, 1, 1])
     assert got.area == pytest.approx((0.5 / 2 + 0.75 + 1 + 1 + 1 / 2) / 4)
     assert got.random == 0.75 and got.gain == pytest.approx(got.area - 0.75)
 
@@ -26,7 +26,7 @@ def test_by_hand() -> None:
 @given(items=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=5))
 @settings(deadline=None)
 def test_ties_are_deferred_in_expectation(items: list[tuple[int, int, int]]) -> None:
-    """The mean over every order that the scores allow, enumerated."""
+    """The curve is the mean over all orders that the scores permit, by enumeration."""
     n = len(items)
     orders = [
         order
@@ -41,45 +41,46 @@ def test_ties_are_deferred_in_expectation(items: list[tuple[int, int, int]]) -> 
     np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-def test_a_score_without_information_is_random_deferral() -> None:
-    """A straight line; no gain, in every resample."""
+def test_a_constant_score_is_random_deferral() -> None:
+    """A constant score gives a straight line, and a gain of zero in every resample."""
     generator = np.random.default_rng(0)
-    small, large = generator.random(50), generator.random(50)
-    _, quality = deferral_curve(np.zeros(50), small, large)
+    small, large, score = generator.random(50), generator.random(50), np.zeros(50)
+    _, quality = deferral_curve(score, small, large)
     np.testing.assert_allclose(quality, np.linspace(small.mean(), large.mean(), 51), atol=1e-12)
-    assert area_under(np.zeros(50), small, large, resamples=20).gain_interval == pytest.approx((0, 0), abs=1e-12)
+    area = area_under_deferral_curve(score, small, large, resamples=20)
+    assert area.gain_interval == pytest.approx((0, 0), abs=1e-12)
 
 
-def test_intervals_cover() -> None:
-    """Of 200 samples of 100 items, the 90 % interval covers the area of the whole in 83 to 96 %.
+def test_intervals_cover_the_true_area() -> None:
+    """Of 200 samples of 100 items, the 90 % interval covers the area of the population in 83 to 96 %.
 
     A binomial with p = 0.9 leaves that range with probability below 0.002; the samples are fixed by the seed.
     """
     generator = np.random.default_rng(1)
     score, small = generator.random(20_000), generator.random(20_000) < 0.4
     large = generator.random(20_000) < 0.9 - 0.4 * score
-    truth = area_under(score, small, large, resamples=1).area
+    truth = area_under_deferral_curve(score, small, large, resamples=1).area
     covered = 0
     for seed in range(200):
         rows = generator.integers(0, 20_000, 100)
-        low, high = area_under(score[rows], small[rows], large[rows], resamples=200, level=0.9, seed=seed).interval
-        covered += low <= truth <= high
+        area = area_under_deferral_curve(score[rows], small[rows], large[rows], resamples=200, level=0.9, seed=seed)
+        covered += area.interval[0] <= truth <= area.interval[1]
     assert 166 <= covered <= 192
 
 
 def test_length_bias_by_hand() -> None:
-    """A sum falls with the length; a constant score has no bias; ties share their rank."""
+    """The correlation is -1 for a score that falls with the length and 0 for a constant one; ties share a rank."""
     assert length_bias([-1, -2, -3], [1, 2, 3]) == pytest.approx(-1)
     assert length_bias([5, 5, 5], [1, 2, 3]) == 0
     assert length_bias([1, 1, 2], [1, 2, 3]) == pytest.approx(np.corrcoef([0.5, 0.5, 2], [0, 1, 2])[0, 1])
 
 
-def test_bad_input() -> None:
-    """Empty, unequal, NaN."""
+def test_bad_columns_and_settings_are_refused() -> None:
+    """Empty columns, columns of different lengths, NaN and a confidence level of 1 raise a ParameterError."""
     for columns in (([], [], []), ([1, 2], [1], [1, 2])):
         with pytest.raises(ParameterError, match="equally many, at least one"):
-            area_under(*columns)
+            area_under_deferral_curve(*columns)
     with pytest.raises(ParameterError, match="must be numbers, got 'NaN'"):
         deferral_curve([1, np.nan], [0, 1], [1, 1])
     with pytest.raises(ParameterError, match="level must be"):
-        area_under([1], [1], [1], level=1.0)
+        area_under_deferral_curve([1], [1], [1], level=1.0)

@@ -1,0 +1,118 @@
+"""Files of divergence labels: JSON lines, the first with the settings of the run, then one line a prompt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from logitkit.errors import FileFormatError
+from logitkit.processors.cascade.model_fingerprint import PairFingerprint
+
+KIND, VERSION = "divergence labels", 1
+IDENTICAL, NEUTRAL, DIVERGENT = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivergenceLabels:
+    """The labels of one prompt.
+
+    Attributes:
+        prompt: number of the prompt.
+        prompt_ids: its token ids.
+        answer_ids: token ids of the large model's answer.
+        small_ids: the token that the small model finds most likely in the place of each answer token.
+        labels: 0 identical, 1 neutral or 2 divergent, for each answer token.
+
+    >>> labels = DivergenceLabels(prompt=0, prompt_ids=[5], answer_ids=[6, 7], small_ids=[6, 8], labels=[0, 2])
+    >>> labels.labels.count(DIVERGENT)
+    1
+    """
+
+    prompt: int
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    small_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """Settings of a labelling run, stored in the first line of its file.
+
+    Attributes:
+        judge: name of the judge.
+        tokens: largest number of tokens of an answer.
+        pair: fingerprints of the models.
+
+    >>> LabelSettings(judge="answer", tokens=8, pair=PairFingerprint("a", "b", "c")).pair.large
+    'b'
+    """
+
+    judge: str
+    tokens: int
+    pair: PairFingerprint
+
+
+def read_labels(path: str | Path) -> tuple[LabelSettings, list[DivergenceLabels]]:
+    """Read a file of labels.
+
+    Returns:
+        The settings of the run and the labels of each prompt.
+
+    Raises:
+        FileFormatError: the file is missing, or holds something else.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "labels.jsonl"
+    >>> settings = LabelSettings(judge="answer", tokens=8, pair=PairFingerprint("a", "b", "c"))
+    >>> resume_labels(path, settings)
+    []
+    >>> read_labels(path)[0] == settings
+    True
+    """
+    try:
+        first, *lines = Path(path).read_text(encoding="utf-8").splitlines()
+        header = json.loads(first)
+        labels = [DivergenceLabels(**json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise FileFormatError(f"{KIND}: {path} must be a file of labels, got {error}") from error
+    if not isinstance(header, dict) or (header.get("kind"), header.get("version")) != (KIND, VERSION):
+        raise FileFormatError(f"{KIND}: {path} must start with the settings of its run; label again")
+    pair = PairFingerprint(**header["pair"])
+    return LabelSettings(judge=header["judge"], tokens=header["tokens"], pair=pair), labels
+
+
+def resume_labels(path: Path, settings: LabelSettings) -> list[DivergenceLabels]:
+    """Return the labels that a file holds already, or start the file; an incomplete last line is removed.
+
+    Raises:
+        FileFormatError: the file was written with other settings.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    complete = text[: text.rfind("\n") + 1]
+    if not complete:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        complete = json.dumps(_header(settings)) + "\n"
+    if complete != text:
+        path.write_text(complete, encoding="utf-8")
+    stored, labels = read_labels(path)
+    for name in ("judge", "pair", "tokens"):
+        if getattr(stored, name) != getattr(settings, name):
+            raise FileFormatError(
+                f"label_divergence: {path} must have been made with the same {name} to go on, "
+                f"got {getattr(stored, name)}; write another file"
+            )
+    return labels
+
+
+def append_labels(path: Path, labels: DivergenceLabels) -> None:
+    """Append the labels of one prompt to a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(labels)) + "\n")
+
+
+def _header(settings: LabelSettings) -> dict[str, Any]:
+    """Return the first line of a file."""
+    return {"kind": KIND, "version": VERSION, **asdict(settings), "pair": settings.pair._asdict()}
