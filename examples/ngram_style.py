@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import logitkit
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable
 
 STYLE = [
     "Verily, good sir, the knight errant rode forth upon his lean steed, and the squire rode after him.",

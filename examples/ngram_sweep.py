@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable
 from studies.style_report import report
 from studies.style_sweep import Sweep
 

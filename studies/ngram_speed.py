@@ -23,10 +23,7 @@ import typer
 from torch import Tensor
 
 from logitkit import models
-from logitkit.processors.ngram import counting
-from logitkit.processors.ngram.corpus import Files
-from logitkit.processors.ngram.style import NgramStyle
-from logitkit.processors.ngram.table import NgramTable, of_tokenizer
+from logitkit.processors.ngram import NgramStyle, NgramTable, TableVocabulary, TextFiles, counting
 
 WAYS: dict[str, dict[str, Any]] = {
     "lift": {},
@@ -100,7 +97,7 @@ def training_table(ids: Any, size: int, banned: Any, *, tokens: int, rounds: int
     for orders in (2, 3, 4, 5):
 
         def run(orders: int = orders) -> None:
-            counting.count(counting.stream([repeated], base=size, banned=banned), orders=orders, base=size)
+            counting.count(counting.join_documents([repeated], base=size, excluded=banned), orders=orders, base=size)
 
         seconds = statistics.median(milliseconds(run)[1] for _ in range(rounds)) / 1000
         tracemalloc.start()
@@ -120,20 +117,20 @@ def main(
 ) -> None:
     """Print the tables."""
     tokenizer = models.load_tokenizer(model)
-    texts = list(Files([corpus]))
+    texts = list(TextFiles([corpus]))
     begun = time.perf_counter()
     table = NgramTable.train(texts, tokenizer)
     trained = time.perf_counter() - begun
     documents = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     ids = torch.tensor(documents[0])
-    about = of_tokenizer(tokenizer)
-    fitting, scored = nltk_step(documents, ids, about["size"], rounds=3)
+    vocabulary = TableVocabulary.of(tokenizer)
+    fitting, scored = nltk_step(documents, ids, vocabulary.size, rounds=3)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model}, {rounds} steps; {table!r}")
     print(f"training with tokenizing {trained:.1f} s, nltk fit {fitting:.1f} s\n")
-    print(step_table(table, ids, about["size"], batches=batch or [1, 16], rounds=rounds, scored=scored))
+    print(step_table(table, ids, vocabulary.size, batches=batch or [1, 16], rounds=rounds, scored=scored))
     print()
-    banned = np.asarray(about["special"])
-    print(training_table(np.concatenate(documents), about["size"], banned, tokens=tokens, rounds=3))
+    banned = np.asarray(vocabulary.special)
+    print(training_table(np.concatenate(documents), vocabulary.size, banned, tokens=tokens, rounds=3))
     print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

@@ -26,8 +26,7 @@ from logitkit.bench.tasks.passages import halves
 from logitkit.bench.tasks.style_metrics import Continuation, Spread, StyleMeter, base_log_perplexity, distinct
 from logitkit.bench.tasks.style_prompts import PROMPTS
 from logitkit.processors.model_facts import end_tokens
-from logitkit.processors.ngram.corpus import Files
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable, TextFiles
 from logitkit.registry.chain import Chain
 from studies.style_report import plot, report
 
@@ -194,7 +193,7 @@ def main(
     """Sweep rules and weights on a corpus; write a table, a plot, and the range that is usable."""
     rules = list(rule or [*GRID, "target_js"])
     loaded, tokenizer = models.load(model)
-    first, second = halves("\n\n".join(Files(corpus, encoding=encoding)))
+    first, second = halves("\n\n".join(TextFiles(corpus, encoding=encoding)))
     tables = [NgramTable.train([half], tokenizer) for half in (first, second)]
     sweep = Sweep(loaded, tokenizer, *tables, tokens=tokens, file=out / "rows.jsonl", each=prompts)
     rows = sweep.run(configurations(rules, weight))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitkit.processors.ngram.evidence import default_weights
+from logitkit.processors.ngram.formulas import default_order_weights
 from logitkit.processors.ngram.table import NgramTable
 
 
@@ -95,7 +95,7 @@ class StyleMeter:
         """Return the natural logarithm of the style perplexity of a continuation after its prompt."""
         before, tokens = _windows(text, self.table.orders - 1)
         contexts = self.table.contexts(before)
-        weights = torch.tensor(default_weights(self.table.orders), dtype=torch.float64) * (contexts >= 0)
+        weights = torch.tensor(default_order_weights(self.table.orders), dtype=torch.float64) * (contexts >= 0)
         orders = range(1, self.table.orders + 1)
         probabilities = torch.stack([self.table.probability(before, tokens, order=order) for order in orders], dim=1)
         mixed = (weights * probabilities).sum(-1) / weights.sum(-1)

@@ -87,8 +87,7 @@ def uscd(
         rho: contrast strength, >= 0; 0 returns ``standard``.
         gate: confidence threshold, 0 to 1; 0 returns ``standard``.
         head: >= 0, a multiple of the mean probability 1 / vocab.
-        form: ``diff`` or ``ratio``.
-        measure: see `confidence`.
+        form, measure: see above, and `confidence`.
 
     Returns:
         ``[rows, vocab]``: contrasted rows as log-probabilities, other rows unchanged.
@@ -102,8 +101,8 @@ def uscd(
     """
     if uscd_is_neutral(rho=rho, gate=gate):
         return standard
-    gated = uscd_gate(standard, gate=gate, measure=measure)
-    return uscd_where(gated.fired, standard, lame, rho=rho, head=head, form=form)
+    fired = uscd_gate(standard, gate=gate, measure=measure).fired
+    return uscd_where(fired, standard, lame, rho=rho, head=head, form=form)
 
 
 class UscdGate(NamedTuple):

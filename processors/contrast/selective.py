@@ -89,9 +89,7 @@ class USCD(LogitsProcessor):
             option("the lame prompt, one for all prompts or one for each; None: the prompt without its examples"),
         ] = None,
     ) -> USCD:
-        """Build the processor whose second stream has the lame prompts.
-
-        Notices in the trace list the removed examples.
+        """Build the processor whose second stream has the lame prompts; notices list the removed examples.
 
         Raises:
             ParameterError: the number of lame prompts is neither one nor the number of prompts.

@@ -1,9 +1,9 @@
-"""Favour the wording of the prompt: n-gram style injection (`NgramStyle`) whose corpus is the prompt."""
+"""Style injection from the prompt itself: `NgramStyle` with a table that is counted in the prompts of the call."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from torch import Tensor
@@ -14,41 +14,62 @@ from logitkit.params import Resource, checked, option, whole
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import BoundPrompts
 from logitkit.processors.ngram import counting
-from logitkit.processors.ngram.style import (
+from logitkit.processors.ngram.parameters import (
     CapBits,
     Groups,
-    NgramStyle,
-    Noted,
     Once,
+    OptionalTrace,
+    OrderWeights,
     Plausible,
     PseudoCount,
     TargetJS,
     Weight,
-    Weights,
 )
-from logitkit.processors.ngram.table import MOST_ORDERS, NgramTable, of_tokenizer
+from logitkit.processors.ngram.style import NgramStyle
+from logitkit.processors.ngram.table import MOST_ORDERS, NgramTable
+from logitkit.processors.ngram.vocabulary import TableVocabulary
+
+ContextRule = Literal["lift", "mixture"]
 
 
 class NgramContext(LogitsProcessor):
-    """Favour the wording of the prompt itself: its own n-grams as the style, each prompt's for its own rows.
+    """Raise the tokens that repeat the wording of the prompt, for copying and citing from retrieved text.
 
-    The copy and citation variant of `NgramStyle`, for prompts with retrieved text.
+    Each row has the n-grams of its own prompt as its style. The parameters are those of `NgramStyle`.
 
     Args:
-        table: one group for each prompt.
-        groups: which prompt each row continues.
+        table: a table with one group for each prompt, as `table_of_groups` makes it.
+        weight: -1 to 1; at 0 the scores are returned unchanged; below 0 the wording is avoided.
+        rule: ``lift`` or ``mixture``.
+        order_weights: one for each order, >= 0; None: in the proportion 1 : 3 : 6 : 10 : 15, with sum 1.
+        k: pseudo-count of ``lift``, above 0.
+        cap_bits: largest move of a score, in bits; None: unlimited.
+        plausible: 0 to 1; only tokens with at least this share of the largest probability move.
+        once: no evidence for a longest n-gram that the continuation already contains.
+        target_js: Jensen-Shannon divergence in bits by which each row moves; None: the full weight.
+        groups: maps rows of tokens to the prompt that each row continues, ``[rows]``.
+        prompts: the bound prompts, whose left padding is not part of any context.
+        trace: receives the weight of each row where ``target_js`` is set.
+
+    Raises:
+        ParameterError: a parameter outside its range, or parameters that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> table = table_of_groups([[1, 2, 1], [1, 3, 1]], orders=2, vocabulary=TableVocabulary(4, [], None))
+        >>> context = NgramContext(table=table, weight=1.0, groups=lambda rows: torch.arange(len(rows)))
+        >>> context(torch.tensor([[1], [1]]), torch.zeros(2, 4)).argmax(-1)  # each row repeats its own prompt
+        tensor([2, 3])
     """
 
     @checked
-    def __init__(
+    def __init__(  # Over 40 lines: every parameter of the chain is a parameter of the constructor
         self,
         *,
         table: Annotated[NgramTable, Resource()],
         weight: Weight = 0.1,
-        rule: Annotated[
-            Literal["lift", "mixture"], option("lift: seen tokens gain; mixture: of probabilities")
-        ] = "lift",
-        order_weights: Weights = None,
+        rule: Annotated[ContextRule, option("lift: n-grams of the prompt gain; mixture: of probabilities")] = "lift",
+        order_weights: OrderWeights = None,
         k: PseudoCount = 1e-3,
         cap_bits: CapBits = None,
         plausible: Plausible = 0.0,
@@ -56,7 +77,7 @@ class NgramContext(LogitsProcessor):
         target_js: TargetJS = None,
         groups: Groups = None,
         prompts: BoundPrompts = None,
-        trace: Noted = None,
+        trace: OptionalTrace = None,
     ) -> None:
         self.style = NgramStyle(
             table=table,
@@ -74,48 +95,73 @@ class NgramContext(LogitsProcessor):
         )
 
     @classmethod
-    def bind(
+    def bind(  # Over 40 lines: every parameter of the chain is a parameter of bind
         cls,
         binding: Binding,
         *,
+        weight: float,
+        rule: ContextRule,
+        order_weights: list[float] | None,
+        k: float,
+        cap_bits: float | None,
+        plausible: float,
+        once: bool,
+        target_js: float | None,
         context: Annotated[
             str | list[str] | None,
-            option("the texts to favour, one for all or one a prompt; None: the prompts themselves"),
+            option("the texts to repeat, one for all prompts or one for each; None: the prompts themselves"),
         ] = None,
         orders: Annotated[int, whole("longest n-gram", ge=1, le=MOST_ORDERS)] = 3,
-        **strength: Any,
     ) -> NgramContext:
-        """Count the n-grams of each prompt, or of the text given for it."""
+        """Count the n-grams of each prompt, or of the text given for the prompt.
+
+        Raises:
+            ParameterError: the number of texts is neither one nor the number of prompts, or a text has no tokens.
+        """
         if context is None:
-            own = binding.own_prompts()
+            documents = binding.own_prompts()
         else:
             texts = list(binding.one_text_per_prompt("ngram_context", "context", context))
-            own = binding.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        table = table_of_each(own, orders=orders, **of_tokenizer(binding.tokenizer))
-        return cls(table=table, groups=binding.prompts.rows, prompts=binding.prompts, trace=binding.trace, **strength)
+            documents = binding.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return cls(
+            table=table_of_groups(documents, orders=orders, vocabulary=TableVocabulary.of(binding.tokenizer)),
+            weight=weight,
+            rule=rule,
+            order_weights=order_weights,
+            k=k,
+            cap_bits=cap_bits,
+            plausible=plausible,
+            once=once,
+            target_js=target_js,
+            groups=binding.prompts.rows,
+            prompts=binding.prompts,
+            trace=binding.trace,
+        )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores with the prompt's wording favoured, ``[rows, vocab]``."""
+        """Return the scores with the wording of the prompt raised, ``[rows, vocab]``."""
         return self.style(input_ids, scores)
 
 
-def table_of_each(
-    documents: Sequence[Sequence[int]],
-    *,
-    orders: int,
-    size: int,
-    special: Sequence[int],
-    fingerprint: str | None = None,
-) -> NgramTable:
-    """Count documents side by side, each in its own group of one table.
+def table_of_groups(documents: Sequence[Sequence[int]], *, orders: int, vocabulary: TableVocabulary) -> NgramTable:
+    """Count documents separately, each in a group of its own of one table.
+
+    Args:
+        documents: token ids of each document.
+        orders: longest n-gram, 1 to 5.
+        vocabulary: the ids that n-grams may contain.
 
     Raises:
-        ParameterError: a document without a token that is not special.
+        ParameterError: a document in which every token is special.
+
+    Example:
+        >>> table_of_groups([[1, 2], [3]], orders=1, vocabulary=TableVocabulary(4, [], None)).groups
+        2
     """
-    banned = np.asarray(sorted(special), dtype=np.int64)
-    streams = [counting.stream([document], base=size, banned=banned) for document in documents]
-    for number, ids in enumerate(streams):
+    excluded = np.asarray(sorted(vocabulary.special), dtype=np.int64)
+    streams = [counting.join_documents([document], base=vocabulary.size, excluded=excluded) for document in documents]
+    for index, ids in enumerate(streams):
         if not (ids >= 0).any():
-            raise ParameterError("ngram_context", f"the text of prompt {number}", "at least one token", "none")
-    levels = counting.side_by_side([counting.count(ids, orders=orders, base=size) for ids in streams], base=size)
-    return NgramTable(levels, size=size, special=special, fingerprint=fingerprint)
+            raise ParameterError("ngram_context", f"the text of prompt {index}", "at least one token", "none")
+    counted = [counting.count(ids, orders=orders, base=vocabulary.size) for ids in streams]
+    return NgramTable(counting.merge_as_groups(counted, base=vocabulary.size), **vocabulary._asdict())

@@ -1,4 +1,4 @@
-"""Texts to count: files, folders and streams of documents, read piece by piece and hashed on the way."""
+"""Texts to count: files, folders and iterables of documents, read piece by piece and hashed at the same time."""
 
 from __future__ import annotations
 
@@ -9,28 +9,40 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from logitkit.errors import FileFormatError, ParameterError
 
-LONGEST = 1 << 22  # characters of one document; longer ones are cut at a blank line
+LONGEST = 1 << 22  # characters of one document; a longer text is split at a blank line
 BLOCK = 1 << 20  # bytes read at once
 
 
 class Corpus(Protocol):
-    """Documents, and what they came from once they have been read."""
+    """An iterable of documents.
+
+    Attributes:
+        sources: the texts that the documents came from, as ``{"name", "sha256", ...}``; complete after the iteration.
+    """
 
     sources: list[dict[str, Any]]
 
     def __iter__(self) -> Iterator[str]: ...
 
 
-class Texts:
-    """A stream of documents as strings, or as mappings that hold the text in a field (rows of a data set).
+class Documents:
+    """Documents in memory or from an iterator.
 
     Args:
-        documents: any iterable; read once, never held as a whole.
-        field: where a mapping holds its text.
+        documents: strings, or mappings that contain the text in a field, such as the rows of a data set. The iterable
+            is read once and piece by piece.
+        field: the field of a mapping that contains its text.
+
+    Raises:
+        ParameterError: the documents are a single string. During the iteration: an element without text.
+
+    Example:
+        >>> list(Documents([{"body": "first"}, "second"], field="body"))
+        ['first', 'second']
     """
 
     def __init__(self, documents: Iterable[str | Mapping[str, Any]], *, field: str = "text") -> None:
@@ -39,30 +51,40 @@ class Texts:
         self.documents, self.field, self.sources = documents, field, list[dict[str, Any]]()
 
     def __iter__(self) -> Iterator[str]:
-        digest, count = hashlib.sha256(), 0
-        for count, document in enumerate(self.documents, 1):
-            text = _text_of(document, self.field, f"document {count}")
+        digest, number = hashlib.sha256(), 0
+        for number, document in enumerate(self.documents, 1):
+            text = _text_of(document, self.field, f"document {number}")
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-            yield from _cut(iter([text]))
-        self.sources = [{"name": "stream", "documents": count, "sha256": digest.hexdigest()}]
+            yield from _split_long(iter([text]))
+        self.sources = [{"name": "stream", "documents": number, "sha256": digest.hexdigest()}]
 
 
-class Files:
-    """Text files, each a document; ``.jsonl`` files hold one a line; ``.gz`` of either; folders of them.
+class TextFiles:
+    r"""Documents in files: a text file is one document, and each line of a ``.jsonl`` file is one.
 
-    A text of more than 4 million characters is cut at blank lines, and no n-gram crosses a cut.
+    Files that end in ``.gz`` are decompressed. A text of more than 4 million characters is split at blank lines, and no
+    n-gram crosses a split.
 
     Args:
-        paths: files and folders; a folder is read through, hidden files left out.
-        field: where a line of JSON holds its text.
-        encoding: of all files, such as ``cp1252`` for old texts from Windows.
+        paths: files and folders. A folder is searched recursively, without hidden files.
+        field: the field of a line of JSON that contains its text.
+        encoding: encoding of all files.
 
     Attributes:
-        bytes: size of all files on disk.
-        read: how much of that has been read, for a progress bar.
+        bytes: total size of the files, in bytes.
+        read: number of these bytes read so far, for a progress bar.
 
     Raises:
-        ParameterError: a path that does not exist, a folder without files, or an unknown encoding.
+        ParameterError: a path that does not exist, a folder without files, or an unknown encoding. During the
+            iteration: a line of JSON without the field.
+        FileFormatError: during the iteration: bytes of another encoding, damaged gzip, or a line that is not JSON.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "a.jsonl").write_text('{"text": "first"}\n{"text": "second"}\n')
+        >>> list(TextFiles([folder]))
+        ['first', 'second']
     """
 
     def __init__(self, paths: Iterable[str | Path], *, field: str = "text", encoding: str = "utf-8") -> None:
@@ -71,91 +93,108 @@ class Files:
             codecs.getincrementaldecoder(encoding)
         except LookupError:
             raise ParameterError("corpus", "encoding", "one that Python knows, such as utf-8", encoding) from None
-        self.files = [found for path in paths for found in _files_of(Path(path))]
-        self.bytes = sum(path.stat().st_size for _, path in self.files)
+        self.files = [file for path in paths for file in _files_at(Path(path))]
+        self.bytes = sum(file.path.stat().st_size for file in self.files)
 
     def __iter__(self) -> Iterator[str]:
         self.sources, self.read = [], 0
         for name, path in self.files:
             digest = hashlib.sha256()
             blocks = _decoded(self._blocks(path, digest), path, self.encoding)
-            yield from _lines(blocks, path, self.field) if ".jsonl" in path.suffixes else _cut(blocks)
+            yield from _json_lines(blocks, path, self.field) if ".jsonl" in path.suffixes else _split_long(blocks)
             self.sources.append({"name": name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
 
     def _blocks(self, path: Path, digest: Any) -> Iterator[bytes]:
-        """The bytes of a file, unpacked, block by block."""
-        before = self.read
+        """Yield the decompressed bytes of a file block by block, and update the digest and the progress."""
+        read_before = self.read
         try:
             with path.open("rb") as raw:
                 source: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
                 while block := source.read(BLOCK):
                     digest.update(block)
-                    self.read = before + raw.tell()
+                    self.read = read_before + raw.tell()
                     yield block
         except (gzip.BadGzipFile, EOFError) as error:
             raise FileFormatError(f"corpus: {path} must be a whole gzip file, got: {error}") from error
 
 
-def _files_of(path: Path) -> list[tuple[str, Path]]:
-    """The files that a path stands for, with the names they are recorded under."""
+class _NamedFile(NamedTuple):
+    """A file, and its name in the sources of a table: the path within the folder that was given."""
+
+    name: str
+    path: Path
+
+
+def _files_at(path: Path) -> list[_NamedFile]:
+    """Return the file at a path, or the files in the folder at a path.
+
+    Raises:
+        ParameterError: neither exists, or the folder has no files.
+    """
     if path.is_file():
-        return [(path.name, path)]
+        return [_NamedFile(path.name, path)]
     if not path.is_dir():
         raise ParameterError("corpus", "path", "a file or folder that exists", str(path))
-    inside = [(found.relative_to(path), found) for found in sorted(path.rglob("*")) if found.is_file()]
-    shown = [(str(name), found) for name, found in inside if not any(part.startswith(".") for part in name.parts)]
-    if not shown:
+    relative = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
+    files = [
+        _NamedFile(str(name), file) for name, file in relative if not any(part.startswith(".") for part in name.parts)
+    ]
+    if not files:
         raise ParameterError("corpus", "path", "a folder with files", str(path))
-    return shown
+    return files
 
 
 def _decoded(blocks: Iterator[bytes], path: Path, encoding: str) -> Iterator[str]:
-    """The text of a file, block by block.
+    """Yield the text of a file block by block, without a byte order mark.
 
     Raises:
-        FileFormatError: bytes of another encoding; says which, where, and on which line.
+        FileFormatError: bytes of another encoding, with their offset and line.
     """
     decoder = codecs.getincrementaldecoder(encoding)()
-    place, line, begun = 0, 1, False
+    offset, line, started = 0, 1, False
     for block in itertools.chain(blocks, [b""]):
         pending = decoder.getstate()[0]
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            where, bad = place - len(pending) + error.start, (pending + block)[error.start]
+            bad_offset, bad_byte = offset - len(pending) + error.start, (pending + block)[error.start]
             line += (pending + block)[: error.start].count(b"\n")
             raise FileFormatError(
-                f"corpus: {path} must be {encoding.upper()}, got byte 0x{bad:02x} at offset {where} (line {line}): "
-                f"{error.reason}; name its encoding (--encoding cp1252), or convert it"
+                f"corpus: {path} must be {encoding.upper()}, got byte 0x{bad_byte:02x} at offset {bad_offset} "
+                f"(line {line}): {error.reason}; name its encoding (--encoding cp1252), or convert it"
             ) from None
-        place, line = place + len(block), line + text.count("\n")
-        yield text if begun else text.removeprefix("\ufeff")
-        begun = begun or bool(text)
+        offset, line = offset + len(block), line + text.count("\n")
+        yield text if started else text.removeprefix("\ufeff")
+        started = started or bool(text)
 
 
-def _cut(blocks: Iterator[str]) -> Iterator[str]:
-    """Join blocks to documents of at most `LONGEST` characters, cut at a blank line, line or space if there is one."""
-    held = ""
+def _split_long(blocks: Iterator[str]) -> Iterator[str]:
+    """Join blocks to documents of at most `LONGEST` characters.
+
+    A longer text is split at a blank line, else at a line break, else at a space, else after `LONGEST` characters.
+    """
+    text = ""
     for block in blocks:
-        held += block
-        while len(held) > LONGEST:
-            ends = (held.rfind(mark, 1, LONGEST) for mark in ("\n\n", "\n", " "))
-            end = next((place for place in ends if place > 0), LONGEST)
-            yield held[:end]
-            held = held[end:]
-    if held:
-        yield held
+        text += block
+        while len(text) > LONGEST:
+            ends = (text.rfind(mark, 1, LONGEST) for mark in ("\n\n", "\n", " "))
+            end = next((end for end in ends if end > 0), LONGEST)
+            yield text[:end]
+            text = text[end:]
+    if text:
+        yield text
 
 
-def _lines(blocks: Iterator[str], path: Path, field: str) -> Iterator[str]:
-    """The documents of a file of JSON lines.
+def _json_lines(blocks: Iterator[str], path: Path, field: str) -> Iterator[str]:
+    """Yield the documents of a file of JSON lines; empty lines are skipped.
 
     Raises:
-        FileFormatError: a line that is not JSON; ParameterError: one without the field.
+        FileFormatError: a line that is not JSON.
+        ParameterError: a line without the field.
     """
-    held, number = "", 0
+    unfinished, number = "", 0
     for block in itertools.chain(blocks, ["\n"]):
-        *lines, held = (held + block).split("\n")
+        *lines, unfinished = (unfinished + block).split("\n")
         for line in lines:
             number += 1
             if not line.strip():
@@ -164,19 +203,19 @@ def _lines(blocks: Iterator[str], path: Path, field: str) -> Iterator[str]:
                 document = json.loads(line)
             except json.JSONDecodeError as error:
                 raise FileFormatError(
-                    f"corpus: {path} must hold JSON on each line, got line {number}: {error}"
+                    f"corpus: {path} must contain JSON on each line, got line {number}: {error}"
                 ) from None
-            yield from _cut(iter([_text_of(document, field, f"line {number} of {path}")]))
+            yield from _split_long(iter([_text_of(document, field, f"line {number} of {path}")]))
 
 
 def _text_of(document: Any, field: str, where: str) -> str:
-    """The text of a document.
+    """Return the text of a document.
 
     Raises:
-        ParameterError: neither text nor a mapping with text in its field.
+        ParameterError: neither a string nor a mapping with a string in the field.
     """
     text = document.get(field) if isinstance(document, Mapping) else document
     if not isinstance(text, str):
-        held = ", ".join(map(str, document)) if isinstance(document, Mapping) else type(document).__name__
-        raise ParameterError("corpus", where, f"text, or hold text in field {field!r}", held, "name the field")
+        content = ", ".join(map(str, document)) if isinstance(document, Mapping) else type(document).__name__
+        raise ParameterError("corpus", where, f"text, or contain text in field {field!r}", content, "name the field")
     return text

@@ -1,10 +1,8 @@
-"""The file of an n-gram table: sorted arrays in safetensors, which holds data only and is mapped into memory."""
+"""The file format of n-gram tables: sorted arrays in safetensors, which holds data only and is mapped into memory."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, LogitkitError
+from logitkit.files import replace_file
 from logitkit.processors.ngram.counting import Level
-from logitkit.processors.ngram.smoothing import Backoff, Smoothing
+from logitkit.processors.ngram.smoothing import BackoffModel, Smoothing
 
 if TYPE_CHECKING:
     from logitkit.processors.ngram.table import NgramTable
@@ -24,62 +23,55 @@ FORMAT, VERSION = "logitkit n-gram table", 1
 
 
 def write(path: Path, table: NgramTable) -> None:
-    """Write a table beside its place and move it there, so that no half-written file is ever found."""
+    """Write a table to a file, which replaces an existing file at once."""
     arrays: dict[str, Tensor] = {"special": table.special}
     for order, level in enumerate(table.levels, 1):
         arrays |= {f"keys.{order}": level.keys, f"starts.{order}": level.starts}
-        if table.counted:
-            arrays[f"counts.{order}"] = _narrow(level.counts)
+        if table.has_counts:
+            arrays[f"counts.{order}"] = _narrowed(level.counts)
         else:
             arrays[f"probability.{order}"] = table.backoff.probability[order - 1]
-            arrays[f"rest.{order}"] = table.backoff.rest[order - 1]
-    about: dict[str, Any] = {
+            arrays[f"weight.{order}"] = table.backoff.weight[order - 1]
+    metadata: dict[str, Any] = {
         "version": VERSION,
         "orders": table.orders,
         "size": table.size,
         "base": table.base,
         "fingerprint": table.fingerprint,
         "smoothing": table.smoothing.as_data(),
-        "counted": table.counted,
+        "counted": table.has_counts,
         "sources": table.sources,
     }
-    if not table.counted:
-        about |= {"unknown": table.backoff.unknown, "floor": table.backoff.floor}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        held = {name: array.cpu().contiguous() for name, array in arrays.items()}
-        save_file(held, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    if not table.has_counts:
+        metadata |= {"unseen_weight": table.backoff.unseen_weight, "floor": table.backoff.floor}
+    contiguous = {name: array.cpu().contiguous() for name, array in arrays.items()}
+    with replace_file(path) as temporary:
+        save_file(contiguous, temporary, metadata={"format": FORMAT, "about": json.dumps(metadata)})
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the arguments of an `NgramTable`; arrays are mapped, not copied.
+    """Read the constructor's arguments of an `NgramTable`; the arrays are mapped into memory and not copied.
 
     Raises:
-        FileFormatError: no such file, truncated, foreign, or of another version.
+        FileFormatError: no such file, or a truncated file, another format, or another version.
     """
     if not path.is_file():
         raise FileFormatError(f"n-gram table: {path} must be a file; make one with logitkit train-ngram")
     try:
-        with safe_open(str(path), framework="pt") as held:
-            metadata = held.metadata() or {}
-            if metadata.get("format") != FORMAT:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
                 raise FileFormatError(
-                    f"n-gram table: {path} must hold a {FORMAT}, got another safetensors file; "
+                    f"n-gram table: {path} must be a {FORMAT}, got another safetensors file; "
                     "make one with logitkit train-ngram"
                 )
-            about = json.loads(metadata["about"])
-            if about["version"] != VERSION:
+            metadata = json.loads(header["about"])
+            if metadata["version"] != VERSION:
                 raise FileFormatError(
-                    f"n-gram table: {path} must be of version {VERSION}, got {about['version']}; train it again"
+                    f"n-gram table: {path} must be of version {VERSION}, got {metadata['version']}; train it again"
                 )
-            arrays = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 - no mapping
-        return _assemble(about, arrays)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable itself
+        return _table_arguments(metadata, arrays)
     except LogitkitError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
@@ -89,44 +81,43 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _assemble(about: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
-    """Put levels together, having made sure that they fit each other.
+def _table_arguments(metadata: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """Check that the arrays fit each other and return the arguments of an `NgramTable`.
 
     Raises:
-        ValueError: they do not.
+        ValueError: the arrays do not fit each other.
+        KeyError: an array or an entry of the metadata is missing.
     """
-    orders, counted = range(1, about["orders"] + 1), about["counted"]
+    orders, has_counts = range(1, metadata["orders"] + 1), metadata["counted"]
     levels = [Level(arrays[f"keys.{m}"], arrays.get(f"counts.{m}"), arrays[f"starts.{m}"]) for m in orders]
     contexts = len(levels[0].starts) - 1
     for order, level in enumerate(levels, 1):
         fits = len(level.starts) == contexts + 1 and int(level.starts[0]) == 0 and int(level.starts[-1]) == len(level)
-        if not fits or (counted and len(level.counts) != len(level)):
+        if not fits or (has_counts and len(level.counts) != len(level)):
             raise ValueError(f"arrays of order {order} do not fit each other")
         contexts = len(level)
     backoff = None
-    if not counted:
-        made = [[arrays[f"{part}.{m}"] for m in orders] for part in ("probability", "rest")]
-        backoff = Backoff(made[0], made[1], about["unknown"], False, about["floor"])
+    if not has_counts:
+        backoff = BackoffModel(
+            probability=[arrays[f"probability.{m}"] for m in orders],
+            weight=[arrays[f"weight.{m}"] for m in orders],
+            unseen_weight=metadata["unseen_weight"],
+            backs_off=True,
+            floor=metadata["floor"],
+        )
     return {
         "levels": levels,
-        "size": int(about["size"]),
-        "base": int(about["base"]),
+        "size": int(metadata["size"]),
+        "base": int(metadata["base"]),
         "special": arrays["special"].tolist(),
-        "smoothing": Smoothing(**about["smoothing"]),
-        "fingerprint": about["fingerprint"],
-        "sources": about["sources"],
+        "smoothing": Smoothing(**metadata["smoothing"]),
+        "fingerprint": metadata["fingerprint"],
+        "sources": metadata["sources"],
         "backoff": backoff,
     }
 
 
-def _narrow(array: Tensor) -> Tensor:
-    """The same whole numbers in half the room, where they fit."""
+def _narrowed(array: Tensor) -> Tensor:
+    """Return integers as int32 where they fit, to halve the size of the file."""
     fits = not len(array) or int(array.max()) < 2**31
     return array.to(torch.int32) if fits else array
-
-
-def _umask() -> int:
-    """The permissions that new files lack in this process."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,13 +1,13 @@
-"""Looking n-grams up for a whole batch: binary searches in sorted arrays, with no loop over rows or tokens.
+"""Look-up of n-grams for a whole batch by binary search in sorted arrays.
 
-An n-gram is an entry of a sorted array; `logitkit.processors.ngram.counting` has the layout.
+An n-gram is an entry of a sorted array; `logitkit.processors.ngram.counting` describes the layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,127 +15,154 @@ from torch import Tensor
 
 from logitkit.processors.ngram.counting import Level
 
-UNSEEN = -1  # a context that never occurs
-NONE = -2  # no context: too few tokens, or a special token among them
+UNSEEN = -1  # in place of an entry: the n-gram does not occur
+NO_CONTEXT = -2  # in place of a context: the row is too short, or a special token interrupts the context
+
+
+class Followers(NamedTuple):
+    """The n-grams that extend the contexts of a batch, one element for each n-gram.
+
+    Attributes:
+        rows: index of the row whose context the n-gram extends, ``[followers]``.
+        tokens: last token of the n-gram, ``[followers]``. Words outside the tokenizer are included.
+        entries: entry of the n-gram, ``[followers]``.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+    entries: Tensor
 
 
 class NgramIndex:
     """N-grams of orders 1 to n.
 
     Args:
-        levels: one for each order, as `counting.count` makes them.
+        levels: one for each order, as `counting.count` returns them.
         size: number of ids of the tokenizer.
         base: one more than the largest id in the keys.
-        special: ids that no n-gram holds.
+        special: ids that occur in no n-gram.
     """
 
     def __init__(self, levels: Sequence[Level], *, size: int, base: int, special: Sequence[int]) -> None:
-        self.levels = tuple(Level(*(_tensor(part) for part in (v.keys, v.counts, v.starts))) for v in levels)
+        self.levels = tuple(
+            Level(*(_as_tensor(array) for array in (level.keys, level.counts, level.starts))) for level in levels
+        )
         self.size, self.base = size, base
         self.special = torch.as_tensor(sorted(special), dtype=torch.long)
 
     @property
     def orders(self) -> int:
-        """The longest n-gram."""
+        """Length of the longest n-grams."""
         return len(self.levels)
 
     @property
     def groups(self) -> int:
-        """How many corpora lie side by side."""
+        """Number of corpora that the table holds separately."""
         return len(self.levels[0].starts) - 1
 
     def find(self, order: int, contexts: Tensor, tokens: Tensor) -> Tensor:
-        """Return the entries of n-grams, -1 where one does not occur.
+        """Return the entries of n-grams, `UNSEEN` for an n-gram that does not occur.
 
         Args:
-            order: of the n-grams.
-            contexts: entries of order - 1 (groups at order 1), below 0 where there is none; any shape.
-            tokens: what follows; same shape.
+            order: length of the n-grams.
+            contexts: entries of order - 1, or groups where the order is 1; any shape. A negative number is no context.
+            tokens: the token after each context; same shape.
         """
         keys = self.levels[order - 1].keys
         if not len(keys):
             return torch.full_like(tokens, UNSEEN)
         wanted = torch.add(tokens, contexts, alpha=self.base)
-        place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
-        there = (keys[place] == wanted) & (contexts >= 0) & (tokens >= 0) & (tokens < self.base)
-        return torch.where(there, place, UNSEEN)
+        entries = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        occurs = (keys[entries] == wanted) & (contexts >= 0) & (tokens >= 0) & (tokens < self.base)
+        return torch.where(occurs, entries, UNSEEN)
 
     def contexts(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
-        """Find the contexts that rows of tokens end in.
+        """Return the contexts at the end of rows of tokens, one for each order.
 
         Args:
-            ids: ``[rows, length]``; ids below zero, special, or beyond the table break a context.
-            groups: which corpus each row is to be looked up in, ``[rows]``; None: the first.
+            ids: ``[rows, length]``. A negative id, a special id, or an id outside the table interrupts a context.
+            groups: the group in which each row is looked up, ``[rows]``; None: group 0.
 
         Returns:
-            ``[rows, orders]`` on the device of ``ids`` and of the table: at ``[r, m - 1]`` the context for n-grams of
-            order m, `UNSEEN` where its tokens never occur, `NONE` where there are too few tokens.
+            ``[rows, orders]`` on the device of ``ids`` and of the table. Element ``[r, m - 1]`` is the context for
+            n-grams of order m: `UNSEEN` where its tokens do not occur, `NO_CONTEXT` where there are too few tokens.
         """
         rows, width = ids.shape[0], min(ids.shape[1], self.orders - 1)
-        found = ids.new_full((rows, self.orders), NONE)
-        found[:, 0] = 0 if groups is None else groups
+        result = ids.new_full((rows, self.orders), NO_CONTEXT)
+        result[:, 0] = 0 if groups is None else groups
         if not width:
-            return found
+            return result
         tail = ids[:, ids.shape[1] - width :]
-        state = self._singles[tail.clamp(-1, self.base)]  # [rows, width]
-        broken = state == NONE
+        state = self._single_entries[tail.clamp(-1, self.base)]  # [rows, width]
+        interrupted = state == NO_CONTEXT
         if self.groups > 1:
-            state = self.find(1, found[:, :1].expand(rows, width), tail).masked_fill(broken, NONE)
-        found[:, 1] = state[:, -1]
-        for length in range(2, width + 1):  # all contexts grow by one token together
+            state = self.find(1, result[:, :1].expand(rows, width), tail).masked_fill(interrupted, NO_CONTEXT)
+        result[:, 1] = state[:, -1]
+        for length in range(2, width + 1):  # one step extends the contexts at all positions by one token
             state = self.find(length, state[:, :-1], tail[:, length - 1 :])
-            found[:, length] = torch.where(broken[:, width - length :].any(-1), NONE, state[:, -1])
-        return found
+            result[:, length] = torch.where(interrupted[:, width - length :].any(-1), NO_CONTEXT, state[:, -1])
+        return result
 
     @cached_property
-    def _singles(self) -> Tensor:
-        """The level-1 entry of each id in the first group, ``[base + 2]``; `NONE` where special, beyond, or below."""
-        entries: Tensor = self.levels[0].keys.new_full((self.base + 2,), UNSEEN)  # the last stands for ids below zero
+    def _single_entries(self) -> Tensor:
+        """Entry of each single id in group 0, ``[base + 2]``.
+
+        Special ids and ids outside the table have `NO_CONTEXT`. The last element stands for negative ids.
+        """
+        entries: Tensor = self.levels[0].keys.new_full((self.base + 2,), UNSEEN)
         first = self.levels[0].keys[: int(self.levels[0].starts[1])]
         entries[first] = torch.arange(len(first), device=first.device)
-        entries[self.special.to(first.device)] = NONE
-        entries[self.base :] = NONE
+        entries[self.special.to(first.device)] = NO_CONTEXT
+        entries[self.base :] = NO_CONTEXT
         return entries
 
-    def followers(self, order: int, contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """List everything that follows contexts.
+    def followers(self, order: int, contexts: Tensor) -> Followers:
+        """Return all n-grams of one order that extend the contexts of a batch.
 
         Args:
-            order: of the n-grams.
-            contexts: for this order, ``[rows]``.
-
-        Returns:
-            rows, tokens and entries, each ``[followers]``; tokens outside the tokenizer are left out by no one here.
+            order: length of the n-grams.
+            contexts: the contexts for this order, ``[rows]``.
         """
         level = self.levels[order - 1]
         if not len(level):
             none = contexts.new_zeros(0)
-            return none, none, none
-        if len(contexts) == 1:  # one range needs no gathering
-            at = int(contexts)
-            begin, end = level.starts[at : at + 2].tolist() if at >= 0 else (0, 0)
-            entries = torch.arange(begin, end, device=contexts.device)
-            return torch.zeros_like(entries), level.keys[begin:end] - at * self.base, entries
-        contexts = contexts.clamp(min=-1)  # from -1 the range runs backwards, from the end to 0, and is empty
-        begin = level.starts[contexts]
-        lengths = (level.starts[contexts + 1] - begin).clamp_(min=0)
+            return Followers(none, none, none)
+        if len(contexts) == 1:  # slicing is faster than gathering
+            context = int(contexts)
+            start, end = level.starts[context : context + 2].tolist() if context >= 0 else (0, 0)
+            entries = torch.arange(start, end, device=contexts.device)
+            return Followers(torch.zeros_like(entries), level.keys[start:end] - context * self.base, entries)
+        # Index -1 gives the last start, then the length 0 - start, which the clamp below turns into 0.
+        contexts = contexts.clamp(min=-1)
+        starts = level.starts[contexts]
+        lengths = (level.starts[contexts + 1] - starts).clamp_(min=0)
         rows = torch.repeat_interleave(lengths)
-        offset = begin - lengths.cumsum(0) + lengths
-        entries = offset.index_select(0, rows) + torch.arange(len(rows), device=rows.device)
+        offsets = starts - lengths.cumsum(0) + lengths
+        entries = offsets.index_select(0, rows) + torch.arange(len(rows), device=rows.device)
         tokens = level.keys.index_select(0, entries) - (contexts * self.base).index_select(0, rows)
-        return rows, tokens, entries
+        return Followers(rows, tokens, entries)
+
+    def ngrams(self, order: int) -> Tensor:
+        """Return all n-grams of one order as token ids, ``[entries, order]``."""
+        entries = torch.arange(len(self.levels[order - 1]), device=self.levels[0].keys.device)
+        columns = []
+        for level in reversed(self.levels[:order]):
+            keys = level.keys[entries]
+            columns.append(keys % self.base)
+            entries = keys // self.base
+        return torch.stack(columns[::-1], dim=1)
 
     @cached_property
     def suffixes(self) -> list[Tensor]:
-        """For each order from 2 the entry of every n-gram without its first token, -1 where it does not occur."""
-        found: list[Tensor] = []
+        """For each order from 2: the entry of every n-gram without its first token, `UNSEEN` where none occurs."""
+        suffixes: list[Tensor] = []
         for order, level in enumerate(self.levels[1:], 2):
             parents, tokens = level.keys // self.base, level.keys % self.base
-            first = self.levels[0].keys // self.base  # the group of each token
-            shorter = first[parents] if order == 2 else found[-1][parents]
-            found.append(self.find(order - 1, shorter, tokens))
-        return found
+            groups = self.levels[0].keys // self.base  # of the single tokens
+            shorter = groups[parents] if order == 2 else suffixes[-1][parents]
+            suffixes.append(self.find(order - 1, shorter, tokens))
+        return suffixes
 
 
-def _tensor(part: Any) -> Tensor | None:
-    return torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+def _as_tensor(array: Any) -> Tensor | None:
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array

@@ -1,19 +1,18 @@
-"""Smoothing of n-gram counts, as `nltk.lm` defines it, in backoff form.
+"""Smoothing of n-gram counts, as `nltk.lm` defines it, in the form of a backoff model.
 
-Every model here is one probability for each n-gram that occurs and one number for each context:
+A backoff model has one probability for each n-gram that occurs and one weight for each context:
 
-    P(t | c) = probability[c t]                  where c t occurs
-    P(t | c) = rest[c] * P(t | c without its first token)     elsewhere; rest = 1 where c itself never occurs
+    P(t | c) = probability[c t]                               where the n-gram c t occurs
+    P(t | c) = weight[c] * P(t | c without its first token)   elsewhere; the weight is 1 where c itself does not occur
 
-An interpolated model takes this form once ``alpha + gamma * lower`` is written out for what occurs. Add-k and
-maximum likelihood do not look at shorter contexts (``flat``): there rest is itself the probability of a
-token that was not seen. Probabilities are float64, not logarithms.
+An interpolated model takes this form once ``alpha + gamma * lower`` is computed for every n-gram that occurs. Add-k
+and maximum likelihood do not use shorter contexts. For them the weight is itself the probability of a token that was
+not seen. Probabilities are float64 and not logarithms.
 
-Sources: Chen and Goodman 1998 for the interpolated ones, Brants et al. 2007 for stupid backoff (a score that
-does not sum to 1), all as nltk 3.10 computes them. One departure: where nltk divides by zero, in Kneser-Ney
-contexts that occur at the beginning of documents only (and with a single order), the lower order, or the plain
-frequency, stands.
-As in nltk, Kneser-Ney sums to more than 1 after contexts that stand both there and elsewhere.
+Sources: Chen and Goodman 1998 for the interpolated models, Brants et al. 2007 for stupid backoff, whose scores do not
+sum to 1. All are computed as in nltk 3.10. Departure: nltk divides by zero for Kneser-Ney contexts that occur only at
+the beginning of documents. Here the lower order is used instead, and the relative frequency for order 1. As in nltk,
+Kneser-Ney sums to more than 1 after contexts that occur both at the beginning of a document and elsewhere.
 """
 
 from __future__ import annotations
@@ -29,119 +28,133 @@ from logitkit.errors import ParameterError
 from logitkit.params import checked, number, option, whole
 from logitkit.processors.ngram.counting import Level
 
-Name = Literal["add-k", "witten-bell", "kneser-ney", "absolute-discounting", "stupid-backoff", "mle"]
+SmoothingName = Literal["add-k", "witten-bell", "kneser-ney", "absolute-discounting", "stupid-backoff", "mle"]
+SMOOTHING_NAMES: tuple[str, ...] = get_args(SmoothingName)
 Floats = NDArray[np.float64]
-STRENGTH: dict[str, float] = {"add-k": 1e-3, "kneser-ney": 0.75, "absolute-discounting": 0.75, "stupid-backoff": 0.4}
+DEFAULT_STRENGTH: dict[str, float] = {
+    "add-k": 1e-3,
+    "kneser-ney": 0.75,
+    "absolute-discounting": 0.75,
+    "stupid-backoff": 0.4,
+}
 
 
 class Smoothing:
-    """Which smoothing, and how strong.
+    """The smoothing method of a table and its strength.
 
     Args:
-        name: one of the six.
-        strength: add-k: the pseudo-count k > 0 (default 0.001); Kneser-Ney and absolute discounting: the
-            discount, 0 to 1 (0.75); stupid backoff: the factor of a shorter context (0.4); the others have none.
-        outcomes: how many tokens add-k shares its pseudo-counts among.
+        name: one of the six methods.
+        strength: add-k: the pseudo-count, above 0. Kneser-Ney and absolute discounting: the discount, 0 to 1. Stupid
+            backoff: the factor of a shorter context, >= 0. The other methods have none. None: the default.
+        outcomes: number of tokens that share the pseudo-counts of add-k.
+
+    Raises:
+        ParameterError: an unknown method, or a strength outside its range.
+
+    Example:
+        >>> Smoothing(name="add-k"), Smoothing(name="witten-bell")
+        (add-k(0.001), witten-bell)
     """
 
     @checked
     def __init__(
         self,
         *,
-        name: Annotated[Name, option("which smoothing")] = "kneser-ney",
+        name: Annotated[SmoothingName, option("smoothing method")] = "kneser-ney",
         strength: Annotated[float | None, number("pseudo-count, discount or backoff factor", ge=0)] = None,
-        outcomes: Annotated[int, whole("tokens that add-k shares its pseudo-counts among", ge=1)] = 1,
+        outcomes: Annotated[int, whole("tokens that share the pseudo-counts of add-k", ge=1)] = 1,
     ) -> None:
-        if name not in STRENGTH and strength is not None:
-            raise ParameterError("Smoothing", "strength", f"None for {name}, which has none", strength)
+        if name not in DEFAULT_STRENGTH and strength is not None:
+            raise ParameterError("Smoothing", "strength", f"None for {name}, which has no strength", strength)
         if name in ("kneser-ney", "absolute-discounting") and strength is not None and strength > 1:
             raise ParameterError("Smoothing", "strength", "a discount of 0 to 1", strength)
         if name == "add-k" and strength is not None and strength <= 0:
             raise ParameterError("Smoothing", "strength", "a pseudo-count > 0", strength)
-        self.name: Name = name
-        self.strength = STRENGTH.get(name, 0.0) if strength is None else float(strength)
+        self.name: SmoothingName = name
+        self.strength = DEFAULT_STRENGTH.get(name, 0.0) if strength is None else float(strength)
         self.outcomes = outcomes
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data, for a file's metadata."""
-        strength = self.strength if self.name in STRENGTH else None
+        """Return the constructor's arguments as plain data, for the metadata of a file."""
+        strength = self.strength if self.name in DEFAULT_STRENGTH else None
         return {"name": self.name, "strength": strength, "outcomes": self.outcomes}
 
     def __repr__(self) -> str:
-        return f"{self.name}({self.strength:g})" if self.name in STRENGTH else str(self.name)
+        return f"{self.name}({self.strength:g})" if self.name in DEFAULT_STRENGTH else str(self.name)
 
 
-NAMES: tuple[str, ...] = get_args(Name)
-
-
-@dataclass(frozen=True, eq=False)
-class Backoff:
-    """A smoothed model in backoff form.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BackoffModel:
+    """A smoothed n-gram model.
 
     Attributes:
         probability: for each order the probability of every entry, ``[entries]`` float64.
-        rest: for each order the number of every context, ``[contexts]`` float64.
-        unknown: the number of a context that never occurs.
-        flat: shorter contexts are not looked at, and ``rest`` and ``unknown`` are probabilities.
-        floor: probability of a token that never occurs, before any ``rest``.
+        weight: for each order the weight of every context, ``[contexts]`` float64.
+        unseen_weight: the weight of a context that does not occur.
+        backs_off: whether a weight multiplies the probability under a shorter context. If False, ``weight`` and
+            ``unseen_weight`` are themselves probabilities.
+        floor: probability of a token that does not occur at all, before any weight.
     """
 
     probability: Sequence[Any]
-    rest: Sequence[Any]
-    unknown: float
-    flat: bool
+    weight: Sequence[Any]
+    unseen_weight: float
+    backs_off: bool
     floor: float = 0.0
 
 
-def smooth(levels: Sequence[Level], suffixes: Sequence[Any], smoothing: Smoothing) -> Backoff:
-    """Smooth the counts of a table.
+def smooth(levels: Sequence[Level], suffixes: Sequence[Any], smoothing: Smoothing) -> BackoffModel:
+    """Compute the backoff model of counts.
 
     Args:
         levels: counts, orders 1 to n.
-        suffixes: for each order from 2 the entry, one order lower, of every n-gram without its first token; -1
-            where that does not occur.
-        smoothing: which, and how strong.
+        suffixes: for each order from 2, the entry of every n-gram without its first token, one order lower; -1 where
+            that n-gram does not occur.
+        smoothing: the method.
     """
-    flat, k = smoothing.name in ("add-k", "mle"), smoothing.strength
+    backs_off = smoothing.name not in ("add-k", "mle")
     probability: list[Floats] = []
-    rest: list[Floats] = []
+    weight: list[Floats] = []
     for order, level in enumerate(levels, 1):
         starts = np.asarray(level.starts)
         alpha, gamma = _interpolation(levels, suffixes, order, smoothing)
-        if order == 1 and not flat:
+        if order == 1 and backs_off:
             gamma = np.zeros_like(gamma)
-        if order > 1 and not flat:
-            at = np.asarray(suffixes[order - 2])
-            lower = np.where(at >= 0, probability[-1][np.maximum(at, 0)], 0.0) if len(at) else np.zeros(0)
-            backed = np.repeat(gamma, np.diff(starts)) * lower
-            if smoothing.name == "stupid-backoff":  # an imported count may be 0, where only longer n-grams occur
-                alpha = np.where(np.asarray(level.counts) > 0, alpha, backed)
+        if order > 1 and backs_off:
+            suffix = np.asarray(suffixes[order - 2])
+            lower = np.where(suffix >= 0, probability[-1][np.maximum(suffix, 0)], 0.0) if len(suffix) else np.zeros(0)
+            backed_off = np.repeat(gamma, np.diff(starts)) * lower
+            if smoothing.name == "stupid-backoff":
+                # An imported model may have the count 0 for an n-gram of which only longer ones occur.
+                alpha = np.where(np.asarray(level.counts) > 0, alpha, backed_off)
             else:
-                alpha = alpha + backed
+                alpha = alpha + backed_off
         probability.append(alpha)
-        rest.append(gamma)
-    unknown = {"add-k": 1 / smoothing.outcomes, "mle": 0.0, "stupid-backoff": k}.get(smoothing.name, 1.0)
-    return Backoff(tuple(probability), tuple(rest), unknown, flat)
+        weight.append(gamma)
+    special_cases = {"add-k": 1 / smoothing.outcomes, "mle": 0.0, "stupid-backoff": smoothing.strength}
+    return BackoffModel(
+        probability=tuple(probability),
+        weight=tuple(weight),
+        unseen_weight=special_cases.get(smoothing.name, 1.0),
+        backs_off=backs_off,
+    )
 
 
 def _interpolation(
     levels: Sequence[Level], suffixes: Sequence[Any], order: int, smoothing: Smoothing
 ) -> tuple[Floats, Floats]:
-    """Alpha of every entry and gamma of every context of one order, in the words of nltk."""
+    """Return alpha of every entry and gamma of every context of one order, as nltk names and defines them."""
     level, name, k = levels[order - 1], smoothing.name, smoothing.strength
     starts = np.asarray(level.starts)
     counts = np.asarray(level.counts, dtype=np.float64)
-    totals, kinds = _row_sums(counts, starts), _row_sums((counts > 0).astype(np.float64), starts)
-    if name == "kneser-ney" and order < len(levels):  # count the different tokens that stand before
-        at = np.where(np.asarray(levels[order].counts) > 0, np.asarray(suffixes[order - 1]), -1)
-        before = np.bincount(at[at >= 0], minlength=len(level)).astype(np.float64)
-        befores = _row_sums(before, starts)
-        lone = np.repeat((befores == 0) & (order == 1), np.diff(starts))  # no bigram at all: plain frequency
-        counts = np.where(lone, counts, before)
-        totals = _row_sums(counts, starts)
+    if name == "kneser-ney" and order < len(levels):
+        counts = _continuation_counts(levels, suffixes, order)
+    totals = _sums_by_context(counts, starts)
+    # The number of different followers, which Kneser-Ney too takes from the plain counts.
+    kinds = _sums_by_context((np.asarray(level.counts) > 0).astype(np.float64), starts)
 
-    def share(amounts: Floats, of: Floats) -> Floats:
-        return amounts / np.maximum(np.repeat(of, np.diff(starts)), np.finfo(float).tiny)
+    def share(amounts: Floats, sums: Floats) -> Floats:
+        return amounts / np.maximum(np.repeat(sums, np.diff(starts)), np.finfo(float).tiny)
 
     if name == "add-k":
         mass = totals + k * smoothing.outcomes
@@ -154,12 +167,25 @@ def _interpolation(
     return share(np.maximum(counts - k, 0), totals), _ratio(k * kinds, totals)
 
 
-def _row_sums(values: Floats, starts: Any) -> Floats:
-    """Sum the entries of each context; 0 for a context without any."""
-    before: Floats = np.append(0.0, np.cumsum(values))  # whole numbers below 2^53: exact
-    return np.asarray(before[starts[1:]] - before[starts[:-1]])
+def _continuation_counts(levels: Sequence[Level], suffixes: Sequence[Any], order: int) -> Floats:
+    """Return for each n-gram the number of different tokens that precede it.
+
+    Where no bigram exists at all, the counts themselves are returned, which give the relative frequency.
+    """
+    level = levels[order - 1]
+    longer = np.where(np.asarray(levels[order].counts) > 0, np.asarray(suffixes[order - 1]), -1)
+    preceding = np.bincount(longer[longer >= 0], minlength=len(level)).astype(np.float64)
+    starts = np.asarray(level.starts)
+    no_bigram = np.repeat((_sums_by_context(preceding, starts) == 0) & (order == 1), np.diff(starts))
+    return np.where(no_bigram, np.asarray(level.counts, dtype=np.float64), preceding)
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
-    """Divide; 1 where below is 0: a context of which nothing is known leaves everything to the lower order."""
-    return np.where(below > 0, above / np.where(below > 0, below, 1), 1.0)
+def _sums_by_context(values: Floats, starts: Any) -> Floats:
+    """Return the sum of the entries of each context; 0 for a context without entries."""
+    cumulative: Floats = np.append(0.0, np.cumsum(values))  # exact for integers below 2^53
+    return np.asarray(cumulative[starts[1:]] - cumulative[starts[:-1]])
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide; 1 where the denominator is 0, which gives the whole mass to the lower order."""
+    return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), 1.0)

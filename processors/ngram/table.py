@@ -1,15 +1,15 @@
-"""Tables of n-grams over a tokenizer's ids: counted, smoothed, saved, and looked up for a whole batch at once.
+"""Tables of n-grams over the ids of a tokenizer: counted, smoothed, saved, and looked up for a whole batch at once.
 
-Look-ups are those of `logitkit.processors.ngram.index`, probabilities those of `logitkit.processors.ngram.smoothing`.
-A table is a safetensors file: loading maps it into memory and runs no code.
+`logitkit.processors.ngram.index` looks n-grams up and `logitkit.processors.ngram.smoothing` computes probabilities. A
+table is saved as a safetensors file. Loading maps the file into memory and runs no code from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,28 +19,35 @@ from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.ngram import counting
 from logitkit.processors.ngram import file as ngram_file
 from logitkit.processors.ngram.counting import Level
-from logitkit.processors.ngram.index import NONE, NgramIndex
-from logitkit.processors.ngram.smoothing import Backoff, Smoothing, smooth
-from logitkit.processors.tokens.vocabulary import Vocabulary, fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from logitkit.processors.ngram.index import NO_CONTEXT, NgramIndex
+from logitkit.processors.ngram.smoothing import BackoffModel, Smoothing, smooth
+from logitkit.processors.tokens.vocabulary import fingerprint
 
 MOST_ORDERS = 5
 
 
 class NgramTable(NgramIndex):
-    """N-grams of orders 1 to n, and how often each occurs.
+    """N-grams of orders 1 to n with their counts.
+
+    Use `count`, `train`, `from_nltk`, `from_arpa` or `load` to make a table.
 
     Args:
-        levels: one for each order, as `counting.count` makes them; a level without counts has ``counts=None``.
+        levels: one for each order, as `counting.count` returns them; levels of an imported model have no counts.
         size: number of ids of the tokenizer.
-        base: one more than the largest id in the keys; more than ``size`` where words outside the tokenizer count.
-        special: ids that no n-gram holds, and that no processor may boost or penalise.
-        smoothing: how probabilities are made of counts.
-        fingerprint: of the tokenizer; None when the ids are from none.
-        sources: what was counted, as ``{"name", "sha256", ...}``.
-        backoff: the model itself, where it was imported without counts.
+        base: one more than the largest id in the keys. It exceeds ``size`` if words outside the tokenizer have counts.
+        special: ids that no n-gram contains and that no processor raises or lowers.
+        smoothing: the method that turns counts into probabilities.
+        fingerprint: hash of the tokenizer's vocabulary; None if the ids come from no tokenizer.
+        sources: the counted texts, each as ``{"name", "sha256", ...}``.
+        backoff: the probabilities of a model that was imported without counts.
+
+    Example:
+        >>> import torch
+        >>> table = NgramTable.count([[1, 2, 1, 2, 3], [2, 1]], size=5, orders=2, smoothing="mle")
+        >>> table
+        NgramTable(3, 3 n-grams of orders 1 to 2, mle)
+        >>> table.probability(torch.tensor([[1]]), torch.tensor([2]))
+        tensor([1.], dtype=torch.float64)
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class NgramTable(NgramIndex):
         smoothing: Smoothing | None = None,
         fingerprint: str | None = None,
         sources: Sequence[dict[str, Any]] = (),
-        backoff: Backoff | None = None,
+        backoff: BackoffModel | None = None,
     ) -> None:
         super().__init__(levels, size=size, base=size if base is None else base, special=special)
         self.smoothing = smoothing or Smoothing(outcomes=max(size - len(self.special), 1))
@@ -71,45 +78,69 @@ class NgramTable(NgramIndex):
         strength: float | None = None,
         fingerprint: str | None = None,
     ) -> NgramTable:
-        """Count documents that are in memory as token ids.
+        """Count documents of token ids in memory.
 
-        No n-gram crosses from one document to the next, or holds an id that is special or outside ``size``.
+        No n-gram crosses the end of a document or contains an id that is special or outside ``0 .. size - 1``.
 
         Args:
             documents: sequences of ids.
-            size: number of ids.
+            size: number of ids of the tokenizer.
             orders: longest n-gram, 1 to 5.
-            smoothing, strength: see `Smoothing`.
+            special: ids that no n-gram contains.
+            smoothing: method of `Smoothing`.
+            strength: strength of the smoothing; None: its default.
+            fingerprint: hash of the tokenizer's vocabulary.
 
         Raises:
-            ParameterError: orders out of range, or nothing to count.
+            ParameterError: orders out of range, or no token to count.
         """
         check_orders(orders)
-        ids = counting.stream(documents, base=size, banned=np.asarray(sorted(special), dtype=np.int64))
+        ids = counting.join_documents(documents, base=size, excluded=np.asarray(sorted(special), dtype=np.int64))
         if not (ids >= 0).any():
             raise ParameterError("NgramTable", "documents", "at least one token that is not special", "none")
-        chosen = Smoothing(name=smoothing, strength=strength, outcomes=max(size - len(special), 1))  # type: ignore[arg-type]
+        outcomes = max(size - len(special), 1)
+        method = Smoothing(name=smoothing, strength=strength, outcomes=outcomes)  # type: ignore[arg-type]
         levels = counting.count(ids, orders=orders, base=size)
-        return cls(levels, size=size, special=special, smoothing=chosen, fingerprint=fingerprint)
+        return cls(levels, size=size, special=special, smoothing=method, fingerprint=fingerprint)
 
     @classmethod
-    def train(cls, texts: Iterable[str], tokenizer: Any, **settings: Any) -> NgramTable:
-        """Tokenize and count a stream of texts, however long; see `logitkit.processors.ngram.training.train`."""
-        from logitkit.processors.ngram.training import train
+    def train(
+        cls,
+        texts: Iterable[Any],
+        tokenizer: Any,
+        *,
+        orders: int = 3,
+        smoothing: str = "kneser-ney",
+        strength: float | None = None,
+        chunk: int | None = None,
+        resume: str | Path | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> NgramTable:
+        """Tokenize and count texts of any total length; see `logitkit.processors.ngram.training.train`."""
+        from logitkit.processors.ngram.training import CHUNK, train
 
-        return train(texts, tokenizer, **settings)
+        return train(
+            texts,
+            tokenizer,
+            orders=orders,
+            smoothing=smoothing,
+            strength=strength,
+            chunk=CHUNK if chunk is None else chunk,
+            resume=resume,
+            advance=advance,
+        )
 
     @classmethod
     def from_nltk(cls, model: Any, tokenizer: Any, *, words: Literal["tokens", "ids"] = "tokens") -> NgramTable:
-        """Import a fitted `nltk.lm` model; see `logitkit.processors.ngram.importers.from_nltk`."""
-        from logitkit.processors.ngram.importers import from_nltk
+        """Import a fitted `nltk.lm` model; see `logitkit.processors.ngram.nltk_importer.from_nltk`."""
+        from logitkit.processors.ngram.nltk_importer import from_nltk
 
         return from_nltk(model, tokenizer, words=words)
 
     @classmethod
     def from_arpa(cls, path: str | Path, tokenizer: Any, *, words: Literal["tokens", "ids"] = "tokens") -> NgramTable:
-        """Read an ARPA file, as KenLM and SRILM write them; see `logitkit.processors.ngram.importers.from_arpa`."""
-        from logitkit.processors.ngram.importers import from_arpa
+        """Read an ARPA file of KenLM or SRILM; see `logitkit.processors.ngram.arpa_importer.from_arpa`."""
+        from logitkit.processors.ngram.arpa_importer import from_arpa
 
         return from_arpa(path, tokenizer, words=words)
 
@@ -118,48 +149,56 @@ class NgramTable(NgramIndex):
         """Map a saved table into memory.
 
         Raises:
-            FileFormatError: no such file, truncated, foreign, or of another version.
+            FileFormatError: no such file, or a truncated file, another format, or another version.
         """
         return cls(**ngram_file.read(Path(path)))
 
     def save(self, path: str | Path) -> None:
-        """Write the table to a safetensors file, whole or not at all."""
+        """Write the table to a safetensors file and replace an existing file at once."""
         ngram_file.write(Path(path), self)
 
     @property
-    def counted(self) -> bool:
-        """Whether there are counts; an ARPA file has none."""
+    def has_counts(self) -> bool:
+        """Whether the table has counts; one imported from an ARPA file has probabilities only."""
         return self._imported is None
 
     @property
     def tokens(self) -> int:
-        """How many tokens were counted."""
-        return int(self.levels[0].counts.sum()) if self.counted else 0
+        """Number of counted tokens; 0 for a table without counts."""
+        return int(self.levels[0].counts.sum()) if self.has_counts else 0
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(level):,}" for level in self.levels)
-        how = repr(self.smoothing) if self.counted else "imported"
-        return f"NgramTable({sizes} n-grams of orders 1 to {self.orders}, {how})"
+        method = repr(self.smoothing) if self.has_counts else "imported"
+        return f"NgramTable({sizes} n-grams of orders 1 to {self.orders}, {method})"
 
     def smoothed(self, name: str, strength: float | None = None) -> NgramTable:
-        """Return the same counts under another smoothing.
+        """Return the same counts under another smoothing method.
+
+        Args:
+            name: method of `Smoothing`.
+            strength: its strength; None: its default.
 
         Raises:
-            ModelError: an imported model has no counts.
+            ModelError: the table has no counts.
         """
-        if not self.counted:
-            raise ModelError("NgramTable: smoothing must be that of the imported model, it has no counts")
-        chosen = Smoothing(name=name, strength=strength, outcomes=self.smoothing.outcomes)  # type: ignore[arg-type]
-        return self._with(self.levels, smoothing=chosen)
+        if not self.has_counts:
+            raise ModelError("NgramTable: smoothing must be that of the imported model, which has no counts")
+        method = Smoothing(name=name, strength=strength, outcomes=self.smoothing.outcomes)  # type: ignore[arg-type]
+        return self._copy(self.levels, smoothing=method)
 
     def to(self, device: Any) -> NgramTable:
-        """Return the table with its arrays on a device (itself where they are there)."""
+        """Return the table with its arrays on a device; the table itself if they are there already."""
         if self.levels[0].keys.device == torch.device(device):
             return self
-        moved = [Level(*(None if part is None else part.to(device) for part in vars(v).values())) for v in self.levels]
-        return self._with(moved, smoothing=self.smoothing, backoff=self.backoff)
+        arrays = [(level.keys, level.counts, level.starts) for level in self.levels]
+        moved = [Level(*(None if array is None else array.to(device) for array in level)) for level in arrays]
+        return self._copy(moved, smoothing=self.smoothing, backoff=self.backoff)
 
-    def _with(self, levels: Any, *, smoothing: Smoothing, backoff: Backoff | None = None) -> NgramTable:
+    def _copy(
+        self, levels: Sequence[Level], *, smoothing: Smoothing, backoff: BackoffModel | None = None
+    ) -> NgramTable:
+        """Return a table with these levels; ``backoff``, if given, spares the computation of the probabilities."""
         copy = NgramTable(
             levels,
             size=self.size,
@@ -175,10 +214,14 @@ class NgramTable(NgramIndex):
         return copy
 
     def check_tokenizer(self, tokenizer: Any, owner: str) -> None:
-        """Refuse a tokenizer that this table was not counted with.
+        """Refuse a tokenizer that is not the one of the table.
+
+        Args:
+            tokenizer: of the generating model.
+            owner: name at the start of the error message.
 
         Raises:
-            ModelError: another tokenizer, or a table of ids that are from none.
+            ModelError: another tokenizer, or a table whose ids come from no tokenizer.
         """
         if self.fingerprint != fingerprint(tokenizer):
             raise ModelError(
@@ -187,57 +230,60 @@ class NgramTable(NgramIndex):
             )
 
     @cached_property
-    def backoff(self) -> Backoff:
-        """The probabilities, made of the counts when first asked for; on the device of the table."""
+    def backoff(self) -> BackoffModel:
+        """The probabilities as a backoff model, computed on first use, on the device of the table."""
         if self._imported is not None:
-            made = self._imported
+            model = self._imported
         else:
             arrays = [Level(v.keys.cpu().numpy(), v.counts.cpu().numpy(), v.starts.cpu().numpy()) for v in self.levels]
-            made = smooth(arrays, [suffix.cpu().numpy() for suffix in self.suffixes], self.smoothing)
+            model = smooth(arrays, [suffix.cpu().numpy() for suffix in self.suffixes], self.smoothing)
         device = self.levels[0].keys.device
-        parts = [[torch.as_tensor(part).to(device) for part in every] for every in (made.probability, made.rest)]
-        return Backoff(parts[0], parts[1], made.unknown, made.flat, made.floor)
+        return BackoffModel(
+            probability=[torch.as_tensor(array).to(device) for array in model.probability],
+            weight=[torch.as_tensor(array).to(device) for array in model.weight],
+            unseen_weight=model.unseen_weight,
+            backs_off=model.backs_off,
+            floor=model.floor,
+        )
 
     def probability(self, ids: Tensor, tokens: Tensor, *, order: int | None = None) -> Tensor:
-        """Return the probability of one next token for each row, as ``nltk.lm`` scores it.
+        """Return the probability of one next token for each row, equal to the score of ``nltk.lm``.
 
         Args:
-            ids: what comes before, ``[rows, length]``.
+            ids: the tokens before, ``[rows, length]``.
             tokens: ``[rows]``.
-            order: of the model; None: the table's.
+            order: the longest n-gram to use; None: the longest of the table.
 
         Returns:
-            probabilities, ``[rows]`` float64; 0 for what the smoothing holds impossible.
+            probabilities, ``[rows]`` float64; 0 for a token that is impossible under the smoothing.
         """
-        contexts, order = self.contexts(ids), self.orders if order is None else order
-        made = self.backoff
-        result = torch.full(
-            tokens.shape, made.unknown if made.flat else made.floor, dtype=torch.float64, device=tokens.device
-        )
-        for level in range(1, order + 1):
+        contexts, model = self.contexts(ids), self.backoff
+        initial = model.floor if model.backs_off else model.unseen_weight
+        result = torch.full(tokens.shape, initial, dtype=torch.float64, device=tokens.device)
+        for level in range(1, (self.orders if order is None else order) + 1):
             context = contexts[:, level - 1]
             entry = self.find(level, context, tokens)
-            rest = _at(made.rest[level - 1], context, made.unknown)
-            here = _at(made.probability[level - 1], entry, rest if made.flat else rest * result)
-            result = torch.where(context == NONE, result, here)
+            weight = _value_at(model.weight[level - 1], context, model.unseen_weight)
+            unseen = weight * result if model.backs_off else weight
+            result = torch.where(context == NO_CONTEXT, result, _value_at(model.probability[level - 1], entry, unseen))
         return result
 
 
-def of_tokenizer(tokenizer: Any, model_size: int | None = None) -> dict[str, Any]:
-    """What a table needs to know of a tokenizer: size, special ids and fingerprint."""
-    vocabulary = Vocabulary.of(tokenizer, model_size)
-    special = set(vocabulary.special) | {int(number) for number in tokenizer.all_special_ids}
-    return {"size": len(vocabulary), "special": sorted(special), "fingerprint": fingerprint(tokenizer)}
-
-
 def check_orders(orders: int) -> None:
-    """Refuse orders out of range."""
+    """Refuse a longest n-gram outside 1 to 5.
+
+    Raises:
+        ParameterError: not a whole number in this range.
+
+    Example:
+        >>> check_orders(3)
+    """
     if isinstance(orders, bool) or not isinstance(orders, int) or not 1 <= orders <= MOST_ORDERS:
         raise ParameterError("NgramTable", "orders", f"a whole number from 1 to {MOST_ORDERS}", orders)
 
 
-def _at(values: Tensor, places: Tensor, otherwise: Any) -> Tensor:
-    """The values at these places, and something else where a place is below zero."""
+def _value_at(values: Tensor, indices: Tensor, default: Any) -> Tensor:
+    """Return the values at the indices, and the default at negative indices."""
     if not len(values):
-        return otherwise if isinstance(otherwise, Tensor) else torch.full_like(places, otherwise, dtype=torch.float64)
-    return torch.where(places >= 0, values[places.clamp(min=0)], otherwise)
+        return default if isinstance(default, Tensor) else torch.full_like(indices, default, dtype=torch.float64)
+    return torch.where(indices >= 0, values[indices.clamp(min=0)], default)

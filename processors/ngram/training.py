@@ -1,8 +1,7 @@
-"""Training a table on more text than fits in memory: chunk by chunk, and on where it was interrupted.
+"""Training of a table on more text than fits into memory, chunk by chunk, with resumption after an interruption.
 
-Every chunk of tokens is counted on its own; its table is a *run*, kept on disk when a folder is given for it.
-At the end runs are added up. What was counted is fixed by the settings and the hash of the text so far, so a
-run is used again only where both are the same.
+Each chunk of tokens is counted separately, and the counts are saved if a folder is given for them. At the end the
+counts are added. Saved counts are reused only for the same settings and the same text, which a hash identifies.
 """
 
 from __future__ import annotations
@@ -11,18 +10,19 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.processors.ngram import counting
-from logitkit.processors.ngram.corpus import Corpus, Files, Texts
-from logitkit.processors.ngram.counting import Level
+from logitkit.processors.ngram.corpus import Corpus, Documents, TextFiles
+from logitkit.processors.ngram.counting import Ids, Level
 from logitkit.processors.ngram.smoothing import Smoothing
-from logitkit.processors.ngram.table import NgramTable, check_orders, of_tokenizer
+from logitkit.processors.ngram.table import NgramTable, check_orders
+from logitkit.processors.ngram.vocabulary import TableVocabulary
 
-CHUNK = 4_000_000  # tokens counted at once: about 300 MB while they are sorted
+CHUNK = 4_000_000  # tokens counted at once; sorting them takes about 300 MB
 BATCH = 1 << 21  # characters tokenized at once
 
 
@@ -40,129 +40,204 @@ def train(
     """Tokenize and count texts.
 
     Args:
-        texts: documents, as strings or mappings with a ``text``; or `Files`, or `Texts` with another field.
-        tokenizer: a fast tokenizer of transformers; it adds no special tokens here.
+        texts: strings, or mappings with the field ``text``; or `TextFiles`; or `Documents`, for another field.
+        tokenizer: a fast tokenizer of transformers; no special tokens are added.
         orders: longest n-gram, 1 to 5.
-        smoothing, strength: see `logitkit.processors.ngram.smoothing.Smoothing`.
-        chunk: tokens counted at once.
-        resume: a folder for what has been counted so far; left behind when interrupted, and used the next time.
-        advance: called with the number of tokens read since the last call.
+        smoothing: method of `Smoothing`.
+        strength: strength of the smoothing; None: its default.
+        chunk: number of tokens counted at once.
+        resume: a folder for the counts of finished chunks. It remains after an interruption, and a later call with the
+            same folder continues from these counts. None: no counts are saved.
+        advance: called after each batch with the number of its tokens.
 
     Raises:
         ParameterError: orders or smoothing out of range, or no token in any text.
-        FileFormatError: what the folder holds was counted otherwise, or of other texts.
+        FileFormatError: the folder contains counts of other settings or of other texts.
+
+    Example:
+        >>> from logitkit.registry.laws import tiny_tokenizer
+        >>> train(["the first text", "the second"], tiny_tokenizer(), orders=2).tokens
+        24
     """
     check_orders(orders)
-    known = of_tokenizer(tokenizer)
-    chosen = Smoothing(name=smoothing, strength=strength, outcomes=known["size"] - len(known["special"]))  # type: ignore[arg-type]
-    corpus: Corpus = texts if isinstance(texts, (Files, Texts)) else Texts(texts)
-    runs = Runs(resume, {"orders": orders, "fingerprint": known["fingerprint"], "size": known["size"], "chunk": chunk})
-    for documents, digest, ids in _chunks(corpus, tokenizer, chunk, runs, advance):
-        stream = counting.stream(ids, base=known["size"], banned=np.asarray(known["special"], dtype=np.int64))
-        runs.add(counting.count(stream, orders=orders, base=known["size"]), documents, digest)
-    table = NgramTable(runs.total(), smoothing=chosen, sources=corpus.sources, **known)
+    vocabulary = TableVocabulary.of(tokenizer)
+    outcomes = vocabulary.size - len(vocabulary.special)
+    method = Smoothing(name=smoothing, strength=strength, outcomes=outcomes)  # type: ignore[arg-type]
+    corpus: Corpus = texts if isinstance(texts, (TextFiles, Documents)) else Documents(texts)
+    settings = {"orders": orders, "fingerprint": vocabulary.fingerprint, "size": vocabulary.size, "chunk": chunk}
+    partial = PartialCounts(resume, settings)
+    excluded = np.asarray(vocabulary.special, dtype=np.int64)
+    for piece in _chunks(corpus, tokenizer, partial, advance):
+        ids = counting.join_documents(piece.ids, base=vocabulary.size, excluded=excluded)
+        partial.add(counting.count(ids, orders=orders, base=vocabulary.size), piece.documents, piece.digest)
+    table = NgramTable(partial.total(), smoothing=method, sources=corpus.sources, **vocabulary._asdict())
     if not table.tokens:
         raise ParameterError("train", "texts", "at least one token that is not special", "none", "check the corpus")
     return table
 
 
-class Runs:
-    """The tables of chunks: in memory, or in a folder that outlives an interruption.
+class PartialCounts:
+    """The counts of the chunks of a corpus, in memory, and also in a folder if one is given.
 
     Args:
-        folder: where they are kept; None: in memory.
-        settings: what they depend on.
+        folder: the folder for the counts; None: memory only.
+        settings: everything that the counts depend on, apart from the texts.
+
+    Attributes:
+        documents: number of documents that have been counted.
+        digest: SHA-256 of their text.
 
     Raises:
-        FileFormatError: the folder holds runs of other settings.
+        FileFormatError: the folder contains counts of other settings.
     """
 
     def __init__(self, folder: str | Path | None, settings: dict[str, Any]) -> None:
         self.folder, self.settings = Path(folder) if folder else None, settings
         self.documents, self.digest = 0, ""
-        self._sizes: list[tuple[int, list[Level]]] = []
-        for place in sorted(self.folder.glob("run-*.safetensors")) if self.folder else ():
-            table = NgramTable.load(place)
-            about = table.sources[0]
-            if about["settings"] != settings:
+        self._parts: list[list[Level]] = []
+        for path in sorted(self.folder.glob("part-*.safetensors")) if self.folder else ():
+            table = NgramTable.load(path)
+            metadata = table.sources[0]
+            if metadata["settings"] != settings:
                 raise FileFormatError(
-                    f"training: {self.folder} must hold what these settings counted ({json.dumps(settings)}), got "
-                    f"{json.dumps(about['settings'])}; remove the folder to begin anew"
+                    f"training: {self.folder} must contain counts of these settings ({json.dumps(settings)}), got "
+                    f"{json.dumps(metadata['settings'])}; remove the folder to start again"
                 )
-            self.documents, self.digest = about["documents"], about["sha256"]
-            self._keep(list(table.levels))
+            self.documents, self.digest = metadata["documents"], metadata["sha256"]
+            self._append(list(table.levels))
 
     def add(self, levels: list[Level], documents: int, digest: str) -> None:
-        """Keep the table of a chunk that ends after so many documents of this hash."""
-        if self.folder is not None:
-            about = {"name": "run", "settings": self.settings, "documents": documents, "sha256": digest}
-            table = NgramTable(levels, size=self.settings["size"], sources=[about])
-            table.save(self.folder / f"run-{documents:012d}.safetensors")
-        self._keep(levels)
+        """Add the counts of a chunk.
 
-    def _keep(self, levels: list[Level]) -> None:
-        """Add up runs of about one size, so that each count is moved a few times only."""
-        plain = [Level(*(np.asarray(part, dtype=np.int64) for part in vars(level).values())) for level in levels]
-        size = sum(len(level) for level in plain)
-        while self._sizes and self._sizes[-1][0] < 2 * size:
-            _, earlier = self._sizes.pop()
-            plain = counting.merge([earlier, plain], base=self.settings["size"])
-            size = sum(len(level) for level in plain)
-        self._sizes.append((size, plain))
+        Args:
+            levels: the counts.
+            documents: number of documents up to the end of the chunk.
+            digest: SHA-256 of their text.
+        """
+        if self.folder is not None:
+            source = {"name": "part", "settings": self.settings, "documents": documents, "sha256": digest}
+            table = NgramTable(levels, size=self.settings["size"], sources=[source])
+            table.save(self.folder / f"part-{documents:012d}.safetensors")
+        self._append(levels)
+
+    def _append(self, levels: list[Level]) -> None:
+        """Append counts and merge parts of similar size, which copies each count a logarithmic number of times."""
+        part = [Level(*(np.asarray(array, dtype=np.int64) for array in vars(level).values())) for level in levels]
+        while self._parts and _size(self._parts[-1]) < 2 * _size(part):
+            part = counting.merge([self._parts.pop(), part], base=self.settings["size"])
+        self._parts.append(part)
 
     def total(self) -> list[Level]:
-        """Everything added up; a table without n-grams where nothing was counted."""
-        none = counting.count(np.zeros(0, dtype=np.int64), orders=self.settings["orders"], base=self.settings["size"])
-        return counting.merge([*(levels for _, levels in self._sizes)] or [none], base=self.settings["size"])
+        """Return the sum of all counts; levels without n-grams if nothing was counted."""
+        base = self.settings["size"]
+        empty = counting.count(np.zeros(0, dtype=np.int64), orders=self.settings["orders"], base=base)
+        return counting.merge(self._parts or [empty], base=base)
+
+    def check_same_documents(self, number: int, digest: str) -> None:
+        """Compare the counted documents with the corpus.
+
+        Args:
+            number: number of documents of the corpus read so far, at most `documents`.
+            digest: SHA-256 of their text.
+
+        Raises:
+            FileFormatError: the counted documents differ from the first documents of the corpus.
+        """
+        if number == self.documents and digest != self.digest:
+            raise FileFormatError(
+                f"training: {self.folder} must contain the counts of this corpus, but its first {number} documents "
+                "have changed; remove the folder to start again"
+            )
+
+    def check_enough_documents(self, number: int) -> None:
+        """Compare the number of counted documents with the size of the corpus.
+
+        Raises:
+            FileFormatError: the corpus has only ``number`` documents, fewer than were counted.
+        """
+        if number < self.documents:
+            raise FileFormatError(
+                f"training: {self.folder} must contain the counts of this corpus, but has counts of {self.documents} "
+                f"documents and the corpus has {number}; remove the folder to start again"
+            )
+
+
+def _size(levels: list[Level]) -> int:
+    """Return the number of n-grams of all orders."""
+    return sum(len(level) for level in levels)
+
+
+class _Chunk(NamedTuple):
+    """Documents to count at once.
+
+    Attributes:
+        documents: number of documents of the corpus up to the end of the chunk.
+        digest: SHA-256 of their text.
+        ids: token ids of the documents in the chunk.
+    """
+
+    documents: int
+    digest: str
+    ids: list[Ids]
+
+
+class _TokenBuffer:
+    """Collects texts and tokenizes them in batches.
+
+    Attributes:
+        tokens: number of collected token ids.
+    """
+
+    def __init__(self, tokenizer: Any, advance: Callable[[int], None] | None) -> None:
+        self.tokenizer, self.advance, self.tokens = tokenizer, advance, 0
+        self._texts: list[str] = []
+        self._characters = 0
+        self._ids: list[Ids] = []
+
+    def add(self, text: str) -> bool:
+        """Add a text; return whether the batch was full and has been tokenized."""
+        self._texts.append(text)
+        self._characters += len(text)
+        if self._characters < BATCH:
+            return False
+        self.tokenize()
+        return True
+
+    def tokenize(self) -> None:
+        """Tokenize the texts of the batch."""
+        if self._texts:
+            settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+            batch = self.tokenizer(self._texts, **settings)["input_ids"]
+            self._ids.extend(np.asarray(document, dtype=np.int64) for document in batch)
+            read = sum(map(len, batch))
+            self.tokens += read
+            self._texts.clear()
+            if self.advance is not None:
+                self.advance(read)
+        self._characters = 0
+
+    def take(self) -> list[Ids]:
+        """Return the collected documents and start an empty collection."""
+        ids, self._ids, self.tokens = self._ids, [], 0
+        return ids
 
 
 def _chunks(
-    corpus: Corpus, tokenizer: Any, chunk: int, runs: Runs, advance: Callable[[int], None] | None
-) -> Iterator[tuple[int, str, list[Any]]]:
-    """Read on after what the runs hold: number of documents, hash of their text, and ids of the new ones.
+    corpus: Corpus, tokenizer: Any, partial: PartialCounts, advance: Callable[[int], None] | None
+) -> Iterator[_Chunk]:
+    """Yield the chunks of a corpus that have not been counted yet.
 
     Raises:
-        FileFormatError: the text that the runs counted is another one now.
+        FileFormatError: the counted documents differ from the corpus.
     """
-    digest, number, counted = hashlib.sha256(), 0, 0
-    texts: list[str] = []
-    ids: list[Any] = []
-
-    def tokenize() -> None:
-        nonlocal counted
-        if texts:
-            new = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-            ids.extend(np.asarray(document, dtype=np.int64) for document in new)
-            read = sum(map(len, new))
-            counted += read
-            texts.clear()
-            if advance is not None:
-                advance(read)
-
-    held = 0
+    digest, number, buffer = hashlib.sha256(), 0, _TokenBuffer(tokenizer, advance)
     for number, text in enumerate(corpus, 1):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        if number <= runs.documents:
-            if number == runs.documents and digest.hexdigest() != runs.digest:
-                raise FileFormatError(
-                    f"training: {runs.folder} must hold the counts of this corpus, but its first {number} documents "
-                    "are others now; remove the folder to begin anew"
-                )
-            continue
-        texts.append(text)
-        held += len(text)
-        if held >= BATCH:
-            tokenize()
-            held = 0
-            if counted >= chunk:
-                yield number, digest.hexdigest(), ids
-                counted = 0
-                ids.clear()
-    if number < runs.documents:
-        raise FileFormatError(
-            f"training: {runs.folder} must hold the counts of this corpus, but counted {runs.documents} documents "
-            f"where there are {number} now; remove the folder to begin anew"
-        )
-    tokenize()
-    if ids:
-        yield number, digest.hexdigest(), ids
+        if number <= partial.documents:
+            partial.check_same_documents(number, digest.hexdigest())
+        elif buffer.add(text) and buffer.tokens >= partial.settings["chunk"]:
+            yield _Chunk(number, digest.hexdigest(), buffer.take())
+    partial.check_enough_documents(number)
+    buffer.tokenize()
+    if ids := buffer.take():
+        yield _Chunk(number, digest.hexdigest(), ids)

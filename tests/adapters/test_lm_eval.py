@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import logitkit
 from logitkit.cli import app
 from logitkit.errors import ModeError, ParameterError, PromptError
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.scoring import score
 

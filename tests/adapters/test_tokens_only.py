@@ -10,7 +10,7 @@ import torch
 import logitkit
 from logitkit.adapters import tokens_only
 from logitkit.errors import FileFormatError, LogitkitError, ModeError, ModelError
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Plugin, Registry

@@ -68,7 +68,7 @@ def expected(model: str, table: str) -> None:
 
 def table_of(tokenizer: Any, path: str) -> None:
     """Count the small corpus."""
-    from logitkit.processors.ngram.table import NgramTable
+    from logitkit.processors.ngram import NgramTable
 
     NgramTable.train(CORPUS, tokenizer).save(path)
 

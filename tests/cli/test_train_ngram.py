@@ -10,8 +10,7 @@ import pytest
 
 import logitkit
 from command_line import logitkit_command
-from logitkit.processors.ngram import training
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable, training
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 TEXT = "the text of a book, and the other text of it"
@@ -66,7 +65,7 @@ def test_an_interrupted_command_continues(
     assert [path.name for path in out.parent.iterdir()] == ["t.safetensors.partial"]
     monkeypatch.setattr(training.counting, "count", count)
     other = logitkit_command("train-ngram", *command, "--orders", 2)
-    assert other.exit_code == 2 and "remove the folder to begin anew" in other.output
+    assert other.exit_code == 2 and "remove the folder to start again" in other.output
     again = logitkit_command("train-ngram", *command)
     assert again.exit_code == 0 and "continuing from" in again.output, again.output
     assert NgramTable.load(out).tokens == 2 * len(TEXT) and not list(out.parent.glob("*.partial"))
@@ -84,7 +83,7 @@ def test_an_interrupted_command_continues(
         ({"a.txt": b"a"}, ["--encoding", "x"], "encoding must be one that Python knows"),
         ({"a.txt": b"a"}, ["--tokenizer", "no-such"], "no model named 'no-such'"),
         ({"a.txt": b"a"}, ["-o", "t.bin"], "--out must be a file named *.safetensors"),
-        ({"a.jsonl": b'{"body": "a"}'}, [], "hold text in field 'text', got 'body'"),
+        ({"a.jsonl": b'{"body": "a"}'}, [], "contain text in field 'text', got 'body'"),
     ],
 )
 def test_wrong_input_is_refused(

@@ -1,4 +1,4 @@
-"""N-grams with dictionaries and loops, and style injection token by token in float64."""
+"""Reference n-grams: counting with dictionaries, and style injection token by token in float64."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-def counted(documents: Sequence[Sequence[int]], orders: int, banned: frozenset[int] = frozenset()) -> list[Counter]:
-    """Counts of the n-grams of each order; none holds a banned or negative id, or crosses documents."""
-    found = [Counter() for _ in range(orders)]
+def counted(documents: Sequence[Sequence[int]], orders: int, excluded: frozenset[int] = frozenset()) -> list[Counter]:
+    """Return the counts of the n-grams of each order.
+
+    No n-gram contains an excluded or negative id or crosses the end of a document.
+    """
+    counts = [Counter() for _ in range(orders)]
     for document in documents:
         for order in range(1, orders + 1):
             for begin in range(len(document) - order + 1):
                 gram = tuple(document[begin : begin + order])
-                if all(token >= 0 and token not in banned for token in gram):
-                    found[order - 1][gram] += 1
-    return found
+                if all(token >= 0 and token not in excluded for token in gram):
+                    counts[order - 1][gram] += 1
+    return counts
 
 
 def known_orders(counts: list[Counter], row: Sequence[int]) -> list[tuple[int, dict[int, int]]]:
-    """For each order whose context occurs, what follows the end of a row, and how often."""
-    found = []
+    """Return for each order whose context occurs the tokens that follow the end of a row, with their counts."""
+    known = []
     for order in range(1, len(counts) + 1):
         if len(row) < order - 1:
             continue
         context = tuple(row[len(row) - order + 1 :])
         following = {gram[-1]: count for gram, count in counts[order - 1].items() if gram[:-1] == context}
         if following:
-            found.append((order, following))
-    return found
+            known.append((order, following))
+    return known
 
 
 def lifted(
@@ -42,7 +45,7 @@ def lifted(
     k: float,
     special: frozenset[int],
 ) -> list[float]:
-    """Probabilities under the corrected rule; special tokens keep theirs."""
+    """Return the probabilities under the rule ``lift``; special tokens keep their probabilities."""
     best = max(logits)
     before = [math.exp(logit - best) for logit in logits]
     before = [p / sum(before) for p in before]
@@ -66,7 +69,10 @@ def literal(
     k: float,
     outcomes: int,
 ) -> list[float]:
-    """Logits under the rule as published (arXiv:2601.16224, section 2.2): log P only for tokens that were seen."""
+    """Return the logits under the published rule, arXiv:2601.16224, section 2.2.
+
+    log P is added for the tokens that were seen after the context; other logits are unchanged.
+    """
     moved = list(logits)
     for order, following in known_orders(counts, row):
         total = sum(following.values())

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from logitkit.bench.tasks.style_metrics import Continuation, Spread, StyleMeter, base_log_perplexity, distinct
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import style_report
 from studies import style_sweep as style

@@ -15,7 +15,7 @@ from logitkit.cli.rendering import print_line
 from logitkit.errors import ParameterError
 
 if TYPE_CHECKING:
-    from logitkit.processors.ngram.corpus import Files
+    from logitkit.processors.ngram.corpus import TextFiles
     from logitkit.processors.ngram.table import NgramTable
 
 EXAMPLES = (
@@ -49,7 +49,7 @@ def train_ngram(
     An interrupted run keeps its counts in the folder OUT.partial. The same command then continues from there.
     """
     from logitkit.models import load_tokenizer
-    from logitkit.processors.ngram.corpus import Files
+    from logitkit.processors.ngram.corpus import TextFiles
     from logitkit.processors.ngram.smoothing import Smoothing
     from logitkit.processors.ngram.table import check_orders
 
@@ -58,7 +58,7 @@ def train_ngram(
         raise ParameterError("train-ngram", "--out", "a file named *.safetensors", str(out))
     check_orders(orders)
     Smoothing(name=smoothing, strength=strength)  # type: ignore[arg-type]
-    files = Files(corpus, field=field, encoding=encoding)
+    files = TextFiles(corpus, field=field, encoding=encoding)
     partial = out.with_name(f"{out.name}.partial")
     if fresh and partial.is_dir():
         shutil.rmtree(partial)
@@ -73,7 +73,7 @@ def train_ngram(
     typer.echo(json.dumps(_as_data(out, table, seconds), indent=2) if as_json else _sentence(out, table, seconds))
 
 
-def _train(files: Files, tokenizer: Any, partial: Path, settings: dict[str, Any]) -> NgramTable:
+def _train(files: TextFiles, tokenizer: Any, partial: Path, settings: dict[str, Any]) -> NgramTable:
     """Count the corpus, continuing from the folder ``partial`` when it exists."""
     from logitkit.models.progress import progress_bar
     from logitkit.processors.ngram.training import train

@@ -1,4 +1,4 @@
-"""Style injection: by hand, against a reference token by token, its sign, and what it must leave alone."""
+"""Style injection: worked examples, a reference token by token, the sign of each rule, and what stays unchanged."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from torch import Tensor
 import logitkit
 from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.ngram.context import NgramContext, table_of_each
-from logitkit.processors.ngram.style import NgramStyle
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramStyle, NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.ngrams import counted, known_orders, lifted, literal
 
@@ -32,19 +30,19 @@ TEXT = "a prompt of text and the other prompt of a text, the other text of the p
 def table_of(
     corpus: list[list[int]] = CORPUS, orders: int = 3, smoothing: str = "kneser-ney", **more: Any
 ) -> NgramTable:
-    """A table over ten ids, two of them special."""
+    """Return a table over ten ids, of which two are special."""
     return NgramTable.count(corpus, size=SIZE, orders=orders, special=sorted(SPECIAL), smoothing=smoothing, **more)
 
 
 def scores_of(seed: int, rows: int, width: int = SIZE) -> Tensor:
-    """Random logits, some tokens impossible."""
+    """Return random logits with some impossible tokens."""
     generator = torch.Generator().manual_seed(seed)
     scores = 3 * torch.randn(rows, width, generator=generator)
     return scores.masked_fill(torch.rand(rows, width, generator=generator) < 0.1, -INF)
 
 
 def test_lift_by_hand() -> None:
-    """Bigrams, k = 1, weights 0 and 1: after 1, token 2 was seen 3 times and 5 once: odds of 4 and 2 at weight 1."""
+    """After token 1, tokens 2 and 5 were seen 3 times and once; with k = 1 their odds grow by 4 and 2."""
     style = NgramStyle(table=table_of(orders=2), weight=1.0, k=1.0, order_weights=[0.0, 1.0])
     got = style(torch.tensor([[1]]), torch.zeros(1, SIZE)).softmax(-1)[0]
     ordinary = torch.tensor([1.0, 1, 4, 1, 1, 2, 1, 1]) / 12 * 0.8
@@ -52,7 +50,7 @@ def test_lift_by_hand() -> None:
 
 
 def test_the_published_rule_penalises_what_it_favours() -> None:
-    """The worked example of the sign: three orders, one count of many; seen tokens lose, unseen ones do not."""
+    """Under the published rule a seen token loses and an unseen token does not; under lift the seen token gains."""
     ids, scores = torch.tensor([[1, 2]]), torch.zeros(1, SIZE)
     table = table_of(smoothing="add-k", strength=1e-3)
     moved = NgramStyle(table=table, weight=0.1, rule="literal")(ids, scores)[0]
@@ -70,7 +68,7 @@ def test_the_published_rule_penalises_what_it_favours() -> None:
 @given(CORPORA, st.integers(1, 4), st.floats(-1, 1), st.sampled_from([1e-3, 0.5]), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_lift_is_the_reference(corpus: Any, orders: int, weight: float, k: float, seed: int) -> None:
-    """Token by token in float64, for a batch of rows with different contexts."""
+    """Lift equals the reference, token by token in float64, for a batch of rows with different contexts."""
     style = NgramStyle(table=table_of(corpus, orders), weight=weight, k=k)
     scores = scores_of(seed, len(ROWS)).masked_fill_(torch.arange(SIZE) == seed % 8, 0.5)
     got = style(ROWS, scores).double().softmax(-1)
@@ -83,7 +81,7 @@ def test_lift_is_the_reference(corpus: Any, orders: int, weight: float, k: float
 @given(CORPORA, st.integers(1, 4), st.floats(-1, 1), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_literal_is_the_published_rule(corpus: Any, orders: int, weight: float, seed: int) -> None:
-    """Scores, not only probabilities: what was not seen keeps its logit."""
+    """The rule ``literal`` gives the published scores; unseen tokens keep their logits."""
     table = table_of(corpus, orders, "add-k", strength=0.01)
     scores = scores_of(seed, len(ROWS))
     got = NgramStyle(table=table, weight=weight, rule="literal")(ROWS, scores)
@@ -95,7 +93,7 @@ def test_literal_is_the_published_rule(corpus: Any, orders: int, weight: float, 
 
 
 def test_top_keeps_the_most_frequent() -> None:
-    """After 1, token 2 was seen three times and 5 once: with top = 1 only 2 moves."""
+    """With top = 1 only the most frequent follower of token 1 moves."""
     table = table_of(orders=2)
     style = NgramStyle(table=table, weight=1.0, k=1.0, order_weights=[0.0, 1.0], top=1)
     got = style(torch.tensor([[1]]), torch.zeros(1, SIZE))[0]
@@ -105,7 +103,7 @@ def test_top_keeps_the_most_frequent() -> None:
 @given(CORPORA, st.integers(0, 99), st.sampled_from(["lift", "pmi", "mixture"]), st.floats(0.05, 1))
 @settings(max_examples=60, deadline=None)
 def test_special_tokens_keep_their_probability(corpus: Any, seed: int, rule: Any, weight: float) -> None:
-    """And a normalised row stays normalised; ids beyond the tokenizer too."""
+    """Special tokens and ids beyond the tokenizer keep their probability; a normalised row stays normalised."""
     more = {"background": table_of([[0, 1, 2, 3, 4, 5, 6, 7]])} if rule == "pmi" else {}
     style = NgramStyle(table=table_of(corpus), weight=weight, rule=rule, **more)
     scores = scores_of(seed, len(ROWS), SIZE + 3).masked_fill_(torch.arange(SIZE + 3) == 1, 0.0).log_softmax(-1)
@@ -119,7 +117,7 @@ def test_special_tokens_keep_their_probability(corpus: Any, seed: int, rule: Any
 @given(CORPORA, st.integers(0, 99), st.floats(0.05, 1), st.sampled_from([1e-3, 1.0]))
 @settings(max_examples=40, deadline=None)
 def test_unseen_tokens_never_gain_on_seen_ones(corpus: Any, seed: int, weight: float, k: float) -> None:
-    """Under lift, the odds of a token that follows, against one that does not, never fall."""
+    """Under lift, a token that follows the context never moves less than a token that does not follow."""
     scores = scores_of(seed, len(ROWS)).masked_fill_(torch.isinf(scores_of(seed, len(ROWS))), 0.0)
     moves = NgramStyle(table=table_of(corpus), weight=weight, k=k)(ROWS, scores) - scores
     counts = counted(corpus, 3, SPECIAL)
@@ -131,7 +129,7 @@ def test_unseen_tokens_never_gain_on_seen_ones(corpus: Any, seed: int, weight: f
 
 
 def test_pmi_by_hand() -> None:
-    """MLE unigrams: 1 has 4 of 12 in the style and 1 of 8 in the background: odds grow by 8/3; 5 loses nothing."""
+    """Token 1 has 4 of 12 unigrams in the style and 1 of 8 in the background, so its odds grow by 8/3; none fall."""
     style = table_of(orders=1, smoothing="mle")
     background = table_of([[0, 1, 2, 3, 4, 5, 6, 7]], orders=1, smoothing="mle")
     got = NgramStyle(table=style, weight=1.0, rule="pmi", background=background)(
@@ -142,15 +140,15 @@ def test_pmi_by_hand() -> None:
 
 
 def test_mixture_by_hand() -> None:
-    """Weight 1/2 and MLE bigrams: after 1, half of 3/4 for 2 and of 1/4 for 5, scaled to the ordinary tokens' 0.8."""
+    """At weight 1/2, tokens 2 and 5 get half of 3/4 and of 1/4 of the mass 0.8 of the ordinary tokens."""
     style = NgramStyle(table=table_of(orders=2, smoothing="mle"), weight=0.5, rule="mixture", order_weights=[0.0, 1.0])
     got = style(torch.tensor([[1]]), torch.zeros(1, SIZE)).exp()[0]
     want = torch.tensor([0.05, 0.05, 0.05 + 0.3, 0.05, 0.05, 0.05 + 0.1, 0.05, 0.05, 0.1, 0.1])
     torch.testing.assert_close(got, want)
 
 
-def test_a_row_of_which_the_table_says_nothing_stays() -> None:
-    """Its only tokens are impossible here."""
+def test_a_row_without_evidence_is_unchanged() -> None:
+    """A row in which all tokens of the table are impossible keeps its distribution."""
     scores = torch.zeros(1, SIZE).masked_fill_(torch.arange(SIZE) < 7, -INF)
     for rule in ("lift", "mixture"):
         got = NgramStyle(table=table_of(), weight=0.5, rule=rule)(ROWS[:1], scores)
@@ -160,7 +158,7 @@ def test_a_row_of_which_the_table_says_nothing_stays() -> None:
 @pytest.mark.parametrize("rule", ["lift", "mixture", "literal"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_scores_keep_their_dtype(rule: Any, dtype: torch.dtype) -> None:
-    """Worked out in float32."""
+    """The result has the dtype of the scores; it is computed in float32."""
     scores = scores_of(1, len(ROWS)).to(dtype)
     style = NgramStyle(table=table_of(), weight=0.3, rule=rule)
     got = style(ROWS, scores)
@@ -172,7 +170,7 @@ def test_scores_keep_their_dtype(rule: Any, dtype: torch.dtype) -> None:
 @given(CORPORA, st.integers(0, 99), st.floats(0.001, 0.2))
 @settings(max_examples=15, deadline=None)
 def test_target_js_is_met(rule: Any, corpus: Any, seed: int, target: float) -> None:
-    """Each row moves by the target, or by less where even the full weight does not reach it."""
+    """Each row moves by the target divergence, or by less where the full weight does not reach the target."""
 
     def make(**more: Any) -> NgramStyle:
         return NgramStyle(table=table_of(corpus), weight=1.0, rule=rule, **more)
@@ -184,20 +182,20 @@ def test_target_js_is_met(rule: Any, corpus: Any, seed: int, target: float) -> N
         assert bits == pytest.approx(min(target, most), rel=0.03, abs=1e-4)
 
 
-def test_target_js_is_noted() -> None:
-    """The strength of each row is in the trace."""
+def test_the_trace_contains_the_weights() -> None:
+    """With target_js, the trace contains the weight of each row."""
     table = NgramTable.train([TEXT], tiny_tokenizer())
     call = logitkit.chain("ngram_style('style', 1.0, target_js=0.05)").bind(
         tiny_model(), tiny_tokenizer(), ["a prompt", "text of"], trace=True, style=table
     )
     call.generate(max_new_tokens=3, do_sample=False)
-    strengths = [step.notes["strength"] for step in call.trace.steps]
-    assert len(strengths) == 6 and all(0 <= s <= 1 for s in strengths)
+    weights = [step.notes["weight"] for step in call.trace.steps]
+    assert len(weights) == 6 and all(0 <= weight <= 1 for weight in weights)
     assert all(step.js_bits < 0.051 for step in call.trace.steps)
 
 
 def test_cap_and_plausible() -> None:
-    """No token moves by more than the cap against those that do not move; implausible tokens do not move."""
+    """No token moves by more than the cap, and implausible tokens do not move."""
     scores = torch.tensor([[0.0, 0, 0, 0, 0, -9, 0, 0, 0, 0]])
     ids = torch.tensor([[3, 1]])
     free = NgramStyle(table=table_of(), weight=1.0)(ids, scores)[0]
@@ -209,8 +207,8 @@ def test_cap_and_plausible() -> None:
     torch.testing.assert_close(float(gated[2] - gated[0]), float(free[2] - free[0]), rtol=1e-5, atol=0)
 
 
-def test_once_spares_what_the_row_repeats() -> None:
-    """1 2 was followed by 3 already: 3 keeps its single-token evidence only, 4 gains as before."""
+def test_once_removes_the_evidence_of_repeats() -> None:
+    """A token that would repeat a trigram of the row keeps its single-token evidence only; other tokens gain."""
     ids, scores = torch.tensor([[1, 2, 3, 1, 2]]), torch.zeros(1, SIZE)
     plain = NgramStyle(table=table_of(), weight=0.5)(ids, scores)[0]
     once = NgramStyle(table=table_of(), weight=0.5, once=True)(ids, scores)[0]
@@ -218,30 +216,6 @@ def test_once_spares_what_the_row_repeats() -> None:
     torch.testing.assert_close(float(once[3] - once[0]), float(single[3] - single[0]))
     torch.testing.assert_close(float(once[4] - once[0]), float(plain[4] - plain[0]))
     assert plain[3] - plain[0] > once[3] - once[0]
-
-
-def test_rows_of_a_context_table_see_their_own_prompt() -> None:
-    """Two documents side by side: each row is moved as by its own table alone."""
-    documents = [[1, 2, 3, 1, 2], [2, 1, 2, 5]]
-    table = table_of_each(documents, orders=3, size=SIZE, special=sorted(SPECIAL))
-    rows, scores = torch.tensor([[7, 1, 2], [7, 1, 2]]), scores_of(1, 2)
-    for rule in ("lift", "mixture"):
-        got = NgramContext(table=table, weight=0.5, rule=rule, groups=lambda ids: torch.arange(len(ids)))(rows, scores)
-        for number, document in enumerate(documents):
-            alone = NgramStyle(table=table_of([document]), weight=0.5, rule=rule)(rows[:1], scores[number : number + 1])
-            torch.testing.assert_close(got[number].log_softmax(-1), alone[0].log_softmax(-1))
-
-
-def test_the_prompt_is_copied() -> None:
-    """With a strong weight a random model repeats the wording of its own prompt, in a padded batch too."""
-    prompts = ["the code is KX-4417 and the code is KX-4417; the code is", "0123456789 is 0123456789 is 01"]
-    chain = "ngram_context(1.0, order_weights=[0.0, 0.0, 3.0])"
-    batch = logitkit.generate(tiny_model(), tiny_tokenizer(), prompts, chain=chain, max_new_tokens=8, do_sample=False)
-    assert batch.texts == [" KX-4417", "23456789"]
-    assert [
-        logitkit.generate(tiny_model(), tiny_tokenizer(), p, chain=chain, max_new_tokens=8, do_sample=False).texts[0]
-        for p in prompts
-    ] == batch.texts
 
 
 @pytest.mark.parametrize(
@@ -255,20 +229,20 @@ def test_the_prompt_is_copied() -> None:
         ({"k": 0.0}, "k must be a finite number > 0"),
         ({"rule": "mixture", "weight": -0.1}, "weight must be from 0 to 1 for rule 'mixture'"),
         ({"rule": "pmi"}, "background must be given for rule 'pmi'"),
-        ({"background": table_of()}, "background must be left out"),
+        ({"background": table_of()}, "background must be None, because only rule 'pmi' uses one"),
         ({"rule": "mixture", "top": 3}, "top must be None for rule 'mixture'"),
         ({"target_js": 1.0}, "target_js must be a finite number > 0 and < 1"),
         ({"cap_bits": 0.0}, "cap_bits must be"),
     ],
 )
 def test_bad_parameters_are_refused(settings: dict[str, Any], says: str) -> None:
-    """By name, rule and value."""
+    """A refused value is named with its parameter and rule."""
     with pytest.raises(ParameterError, match=says):
         NgramStyle(table=table_of(), **settings)
 
 
 def test_a_table_is_checked_when_bound(tmp_path: Path) -> None:
-    """No file, another tokenizer's, or no table at all: one error before the model runs."""
+    """A missing file, a table of another tokenizer and an object that is no table are refused before the model runs."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     with pytest.raises(FileFormatError, match="must be a file; make one with logitkit train-ngram"):
         logitkit.chain(f"ngram_style({str(tmp_path / 'no')!r})").bind(model, tokenizer, "a")
@@ -282,11 +256,11 @@ def test_a_table_is_checked_when_bound(tmp_path: Path) -> None:
 
 
 def test_raising_the_weight_moves_towards_the_style() -> None:
-    """On the tiny model: the mass on what follows in the table grows with lift and falls with literal."""
+    """The mass of the table's followers grows with the weight under lift and falls under literal."""
     table = NgramTable.train([TEXT], tiny_tokenizer(), smoothing="add-k", strength=1e-3)
     ids = torch.tensor(tiny_tokenizer()([TEXT[:20]])["input_ids"])
     scores = tiny_model()(ids).logits[:, -1].detach()
-    follows = table.followers(3, table.contexts(ids)[:, 2])[1]
+    follows = table.followers(3, table.contexts(ids)[:, 2]).tokens
 
     def mass(rule: Any, weight: float) -> float:
         moved = NgramStyle(table=table, weight=weight, rule=rule)(ids, scores)

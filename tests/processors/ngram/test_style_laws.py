@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import logitkit
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from logitkit.registry.spec import Spec
 
 TEXT = "a prompt of text and the other prompt of a text, the other text of the prompt "
-RULED = {
+CHAINS = {
     "literal": "ngram_style('style', 0.5, 'literal', top=4)",
     "pmi": "ngram_style('style', 0.5, 'pmi', background='neutral')",
     "mixture": "ngram_style('style', 0.5, 'mixture')",
@@ -28,7 +28,7 @@ RULED = {
 
 @pytest.mark.parametrize("settings", [{"num_beams": 3}, {"prompt_lookup_num_tokens": 3}, {"num_return_sequences": 2}])
 def test_every_way_of_generating(settings: dict[str, Any]) -> None:
-    """Beams, prompt lookup and several sequences give what recomputing gives: greedy where that is what they mean."""
+    """Beam search, prompt lookup and several sequences equal processing every row alone with a fresh table."""
     table = NgramTable.train([TEXT], tiny_tokenizer())
     chain = logitkit.chain("ngram_style('style', 0.5)")
     call = chain.bind(tiny_model(), tiny_tokenizer(), "a prompt", style=table)
@@ -65,16 +65,16 @@ def style_table(model: Any, tokenizer: Any) -> NgramTable:
 def spec_of(name: str) -> Spec:
     """Return a Spec whose example uses one rule."""
     named = {"style": f"{__name__}:style_table", "neutral": f"{__name__}:neutral_table"}
-    used = {key: maker for key, maker in named.items() if key in logitkit.chain(RULED[name]).table_names}
+    used = {key: maker for key, maker in named.items() if key in logitkit.chain(CHAINS[name]).table_names}
     return dataclasses.replace(
-        logitkit.describe(RULED[name].partition("(")[0]),
+        logitkit.describe(CHAINS[name].partition("(")[0]),
         name=f"rule_{name}",
-        example=f"rule_{name}({RULED[name].partition('(')[2]}",
+        example=f"rule_{name}({CHAINS[name].partition('(')[2]}",
         example_resources=used,
     )
 
 
-@parametrize_with_laws([spec_of(name) for name in RULED])
+@parametrize_with_laws([spec_of(name) for name in CHAINS])
 def test_every_rule_keeps_the_laws(check: Callable[[], None]) -> None:
-    """Not only the one of the Spec's example."""
+    """Every rule and option keeps the laws, in addition to the example of the Spec."""
     check()

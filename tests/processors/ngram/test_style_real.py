@@ -1,4 +1,4 @@
-"""The sign of the rules on SmolLM2-135M and Don Quixote, and a citation from the prompt."""
+"""Style injection on SmolLM2-135M: the sign of the rules on Don Quixote, and a citation from the prompt."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import torch
 
 import logitkit
 from logitkit.bench.tasks.style_metrics import Continuation, StyleMeter
-from logitkit.processors.ngram.corpus import Files
-from logitkit.processors.ngram.table import NgramTable
+from logitkit.processors.ngram import NgramTable, TextFiles
 
 PROMPTS = ["The rider came down from the hills at dusk, and", '"Is it a castle or an inn?" asked the boy. "It is']
 
 
 @pytest.fixture(scope="module")
 def book(smollm2: Any, shared_data: Path) -> NgramTable:
-    """The first fifth of Don Quixote."""
-    text = "".join(Files([shared_data / "pg996_don_quixote.txt"]))
+    """Return the table of the first fifth of Don Quixote."""
+    text = "".join(TextFiles([shared_data / "pg996_don_quixote.txt"]))
     return NgramTable.train([text[: len(text) // 5]], smollm2[1], smoothing="add-k")
 
 
 @pytest.mark.data
 def test_lift_moves_to_the_style_and_the_published_rule_away(smollm2: Any, book: NgramTable) -> None:
-    """Style perplexity and bigrams seen, greedy, at the weight -0.4 of neither."""
+    """Lift gives a lower style perplexity and more bigrams of the book than the published rule."""
     model, tokenizer = smollm2
     meter, measured = StyleMeter(book), {}
     for name, chain in {"literal": "ngram_style('b', 0.6, 'literal')", "lift": "ngram_style('b', 0.3)"}.items():
@@ -46,7 +45,7 @@ def test_lift_moves_to_the_style_and_the_published_rule_away(smollm2: Any, book:
 
 @pytest.mark.data
 def test_a_neutral_weight_is_plain_decoding(smollm2: Any, book: NgramTable) -> None:
-    """Bit for bit the ids of model.generate."""
+    """At weight 0 the token ids equal those of plain decoding."""
     model, tokenizer = smollm2
     plain = logitkit.generate(model, tokenizer, PROMPTS, max_new_tokens=6, do_sample=False)
     settings: dict[str, Any] = {"chain": "ngram_style('b', 0.0)", "resources": {"b": book}, "max_new_tokens": 6}
@@ -54,7 +53,7 @@ def test_a_neutral_weight_is_plain_decoding(smollm2: Any, book: NgramTable) -> N
 
 
 def test_the_source_is_cited(smollm2: Any) -> None:
-    """The probability of the source's own next word grows."""
+    """The next word of the source becomes more probable."""
     model, tokenizer = smollm2
     source = "The brig Esmeralda left Valparaiso under Captain Oyarzun."
     prompt = f"{source}\nThe captain of the brig was Captain O"

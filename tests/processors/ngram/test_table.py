@@ -1,4 +1,4 @@
-"""N-gram tables: counted as by hand, smoothed as nltk does, looked up for a batch, saved and refused."""
+"""N-gram tables: counts, probabilities, look-up for a batch, files, and refused values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,15 +17,12 @@ from nltk.util import everygrams
 from safetensors.torch import save_file
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
-from logitkit.processors.ngram import counting
-from logitkit.processors.ngram.evidence import default_weights, mixture, ngrams
-from logitkit.processors.ngram.index import NONE, UNSEEN
-from logitkit.processors.ngram.smoothing import NAMES, Smoothing
-from logitkit.processors.ngram.table import NgramTable, of_tokenizer
+from logitkit.processors.ngram import SMOOTHING_NAMES, NgramTable, Smoothing, TableVocabulary, counting
+from logitkit.processors.ngram.index import NO_CONTEXT, UNSEEN
 from logitkit.registry.laws import tiny_tokenizer
 from reference.ngrams import counted
 
-DOCUMENTS = [[1, 2, 1, 2, 3], [2, 1]]  # by hand below
+DOCUMENTS = [[1, 2, 1, 2, 3], [2, 1]]
 SMOOTHINGS = {
     "mle": (lambda order: models.MLE(order), None),
     "add-k": (lambda order: Lidstone(0.02, order), 0.02),
@@ -39,21 +35,21 @@ CORPORA = st.lists(st.lists(st.integers(0, 4), max_size=14), min_size=1, max_siz
 
 
 def grams_of(table: NgramTable) -> list[Counter]:
-    """The counts of a table as dictionaries."""
+    """Return the counts of a table as dictionaries."""
     return [
-        Counter({tuple(gram): int(count) for gram, count in zip(ngrams(table, m).tolist(), level.counts, strict=True)})
+        Counter({tuple(gram): int(count) for gram, count in zip(table.ngrams(m).tolist(), level.counts, strict=True)})
         for m, level in enumerate(table.levels, 1)
     ]
 
 
 def every_context(table: NgramTable, size: int) -> torch.Tensor:
-    """All contexts of the longest order over ids 0 to size - 1, ``[contexts, orders - 1]``."""
+    """Return all contexts of the longest order over ids 0 to size - 1, ``[contexts, orders - 1]``."""
     rows = list(itertools.product(range(size), repeat=table.orders - 1))
     return torch.tensor(rows, dtype=torch.long).reshape(len(rows), table.orders - 1)
 
 
 def test_counts_by_hand() -> None:
-    """1 and 2 stand three times each, (1, 2) twice; no pair crosses from 3 to 2 where a document ends."""
+    """Counts equal those made by hand; no pair crosses from 3 to 2, where a document ends."""
     assert grams_of(NgramTable.count(DOCUMENTS, size=5, orders=2)) == [
         {(1,): 3, (2,): 3, (3,): 1},
         {(1, 2): 2, (2, 1): 2, (2, 3): 1},
@@ -63,13 +59,13 @@ def test_counts_by_hand() -> None:
 @given(CORPORA, st.integers(1, 5), st.sampled_from([5, 60_000, 300_000]), st.sets(st.integers(0, 4), max_size=2))
 @settings(max_examples=60, deadline=None)
 def test_counts_are_those_of_dictionaries(corpus: Any, orders: int, size: int, special: set[int]) -> None:
-    """Any vocabulary, packed into one number or not; special tokens break."""
+    """Counts equal dictionary counts, for n-grams that fit into packed numbers and for longer ones."""
     documents = [[size - 1 - token for token in document] for document in corpus]
-    banned = frozenset(size - 1 - token for token in special)
-    if all(token in banned for document in documents for token in document):
+    excluded = frozenset(size - 1 - token for token in special)
+    if all(token in excluded for document in documents for token in document):
         return
-    table = NgramTable.count(documents, size=size, orders=orders, special=sorted(banned))
-    assert grams_of(table) == counted(documents, orders, banned)
+    table = NgramTable.count(documents, size=size, orders=orders, special=sorted(excluded))
+    assert grams_of(table) == counted(documents, orders, excluded)
     for level in table.levels:
         assert (level.keys.diff() > 0).all() and int(level.starts[-1]) == len(level)
 
@@ -77,11 +73,11 @@ def test_counts_are_those_of_dictionaries(corpus: Any, orders: int, size: int, s
 @given(CORPORA, st.integers(1, 4))
 @settings(max_examples=30, deadline=None)
 def test_tables_add_up(corpus: Any, orders: int) -> None:
-    """Documents counted one by one and merged, or side by side each in its own group."""
-    parts = [counting.count(counting.stream([document], base=5), orders=orders, base=5) for document in corpus]
+    """Merged counts of documents equal the counts of all; documents in groups keep the counts of each."""
+    parts = [counting.count(counting.join_documents([document], base=5), orders=orders, base=5) for document in corpus]
     merged = NgramTable(counting.merge(parts, base=5), size=5)
     assert grams_of(merged) == counted(corpus, orders)
-    beside = NgramTable(counting.side_by_side(parts, base=5), size=5)
+    beside = NgramTable(counting.merge_as_groups(parts, base=5), size=5)
     rows = every_context(beside, 5)
     for group, part in enumerate(parts):
         alone = NgramTable(part, size=5)
@@ -96,7 +92,7 @@ def test_tables_add_up(corpus: Any, orders: int) -> None:
 @given(CORPORA, st.integers(1, 4))
 @settings(max_examples=15, deadline=None)
 def test_probabilities_are_those_of_nltk(name: str, corpus: Any, orders: int) -> None:
-    """To 1e-10 in float64, for every token after every context, seen or not, of every length."""
+    """Every smoothing equals nltk to 1e-10 for every token after seen and unseen contexts of every length."""
     make, strength = SMOOTHINGS[name]
     model = make(orders)
     model.fit(
@@ -120,14 +116,14 @@ def test_probabilities_are_those_of_nltk(name: str, corpus: Any, orders: int) ->
 
 
 def test_kneser_ney_by_hand() -> None:
-    """Discount 1/2: P(2 | 1) = (2 - .5) / 2 + .25 P(2), and P(2) is 1 of 3 kinds of bigram."""
+    """With discount 1/2, P(2 | 1) = (2 - .5) / 2 + .25 P(2), where P(2) is 1 of 3 different bigrams."""
     table = NgramTable.count(DOCUMENTS, size=5, orders=2, smoothing="kneser-ney", strength=0.5)
     got = table.probability(torch.tensor([[1]]), torch.tensor([2]))
     torch.testing.assert_close(float(got), 0.75 + 0.25 / 3)
 
 
 def test_kneser_ney_where_nltk_divides_by_zero() -> None:
-    """A context that begins documents only has no continuation count: the lower order stands."""
+    """A context that occurs only at the beginning of documents gets the probabilities of the lower order."""
     table = NgramTable.count([[1, 2, 3]], size=5, orders=3, smoothing="kneser-ney")
     shorter = table.probability(torch.zeros(5, 0, dtype=torch.long), torch.arange(5))
     torch.testing.assert_close(table.probability(torch.full((5, 1), 1), torch.arange(5)), shorter)
@@ -135,57 +131,42 @@ def test_kneser_ney_where_nltk_divides_by_zero() -> None:
     torch.testing.assert_close(float(alone.probability(torch.zeros(1, 0).long(), torch.tensor([1]))), 2 / 3)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "stupid-backoff"])
+@pytest.mark.parametrize("name", [name for name in SMOOTHING_NAMES if name != "stupid-backoff"])
 @given(CORPORA)
 @settings(max_examples=10, deadline=None)
 def test_probabilities_sum_to_one(name: str, corpus: Any) -> None:
-    """After every context; as in nltk, Kneser-Ney gives more after what also begins documents."""
+    """Probabilities sum to one after every context; as in nltk, Kneser-Ney may exceed one after document beginnings."""
     corpus = [[4, 4, *document] for document in corpus]
     table = NgramTable.count(corpus, size=5, orders=3, smoothing=name)
-    for context in ngrams(table, 2).tolist():
+    for context in table.ngrams(2).tolist():
         following = table.contexts(torch.tensor([context]))[0, 2]
         if int(table.levels[2].starts[following + 1]) > int(table.levels[2].starts[following]):
             total = table.probability(torch.tensor([context] * 5), torch.arange(5)).sum()
             assert abs(float(total) - 1) < 1e-9 or (name == "kneser-ney" and total > 1)
 
 
-@given(CORPORA, st.integers(1, 4), st.sampled_from(NAMES))
-@settings(max_examples=30, deadline=None)
-def test_dense_rows_are_the_probabilities(corpus: Any, orders: int, name: str) -> None:
-    """With all weight on one order, a mixture is that order's smoothed model, for rows of a batch together."""
-    table = NgramTable.count(corpus, size=6, orders=orders, smoothing=name)
-    rows = every_context(table, 6)
-    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))][:20]
-    contexts = table.contexts(rows)
-    seen = contexts[:, -1] >= 0
-    weights = [0.0] * (orders - 1) + [1.0]
-    got = mixture(table, contexts, weights, 8)[seen]
-    want = torch.stack([table.probability(rows[seen], torch.full((int(seen.sum()),), t)) for t in range(6)], 1)
-    torch.testing.assert_close(got[:, :6].double(), want, rtol=1e-5, atol=1e-7)
-
-
 def test_contexts_of_a_batch() -> None:
-    """Seen, unseen, broken by a special token or by padding, and too short; each row on its own."""
+    """Each row finds its own context: seen, unseen, interrupted by a special token or by padding, or too short."""
     table = NgramTable.count([[1, 2, 3, 1, 2, 4]], size=8, orders=3, special=[7])
     rows = torch.tensor([[1, 2], [2, 1], [7, 2], [-1, 2], [2, 7], [100, 2]])
     got = table.contexts(rows)
     assert (got[:, 0] == 0).all()
-    assert (got[[0, 2, 3, 5], 1] == got[0, 1]).all() and got[4, 1] == NONE
-    assert got[0, 2] >= 0 and got[1, 2] == UNSEEN and (got[2:, 2] == NONE).all()
-    assert table.contexts(torch.zeros(2, 0).long()).tolist() == [[0, NONE, NONE]] * 2
+    assert (got[[0, 2, 3, 5], 1] == got[0, 1]).all() and got[4, 1] == NO_CONTEXT
+    assert got[0, 2] >= 0 and got[1, 2] == UNSEEN and (got[2:, 2] == NO_CONTEXT).all()
+    assert table.contexts(torch.zeros(2, 0).long()).tolist() == [[0, NO_CONTEXT, NO_CONTEXT]] * 2
     number, tokens, entries = table.followers(3, got[:, 2])
     assert number.tolist() == [0, 0] and tokens.tolist() == [3, 4]
     assert table.levels[2].counts[entries].tolist() == [1, 1]
 
 
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
-    """Arrays, special ids, smoothing, fingerprint and sources; mapped, not read."""
+    """A saved and loaded table has the same arrays, special ids, smoothing, fingerprint and sources."""
     table = NgramTable.train(["the other text", "a text of its own"], tiny_tokenizer(), smoothing="witten-bell")
     table.save(tmp_path / "t.safetensors")
     again = NgramTable.load(tmp_path / "t.safetensors")
     assert grams_of(again) == grams_of(table)
     assert again.fingerprint == table.fingerprint and again.sources == table.sources
-    assert again.special.tolist() == table.special.tolist() == of_tokenizer(tiny_tokenizer())["special"]
+    assert again.special.tolist() == table.special.tolist() == TableVocabulary.of(tiny_tokenizer()).special
     assert repr(again) == repr(table) and again.smoothing.as_data() == table.smoothing.as_data()
     rows, tokens = torch.randint(0, 256, (50, 2)), torch.randint(0, 256, (50,))
     torch.testing.assert_close(again.probability(rows, tokens), table.probability(rows, tokens))
@@ -193,7 +174,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_is_refused(tmp_path: Path) -> None:
-    """Absent, truncated, foreign, another version, arrays that do not fit: one error each, and no code is run."""
+    """A missing, truncated or foreign file, another version, and arrays that do not fit each raise an error."""
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     NgramTable.count(DOCUMENTS, size=5).save(good)
     with pytest.raises(FileFormatError, match="must be a file"):
@@ -229,17 +210,12 @@ def test_a_bad_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_bad_values_are_refused(make: Any, says: str) -> None:
-    """By name, rule and value."""
+    """A refused value is named with its parameter and rule."""
     with pytest.raises(ParameterError, match=says):
         make()
 
 
 def test_another_tokenizer_is_refused() -> None:
-    """By fingerprint, and so is a table of ids that are from none."""
+    """A table whose ids come from no tokenizer is refused."""
     with pytest.raises(ModelError, match="must be trained with the generating model's tokenizer"):
         NgramTable.count(DOCUMENTS, size=5).check_tokenizer(tiny_tokenizer(), "ngram_style")
-
-
-def test_default_weights_are_the_papers() -> None:
-    """0.1, 0.3, 0.6 for three orders."""
-    np.testing.assert_allclose(default_weights(3), [0.1, 0.3, 0.6])

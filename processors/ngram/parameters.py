@@ -1,0 +1,33 @@
+"""Parameters that `NgramStyle` and `NgramContext` share, with their rules and help texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from torch import Tensor
+
+from logitkit.params import Resource, number, option, whole
+from logitkit.processors.engine.trace import Trace
+
+Weight = Annotated[float, number("weight of the evidence; below 0 the style is avoided", ge=-1, le=1, neutral=0)]
+OrderWeights = Annotated[
+    list[float] | None, option("one weight for each order; None: in the proportion 1 : 3 : 6 : 10 : 15, with sum 1")
+]
+PseudoCount = Annotated[float, number("pseudo-count of the rule lift, log((count + k) / k)", gt=0)]
+Top = Annotated[
+    int | None, whole("number of most frequent tokens after each context that have evidence; None: all", ge=1)
+]
+CapBits = Annotated[float | None, number("largest move of a token's score, in bits; None: unlimited", gt=0)]
+Plausible = Annotated[
+    float, number("a token moves only if it has at least this share of the largest probability; 0: all", ge=0, le=1)
+]
+Once = Annotated[bool, option("no evidence for a longest n-gram that the continuation already contains")]
+TargetJS = Annotated[
+    float | None,
+    number(
+        "choose each row's weight, at most the full weight, to move the row by this JS divergence in bits", gt=0, lt=1
+    ),
+]
+Groups = Annotated[Callable[[Tensor], Tensor] | None, Resource()]
+OptionalTrace = Annotated[Trace | None, Resource()]
