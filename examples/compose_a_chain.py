@@ -1,8 +1,10 @@
-"""Compose a chain: its order is what you write, whatever the model's own settings are."""
+"""Compose a chain. Its processors run in the written order; the sampling settings of the model are switched off."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
 
 import logitkit
 
@@ -15,10 +17,8 @@ PROMPT = '''def is_even(n: int) -> bool:
 '''
 
 
-def main(model: Any, tokenizer: Any) -> logitkit.registry.call.Generation:
-    """Sample with USCD between a temperature and a nucleus; the trace says what the gate did."""
-    import torch
-
+def main(model: Any, tokenizer: Any) -> logitkit.Generation:
+    """Sample with a temperature, USCD and a nucleus; the trace reports how often the gate fired."""
     torch.manual_seed(0)
     chain = logitkit.chain("temperature(0.8) | uscd(rho=0.7) | top_p(0.9)")
     return logitkit.generate(model, tokenizer, PROMPT, chain=chain, do_sample=True, max_new_tokens=32)

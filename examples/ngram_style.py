@@ -1,4 +1,4 @@
-"""Lend a text the wording of a few sentences, and copy names exactly from a source: n-gram style from both ends."""
+"""N-gram style injection: continue a text in the style of two sentences, and cite names exactly from a document."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ SOURCE = "Order 7731-KX left the harbour of Valparaiso on the brig Esmeralda."
 
 
 def main(model: Any, tokenizer: Any) -> list[str]:
-    """Continue a prompt in the style of a table, then a question by the wording of its source."""
-    table = NgramTable.train(
-        STYLE, tokenizer
-    )  # for a book: logitkit train-ngram book.txt --tokenizer ... -o t.safetensors
+    """Return a continuation in the style of a table, and an answer in the wording of its source."""
+    # The command for a file: logitkit train-ngram book.txt --tokenizer smollm2-135m -o table.safetensors
+    table = NgramTable.train(STYLE, tokenizer)
     styled = logitkit.generate(
         model,
         tokenizer,

@@ -1,4 +1,4 @@
-"""Sweep the weight of a style and see which range is usable; the measures of ``python -m studies.style_sweep``."""
+"""Measure n-gram style injection at several weights, with the measures of ``python -m studies.style_sweep``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER = "The old sailor told the tale of the calm sea, and it was the first that
 
 
 def main(model: Any, tokenizer: Any, tokens: int = 8) -> str:
-    """Three weights on a table of one sentence; with a book the numbers mean something."""
+    """Return a report on three weights; the tables here have one sentence each, too few for reliable numbers."""
     tables = [NgramTable.train([text], tokenizer) for text in (STYLE, OTHER)]
     with tempfile.TemporaryDirectory() as folder:
         sweep = Sweep(model, tokenizer, *tables, tokens=tokens, file=Path(folder) / "rows.jsonl")

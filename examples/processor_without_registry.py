@@ -1,4 +1,4 @@
-"""Write a processor with no registry at all, and check it with the laws."""
+"""Write a processor without registering it, and check it with the laws."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from logitkit.registry.laws import check_processor
 
 
-class FavourShortTokens(LogitsProcessor):
-    """Make every token of at most one byte a little likelier. Its answer depends on its arguments alone."""
+class FavourFirstTokens(LogitsProcessor):
+    """Raise the scores of the first ids of the vocabulary, which in many tokenizers are the single bytes.
 
-    def __init__(self, bonus: float = 0.5, short: int = 256) -> None:
-        self.bonus, self.short = bonus, short
+    Args:
+        bonus: added to their scores, in nats.
+        count: number of ids.
+    """
+
+    def __init__(self, bonus: float = 0.5, count: int = 256) -> None:
+        self.bonus, self.count = bonus, count
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return new scores; the given ones are left alone."""
+        """Return new scores, ``[rows, vocab]``; the scores passed in are not modified."""
         bonus = torch.zeros_like(scores)
-        bonus[:, : self.short] = self.bonus
+        bonus[:, : self.count] = self.bonus
         return scores + bonus
 
 
 def main(model: Any, tokenizer: Any) -> str:
-    """Check the processor, then generate with it."""
-    report = check_processor(FavourShortTokens)
+    """Check the processor with the laws and return a text that it generated."""
+    report = check_processor(FavourFirstTokens)
     if report.failures:
-        raise SystemExit("\n".join(f"{verdict.law}: {verdict.why}" for verdict in report.failures))
+        raise SystemExit("\n".join(f"{result.law}: {result.reason}" for result in report.failures))
     inputs = tokenizer("Once upon a time", return_tensors="pt")
-    processors = LogitsProcessorList([FavourShortTokens()])
+    processors = LogitsProcessorList([FavourFirstTokens()])
     out = model.generate(**inputs, logits_processor=processors, max_new_tokens=16, do_sample=False)
     text: str = tokenizer.decode(out[0], skip_special_tokens=True)
     return text

@@ -1,4 +1,4 @@
-"""Pass a chain to model.generate: the three lines that everything else is made of."""
+"""Pass a chain to `model.generate` of transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logitkit
 
 
 def main(model: Any, tokenizer: Any) -> list[str]:
-    """Continue two prompts with classifier-free guidance against a negative prompt."""
+    """Return continuations of two prompts, with classifier-free guidance against a negative prompt."""
     prompts = ["The moon is", "In a quiet village there lived"]
     call = logitkit.chain("cfg(scale=1.5, negative='A dull text.')").bind(model, tokenizer, prompts)
     out = model.generate(**call.inputs, logits_processor=call.processors, max_new_tokens=24, do_sample=False)
