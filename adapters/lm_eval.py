@@ -30,7 +30,7 @@ from logitkit.errors import ModeError, ParameterError, PromptError
 from logitkit.processors.engine.prompts import left_padded, pad_token
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
-from logitkit.registry.scoring import continuation, forced
+from logitkit.registry.scoring import continuation_tokens, score_tokens
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
@@ -102,7 +102,7 @@ class ChainLM(HFLM):
         prompts = [context[max(0, len(context) + len(row) - 1 - self.max_length) :] for _, context, row in batch]
         call = self.bound(prompts)
         rows = [
-            continuation(call, number, _behind(texts, self.chain)) if any(call.prompts.removed) else row
+            continuation_tokens(call, number, _behind(texts, self.chain)) if any(call.prompts.removed) else row
             for number, (texts, _, row) in enumerate(batch)
         ]
         if not all(rows):
@@ -111,7 +111,7 @@ class ChainLM(HFLM):
                 f"lm-eval: {texts} must have a token of its own behind its context; let contexts end at a token's "
                 "boundary, or use byte_boundary()"
             )
-        return [(sum(logp for logp, _ in each), all(greedy for _, greedy in each)) for each in forced(call, rows)]
+        return [(sum(logp for logp, _ in each), all(greedy for _, greedy in each)) for each in score_tokens(call, rows)]
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], *, attention_mask: Tensor, **settings: Any

@@ -1,47 +1,48 @@
-"""A chain bound to one generate call: inputs, one composite processor, and what happened."""
+"""A chain bound to one generate call: its inputs, one processor for the whole chain, and a trace."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from logitkit import models
-from logitkit.errors import ModeError, ModelError, ParameterError, UnknownNameError
+from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams, fusable_streams, obstacle
-from logitkit.processors.engine.prompts import Prompts, pad_token, read_prompts
-from logitkit.processors.engine.trace import FusionReport, Trace
+from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.trace import FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.chain import Chain
+from logitkit.registry.generate_settings import SAMPLING, owned_settings, padding_settings, refuse_settings
 
-# Settings of generate that run a warper of their own, and the value at which each does nothing.
-SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "top_h": None}
-SAMPLING |= {"typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
-PENALTIES = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": None}
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Generation:
-    """What `generate` returns: continuations as text and ids (prompt included, as transformers gives them)."""
-
-    texts: list[str]
-    ids: Tensor
-    trace: Trace
+Streams = Literal["auto", "fused", "lazy"]
 
 
 class Call:
-    """A chain, a model and the prompts of one generate call. May be used for several with the same prompts.
+    """A chain, a model and the prompts of one generate call; made by `Chain.bind`.
+
+    A call may generate several times from the same prompts, one generation after another.
 
     Attributes:
+        chain, model, tokenizer: as bound.
+        prompts: the prompts as the model reads them; a processor such as ``byte_boundary`` may have shortened them.
+        user_prompts: the prompts as given.
         inputs: ``input_ids`` and ``attention_mask`` for ``model.generate(**call.inputs, ...)``.
-        processors: a `LogitsProcessorList` with one composite, for ``logits_processor=``.
-        generate_kwargs: settings that `generate` needs so that nothing runs twice; `Call.generate` adds them.
-        trace: what happened.
+        composite: the chain as one processor, ``composite(input_ids, scores)``.
+        processors: a `LogitsProcessorList` of the composite, for ``logits_processor=``.
+        generate_kwargs: settings that `generate` needs besides, such as a padding token for a model without one, and
+            neutral values for warpers that the chain replaces. `Call.generate` adds them.
+        trace: counters, and every step if bound with ``trace=True``.
+
+    >>> import logitkit
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> call = logitkit.chain("cfg(2.0)").bind(tiny_model(), tiny_tokenizer(), ["ab", "c"])
+    >>> output = call.generate(max_new_tokens=3, do_sample=False)
+    >>> output.shape, len(call.texts(output)), call.trace.calls
+    (torch.Size([2, 5]), 2, 3)
     """
 
     def __init__(self, chain: Chain, binding: Binding, user_prompts: Prompts, parts: Sequence[tuple[str, Any]]) -> None:
@@ -53,38 +54,44 @@ class Call:
             parts, prompts=self.prompts, trace=self.trace, owners=owners, histories=binding.histories
         )
         self.processors = LogitsProcessorList([self.composite])
-        self.generate_kwargs = _owned_settings(chain) | _padding(binding.tokenizer, binding.model)
+        self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)
 
-    def generate(self, *, streams: Literal["auto", "fused", "lazy"] = "auto", **kwargs: Any) -> Any:
-        """Run ``model.generate`` with this call's inputs, processors and settings.
+    def generate(self, *, streams: Streams = "auto", **kwargs: Any) -> Any:
+        """Run ``model.generate`` with the inputs, processors and settings of this call.
 
         Args:
-            streams: how second prompts of the generating model are read: ``fused`` in its own forward, ``lazy``
-                alone when they are asked, ``auto`` whichever is cheaper; ``trace.fusion`` says what was done.
-                Results are the same. Fused, a returned output holds no cache.
-            kwargs: anything `generate` takes; processors given here run after the chain.
+            streams: how second prompts of the generating model are read. ``fused``: as further rows of the
+                generating model's forward. ``lazy``: in forwards of their own, when a processor needs them.
+                ``auto``: the cheaper of the two, measured. The results are the same; ``trace.fusion`` reports the
+                choice. A fused output object holds no KV cache.
+            kwargs: settings of ``model.generate``. Processors given here run after the chain.
+
+        Returns:
+            What ``model.generate`` returns: ids ``[rows, length]``, or an output object.
 
         Raises:
-            ModeError: a way of generating in which the chain would be ignored or wrong.
+            ModeError: a setting under which the chain would be ignored or wrong.
+            ParameterError: an unknown value of ``streams``.
         """
-        self._refuse_modes(kwargs)
+        refuse_settings(self.chain, kwargs)
         sampling = kwargs.get("do_sample", getattr(kwargs.get("generation_config"), "do_sample", None))
         sampling = self.model.generation_config.do_sample if sampling is None else sampling
+        # Without sampling transformers warns of any sampling setting, neutral or not.
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
-        extra = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
-        settings = {"logits_processor": LogitsProcessorList([*self.processors, *extra]), **owned, **kwargs}
-        fusion = self._fusion(streams, settings)
-        if fusion is None:
+        further = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
+        settings = {"logits_processor": LogitsProcessorList([*self.processors, *further]), **owned, **kwargs}
+        fused = self._fused_streams(streams, settings)
+        if fused is None:
             return self.model.generate(**self.inputs, **settings)
-        with fusion:
-            output = self.model.generate(**self.inputs, **{**settings, "past_key_values": fusion.cache})
+        with fused:
+            output = self.model.generate(**self.inputs, **{**settings, "past_key_values": fused.cache})
         if not isinstance(output, Tensor):
-            output.past_key_values = None  # it holds the rows of all streams
+            output.past_key_values = None  # the cache holds the rows of all streams
         return output
 
-    def _fusion(self, streams: str, settings: Mapping[str, Any]) -> FusedStreams | None:
-        """Second streams in the generating model's forward, where that is asked for and can be."""
-        if streams not in ("auto", "fused", "lazy"):
+    def _fused_streams(self, streams: str, settings: Mapping[str, Any]) -> FusedStreams | None:
+        """Return the second streams that the generating model's forward computes, or None, and report the choice."""
+        if streams not in get_args(Streams):
             raise ParameterError("generate", "streams", "'auto', 'fused' or 'lazy'", streams)
         declared = self.composite.streams
         if not declared:
@@ -96,25 +103,29 @@ class Call:
             values = (settings.get(name), *(getattr(config, name, None) for config in configs))
             return next((value for value in values if value is not None), None)
 
-        rowwise = [name for name, value in settings.items() if isinstance(value, Tensor)]
-        why = "asked for" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
-        why = f"{rowwise[0]} is a tensor of the rows" if why is None and rowwise else why
-        if why is None:
+        tensors = [name for name, value in settings.items() if isinstance(value, Tensor)]
+        reason = "asked for" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
+        if reason is None and tensors:  # it may have one entry per row, and a fused forward has more rows
+            reason = f"{tensors[0]} is a tensor of the rows"
+        if reason is None:
             readers = fusable_streams(self.model, declared)
             return FusedStreams(self.composite, self.model, readers, may_part=streams == "auto")
-        self.trace.fusion = FusionReport(state="lazy", reason=why)
+        self.trace.fusion = FusionReport(state="lazy", reason=reason)
         if streams == "fused":
-            raise ModeError(f"generate: streams cannot be 'fused', {why}; leave streams out")
+            raise ModeError(f"generate: streams cannot be 'fused', {reason}; leave streams out")
         return None
 
     def texts(self, output: Any) -> list[str]:
-        """Return the continuations as text, without the prompts and special tokens.
+        """Return the continuations as text, without prompts and special tokens.
 
         Args:
-            output: what ``model.generate`` returned: ids ``[rows, length]`` or an output with ``sequences``.
+            output: what ``model.generate`` returned: ids ``[rows, length]``, or an output object with ``sequences``.
+
+        Returns:
+            One text for each row.
 
         Raises:
-            ModeError: tokens were generated and the chain was never asked.
+            ModeError: tokens were generated without a call of the chain.
         """
         ids = self.ids(output)
         start = self.prompts.width
@@ -124,103 +135,22 @@ class Call:
                 "drops processors; so does leaving out logits_processor=call.processors); use call.generate(...)"
             )
         if any(self.prompts.removed):
-            return self._texts_behind_the_cut(ids[:, start:])
+            return self._texts_after_removed_bytes(ids[:, start:])
         texts: list[str] = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
         return texts
 
-    def _texts_behind_the_cut(self, ids: Tensor) -> list[str]:
-        """Continuations without the bytes that were cut from their prompts, which they begin with."""
+    def _texts_after_removed_bytes(self, ids: Tensor) -> list[str]:
+        """Return the continuations without their first bytes, which were removed from the end of the prompts."""
         vocabulary = Vocabulary.of(self.tokenizer)
-        each = len(ids) // len(self.prompts)
-        spelled = [vocabulary.join(number for number in row if number < len(vocabulary)) for row in ids.tolist()]
-        cut = [len(self.prompts.removed[row // each]) for row in range(len(ids))]
-        return [text[count:].decode(errors="replace") for text, count in zip(spelled, cut, strict=True)]
+        rows_per_prompt = len(ids) // len(self.prompts)
+        texts = []
+        for number, row in enumerate(ids.tolist()):
+            written = vocabulary.join(token for token in row if token < len(vocabulary))
+            removed = len(self.prompts.removed[number // rows_per_prompt])
+            texts.append(written[removed:].decode(errors="replace"))
+        return texts
 
     @staticmethod
     def ids(output: Any) -> Tensor:
-        """Token ids of what ``model.generate`` returned, ``[rows, length]``."""
+        """Return the token ids of an output of ``model.generate``, ``[rows, length]``, prompts included."""
         return output if isinstance(output, Tensor) else output.sequences
-
-    def _refuse_modes(self, kwargs: Mapping[str, Any]) -> None:
-        """Refuse what would drop the chain or run a warper twice."""
-        if kwargs.get("cache_implementation") == "paged":
-            raise ModeError(
-                "logitkit: cache_implementation must not be 'paged', continuous batching drops processors; leave it out"
-            )
-        for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
-            if name in kwargs:
-                raise ModeError(
-                    f"logitkit: {name} must not be given to generate, the prompts are bound; bind the chain to them"
-                )
-        for spec in self.chain.specs:
-            for mode in _modes_of(kwargs):
-                if mode in spec.modes:
-                    raise ModeError(f"{spec.name}: cannot run under {mode}, {spec.modes[mode]}")
-        owned = {name for spec in self.chain.specs for name in spec.replaces}
-        twice = sorted(owned & {name for name, value in kwargs.items() if value is not None})
-        if twice:
-            raise ModeError(f"logitkit: {twice[0]} must be given once, got it in the chain and to generate; drop one")
-
-
-def bind(
-    chain: Chain,
-    model: Any,
-    tokenizer: Any,
-    prompts: Any,
-    *,
-    trace: bool,
-    tokenizers: Mapping[str, Any] | None,
-    resources: Mapping[str, Any],
-) -> Call:
-    """Bind a chain; see `Chain.bind`."""
-    _check_model(model)
-    given = read_prompts(tokenizer, model, prompts)
-    binding = Binding(
-        model,
-        tokenizer,
-        given,
-        resources=resources,
-        tokenizers=tokenizers,
-        trace=Trace(recording=trace),
-        load=models.load,
-        cache=models.cache_folder(),
-    )
-    for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
-        if spec.rewrites_prompt:
-            binding.prompts = spec.factory.prepare(binding, **parameters) or binding.prompts
-    parts: list[tuple[str, Any]] = []
-    for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True):
-        parts.append((name, spec.build(binding.after(parts), parameters)))
-    unused = sorted(set(resources) - binding.used)
-    if unused:
-        raise UnknownNameError("resource asked for by the chain", unused[0], binding.used, "no parameter names it")
-    return Call(chain, binding, given, parts)
-
-
-def _check_model(model: Any) -> None:
-    """Refuse a model that cannot generate with a cache."""
-    if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
-        raise ModelError(f"bind: model must be a transformers model with generate, got {type(model).__name__}")
-
-
-def _owned_settings(chain: Chain) -> dict[str, Any]:
-    """Neutral values for what the chain does itself: all sampling warpers if it has one, and its own penalties."""
-    owned = {name for spec in chain.specs for name in spec.replaces}
-    settings = {name: value for name, value in PENALTIES.items() if name in owned}
-    return settings | (SAMPLING if owned & set(SAMPLING) else {})
-
-
-def _padding(tokenizer: Any, model: Any) -> dict[str, Any]:
-    """The documented default for a missing pad token: the end token pads."""
-    return {} if model.generation_config.pad_token_id is not None else {"pad_token_id": pad_token(tokenizer, model)}
-
-
-def _modes_of(kwargs: Mapping[str, Any]) -> list[str]:
-    """The ways of generating that these settings ask for."""
-    modes = {
-        "beams": (kwargs.get("num_beams") or 1) > 1,
-        "assisted": kwargs.get("assistant_model") is not None,
-        "prompt_lookup": kwargs.get("prompt_lookup_num_tokens") is not None,
-        "static_cache": str(kwargs.get("cache_implementation", "")).startswith("static"),
-    }
-    return [mode for mode, asked in modes.items() if asked]

@@ -144,7 +144,7 @@ class Chain:
         Raises:
             PromptError, ModelError, ParameterError, UnknownNameError: before any model runs.
         """
-        from logitkit.registry.call import bind
+        from logitkit.registry.bind import bind
 
         return bind(self, model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, resources=resources)
 

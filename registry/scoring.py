@@ -1,8 +1,9 @@
-"""Log-likelihood of given texts under a chain: teacher forced, through the processors.
+"""Log-probabilities of given texts under a chain, by teacher forcing.
 
-The model reads prompt and text in one forward. The chain is then asked at each token as `generate` would ask it,
-with the row so far and the model's scores there. Second streams of the same vocabulary read the whole text in one
-chunk beforehand. The law is that of drawing: the softmax of what the chain returns.
+The generating model reads prompt and text in one forward. The chain is then called at each token as `generate` would
+call it: with the row before the token and the model's scores there. Second streams that can read several positions
+read the whole text beforehand, in one chunk. The log-probability of a token is that of sampling: the log-softmax of
+the scores that the chain returns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitkit.errors import ModelError
+from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
@@ -28,84 +29,97 @@ def score(
     chain: Chain,
     model: Any,
     tokenizer: Any,
-    prompt: str,
-    options: Sequence[str],
+    prompts: Any,
+    continuations: Sequence[str],
     *,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
 ) -> tuple[list[Scored], Call]:
-    """Score texts that may follow a prompt.
+    """Score texts, each after its prompt.
 
-    A text is written in the tokens that the tokenizer gives prompt and text together, where those begin with the
-    prompt's own; else in the tokens of the text by itself. Behind a prompt that was cut (``byte_boundary``) the text
-    begins with the bytes that were removed.
+    A continuation is read in the tokens of prompt and continuation together where these begin with the tokens of the
+    prompt, and otherwise in the tokens of the continuation by itself. Where a processor shortened the prompt
+    (``byte_boundary``), the continuation begins with the removed bytes.
 
     Args:
         chain, model, tokenizer, resources, tokenizers: as in `Chain.bind`.
-        prompt: the text before.
-        options: one or more texts, none empty.
+        prompts: one text for all continuations, or one prompt for each, as in `Chain.bind`.
+        continuations: one or more texts, none empty.
 
     Returns:
-        A score for each option, and the call, whose trace says what it took.
+        A `Scored` for each continuation, and the call, whose trace counts the forwards.
 
     Raises:
-        ModelError: a model with an encoder, or a text that does not fit it.
+        ModelError: a model with an encoder, or prompt and continuation longer than the context of the model.
+        ParameterError: an empty continuation, or another number of prompts than of continuations.
     """
     if model.config.is_encoder_decoder:
-        raise ModelError("log-likelihood: the model must be decoder-only; choose a task that generates")
-    call = chain.bind(model, tokenizer, [prompt] * len(options), tokenizers=tokenizers, **(resources or {}))
-    rows = [continuation(call, number, option) for number, option in enumerate(options)]
+        raise ModelError("score: the model must be decoder-only; generate with an encoder-decoder model instead")
+    if not continuations or not all(continuations):
+        raise ParameterError("score", "continuations", "one or more texts, none empty", continuations)
+    prompts = [prompts] * len(continuations) if isinstance(prompts, str) else prompts
+    call = chain.bind(model, tokenizer, prompts, tokenizers=tokenizers, **(resources or {}))
+    if len(call.prompts) != len(continuations):
+        rule = f"one text, or one for each of the {len(continuations)} continuations"
+        raise ParameterError("score", "prompts", rule, len(call.prompts))
+    rows = [continuation_tokens(call, number, text) for number, text in enumerate(continuations)]
     scored = [
-        Scored(logp=tuple(p for p, _ in each), greedy=tuple(g for _, g in each), bytes=len(option.encode()))
-        for each, option in zip(forced(call, rows), options, strict=True)
+        Scored(
+            logp=tuple(logp for logp, _ in tokens),
+            greedy=tuple(greedy for _, greedy in tokens),
+            bytes=len(text.encode()),
+        )
+        for tokens, text in zip(score_tokens(call, rows), continuations, strict=True)
     ]
     return scored, call
 
 
-def forced(call: Call, rows: Sequence[Sequence[int]]) -> list[list[tuple[float, bool]]]:
-    """Ask a chain at each token of given rows.
+def score_tokens(call: Call, rows: Sequence[Sequence[int]]) -> list[list[tuple[float, bool]]]:
+    """Score given tokens after the prompts of a call.
 
     Args:
-        call: bound to one prompt a row, of a decoder-only model.
-        rows: token ids behind each prompt, none empty.
+        call: bound to one prompt for each row, of a decoder-only model.
+        rows: token ids after each prompt, none empty.
 
     Returns:
-        For each token of each row its log-probability in nats, and whether it is the likeliest.
+        For each token of each row its log-probability in nats, and whether it is the likeliest token there.
 
     Raises:
-        ModelError: a row that does not fit the model.
+        ModelError: a row that is longer than the context of the model.
     """
     ids = _stacked(call, rows)
     longest, width = max(map(len, rows)), call.prompts.width
     _check_context(call.model, ids.shape[1])
     scores = _teacher_forced(call, ids, longest)  # [rows, longest, vocab]
     _read_ahead(call, ids, longest)
-    found: list[list[tuple[float, bool]]] = [[] for _ in rows]
+    results: list[list[tuple[float, bool]]] = [[] for _ in rows]
     for place in range(longest):
         processed = call.composite(ids[:, : width + place], scores[:, place])
-        logp = processed.double().log_softmax(-1)
-        wanted = ids[:, width + place]
-        own = logp.gather(-1, wanted[:, None])[:, 0]
-        greedy = processed.argmax(-1) == wanted
+        tokens = ids[:, width + place]
+        logp = processed.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [rows]
+        greedy = processed.argmax(-1) == tokens
         for number, row in enumerate(rows):
             if place < len(row):
-                found[number].append((float(own[number]), bool(greedy[number])))
-    return found
+                results[number].append((float(logp[number]), bool(greedy[number])))
+    return results
 
 
-def continuation(call: Call, number: int, text: str) -> list[int]:
-    """Token ids of a text behind a prompt of a call, the bytes that were cut from the prompt first."""
-    given, own = call.user_prompts, call.prompts.tokens(number)
-    whole = given.encode(call.tokenizer, given.texts[number] + text)
-    if whole[: len(own)] == own and len(whole) > len(own):
-        return whole[len(own) :]
+def continuation_tokens(call: Call, number: int, text: str) -> list[int]:
+    """Return the token ids of a text after prompt ``number`` of a call.
+
+    The bytes that a processor removed from the end of the prompt come first.
+    """
+    prompts, prompt = call.user_prompts, call.prompts.tokens(number)
+    whole = prompts.encode(call.tokenizer, prompts.texts[number] + text)
+    if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
+        return whole[len(prompt) :]
     removed = call.prompts.removed[number] if call.prompts.removed else b""
     vocabulary = vocabulary_of(call.model, call.tokenizer)
     return list(Retokenizer(vocabulary, call.tokenizer, vocabulary).of_bytes([removed + text.encode()])[0])
 
 
 def _stacked(call: Call, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Prompts and texts, ``[rows, width + longest]``; a shorter row goes on with padding, as in `generate`."""
+    """Return prompts and texts, ``[rows, width + longest]``; padding follows a shorter row, as in `generate`."""
     tail = torch.full((len(rows), max(map(len, rows))), pad_token(call.tokenizer, call.model), dtype=torch.long)
     for number, row in enumerate(rows):
         tail[number, : len(row)] = torch.tensor(row)
@@ -114,23 +128,24 @@ def _stacked(call: Call, rows: Sequence[Sequence[int]]) -> Tensor:
 
 @torch.no_grad()
 def _teacher_forced(call: Call, ids: Tensor, longest: int) -> Tensor:
-    """The model's fp32 scores before each token of the texts, ``[rows, longest, vocab]``."""
-    extra: dict[str, Any] = {}
+    """Return the model's fp32 logits before each token of the texts, ``[rows, longest, vocab]``."""
+    masks: dict[str, Any] = {}
     if call.prompts.padded:
         mask = torch.cat([call.prompts.mask, torch.ones_like(ids[:, call.prompts.width : -1])], dim=1)
-        extra = {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
-    logits = call.model(input_ids=ids[:, :-1], **extra).logits
+        masks = {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
+    logits = call.model(input_ids=ids[:, :-1], **masks).logits
     return logits[:, -longest:].float()  # type: ignore[no-any-return]
 
 
 def _read_ahead(call: Call, ids: Tensor, longest: int) -> None:
-    """Let second streams of the same vocabulary read every text in one chunk; what they know they need not read."""
+    """Let second streams read every text in one chunk; their caches then serve the calls of the chain."""
     for reader in call.trace.readers.values():
         if isinstance(reader, Stream) and reader.fusable:  # one forward reads several positions
             reader.positions(ids[:, :-1], longest)
 
 
 def _check_context(model: Any, tokens: int) -> None:
+    """Refuse texts that the model cannot read; the last token of a text is scored and not read."""
     context = context_length(model)
-    if context is not None and tokens - 1 > context:  # the last token is not read
-        raise ModelError(f"log-likelihood: prompt and text must fit the model's {context} tokens, got {tokens}")
+    if context is not None and tokens - 1 > context:
+        raise ModelError(f"score: prompt and text must fit the model's {context} tokens, got {tokens}")

@@ -11,7 +11,8 @@ from logitkit.errors import LogitkitError, PluginError
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import byte_tokenizer
 from logitkit.processors.ngram.table import NgramTable
-from logitkit.registry.call import Call, bind
+from logitkit.registry.bind import bind
+from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws.tiny_models import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.registry import Registry
@@ -60,7 +61,8 @@ def example_chain(spec: Spec, registry: Registry | None = None) -> Chain:
     Raises:
         PluginError: the example cannot be read, or is not a chain of this processor alone.
 
-    >>> example_chain(default_registry().describe("cfg"))
+    >>> import logitkit
+    >>> example_chain(logitkit.describe("cfg"))
     Chain("cfg(scale=1.7, negative='a negative prompt')")
     """
     must = f"{spec.owner}: example must be a chain of this processor alone, got {spec.example!r}"

@@ -21,8 +21,8 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as verbosity
 
 from logitkit.errors import LogitkitError, PluginError
-from logitkit.registry.call import SAMPLING
 from logitkit.registry.discovery import default_registry
+from logitkit.registry.generate_settings import SAMPLING
 from logitkit.registry.laws.agreement import TOKENS, ScoreRecorder, assert_greedy, generate_checked, prefixes
 from logitkit.registry.laws.examples import example_chain
 from logitkit.registry.laws.mode_subject import ModeSubject

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from logitkit.processors.model_facts import end_tokens
-from logitkit.registry.call import Call, bind
+from logitkit.registry.bind import bind
+from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 
 Continuation = tuple[int, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -310,3 +311,13 @@ def test_streams_of_other_models() -> None:
         asked = {name: value for name, value in resources.items() if f"'{name}'" in chain}
         alone = [generate(chain, text, resources=asked, num_beams=3).texts[0] for text in TEXTS]
         assert generate(chain, resources=asked, num_beams=3).texts == alone
+
+
+@pytest.mark.parametrize("chain", ["", "cfg(2.0)", "uscd(gate=1.0, lame='x') | top_p(0.9)"])
+def test_a_generation_survives_pickling(chain: str) -> None:
+    """Texts, ids and the trace's counters and steps are the same in a copy; the readers' models are left out."""
+    done = generate(chain, trace=True)
+    copied = pickle.loads(pickle.dumps(done))
+    assert copied.texts == done.texts and torch.equal(copied.ids, done.ids)
+    assert copied.trace.forwards == done.trace.forwards and copied.trace.fired == done.trace.fired
+    assert [vars(step) for step in copied.trace.steps] == [vars(step) for step in done.trace.steps]

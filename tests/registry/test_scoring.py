@@ -9,18 +9,19 @@ import pytest
 import torch
 
 import logitkit
-from logitkit.errors import ModelError
+from fakes import encoder_decoder_model
+from logitkit.errors import ModelError, ParameterError
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.laws.examples import example_of
-from logitkit.registry.scoring import continuation, forced, score
+from logitkit.registry.scoring import continuation_tokens, score, score_tokens
 
 OPTIONS = [" ship", " a", " harbours"]
 
 
 def slowly(chain: Chain, model: Any, tokenizer: Any, prompt: str, option: str, **bound: Any) -> list[float]:
     """For each token of an option: a fresh call, a forward over the whole prefix, the chain, a log-softmax."""
-    ids = continuation(chain.bind(model, tokenizer, prompt, **bound), 0, option)
+    ids = continuation_tokens(chain.bind(model, tokenizer, prompt, **bound), 0, option)
     found = []
     for place, token in enumerate(ids):
         call = chain.bind(model, tokenizer, prompt, **bound)
@@ -97,8 +98,38 @@ def test_prompts_of_unequal_length_are_scored_as_alone() -> None:
     """Left padding and rows of unequal length change nothing, for the model and for a second stream."""
     model, tokenizer, chain = tiny_model(), tiny_tokenizer(), logitkit.chain("cfg(1.7)")
     prompts, rows = ["a", "another prompt"], [[5, 6, 7, 8], [9]]
-    together = forced(chain.bind(model, tokenizer, prompts), rows)
+    together = score_tokens(chain.bind(model, tokenizer, prompts), rows)
     for prompt, row, found in zip(prompts, rows, together, strict=True):
-        (alone,) = forced(chain.bind(model, tokenizer, prompt), [row])
+        (alone,) = score_tokens(chain.bind(model, tokenizer, prompt), [row])
         assert [greedy for _, greedy in found] == [greedy for _, greedy in alone]
         assert [logp for logp, _ in found] == pytest.approx([logp for logp, _ in alone], abs=1e-5)
+
+
+def test_score_from_the_top() -> None:
+    """One prompt for all continuations, or one for each; a single continuation may be given as text."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    shared = logitkit.score(model, tokenizer, "ab", ["cd", "e"], chain="cfg(1.5)")
+    each = logitkit.score(model, tokenizer, ["ab", "ab"], ["cd", "e"], chain=logitkit.chain("cfg(1.5)"))
+    (alone,) = logitkit.score(model, tokenizer, "ab", "cd", chain="cfg(1.5)")
+    assert [one.logp for one in shared] == [one.logp for one in each]
+    assert alone.total == pytest.approx(shared[0].total, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "continuations", "says"),
+    [
+        ("ab", [], "continuations must be one or more texts, none empty"),
+        ("ab", ["c", ""], "continuations must be one or more texts, none empty"),
+        (["ab", "c"], ["d"], "prompts must be one text, or one for each of the 1 continuations, got 2"),
+    ],
+)
+def test_texts_that_cannot_be_scored(prompts: Any, continuations: list[str], says: str) -> None:
+    """An empty continuation has no tokens; prompts and continuations must pair up."""
+    with pytest.raises(ParameterError, match=f"score: {says}"):
+        logitkit.score(tiny_model(), tiny_tokenizer(), prompts, continuations)
+
+
+def test_scoring_needs_a_decoder_only_model() -> None:
+    """An encoder-decoder model is refused by name."""
+    with pytest.raises(ModelError, match="score: the model must be decoder-only"):
+        logitkit.score(encoder_decoder_model(), tiny_tokenizer(), "ab", "c")

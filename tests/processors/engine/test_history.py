@@ -127,7 +127,7 @@ def test_any_order_of_rows(kind: str) -> None:
 
 def test_scoring_gives_the_same_values() -> None:
     """The history of a chain's last step is what `logitkit.score` computes for the preceding steps."""
-    from logitkit.registry.scoring import forced
+    from logitkit.registry.scoring import score_tokens
 
     spec = logitkit.Spec(name="checks", summary="Reads.", source="here", target=f"{__name__}:Recording")
     registry = Registry([*logitkit.Chain().registry.plugins, Plugin(name="here", origin="a test", specs=(spec,))])
@@ -135,7 +135,7 @@ def test_scoring_gives_the_same_values() -> None:
     chain = "cfg(2.0) | top_k(40)"
     call = logitkit.Chain(f"{chain} | checks()", registry=registry).bind(model, tokenizer, TEXTS)
     rows = call.generate(max_new_tokens=6, do_sample=False)
-    want = forced(logitkit.Chain(chain).bind(model, tokenizer, TEXTS), rows[:, call.prompts.width :].tolist())
+    want = score_tokens(logitkit.Chain(chain).bind(model, tokenizer, TEXTS), rows[:, call.prompts.width :].tolist())
     got = call.composite.parts[-1][1].history(rows)
     torch.testing.assert_close(
         got, torch.tensor([[logp for logp, _ in row] for row in want], dtype=torch.float64), **TOLERANCE

@@ -1,0 +1,51 @@
+"""Bind a chain to a model, a tokenizer and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from logitkit import models
+from logitkit.errors import ModelError, UnknownNameError
+from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.engine.trace import Trace
+from logitkit.registry.call import Call
+from logitkit.registry.chain import Chain
+
+
+def bind(
+    chain: Chain,
+    model: Any,
+    tokenizer: Any,
+    prompts: Any,
+    *,
+    trace: bool,
+    tokenizers: Mapping[str, Any] | None,
+    resources: Mapping[str, Any],
+) -> Call:
+    """Build the processors of a chain for one call; arguments and errors as in `Chain.bind`."""
+    if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
+        raise ModelError(f"bind: model must be a transformers model with generate, got {type(model).__name__}")
+    user_prompts = read_prompts(tokenizer, model, prompts)
+    binding = Binding(
+        model,
+        tokenizer,
+        user_prompts,
+        resources=resources,
+        tokenizers=tokenizers,
+        trace=Trace(recording=trace),
+        load=models.load,
+        cache=models.cache_folder(),
+    )
+    steps = [(spec, parameters) for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True)]
+    for spec, parameters in steps:  # every rewrite of the prompts comes before the first reader of them
+        if spec.rewrites_prompt:
+            binding.prompts = spec.factory.prepare(binding, **spec.filled(parameters)) or binding.prompts
+    parts: list[tuple[str, Any]] = []
+    for spec, parameters in steps:
+        parts.append((spec.name, spec.build(binding.after(parts), parameters)))
+    unused = sorted(set(resources) - binding.used)
+    if unused:
+        raise UnknownNameError("resource asked for by the chain", unused[0], binding.used, "no parameter names it")
+    return Call(chain, binding, user_prompts, parts)
