@@ -1,7 +1,7 @@
-"""What strategies cost: rounds in which each decodes the same prompts, one after the other.
+"""Costs of the strategies of a run: paired rounds in which every strategy decodes the same prompts.
 
-A round's ratio to the baseline is taken within the round, so a machine that slows down changes no ratio; the
-median over rounds is reported. Rounds are kept like other results, and a run that is stopped goes on.
+The ratio to the baseline is taken within a round, so that a machine that slows down between rounds does not change
+it. The median over rounds is reported. Rounds are stored like other results, so an interrupted measurement resumes.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from logitkit.bench.speed.measurement import PROMPTS
 from logitkit.bench.speed.memory import PeakMemory
 from logitkit.registry.chain import Chain
 
-MODEL = "model"  # what the generating model is called among the models of a strategy
+MODEL = "model"  # name of the generating model among the models of a strategy
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyCost:
-    """What a strategy costs beside the baseline, greedy, on the same prompts.
+    """Cost of a strategy relative to the baseline, greedy, on the same prompts.
 
     Attributes:
-        ratio: time of the baseline's time, median of rounds.
-        low, high: the least and the largest ratio of a round.
-        milliseconds: a token, median of rounds.
-        forwards: forward passes a token, by model. A second prompt that rides in the model's own is not one more.
-        peak: of tensors beside the models, of the baseline's; None: not measured.
-        rounds: how many count.
+        ratio: time divided by the baseline's time, median of the rounds.
+        low, high: smallest and largest ratio of a round.
+        milliseconds: time per token, median of the rounds.
+        forwards: forward passes per step, by model. A fused second prompt adds none.
+        peak: peak memory of tensors divided by the baseline's, models not included; None if it was not measured.
+        rounds: number of timed rounds.
     """
 
     ratio: float
@@ -47,26 +47,26 @@ class StrategyCost:
 
 
 def strategies(run: Run, model: str) -> list[str]:
-    """Chains that a run uses with a model, the baseline first."""
+    """Return the names of the chains that a run uses with a model, the baseline first."""
     named = {chain for owner, chain, _ in run.pairs() if owner == model}
     return sorted((name for name in run.chains if name in named), key=lambda name: name != run.compared_with)
 
 
 def round_keys(run: Run, model: str) -> list[str]:
-    """Keys of the rounds of a model, the one that measures memory first if there is one."""
+    """Return the keys of a model's rounds; the round that measures memory, if there is one, comes first."""
     assert run.cost is not None
-    told = {
+    metadata = {
         "model": run.models[model].model_dump(mode="json", exclude_defaults=True),
         "resources": {name: loading.resource_metadata(run, name) for name in run.resources},
         "chains": {name: Chain(run.chains[name].chain).hash for name in strategies(run, model)},
         "cost": run.cost.model_dump(mode="json", exclude={"rounds", "memory"}),
     }
     rounds = ["memory"] * run.cost.memory + list(range(run.cost.rounds))
-    return [digest({**told, "round": number}) for number in rounds]
+    return [digest({**metadata, "round": number}) for number in rounds]
 
 
 def missing(run: Run, store: Store) -> list[tuple[str, str]]:
-    """(model, key) of rounds that are not there."""
+    """Return (model, key) of the rounds that the store lacks."""
     if run.cost is None:
         return []
     every = [(model, key) for model in run.models if strategies(run, model) for key in round_keys(run, model)]
@@ -74,43 +74,57 @@ def missing(run: Run, store: Store) -> list[tuple[str, str]]:
 
 
 def carry_out(run: Run, store: Store, *, advance: Callable[[str], None] = lambda model: None) -> None:
-    """Measure the rounds that are missing and write each down as it is done."""
+    """Measure the missing rounds and store each as soon as it is complete.
+
+    Args:
+        run: the run.
+        store: the store, open for writing.
+        advance: called with the model's name after each round.
+    """
     warm: set[str] = set()
     for model, key in missing(run, store):
         subject, tokenizer = loading.model_and_tokenizer(run, model)
         with pinned_settings(subject):
             if model not in warm:
-                for name in strategies(run, model):  # tables, alignments and compiled code are made beforehand
+                for name in strategies(run, model):  # builds tables, alignments and compiled code before timing
                     _decode(run, model, name, subject, tokenizer, tokens=2)
                 warm.add(model)
-            whole = run.cost is not None and run.cost.memory and key == round_keys(run, model)[0]
-            measure = _memory if whole else _time
-            told = {name: measure(run, model, name, subject, tokenizer) for name in strategies(run, model)}
-        store.add([{"key": key, "kind": "cost", "model": model, "what": "memory" if whole else "time", "chains": told}])
+            of_memory = run.cost is not None and run.cost.memory and key == round_keys(run, model)[0]
+            measure = _memory if of_memory else _time
+            chains = {name: measure(run, model, name, subject, tokenizer) for name in strategies(run, model)}
+        what = "memory" if of_memory else "time"
+        store.add([{"key": key, "kind": "cost", "model": model, "what": what, "chains": chains}])
         advance(model)
 
 
 def costs(run: Run, store: Store, model: str) -> dict[str, StrategyCost]:
-    """What each strategy of a model costs, from the rounds that are there; empty without any."""
+    """Return the cost of each strategy of a model, from the stored rounds; empty without any."""
     if run.cost is None or not strategies(run, model):
         return {}
     records = [store.records[key] for key in round_keys(run, model) if key in store.records]
     rounds = [record["chains"] for record in records if record["what"] == "time"]
     peaks = next((record["chains"] for record in records if record["what"] == "memory"), None)
-    return {name: _cost(run, name, rounds, peaks) for name in strategies(run, model)} if rounds else {}
+    return {name: cost_of(run, name, rounds, peaks) for name in strategies(run, model)} if rounds else {}
 
 
-def _cost(run: Run, name: str, rounds: Sequence[Mapping[str, Record]], peaks: Mapping[str, Any] | None) -> StrategyCost:
-    ratios = [one[name]["seconds"] / one[run.compared_with]["seconds"] for one in rounds]
-    tokens = [one[name]["tokens"] for one in rounds]
+def cost_of(
+    run: Run, name: str, rounds: Sequence[Mapping[str, Record]], peaks: Mapping[str, Any] | None
+) -> StrategyCost:
+    """Return the cost of one strategy.
+
+    Args:
+        run: the run.
+        name: name of the strategy.
+        rounds: for each timed round the measurements by strategy.
+        peaks: peak memory by strategy; None if it was not measured.
+    """
+    ratios = [chains[name]["seconds"] / chains[run.compared_with]["seconds"] for chains in rounds]
     peak = None if peaks is None else peaks[name]["peak"] / max(1, peaks[run.compared_with]["peak"])
     return StrategyCost(
         ratio=statistics.median(ratios),
         low=min(ratios),
         high=max(ratios),
-        milliseconds=statistics.median(
-            1000 * one[name]["seconds"] / count for one, count in zip(rounds, tokens, strict=True)
-        ),
+        milliseconds=statistics.median(1000 * chains[name]["seconds"] / chains[name]["tokens"] for chains in rounds),
         forwards={which: count / rounds[0][name]["steps"] for which, count in rounds[0][name]["forwards"].items()},
         peak=peak,
         rounds=len(rounds),
@@ -118,14 +132,14 @@ def _cost(run: Run, name: str, rounds: Sequence[Mapping[str, Record]], peaks: Ma
 
 
 def _time(run: Run, model: str, name: str, subject: Any, tokenizer: Any) -> Record:
-    """Decode once with a clock on every model."""
+    """Decode once, with a clock on every model."""
     resources, _ = loading.chain_resources(run, model, Chain(run.chains[name].chain))
     models = {MODEL: subject} | {key: value for key, value in resources.items() if value is not subject}
     clocks = {key: ForwardClock(value) for key, value in models.items() if hasattr(value, "register_forward_pre_hook")}
     begun = time.perf_counter()
     steps, tokens = _decode(run, model, name, subject, tokenizer)
     seconds = time.perf_counter() - begun
-    told = {
+    record = {
         "seconds": round(seconds, 5),
         "forward_seconds": round(sum(clock.seconds for clock in clocks.values()), 5),
         "forwards": {key: clock.count for key, clock in clocks.items()},
@@ -134,10 +148,11 @@ def _time(run: Run, model: str, name: str, subject: Any, tokenizer: Any) -> Reco
     }
     for clock in clocks.values():
         clock.remove()
-    return told
+    return record
 
 
 def _memory(run: Run, model: str, name: str, subject: Any, tokenizer: Any) -> Record:
+    """Decode once and measure peak memory."""
     with PeakMemory() as memory:
         _decode(run, model, name, subject, tokenizer)
     return {"peak": memory.peak}
@@ -146,7 +161,7 @@ def _memory(run: Run, model: str, name: str, subject: Any, tokenizer: Any) -> Re
 def _decode(
     run: Run, model: str, name: str, subject: Any, tokenizer: Any, *, tokens: int | None = None
 ) -> tuple[int, int]:
-    """Bind and decode greedily, no more and no fewer tokens than asked for; steps and tokens made."""
+    """Bind a chain and decode greedily, without ending at end tokens; return the number of steps and of new tokens."""
     assert run.cost is not None
     chain, tokens = Chain(run.chains[name].chain), tokens or run.cost.tokens
     resources, tokenizers = loading.chain_resources(run, model, chain)
@@ -158,7 +173,14 @@ def _decode(
 
 
 def front(points: Sequence[tuple[float, float]]) -> Iterator[bool]:
-    """For each (cost, quality), whether nothing else is as cheap and better, or as good and cheaper."""
+    """Yield for each (cost, quality) whether it is on the Pareto front.
+
+    A point is on the front if no other point is better at the same or a lower cost, or cheaper at the same quality.
+
+    Examples:
+        >>> list(front([(1, 1), (2, 3), (3, 2)]))
+        [True, True, False]
+    """
     for cost, quality in points:
         yield not any(
             (other <= cost and good > quality) or (other < cost and good >= quality) for other, good in points

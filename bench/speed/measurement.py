@@ -1,8 +1,9 @@
-"""What a chain costs: tokens a second beside plain decoding, in one run, with the floor of its forward passes.
+"""Speed of decoding variants relative to plain decoding, with the floor that their forward passes set.
 
-Every round runs each decoding variant once, one after the other, so that a machine that slows down slows
-them all; the ratio to plain decoding is taken round by round and its median printed. The floor is the
-ratio that would remain if nothing but the forward passes took time: what lies between is ours to save.
+Every round runs each variant once, one after the other, so that a machine that slows down slows all variants. The
+ratio to plain decoding is taken within each round, and its median is reported. The floor is the ratio that would
+remain if the variant took no time outside forward passes beyond that of plain decoding. The difference between ratio
+and floor is the overhead of the implementation.
 """
 
 from __future__ import annotations
@@ -31,13 +32,18 @@ PROMPTS = [
 
 @dataclass(eq=False)
 class VariantTiming:
-    """Rounds of one decoding variant.
+    """Timings of one decoding variant.
 
     Attributes:
-        seconds: of each round.
-        forward_seconds: of each round, inside forward passes.
-        peak: bytes of tensors alive at once, the model not counted.
-        note: what the variant said of itself.
+        seconds: duration of each round.
+        forward_seconds: time inside forward passes in each round.
+        peak: peak memory of tensors in bytes, without the model; 0 if it was not measured.
+        note: the note that the variant's last run returned.
+
+    Examples:
+        >>> plain, variant = VariantTiming([10.0], [8.0]), VariantTiming([20.0], [14.0])
+        >>> ratio(plain, variant), floor(plain, variant)
+        (0.5, 0.625)
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -57,26 +63,35 @@ def measure(
     memory: bool = True,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, VariantTiming]:
-    """Time every decoding variant, round by round; the first round warms up and measures memory.
+    """Time every decoding variant, round by round. The first round warms up and measures memory.
 
     Args:
-        model, tokenizer: what decodes.
-        variants: the first is what the others are compared with.
-        batch: prompts.
-        tokens: new tokens a prompt, no fewer and no more.
-        rounds: rounds that count.
-        memory: whether to measure the peak, too; slow, since every tensor is watched.
+        model, tokenizer: the generating model and its tokenizer.
+        variants: the variants; the others are compared with the first.
+        batch: number of prompts.
+        tokens: number of new tokens per prompt; end tokens are suppressed.
+        rounds: number of timed rounds.
+        memory: also measure peak memory; slow, since every tensor is tracked.
         advance: called after each run, ``(rounds + 1) * len(variants)`` times.
+
+    Returns:
+        The timings by the variant's name.
+
+    Examples:
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> timings = measure(tiny_model(), tiny_tokenizer(), [PLAIN], batch=1, tokens=2, rounds=1, memory=False)
+        >>> list(timings), len(timings["plain generate"].seconds)
+        (['plain generate'], 1)
     """
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(batch)]
     timings = {variant.name: VariantTiming() for variant in variants}
-    named = {variant.name: variant.make_resources(model, tokenizer) for variant in variants}
+    resources = {variant.name: variant.make_resources(model, tokenizer) for variant in variants}
     for number in range(rounds + 1):
         for variant in variants:
-            run = partial(variant.run, model, tokenizer, prompts, settings, named[variant.name])
+            run = partial(variant.run, model, tokenizer, prompts, settings, resources[variant.name])
             if number:
-                _time(timings[variant.name], run, [model, *named[variant.name].values()])
+                _time(timings[variant.name], run, [model, *resources[variant.name].values()])
             else:
                 run()
                 if memory:
@@ -88,9 +103,12 @@ def measure(
 
 
 def _time(timing: VariantTiming, run: Callable[[], str], resources: Sequence[Any]) -> None:
-    """Add one round, with a clock on every model among these; one over bytes runs another, which has it already."""
-    every = dict.fromkeys(thing for thing in resources if hasattr(thing, "register_forward_hook"))
-    models = [model for model in every if not isinstance(model, ByteModel)]
+    """Time one round, with a clock on every model among the resources.
+
+    A `ByteModel` is skipped: it calls the forward of the model that it wraps, which has a clock already.
+    """
+    modules = dict.fromkeys(resource for resource in resources if hasattr(resource, "register_forward_hook"))
+    models = [model for model in modules if not isinstance(model, ByteModel)]
     clocks = [ForwardClock(model) for model in models]
     begun = time.perf_counter()
     timing.note = run()
@@ -103,22 +121,22 @@ def _time(timing: VariantTiming, run: Callable[[], str], resources: Sequence[Any
 
 
 def ratio(plain: VariantTiming, timing: VariantTiming) -> float:
-    """Median over rounds of the speed beside plain decoding."""
+    """Return the speed of a variant divided by that of plain decoding, the median over rounds."""
     return statistics.median(p / s for p, s in zip(plain.seconds, timing.seconds, strict=True))
 
 
 def floor(plain: VariantTiming, timing: VariantTiming) -> float:
-    """The same, were nothing but this way's forward passes to take time beyond plain decoding's own."""
-    rest = [p - f for p, f in zip(plain.seconds, plain.forward_seconds, strict=True)]
-    rounds = zip(plain.seconds, timing.forward_seconds, rest, strict=True)
-    return statistics.median(p / (f + r) for p, f, r in rounds)
+    """Return the ratio that would remain if all time beyond plain decoding's own overhead were forward passes."""
+    outside = [p - f for p, f in zip(plain.seconds, plain.forward_seconds, strict=True)]
+    rounds = zip(plain.seconds, timing.forward_seconds, outside, strict=True)
+    return statistics.median(p / (f + o) for p, f, o in rounds)
 
 
 def table(timings: Mapping[str, VariantTiming], *, batch: int, tokens: int) -> str:
-    """The result as Markdown: ratio first."""
+    """Return the timings as a Markdown table."""
     plain = timings[PLAIN.name]
     lines = [
-        f"| batch {batch}, {tokens} tokens | ratio to plain | floor | tokens/s | peak beside the model, of plain | |",
+        f"| batch {batch}, {tokens} tokens | speed / plain | floor | tokens/s | peak memory / plain | notes |",
         "|---|---|---|---|---|---|",
     ]
     for name, timing in timings.items():

@@ -1,4 +1,4 @@
-"""How much memory tensors take at their peak, exactly, on any device: every storage made is counted while it lives."""
+"""Peak memory of tensors on any device: every storage is counted from its creation to its release."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """A context manager: ``.peak`` bytes of tensors made inside it and alive at once.
+    """A context manager that measures the peak memory of tensors created inside it.
 
-    What existed before (the model) is not counted. Scratch memory inside one operator is not seen.
+    Tensors that existed before, such as the model, are not counted. Scratch memory inside one operator is not seen.
+
+    Attributes:
+        peak: largest number of bytes alive at once.
+        live: bytes alive now.
+
+    Examples:
+        >>> with PeakMemory() as memory:
+        ...     tensor = torch.zeros(1000)
+        >>> memory.peak
+        4000
     """
 
     def __init__(self) -> None:
@@ -23,26 +33,27 @@ class PeakMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        inputs = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
         for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and _storage(leaf) not in given:
+            if isinstance(leaf, torch.Tensor) and _storage(leaf) not in inputs:
                 self._count(leaf.untyped_storage())
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        """Add a storage, and take it off when it dies."""
+        """Count a storage until it is released."""
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
             return
 
-        def died(_: Any) -> None:
+        def release(_: Any) -> None:
             self.live -= size
             del self._seen[key]
 
-        self._seen[key] = weakref.ref(storage, died)
+        self._seen[key] = weakref.ref(storage, release)
         self.live += size
         self.peak = max(self.peak, self.live)
 
 
 def _storage(tensor: torch.Tensor) -> int:
+    """Return an identifier of a tensor's storage, which views share."""
     return int(tensor.untyped_storage()._cdata)

@@ -1,7 +1,7 @@
-"""What every registered processor itself takes, step by step, with the forward passes that it asks for taken off.
+"""Profile of registered processors: their own time per step, without the forward passes that they request.
 
-Each is bound as its Spec's example says to a random model of one tiny layer and a wide vocabulary, and asked
-about rows that grow by one token a step, as `generate` does.
+Every processor is bound as the example of its Spec to a random model with one tiny layer and a wide vocabulary, and
+called with rows that grow by one token per step, as `generate` calls it.
 """
 
 from __future__ import annotations
@@ -27,85 +27,91 @@ from logitkit.registry.spec import Spec
 
 VOCABULARIES = (49_152, 151_936)  # SmolLM2, Qwen2.5
 BATCHES = (1, 16)
-UNIT = "one log_softmax"
+UNIT = "one log_softmax"  # the reference that other times are divided by
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ProcessorCost:
-    """What one processor takes a step, apart from forwards.
+    """Cost of one step of a processor, without forwards.
 
     Attributes:
-        seconds: median of a step.
-        syncs: times a step that the host waits for the device.
+        seconds: median duration of a step.
+        syncs: number of host reads per step; see `SyncCount`.
     """
 
     seconds: float
     syncs: float
 
 
-def profile(
+def profile_processors(
     vocab: int, batch: int, *, steps: int = 20, names: Iterable[str] = (), device: str = "cpu"
 ) -> dict[str, ProcessorCost]:
-    """Cost of each registered processor at one vocabulary and batch size, `UNIT` first as a measure.
+    """Measure processors at one vocabulary and batch size.
 
     Args:
-        vocab: width of the scores.
-        batch: rows.
-        steps: steps that count.
-        names: processors; all by default.
-        device: where scores and models are.
+        vocab: number of columns of the scores.
+        batch: number of rows; 1 or an even number.
+        steps: number of timed steps.
+        names: processors; default: all registered ones.
+        device: torch device of scores and models.
+
+    Returns:
+        The costs by name, `UNIT` first.
+
+    Examples:
+        >>> list(profile_processors(300, 1, steps=1, names=["top_k"]))
+        ['one log_softmax', 'top_k', 'the composite around a chain']
     """
     registry = default_registry()
-    models = {name: _model(vocab, seed).to(device) for seed, name in enumerate(("own", "other", "third"))}
+    model, *others = [_wide_model(vocab, seed).to(device) for seed in range(3)]
     grown = [rows.to(device) for rows in _rows(batch, steps + 3)]
     scores = [
         torch.randn(batch, vocab, generator=torch.Generator().manual_seed(step)).to(device) * 3 for step in range(4)
     ]
     parts: dict[str, Callable[[Tensor, Tensor], Tensor]] = {UNIT: lambda _, scores: scores.log_softmax(-1)}
     for name in names or registry.names():
-        parts[name] = _bound(registry.describe(name), models)
-    parts["the composite around a chain"] = Chain().bind(models["own"], tiny_tokenizer(), prompts()).composite
-    return {name: _cost(part, grown, scores, models.values()) for name, part in parts.items()}
+        parts[name] = _bind_example(registry.describe(name), model, others)
+    parts["the composite around a chain"] = Chain().bind(model, tiny_tokenizer(), prompts()).composite
+    return {name: _measure(part, grown, scores, [model, *others]) for name, part in parts.items()}
 
 
-def _cost(
+def _measure(
     part: Callable[[Tensor, Tensor], Tensor], grown: list[Tensor], scores: list[Tensor], models: Any
 ) -> ProcessorCost:
-    """Time one processor over rows that grow."""
+    """Time one processor on rows that grow by one token per step."""
     clocks = [ForwardClock(model) for model in models]
-    took = []
+    durations = []
     with torch.no_grad():
         for step, rows in enumerate(grown):
-            before = sum(clock.seconds for clock in clocks)  # waits for the device, as the next one does
+            before = sum(clock.seconds for clock in clocks)  # on CUDA, reading a clock waits for the device
             begun = time.perf_counter()
             part(rows, scores[step % len(scores)])
             inside = sum(clock.seconds for clock in clocks) - before
-            took.append(time.perf_counter() - begun - inside)
+            durations.append(time.perf_counter() - begun - inside)
         for clock in clocks:
             clock.remove()
         longer = torch.cat([grown[-1], grown[-1][:, -1:]], dim=1)
         with SyncCount() as count:
             part(longer, scores[0])
-    return ProcessorCost(seconds=statistics.median(took[3:]), syncs=count.total)
+    return ProcessorCost(seconds=statistics.median(durations[3:]), syncs=count.total)
 
 
-def _bound(spec: Spec, models: dict[str, Any]) -> Any:
-    """The example of a Spec, bound to the wide models."""
-    others = [model for name, model in models.items() if name != "own"]
-    example = example_of(spec, model=models["own"], another=lambda number: others[number - 1])
+def _bind_example(spec: Spec, model: Any, others: list[Any]) -> Any:
+    """Return the processor of a Spec's example, bound to the wide models."""
+    example = example_of(spec, model=model, another=lambda number: others[number - 1])
     return example.bind(prompts(tokenizer=example.tokenizer)).composite.parts[0][1]
 
 
 def _rows(batch: int, steps: int) -> list[Tensor]:
-    """Rows that continue the two prompts, one token longer each."""
+    """Return the rows of each step: the prompts, continued by one more random token per step."""
     starts = prompts()["input_ids"]
     rows = starts[:1] if batch == 1 else starts.repeat_interleave(batch // 2, dim=0)
     tail = torch.randint(0, 256, (len(rows), steps), generator=torch.Generator().manual_seed(0))
     return [torch.cat([rows, tail[:, : step + 1]], dim=1) for step in range(steps)]
 
 
-def _model(vocab: int, seed: int) -> Any:
-    """One tiny layer under a wide vocabulary."""
+def _wide_model(vocab: int, seed: int) -> Any:
+    """Return a random model with one tiny layer and a wide vocabulary."""
     tokenizer = tiny_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -124,10 +130,10 @@ def _model(vocab: int, seed: int) -> Any:
 
 
 def table(vocab: int, batch: int, costs: dict[str, ProcessorCost]) -> str:
-    """The result as Markdown."""
+    """Return the costs as a Markdown table."""
     unit = costs[UNIT].seconds
     lines = [
-        f"| vocabulary {vocab}, batch {batch} | ms a step | in log_softmax | host reads a step |",
+        f"| vocabulary {vocab}, batch {batch} | ms/step | time / log_softmax | host reads/step |",
         "|---|---|---|---|",
     ]
     for name, cost in costs.items():

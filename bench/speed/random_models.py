@@ -1,9 +1,9 @@
-"""The model that is measured: a known one, or one of random weights, since speed asks for no sense."""
+"""Models whose speed is measured: known models, and models with random weights and a realistic architecture."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -11,21 +11,42 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from logitkit import models
 from logitkit.errors import ParameterError
 
-# Shapes of known models: hidden, intermediate, layers, heads, key-value heads. "7b" is Llama 2's.
-RANDOM_SHAPES = {"random-7b": (4096, 11008, 32, 32, 32), "random-1b": (2048, 5632, 22, 32, 4)}
+
+class ModelSizes(NamedTuple):
+    """Sizes of a Llama model.
+
+    Attributes:
+        hidden: width of the hidden states.
+        intermediate: width of the feed-forward layers.
+        layers: number of layers.
+        heads: number of attention heads.
+        key_value_heads: number of key-value heads.
+    """
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+
+
+RANDOM_SIZES = {  # random-7b has the sizes of Llama 2 7B, random-1b those of TinyLlama 1.1B
+    "random-7b": ModelSizes(4096, 11008, 32, 32, 32),
+    "random-1b": ModelSizes(2048, 5632, 22, 32, 4),
+}
 
 
 def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
     """Load a model and its tokenizer.
 
     Args:
-        name: what `logitkit.models.load` takes, or ``random-7b`` or ``random-1b``: weights drawn at random,
-            with the tokenizer of smollm2-135m.
-        device: where to.
+        name: a name that `logitkit.models.load` accepts, or a key of `RANDOM_SIZES`: a model with random weights and
+            the tokenizer of smollm2-135m.
+        device: torch device of the model.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ParameterError: a device that torch does not have here, or another dtype.
+        ParameterError: torch does not have the device on this machine, or the dtype is another one.
     """
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ParameterError("bench", "dtype", "float32, bfloat16 or float16", dtype)
@@ -34,18 +55,22 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any
     except (RuntimeError, AssertionError) as error:
         raise ParameterError("bench", "device", "one that torch has here", device) from error
     like = SimpleNamespace(dtype=getattr(torch, dtype), device=torch.device(device))
-    if name not in RANDOM_SHAPES:
+    if name not in RANDOM_SIZES:
         loaded: tuple[Any, Any] = models.load(name, like=like)
         return loaded
     _, tokenizer = models.load("smollm2-135m")
-    hidden, intermediate, layers, heads, groups = RANDOM_SHAPES[name]
+    return _random_model(RANDOM_SIZES[name], tokenizer, like), tokenizer
+
+
+def _random_model(sizes: ModelSizes, tokenizer: Any, like: Any) -> Any:
+    """Return a Llama model with random weights, with the device and dtype of ``like``."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=groups,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.key_value_heads,
         max_position_embeddings=4096,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -54,7 +79,7 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any
     before = torch.get_default_dtype()
     torch.set_default_dtype(like.dtype)
     try:
-        with torch.device(like.device):  # made where they stay: 7 billion numbers pass no second memory
-            return LlamaForCausalLM(config).eval(), tokenizer
+        with torch.device(like.device):  # creates the weights on their device, so that no copy is needed
+            return LlamaForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(before)

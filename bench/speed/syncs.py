@@ -1,7 +1,7 @@
-"""Count the places at which the host waits for the device, on any device.
+"""Count the reads at which the host waits for the device (synchronisations), on any device.
 
-On an accelerator a step's kernels are queued; reading one number back waits for all of them. On a CPU
-nothing waits, but the same reads are made, so they can be counted there.
+An accelerator queues the kernels of a step, and reading one number back waits for all of them. A CPU does not wait,
+but the same reads occur, so they can be counted there.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Operators whose result or whose shape the host must know before it can go on.
+# Operators whose result or shape the host must know before it can continue.
 READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive"}
-INDEXING = {"index", "index_put", "index_put_"}  # by a mask: how many are set must be known
-COPIES = {"tolist", "numpy", "cpu"}  # read memory at once, past the dispatcher
+INDEXING = {"index", "index_put", "index_put_"}  # indexing by a mask: the host must know how many entries are set
+COPIES = {"tolist", "numpy", "cpu"}  # methods that read memory directly, without the dispatcher
 
 
 class _Operators(TorchDispatchMode):
-    """Counts operators."""
+    """Counts operators that synchronise."""
 
     def __init__(self, counts: Counter[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -34,7 +34,7 @@ class _Operators(TorchDispatchMode):
 
 
 class _Methods(TorchFunctionMode):
-    """Counts methods of tensors."""
+    """Counts methods of tensors that synchronise."""
 
     def __init__(self, counts: Counter[str]) -> None:
         super().__init__()
@@ -48,11 +48,15 @@ class _Methods(TorchFunctionMode):
 
 
 def _is_mask(index: Any) -> bool:
+    """Return whether an index is a boolean mask."""
     return isinstance(index, torch.Tensor) and index.dtype == torch.bool
 
 
 class SyncCount:
-    """A context manager: ``.counts`` of reads by operator, ``.total`` of all.
+    """A context manager that counts host reads.
+
+    Attributes:
+        counts: number of reads by operator or method.
 
     Examples:
         >>> with SyncCount() as syncs:
@@ -68,7 +72,7 @@ class SyncCount:
 
     @property
     def total(self) -> int:
-        """Reads so far."""
+        """Number of reads so far."""
         return sum(self.counts.values())
 
     def __enter__(self) -> SyncCount:

@@ -58,7 +58,7 @@ def speed(
         tables.append(table(timings, **sized))
         typer.echo(f"\n{tables[-1]}")  # printed at once: an interrupt loses only the table being measured
     for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors else ():
-        tables.append(profile.table(vocab, rows, profile.profile(vocab, rows, device=device)))
+        tables.append(profile.table(vocab, rows, profile.profile_processors(vocab, rows, device=device)))
         typer.echo(f"\n{tables[-1]}")
     if out is not None:
         with replace_file(out) as temporary:

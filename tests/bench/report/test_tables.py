@@ -99,7 +99,7 @@ def test_the_ratio_is_a_median_within_rounds() -> None:
         for each in ({"a": 1.0, "b": 2.0}, {"a": 100.0, "b": 300.0}, {"a": 1.0, "b": 10.0})
     ]
     run = tiny_run(Path(), chains={"a": ChainEntry(), "b": ChainEntry()})
-    found = cost._cost(run, "b", rounds, {"a": {"peak": 4}, "b": {"peak": 6}})
+    found = cost.cost_of(run, "b", rounds, {"a": {"peak": 4}, "b": {"peak": 6}})
     assert (found.ratio, found.low, found.high, found.peak) == (3, 2, 10, 1.5)
     assert found.milliseconds == 2500 and found.forwards == {"model": 1}
 

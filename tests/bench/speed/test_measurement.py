@@ -1,4 +1,4 @@
-"""The measurements: what they count, and what their tables say."""
+"""Measurements of speed and memory: what they count, and their tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_ratio_and_floor_by_hand() -> None:
-    """Plain: 10 s, 8 in forwards. A variant: 20 s, 14 in forwards. Floor: 14 of forwards and plain's own 2."""
+    """The floor adds the 14 s of a variant in forwards to the 2 s of plain decoding outside forwards."""
     plain, variant = (
         VariantTiming(seconds=[10.0], forward_seconds=[8.0]),
         VariantTiming(seconds=[20.0], forward_seconds=[14.0]),
@@ -30,13 +30,13 @@ def test_ratio_and_floor_by_hand() -> None:
 
 
 def test_the_ratio_is_taken_round_by_round() -> None:
-    """A machine that slows down changes no ratio."""
+    """A machine that slows down between rounds does not change the median ratio."""
     plain, variant = (VariantTiming(seconds=[k * s for s in (1.0, 3.0, 9.0)]) for k in (1, 4))
     assert ratio(plain, variant) == 0.25
 
 
-def test_every_way_runs() -> None:
-    """On a tiny model; each run is announced, each row has a ratio, a floor and a peak."""
+def test_every_variant_runs() -> None:
+    """Every variant runs on a tiny model, advances the progress, and has a row with ratio, floor and peak."""
     every, advanced = variants(), []
     timings = measure(
         tiny_model(), tiny_tokenizer(), every, batch=2, tokens=3, rounds=1, advance=lambda: advanced.append(1)
@@ -48,15 +48,15 @@ def test_every_way_runs() -> None:
     assert all(row.count("|") == 7 for row in rows)
 
 
-def test_ways_are_chosen_by_part_of_their_name() -> None:
-    """Plain always runs; an unknown part is an error with the names."""
+def test_variants_are_selected_by_part_of_their_name() -> None:
+    """Plain decoding is always selected, and a part of no name is an error."""
     assert [variant.name for variant in select_variants(["identity"])] == ["plain generate", "identity chain"]
     assert select_variants([])[0] is PLAIN and len(select_variants([])) == len(variants())
     with pytest.raises(UnknownNameError, match="no decoding variant named 'zz'"):
         select_variants(["zz"])
 
 
-def test_any_registered_processor_can_be_a_way() -> None:
+def test_any_registered_processor_can_be_a_variant() -> None:
     """The example of the Spec of a registered processor is a variant."""
     variant = example_variant("contrastive")
     model, tokenizer = tiny_model(), tiny_tokenizer()
@@ -64,17 +64,17 @@ def test_any_registered_processor_can_be_a_way() -> None:
     assert variant.run(model, tokenizer, ["a prompt"], {"max_new_tokens": 2}, named).startswith("fused")
 
 
-def test_the_profile_knows_every_processor() -> None:
-    """Its own time apart from forwards, beside one log_softmax."""
-    costs = profile.profile(400, 2, steps=3, names=["cfg", "top_k"])
+def test_the_profile_of_processors() -> None:
+    """The profile has the time outside forwards and the host reads of each processor, beside one log_softmax."""
+    costs = profile.profile_processors(400, 2, steps=3, names=["cfg", "top_k"])
     assert list(costs) == [profile.UNIT, "cfg", "top_k", "the composite around a chain"]
     assert all(0 < cost.seconds < 1 for cost in costs.values())
     assert costs["cfg"].syncs == 1 and costs["top_k"].syncs == 0
     assert profile.table(400, 2, costs).count("\n") == 5
 
 
-def test_the_clock_runs_in_forwards_only() -> None:
-    """And leaves no hook."""
+def test_the_clock_counts_forwards_only() -> None:
+    """The clock counts time inside forwards only, and leaves no hook on the model."""
     model = tiny_model()
     before = hooks(model)
     clock = ForwardClock(model)
@@ -87,7 +87,7 @@ def test_the_clock_runs_in_forwards_only() -> None:
 
 
 def test_peak_memory_by_hand() -> None:
-    """1000 numbers, a view of them, 1000 more, freed, 500 more."""
+    """Views are not counted, and released tensors are subtracted: 2000 floats at the peak, 1500 at the end."""
     with PeakMemory() as memory:
         first = torch.zeros(1000)
         view = first.view(10, 100)
@@ -99,9 +99,9 @@ def test_peak_memory_by_hand() -> None:
     del first, view, third
 
 
-def test_a_random_model_of_a_known_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the dtype asked for; a dtype or device that is none is refused."""
-    monkeypatch.setitem(random_models.RANDOM_SHAPES, "random-tiny", (32, 64, 2, 4, 2))
+def test_a_random_model_of_known_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model has the requested dtype; an unknown dtype or device is refused."""
+    monkeypatch.setitem(random_models.RANDOM_SIZES, "random-tiny", random_models.ModelSizes(32, 64, 2, 4, 2))
     monkeypatch.setattr(random_models.models, "load", lambda name, **_: (None, tiny_tokenizer()))
     model, _ = random_models.load("random-tiny", dtype="bfloat16")
     assert model.dtype == torch.bfloat16 and model.config.num_hidden_layers == 2 and not model.training
@@ -113,12 +113,12 @@ def test_a_random_model_of_a_known_shape(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_fused_run_holds_at_most_twice_what_a_plain_one_holds(smollm2: Any) -> None:
-    """Beside the model, at the peak."""
+    """Fused streams take at most twice the peak memory of plain decoding, model not included."""
     settings = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     peaks = []
     for variant in select_variants(["cfg(1.5), fused", "uscd(gate=1.0)"]):
         with PeakMemory() as memory:
-            told = variant.run(*smollm2, PROMPTS[:1], settings)
-        assert told.startswith("fused") or variant is PLAIN
+            note = variant.run(*smollm2, PROMPTS[:1], settings)
+        assert note.startswith("fused") or variant is PLAIN
         peaks.append(memory.peak)
     assert max(peaks[1:]) <= 2 * peaks[0]
