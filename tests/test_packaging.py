@@ -14,10 +14,8 @@ from fresh import ROOT, Fresh, build_wheel
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 
-ADAPTERS = {
-    "logitkit.adapters.vllm",
-    "logitkit.adapters.lm_eval",
-}  # each imports the library of its name, which is optional
+# Each adapter imports the library of its name, which is an optional dependency.
+ADAPTERS = {"logitkit.adapters.vllm", "logitkit.adapters.lm_eval"}
 
 
 def modules() -> list[str]:

@@ -27,6 +27,11 @@ class Completion:
         row: token ids of the prompt and the continuation.
         text: the continuation.
         seconds: duration of the whole generate call.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> completion = complete(tiny_model(), tiny_tokenizer(), "Once", max_new_tokens=3, do_sample=False)
+    >>> completion.tokens, completion.forwards_per_token
+    (3, 1.0)
     """
 
     call: Call

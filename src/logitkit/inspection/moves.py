@@ -27,6 +27,13 @@ class Move:
         rank: rank of the chosen token before and after the chain; 1 is the most probable token.
         forwards: number of forward passes for this token, by stream.
         steps: what each processor did, in the order of the chain, with its notes (gates, weights).
+
+    >>> from logitkit.inspection import inspect
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> inspection = inspect(tiny_model(), tiny_tokenizer(), "Once", "temperature(0.5)", max_new_tokens=3)
+    >>> move = inspection.moves[0]
+    >>> move.rank, move.probability[1] > move.probability[0], move.changed
+    ((1, 1), True, False)
     """
 
     token: int

@@ -44,6 +44,9 @@ class KnownModel:
         special: entries of ``tokenizer_config.json`` beyond those that all models share.
         eos_token_id: end tokens for ``generation_config.json``.
         tokenizer: source of the exact tokenizer; None repairs the tokenizer in the GGUF file.
+
+    >>> KNOWN["smollm2-135m"].licence
+    'Apache-2.0'
     """
 
     name: str

@@ -17,7 +17,7 @@ Unit = Literal["items", "bytes"]
 
 
 class ProgressBar:
-    """One progress bar; `progress_bar` creates it.
+    """A visible or disabled progress bar; `progress_bar` creates it.
 
     >>> with progress_bar("tokens", total=2, enabled=False) as bar:
     ...     bar.advance()
@@ -42,6 +42,7 @@ class ProgressBar:
         self._progress.console.print(message, markup=False)
 
 
+# Longer than 40 lines because of its documented arguments.
 @contextmanager
 def progress_bar(
     description: str,
