@@ -1,9 +1,10 @@
-"""Two models with different tokenizers write byte by byte: each is wrapped as a model over bytes.
+"""Combine two models with different tokenizers byte by byte.
 
-Everything that needs one vocabulary then works between them: here an ensemble that is the law of one of the two
-writing the whole text, and contrastive decoding with the other as the amateur.
+Each model is wrapped as a model over bytes, so both share one vocabulary of bytes. The example runs two chains: a
+mixture in which one of the two models, drawn at random, writes the whole text, and contrastive decoding with the
+second model as the amateur.
 
-Pulls gemma-3-270m (238 MB) when it is not cached.
+Downloads gemma-3-270m (238 MB) when it is not cached.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ CHAINS = ["byte_ensemble(models=['other'], fuse='sequence')", "contrastive(amate
 
 
 def main(model: Any, tokenizer: Any, other: Any = None, other_tokenizer: Any = None) -> list[str]:
-    """Return what each chain writes; the prompt may end inside a word."""
-    ours = ByteModel(model, tokenizer, tolerance=1e-4)
-    theirs = ByteModel(other or model, other_tokenizer or tokenizer, tolerance=1e-4)
+    """Return the continuation of each chain. The prompt ends inside a word, which a model over bytes permits."""
+    first = ByteModel(model, tokenizer, tolerance=1e-4)
+    second = ByteModel(other or model, other_tokenizer or tokenizer, tolerance=1e-4)
     texts = []
     for chain in CHAINS:
-        call = logitkit.chain(chain).bind(ours, byte_tokenizer(), PROMPT, other=theirs)
+        call = logitkit.chain(chain).bind(first, byte_tokenizer(), PROMPT, other=second)
         texts += call.texts(call.generate(max_new_tokens=24, do_sample=False))
     return texts
 

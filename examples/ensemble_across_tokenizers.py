@@ -1,8 +1,8 @@
-"""Two models with different tokenizers choose each token together, by CoRE.
+"""Choose each token with two models that have different tokenizers (the processor ``core``).
 
-Each keeps its own prompt and its own cache.
+Each model reads its own tokens of the prompt and keeps its own KV cache.
 
-Pulls gemma-3-270m (238 MB) when it is not cached.
+Downloads gemma-3-270m (238 MB) when it is not cached.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PROMPT = "The capital of France is"
 
 
 def main(model: Any, tokenizer: Any, other: Any, other_tokenizer: Any) -> str:
-    """Return what the two write together, and show who was trusted at the first steps."""
+    """Return the continuation, and print the notes of the processor (the model weights) at the first steps."""
     call = logitkit.chain("core(models=['other'], align='mined')").bind(
         model, tokenizer, PROMPT, trace=True, tokenizers={"other": other_tokenizer}, other=other
     )

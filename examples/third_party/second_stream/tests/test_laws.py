@@ -1,14 +1,14 @@
-"""The laws and the modes of generating: beams, batches, padding, assisted decoding and reuse are right."""
+"""The laws and the generation modes: beams, batches, padding, assisted decoding and reuse."""
 
 from logitkit.registry.laws import check_modes, parametrize_with_laws
 
 
 @parametrize_with_laws(["blend"])
 def test_laws(check) -> None:
-    """One test a law; ``logitkit check blend`` shows them as a table."""
+    """The processor keeps the law; ``logitkit check blend`` shows all laws in a table."""
     check()
 
 
-def test_modes_of_generating() -> None:
-    """Each mode equals recomputation from scratch, or is refused; ``logitkit check blend --modes``."""
+def test_generation_modes() -> None:
+    """Each mode equals a recomputation from scratch, or is refused."""
     assert [cell for cell in check_modes("blend") if cell.fault] == []

@@ -1,4 +1,4 @@
-"""A plugin whose author forgot to declare a dependency."""
+"""A plugin that imports a library which its author did not declare as a dependency."""
 
 import a_library_that_is_not_installed
 
@@ -7,5 +7,5 @@ import logitkit
 
 @logitkit.hookimpl
 def logitkit_specs() -> list[logitkit.Spec]:
-    """Offer something, were it ever reached."""
+    """Return one Spec; never called, because the import above fails."""
     return [a_library_that_is_not_installed.spec()]

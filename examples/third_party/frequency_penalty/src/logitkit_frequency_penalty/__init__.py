@@ -1,20 +1,20 @@
-"""A plugin from elsewhere: one processor, as data."""
+"""A third-party plugin with one processor, declared as data."""
 
 import logitkit
 
 
 @logitkit.hookimpl
 def logitkit_specs() -> list[logitkit.Spec]:
-    """Offer the frequency penalty."""
+    """Return the Spec of the frequency penalty."""
     return [
         logitkit.Spec(
             name="frequency_penalty",
             family="penalties",
-            summary="Make a token less likely each time it is written; the prompt does not count.",
+            summary="Lower the score of a token each time the token is generated; the prompt does not count.",
             source="OpenAI API reference, frequency_penalty",
             target="logitkit_frequency_penalty.processor:FrequencyPenalty",
             formula="log p - penalty * count",
-            failure="a large penalty forbids function words too, and texts fall apart",
+            failure="a large penalty also suppresses function words, and the text becomes ungrammatical",
             example="frequency_penalty(penalty=0.5)",
         )
     ]
