@@ -14,8 +14,10 @@ def logitkit_specs() -> list[logitkit.Spec]:
             source="Jelinek and Mercer 1980, linear interpolation",
             target="logitkit_blend.processor:Blend",
             formula="log((1 - weight) p + weight q)",
-            cost="one forward",
+            needs_models=("model",),
+            extra_forwards="every_step",
             failure="a second model of another domain makes every text worse by its weight",
             example="blend(model='other', weight=0.3)",
+            example_resources={"other": "model"},
         )
     ]
