@@ -12,13 +12,14 @@ from logitkit.processors.engine.composite import Composite, Observer
 from logitkit.processors.engine.constraints import AllowedTokens, Constraint
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
 from logitkit.processors.engine.divergences import divergence, js_bits
+from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderReader
 from logitkit.processors.engine.history import History
 from logitkit.processors.engine.kv_tree import KVTree
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.engine.prefix_random import PrefixRandom
 from logitkit.processors.engine.prompts import Prompts, apply_template, left_padded, pad_token, read_prompts
-from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
+from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import FusableStream, Stream, StreamLike, as_stream
 from logitkit.processors.engine.trace import FusionReport, Step, Trace, most_probable

@@ -10,9 +10,10 @@ from typing import Any
 from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
+from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderReader
 from logitkit.processors.engine.history import History
 from logitkit.processors.engine.prompts import Prompts
-from logitkit.processors.engine.reader import EncoderDecoderReader, Reader
+from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.retokenization import Retokenizer

@@ -1,8 +1,8 @@
-"""A whole chain as one LogitsProcessor: called once a step, guarding what goes in and out."""
+"""A whole chain as one LogitsProcessor, which checks the scores before and after the chain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import LogitkitError, PluginError, ScoresError
-from logitkit.processors.engine.history import History
-from logitkit.processors.engine.log_probabilities import shared
+from logitkit.processors.engine.deferred_checks import DeferredCheck
+from logitkit.processors.engine.history import History, HistoryCache
+from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.streams import Stream, declared_streams
-from logitkit.processors.engine.trace import Trace
+from logitkit.processors.engine.trace import Trace, TraceMark
 
 
 class Prefetcher(Protocol):
@@ -33,31 +34,42 @@ class Prefetcher(Protocol):
 
 
 class Observer(Protocol):
-    """Who looks on at every step; nothing depends on it."""
+    """Sees the scores before and after the chain at every step, and changes nothing."""
 
     def observe(self, input_ids: Tensor, before: Tensor, after: Tensor) -> None:
-        """See the rows, and their scores before and after the chain; both are to be left alone."""
+        """Receive the rows, ``[rows, length]``, and the scores before and after the chain, ``[rows, vocab]``."""
 
 
 class Composite(LogitsProcessor):
-    """Processors in order, as one.
+    """The processors of a chain in order, as one processor.
 
-    transformers checks the signature of every processor in its list at every step, drops processors
-    that are equal, and cannot say their order; one composite has none of these costs.
+    transformers checks the signature of every processor at every step, drops processors that compare equal, and fixes
+    the place of its own warpers. One composite pays the check once and keeps the order of the chain.
 
     Args:
         parts: ``(name, processor)`` in order.
         prompts: the prompts of the call.
-        trace: where counters and steps go.
+        trace: receives counters and recorded steps.
         owners: the plugin that offers each processor, by the processor's name, for error messages.
         histories: the `History` that a processor reads, by the position of the processor in ``parts``.
 
     Attributes:
         prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
-        observer: who is shown what the whole chain did at each step.
+        observer: receives what the whole chain did at each step; None: nobody does.
+
+    Example:
+        >>> import torch
+        >>> from transformers import TopKLogitsWarper
+        >>> from logitkit.processors.engine import Prompts, Trace
+        >>> prompts = Prompts(ids=torch.tensor([[0]]), mask=torch.ones(1, 1), texts=("",), messages=(None,),
+        ...                   adds_specials=False)
+        >>> chain = Composite([("top_k", TopKLogitsWarper(1))], prompts=prompts, trace=Trace())
+        >>> chain(prompts.ids, torch.tensor([[1.0, 2.0]]))
+        tensor([[-inf, 2.]])
     """
 
-    supports_continuous_batching = False  # there a processor gets neither rows nor their history
+    # Continuous batching hands over the last token of each row only, without prompts.
+    supports_continuous_batching = False
 
     def __init__(
         self,
@@ -79,95 +91,105 @@ class Composite(LogitsProcessor):
         return declared_streams(self.parts)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores after every processor, ``[rows, vocab]``; the input is left alone.
+        """Return the scores after every processor.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: logits or log-probabilities, ``[rows, vocab]``; not written to.
+
+        Returns:
+            ``[rows, vocab]``; every row has a token with a finite score.
 
         Raises:
-            ScoresError: a row that is NaN, infinite, or leaves no token, with the processor that made it.
-            PluginError: a processor that raises, or returns something else than scores.
+            ScoresError: a row without a finite maximum, before or after some processor; names the processor.
+            PluginError: a processor that raises, or returns anything but scores of the same shape.
         """
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
-        before, caches = self.trace.mark(), {place: history.cache for place, history in self.histories.items()}
+        mark, caches = self.trace.mark(), {place: history.cache for place, history in self.histories.items()}
         prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else None
-        with self.prompts.deferred_checks.collected() as claims:
-            done = self._run(input_ids, scores)
-        # What was offered and taken for granted is read together with the guard: the host waits once a step.
-        facts = [_has_choices(scores, done), *(holds for holds, _ in claims)]
-        facts += [] if prefetched is None else [prefetched]
-        if not bool(facts[0] if len(facts) == 1 else torch.stack(facts).all()):
-            mistaken = [otherwise for holds, otherwise in claims if not bool(holds)]
-            if self.prefetcher and prefetched is not None and not bool(prefetched):
-                mistaken.append(self.prefetcher.invalidate)
-            if mistaken:
-                for otherwise in mistaken:
-                    otherwise()
-                self.trace.rewind(before)
-                for place, cache in caches.items():
-                    self.histories[place].cache = cache
-                done = self._run(input_ids, scores)
-            if not bool(_has_choices(scores, done)):
+        with self.prompts.deferred_checks.collected() as checks:
+            processed = self._run(input_ids, scores)
+        if self.prefetcher and prefetched is not None:
+            checks.append(DeferredCheck(prefetched, self.prefetcher.invalidate))
+        # One read for all comparisons of the step: each read makes the host wait for the device.
+        holds = [_is_finite(scores, processed), *(check.holds for check in checks)]
+        if not bool(holds[0] if len(holds) == 1 else torch.stack(holds).all()):
+            failed = [check.on_failure for check in checks if not bool(check.holds)]
+            if failed:
+                self._undo(failed, mark, caches)
+                processed = self._run(input_ids, scores)
+            if not bool(_is_finite(scores, processed)):
                 self._refuse(input_ids, scores)
         if self.observer is not None:
-            self.observer.observe(input_ids, scores, done)
-        return done
+            self.observer.observe(input_ids, scores, processed)
+        return processed
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Every processor in order."""
+        """Return the scores after every processor, and show the scores between them to histories and trace."""
         raw = scores
-        with shared():
+        with shared_log_probabilities():
             for place, (name, part) in enumerate(self.parts):
                 if place in self.histories:
                     self.histories[place].observe(input_ids, raw, scores)
-                before, scores = scores, _asked(part, self.owners.get(name, name), input_ids, scores)
+                before, scores = scores, _processed(part, self.owners.get(name, name), input_ids, scores)
                 if self.trace.recording:
                     self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
         return scores
 
+    def _undo(self, failed: Sequence[Callable[[], None]], mark: TraceMark, caches: Mapping[int, HistoryCache]) -> None:
+        """Undo a run that assumed other rows."""
+        for on_failure in failed:
+            on_failure()
+        self.trace.rewind(mark)
+        for place, cache in caches.items():
+            self.histories[place].cache = cache
+
     def _refuse(self, input_ids: Tensor, scores: Tensor) -> None:
-        """Find who spoiled the scores, and say so."""
-        blame = "the model (or a processor before the chain)"
+        """Raise an error that names the first processor after which a row has no finite maximum."""
+        owner = "the model (or a processor before the chain)"
         fault = _fault(scores)
         for name, part in self.parts:
             if fault:
                 break
             scores = part(input_ids, scores)
-            blame, fault = self.owners.get(name, name), _fault(scores)
-        row, what = fault or (0, "scores that changed when computed again")
+            owner, fault = self.owners.get(name, name), _fault(scores)
+        row, problem = fault or (0, "scores that changed when computed again")
         raise ScoresError(
-            f"logitkit: every row must keep a token with a finite score, got {what} in row {row} from {blame}; "
+            f"logitkit: every row must keep a token with a finite score, got {problem} in row {row} from {owner}; "
             "loosen the processor that removes the last token, or check the model's dtype"
         )
 
 
-def _asked(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Tensor) -> Tensor:
-    """What one processor answers; a fault of its own is told with who offers it."""
+def _processed(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Tensor) -> Tensor:
+    """Return the scores after one processor; errors of the processor name its plugin."""
     try:
-        done = part(input_ids, scores)
+        processed = part(input_ids, scores)
     except (LogitkitError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise PluginError(
-            f"{owner}: __call__ must answer for rows {[*input_ids.shape]} and scores {[*scores.shape]}, "
-            f"got {type(error).__name__}: {error}; correct it, `logitkit check` shows more"
+            f"{owner}: __call__ must accept rows {[*input_ids.shape]} and scores {[*scores.shape]}, "
+            f"got {type(error).__name__}: {error}; correct __call__, `logitkit check` shows more"
         ) from error
-    if not isinstance(done, Tensor) or done.shape != scores.shape:
-        found = f"scores {[*done.shape]}" if isinstance(done, Tensor) else f"{done!r:.40}"
-        raise PluginError(f"{owner}: __call__ must return scores {[*scores.shape]}, got {found}; return them all")
-    return done
+    if not isinstance(processed, Tensor) or processed.shape != scores.shape:
+        got = f"scores {[*processed.shape]}" if isinstance(processed, Tensor) else f"{processed!r:.40}"
+        raise PluginError(f"{owner}: __call__ must return scores {[*scores.shape]}, got {got}; return all of them")
+    return processed
 
 
-def _has_choices(given: Tensor, done: Tensor) -> Tensor:
-    """Whether every row keeps a token before and after; NaN and infinities survive a maximum."""
-    worst = done.amax(-1) if done is given else torch.stack([given.amax(-1), done.amax(-1)])
-    return torch.isfinite(worst).all()
+def _is_finite(before: Tensor, after: Tensor) -> Tensor:
+    """Return whether every row has a finite maximum before and after; NaN and infinities survive a maximum."""
+    maxima = after.amax(-1) if after is before else torch.stack([before.amax(-1), after.amax(-1)])
+    return torch.isfinite(maxima).all()
 
 
 def _fault(scores: Tensor) -> tuple[int, str] | None:
-    """Find the first row that leaves no choice, and what is wrong with it."""
-    best = scores.amax(-1)
-    bad = (~torch.isfinite(best)).nonzero()
-    if not len(bad):
+    """Return the first row without a finite maximum, and the maximum in words; None: every row has one."""
+    maxima = scores.amax(-1)
+    faulty = (~torch.isfinite(maxima)).nonzero()
+    if not len(faulty):
         return None
-    row = int(bad[0])
-    value = float(best[row])
-    return row, "NaN" if value != value else "+inf" if value > 0 else "only -inf"
+    row = int(faulty[0])
+    maximum = float(maxima[row])
+    return row, "NaN" if maximum != maximum else "+inf" if maximum > 0 else "only -inf"

@@ -1,52 +1,64 @@
-"""What readers take for granted during a step, until the one time at which the host reads the device.
+"""Comparisons on the device that the host reads together, once a step.
 
-That a step's rows are those of the step before and one token more is nearly always so, except under beams. A reader
-may go on as if it were, while the comparison waits on the device for the chain's own guard to be read with it.
+Reading a comparison makes the host wait for the device. That a step has the rows of the last step with one more token
+each holds in nearly every step, except under beams. A reader therefore goes on as if the comparison held, and
+`Composite` reads all comparisons of a step together with its own check of the scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from torch import Tensor
 
-Claim = tuple[Tensor, Callable[[], None]]
+
+class DeferredCheck(NamedTuple):
+    """A comparison that the host has not read.
+
+    Attributes:
+        holds: a bool tensor without dimensions, on the device.
+        on_failure: undoes what was computed under the assumption that the comparison holds.
+    """
+
+    holds: Tensor
+    on_failure: Callable[[], None]
 
 
 class DeferredChecks:
-    """Claims of one call, each with what to do if it turns out false."""
+    """The unread comparisons of the running step of one call."""
 
     def __init__(self) -> None:
-        self._claims: list[Claim] | None = None
+        self._unread: list[DeferredCheck] | None = None
 
-    def expect(self, holds: Tensor, otherwise: Callable[[], None]) -> bool:
-        """Go on as if it held, where someone will read it; else read it now.
+    def check(self, holds: Tensor, on_failure: Callable[[], None]) -> bool:
+        """Return True inside `collected`, and keep the comparison; elsewhere read it and return its value.
 
         Args:
-            holds: a bool on the device.
-            otherwise: undoes what was built on it.
+            holds: a bool tensor without dimensions, on the device.
+            on_failure: undoes what the caller computes after this call; whoever collects calls it on a failure.
         """
-        if self._claims is None:
+        if self._unread is None:
             return bool(holds)
-        self._claims.append((holds, otherwise))
+        self._unread.append(DeferredCheck(holds, on_failure))
         return True
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Read each check at once inside this block, as if no step were running."""
-        claims, self._claims = self._claims, None
+        """Read each comparison at once inside this block, even inside `collected`."""
+        unread, self._unread = self._unread, None
         try:
             yield
         finally:
-            self._claims = claims
+            self._unread = unread
 
     @contextmanager
-    def collected(self) -> Iterator[list[Claim]]:
-        """Collect the claims made meanwhile; whoever opens this reads them."""
-        claims: list[Claim] = []
-        self._claims = claims
+    def collected(self) -> Iterator[list[DeferredCheck]]:
+        """Collect the comparisons made inside this block; the caller must read them."""
+        unread: list[DeferredCheck] = []
+        self._unread = unread
         try:
-            yield claims
+            yield unread
         finally:
-            self._claims = None
+            self._unread = None

@@ -136,14 +136,14 @@ class FusedStreams:
             return None
         for stream, logits in zip(self.streams, self._answers, strict=True):
             stream.set_prefetched(rows, logits)
-        self.composite.prompts.known_rows.put(self._index, rows)
+        self.composite.prompts.prompt_index_memo.put(self._index, rows)
         return (rows == self._seen).all()
 
     def invalidate(self) -> None:
         """Drop the stored logits."""
         for stream in self.streams:
             stream.clear_prefetched()
-        self.composite.prompts.known_rows.forget()
+        self.composite.prompts.prompt_index_memo.clear()
 
     def _widen(self, _: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Put the second streams below the rows of a forward."""

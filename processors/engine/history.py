@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import ModelError
-from logitkit.processors.engine.log_probabilities import shared
+from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace
@@ -176,7 +176,7 @@ class History:
 
     def _processed(self, rows: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after the preceding processors, ``[rows, vocab]``."""
-        with shared():
+        with shared_log_probabilities():
             for _, part in self.parts:
                 scores = part(rows, scores)
         return scores

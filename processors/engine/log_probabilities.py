@@ -1,7 +1,8 @@
-"""Log-probabilities of scores, worked out once a step for all processors of a chain that need them.
+"""Log-probabilities of scores, computed once a step for all processors of a chain.
 
-A `Composite` shares them between its processors. Scores are known by the tensor, not by what it holds, and are
-forgotten once written to. Scores that a processor of ours returns are normalised already, and said to be.
+`Composite` shares the results between its processors. A result is found by the identity of the scores tensor and
+dropped when the tensor is written to. Scores that a processor of logitkit returns as log-probabilities are marked, and
+are not normalised again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _STEP: ContextVar[Memo[Tensor] | None] = ContextVar("log-probabilities of a step
 
 
 @contextmanager
-def shared() -> Iterator[None]:
-    """Share what is worked out inside this block; nothing is kept behind it."""
+def shared_log_probabilities() -> Iterator[None]:
+    """Share results of `log_probabilities` inside this block; nothing is kept after it."""
     token = _STEP.set(Memo())
     try:
         yield
@@ -28,7 +29,19 @@ def shared() -> Iterator[None]:
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
-    """Normalised fp32 log-probabilities of rows of scores, ``[rows, vocab]``; not to be written to."""
+    """Return normalised log-probabilities of each row.
+
+    Args:
+        scores: logits or log-probabilities, ``[rows, vocab]``.
+
+    Returns:
+        fp32, nats, ``[rows, vocab]``. Processors of one step share the tensor, so it must not be written to.
+
+    Example:
+        >>> import torch
+        >>> log_probabilities(torch.tensor([[1.0, 1.0]])).exp()
+        tensor([[0.5000, 0.5000]])
+    """
     step = _STEP.get()
     known = None if step is None else step.get(scores)
     if known is None:
@@ -39,6 +52,6 @@ def log_probabilities(scores: Tensor) -> Tensor:
 
 
 def mark_normalised(logp: Tensor) -> Tensor:
-    """Say that these fp32 scores are log-probabilities already, and return them."""
+    """Mark fp32 scores as normalised log-probabilities for the rest of the step, and return them."""
     step = _STEP.get()
     return logp if step is None else step.put(logp, logp)

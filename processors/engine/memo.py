@@ -1,7 +1,7 @@
-"""The last answer to a question about tensors, recalled without reading what they hold.
+"""A memo of the last result by tensor identity.
 
-Several parts of a chain ask the same thing about the same rows at a step. Comparing tokens makes the host
-wait for the device; comparing objects does not.
+Several parts of a chain need the same result for the same rows in a step. Comparing the contents of tensors makes the
+host wait for the device; comparing object identities and version counters does not.
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class Memo(Generic[Answer]):
-    """One remembered answer, good while asked about the same tensor objects, unwritten since."""
+class Memo(Generic[Result]):
+    """Keeps the last result; valid for the same tensor objects as long as nobody writes to them."""
 
     def __init__(self) -> None:
-        self._kept: tuple[tuple[Tensor, ...], tuple[int, ...], Answer] | None = None
+        self._kept: tuple[tuple[Tensor, ...], tuple[int, ...], Result] | None = None
 
-    def get(self, *asked: Tensor) -> Answer | None:
-        """The answer remembered for these tensors, or None."""
+    def get(self, *arguments: Tensor) -> Result | None:
+        """Return the result kept for these tensors, or None."""
         if self._kept is None:
             return None
-        tensors, versions, answer = self._kept
-        same = len(tensors) == len(asked) and all(old is new for old, new in zip(tensors, asked, strict=True))
-        return answer if same and versions == _versions(asked) else None
+        tensors, versions, result = self._kept
+        same = len(tensors) == len(arguments) and all(old is new for old, new in zip(tensors, arguments, strict=True))
+        return result if same and versions == _versions(arguments) else None
 
-    def put(self, answer: Answer, *asked: Tensor) -> Answer:
-        """Remember an answer, forget the one before, and return it."""
-        # Writing to an inference tensor leaves no mark, so nothing about one is remembered.
-        self._kept = None if any(tensor.is_inference() for tensor in asked) else (asked, _versions(asked), answer)
-        return answer
+    def put(self, result: Result, *arguments: Tensor) -> Result:
+        """Replace the kept result, and return the new one."""
+        # Writing to an inference tensor does not change its version, so results for inference tensors are not kept.
+        inference = any(tensor.is_inference() for tensor in arguments)
+        self._kept = None if inference else (arguments, _versions(arguments), result)
+        return result
 
-    def forget(self) -> None:
-        """Remember nothing."""
+    def clear(self) -> None:
+        """Drop the kept result."""
         self._kept = None
 
 
 def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
-    """How often each tensor was written to."""
+    """Return the version counters, which torch raises at each in-place change."""
     return tuple(tensor._version for tensor in tensors)

@@ -1,7 +1,7 @@
-"""UniformSource that is a function of the text: one number for each row of tokens, whatever happened before.
+"""Pseudo-random numbers that depend on the tokens of a row and a seed alone.
 
-A processor keeps no state, so it cannot keep a random generator: a beam search or a rewind would ask it
-twice about one prefix and hear two answers. Here the answer is a hash of the row's tokens and a seed.
+A processor keeps no random generator: beam search and assisted decoding call a processor twice for one prefix, and both
+calls must give the same number. The number is a hash of the row's tokens and the seed.
 """
 
 from __future__ import annotations
@@ -22,18 +22,26 @@ _FIRST, _SECOND, _STEP = (value - 2**64 for value in (0xBF58476D1CE4E5B9, 0x94D0
 
 
 class PrefixRandom:
-    """Uniform numbers in [0, 1) for rows of tokens: equal rows get equal numbers, other rows unrelated ones.
+    """Uniform numbers in [0, 1) for rows of tokens. Equal rows get equal numbers, different rows independent ones.
 
     Args:
-        seed: another seed, another set of numbers.
-        prompts: the prompts of the call, whose padding must not count; None: every token of a row counts.
+        seed: a different seed gives independent numbers.
+        prompts: the prompts of the call, whose padding is left out of the hash; None: every token is hashed.
+
+    Example:
+        >>> import torch
+        >>> draw = PrefixRandom(seed=1)
+        >>> rows = torch.tensor([[5, 6], [5, 7], [5, 6]])
+        >>> numbers = draw(rows)
+        >>> bool(numbers[0] == numbers[2]), bool(numbers[0] == numbers[1])
+        (True, False)
     """
 
     def __init__(self, *, seed: int = 0, prompts: Prompts | None = None) -> None:
         self.seed, self.prompts = seed, prompts
 
     def __call__(self, input_ids: Tensor) -> Tensor:
-        """Return one number for each row, float64 ``[rows]``.
+        """Return one number in [0, 1) for each row, float64, ``[rows]``.
 
         Args:
             input_ids: ``[rows, length]``.
@@ -51,12 +59,12 @@ class PrefixRandom:
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """Scramble 64-bit numbers so that every bit depends on every other."""
+    """Mix 64-bit integers: each output bit depends on every input bit (finaliser of splitmix64)."""
     bits = (bits ^ _shifted(bits, 30)) * _FIRST
     bits = (bits ^ _shifted(bits, 27)) * _SECOND
     return bits ^ _shifted(bits, 31)
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
-    """Shift right as if unsigned: torch keeps the sign."""
+    """Shift right without the sign, which the shift of torch keeps."""
     return (bits >> by) & ((1 << (64 - by)) - 1)

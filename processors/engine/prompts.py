@@ -43,8 +43,8 @@ class Prompts:
     adds_specials: bool
     in_encoder: bool = False
     removed: tuple[bytes, ...] = ()
-    known_rows: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
-    known_growth: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
+    prompt_index_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
+    growth_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     deferred_checks: DeferredChecks = field(default_factory=DeferredChecks, init=False, repr=False)
 
     @cached_property
@@ -79,16 +79,16 @@ class Prompts:
         Raises:
             PromptError: a row starts with none of the prompts.
         """
-        known = self.known_rows.get(input_ids)
-        return self.known_rows.put(self._match(input_ids), input_ids) if known is None else known
+        known = self.prompt_index_memo.get(input_ids)
+        return self.prompt_index_memo.put(self._match(input_ids), input_ids) if known is None else known
 
     def grew_by_one(self, before: Tensor, input_ids: Tensor) -> Tensor | None:
         """Whether these are the rows of before and one token more, a bool on the device; None: not by their shape."""
         if input_ids.shape != (before.shape[0], before.shape[1] + 1):
             return None
-        known = self.known_growth.get(before, input_ids)
+        known = self.growth_memo.get(before, input_ids)
         if known is None:
-            known = self.known_growth.put((input_ids[:, :-1] == before).all(), before, input_ids)
+            known = self.growth_memo.put((input_ids[:, :-1] == before).all(), before, input_ids)
         return known
 
     def _match(self, input_ids: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The Reader: a language model that reads along.
+"""Second streams of a model with the tokenizer of the generating model.
 
-Given any rows of tokens it returns the next-token logits of its own model under its own prompt, as if
-it had read that prompt and the row's continuation from scratch. What it computes is kept in a KV cache
-keyed by the tokens themselves, never by row number or call count, so beams, rewinds and reuse are right.
+For rows of the generating model, a `Reader` returns the next-token logits of its model after the reader's own prompt
+and the continuation of each row. The KV cache is found by the tokens of the rows, never by the row number or the count
+of calls. Beams, rewound drafts and repeated calls therefore give the logits that reading from scratch gives.
 """
 
 from __future__ import annotations
@@ -13,28 +13,43 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import DynamicCache
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.cache_rewinding import can_crop
 from logitkit.processors.engine.prompts import Prompts, left_padded
 from logitkit.processors.model_facts import text_config
 
-REMEMBERED = 16  # positions whose logits are kept, so that a short rewind costs no forward ...
-REMEMBERED_NUMBERS = 2**24  # ... and how many numbers they may be in all (64 MiB)
+KEPT_POSITIONS = 16  # positions whose logits are kept, so that a short rewind needs no forward
+KEPT_NUMBERS = 2**24  # limit on the numbers of these logits: 64 MiB in fp32
 
 
 class Reader:
-    """Next-token logits of ``model`` for (own prompt, continuation of a row).
+    """Next-token logits of a model after its own prompt and the continuation of each row; a fusable `Stream`.
+
+    `Binding.reader` builds readers and shares them between the processors of a chain.
 
     Args:
-        model: a causal or encoder-decoder language model whose forward takes a cache.
-        own: its own prompt for each of ``prompts``, as token ids.
-        prompts: the prompts of the call; a row's tokens after its prompt are its continuation.
+        model: a causal language model whose forward takes a cache.
+        own: the reader's prompts as token ids, one for each of ``prompts``, none empty.
+        prompts: the prompts of the call; the tokens of a row after its prompt are its continuation.
 
     Attributes:
-        forwards: forward passes made so far.
-        tokens: tokens fed so far, padding included, summed over rows.
+        forwards: forward passes of the model so far.
+        tokens: tokens fed so far, summed over rows, padding included.
+        takes_positions: whether the model's forward takes ``position_ids``.
+        prefetch_used: whether prefetched logits were requested; a bool, or a bool tensor on the device.
+
+    Raises:
+        ModelError: the number of own prompts is wrong, one is empty, or the model takes no cache.
+
+    Example:
+        >>> from logitkit.processors.engine import Reader, read_prompts
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> prompts = read_prompts(tiny_tokenizer(), tiny_model(), "a prompt")
+        >>> reader = Reader(tiny_model(), [[1, 2, 3]], prompts)
+        >>> reader(prompts.ids).shape, reader.forwards
+        (torch.Size([1, 272]), 1)
     """
 
     fusable = True
@@ -42,45 +57,47 @@ class Reader:
     def __init__(self, model: Any, own: Sequence[Sequence[int]], prompts: Prompts) -> None:
         if len(own) != len(prompts) or not all(len(ids) for ids in own):
             raise ModelError(
-                f"Reader: own prompts must be one a prompt and not empty, got {len(own)} for {len(prompts)}"
+                f"Reader: own prompts must be one for each prompt of the call, none empty, got {len(own)} "
+                f"for {len(prompts)}"
             )
         self.model, self.prompts = model, prompts
         self.own = tuple(tuple(ids) for ids in own)
         self.forwards = self.tokens = 0
         self.prefetch_used: bool | Tensor = False
         self._prefetched: tuple[Tensor, Tensor] | None = None
-        self._trusting = True
+        self._defers_checks = True
         ids, mask = left_padded(self.own, pad=0)
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
         self._own_length = mask.sum(-1).to(model.device)  # [prompts]
         self._padded = not bool(mask.all())
-        takes = inspect.signature(model.forward).parameters
-        anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-        self.takes_positions = "position_ids" in takes
-        self._keeps_last = "logits_to_keep" in takes
-        if "past_key_values" not in takes and not anything:
+        parameters = inspect.signature(model.forward).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        self.takes_positions = "position_ids" in parameters
+        self._limits_logits = "logits_to_keep" in parameters
+        if "past_key_values" not in parameters and not takes_any:
             raise ModelError(
-                f"Reader: {type(model).__name__} must take past_key_values; it has no cache to read along with"
+                f"Reader: the forward of {type(model).__name__} must take past_key_values, the cache of a reader; "
+                "choose a model with a KV cache"
             )
         self.release()
 
     def __reduce__(self) -> Any:
         raise ModelError(
-            "Reader: cannot be pickled, it holds a model and its cache; pickle the chain and bind it again"
+            "Reader: cannot be pickled, because it holds a model and its cache; pickle the chain and bind it again"
         )
 
     def release(self) -> None:
-        """Drop the cache; the next call reads from scratch."""
+        """Drop the cache and prefetched logits; the next call reads from scratch."""
         self._cache: Any = None
-        self._seen: Tensor | None = None  # the rows last asked for, [rows, length]
-        self._index = torch.empty(0, dtype=torch.long)  # own prompt of each cached row
-        self._tail = torch.empty(0, 0, dtype=torch.long)  # cached continuation, [rows, tokens]
-        self._logits: list[Tensor] = []  # of the last positions of the tail, newest last, each [rows, vocab]
+        self._last_rows: Tensor | None = None  # rows of the last call, [rows, length]
+        self._index = torch.empty(0, dtype=torch.long)  # number of the own prompt of each cached row
+        self._tail = torch.empty(0, 0, dtype=torch.long)  # cached continuations, [rows, tokens]
+        self._logits: list[Tensor] = []  # at the last positions of the tail, newest last, each [rows, vocab]
         self.clear_prefetched()
 
     @property
     def width(self) -> int:
-        """Length of its longest own prompt, in tokens."""
+        """Length of the longest own prompt, in tokens."""
         return self._own_ids.shape[1]
 
     def own_rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,82 +134,86 @@ class Reader:
         return logits
 
     @torch.no_grad()
-    def __call__(self, input_ids: Tensor) -> Tensor:
-        """Return fp32 logits ``[rows, vocab]`` of the token after each row, on the rows' device.
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return fp32 logits of the token after each row, ``[rows, vocab]``, on the device of the rows.
 
         Args:
-            input_ids: rows of the generating model, ``[rows, length]``: bound prompt and continuation.
+            rows: rows of the generating model, ``[rows, length]``: bound prompt and continuation.
 
         Raises:
             PromptError: a row starts with no bound prompt.
         """
-        if self._prefetched is not None and self._prefetched[0] is input_ids:
+        if self._prefetched is not None and self._prefetched[0] is rows:
             self.prefetch_used = True
-            return self._prefetched[1].to(input_ids.device)
-        return self._read(input_ids, 1)[0].to(input_ids.device)
+            return self._prefetched[1].to(rows.device)
+        return self._read(rows, 1)[0].to(rows.device)
 
     @torch.no_grad()
-    def positions(self, input_ids: Tensor, count: int) -> Tensor:
-        """Return the logits after each of the last ``count`` prefixes of the rows, in one chunk.
+    def positions(self, rows: Tensor, count: int) -> Tensor:
+        """Return the logits after each of the last ``count`` prefixes of the rows, read in one chunk.
 
         Args:
-            input_ids: rows of the generating model, ``[rows, length]``.
-            count: 1 to the length of the continuation and one more, which is right after the prompt.
+            rows: rows of the generating model, ``[rows, length]``.
+            count: 1 to the length of the continuation plus 1; the first prefix is then the prompt.
 
         Returns:
-            fp32 ``[rows, count, vocab]``; the last is what calling the reader gives.
+            fp32, ``[rows, count, vocab]``; the last position equals the result of calling the reader.
         """
-        return torch.stack(self._read(input_ids, count), dim=1).to(input_ids.device)
+        return torch.stack(self._read(rows, count), dim=1).to(rows.device)
 
-    def _read(self, input_ids: Tensor, count: int) -> list[Tensor]:
-        """Logits after the last ``count`` prefixes, oldest first; bring the cache there."""
+    def _read(self, rows: Tensor, count: int) -> list[Tensor]:
+        """Bring the cache to these rows; return the logits after the last ``count`` prefixes, oldest first."""
         try:
-            if count == 1 and self._grew_by_one(input_ids):
-                self._feed(input_ids[:, -1:], 1)
+            if count == 1 and self._grew_by_one(rows):
+                self._feed(rows[:, -1:], 1)
             else:
-                self._catch_up(self.prompts.rows(input_ids), input_ids[:, self.prompts.width :], count)
+                self._catch_up(self.prompts.rows(rows), rows[:, self.prompts.width :], count)
         except BaseException:  # an interrupted forward leaves a cache that matches no tokens
             self.release()
             raise
-        self._seen = input_ids
-        end = len(self._logits) - self._tail.shape[1] + input_ids.shape[1] - self.prompts.width
+        self._last_rows = rows
+        end = len(self._logits) - self._tail.shape[1] + rows.shape[1] - self.prompts.width
         return self._logits[end - count : end]
 
-    def _grew_by_one(self, input_ids: Tensor) -> bool:
-        """Say whether these are the cached rows and one token more: the step of plain decoding."""
-        seen = self._seen
-        if seen is None or self._tail.shape[1] != seen.shape[1] - self.prompts.width:
+    def _grew_by_one(self, rows: Tensor) -> bool:
+        """Return whether these are the cached rows with one more token each, as in plain decoding."""
+        last = self._last_rows
+        if last is None or self._tail.shape[1] != last.shape[1] - self.prompts.width:
             return False
-        grew = self.prompts.grew_by_one(seen, input_ids)
+        grew = self.prompts.grew_by_one(last, rows)
         if grew is None:
             return False
-        return self.prompts.deferred_checks.expect(grew, self._mistaken) if self._trusting else bool(grew)
+        return self.prompts.deferred_checks.check(grew, self._check_failed) if self._defers_checks else bool(grew)
 
-    def _mistaken(self) -> None:
-        """The rows were others: drop what was read for them, and look before each step from now on."""
+    def _check_failed(self) -> None:
+        """Drop what was read for other rows, and compare rows before each later step."""
         self.release()
-        self._trusting = False
+        self._defers_checks = False
 
     def _catch_up(self, index: Tensor, tail: Tensor, count: int) -> None:
-        """Bring the cache to these rows: reuse the longest cached prefix, feed the rest in one chunk."""
+        """Bring the cache to these rows: keep the longest cached prefix, and feed the other tokens in one chunk."""
         index, tail = index.to(self.model.device), tail.to(self.model.device)
-        keep, source = self._shared(index, tail)
+        keep, source = self._longest_cached_prefix(index, tail)
         length = tail.shape[1]
         behind = self._tail.shape[1] - length
-        if keep == length and 0 <= behind <= len(self._logits) - count:  # all known: a permutation or a short rewind
+        # All logits are kept: the rows are a permutation of the cached ones, or a short rewind.
+        if keep == length and 0 <= behind <= len(self._logits) - count:
             self._select(source)
             return
         keep = min(keep, length - count)
         removed = self._tail.shape[1] - keep
-        if keep < 0 or not _can_crop(self._cache, removed):
+        if keep < 0 or not can_crop(self._cache, removed):
             self._open(index, tail, count)
             return
         self._select(source)
         self._crop(removed)
         self._feed(tail[:, keep:], count)
 
-    def _shared(self, index: Tensor, tail: Tensor) -> tuple[int, Tensor]:
-        """Return how many tokens all rows share with a cached row each, and which (-1: some row with none)."""
+    def _longest_cached_prefix(self, index: Tensor, tail: Tensor) -> tuple[int, Tensor]:
+        """Return how many continuation tokens every row shares with a cached row, and that cached row, ``[rows]``.
+
+        The number is -1 when the cache is empty or holds no row of the prompt of some row.
+        """
         if self._cache is None:
             return -1, index
         width = min(tail.shape[1], self._tail.shape[1])
@@ -203,7 +224,7 @@ class Reader:
         return int(best.min()), source
 
     def _select(self, source: Tensor) -> None:
-        """Make cached row ``source[r]`` row ``r``."""
+        """Reorder the cache: cached row ``source[r]`` becomes row ``r``."""
         if torch.equal(source, torch.arange(len(self._index), device=source.device)):
             return
         self._cache.reorder_cache(source)
@@ -211,14 +232,14 @@ class Reader:
         self._logits = [logits[source.to(logits.device)] for logits in self._logits]
 
     def _crop(self, removed: int) -> None:
-        """Forget the last tokens."""
+        """Drop the last ``removed`` tokens of each cached row."""
         if removed:
             self._cache.crop(-removed)
             self._tail = self._tail[:, :-removed]
             self._logits = self._logits[:-removed]
 
     def _feed(self, chunk: Tensor, count: int) -> None:
-        """Read on by a chunk ``[rows, tokens]``; remember the logits of its last ``count`` tokens."""
+        """Feed a chunk, ``[rows, tokens]``, behind the cache; keep the logits at its last ``count`` tokens."""
         chunk = chunk.to(self.model.device)
         before = self._tail.shape[1]
         positions = self._own_length[self._index, None] + torch.arange(
@@ -228,13 +249,16 @@ class Reader:
         self._push(self._forward(chunk, positions, min(count, chunk.shape[1])), chunk.shape[1], count)
 
     def _push(self, logits: Tensor, fed: int, count: int) -> None:
-        """Remember the newest logits ``[rows, kept, vocab]``; a gap before them ends the run of known positions."""
-        room = max(count, min(REMEMBERED, REMEMBERED_NUMBERS // logits[:, -1].numel()))
-        known = self._logits if logits.shape[1] == fed else []
-        self._logits = [*known, *logits.unbind(1)][-room:]
+        """Keep the newest logits, ``[rows, kept, vocab]``.
+
+        Older logits stay only if the newest cover every fed token, since kept positions are consecutive.
+        """
+        room = max(count, min(KEPT_POSITIONS, KEPT_NUMBERS // logits[:, -1].numel()))
+        older = self._logits if logits.shape[1] == fed else []
+        self._logits = [*older, *logits.unbind(1)][-room:]
 
     def _open(self, index: Tensor, tail: Tensor, count: int) -> None:
-        """Read prompt and continuation from scratch; rows of one prompt share its reading."""
+        """Read prompts and continuations with a new cache; rows of one prompt share the forward over that prompt."""
         distinct, inverse = torch.unique(index, return_inverse=True)
         if len(distinct) == len(index):
             self._start(index, tail, count)
@@ -245,9 +269,9 @@ class Reader:
             self._feed(tail, count)
 
     def _start(self, index: Tensor, tail: Tensor, count: int) -> None:
-        """Read the own prompts ``index`` and their continuations in one forward, with a new cache."""
+        """Read own prompts and continuations in one forward, with a new cache."""
         self._cache = DynamicCache(config=text_config(self.model))
-        self._cache.activate_past_recording()  # or a sliding window that has slid could not be rewound
+        self._cache.activate_past_recording()  # without it, a full sliding window cannot be rewound
         self._index, self._tail, self._logits = index, tail, []
         ids = torch.cat([self._own_ids[index], tail], dim=1)
         padding = self._own_ids.shape[1] - self._own_length[index]
@@ -255,8 +279,8 @@ class Reader:
         self._push(self._forward(ids, positions.clamp_min(0), count), ids.shape[1], count)
 
     def _forward(self, chunk: Tensor, positions: Tensor, count: int) -> Tensor:
-        """Run the model over a chunk behind the cache; logits of its last tokens, ``[rows, count, vocab]``."""
-        extra: dict[str, Any] = {"logits_to_keep": count} if self._keeps_last else {}
+        """Run the model on a chunk behind the cache; return the logits at its last tokens, ``[rows, count, vocab]``."""
+        extra: dict[str, Any] = {"logits_to_keep": count} if self._limits_logits else {}
         if self._padded:
             mask = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
             extra["attention_mask"] = mask
@@ -266,64 +290,9 @@ class Reader:
         return self._counted(output, chunk, count)
 
     def _counted(self, output: Any, chunk: Tensor, count: int) -> Tensor:
-        """Count a forward and take its last logits in fp32."""
+        """Count a forward and return its last logits in fp32."""
         if output.get("past_key_values") is None:
-            raise ModelError(f"Reader: {type(self.model).__name__} must return a cache (past_key_values); it did not")
+            raise ModelError(f"Reader: {type(self.model).__name__} must return a cache (past_key_values), got None")
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -count:].float()  # type: ignore[no-any-return]
-
-
-class EncoderDecoderReader(Reader):
-    """A Reader whose model reads its own prompt in an encoder; rows hold decoder tokens only."""
-
-    fusable = False
-
-    def _open(self, index: Tensor, tail: Tensor, count: int) -> None:
-        """Encode the own prompts, then read the decoder tokens from scratch."""
-        distinct, inverse = torch.unique(index, return_inverse=True)
-        mask = self._own_mask[distinct]
-        encoded = self.model.get_encoder()(input_ids=self._own_ids[distinct], attention_mask=mask)
-        self._encoded = encoded.last_hidden_state[inverse]
-        config = text_config(self.model)
-        self._cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
-        self._index, self._tail, self._logits = index, tail[:, :0], []
-        self._feed(tail, count)
-
-    def _select(self, source: Tensor) -> None:
-        """Reorder the encoder's answer with everything else."""
-        super()._select(source)
-        self._encoded = self._encoded[source]
-
-    def _forward(self, chunk: Tensor, positions: Tensor, count: int) -> Tensor:
-        """Run the decoder over a chunk behind the cache."""
-        output = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded),
-            attention_mask=self._own_mask[self._index],
-            decoder_input_ids=chunk,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        return self._counted(output, chunk, count)
-
-
-def _can_crop(cache: Any, removed: int) -> bool:
-    """Say whether the last ``removed`` tokens can be taken off this cache exactly.
-
-    A recurrent state cannot be rewound. A sliding window that has slid can be, while the states
-    recorded behind it reach far enough; `crop` itself does not check that.
-    """
-    if removed == 0:
-        return True
-    if not cache.is_croppable or any(cache.is_linear):
-        return False
-    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
-    layers: list[Any] = own.layers
-    for layer in layers:
-        window = getattr(layer, "sliding_window", None)
-        if window is None or not layer.is_initialized or layer.get_seq_length() < window:
-            continue
-        left = layer.keys.shape[-2] - removed
-        if not layer.record_past or left < min(window - 1, layer.get_seq_length() - removed):
-            return False
-    return True

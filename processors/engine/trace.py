@@ -1,11 +1,11 @@
-"""What happened in one call: counters always, every step where it was asked for."""
+"""Counters of one call, and every step of every processor when the trace records steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,12 @@ from logitkit.processors.engine.divergences import js_bits
 
 
 class Counts(Protocol):
-    """Anything that counts forward passes, as a Reader does."""
+    """Counts forward passes, as readers do.
+
+    Attributes:
+        forwards: forward passes so far.
+        tokens: tokens fed so far, summed over rows.
+    """
 
     forwards: int
     tokens: int
@@ -25,12 +30,12 @@ class Step:
     """What one processor did to one row at one step.
 
     Attributes:
-        processor: its name in the chain.
-        row: row of the batch (under beams: at that step).
-        position: how many tokens the row held after its prompt.
-        js_bits: Jensen-Shannon divergence between the row before and after, in bits, 0 to 1.
-        before, after: the likeliest tokens, ``(id, probability)``, best first.
-        notes: what the processor itself recorded, such as ``gate`` and ``fired``.
+        processor: name of the processor in the chain.
+        row: number of the row in the batch; beam search changes the rows from step to step.
+        position: number of tokens of the row after its prompt.
+        js_bits: Jensen-Shannon divergence between the row before and after the processor, in bits, 0 to 1.
+        before, after: the most probable tokens, ``(id, probability)``, best first.
+        notes: values that the processor reported with `Trace.note`, such as ``gate`` and ``fired``.
     """
 
     processor: str
@@ -73,12 +78,41 @@ class FusionReport:
         return f"{self.state}: {self.reason}"
 
 
-@dataclass(eq=False)
-class Trace:
-    """Counters and, when ``recording``, every `Step`. A log of what happened: results never depend on it.
+class TraceMark(NamedTuple):
+    """A position of a trace, to which `Trace.rewind` returns.
 
     Attributes:
+        steps: number of recorded steps.
+        fired: totals of gates.
+        sums: sums and counts of means.
+    """
+
+    steps: int
+    fired: dict[str, Tensor]
+    sums: dict[tuple[str, str], tuple[Tensor, int]]
+
+
+@dataclass(eq=False)
+class Trace:
+    """Counters of one call and, when ``recording``, every `Step`. No result of a chain depends on the trace.
+
+    Attributes:
+        recording: whether steps are recorded. Recording reads the scores of every step on the host.
+        top: number of tokens that a step keeps before and after.
+        calls: steps of the chain so far.
+        rows: rows of all steps so far.
+        steps: the recorded steps.
+        notices: sentences for the user, such as what a lame prompt omits.
+        readers: the readers of second streams, by label.
         fusion: whether the generating model's forward computed the second streams, and the reason.
+
+    Example:
+        >>> import torch
+        >>> trace = Trace(recording=True, rows=2)
+        >>> trace.count_fired("uscd", torch.tensor([True, False]))
+        >>> trace.record("uscd", 0, torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, -torch.inf]]))
+        >>> trace.fired, trace.steps[0].after
+        ({'uscd': 0.5}, ((0, 1.0), (1, 0.0)))
     """
 
     recording: bool = False
@@ -94,32 +128,38 @@ class Trace:
     _interventions: set[tuple[str, str]] = field(default_factory=set)
     _pending: dict[str, Tensor] = field(default_factory=dict)
 
-    def mark(self) -> tuple[int, dict[str, Tensor]]:
-        """Where the log stands, for `rewind`."""
-        return len(self.steps), dict(self._fired)
+    def mark(self) -> TraceMark:
+        """Return the present position of the trace."""
+        return TraceMark(len(self.steps), dict(self._fired), dict(self._sums))
 
-    def rewind(self, mark: tuple[int, dict[str, Tensor]]) -> None:
-        """Forget what was logged since."""
-        del self.steps[mark[0] :]
-        self._fired, self._pending = mark[1], {}
+    def rewind(self, mark: TraceMark) -> None:
+        """Drop everything that processors reported after the mark."""
+        del self.steps[mark.steps :]
+        self._fired, self._sums, self._pending = dict(mark.fired), dict(mark.sums), {}
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave no marks of what processors report inside this block."""
-        recording, fired, sums, pending = self.recording, dict(self._fired), dict(self._sums), dict(self._pending)
+        """Drop everything that processors report inside this block."""
+        mark, recording, pending = self.mark(), self.recording, self._pending
         self.recording = False
         try:
             yield
         finally:
-            self.recording, self._fired, self._sums, self._pending = recording, fired, sums, pending
+            self.rewind(mark)
+            self.recording, self._pending = recording, pending
 
     def note(self, **values: Tensor) -> None:
-        """Keep values of this step, each ``[rows]``, for the step being recorded."""
+        """Attach values, each ``[rows]``, to the step that is being recorded; does nothing without recording."""
         if self.recording:
             self._pending.update(values)
 
     def count_fired(self, name: str, fired: Tensor) -> None:
-        """Add up how many rows a gate fired on; stays on the device, waits for nothing."""
+        """Add the rows on which a gate fired to a total; the total stays on the device without a host read.
+
+        Args:
+            name: name of the processor.
+            fired: bool, ``[rows]``.
+        """
         total = fired.sum()
         self._fired[name] = self._fired[name] + total if name in self._fired else total
 
@@ -140,12 +180,11 @@ class Trace:
             self._interventions.add(key)
 
     def record(self, name: str, position: int, before: Tensor, after: Tensor) -> None:
-        """Record one step of one processor from its scores before and after, ``[rows, vocab]``."""
+        """Record one step of one processor from the scores before and after it, ``[rows, vocab]``."""
         notes, self._pending = {key: value.tolist() for key, value in self._pending.items()}, {}
         divergence = [0.0] * len(before) if after is before else js_bits(before, after).tolist()
         tops = [most_probable(scores, self.top) for scores in (before, after)]
         for row, bits in enumerate(divergence):
-            said = {key: values[row] for key, values in notes.items()}
             self.steps.append(
                 Step(
                     processor=name,
@@ -154,13 +193,13 @@ class Trace:
                     js_bits=bits,
                     before=tops[0][row],
                     after=tops[1][row],
-                    notes=said,
+                    notes={key: values[row] for key, values in notes.items()},
                 )
             )
 
     @property
     def forwards(self) -> dict[str, int]:
-        """Forward passes made by each reader, the generating model's own not counted."""
+        """Forward passes of each reader; those of the generating model are not counted."""
         return {name: reader.forwards for name, reader in self.readers.items()}
 
     @property
@@ -191,7 +230,7 @@ class Trace:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Counters as plain data: calls, rows, forwards of each reader, share of fired gates, means, notices."""
+        """Return the counters as plain data: calls, rows, forwards, fired gates, means, fusing and notices."""
         return {
             "calls": self.calls,
             "rows": self.rows,
@@ -204,6 +243,19 @@ class Trace:
 
 
 def most_probable(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
-    """The likeliest tokens of each row with their probabilities, best first."""
+    """Return the most probable tokens of each row.
+
+    Args:
+        scores: logits or log-probabilities, ``[rows, vocab]``.
+        count: number of tokens.
+
+    Returns:
+        For each row ``(id, probability)`` pairs, best first.
+
+    Example:
+        >>> import torch
+        >>> most_probable(torch.tensor([[0.0, -torch.inf]]), 1)
+        [((0, 1.0),)]
+    """
     probability, token = scores.float().softmax(-1).topk(min(count, scores.shape[-1]), dim=-1)
     return [tuple(zip(t, p, strict=True)) for t, p in zip(token.tolist(), probability.tolist(), strict=True)]

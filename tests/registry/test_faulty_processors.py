@@ -112,10 +112,10 @@ FAULTS = {
     FailsToBuild: r"must build with \{'strength': 1.0\}, got KeyError: 'missing'; correct its constructor",
     FailsToBind: "their_module:FailsToBind must build with .*AttributeError.*no_such_thing.*; correct its constructor",
     BindsNothing: "must return a processor, got None; return it",
-    Raises: r"__call__ must answer for rows \[1, 8\] and scores \[1, 272\], got IndexError: .*; correct it, `logitkit ",
-    WantsMore: "__call__ must answer .*TypeError: .*missing 1 required positional argument: 'mask'",
-    ReturnsNothing: r"__call__ must return scores \[1, 272\], got None; return them all",
-    ReturnsHalf: r"__call__ must return scores \[1, 272\], got scores \[1, 100\]; return them all",
+    Raises: r"__call__ must accept rows \[1, 8\] and scores \[1, 272\], got IndexError: .*; correct __call__, ",
+    WantsMore: "__call__ must accept .*TypeError: .*missing 1 required positional argument: 'mask'",
+    ReturnsNothing: r"__call__ must return scores \[1, 272\], got None; return all of them",
+    ReturnsHalf: r"__call__ must return scores \[1, 272\], got scores \[1, 100\]; return all of them",
 }
 
 

@@ -1,4 +1,4 @@
-"""What is taken for granted is read once, and undone where it was wrong."""
+"""Deferred comparisons are read once a step, and a wrong assumption is undone."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 YES, NO = torch.tensor(True), torch.tensor(False)
 
 
-def test_claims_by_hand() -> None:
-    """Read at once where nobody collects; else believed, and kept for who does."""
+def test_checks_by_hand() -> None:
+    """A comparison is read at once outside `collected` and inside `immediate`; inside `collected` it is kept."""
     deferred_checks, undone = DeferredChecks(), list[str]()
-    assert deferred_checks.expect(YES, lambda: undone.append("yes")) and not deferred_checks.expect(NO, undone.clear)
-    with deferred_checks.collected() as claims:
-        assert deferred_checks.expect(NO, lambda: undone.append("no"))
-    assert [bool(holds) for holds, _ in claims] == [False] and not undone
-    assert not deferred_checks.expect(NO, undone.clear)
+    assert deferred_checks.check(YES, undone.clear) and not deferred_checks.check(NO, undone.clear)
+    with deferred_checks.collected() as checks:
+        assert deferred_checks.check(NO, lambda: undone.append("no"))
+        with deferred_checks.immediate():
+            assert not deferred_checks.check(NO, undone.clear)
+    assert [bool(check.holds) for check in checks] == [False] and not undone
+    assert not deferred_checks.check(NO, undone.clear)
 
 
 def test_rows_that_were_not_continued_are_read_again() -> None:
-    """A step on other rows of the same shape, as beams bring: the answer of a fresh call, counted once."""
+    """A step on other rows of the same shape, as under beams, gives the scores of a fresh call and is counted once."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
 
     def bound() -> Call:

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fusing import bound
-from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised, shared
+from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised, shared_log_probabilities
 
 
 class Normalisations(TorchDispatchMode):
@@ -29,7 +29,7 @@ class Normalisations(TorchDispatchMode):
 def test_by_hand() -> None:
     """Two equal scores are ln 1/2 each; asked again it is the same object, written to it is worked out anew."""
     scores = torch.zeros(1, 2)
-    with shared():
+    with shared_log_probabilities():
         logp = log_probabilities(scores)
         assert logp.exp().tolist() == [[0.5, 0.5]] and log_probabilities(scores) is logp
         assert log_probabilities(logp) is not logp and log_probabilities(mark_normalised(logp)) is logp
@@ -41,14 +41,14 @@ def test_by_hand() -> None:
 
 def test_half_precision_is_worked_out_in_single() -> None:
     """As everywhere."""
-    with shared():
+    with shared_log_probabilities():
         assert log_probabilities(torch.zeros(1, 3, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def test_nothing_is_kept_behind_a_step_nor_shared_outside() -> None:
     """The tensors go with the step."""
     scores = torch.zeros(1, 4)
-    with shared():
+    with shared_log_probabilities():
         kept = weakref.ref(log_probabilities(scores))
         assert kept() is not None
     gc.collect()

@@ -33,10 +33,10 @@ def test_inference_tensors_are_not_remembered() -> None:
     assert memo.put(1, a) == 1 and memo.get(a) is None
 
 
-def test_forget() -> None:
+def test_clear() -> None:
     """On request."""
     memo: Memo[int] = Memo()
     a = torch.zeros(2)
     memo.put(1, a)
-    memo.forget()
+    memo.clear()
     assert memo.get(a) is None
