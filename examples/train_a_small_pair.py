@@ -1,15 +1,18 @@
-"""Train three tiny models on sums in words: a base model, a tuned model, and a smaller model.
+"""Train three tiny models on sums in words: a base model, a tuned model and a smaller model.
 
-The base model learns the sentences with wrong sums. The tuned model continues from the base model with correct sums,
-so the two models differ at one or two digits of each text. The smaller model has one layer and half the width. All
-three share a byte tokenizer. The training takes one or two minutes on a CPU. The models serve where a method needs a
-pair of related models.
+The training takes a minute or two on a CPU. The base model is trained on sentences with random sums. The tuned
+model continues from the base model with correct sums, so the two differ at the one or two digits of each sum.
+The smaller model has one layer and half the width. All three share a tokenizer over bytes. They serve as a pair
+of models for methods that need one, such as cascades and crossover.
+
+    python examples/train_a_small_pair.py FOLDER
 """
 
 from __future__ import annotations
 
 import copy
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,20 @@ from logitkit.registry.laws import tiny_tokenizer
 THINGS = ("apples", "pens", "cups", "balls", "books")
 
 
-def sum_in_words(rng: random.Random, right: bool = True) -> tuple[str, str]:
-    """Return a question and its answer, such as ``3 apples and 4 more are `` and ``7 apples.``."""
-    thing, first, second = rng.choice(THINGS), rng.randrange(10), rng.randrange(10)
-    total = first + second if right else rng.randrange(10) + rng.randrange(10)
+def sum_in_words(generator: random.Random, correct: bool = True) -> tuple[str, str]:
+    """Return a question and its answer, such as ``3 apples and 4 more are `` and ``7 apples.``.
+
+    Args:
+        generator: draws the words and the numbers.
+        correct: whether the answer is the sum, or an unrelated sum of two random digits.
+    """
+    thing, first, second = generator.choice(THINGS), generator.randrange(10), generator.randrange(10)
+    total = first + second if correct else generator.randrange(10) + generator.randrange(10)
     return f"{first} {thing} and {second} more are ", f"{total} {thing}."
 
 
-def fresh(width: int, layers: int, seed: int = 0) -> Any:
-    """Return a Llama model with random weights and a byte vocabulary."""
+def untrained_model(width: int, layers: int, seed: int = 0) -> Any:
+    """Return a Llama over bytes with random weights."""
     tokenizer = tiny_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -50,22 +58,32 @@ def fresh(width: int, layers: int, seed: int = 0) -> Any:
         return LlamaForCausalLM(config)
 
 
-def batch_of(rng: random.Random, size: int, right: bool) -> tuple[Tensor, Tensor]:
-    """Return the ids and labels of texts with begin and end tokens, ``[size, length]``, padded on the right."""
+def training_batch(generator: random.Random, size: int, correct: bool) -> tuple[Tensor, Tensor]:
+    """Return ids and labels of sentences with begin and end token, padded on the right, ``[size, length]``."""
     tokenizer = tiny_tokenizer()
-    texts = ["".join(sum_in_words(rng, right)) for _ in range(size)]
+    texts = ["".join(sum_in_words(generator, correct)) for _ in range(size)]
     rows = [[tokenizer.bos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, tokenizer.pad_token_id)
-    return ids, ids.masked_fill(ids == tokenizer.pad_token_id, -100)
+    return ids, ids.masked_fill(ids == tokenizer.pad_token_id, -100)  # the loss ignores the label -100
 
 
-def train(model: Any, steps: int, *, right: bool, rate: float = 2e-3, seed: int = 0, size: int = 64) -> Any:
-    """Train a model with AdamW and a one-cycle learning rate schedule, and return it in evaluation mode."""
-    rng, optimiser = random.Random(seed), torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
+def train(model: Any, steps: int, *, correct: bool, learning_rate: float = 2e-3, seed: int = 0, size: int = 64) -> Any:
+    """Train a model with a one-cycle learning rate and return it.
+
+    Args:
+        model: the model, whose weights are changed.
+        steps: number of batches.
+        correct: whether the sums of the training texts are correct.
+        learning_rate: the largest learning rate.
+        seed: of the training texts.
+        size: number of sentences in a batch.
+    """
+    generator = random.Random(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps + 1, pct_start=0.1)
     model.train()
     for _ in range(steps):
-        ids, labels = batch_of(rng, size, right)
+        ids, labels = training_batch(generator, size, correct)
         model(input_ids=ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -75,46 +93,48 @@ def train(model: Any, steps: int, *, right: bool, rate: float = 2e-3, seed: int 
 
 
 def train_all(steps: int = 700) -> dict[str, Any]:
-    """Return the base, the tuned and the smaller model; the smaller one is trained on fewer texts."""
-    base = train(fresh(64, 2), max(1, steps // 4), right=False)
-    tuned = train(copy.deepcopy(base), steps, right=True)
-    small = train(fresh(32, 1, seed=1), max(1, steps * 3 // 5), right=True)
+    """Return the base, the tuned and the small model, by name; ``steps`` are those of the tuned model."""
+    base = train(untrained_model(64, 2), max(1, steps // 4), correct=False)
+    tuned = train(copy.deepcopy(base), steps, correct=True)
+    small = train(untrained_model(32, 1, seed=1), max(1, steps * 3 // 5), correct=True)
     return {"base": base, "tuned": tuned, "small": small}
 
 
 def accuracy(model: Any, chain: str = "", count: int = 100, seed: int = 9, **resources: Any) -> tuple[float, Any]:
-    """Return the share of correct sums under a chain with greedy decoding, and the trace."""
-    tokenizer, rng = tiny_tokenizer(), random.Random(seed)
-    sums = [sum_in_words(rng) for _ in range(count)]
-    prompts = [tokenizer.bos_token + question for question, _ in sums]
+    """Return the share of correct sums under a chain with greedy decoding, and the trace.
+
+    Args:
+        model: the generating model.
+        chain: a chain of processors.
+        count: number of questions.
+        seed: of the questions.
+        resources: other models, by the name that the chain uses.
+    """
+    tokenizer, generator = tiny_tokenizer(), random.Random(seed)
+    questions = [sum_in_words(generator) for _ in range(count)]
+    prompts = [tokenizer.bos_token + question for question, _ in questions]
     generation = logitkit.generate(
         model, tokenizer, prompts, chain=chain, resources=resources, max_new_tokens=12, do_sample=False
     )
-    return sum(
-        text == answer for text, (_, answer) in zip(generation.texts, sums, strict=True)
-    ) / count, generation.trace
+    correct = [text == answer for text, (_, answer) in zip(generation.texts, questions, strict=True)]
+    return sum(correct) / count, generation.trace
 
 
 def main(steps: int = 700, folder: str | Path | None = None) -> dict[str, float]:
-    """Return the accuracy of each model, and of the base model with up to two tokens of the tuned model.
+    """Train the models, save them to a folder if one is given, and return the accuracy of each.
 
-    Args:
-        steps: training steps of the tuned model.
-        folder: where the models are saved; None saves nothing.
+    The last entry is the base model with at most two tokens of the tuned model in each text.
     """
     models = train_all(steps)
-    for name, model in models.items():
-        if folder is not None:
+    if folder is not None:
+        for name, model in models.items():
             model.save_pretrained(Path(folder) / name)
             tiny_tokenizer().save_pretrained(Path(folder) / name)
     accuracies = {name: accuracy(model)[0] for name, model in models.items()}
     chain = "crossover(other='tuned', threshold=0.1, budget=2)"
-    return accuracies | {
-        "base, two tokens of the tuned model": accuracy(models["base"], chain, tuned=models["tuned"])[0]
-    }
+    mixed, _ = accuracy(models["base"], chain, tuned=models["tuned"])
+    return accuracies | {"base, two tokens of the tuned model": mixed}
 
 
 if __name__ == "__main__":
-    import sys
-
     print(main(folder=sys.argv[1] if len(sys.argv) > 1 else None))

@@ -144,7 +144,8 @@ class SpeculativeCascade:
         """Return how many tokens to draft; every check emits one token more than it accepts."""
         if config.max_length is None:
             return self.draft_length
-        return max(0, min(self.draft_length, config.max_length - ids.shape[1] - 1))
+        remaining = int(config.max_length) - ids.shape[1]
+        return max(0, min(self.draft_length, remaining - 1))
 
     def _check_mode(self, model: Any, input_ids: Tensor, config: Any) -> None:
         """Refuse other vocabularies and unsupported modes of `generate`."""

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import logitkit
-from logitkit.processors.byte_level.model import ByteModel
-from logitkit.processors.byte_level.tokenizer import byte_tokenizer
+from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 import logitkit
 from logitkit.errors import ParameterError
 from logitkit.processors.cascade import Crossover, rules, uncertainty
-from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.engine.prefix_random import PrefixRandom
+from logitkit.processors.engine import PrefixRandom, js_bits
 from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 

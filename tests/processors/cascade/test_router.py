@@ -15,7 +15,7 @@ from torch import Tensor
 import logitkit
 from fakes import router_head
 from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.cascade import RouterHead, router_features
+from logitkit.processors.cascade import Router, RouterHead, router_features, rules, uncertainty
 from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 
@@ -98,6 +98,15 @@ def variant(name: str, example: str, **resources: str) -> Any:
 def test_variants_keep_the_laws(check: Callable[[], None]) -> None:
     """A trained head, which reads hidden states, and another training-free score keep every law of a processor."""
     check()
+
+
+def test_routed_rows_equal_the_pure_function() -> None:
+    """The output of the processor equals `rules.replaced_rows` bit for bit."""
+    scores = torch.tensor([[0.5, 0.5, 0.0], [0.9, 0.1, 0.0]]).log()
+    logits = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    router = Router(large=lambda rows: logits, score=lambda rows, scores: uncertainty(scores), threshold=0.4)
+    want = rules.replaced_rows(scores, logits, torch.tensor([True, False]))
+    assert torch.equal(router(torch.zeros(2, 1).long(), scores), want)
 
 
 def test_a_head_is_used_from_its_folder(tmp_path: Path) -> None:

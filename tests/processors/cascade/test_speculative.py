@@ -14,7 +14,7 @@ import logitkit
 from fakes import absolute_model, sliding_model
 from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.processors.cascade import TOKEN_RULES, SpeculativeCascade, TokenRule, rules
-from logitkit.processors.engine.trace import Trace
+from logitkit.processors.engine import Trace
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 import logitkit
 from logitkit.errors import ChainError, ModelError, ParameterError
 from logitkit.processors.cascade import TOKEN_RULES, Cascade, DeferralRule, TokenRule, rules
-from logitkit.processors.engine.prefix_random import PrefixRandom
+from logitkit.processors.engine import PrefixRandom
 from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 from reference.speculation import cascade_by_tokens, random_distributions

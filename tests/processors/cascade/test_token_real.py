@@ -9,9 +9,7 @@ from torch import Tensor
 
 import logitkit
 from logitkit.processors.cascade import SequenceCascade, SpeculativeCascade, Stage
-from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.captured_outputs import CapturedOutputs
-from logitkit.processors.engine.trace import Trace
+from logitkit.processors.engine import Binding, CapturedOutputs, Trace
 
 PROMPTS = ["The capital of France is", "In a quiet village there lived an old"]
 
