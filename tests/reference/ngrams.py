@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 
 def counted(documents: Sequence[Sequence[int]], orders: int, excluded: frozenset[int] = frozenset()) -> list[Counter]:
@@ -79,3 +83,17 @@ def literal(
         for token, count in following.items():
             moved[token] += weight * weights[order - 1] * math.log((count + k) / (total + k * outcomes))
     return moved
+
+
+def counts_of(table: Any) -> list[Counter]:
+    """Return the counts of an `NgramTable` as dictionaries, one for each order."""
+    return [
+        Counter({tuple(gram): int(count) for gram, count in zip(table.ngrams(m).tolist(), level.counts, strict=True)})
+        for m, level in enumerate(table.levels, 1)
+    ]
+
+
+def every_context(orders: int, size: int) -> torch.Tensor:
+    """Return all contexts of the longest order over ids 0 to size - 1, ``[contexts, orders - 1]``."""
+    rows = list(itertools.product(range(size), repeat=orders - 1))
+    return torch.tensor(rows, dtype=torch.long).reshape(len(rows), orders - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from logitkit.processors.ngram import SMOOTHING_NAMES, NgramTable
 from logitkit.processors.ngram.mixture import mixture_of_orders
+from reference.ngrams import every_context
 
 CORPORA = st.lists(st.lists(st.integers(0, 4), max_size=14), min_size=1, max_size=4).filter(any)
 
@@ -20,8 +20,7 @@ CORPORA = st.lists(st.lists(st.integers(0, 4), max_size=14), min_size=1, max_siz
 def test_one_order_is_its_smoothed_model(corpus: Any, orders: int, name: str) -> None:
     """With all weight on the longest order, the mixture equals the smoothed model of that order."""
     table = NgramTable.count(corpus, size=6, orders=orders, smoothing=name)
-    every_context = list(itertools.product(range(6), repeat=orders - 1))
-    rows = torch.tensor(every_context, dtype=torch.long).reshape(len(every_context), orders - 1)
+    rows = every_context(orders, 6)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))][:20]
     contexts = table.contexts(rows)
     seen = contexts[:, -1] >= 0
