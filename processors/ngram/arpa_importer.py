@@ -163,8 +163,8 @@ def _parse_entry(text: str, order: int, lexicon: Lexicon) -> tuple[list[int], tu
     Raises:
         ValueError: the line does not contain an n-gram of this order.
     """
-    probability, *rest = text.split()
-    words, weight = rest[:order], rest[order:]
+    probability, *fields = text.split()
+    words, weight = fields[:order], fields[order:]
     if len(words) != order or len(weight) > 1:
         raise ValueError(f"expected a probability, {order} words and perhaps a weight")
     return [lexicon(word) for word in words], (float(probability), float(weight[0]) if weight else 0.0)

@@ -119,7 +119,7 @@ class TextFiles:
 
 
 class _NamedFile(NamedTuple):
-    """A file, and its name in the sources of a table: the path within the folder that was given."""
+    """A file, and its name in the sources of a table: the path relative to the searched folder."""
 
     name: str
     path: Path

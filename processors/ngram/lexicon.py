@@ -80,12 +80,12 @@ def arrange(grams: Sequence[Ids], base: int) -> list[ArrangedLevel]:
         longer = complete[order]
         complete[order - 1] = np.concatenate([complete[order - 1], longer[:, :-1], longer[:, 1:]])
     arranged: list[ArrangedLevel] = []
-    for order, given in enumerate(grams, 1):
+    for order, originals in enumerate(grams, 1):
         parents = np.zeros(len(complete[order - 1]), dtype=np.int64)
         for column, shorter in enumerate(arranged):
             parents = np.searchsorted(shorter.level.keys, parents * base + complete[order - 1][:, column])
         unsorted = parents * base + complete[order - 1][:, -1]
         keys = np.unique(unsorted)
         starts = context_starts(keys, base, len(arranged[-1].level) if arranged else 1)
-        arranged.append(ArrangedLevel(Level(keys, None, starts), np.searchsorted(keys, unsorted[: len(given)])))
+        arranged.append(ArrangedLevel(Level(keys, None, starts), np.searchsorted(keys, unsorted[: len(originals)])))
     return arranged

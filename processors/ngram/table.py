@@ -198,7 +198,7 @@ class NgramTable(NgramIndex):
     def _copy(
         self, levels: Sequence[Level], *, smoothing: Smoothing, backoff: BackoffModel | None = None
     ) -> NgramTable:
-        """Return a table with these levels; ``backoff``, if given, spares the computation of the probabilities."""
+        """Return a copy with these levels; ``backoff`` contains the probabilities if they are known already."""
         copy = NgramTable(
             levels,
             size=self.size,
