@@ -11,8 +11,7 @@ from logitkit.processors.ngram.corpus import Documents, TextFiles
 from logitkit.processors.ngram.formulas import StyleRule, default_order_weights
 from logitkit.processors.ngram.smoothing import SMOOTHING_NAMES, Smoothing
 from logitkit.processors.ngram.style import NgramStyle
-from logitkit.processors.ngram.table import NgramTable, check_orders
-from logitkit.processors.ngram.training import train
+from logitkit.processors.ngram.table import NgramTable
 from logitkit.processors.ngram.vocabulary import TableVocabulary
 
 __all__ = [
@@ -25,8 +24,6 @@ __all__ = [
     "StyleRule",
     "TableVocabulary",
     "TextFiles",
-    "check_orders",
     "default_order_weights",
     "table_of_groups",
-    "train",
 ]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from logitkit.errors import FileFormatError, ParameterError
-from logitkit.processors.ngram import NgramTable, TextFiles, train, training
+from logitkit.processors.ngram import NgramTable, TextFiles, training
+from logitkit.processors.ngram.training import train
 from logitkit.registry.laws import tiny_tokenizer
 
 TEXTS = ["the first text", "a second one, the longest of them", "x", "", "the last text</s>and after its end"]
