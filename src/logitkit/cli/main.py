@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
 import typer
 
+import logitkit
 from logitkit.cli import (
     bench,
     check,
@@ -52,12 +52,12 @@ app = typer.Typer(
 def _print_version(requested: bool) -> None:
     """Print the version and stop, when ``--version`` was given."""
     if requested:
-        typer.echo(f"logitkit {installed_version('logitkit')}")
+        typer.echo(f"logitkit {logitkit.__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def logitkit(
+def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,

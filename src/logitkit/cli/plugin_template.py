@@ -5,11 +5,11 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+import logitkit
 from logitkit.errors import NameTakenError, ParameterError
 from logitkit.registry.registry import Registry
 
@@ -66,7 +66,7 @@ def write_plugin(name: str, registry: Registry, folder: Path | None = None) -> W
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         way_out = "choose another folder with --folder"
         raise ParameterError("new-plugin", "--folder", "absent or empty", str(folder), way_out)
-    words = {"name": name, "distribution": distribution, "package": package, "version": version("logitkit")}
+    words = {"name": name, "distribution": distribution, "package": package, "version": logitkit.__version__}
     words["class_name"] = "".join(part.capitalize() for part in name.split("_"))
     templates = Environment(  # noqa: S701 - the templates are Python, TOML and Markdown, which need no HTML escapes
         loader=PackageLoader("logitkit.cli", "templates"), undefined=StrictUndefined, keep_trailing_newline=True
