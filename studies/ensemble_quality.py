@@ -33,9 +33,11 @@ from logitkit import models
 from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
-from logitkit.processors.ensemble.deepen import Deepen, Representation, shared_tokens
-from logitkit.processors.ensemble.members import Member, readings
+from logitkit.processors.ensemble.deepen import Deepen
+from logitkit.processors.ensemble.helper_models import find_helper_models
+from logitkit.processors.ensemble.member_probabilities import Member
 from logitkit.processors.ensemble.processors import Core, Ensemble
+from logitkit.processors.ensemble.representation import Representation, shared_tokens
 from logitkit.processors.tokens.retokenization import Retokenizer
 
 ALIGNS = ("exact", "mined", "gac", "unite", "embedding")
@@ -165,9 +167,9 @@ class Bench:
         ids = torch.cat([prompts.ids.expand(len(rows), -1), padded], dim=1)
         counted = torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]
         scores = self.main(ids, logits_to_keep=width + 1).logits[:, :-1].float()[counted]  # [tokens, vocab]
-        for reading in readings(binding, "bench", self.names):
-            steps = [reading.read(ids[:, : prompts.width + place]) for place in range(width)]
-            self.logits[reading.name], self.begun[reading.name] = torch.stack(steps, dim=1)[counted], steps[0]
+        for helper in find_helper_models(binding, "bench", self.names):
+            steps = [helper.read(ids[:, : prompts.width + place]) for place in range(width)]
+            self.logits[helper.name], self.begun[helper.name] = torch.stack(steps, dim=1)[counted], steps[0]
         wanted, place = padded[counted], counted.nonzero()[:, 0]
         found = {"main alone": _judged(scores.log_softmax(-1), wanted, place, len(rows))}
         for name in self.names:

@@ -12,7 +12,7 @@ Methods:
   for them. Departure: the paper adds probabilities over the union of the two vocabularies. A processor can only
   choose main tokens, so a helper token outside the main vocabulary counts for the main token that it begins with.
 - ``unite`` (arXiv:2410.03777): the map of ``gac`` in both directions, used over the union of the models' ``topk``
-  likeliest tokens; see `logitkit.processors.ensemble.processors`.
+  likeliest tokens; see `logitkit.processors.ensemble.member_probabilities`.
 - ``embedding`` (EVA, arXiv:2404.09492): where no main token has the same bytes, the nearest main tokens in a common
   embedding space; see `logitkit.processors.alignment.embedding`.
 """

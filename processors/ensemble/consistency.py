@@ -1,25 +1,32 @@
-"""CoRE: an ensemble that trusts tokens on which models agree, and models that agree and are sure.
+"""CoRE: an ensemble that weighs tokens by agreement and models by agreement and certainty.
 
-Consistency for Robust test-time LLM Ensemble, arXiv:2510.13855 (Findings of EACL 2026). With p the main
-model's probabilities and q_i a helper's, translated into the main vocabulary:
+Consistency for Robust test-time LLM Ensemble, arXiv:2510.13855 (Findings of EACL 2026). With p the main model's
+probabilities and q_i a helper's probabilities, translated into the main vocabulary:
 
-- reference: p* = the mean of p and the q_i; disagreement: delta_i = abs(q_i - p*), elementwise.
-- token consistency: s_i = f(delta_i), f falling from 1 (a low-pass filter; `kernel`).
-- model consistency: m_i = sum_v s_i(v) / H(q_i), agreement over entropy in nats; the same for the main model.
+- reference: p* = the mean of p and all q_i. Disagreement: delta_i = abs(q_i - p*), for each token.
+- token consistency: s_i = f(delta_i), where f falls from 1 (a low-pass filter; see `token_consistency`).
+- model consistency: m_i = sum_v s_i(v) / H(q_i), the agreement divided by the entropy in nats; the same for p.
 - p_ensemble = m_0 p + sum_i m_i q_i s_i, with the m_i normalised over the models.
 
-The paper's figure and the released code differ; `PRESETS` has both. The code also raises the main model's
-weight to at least that of all helpers together, scales token scores to mean 1, leaves a different spelling
-of the main model's choice alone (`guard`), and for multiple choice drops the token filter and the agreement.
+The overview figure of the paper and the released code differ; `PRESETS` has both. The released code also raises the
+main model's weight to at least the weight of all helpers together, scales token scores to mean 1, and keeps the main
+model's distribution where the ensemble's choice is another spelling of its own choice
+(`logitkit.processors.ensemble.spelling_guard`). For multiple choice it leaves out the token filter and the agreement.
 
-Departures: scores are summed over one support for all models (the code counts up to twice as many tokens for
-a helper as for the main model); an entropy counts as at least `SURE` nats (the code divides by 1e-12);
-full agreement under ``reciprocal`` is consistency 1 (the code yields NaN); a helper with no translated mass
-has no say; a tie goes to the main model (the code's goes to the lowest id); the result is normalised.
+Departures from the released code:
+
+- Scores are summed over one support for all models; the code counts up to twice as many tokens for a helper as for
+  the main model.
+- An entropy counts as at least `LEAST_ENTROPY` nats; the code divides by the entropy plus 1e-12.
+- Under ``reciprocal``, full agreement has consistency 1; the code yields NaN.
+- A helper without translated probability has weight 0.
+- Of equally probable tokens, the main model's choice wins; in the code, the lowest id wins.
+- The result is normalised.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,55 +36,81 @@ import torch
 from torch import Tensor
 
 Kernel = Literal["linear", "rbf", "power", "reciprocal", "sigmoid"]
-Preset = Literal["released", "choice", "published"]
+PresetName = Literal["released", "choice", "published"]
 
-SHARPNESS: dict[str, float] = {"linear": 1, "rbf": 2, "power": 5, "reciprocal": 1, "sigmoid": 5}  # the paper's
-SURE = 1e-3  # nats; a surer model than this weighs no more
-SUPPORT = 1e-12  # a probability above this counts as support, as in the released code
-ROUNDING = 1e-6
-TIE = 1e-6  # by which the main model's weight is raised at the end
+SHARPNESS: dict[str, float] = {"linear": 1, "rbf": 2, "power": 5, "reciprocal": 1, "sigmoid": 5}  # of the paper
+LEAST_ENTROPY = 1e-3  # nats; a model with less entropy has no more weight
+SUPPORT = 1e-12  # a probability above this belongs to the support, as in the released code
+EPSILON = 1e-12  # least divisor
+ROUNDING = 1e-6  # differences below this are rounding errors
+TIE = 1e-6  # added to the main model's weight, so that it wins ties
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What the paper's figure and the released code decide differently.
+class Variant:
+    """The parts of the formula that the figure and the released code treat differently.
+
+    Attributes:
+        filters: multiply the probabilities of helpers by their token consistency.
+        agreement: the score of a model is its agreement divided by its entropy; else 1 divided by its entropy.
+        mean_one: scale the token scores of a model to mean 1 over the support.
+    """
+
+    filters: bool = True
+    agreement: bool = True
+    mean_one: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings of one published form of CoRE.
 
     Attributes:
         main_floor: least weight of the main model, 0 to 1.
-        filters: multiply helpers' tokens by their consistency.
-        agreement: a model's score is agreement over entropy; else one over entropy.
-        mean_one: scale a model's token scores to mean 1 over the support.
-        guard: keep the main model's row where the choice is a longer or shorter spelling of its own, or it ends.
-        topk: tokens kept of each model before translation; None: all.
+        variant: parts of the formula.
+        guard: keep the main model's row where the ensemble's choice is another spelling of its own choice, or where
+            it ends the text.
+        topk: likeliest tokens of each model that count; None: all.
     """
 
     main_floor: float
-    filters: bool
-    agreement: bool
-    mean_one: bool
+    variant: Variant
     guard: bool
     topk: int | None
 
+    def replaced(self, **settings: float | bool | None) -> Preset:
+        """Return the preset with some settings replaced; a setting that is None is left as it is.
 
-PRESETS: dict[str, Setting] = {
+        Args:
+            settings: fields of `Preset` and of its `Variant`, by name.
+
+        >>> PRESETS["released"].replaced(main_floor=0.0, filters=False, guard=None).variant.filters
+        False
+        """
+        values = {name: value for name, value in settings.items() if value is not None}
+        parts = {name: values.pop(name) for name in ("filters", "agreement", "mean_one") if name in values}
+        return dataclasses.replace(self, variant=dataclasses.replace(self.variant, **parts), **values)
+
+
+PRESETS: dict[PresetName, Preset] = {
     # The released code on generation tasks.
-    "released": Setting(main_floor=0.5, filters=True, agreement=True, mean_one=True, guard=True, topk=10),
+    "released": Preset(main_floor=0.5, variant=Variant(), guard=True, topk=10),
     # The released code on multiple choice.
-    "choice": Setting(main_floor=0.5, filters=False, agreement=False, mean_one=True, guard=False, topk=10),
+    "choice": Preset(main_floor=0.5, variant=Variant(filters=False, agreement=False), guard=False, topk=10),
     # The overview figure.
-    "published": Setting(main_floor=0.0, filters=True, agreement=True, mean_one=False, guard=False, topk=10),
+    "published": Preset(main_floor=0.0, variant=Variant(mean_one=False), guard=False, topk=10),
 }
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Consensus:
-    """The ensemble and how it came about.
+    """The ensemble's distribution and the quantities behind it.
 
     Attributes:
-        logp: normalised log-probabilities, fp32 (fp64 of fp64), ``[rows, vocab]``.
-        weights: of the models, main first, ``[models, rows]``; they sum to 1.
-        disagreement: total variation of each helper from the reference, ``[helpers, rows]``, 0 to 1.
-        filtered: how many supported tokens each helper had cut to less than half, ``[helpers, rows]``.
+        logp: normalised log-probabilities in nats, fp32 (fp64 for fp64 inputs), ``[rows, vocab]``.
+        weights: weights of the models, main first, ``[models, rows]``; they sum to 1.
+        disagreement: total variation distance of each helper from the reference, 0 to 1, ``[helpers, rows]``.
+        filtered: number of supported tokens of each helper whose consistency is below 1/2, ``[helpers, rows]``.
     """
 
     logp: Tensor
@@ -92,40 +125,32 @@ def core(
     *,
     kernel: Kernel = "rbf",
     main_floor: float = 0.5,
-    filters: bool = True,
-    agreement: bool = True,
-    mean_one: bool = True,
+    support: float = SUPPORT,
     sharpness: float | None = None,
+    variant: Variant = PRESETS["released"].variant,
 ) -> Tensor:
-    """CoRE over probabilities; the settings are those of the released code on generation tasks.
+    """Return the CoRE ensemble of probabilities; the defaults are those of the released code on generation tasks.
 
     Args:
-        main: probabilities of the main model, ``[rows, vocab]``, each row summing to 1.
-        helpers: translated probabilities of each helper, same shape; rows may sum to less, also to 0.
+        main: probabilities of the main model, ``[rows, vocab]``; each row sums to 1.
+        helpers: probabilities of each helper in the main vocabulary, same shape; a row may sum to less than 1, also
+            to 0.
         kernel: how consistency falls with disagreement; see `token_consistency`.
-        main_floor: least weight of the main model, 0 to 1; 0 in the paper, 1/2 in its code, 1 keeps ``main``.
-        filters, agreement, mean_one: see `Setting`.
-        sharpness: of the kernel; None: `SHARPNESS`.
+        main_floor: least weight of the main model, 0 to 1: 0 in the figure, 1/2 in the code; 1 returns ``main``.
+        support: a probability above this belongs to the support, over which token scores are summed.
+        sharpness: sharpness of the kernel, ``> 0``; None: the paper's, in `SHARPNESS`.
+        variant: parts of the formula; see `Variant`.
 
     Returns:
-        Normalised log-probabilities, fp32 (fp64 of fp64), ``[rows, vocab]``. A row on which every helper equals the
-        main model, and one on which no helper has a say, is the main model's, bit for bit before the logarithm.
+        Normalised log-probabilities in nats, fp32 (fp64 for fp64 inputs), ``[rows, vocab]``. Where every helper
+        equals the main model or has no probability, the row is the logarithm of the main model's, bit for bit.
 
-    Example:
-        >>> import torch
-        >>> main, helper = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.1, 0.9, 0.0]])
-        >>> core(main, [helper], kernel="linear").exp().round(decimals=2)
-        tensor([[0.3000, 0.7000, 0.0000]])
+    >>> main, helper = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.1, 0.9, 0.0]])
+    >>> core(main, [helper], kernel="linear").exp().round(decimals=2)
+    tensor([[0.3000, 0.7000, 0.0000]])
     """
     return consensus(
-        main,
-        helpers,
-        kernel=kernel,
-        main_floor=main_floor,
-        filters=filters,
-        agreement=agreement,
-        mean_one=mean_one,
-        sharpness=sharpness,
+        main, helpers, kernel=kernel, main_floor=main_floor, support=support, sharpness=sharpness, variant=variant
     ).logp
 
 
@@ -133,61 +158,69 @@ def consensus(
     main: Tensor,
     helpers: Sequence[Tensor] | Tensor,
     *,
-    kernel: Kernel,
-    main_floor: float,
-    filters: bool,
-    agreement: bool,
-    mean_one: bool,
+    kernel: Kernel = "rbf",
+    main_floor: float = 0.5,
+    support: float = SUPPORT,
     sharpness: float | None = None,
+    variant: Variant = PRESETS["released"].variant,
 ) -> Consensus:
-    """Return `core` together with its weights and disagreements."""
+    """Return the result of `core` together with its weights and disagreements; arguments as there.
+
+    >>> main, helper = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.5]])
+    >>> consensus(main, [helper]).weights.tolist()
+    [[0.5], [0.5]]
+    """
     whole = torch.stack([main, *helpers])
     whole = whole.to(torch.promote_types(whole.dtype, torch.float32))  # [models, rows, vocab]
-    columns = _columns(whole)
-    p = whole.gather(-1, columns.expand(len(whole), -1, -1))  # the same tokens, but for all that nobody says
-    speaks = p.sum(-1, keepdim=True) > SUPPORT  # [models, rows, 1]
-    support = (p > SUPPORT).any(0)  # [rows, vocab]
-    reference = p.sum(0) / speaks.sum(0).clamp_min(1)  # [rows, vocab]
-    delta = (p - reference).abs() * speaks
-    score = token_consistency(delta, kernel, sharpness) * support  # [models, rows, vocab]
+    columns = _possible_columns(whole)
+    p = whole.gather(-1, columns.expand(len(whole), -1, -1))  # without tokens that no model gives probability
+    has_mass = p.sum(-1, keepdim=True) > support  # [models, rows, 1]
+    reference = p.sum(0) / has_mass.sum(0).clamp_min(1)  # [rows, tokens]
+    delta = (p - reference).abs() * has_mass
+    score = token_consistency(delta, kernel, sharpness) * (p > support).any(0)  # [models, rows, tokens]
     total = score.sum(-1)  # [models, rows]
-    certainty = 1 / entropy(p).clamp_min(SURE)
-    weight = (total * certainty if agreement else certainty) * speaks.squeeze(-1)
-    weight = _anchored(weight, main_floor)
-    if mean_one:
-        score = score * ((score > 0).sum(-1) / total.clamp_min(SUPPORT))[..., None]
-    parts = torch.cat([p[:1], p[1:] * score[1:] if filters else p[1:]])
+    certainty = 1 / entropy(p).clamp_min(LEAST_ENTROPY)
+    weight = (total * certainty if variant.agreement else certainty) * has_mass.squeeze(-1)
+    weight = _with_main_floor(weight, main_floor)
+    if variant.mean_one:
+        score = score * ((score > 0).sum(-1) / total.clamp_min(EPSILON))[..., None]
+    parts = torch.cat([p[:1], p[1:] * score[1:] if variant.filters else p[1:]])
     mixed = (weight[..., None] * parts).sum(0) + TIE * p[0]
-    alone = ((p[1:] == p[:1]).all(-1) | ~speaks[1:, :, 0]).all(0)  # [rows]: nobody says anything else
-    logp = torch.where(alone[:, None], p[0], mixed / mixed.sum(-1, keepdim=True)).log()
+    only_main = ((p[1:] == p[:1]).all(-1) | ~has_mass[1:, :, 0]).all(0)  # [rows]
+    logp = torch.where(only_main[:, None], p[0], mixed / mixed.sum(-1, keepdim=True)).log()
     return Consensus(
         logp=torch.full_like(whole[0], -torch.inf).scatter_(-1, columns, logp),
         weights=weight,
         disagreement=0.5 * delta[1:].sum(-1),
-        filtered=((score[1:] < 0.5) & (p[1:] > SUPPORT)).sum(-1) if filters else torch.zeros_like(total[1:]),
+        filtered=((score[1:] < 0.5) & (p[1:] > support)).sum(-1) if variant.filters else torch.zeros_like(total[1:]),
     )
 
 
-def _columns(p: Tensor) -> Tensor:
-    """Ids of all tokens that some model says in a row, and of one more that none does, ``[rows, tokens]``.
+def _possible_columns(p: Tensor) -> Tensor:
+    """Return ids of all tokens that some model gives probability in a row, and of one more, ``[rows, tokens]``.
 
-    Distributions cut to their likeliest tokens leave few of them. The one more stands for all the others: it has
-    no disagreement.
+    Distributions cut to their likeliest tokens have few of them. The additional token stands for all others, on
+    which the models do not disagree.
     """
-    said = (p > 0).any(0)  # [rows, vocab]
-    most = min(int(said.sum(-1).max()) + 1, p.shape[-1])
-    return said.float().topk(most, dim=-1).indices
+    possible = (p > 0).any(0)  # [rows, vocab]
+    most = min(int(possible.sum(-1).max()) + 1, p.shape[-1])
+    return possible.float().topk(most, dim=-1).indices
 
 
 def token_consistency(delta: Tensor, kernel: Kernel, sharpness: float | None = None) -> Tensor:
-    """Consistency of a token from its disagreement delta (0 to 1): 1 at 0, falling.
+    """Return the consistency of tokens from their disagreement: about 1 at disagreement 0, falling, never negative.
 
-    With a the sharpness: ``linear`` 1 - delta; ``rbf`` (exp(-a delta) - exp(-a)) / (1 - exp(-a)), whose exponent
-    is linear in delta in the released code; ``power`` (1 - delta)**a; ``reciprocal`` 1 / (1 + a delta), stretched
-    to [0, 1] over all models and tokens of a row; ``sigmoid`` 1 - sigmoid(a (delta - 1/2)).
+    With sharpness a: ``linear`` is 1 - delta. ``rbf`` is (exp(-a delta) - exp(-a)) / (1 - exp(-a)); its exponent is
+    linear in delta, as in the released code. ``power`` is (1 - delta)**a. ``reciprocal`` is 1 / (1 + a delta),
+    stretched to [0, 1] over all models and tokens of a row. ``sigmoid`` is 1 - sigmoid(a (delta - 1/2)).
 
     Args:
-        delta: ``[models, rows, vocab]``.
+        delta: disagreement, 0 to 1, ``[models, rows, vocab]``.
+        kernel: name of the function.
+        sharpness: a, ``> 0``; None: the paper's, in `SHARPNESS`.
+
+    >>> token_consistency(torch.tensor([[[0.0, 0.25, 1.0]]]), "power", sharpness=2.0)
+    tensor([[[1.0000, 0.5625, 0.0000]]])
     """
     a = SHARPNESS[kernel] if sharpness is None else sharpness
     if kernel == "linear":
@@ -203,20 +236,24 @@ def token_consistency(delta: Tensor, kernel: Kernel, sharpness: float | None = N
     spread = most - least
     apart = spread > ROUNDING
     stretched = (raw - least) / torch.where(apart, spread, 1)
-    # The lowest is 0: what rounding leaves there must not be scaled to mean 1.
+    # The lowest value is 0. A rounding error in its place would later be scaled to mean 1.
     return torch.where(apart, stretched.masked_fill(raw - least < ROUNDING, 0), 1.0)
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Entropy in nats of ``[..., vocab]`` weights after normalising them; 0 where there are none."""
-    p = p / p.sum(-1, keepdim=True).clamp_min(SUPPORT)
+    """Return the entropy in nats of weights ``[..., vocab]`` after normalising them; 0 where all weights are 0.
+
+    >>> entropy(torch.tensor([2.0, 2.0])) == torch.tensor(2.0).log()
+    tensor(True)
+    """
+    p = p / p.sum(-1, keepdim=True).clamp_min(EPSILON)
     negative: Tensor = torch.special.xlogy(p, p).sum(-1)
     return -negative
 
 
-def _anchored(weight: Tensor, main_floor: float) -> Tensor:
-    """Normalise over the models and raise the main model's weight to the floor."""
+def _with_main_floor(weight: Tensor, main_floor: float) -> Tensor:
+    """Return weights that sum to 1 over the models, with the main model's raised to the floor; ``[models, rows]``."""
     helpers = weight[1:].sum(0)  # [rows]
-    silent = helpers <= 0
-    share = torch.where(silent, 1.0, weight[0] / (weight[0] + helpers).clamp_min(SUPPORT)).clamp_min(main_floor)
-    return torch.cat([share[None], (1 - share) * weight[1:] / torch.where(silent, 1.0, helpers)])
+    no_helper = helpers <= 0
+    share = torch.where(no_helper, 1.0, weight[0] / (weight[0] + helpers).clamp_min(EPSILON)).clamp_min(main_floor)
+    return torch.cat([share[None], (1 - share) * weight[1:] / torch.where(no_helper, 1.0, helpers)])

@@ -1,77 +1,67 @@
-"""DeePEn: models meet in a space of relative representations, and the main model's logits are moved towards the mean.
+"""DeePEn: models are averaged over anchor tokens, and the main model's logits are moved towards the average.
 
-Huang et al., arXiv:2404.12715. Anchors are tokens that all vocabularies share. A token is represented by how similar
-its embedding is to each anchor's: T = softmax(100 R), R the cosines to the anchors with rows of length 1. A model's
-distribution p becomes p T, a distribution over anchors; these are averaged; and the main model's logits take a few
-AdamW steps that bring their own representation near the mean (KL divergence). Adam moves a logit by at most about the
-rate a step, so the rate is a trust region, not a speed.
+Huang et al., arXiv:2404.12715. Each model's next-token distribution p becomes p T, a distribution over anchor tokens
+that all models share (`logitkit.processors.ensemble.representation`). The distributions over anchors are averaged.
+A few AdamW steps then move the main model's logits so that their own distribution over anchors comes near the average
+(KL divergence). Adam moves a logit by at most about the learning rate in a step, so the rate bounds how far the
+logits move.
 
-Departures: distributions are cut to their ``topk`` likeliest tokens, whose rows of T are computed when they are
-needed (the released code keeps T whole, which for 262144 x 46000 is 48 GB); only the main model's ``topk`` tokens
-move; the gradient is not divided by the number of anchors (Adam does not see the scale, its epsilon is relative to
-1 / anchors there); weight decay acts on log-probabilities; rows do not influence each other.
+Departures from the released code:
+
+- Distributions are cut to their ``topk`` likeliest tokens, and the rows of T are computed for these tokens only. The
+  code keeps T whole, which for 262144 tokens and 46000 anchors takes 48 GB.
+- Only the main model's ``topk`` tokens move.
+- The gradient is not divided by the number of anchors. Adam does not depend on this scale, except through its
+  epsilon, which is here relative to the whole sum.
+- Weight decay acts on log-probabilities.
+- Rows do not influence each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from transformers import LogitsProcessor
 
-from logitkit.errors import ModelError, ParameterError
+from logitkit.errors import ModelError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
-from logitkit.processors.alignment.matching import exact
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.scores import fit
-from logitkit.processors.ensemble.members import readings
-from logitkit.processors.ensemble.processors import Models, Prompts
+from logitkit.processors.engine.streams import Stream
+from logitkit.processors.ensemble.helper_models import find_helper_models
+from logitkit.processors.ensemble.options import HelperPrompts, Models, checked_weights
+from logitkit.processors.ensemble.representation import Representation, shared_tokens
 
-SHARPNESS = 100.0  # of the softmax over anchors, as released
-DECAY = 0.01  # AdamW's, as released
+DECAY = 0.01  # weight decay of AdamW, as in the released code
 BETAS = 0.9, 0.999
 EPSILON = 1e-8
-STRETCH = 10  # steps over which the rate falls by a half cosine to a quarter, as released
-LEAST = 1e-12  # a probability over anchors counts as at least this
-
-
-class Representation:
-    """Relative representation of a model's tokens.
-
-    Args:
-        embeddings: input embeddings, ``[vocab, width]``.
-        anchors: ids of the anchors, in an order that all models share.
-    """
-
-    def __init__(self, embeddings: Tensor, anchors: Tensor) -> None:
-        self.embeddings = embeddings
-        self.anchors = normalize(embeddings[anchors].float(), dim=-1)  # [anchors, width]
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        """Return the rows of T, ``[..., anchors]``, for ids ``[...]``; each sums to 1."""
-        cosine = normalize(self.embeddings[ids].float(), dim=-1) @ self.anchors.T
-        return (SHARPNESS * normalize(cosine, dim=-1)).softmax(-1)
+HALF_PERIOD = 10  # steps in which the rate falls to a quarter, as in the released code
+LEAST_PROBABILITY = 1e-12  # a probability over anchors counts as at least this
 
 
 def search(logits: Tensor, rows: Tensor, wanted: Tensor, *, rate: float, steps: int = 5) -> Tensor:
-    """Move logits so that their representation comes near the wanted one; all rows at once.
+    """Move logits so that their distribution over anchors comes near a wanted one; all rows at once.
 
-    AdamW on KL(wanted || softmax(logits) T), each row's own; the rate falls along a half cosine.
+    AdamW on KL(wanted || softmax(logits) T) of each row; the rate of a step is `cosine_rate`.
 
     Args:
-        logits: ``[batch, tokens]``; -inf stays.
-        rows: T of those tokens, ``[batch, tokens, anchors]``.
-        wanted: ``[batch, anchors]``, a distribution.
-        rate: of the first step, in nats; 0 returns ``logits``.
-        steps: how many.
+        logits: ``[batch, tokens]``; -inf stays -inf.
+        rows: the rows of T of these tokens, ``[batch, tokens, anchors]``.
+        wanted: distribution over anchors, ``[batch, anchors]``.
+        rate: learning rate of the first step, in nats, ``>= 0``; 0 returns ``logits``.
+        steps: number of steps.
 
     Returns:
         New logits, same shape.
+
+    >>> T, wanted = torch.eye(2)[None], torch.tensor([[0.9, 0.1]])
+    >>> search(torch.zeros(1, 2), T, wanted, rate=0.1, steps=1).round(decimals=2)
+    tensor([[ 0.1000, -0.1000]])
     """
     if is_neutral(rate, 0):
         return logits
@@ -80,29 +70,62 @@ def search(logits: Tensor, rows: Tensor, wanted: Tensor, *, rate: float, steps: 
     first = second = torch.zeros_like(z)
     for step in range(1, steps + 1):
         p = z.softmax(-1)  # [batch, tokens]
-        q = torch.einsum("bt,bta->ba", p, rows).clamp_min(LEAST)
-        pull = -torch.einsum("bta,ba->bt", rows, wanted / q)  # d KL / d p
-        gradient = p * (pull - (p * pull).sum(-1, keepdim=True))
+        q = torch.einsum("bt,bta->ba", p, rows).clamp_min(LEAST_PROBABILITY)
+        slope = -torch.einsum("bta,ba->bt", rows, wanted / q)  # d KL / d p
+        gradient = p * (slope - (p * slope).sum(-1, keepdim=True))
         first = BETAS[0] * first + (1 - BETAS[0]) * gradient
         second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
-        now = cosine_rate(rate, step)
+        step_rate = cosine_rate(rate, step)
         move = (first / (1 - BETAS[0] ** step)) / ((second / (1 - BETAS[1] ** step)).sqrt() + EPSILON)
-        z = torch.where(possible, z * (1 - now * DECAY) - now * move, z)
+        z = torch.where(possible, z * (1 - step_rate * DECAY) - step_rate * move, z)
     return z
 
 
 def cosine_rate(rate: float, step: int) -> float:
-    """Rate of the 1-based step: a half cosine from ``rate`` to a quarter of it over `STRETCH` steps."""
-    turn = torch.cos(torch.tensor(torch.pi * (step - 1) / STRETCH))
-    return rate / 4 + (rate - rate / 4) * (1 + float(turn)) / 2
+    """Return the learning rate of a step: it falls from ``rate`` to a quarter of it along a half cosine.
+
+    Args:
+        rate: of the first step.
+        step: number of the step, from 1; the quarter is reached after `HALF_PERIOD` steps.
+
+    >>> cosine_rate(0.2, 1), round(cosine_rate(0.2, 11), 6)
+    (0.2, 0.05)
+    """
+    cosine = torch.cos(torch.tensor(torch.pi * (step - 1) / HALF_PERIOD))
+    return rate / 4 + (rate - rate / 4) * (1 + float(cosine)) / 2
+
+
+class RepresentedHelper(NamedTuple):
+    """A helper model of DeePEn.
+
+    Attributes:
+        read: from rows of main tokens ``[rows, length]`` to logits in the helper's vocabulary, ``[rows, own vocab]``.
+        representation: of the helper's tokens.
+    """
+
+    read: Stream | Callable[[Tensor], Tensor]
+    representation: Representation
 
 
 class Deepen(LogitsProcessor):
-    """DeePEn (arXiv:2404.12715); the generating model is the main one.
+    """DeePEn (arXiv:2404.12715); the generating model is the main model.
 
     Args:
-        main: representation of the generating model's tokens.
-        helpers: for each helper what reads along and its representation.
+        rate: learning rate of the first step, in nats, ``>= 0``; about how far a logit may move in a step.
+        steps: number of steps.
+        weights: one for each model, the main model's first, ``>= 0``, not all 0; None: equal weights.
+        topk: likeliest tokens of each model that are represented, and of the main model that are moved.
+        main: representation of the main model's tokens.
+        helpers: the other models with their representations.
+
+    Raises:
+        ParameterError: weights that do not fit the models.
+
+    >>> space = Representation(torch.eye(2), anchors=torch.tensor([0, 1]))
+    >>> helper = RepresentedHelper(lambda rows: torch.tensor([[0.0, 4.0]]), space)
+    >>> scores = torch.tensor([[0.5, 0.5]]).log()
+    >>> Deepen(main=space, helpers=[helper])(torch.zeros(1, 1), scores).argmax(-1)
+    tensor([1])
     """
 
     order = ("models",)
@@ -114,17 +137,14 @@ class Deepen(LogitsProcessor):
         rate: Annotated[float, number("how far a logit may move in a step, in nats", ge=0, neutral=0)] = 0.15,
         steps: Annotated[int, whole("steps of the search", ge=0, neutral=0)] = 5,
         weights: Annotated[
-            list[float] | None, option("one a model, the generating one first, >= 0; None: all alike")
+            list[float] | None, option("one weight a model, the main model's first, >= 0; None: equal weights")
         ] = None,
         topk: Annotated[int, whole("likeliest tokens of each model that are represented and moved", ge=1)] = 64,
-        main: Annotated[Any, Resource()],
-        helpers: Annotated[Sequence[tuple[Any, Any]], Resource()],
+        main: Annotated[Representation, Resource()],
+        helpers: Annotated[Sequence[RepresentedHelper], Resource()],
     ) -> None:
         self.rate, self.steps, self.topk = rate, steps, topk
-        self.weights = [1.0] * (1 + len(helpers)) if weights is None else [float(weight) for weight in weights]
-        if len(self.weights) != 1 + len(helpers) or min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf"):
-            rule = f"{1 + len(helpers)} finite numbers >= 0 (the generating model's first), not all 0"
-            raise ParameterError("deepen", "weights", rule, weights)
+        self.weights = checked_weights("deepen", weights, 1 + len(helpers))
         self.main, self.helpers = main, tuple(helpers)
 
     @classmethod
@@ -133,26 +153,36 @@ class Deepen(LogitsProcessor):
         binding: Binding,
         *,
         models: Models,
-        prompts: Prompts = None,
-        anchors: Annotated[int, whole("shared tokens that span the space, the lowest main ids first", ge=2)] = 4096,
-        **given: Any,
+        prompts: HelperPrompts = None,
+        anchors: Annotated[
+            int, whole("greatest number of anchors: shared tokens, those of the lowest main ids", ge=2)
+        ] = 4096,
+        rate: float,
+        steps: int,
+        weights: list[float] | None,
+        topk: int,
     ) -> Deepen:
-        """Find the helpers, read along with each, and choose the anchors."""
+        """Return the processor with a reader and a representation for each helper.
+
+        Raises:
+            ModelError: fewer than two shared tokens; a model without input embeddings.
+        """
         main = AlignmentVocabulary.of(binding.model, binding.tokenizer)
-        found = readings(binding, "deepen", models, prompts)
-        sides = [AlignmentVocabulary.of(reading.model, reading.tokenizer) for reading in found]
-        ours, theirs = shared_tokens(main, sides, anchors)
-        if len(ours) < 2:
-            raise ModelError(f"deepen: models must share at least 2 tokens, got {len(ours)}; use ensemble")
-        binding.trace.notices.append(f"deepen: {len(ours)} anchors")
+        found = find_helper_models(binding, "deepen", models, prompts)
+        vocabularies = [AlignmentVocabulary.of(helper.model, helper.tokenizer) for helper in found]
+        main_ids, helper_ids = shared_tokens(main, vocabularies, anchors)
+        if len(main_ids) < 2:
+            raise ModelError(f"deepen: models must share at least 2 tokens, got {len(main_ids)}; use ensemble")
+        binding.trace.notices.append(f"deepen: {len(main_ids)} anchors")
+        space = Representation(_embeddings(main), main_ids)
         helpers = [
-            (reading.read, Representation(_vectors(side), ids))
-            for reading, side, ids in zip(found, sides, theirs, strict=True)
+            RepresentedHelper(helper.read, Representation(_embeddings(vocabulary), ids))
+            for helper, vocabulary, ids in zip(found, vocabularies, helper_ids, strict=True)
         ]
-        made = cls(main=Representation(_vectors(main), ours), helpers=helpers, **given)
-        if all(reading.same for reading in found):  # nobody says anything else
-            made.helpers = ()
-        return made
+        weights = checked_weights("deepen", weights, 1 + len(helpers))
+        if all(helper.is_main for helper in found):  # the average is the main model's own distribution
+            weights, helpers = None, []
+        return cls(rate=rate, steps=steps, weights=weights, topk=topk, main=space, helpers=helpers)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return log-probabilities with the likeliest tokens moved, ``[rows, vocab]``."""
@@ -160,51 +190,37 @@ class Deepen(LogitsProcessor):
             return scores
         logp = log_probabilities(scores)
         best, ids = logp.topk(min(self.topk, logp.shape[-1]), dim=-1)
-        known = len(self.main.embeddings)
-        best = best.masked_fill(ids >= known, -torch.inf)  # ids beyond the model's own have no embedding
-        rows = self.main(ids.clamp_max(known - 1))
+        size = len(self.main.embeddings)
+        best = best.masked_fill(ids >= size, -torch.inf)  # scores may be wider than the embeddings
+        rows = self.main(ids.clamp_max(size - 1))
         wanted = self.weights[0] * torch.einsum("bt,bta->ba", _softmax(best), rows)
         for (read, representation), weight in zip(self.helpers, self.weights[1:], strict=True):
             if weight > 0:
-                wanted = wanted + weight * _represented(read(input_ids), representation, self.topk)
+                wanted = wanted + weight * _over_anchors(read(input_ids), representation, self.topk)
         moved = search(best, rows, wanted / sum(self.weights), rate=self.rate, steps=self.steps)
-        kept = torch.where(best > -torch.inf, moved, logp.gather(-1, ids))
-        return logp.scatter(-1, ids, kept).log_softmax(-1).to(scores.dtype)
+        merged = torch.where(best > -torch.inf, moved, logp.gather(-1, ids))
+        return logp.scatter(-1, ids, merged).log_softmax(-1).to(scores.dtype)
 
 
-def shared_tokens(
-    main: AlignmentVocabulary, helpers: Sequence[AlignmentVocabulary], count: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Ids of the tokens that all vocabularies have, in each, the ``count`` of the lowest main ids."""
-    maps = [dict(_pairs(helper, main)) for helper in helpers]
-    ids = sorted(set(main.text_tokens()).intersection(*maps))[:count]
-    return torch.tensor(ids, dtype=torch.long), [
-        torch.tensor([known[i] for i in ids], dtype=torch.long) for known in maps
-    ]
-
-
-def _pairs(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list[tuple[int, int]]:
-    """Main id and helper id of shared tokens; of twins in the helper, the lowest id."""
-    made = exact(helper, main)
-    ids = (made.weights[:, 0] > 0).nonzero()[:, 0].flip(0)
-    return list(zip(made.targets[ids, 0].tolist(), ids.tolist(), strict=True))
-
-
-def _represented(logits: Tensor, representation: Representation, topk: int) -> Tensor:
-    """A helper's distribution over anchors, ``[rows, anchors]``."""
+def _over_anchors(logits: Tensor, representation: Representation, topk: int) -> Tensor:
+    """Return a helper's distribution over anchors, ``[rows, anchors]``."""
     logits = fit(logits, len(representation.embeddings))
     best, ids = logits.topk(min(topk, logits.shape[-1]), dim=-1)
     return torch.einsum("bt,bta->ba", best.softmax(-1), representation(ids))
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """Probabilities, also of a row in which nothing is possible."""
+    """Return probabilities; equal ones for a row of -inf alone."""
     possible = (logits > -torch.inf).any(-1, keepdim=True)
     return torch.where(possible, logits, 0).softmax(-1)
 
 
-def _vectors(side: AlignmentVocabulary) -> Tensor:
-    """Input embeddings, which a model over bytes lacks."""
-    if side.embeddings is None:
+def _embeddings(vocabulary: AlignmentVocabulary) -> Tensor:
+    """Return the input embeddings of a model.
+
+    Raises:
+        ModelError: the model has none, as a `ByteModel`.
+    """
+    if vocabulary.embeddings is None:
         raise ModelError("deepen: every model must have input embeddings, got a ByteModel; choose ensemble or core")
-    return side.embeddings
+    return vocabulary.embeddings

@@ -1,88 +1,58 @@
-"""Ensembles of models with different tokenizers: a plain mean, and CoRE.
+"""Ensembles of models with different tokenizers: the plain ensemble and CoRE.
 
-Every helper reads along in its own tokens under its own prompt (`logitkit.processors.ensemble.members`); its opinion is
-translated into the main vocabulary (`logitkit.processors.alignment`) and fused there. The result is a normalised
-distribution, so that sampling and beams mean what they say.
+Each helper reads the rows in its own tokens under its own prompt (`logitkit.processors.ensemble.helper_models`). Its
+probabilities are translated into the main vocabulary (`logitkit.processors.ensemble.member_probabilities`) and
+combined there by a pure function, `fuse` or `core`. The result is a normalised distribution, so it can be sampled and
+searched like the scores of one model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.errors import ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import mark_normalised
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.ensemble import consistency
-from logitkit.processors.ensemble.members import Member, Texts, members, opinions
-
-Fuse = Literal["arithmetic", "geometric", "max"]
-Models = Annotated[list[str], option("helpers: names passed to bind, known models, hub ids or folders; [] none")]
-Align = Annotated[
-    str | list[str],
-    option("exact, mined, unite, gac, embedding, bytes, a .safetensors file or a name passed to bind; or one a helper"),
-]
-Prompts = Annotated[
-    dict[str, Texts] | None, option("own prompt of a helper, by its name; None: the prompts in its own template")
-]
-TopK = Annotated[
-    int, whole("likeliest tokens of each model that count; 0: all (unite: 10; of an embedding helper: 320)", ge=0)
-]
-Gate = Annotated[float, number("ask where the main model's best probability is at most this", ge=0, le=1, neutral=0)]
-
-
-def fuse(
-    main: Tensor,
-    helpers: Sequence[Tensor],
-    weights: Sequence[float],
-    how: Fuse = "arithmetic",
-    reachable: Sequence[Tensor | None] = (),
-) -> Tensor:
-    """Combine distributions over one vocabulary.
-
-    ``arithmetic``: the weighted mean. ``geometric``: the weighted mean of log-probabilities; a token that a helper
-    cannot reach gives no evidence there, so the main model's own probability stands in. ``max``: the largest
-    weighted probability.
-
-    Args:
-        main: probabilities, ``[rows, vocab]``.
-        helpers: probabilities of each helper, same shape; rows may sum to less than 1.
-        weights: main model first, >= 0, with a positive sum.
-        how: see above.
-        reachable: for each helper which tokens it can reach, bool ``[vocab]``; None or left out: all.
-
-    Returns:
-        Normalised fp32 log-probabilities. A row on which nothing is left is the main model's.
-    """
-    p = torch.stack([main, *helpers]).float()  # [models, rows, vocab]
-    share = torch.tensor(weights, device=p.device)[:, None, None] / sum(weights)
-    if how == "arithmetic":
-        mixed = (share * p).sum(0).log()
-    elif how == "max":
-        mixed = (share * p).amax(0).log()
-    else:
-        logp = p.log()
-        for number_, can in enumerate(reachable, start=1):
-            if can is not None:
-                logp[number_] = torch.where(can, logp[number_], logp[0])
-        asked = [place for place, weight in enumerate(weights) if weight > 0]
-        mixed = (share[asked] * logp[asked]).sum(0)
-    nothing = (mixed == -torch.inf).all(-1, keepdim=True)
-    return torch.where(nothing, main.log(), mixed).log_softmax(-1)
+from logitkit.processors.ensemble.fusion import Fuse, fuse
+from logitkit.processors.ensemble.member_probabilities import (
+    Member,
+    fit_probabilities,
+    member_probabilities,
+    reachable_tokens,
+)
+from logitkit.processors.ensemble.members import find_members
+from logitkit.processors.ensemble.options import Align, Gate, HelperPrompts, Models, TopK, checked_weights
+from logitkit.processors.ensemble.spelling_guard import SpellingGuard
 
 
 class Ensemble(LogitsProcessor):
-    """Mean of models with different tokenizers (GaC, UniTE, MinED by ``align``); the generating model is the main one.
+    """Mean of models with different tokenizers (GaC, UniTE or MinED, by ``align``).
 
-    With ``gate`` below 1 the helpers are asked only where the main model is unsure (GaC, arXiv:2406.12585);
-    a step at which it is sure of every row costs nothing.
+    The generating model is the main model. With ``gate`` below 1, helpers are used only where the main model is
+    unsure (GaC, arXiv:2406.12585); a step at which the main model is sure of every row needs no helper forward.
+
+    Args:
+        weights: one for each model, the main model's first, ``>= 0``, not all 0; None: equal weights.
+        fuse: how distributions are combined; see `fuse`.
+        topk: likeliest tokens of each model that count; 0: all.
+        gate: a row is changed where the main model's largest probability is at most this, 0 to 1.
+        helpers: the other models.
+        trace: receives, at each step, the share of each helper's probability that its alignment loses.
+
+    Raises:
+        ParameterError: weights that do not fit the models.
+
+    >>> ensemble = Ensemble(helpers=[Member(name="flat", read=lambda rows: torch.zeros(len(rows), 2))])
+    >>> ensemble(torch.zeros(1, 1), torch.tensor([[0.75, 0.25]]).log()).exp()
+    tensor([[0.6250, 0.3750]])
     """
 
     order = ("models", "align", "weights")
@@ -92,7 +62,7 @@ class Ensemble(LogitsProcessor):
         self,
         *,
         weights: Annotated[
-            list[float] | None, option("one a model, the generating one first, >= 0; None: all alike")
+            list[float] | None, option("one weight a model, the main model's first, >= 0; None: equal weights")
         ] = None,
         fuse: Annotated[Fuse, option("how distributions are combined")] = "arithmetic",
         topk: TopK = 0,
@@ -100,15 +70,12 @@ class Ensemble(LogitsProcessor):
         helpers: Annotated[Sequence[Member], Resource()],
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        share = [1.0] * (1 + len(helpers)) if weights is None else [float(weight) for weight in weights]
-        if len(share) != 1 + len(helpers) or min(share) < 0 or not 0 < sum(share) < float("inf"):
-            rule = f"{1 + len(helpers)} finite numbers >= 0 (the generating model's first), not all 0"
-            raise ParameterError("ensemble", "weights", rule, weights)
-        chosen = [(helper, weight) for helper, weight in zip(helpers, share[1:], strict=True) if weight > 0]
-        self.helpers = tuple(helper for helper, _ in chosen)
-        self.weights = (share[0], *(weight for _, weight in chosen))
+        all_weights = checked_weights("ensemble", weights, 1 + len(helpers))
+        weighted = [(helper, weight) for helper, weight in zip(helpers, all_weights[1:], strict=True) if weight > 0]
+        self.helpers = tuple(helper for helper, _ in weighted)
+        self.weights = (all_weights[0], *(weight for _, weight in weighted))
         self.fuse, self.topk, self.gate, self.trace = fuse, topk, gate, trace
-        self.reachable = [_reachable(helper) for helper in self.helpers]
+        self.reachable = [reachable_tokens(helper) for helper in self.helpers]
 
     @classmethod
     def bind(
@@ -117,39 +84,58 @@ class Ensemble(LogitsProcessor):
         *,
         models: Models,
         align: Align = "gac",
-        prompts: Prompts = None,
-        **given: Any,
+        prompts: HelperPrompts = None,
+        weights: list[float] | None,
+        fuse: Fuse,
+        topk: int,
+        gate: float,
     ) -> Ensemble:
-        """Find the helpers and read along with each."""
-        return cls(helpers=members(binding, "ensemble", models, align, prompts), trace=binding.trace, **given)
+        """Return the processor with a reader and an alignment for each helper."""
+        helpers = find_members(binding, "ensemble", models, align, prompts)
+        return cls(weights=weights, fuse=fuse, topk=topk, gate=gate, helpers=helpers, trace=binding.trace)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return log-probabilities of the ensemble, ``[rows, vocab]``; rows not asked about stay as they are."""
-        fired = _asked("ensemble", self, scores)
-        if fired is None:
+        """Return log-probabilities of the ensemble, ``[rows, vocab]``; rows with a closed gate keep their scores."""
+        gated = _gated_rows("ensemble", self.helpers, self.gate, scores, self.trace)
+        if gated is None:
             return scores
-        main, said = opinions(input_ids, scores, self.helpers, topk=self.topk)
+        main, helpers = member_probabilities(input_ids, scores, self.helpers, topk=self.topk)
         if self.trace is not None:
-            self.trace.note(**_lost(self.helpers, said))
-        reachable = [None if can is None else _width(can, scores) for can in self.reachable]
-        mixed = fuse(main, said, self.weights, self.fuse, reachable)
-        return torch.where(fired[:, None], _finished(mixed, scores), scores)
+            self.trace.note(**_lost(self.helpers, helpers))
+        width = scores.shape[-1]
+        reachable = [None if mask is None else fit_probabilities(mask, width) for mask in self.reachable]
+        fused = fuse(main, helpers, self.weights, self.fuse, reachable)
+        return torch.where(gated[:, None], mark_normalised(fused).to(scores.dtype), scores)
 
 
 class Core(LogitsProcessor):
-    """CoRE (arXiv:2510.13855): `logitkit.processors.ensemble.consistency` over models with different tokenizers.
+    """CoRE (arXiv:2510.13855) over models with different tokenizers; the formula is `core`.
 
     Args:
-        helpers: who reads along.
-        token_bytes: bytes of each main token, for the guard.
+        kernel, sharpness: how consistency falls with disagreement; see `token_consistency`.
+        main_floor: least weight of the main model, 0 to 1; None: as the preset.
+        preset: the values of all parameters that are None; see `consistency.PRESETS`.
+        guard: keep the main model's row where the ensemble only spells its choice differently; see `SpellingGuard`.
+        filters, agreement, mean_one: see `consistency.Variant`; None: as the preset.
+        topk: likeliest tokens of each model that count; 0: all; None: as the preset.
+        gate: a row is changed where the main model's largest probability is at most this, 0 to 1.
+        helpers: the other models.
+        token_bytes: bytes of each main token, for the guard; None for a special token.
         end_tokens: main tokens that end a text, for the guard.
-        trace: where weights and disagreements are noted.
+        trace: receives weights, disagreements and filtered tokens at each recorded step.
+
+    >>> flat = Member(name="flat", read=lambda rows: torch.zeros(len(rows), 2))
+    >>> scores = torch.tensor([[0.75, 0.25]]).log()
+    >>> processor = Core(helpers=[flat], guard=False)
+    >>> expected = consistency.core(torch.tensor([[0.75, 0.25]]), [torch.tensor([[0.5, 0.5]])])
+    >>> torch.allclose(processor(torch.zeros(1, 1), scores), expected)
+    True
     """
 
     order = ("models", "align", "kernel", "main_floor")
 
     @checked
-    def __init__(
+    def __init__(  # one argument for each parameter of the chain, so that each has its own rule and help
         self,
         *,
         kernel: Annotated[consistency.Kernel, option("how consistency falls with disagreement")] = "rbf",
@@ -157,133 +143,125 @@ class Core(LogitsProcessor):
             float | None, number("least weight of the main model; None: as the preset", ge=0, le=1, neutral=1)
         ] = None,
         preset: Annotated[
-            consistency.Preset, option("released: the code on generation; choice: on multiple choice; published: paper")
+            consistency.PresetName,
+            option("released: the code on generation tasks; choice: on multiple choice; published: the paper's figure"),
         ] = "released",
         guard: Annotated[
-            bool | None, option("keep the main model's row where only the spelling differs, or it ends")
+            bool | None,
+            option("keep the main model's row where only the spelling differs, or where it ends; None: as the preset"),
         ] = None,
-        filters: Annotated[bool | None, option("filter helpers' tokens by their consistency")] = None,
-        agreement: Annotated[bool | None, option("weigh models by agreement too, not by certainty alone")] = None,
-        mean_one: Annotated[bool | None, option("scale token consistencies to mean 1")] = None,
-        sharpness: Annotated[float | None, number("of the kernel; None: the paper's", gt=0)] = None,
-        topk: Annotated[int | None, whole("tokens of each model that count; 0: all; None: as the preset", ge=0)] = None,
+        filters: Annotated[
+            bool | None, option("filter helpers' tokens by their consistency; None: as the preset")
+        ] = None,
+        agreement: Annotated[
+            bool | None, option("weigh models by agreement and certainty, not certainty alone; None: as the preset")
+        ] = None,
+        mean_one: Annotated[bool | None, option("scale token consistencies to mean 1; None: as the preset")] = None,
+        sharpness: Annotated[float | None, number("sharpness of the kernel; None: the paper's", gt=0)] = None,
+        topk: Annotated[
+            int | None, whole("likeliest tokens of each model that count; 0: all; None: as the preset", ge=0)
+        ] = None,
         gate: Gate = 1.0,
         helpers: Annotated[Sequence[Member], Resource()],
         token_bytes: Annotated[Sequence[bytes | None], Resource()] = (),
         end_tokens: Annotated[Sequence[int], Resource()] = (),
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        said = {"main_floor": main_floor, "guard": guard, "filters": filters, "agreement": agreement}
-        said |= {"mean_one": mean_one, "topk": topk}
-        chosen = vars(consistency.PRESETS[preset]) | {name: value for name, value in said.items() if value is not None}
-        self.setting = consistency.Setting(**chosen)
-        self.kernel, self.sharpness, self.gate = kernel, sharpness, gate
-        self.helpers = () if is_neutral(self.setting.main_floor, 1) else tuple(helpers)
-        self.token_bytes, self.end_tokens, self.trace = token_bytes, frozenset(end_tokens), trace
+        settings = consistency.PRESETS[preset].replaced(
+            main_floor=main_floor, guard=guard, topk=topk, filters=filters, agreement=agreement, mean_one=mean_one
+        )
+        self.formula: dict[str, Any] = {
+            "kernel": kernel,
+            "main_floor": settings.main_floor,
+            "sharpness": sharpness,
+            "variant": settings.variant,
+        }
+        self.topk, self.gate, self.trace = settings.topk or 0, gate, trace
+        self.guard = SpellingGuard(token_bytes, frozenset(end_tokens)) if settings.guard else None
+        self.helpers = () if is_neutral(settings.main_floor, 1) else tuple(helpers)
 
     @classmethod
-    def bind(
+    def bind(  # one argument for each parameter of the chain, as in __init__
         cls,
         binding: Binding,
         *,
         models: Models,
         align: Align = "gac",
-        prompts: Prompts = None,
-        **given: Any,
+        prompts: HelperPrompts = None,
+        kernel: consistency.Kernel,
+        main_floor: float | None,
+        preset: consistency.PresetName,
+        guard: bool | None,
+        filters: bool | None,
+        agreement: bool | None,
+        mean_one: bool | None,
+        sharpness: float | None,
+        topk: int | None,
+        gate: float,
     ) -> Core:
-        """Find the helpers and read along with each."""
-        side = AlignmentVocabulary.of(binding.model, binding.tokenizer)
-        found = members(binding, "core", models, align, prompts)
+        """Return the processor with a reader and an alignment for each helper."""
+        main = AlignmentVocabulary.of(binding.model, binding.tokenizer)
         return cls(
-            helpers=found,
-            token_bytes=side.vocabulary.token_bytes,
-            end_tokens=side.end_tokens,
+            kernel=kernel,
+            main_floor=main_floor,
+            preset=preset,
+            guard=guard,
+            filters=filters,
+            agreement=agreement,
+            mean_one=mean_one,
+            sharpness=sharpness,
+            topk=topk,
+            gate=gate,
+            helpers=find_members(binding, "core", models, align, prompts),
+            token_bytes=main.vocabulary.token_bytes,
+            end_tokens=main.end_tokens,
             trace=binding.trace,
-            **given,
         )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return log-probabilities of the ensemble, ``[rows, vocab]``; rows not asked about stay as they are."""
-        fired = _asked("core", self, scores)
-        if fired is None:
+        """Return log-probabilities of the ensemble, ``[rows, vocab]``.
+
+        Rows with a closed gate, and rows that the guard holds, keep their scores.
+        """
+        changed = _gated_rows("core", self.helpers, self.gate, scores, self.trace)
+        if changed is None:
             return scores
-        main, said = opinions(input_ids, scores, self.helpers, topk=self.setting.topk or 0)
-        found = consistency.consensus(
-            main,
-            said,
-            kernel=self.kernel,
-            main_floor=self.setting.main_floor,
-            filters=self.setting.filters,
-            agreement=self.setting.agreement,
-            mean_one=self.setting.mean_one,
-            sharpness=self.sharpness,
-        )
-        if self.setting.guard:
-            fired = fired & ~self._spelled_otherwise(scores, found.logp)
-        if self.trace is not None:
-            self._note(found, said)
-        return torch.where(fired[:, None], _finished(found.logp, scores), scores)
+        main, helpers = member_probabilities(input_ids, scores, self.helpers, topk=self.topk)
+        logp = consistency.core(main, helpers, **self.formula)
+        if self.guard is not None:
+            changed = changed & ~self.guard.holds(scores.argmax(-1), logp.argmax(-1))
+        if self.trace is not None and self.trace.recording:
+            self._note(self.trace, main, helpers)
+        return torch.where(changed[:, None], mark_normalised(logp).to(scores.dtype), scores)
 
-    def _spelled_otherwise(self, scores: Tensor, logp: Tensor) -> Tensor:
-        """Rows whose choice is the main model's, longer or shorter, or where the main model ends, ``[rows]``."""
-        choices = zip(scores.argmax(-1).tolist(), logp.argmax(-1).tolist(), strict=True)
-        return torch.tensor([self._guarded(main, chosen) for main, chosen in choices], device=scores.device)
-
-    def _guarded(self, main: int, chosen: int) -> bool:
-        if main == chosen:
-            return False
-        if main in self.end_tokens:
-            return True
-        ours, theirs = (self.token_bytes[token] if token < len(self.token_bytes) else None for token in (main, chosen))
-        return bool(ours and theirs and (ours.startswith(theirs) or theirs.startswith(ours)))
-
-    def _note(self, found: consistency.Consensus, said: Sequence[Tensor]) -> None:
-        """Leave the step's diagnostics in the trace."""
-        if self.trace is None or not self.trace.recording:
-            return
-        self.trace.note(weight_main=found.weights[0], **_lost(self.helpers, said))
-        for helper, weight, apart, cut in zip(
-            self.helpers, found.weights[1:], found.disagreement, found.filtered, strict=True
-        ):
-            told = {"weight": weight, "disagreement": apart, "filtered": cut}
-            self.trace.note(**{f"{what}_{helper.name}": value for what, value in told.items()})
+    def _note(self, trace: Trace, main: Tensor, helpers: Sequence[Tensor]) -> None:
+        """Record the step's weights, disagreements, filtered tokens and lost probability."""
+        consensus = consistency.consensus(main, helpers, **self.formula)
+        trace.note(weight_main=consensus.weights[0], **_lost(self.helpers, helpers))
+        for number_, helper in enumerate(self.helpers):
+            values = {
+                "weight": consensus.weights[1 + number_],
+                "disagreement": consensus.disagreement[number_],
+                "filtered": consensus.filtered[number_],
+            }
+            trace.note(**{f"{quantity}_{helper.name}": value for quantity, value in values.items()})
 
 
-def _asked(name: str, processor: Any, scores: Tensor) -> Tensor | None:
-    """Rows about which the helpers are asked, ``[rows]``; None: none, or nobody would say anything new."""
-    if all(helper.same for helper in processor.helpers) or is_neutral(processor.gate, 0):
+def _gated_rows(
+    name: str, helpers: Sequence[Member], gate: float, scores: Tensor, trace: Trace | None
+) -> Tensor | None:
+    """Return the rows with an open gate, bool ``[rows]``; None where no helper can change any row."""
+    if all(helper.is_main for helper in helpers) or is_neutral(gate, 0):
         return None
-    if is_neutral(processor.gate, 1):
+    if is_neutral(gate, 1):
         return torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-    fired = scores.float().softmax(-1).amax(-1) <= processor.gate
-    if processor.trace is not None:
-        processor.trace.count_fired(name, fired)
-        processor.trace.note(fired=fired)
-    return fired if bool(fired.any()) else None
+    gated = scores.float().softmax(-1).amax(-1) <= gate
+    if trace is not None:
+        trace.count_fired(name, gated)
+        trace.note(fired=gated)
+    return gated if bool(gated.any()) else None
 
 
-def _finished(logp: Tensor, scores: Tensor) -> Tensor:
-    """Keep impossible tokens impossible and the dtype as it was."""
-    kept = logp.masked_fill(scores == -torch.inf, -torch.inf)
-    return mark_normalised(kept.log_softmax(-1)).to(scores.dtype)
-
-
-def _lost(helpers: Sequence[Member], said: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Share of each helper's probability that its alignment could not translate, ``[rows]`` each."""
-    return {f"lost_{helper.name}": 1 - p.sum(-1) for helper, p in zip(helpers, said, strict=True)}
-
-
-def _reachable(helper: Member) -> Tensor | None:
-    """Main tokens that a helper can speak for, ``[size]``; None: all."""
-    if helper.alignment is None:
-        return None
-    if helper.alignment.reverse is not None:
-        return helper.alignment.reverse >= 0
-    every = torch.ones(1, len(helper.alignment.targets), device=helper.alignment.targets.device)
-    return helper.alignment.translate(every)[0] > 0
-
-
-def _width(can: Tensor, scores: Tensor) -> Tensor:
-    """Bring a mask to the width of the scores; ids beyond cannot be reached."""
-    missing = scores.shape[-1] - len(can)
-    return torch.nn.functional.pad(can, (0, missing)) if missing > 0 else can[: scores.shape[-1]]
+def _lost(members: Sequence[Member], probabilities: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the share of each helper's probability that its alignment loses, ``[rows]`` each."""
+    return {f"lost_{member.name}": 1 - p.sum(-1) for member, p in zip(members, probabilities, strict=True)}

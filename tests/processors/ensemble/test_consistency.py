@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logitkit.processors.ensemble.consistency import PRESETS, SHARPNESS, consensus, core, token_consistency
+from logitkit.processors.ensemble import PRESETS, Variant, consensus, core
+from logitkit.processors.ensemble.consistency import SHARPNESS, token_consistency
 
 KERNELS = sorted(SHARPNESS)
-PUBLISHED = {"main_floor": 0.0, "filters": True, "agreement": True, "mean_one": False}
-RELEASED = {"main_floor": 0.5, "filters": True, "agreement": True, "mean_one": True}
+PUBLISHED = {"main_floor": 0.0, "variant": Variant(mean_one=False)}
+RELEASED = {"main_floor": 0.5, "variant": Variant()}
 MAIN, HELPER = torch.tensor([[0.5, 0.5, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.5, 0.0]])
 # The mean is [1/4, 1/2, 1/4, 0], so both models disagree with it by [1/4, 0, 1/4, 0], and both have entropy ln 2.
 AT_QUARTER = {
@@ -73,7 +74,7 @@ def test_multiple_choice_weighs_by_certainty_alone() -> None:
     """Preset ``choice``: weights 1/H, no filter."""
     main, helper = torch.full((1, 4), 0.25), torch.tensor([[0.5, 0.5, 0.0, 0.0]])
     setting = PRESETS["choice"]
-    got = core(main, [helper], main_floor=0.0, filters=setting.filters, agreement=setting.agreement)
+    got = core(main, [helper], main_floor=0.0, variant=setting.variant)
     want = torch.tensor([[1 / 3 * 0.25 + 2 / 3 * 0.5] * 2 + [1 / 12] * 2])
     torch.testing.assert_close(got.exp(), want, rtol=0, atol=2e-6)
 

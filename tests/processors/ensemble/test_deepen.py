@@ -10,8 +10,8 @@ import torch
 import logitkit
 from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ParameterError
-from logitkit.processors.alignment import AlignmentVocabulary
-from logitkit.processors.ensemble.deepen import Representation, cosine_rate, search, shared_tokens
+from logitkit.processors.ensemble import AlignmentVocabulary, Representation, shared_tokens
+from logitkit.processors.ensemble.deepen import cosine_rate, search
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 

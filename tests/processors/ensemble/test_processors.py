@@ -14,10 +14,17 @@ from ensembles import PROMPTS, RESOURCES, TOKENIZERS, bound, decode
 from fakes import encoder_decoder_model
 from foreign import RecomputeForeign, foreign_model, foreign_tokenizer
 from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.alignment import AlignmentVocabulary, align
-from logitkit.processors.ensemble.consistency import core
-from logitkit.processors.ensemble.members import Member, opinions
-from logitkit.processors.ensemble.processors import Ensemble, fuse
+from logitkit.processors.ensemble import (
+    PRESETS,
+    AlignmentVocabulary,
+    Core,
+    Ensemble,
+    Member,
+    align,
+    core,
+    fuse,
+    member_probabilities,
+)
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -86,6 +93,48 @@ def test_core_equals_the_naive_one(kernel: str, mode: str) -> None:
     assert torch.equal(decode(call, **MODES[mode]), want)
 
 
+CORE_SETTINGS: dict[str, dict[str, Any]] = {
+    "core(models=['far', 'piece'], guard=False)": {},
+    "core(models=['far', 'piece'], kernel='power', sharpness=3.0, main_floor=0.2, topk=0, guard=False)": {
+        "kernel": "power",
+        "sharpness": 3.0,
+        "main_floor": 0.2,
+    },
+    "core(models=['far'], preset='choice')": {"variant": PRESETS["choice"].variant},
+    "core(models=['far'], preset='published')": {"main_floor": 0.0, "variant": PRESETS["published"].variant},
+}
+
+
+@pytest.mark.parametrize("chain", CORE_SETTINGS)
+def test_the_processor_returns_the_pure_function_core(chain: str) -> None:
+    """The scores of `Core` are exactly those of `core` on the members' probabilities."""
+    call = bound(chain)
+    ids, scores = call.inputs["input_ids"], 3 * torch.randn(3, 272)
+    processor = call.composite.parts[0][1]
+    main, helpers = member_probabilities(ids, scores, processor.helpers, topk=processor.topk)
+    assert torch.equal(processor(ids, scores), core(main, helpers, **CORE_SETTINGS[chain]))
+
+
+@pytest.mark.parametrize("how", ["arithmetic", "geometric", "max"])
+def test_the_processor_returns_the_pure_function_fuse(how: Any) -> None:
+    """The scores of `Ensemble` are exactly those of `fuse` on the members' probabilities."""
+    call = bound(f"ensemble(models=['far', 'piece'], align='gac', weights=[1.0, 2.0, 3.0], fuse={how!r})")
+    ids, scores = call.inputs["input_ids"], 3 * torch.randn(3, 272)
+    processor = call.composite.parts[0][1]
+    main, helpers = member_probabilities(ids, scores, processor.helpers)
+    want = fuse(main, helpers, [1.0, 2.0, 3.0], how, processor.reachable)
+    assert torch.equal(processor(ids, scores), want)
+
+
+def test_core_keeps_double_precision() -> None:
+    """The result for probabilities in fp64 is in fp64, and normalised to its precision."""
+    generator = torch.Generator().manual_seed(0)
+    main, helper = torch.rand(2, 3, 9, dtype=torch.float64, generator=generator).log_softmax(-1).exp()
+    got = core(main, [helper])
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got.exp().sum(-1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-14)
+
+
 def test_fusion_by_hand() -> None:
     """p = [1/2, 1/2, 0], q = [1/8, 0, 7/8], weights 3:1."""
     p, q = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.125, 0.0, 0.875]])
@@ -122,7 +171,7 @@ def test_the_union_by_hand() -> None:
 
     theirs = at(helper, the=3.0, c=2.0, a=1.0, t=0.5)
     member = Member(name="far", read=lambda ids: theirs, alignment=align("unite", helper, main))
-    p, (q,) = opinions(torch.zeros(1, 1, dtype=torch.long), at(main, a=2.0, b=1.0, t=0.0), [member], topk=2)
+    p, (q,) = member_probabilities(torch.zeros(1, 1, dtype=torch.long), at(main, a=2.0, b=1.0, t=0.0), [member], topk=2)
     places = [main.vocabulary.ids_of[letter.encode()][0] for letter in "abtc"]
     torch.testing.assert_close(p[0, places], torch.tensor([2.0, 1.0, 0.0, -5.0]).softmax(-1))
     torch.testing.assert_close(q[0, places], torch.tensor([1.0, -5.0, 0.5, 2.0]).softmax(-1))
@@ -218,8 +267,6 @@ def test_the_guard_by_hand() -> None:
     def chosen(main: int, helper: int, guard: bool) -> int:
         scores, theirs = torch.zeros(1, 320), torch.full((1, 320), -9.0)
         scores[0, main], theirs[0, helper] = 6.0, 9.0
-        from logitkit.processors.ensemble.processors import Core
-
         made = Core(
             helpers=[Member(name="far", read=lambda ids: theirs)],
             token_bytes=vocabulary.token_bytes,

@@ -11,7 +11,7 @@ import logitkit
 from foreign import RecomputeForeign
 from logitkit import models
 from logitkit.errors import DownloadError
-from logitkit.processors.ensemble.members import Member
+from logitkit.processors.ensemble import Member
 from logitkit.processors.tokens.vocabulary import vocabulary_of
 
 PROMPTS = ["The old lighthouse keeper climbed the stairs one last", "Antidisestablishmentarianism is"]
