@@ -1,4 +1,4 @@
-"""A run on tiny models and a few lines of data, for the tests of the benchmark."""
+"""A run on tiny models and a few rows of data, for the tests of the benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHOICES = [
 
 
 def write_checkpoints_and_data(folder: Path) -> Path:
-    """Write two tiny checkpoints and data into a folder."""
+    """Write two tiny checkpoints and the data files of `tiny_run` into a folder."""
     for seed, name in enumerate(("tiny", "other")):
         tiny_model(seed).save_pretrained(folder / name)
         tiny_tokenizer().save_pretrained(folder / name)
@@ -29,11 +29,12 @@ def write_checkpoints_and_data(folder: Path) -> Path:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def tiny_run(place: Path, **changes: Any) -> Run:
-    """Three chains on a cloze, a choice, and sampled free text."""
+    """Return a run of three chains on a cloze task, a choice task, and sampled free text, with some fields replaced."""
     sampled = {"sampling": True, "repeats": 2, "max_new_tokens": 6, "batch": 2}
     parts: dict[str, Any] = {
         "models": {"tiny": ModelEntry(name="tiny")},

@@ -94,6 +94,16 @@ def resource_metadata(run: Run, name: str) -> dict[str, Any]:
     return metadata if file is None else {**metadata, "content": datasource.file_hash(file, run.folder)}
 
 
+def chain_revisions(chain: Chain) -> dict[str, int]:
+    """Return the revision of each processor of a chain, as records and manifests state it.
+
+    Examples:
+        >>> chain_revisions(Chain("cfg(1.5)"))
+        {'cfg': 1}
+    """
+    return {spec.name: spec.revision for spec in chain.specs}
+
+
 def is_model(run: Run, name: str) -> bool:
     """Return whether a name in a run refers to a model; see `leads_to_model`."""
     return leads_to_model(model_place(run, name))

@@ -14,9 +14,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from logitkit.bench.config.loading import chain_revisions
 from logitkit.bench.config.run import Run
 from logitkit.errors import FileFormatError, ModeError
 from logitkit.files import replace_file
+from logitkit.registry.chain import Chain
 
 Record = dict[str, Any]
 
@@ -83,17 +85,21 @@ class Store:
     def begin(self, run: Run, environment: Record) -> None:
         """Write the manifest of a run if there is none, and append a session to ``sessions.jsonl``.
 
+        Both hold the revisions of the processors of each chain. The manifest holds those of the first session.
+
         Args:
             run: the run that is about to be carried out.
             environment: versions, hardware and time, from `logitkit.bench.execution.manifest.environment`.
         """
         path = self.manifest(run)
+        session = {**environment, "processor_revisions": _revisions(run)}
         if not path.exists():
-            manifest = {"hash": run.hash, "run": run.model_dump(mode="json", exclude={"folder"}), **environment}
+            data = run.model_dump(mode="json", exclude={"folder"})
+            manifest = {"hash": run.hash, "run": data, **session}
             with replace_file(path) as temporary:
                 temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         with (self.folder / "sessions.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"run": run.hash, **environment}, ensure_ascii=False) + "\n")
+            out.write(json.dumps({"run": run.hash, **session}, ensure_ascii=False) + "\n")
 
     def manifest(self, run: Run) -> Path:
         """Return the path of a run's manifest."""
@@ -104,6 +110,11 @@ class Store:
         path = self.folder / "sessions.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         return [session for line in lines if (session := _record(line)) and session["run"] == run.hash]
+
+
+def _revisions(run: Run) -> dict[str, dict[str, int]]:
+    """Return the revisions of the processors of each chain of a run."""
+    return {name: chain_revisions(Chain(entry.chain)) for name, entry in run.chains.items()}
 
 
 def _read(path: Path) -> dict[str, Record]:

@@ -130,6 +130,7 @@ def run_unit(run: Run, unit: Unit) -> list[Record]:
                 "seed": unit.seed,
                 "sample": chosen[place].id,
                 "repeat": repeat,
+                "revisions": loading.chain_revisions(chain),
                 "metrics": task.judge(chosen[place], answered.answer),
                 **answered.fields,
             }

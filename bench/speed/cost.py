@@ -93,7 +93,10 @@ def carry_out(run: Run, store: Store, *, advance: Callable[[str], None] = lambda
             measure = _memory if of_memory else _time
             chains = {name: measure(run, model, name, subject, tokenizer) for name in strategies(run, model)}
         what = "memory" if of_memory else "time"
-        store.add([{"key": key, "kind": "cost", "model": model, "what": what, "chains": chains}])
+        revisions = {name: loading.chain_revisions(Chain(run.chains[name].chain)) for name in chains}
+        store.add(
+            [{"key": key, "kind": "cost", "model": model, "what": what, "chains": chains, "revisions": revisions}]
+        )
         advance(model)
 
 

@@ -1,4 +1,4 @@
-"""Pinned settings, seeds of rows, stops."""
+"""Sampling of continuations: pinned settings, one seed per row, and stop texts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
-def test_draws_follow_the_softmax() -> None:
-    """20 000 seeds, four tokens of which one is impossible; a right sampler fails once in 10 000 times."""
+def test_samples_follow_the_softmax() -> None:
+    """20 000 seeds sample four tokens, one impossible, by their probabilities; false-alarm rate 1 in 10 000."""
     logits = torch.tensor([0.0, 1.0, 2.0, -torch.inf])
     draw = GumbelNoise([seed_of(0, n) for n in range(20_000)], width=1)
     tokens = draw(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, 4)).argmax(-1)
@@ -27,7 +27,7 @@ def test_draws_follow_the_softmax() -> None:
 
 
 def test_noise_is_a_function_of_seed_and_position() -> None:
-    """Not of the row's place, of what was asked before, or of torch's own seed."""
+    """The noise does not depend on the place of the row in the batch, on earlier calls, or on torch's own seed."""
     scores = torch.zeros(2, 9)
     ids = torch.zeros(2, 5, dtype=torch.long)
     first = GumbelNoise([7, 8], width=3)(ids, scores)
@@ -39,7 +39,7 @@ def test_noise_is_a_function_of_seed_and_position() -> None:
 
 
 def test_text_before_the_first_stop() -> None:
-    """By hand."""
+    """A text is cut before the earliest of its stop texts, whatever their order."""
     assert (
         before_stop("a\nb\ndef c", ("\ndef", "\nb")) == "a"
         and before_stop("abc", ("x",)) == "abc"
@@ -47,7 +47,8 @@ def test_text_before_the_first_stop() -> None:
     )
 
 
-def written(model: Any, **settings: Any) -> list[tuple[str, list[int]]]:
+def continuations(model: Any, **settings: Any) -> list[tuple[str, list[int]]]:
+    """Continue two prompts under a chain."""
     with pinned_settings(model):
         call = Chain("cfg(1.2)").bind(model, tiny_tokenizer(), ["a prompt", "two"])
         return continue_prompts(call, **{"max_new_tokens": 12, **settings})
@@ -55,41 +56,41 @@ def written(model: Any, **settings: Any) -> list[tuple[str, list[int]]]:
 
 @pytest.mark.parametrize("seeds", [None, [1, 2]])
 def test_nothing_of_the_checkpoint_leaks_in(seeds: Any) -> None:
-    """Penalties, beams, warpers and forced tokens of its generation config change nothing."""
+    """Penalties, beams, warpers and forced tokens of the checkpoint's generation config have no effect."""
     model = tiny_model(3)
-    want = written(model, seeds=seeds)
+    want = continuations(model, seeds=seeds)
     own = model.generation_config
     leaky = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_new_tokens": 12, "num_beams": 3}
     leaky |= {"do_sample": True, "temperature": 3.0, "top_k": 2, "suppress_tokens": [want[0][1][0]], "max_length": 9}
     tokens = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**leaky, **tokens)
     try:
-        assert written(model, seeds=seeds) == want
+        assert continuations(model, seeds=seeds) == want
         assert model.generation_config.top_k == 2
     finally:
         model.generation_config = own
 
 
 def test_a_row_ends_at_its_stop() -> None:
-    """It is written no further, and the stop is not part of it; the other row goes on."""
+    """A row ends before its stop text and is not generated further; the other row continues."""
     model = tiny_model(0)
-    (text, ids), (other, rest) = written(model)
+    (text, ids), (other, rest) = continuations(model)
     stop = text[4:6]
-    (short, kept), (same, more) = written(model, stops=[(stop,), ()])
+    (short, kept), (same, more) = continuations(model, stops=[(stop,), ()])
     assert short == text.partition(stop)[0] and (same, more) == (other, rest)
     assert kept == ids[: len(kept)] and len(kept) < len(ids)
 
 
 def test_a_prompt_that_does_not_fit_is_refused() -> None:
-    """Before anything is generated."""
+    """A prompt and continuation beyond the context length are refused before generation."""
     model = tiny_model(0)
     with pinned_settings(model), pytest.raises(ModelError, match="must fit the model's 512 tokens, got 600 and 12"):
         continue_prompts(Chain().bind(model, tiny_tokenizer(), "a" * 600), max_new_tokens=12)
 
 
 @pytest.mark.parametrize("chain", ["", "byte_boundary()", "temperature(0.5) | cfg(1.5)"])
-def test_real_text_is_what_generate_writes(smollm2: Any, chain: str, tmp_path: Path) -> None:
-    """Greedy, without stops: `logitkit.generate` under settings that are pinned_settings by hand."""
+def test_a_real_model_writes_what_generate_writes(smollm2: Any, chain: str, tmp_path: Path) -> None:
+    """Greedy continuations without stop texts equal those of `logitkit.generate` with the settings pinned by hand."""
     import logitkit
 
     model, tokenizer = smollm2

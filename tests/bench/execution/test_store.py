@@ -1,4 +1,4 @@
-"""Results are only ever added, by one process at a time, and survive any crash."""
+"""The store: records are only appended, by one process at a time, and survive a crash at any moment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import logitkit
 from bench_runs import tiny_run
 from logitkit.bench.execution.engine import carry_out, engine_named, local, missing
 from logitkit.bench.execution.store import Store
-from logitkit.bench.execution.unit import MEASURED_FIELDS, plan
+from logitkit.bench.execution.unit import MEASURED_FIELDS, Unit, plan
+from logitkit.bench.report.summary import summarise
 from logitkit.errors import FileFormatError, ModeError, UnknownNameError
 
 WORKER = """
@@ -31,7 +33,8 @@ with Store(Path(sys.argv[2])) as store:
 """
 
 
-def lasting(store: Store) -> dict[str, object]:
+def reproducible(store: Store) -> dict[str, object]:
+    """Return the records without the fields that a clock measured."""
     return {
         key: {name: value for name, value in record.items() if name not in MEASURED_FIELDS}
         for key, record in store.records.items()
@@ -39,7 +42,7 @@ def lasting(store: Store) -> dict[str, object]:
 
 
 def test_killed_at_random_points_it_ends_with_the_same_results(bench_place: Path, tmp_path: Path) -> None:
-    """Kill -9 four times, at random moments after it has begun to write, and a torn line in between."""
+    """A run that is killed four times at random, once within a line, ends with the records of an undisturbed run."""
     run = tiny_run(bench_place)
     with Store(tmp_path / "whole") as whole:
         carry_out(run, whole)
@@ -64,12 +67,12 @@ def test_killed_at_random_points_it_ends_with_the_same_results(bench_place: Path
     with Store(folder) as store:
         carry_out(run, store)
         assert missing(run, store) == []
-    assert lasting(store) == lasting(whole) == lasting(Store(folder))
+    assert reproducible(store) == reproducible(whole) == reproducible(Store(folder))
     assert len(file.read_text().splitlines()) == len(store.records)
 
 
-def test_what_is_there_is_not_run_again(bench_place: Path, tmp_path: Path) -> None:
-    """Of a unit that lacks one record only that one is written, and nothing changes."""
+def test_stored_units_are_not_run_again(bench_place: Path, tmp_path: Path) -> None:
+    """Only the unit that lacks a record runs again, and stored records do not change."""
     run = tiny_run(bench_place)
     with Store(tmp_path) as store:
         carry_out(run, store)
@@ -83,8 +86,29 @@ def test_what_is_there_is_not_run_again(bench_place: Path, tmp_path: Path) -> No
     assert (tmp_path / "results.jsonl").read_text().splitlines()[:-1] == lines[:-1]
 
 
+def test_a_raised_revision_is_computed_again(
+    bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run computes the units of a processor again whose revision was raised, and only these."""
+    run = tiny_run(bench_place)
+    with Store(tmp_path) as store:
+        store.begin(run, {})
+        carry_out(run, store)
+    monkeypatch.setitem(vars(logitkit.describe("cfg")), "revision", 2)
+    ran: list[Unit] = []
+    with Store(tmp_path) as store:
+        store.begin(run, {})
+        carry_out(run, store, advance=ran.append)
+        assert missing(run, store) == []
+    assert ran == [unit for unit in plan(run) if unit.chain == "cfg"]
+    of_cfg = [record for record in store.records.values() if record["chain"] == "cfg"]
+    assert [record["revisions"]["cfg"] for record in of_cfg] == [1] * (len(of_cfg) // 2) + [2] * (len(of_cfg) // 2)
+    assert [session["processor_revisions"]["cfg"]["cfg"] for session in store.sessions(run)] == [1, 2]
+    assert summarise(run, store).done == len(store.records) - len(of_cfg) // 2
+
+
 def test_an_engine_may_answer_in_any_order(bench_place: Path, tmp_path: Path) -> None:
-    """Backwards, and one unit twice: the same records."""
+    """An engine that returns the units backwards and one of them twice gives the same records."""
     run = tiny_run(bench_place)
 
     def backwards(run, units):  # type: ignore[no-untyped-def]
@@ -94,17 +118,17 @@ def test_an_engine_may_answer_in_any_order(bench_place: Path, tmp_path: Path) ->
         carry_out(run, first)
     with Store(tmp_path / "b") as second:
         carry_out(run, second, engine=backwards)
-    assert lasting(first) == lasting(second)
+    assert reproducible(first) == reproducible(second)
 
 
 def test_one_process_writes(tmp_path: Path) -> None:
-    """Another is refused, and told how."""
+    """A second process that opens the store for writing is refused."""
     with Store(tmp_path), pytest.raises(ModeError, match="one process at a time"), Store(tmp_path):
         pass
 
 
 def test_a_line_that_is_no_record_is_an_error(tmp_path: Path) -> None:
-    """With its place; a last line without an end is torn, and is not."""
+    """The error names file and line; a last line without a line break is incomplete and no error."""
     (tmp_path / "results.jsonl").write_text('{"key": "a"}\n[1]\n')
     with pytest.raises(FileFormatError, match=r"results.jsonl:2: must be a record"):
         Store(tmp_path)
@@ -113,6 +137,6 @@ def test_a_line_that_is_no_record_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    """With the closest one."""
+    """The error suggests the closest name of an engine."""
     with pytest.raises(UnknownNameError, match="did you mean 'local'"):
         engine_named("locl")

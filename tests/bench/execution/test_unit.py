@@ -1,4 +1,4 @@
-"""Units of work: the same arguments give the same records, whatever ran before and however they are cut."""
+"""Units of work: records depend on the run and the unit alone, whatever ran before."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from logitkit.bench.execution.store import Record
 from logitkit.bench.execution.unit import MEASURED_FIELDS, Unit, keys, plan, run_unit
 
 
-def lasting(records: list[Record]) -> list[Record]:
-    """Records without what a clock said."""
+def reproducible(records: list[Record]) -> list[Record]:
+    """Return the records without the fields that a clock measured."""
     return [{name: value for name, value in record.items() if name not in MEASURED_FIELDS} for record in records]
 
 
-def everything(run: Run, units: list[Unit]) -> dict[str, Record]:
-    return {record["key"]: record for unit in units for record in lasting(run_unit(run, unit))}
+def records_of(run: Run, units: list[Unit]) -> dict[str, Record]:
+    """Run the units and return their records by key."""
+    return {record["key"]: record for unit in units for record in reproducible(run_unit(run, unit))}
 
 
 def test_a_plan_by_hand(bench_place: Path) -> None:
-    """3 chains x (4 words, 4 questions, and 4 passages in 2 batches under 2 seeds)."""
+    """The plan has 3 chains x (4 words + 4 questions + 2 batches of passages x 2 seeds) units."""
     run = tiny_run(bench_place)
     units = plan(run)
     assert len(units) == 3 * (4 + 4 + 2 * 2)
@@ -39,32 +40,32 @@ def test_a_plan_by_hand(bench_place: Path) -> None:
 
 
 def test_the_order_of_units_does_not_matter(bench_place: Path) -> None:
-    """Forwards or backwards, with all caches dropped in between: the same records, bit for bit."""
+    """Units that run forwards or backwards, with empty caches, have bit-identical records."""
     run = tiny_run(bench_place)
     units = plan(run)
-    forwards = everything(run, units)
+    forwards = records_of(run, units)
     loading._load_model.cache_clear()
     loading._TASKS.clear()
-    assert everything(run, units[::-1]) == forwards
+    assert records_of(run, units[::-1]) == forwards
     assert all(json.loads(json.dumps(record)) == record for record in forwards.values())
 
 
-def test_what_is_drawn_depends_on_no_neighbour(bench_place: Path) -> None:
-    """Batches of 1 and of 3, repeats included: the same texts."""
+def test_samples_do_not_depend_on_the_batch(bench_place: Path) -> None:
+    """Sampled texts are the same in batches of 1 and of 3, repeats included."""
 
     def texts(batch: int) -> dict[tuple[Any, ...], str]:
         run = tiny_run(bench_place)
         tasks = {"text": run.tasks["text"].model_copy(update={"batch": batch})}
         run = run.model_copy(update={"tasks": tasks})
-        found = everything(run, plan(run)).values()
+        found = records_of(run, plan(run)).values()
         return {(r["chain"], r["seed"], r["sample"], r["repeat"]): r["text"] for r in found}
 
     assert texts(1) == texts(3)
     assert len(set(texts(1).values())) > 20
 
 
-def test_runs_and_units_travel(bench_place: Path) -> None:
-    """Pickled and read back they are the same run, with the same hash and keys."""
+def test_runs_and_units_are_picklable(bench_place: Path) -> None:
+    """A run that is pickled and read back has the same hash, and its units the same keys."""
     run = tiny_run(bench_place)
     unit = plan(run)[0]
     there, then = pickle.loads(pickle.dumps((run, unit)))
@@ -72,8 +73,8 @@ def test_runs_and_units_travel(bench_place: Path) -> None:
     assert Run.model_validate(run.model_dump(mode="json")).hash == run.hash
 
 
-def test_a_key_knows_what_a_result_depends_on(bench_place: Path) -> None:
-    """Another chain, model, resource, seed, task setting or data: another key. More samples: the same keys."""
+def test_a_key_depends_on_everything_that_a_result_depends_on(bench_place: Path) -> None:
+    """Chain, model, resource, seed, task settings and data change a key; the number of samples does not."""
     run = tiny_run(bench_place)
     unit = Unit(model="tiny", chain="contrastive", task="text", seed=0, start=0, stop=2)
     known = keys(run, unit)
@@ -90,8 +91,8 @@ def test_a_key_knows_what_a_result_depends_on(bench_place: Path) -> None:
     assert all(not set(keys(other, unit)) & set(known) for other in others)
 
 
-def test_a_key_knows_the_content_of_a_corpus(bench_place: Path) -> None:
-    """The same name with another text: another key; the table is counted anew."""
+def test_a_key_depends_on_the_content_of_a_corpus(bench_place: Path) -> None:
+    """Another text under the same name changes the key, and the table is counted again."""
     chains = {"style": ChainEntry(chain="ngram_style('book', 0.3)")}
     run = tiny_run(bench_place, chains=chains, resources={"book": ResourceEntry(corpus="book.txt")})
     unit, book = Unit(model="tiny", chain="style", task="text", seed=0, start=0, stop=2), bench_place / "book.txt"
@@ -103,7 +104,7 @@ def test_a_key_knows_the_content_of_a_corpus(bench_place: Path) -> None:
 
 
 def test_a_model_that_a_chain_names_is_loaded_once(bench_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not again at every call."""
+    """A model that a chain names by its folder is loaded once per process, not at every call."""
     folder = str(bench_place / "other")
     run = tiny_run(bench_place, chains={"c": ChainEntry(chain=f"contrastive(amateur={folder!r})")}, resources={})
     loading._load_model.cache_clear()
