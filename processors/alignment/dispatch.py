@@ -54,8 +54,8 @@ def align(
         method: one of `METHODS`.
         helper: vocabulary of the helper model.
         main: vocabulary of the main model.
-        cache: folder of cached alignments; None caches nothing. The name of a file depends on the method, both
-            tokenizers, both sizes and both models' end tokens; a damaged file is replaced.
+        cache: folder of cached alignments; None caches nothing. A file is named after a hash of everything that the
+            alignment depends on; a damaged file is replaced.
         cached_pairs: smallest product of the two sizes at which the cache is used.
 
     Raises:
@@ -74,15 +74,22 @@ def align(
     if cache is None or helper.size * main.size < cached_pairs:
         return BUILDERS[method](helper, main)
     path = cache / f"{method}-{_key(method, helper, main)}.safetensors"
-    if path.is_file():
-        try:
-            alignment = Alignment.load(path)
-            alignment.check(helper, main, "align")
-            return alignment
-        except (FileFormatError, ModelError):  # a damaged file is built again
-            pass
-    alignment = BUILDERS[method](helper, main)
-    alignment.save(path)
+    alignment = _read(path, helper, main)
+    if alignment is None:
+        alignment = BUILDERS[method](helper, main)
+        alignment.save(path)
+    return alignment
+
+
+def _read(path: Path, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment | None:
+    """The alignment of a cached file; None where the file is absent, damaged, or of other vocabularies."""
+    if not path.is_file():
+        return None
+    try:
+        alignment = Alignment.load(path)
+        alignment.check(helper, main, "align")
+    except (FileFormatError, ModelError):
+        return None
     return alignment
 
 

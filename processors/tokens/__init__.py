@@ -1,6 +1,16 @@
-"""Tokens and bytes of a tokenizer: vocabulary, canonical token sequences, re-encoding."""
+"""Tokens of a tokenizer and their bytes: vocabulary, canonical token sequences, retokenization."""
 
+from logitkit.processors.tokens.canonical_rules import CanonicalRules, canonical_rules_for
+from logitkit.processors.tokens.reencoding import Reencoding
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import Vocabulary, fingerprint, vocabulary_of
 
-__all__ = ["Retokenizer", "Vocabulary", "fingerprint", "vocabulary_of"]
+__all__ = [
+    "CanonicalRules",
+    "Reencoding",
+    "Retokenizer",
+    "Vocabulary",
+    "canonical_rules_for",
+    "fingerprint",
+    "vocabulary_of",
+]

@@ -1,4 +1,4 @@
-"""Byte tokens of a vocabulary of characters, as SentencePiece has them: ``<0x0A>`` and the like."""
+"""Byte tokens, with which a vocabulary of characters writes the characters that it lacks (``<0x0A>`` and so on)."""
 
 from __future__ import annotations
 
@@ -15,49 +15,59 @@ Mask = NDArray[np.bool_]
 
 
 class ByteFallback:
-    """Byte tokens of a vocabulary of characters: they spell the characters it lacks, and nothing else.
+    """The byte tokens of a SentencePiece vocabulary, which the tokenizer writes only for characters that it lacks.
+
+    Args:
+        model: the part ``model`` of the tokenizer's description.
+        vocabulary: its vocabulary.
 
     Attributes:
-        first: those that may follow whole characters, ``[vocab]``.
+        first: byte tokens that can start a character, bool ``[vocab]``.
     """
 
     def __init__(self, model: Mapping[str, Any], vocabulary: Vocabulary) -> None:
         self._size = len(vocabulary)
-        self._bytes: dict[int, int] = {}
+        self._byte_of: dict[int, int] = {}  # token id -> byte
         self._characters = {token.replace(MARKER, " ") for token in model["vocab"] if len(token) == 1}
         if model.get("byte_fallback"):
-            names = {f"<0x{value:02X}>": value for value in range(256)}
-            self._bytes = {model["vocab"][name]: value for name, value in names.items() if name in model["vocab"]}
-        self.first = self._mask(lambda value: self._lacks(bytes([value])))
+            names = {f"<0x{byte:02X}>": byte for byte in range(256)}
+            self._byte_of = {model["vocab"][name]: byte for name, byte in names.items() if name in model["vocab"]}
+        self.first = self._mask(lambda byte: self._starts_absent_character(bytes([byte])))
 
-    def holds(self, token: int) -> bool:
-        """Say whether this is a byte token."""
-        return token in self._bytes
+    def is_byte_token(self, token: int) -> bool:
+        """Return whether a token is one of the byte tokens."""
+        return token in self._byte_of
 
-    def completing(self, begun: bytes) -> Mask:
-        """Byte tokens that may go on with a character, ``[vocab]``."""
-        return self._mask(lambda value: self._lacks(begun + bytes([value])))
+    def completing(self, open_bytes: bytes) -> Mask:
+        """Return the byte tokens that can follow the first bytes of a character, bool ``[vocab]``."""
+        return self._mask(lambda byte: self._starts_absent_character(open_bytes + bytes([byte])))
 
-    def _lacks(self, begun: bytes) -> bool:
-        """Say whether some character that begins with these bytes is not in the vocabulary."""
-        return any(chr(code) not in self._characters for code in code_points(begun))
+    def _starts_absent_character(self, open_bytes: bytes) -> bool:
+        """Whether some character that starts with these bytes is not in the vocabulary."""
+        return any(chr(code) not in self._characters for code in code_points(open_bytes))
 
     def _mask(self, fits: Callable[[int], bool]) -> Mask:
+        """The byte tokens whose byte fits, bool ``[vocab]``."""
         mask = np.zeros(self._size, dtype=bool)
-        mask[[token for token, value in self._bytes.items() if fits(value)]] = True
+        mask[[token for token, byte in self._byte_of.items() if fits(byte)]] = True
         return mask
 
 
-def code_points(begun: bytes) -> range:
-    """The code points of the characters whose UTF-8 begins with these bytes; none for bytes that no text holds."""
-    lead = begun[0]
+def code_points(open_bytes: bytes) -> range:
+    """Return the code points of the characters whose UTF-8 starts with these bytes.
+
+    Args:
+        open_bytes: at least one byte. The range is empty for bytes that start no character.
+    """
+    lead = open_bytes[0]
     length = 1 if lead < 0x80 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-    if 0x80 <= lead < 0xC0 or lead >= 0xF5 or len(begun) > length or any(not 0x80 <= b < 0xC0 for b in begun[1:]):
+    continued = all(0x80 <= byte < 0xC0 for byte in open_bytes[1:])
+    if 0x80 <= lead < 0xC0 or lead >= 0xF5 or len(open_bytes) > length or not continued:
         return range(0)
-    known = lead & (0x7F >> (length if length > 1 else 0))
-    for tail in begun[1:]:
-        known = known << 6 | tail & 0x3F
-    open_bits = 6 * (length - len(begun))
-    lowest = (0, 0x80, 0x800, 0x10000)[length - 1]  # shorter encodings are not allowed
+    known_bits = lead & (0x7F >> (length if length > 1 else 0))
+    for tail in open_bytes[1:]:
+        known_bits = known_bits << 6 | tail & 0x3F
+    open_bits = 6 * (length - len(open_bytes))
+    lowest = (0, 0x80, 0x800, 0x10000)[length - 1]  # UTF-8 forbids longer encodings than needed
     highest = 0xD800 if lead == 0xED else 0x110000  # surrogates are no characters
-    return range(max(lowest, known << open_bits), min(highest, (known + 1) << open_bits))
+    return range(max(lowest, known_bits << open_bits), min(highest, (known_bits + 1) << open_bits))

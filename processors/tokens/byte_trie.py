@@ -1,4 +1,4 @@
-"""The tokens of a vocabulary in the order of their bytes: every prefix is a range."""
+"""The tokens of a vocabulary sorted by their bytes, so that the tokens with a common prefix form a range."""
 
 from __future__ import annotations
 
@@ -10,43 +10,55 @@ from numpy.typing import NDArray
 
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
-END = 256  # the place of "the text ends here" beside the 256 bytes
+END = 256  # index of the end of the text, behind the 256 bytes
 
 
 class ByteTrie:
-    """Tokens sorted by their bytes. Special tokens and padding ids, which spell nothing, are left out.
+    """Tokens sorted by their bytes. Special tokens and absent ids, which have no bytes, are left out.
+
+    Args:
+        vocabulary: the tokens as bytes.
 
     Attributes:
-        ids: token ids in that order, ``[tokens]``.
+        ids: token ids in the order of their bytes, int64 ``[tokens]``.
+        longest: number of bytes of the longest token.
+        join: bytes of a sequence of tokens; see `Vocabulary.join`.
+        range: cached; the range ``[low, high)`` in ``ids`` of the tokens that start with a prefix.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.join = vocabulary.join
-        spelled = sorted((text, number) for number, text in enumerate(vocabulary.token_bytes) if text)
-        self._spelled = [text for text, _ in spelled]
-        self.ids = np.array([number for _, number in spelled], dtype=np.int64)
-        self._length = np.array([len(text) for text in self._spelled], dtype=np.int64)
-        self._offset = np.concatenate([[0], np.cumsum(self._length)])
-        self._letters = np.frombuffer(b"".join(self._spelled) + b"\0", dtype=np.uint8)
+        pairs = sorted((text, number) for number, text in enumerate(vocabulary.token_bytes) if text)
+        self._texts = [text for text, _ in pairs]
+        self.ids = np.array([number for _, number in pairs], dtype=np.int64)
+        self._lengths = np.array([len(text) for text in self._texts], dtype=np.int64)
+        self._offsets = np.concatenate([[0], np.cumsum(self._lengths)])
+        self._bytes = np.frombuffer(b"".join(self._texts) + b"\0", dtype=np.uint8)
         self.range = lru_cache(maxsize=4096)(self._range)
-        self.longest = int(self._length.max(initial=0))
+        self.longest = int(self._lengths.max(initial=0))
 
     def _range(self, prefix: bytes) -> tuple[int, int]:
-        """Where the tokens that begin with these bytes lie: ``[low, high)``."""
+        """The range ``[low, high)`` of the tokens that start with a prefix."""
         after = prefix.rstrip(b"\xff")
-        after = after[:-1] + bytes([after[-1] + 1]) if after else b""
-        low = bisect_left(self._spelled, prefix)
-        return low, bisect_left(self._spelled, after, low) if after else len(self._spelled)
+        after = after[:-1] + bytes([after[-1] + 1]) if after else b""  # the first byte string beyond the prefix
+        low = bisect_left(self._texts, prefix)
+        return low, bisect_left(self._texts, after, low) if after else len(self._texts)
 
     def exact(self, text: bytes) -> NDArray[np.int64]:
-        """The ids that spell just these bytes: the first of their range."""
+        """Return the ids of the tokens with exactly these bytes, which come first in the range of this prefix."""
         low, high = self.range(text)
         stop = low
-        while stop < high and self._length[stop] == len(text):
+        while stop < high and self._lengths[stop] == len(text):
             stop += 1
         return self.ids[low:stop]
 
     def next_byte(self, low: int, high: int, depth: int) -> NDArray[np.int64]:
-        """The byte that each token of a range has at a depth; END where it is no longer than that."""
-        index = np.minimum(self._offset[low:high] + depth, len(self._letters) - 1)
-        return np.where(self._length[low:high] > depth, self._letters[index].astype(np.int64), END)
+        """Return the byte at an index of each token of a range, int64 ``[high - low]``; `END` where there is none.
+
+        Args:
+            low: start of the range.
+            high: end of the range, exclusive.
+            depth: index of the byte in a token.
+        """
+        index = np.minimum(self._offsets[low:high] + depth, len(self._bytes) - 1)
+        return np.where(self._lengths[low:high] > depth, self._bytes[index].astype(np.int64), END)

@@ -1,10 +1,14 @@
-"""Which tokens may stand side by side inside one word of a BPE tokenizer: the pairwise merge rule.
+"""The pairwise merge rule: which tokens of a BPE tokenizer can be neighbours inside one word.
 
-Byte-pair encoding writes ``left right`` only if no merge across their seam would have come first. Looking at
-the tokens on the seam's two spines decides it, with no encoding (Vieira et al., arXiv:2412.03719, use the same
-fact; Hayase et al., arXiv:2506.14123, section 3). Two changes from the published rules: the leftmost of two
-equal merges comes first, so the tie is not symmetric; and a merge counts from when its parts exist, since
-merge lists converted from SentencePiece hold pairs that are ranked before their own parts.
+Byte-pair encoding writes ``left right`` only if no merge across the boundary between them would have come first. This
+is decided without encoding, by the tokens that stood at the boundary while ``left`` and ``right`` were made (Vieira et
+al., arXiv:2412.03719, use the same fact; Hayase et al., arXiv:2506.14123, section 3).
+
+Departures from the published rule:
+
+- Of two merges of the same pair, the leftmost comes first, so a tie is decided differently on the two sides.
+- A merge can come only after its parts exist. Merge lists converted from SentencePiece rank some merges before those
+  that make their parts.
 """
 
 from __future__ import annotations
@@ -18,140 +22,155 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEVER = int(np.iinfo(np.int64).max)
-_WIDE = 1 << 24  # more than any list of merges holds
+_MOST_MERGES = 1 << 24  # more than any merge list holds
 
 
 class MergeRule:
     """The pairwise rule of one BPE model.
 
+    The time of a merge orders the merges of a word: first by the time at which both parts exist, then by rank.
+
     Args:
-        vocabulary: id of each token as the model spells it.
-        merges: pairs in order of rank, as the model spells them.
+        vocabulary: id of each token, tokens as the model writes them.
+        merges: pairs of tokens in order of rank, as the model writes them: lists of two, or strings with a space.
 
     Attributes:
-        reachable: which ids the model can produce by merging, ``[vocab]``; single characters are.
+        reachable: ids that merging can produce, bool ``[vocab]``; single characters count.
+        size: number of ids.
     """
 
     def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[Any]) -> None:
         self.size = max(vocabulary.values(), default=-1) + 1
-        self._pairs: dict[tuple[int, int], tuple[int, int]] = {}  # (left, right) -> rank, merged
+        self._merges: dict[tuple[int, int], tuple[int, int]] = {}  # (left, right) -> rank, merged token
         for rank, merge in enumerate(merges):
             left, right = merge.split(" ") if isinstance(merge, str) else merge
             ids = vocabulary.get(left), vocabulary.get(right), vocabulary.get(left + right)
             if None not in ids:
-                self._pairs.setdefault((ids[0], ids[1]), (rank, ids[2]))  # type: ignore[arg-type]
-        self._made: dict[int, tuple[int, int]] = {}  # token -> its two parts
-        self._time = [0] * self.size  # when it is made: the latest rank among its merges
-        self._absorbed = [0] * self.size  # when its last merge comes
+                self._merges.setdefault((ids[0], ids[1]), (rank, ids[2]))  # type: ignore[arg-type]
+        self._parts: dict[int, tuple[int, int]] = {}  # token -> the two tokens that it is merged from
+        self._latest_rank = [0] * self.size  # of the merges that make a token
+        self._merge_time = [0] * self.size  # of the last merge that makes a token
         self._reached = {number for token, number in vocabulary.items() if len(token) == 1}
         self._derive_runs(vocabulary)
         self._derive()
         self.reachable = np.zeros(self.size, dtype=bool)
         self.reachable[list(self._reached)] = True
-        self._index()
+        self._build_index()
 
     def allows(self, left: int, right: int) -> bool:
-        """Say whether ``left right`` can stand inside one word."""
-        return bool(self.reachable[left] and self.reachable[right]) and self._first(left, right) == NEVER
+        """Return whether two tokens can be neighbours inside one word, in this order."""
+        return bool(self.reachable[left] and self.reachable[right]) and self._first_merge(left, right) == NEVER
 
     def successors(self, left: int) -> NDArray[np.bool_]:
-        """Say of every token whether it may follow ``left`` inside one word, ``[vocab]``."""
+        """Return which tokens can follow ``left`` inside one word, bool ``[vocab]``."""
         allowed = self.reachable.copy()
         allowed[self._forbidden(left)] = False
         return allowed if self.reachable[left] else np.zeros_like(allowed)
 
     def _derive_runs(self, vocabulary: Mapping[str, int]) -> None:
-        """Make tokens of one repeated character as they are made: by merging, leftmost first.
+        """Derive the parts of tokens of one repeated character by carrying out their merges, leftmost first.
 
-        Lists from SentencePiece rank long runs before short ones; then parts and whole come at one time, and
-        when does not tell how. There are few such tokens.
+        Merge lists from SentencePiece rank long runs before short ones. All merges of a run then have the same time,
+        and times do not tell in which order they come. There are few such tokens.
         """
         runs = sorted((token for token in vocabulary if len(token) > 1 and len(set(token)) == 1), key=len)
         for token in runs:
             ids = [vocabulary.get(token[0], -1)] * len(token)
             while len(ids) > 1:
-                ranked = [(self._pairs[pair], place) for place, pair in enumerate(pairwise(ids)) if pair in self._pairs]
-                if not ranked:
+                possible = [
+                    (self._merges[pair], place) for place, pair in enumerate(pairwise(ids)) if pair in self._merges
+                ]
+                if not possible:
                     break
-                (rank, merged), place = min(ranked)
+                (rank, merged), place = min(possible)
                 if len(ids) == 2:
-                    self._make(rank, ids[0], ids[1], merged)
+                    self._record(rank, ids[0], ids[1], merged)
                 ids[place : place + 2] = [merged]
 
-    def _make(self, rank: int, left: int, right: int, merged: int) -> None:
-        """Note how a token is made."""
+    def _record(self, rank: int, left: int, right: int, merged: int) -> None:
+        """Record from which parts a token is made, and when."""
         self._reached.add(merged)
-        self._made[merged] = left, right
-        self._time[merged] = max(rank, self._time[left], self._time[right])
-        self._absorbed[merged] = self._time[merged] * _WIDE + rank
+        self._parts[merged] = left, right
+        self._latest_rank[merged] = max(rank, self._latest_rank[left], self._latest_rank[right])
+        self._merge_time[merged] = self._latest_rank[merged] * _MOST_MERGES + rank
 
     def _derive(self) -> None:
-        """Find how each token is really made: by the first merge that no other one across its seam precedes."""
-        todo = [(rank, left, right, merged) for (left, right), (rank, merged) in self._pairs.items()]
-        todo.sort()
-        while todo:
-            later = []
-            for rank, left, right, merged in todo:
+        """Derive the parts of every token: those of the merge that no other merge across its boundary precedes."""
+        pending = sorted((rank, left, right, merged) for (left, right), (rank, merged) in self._merges.items())
+        while pending:
+            postponed = []
+            for rank, left, right, merged in pending:
                 if merged in self._reached:
                     continue
                 if left not in self._reached or right not in self._reached:
-                    later.append((rank, left, right, merged))  # its parts may be ranked after it
-                elif self._first(left, right) == self._when(left, right, rank):
-                    self._make(rank, left, right, merged)
-            if len(later) == len(todo):
+                    postponed.append((rank, left, right, merged))  # a part may be ranked behind this merge
+                elif self._first_merge(left, right) == self._time(left, right, rank):
+                    self._record(rank, left, right, merged)
+            if len(postponed) == len(pending):
                 break
-            todo = later
+            pending = postponed
 
-    def _when(self, left: int, right: int, rank: int) -> int:
-        """When a merge comes: after its parts exist, then by rank."""
-        return max(rank, self._time[left], self._time[right]) * _WIDE + rank
+    def _time(self, left: int, right: int, rank: int) -> int:
+        """Time of a merge."""
+        return max(rank, self._latest_rank[left], self._latest_rank[right]) * _MOST_MERGES + rank
 
     def _spine(self, token: int, side: int) -> list[tuple[int, int]]:
-        """The tokens that have stood at one end of this one (0 left, 1 right), each with when it was absorbed."""
+        """The tokens that stand at one end of a token while it is made, from the last to the first.
+
+        Args:
+            token: the token.
+            side: 0 for its left end, 1 for its right end.
+
+        Returns:
+            Each token with the time at which it is merged into the one before it in the list; `NEVER` for the first.
+        """
         spine = [(token, NEVER)]
-        while token in self._made:
-            when = self._absorbed[token]
-            token = self._made[token][side]
-            spine.append((token, when))
+        while token in self._parts:
+            time = self._merge_time[token]
+            token = self._parts[token][side]
+            spine.append((token, time))
         return spine
 
-    def _first(self, left: int, right: int) -> int:
-        """When the first merge across the seam comes; NEVER if there is none."""
+    def _first_merge(self, left: int, right: int) -> int:
+        """Time of the first merge across the boundary between two tokens; `NEVER` where there is none."""
         first = NEVER
-        ends = self._spine(right, 0)
-        for last, until in self._spine(left, 1):
-            for begin, before in ends:
-                found = self._pairs.get((last, begin))
-                if found is not None:
-                    when = self._when(last, begin, found[0])
-                    if when < until and when <= before:
-                        first = min(first, when)
+        right_spine = self._spine(right, 0)
+        for last, last_until in self._spine(left, 1):
+            for begin, begin_until in right_spine:
+                merge = self._merges.get((last, begin))
+                if merge is not None:
+                    time = self._time(last, begin, merge[0])
+                    # At equal times the leftmost merge comes first: the one inside ``left`` before the one across,
+                    # the one across before the one inside ``right``.
+                    if time < last_until and time <= begin_until:
+                        first = min(first, time)
         return first
 
-    def _index(self) -> None:
-        """Lay out pairs by their left token, and left spines by the token on them, as sorted arrays."""
-        rows = sorted((left, self._when(left, right, rank), right) for (left, right), (rank, _) in self._pairs.items())
-        self._left = np.array([row[0] for row in rows], dtype=np.int64)
-        self._pair_when = np.array([row[1] for row in rows], dtype=np.int64)
-        self._right = np.array([row[2] for row in rows], dtype=np.int64)
+    def _build_index(self) -> None:
+        """Store merges by their left token, and left spines by the token on them, as sorted arrays."""
+        merges = sorted(
+            (left, self._time(left, right, rank), right) for (left, right), (rank, _) in self._merges.items()
+        )
+        self._left = np.array([row[0] for row in merges], dtype=np.int64)
+        self._left_time = np.array([row[1] for row in merges], dtype=np.int64)
+        self._right = np.array([row[2] for row in merges], dtype=np.int64)
         tokens = np.flatnonzero(self.reachable).tolist()
-        spines = [(begin, -when, token) for token in tokens for begin, when in self._spine(token, 0)]
-        order = sorted(spines)
-        self._begin = np.array([row[0] for row in order], dtype=np.int64)
-        self._until = np.array([-row[1] for row in order], dtype=np.int64)  # falling within each begin
-        self._token = np.array([row[2] for row in order], dtype=np.int64)
+        spines = sorted((begin, -until, token) for token in tokens for begin, until in self._spine(token, 0))
+        self._begin = np.array([row[0] for row in spines], dtype=np.int64)
+        self._until = np.array([-row[1] for row in spines], dtype=np.int64)  # descending for each begin
+        self._token = np.array([row[2] for row in spines], dtype=np.int64)
         self._starts = np.searchsorted(self._begin, np.arange(self.size + 1))
         self._forbidden = lru_cache(maxsize=512)(self._find_forbidden)
 
     def _find_forbidden(self, left: int) -> NDArray[np.int64]:
-        """The tokens that a merge across the seam rules out after ``left``."""
-        found = []
-        for last, until in self._spine(left, 1):
+        """The tokens that cannot follow ``left``, since a merge across the boundary would come first."""
+        forbidden = []
+        for last, last_until in self._spine(left, 1):
             low, high = np.searchsorted(self._left, [last, last + 1])
-            early = self._pair_when[low:high] < until
-            for begin, when in zip(self._right[low:high][early], self._pair_when[low:high][early], strict=True):
+            early = self._left_time[low:high] < last_until
+            for begin, time in zip(self._right[low:high][early], self._left_time[low:high][early], strict=True):
                 start, stop = self._starts[begin], self._starts[begin + 1]
-                # absorbed at ``when`` or later: the front of a falling list
-                count = np.searchsorted(-self._until[start:stop], -when, side="right")
-                found.append(self._token[start : start + count])
-        return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+                # Tokens in which ``begin`` is merged at this time or later: the front of a descending list.
+                count = np.searchsorted(-self._until[start:stop], -time, side="right")
+                forbidden.append(self._token[start : start + count])
+        return np.unique(np.concatenate(forbidden)) if forbidden else np.empty(0, dtype=np.int64)

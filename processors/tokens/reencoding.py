@@ -1,12 +1,14 @@
-"""Which tokens may follow which, found by encoding again: slow, and right for any tokenizer that keeps its text.
+"""Canonical token sequences by re-encoding: exact for any tokenizer that keeps its text, and slow.
 
-A token may come next if the tokenizer writes just these tokens first for some text that goes on from them. Whether
-there is one is tried with a few continuations: nothing, characters of each sort, and, behind an open character,
-the ways to complete it. `logitkit.processors.tokens.canonical_rules` decides the same by rules, far faster, for
-the BPE tokenizers whose pretokenizers it knows; the tests hold it against this module.
+A sequence of tokens is canonical when the encoding of some text starts with it. A token can therefore come next if the
+tokenizer writes exactly these tokens first for some continuation of their text. A few continuations are tried:
+nothing, characters of several classes, and behind an incomplete character the characters that complete it. That these
+are enough is a heuristic. `logitkit.processors.tokens.canonical_rules` decides the same by rules and far faster, for
+BPE tokenizers whose pretokenizers it knows; the tests compare the two.
 
-A unigram model writes the likeliest path through a text. What such a path begins with is itself the likeliest path
-through its own text, so there a sequence is live exactly if it encodes to itself, and nothing else is tried.
+A unigram model writes the likeliest path through a text. The first part of such a path is itself the likeliest path
+through its own text, so a sequence is canonical exactly if its text is encoded as the sequence, and no continuation
+needs to be tried.
 """
 
 from __future__ import annotations
@@ -22,131 +24,142 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from logitkit.processors.tokens.byte_fallback import code_points
-from logitkit.processors.tokens.tokenizer_description import description, parts_of
+from logitkit.processors.tokens.tokenizer_description import description, parts_of, without_prefix_space
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 Ids = NDArray[np.int64]
-Context = tuple[int, ...]  # the last tokens, from where a word surely begins
-AHEAD = ("", *"a 1.\nsA一'ztmMéʤ。\x01", "  ", "11", " a", "\n\n")  # what may follow
-LONGEST = 32  # tokens that a context holds at most
-KEPT = 8  # tokens that a context keeps at least, where it is cut
+Context = tuple[int, ...]  # the last tokens of a sequence, from a place where a word surely starts
+CONTINUATIONS = ("", *"a 1.\nsA一'ztmMéʤ。\x01", "  ", "11", " a", "\n\n")
+LONGEST = 32  # tokens of a context, beyond which it is cut
+KEPT = 8  # least number of tokens that a cut context keeps
 
 
 class Reencoding:
-    """The canonical sequences of any fast tokenizer.
+    """Which tokens can follow which in the canonical sequences of any fast tokenizer, by re-encoding.
 
-    Costs an encoding or more of a short text for every token asked about, once a context: seconds for a whole
-    vocabulary.
+    For each new context, every token asked about costs the encoding of one or more short texts. A whole vocabulary
+    takes seconds.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
-        vocabulary: its tokens as bytes, as wide as the model.
+        vocabulary: its vocabulary, of the size of the model.
+
+    Raises:
+        ModelError: the tokenizer is a slow one.
+
+    >>> from logitkit.processors.tokens import Vocabulary
+    >>> from logitkit.registry.laws import foreign_tokenizer
+    >>> tokenizer = foreign_tokenizer()
+    >>> rules = Reencoding(tokenizer, Vocabulary.of(tokenizer))
+    >>> t, h, the = tokenizer.convert_tokens_to_ids(["t", "h", "the"])
+    >>> rules.is_canonical([the]), rules.is_canonical([t, h])
+    (True, False)
+    >>> rules.allows((t,), h), rules.allows((the,), t)
+    (False, True)
     """
 
     def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
         data = description(tokenizer)
         self.vocabulary = vocabulary
-        self._plain = _without_specials(data)
-        best_path = data["model"]["type"] == "Unigram" and all(
+        self._tokenizer = _without_special_tokens(data)
+        likeliest_path = data["model"]["type"] == "Unigram" and all(
             step["type"] == "Metaspace" for step in parts_of(data["pre_tokenizer"])
         )
-        self._ahead = AHEAD[:1] if best_path else AHEAD
-        self._known = functools.lru_cache(maxsize=256)(self._nothing_known)
+        self._continuations = CONTINUATIONS[:1] if likeliest_path else CONTINUATIONS
+        self._answers = functools.lru_cache(maxsize=256)(self._no_answers)
 
     def encode(self, text: str) -> list[int]:
-        """Encode a text as it stands: no special tokens, no space put before it."""
-        return list(self._plain.encode(text, add_special_tokens=False).ids)
+        """Return the token ids of a text, without special tokens and without a space before it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def is_canonical(self, ids: Sequence[int]) -> bool:
-        """Say whether a whole sequence is what the tokenizer writes for its bytes, by encoding them again."""
+        """Return whether a complete sequence is what the tokenizer writes for its text."""
         try:
             return self.encode(self.vocabulary.join(ids).decode()) == list(ids)
         except UnicodeDecodeError:
             return False
 
     def extend(self, context: Context, token: int) -> Context:
-        """The context after one more token; beyond `LONGEST` tokens, cut where the rest encodes to itself."""
+        """Return the context after one more token.
+
+        A context of more than `LONGEST` tokens is cut where its remaining tokens are canonical by themselves. Behind a
+        special token the context is empty, since a special token does not depend on its neighbours.
+        """
         if self.vocabulary.token_bytes[token] is None:
-            return ()  # a special token stands alone whatever is beside it
+            return ()
         context = (*context, token)
         cuts = range(len(context) - KEPT, 0, -1) if len(context) > LONGEST else ()
         return next((context[cut:] for cut in cuts if self.is_canonical(context[cut:])), context)
 
     def may_end(self, context: Context) -> bool:
-        """Say whether a text may end here: with nothing to follow, these are still its tokens."""
+        """Return whether a text may end here: whether its encoding is then these tokens."""
         return self.is_canonical(context)
 
     def allows(self, context: Context, token: int) -> bool:
-        """Say whether a token may come next; `allowed` says it of many."""
+        """Return whether a token can come next; see `allowed` for several tokens."""
         return bool(self.allowed(context, np.array([token]))[0])
 
     def allowed(self, context: Context, ids: Ids) -> Mask:
-        """Say of some tokens whether each may come next; of the shape of the ids."""
-        asked, live = self._known(context)
-        new = np.unique(ids[~asked[ids]])
-        live[new] = self._tried(context, new.tolist())
-        asked[new] = True
-        mask: Mask = live[ids]
+        """Return which tokens can come next.
+
+        Args:
+            context: what `extend` returned for the tokens so far; an empty tuple at the start of a text.
+            ids: token ids, of any shape.
+
+        Returns:
+            bool, of the shape of ``ids``.
+        """
+        answered, allowed = self._answers(context)
+        new = np.unique(ids[~answered[ids]])
+        allowed[new] = self._try(context, new.tolist())
+        answered[new] = True
+        mask: Mask = allowed[ids]
         return mask
 
-    def _nothing_known(self, context: Context) -> tuple[Mask, Mask]:
-        """Which tokens were asked about after this context, and which of them may come."""
+    def _no_answers(self, context: Context) -> tuple[Mask, Mask]:
+        """Which tokens have been tried after a context, and which of them can come next; filled in by `allowed`."""
         return np.zeros(len(self.vocabulary), dtype=bool), np.zeros(len(self.vocabulary), dtype=bool)
 
-    def _tried(self, context: Context, ids: list[int]) -> list[bool]:
-        """Encode the context with each token and one continuation after the other, until the tokens come first."""
-        begun, live = self.vocabulary.join(context), dict.fromkeys(ids, False)
-        waiting = {number: self._endings(begun, self.vocabulary.token_bytes[number]) for number in ids}
+    def _try(self, context: Context, ids: list[int]) -> list[bool]:
+        """Whether each token can come next, by encoding the context with it and one continuation after another."""
+        text, canonical = self.vocabulary.join(context), dict.fromkeys(ids, False)
+        waiting = {token: self._continued_texts(text, self.vocabulary.token_bytes[token]) for token in ids}
         while waiting:
-            tried = {number: text for number, texts in waiting.items() if (text := next(texts, None)) is not None}
-            encoded = self._plain.encode_batch_fast(list(tried.values()), add_special_tokens=False)
-            for number, encoding in zip(tried, encoded, strict=True):
-                live[number] = tuple(encoding.ids[: len(context) + 1]) == (*context, number)
-            waiting = {number: waiting[number] for number in tried if not live[number]}
-        return list(live.values())
+            tried = {token: text for token, texts in waiting.items() if (text := next(texts, None)) is not None}
+            encoded = self._tokenizer.encode_batch_fast(list(tried.values()), add_special_tokens=False)
+            for token, encoding in zip(tried, encoded, strict=True):
+                canonical[token] = tuple(encoding.ids[: len(context) + 1]) == (*context, token)
+            waiting = {token: waiting[token] for token in tried if not canonical[token]}
+        return list(canonical.values())
 
-    def _endings(self, begun: bytes, spelled: bytes | None) -> Iterator[str]:
-        """The texts to try for a token; none for one that spells nothing, or bytes that no text holds there."""
+    def _continued_texts(self, text_bytes: bytes, token_bytes: bytes | None) -> Iterator[str]:
+        """The texts to try for a token behind a text; none for a token without bytes, or where UTF-8 is violated."""
         decoder = codecs.getincrementaldecoder("utf-8")("strict")
         try:
-            text = decoder.decode(begun + spelled) if spelled else None
+            text = decoder.decode(text_bytes + token_bytes) if token_bytes else None
         except UnicodeDecodeError:
             text = None
         if text is None:
             return iter(())
-        opened = decoder.getstate()[0]
-        return (text + more for more in (completions(opened) if opened else self._ahead))
+        open_bytes = decoder.getstate()[0]
+        return (text + more for more in (completions(open_bytes) if open_bytes else self._continuations))
 
 
 @functools.lru_cache(maxsize=4096)
-def completions(opened: bytes) -> tuple[str, ...]:
-    """Characters that begin with these bytes: all of up to 64; of more about a thousand, spread over them."""
-    points = code_points(opened)
-    return tuple(map(chr, points[:: len(points) // 1024 | 1]))  # an odd step: capitals alternate with small letters
+def completions(open_bytes: bytes) -> tuple[str, ...]:
+    """Return characters whose UTF-8 starts with these bytes.
+
+    Of fewer than 2048 characters all are returned; of more, about a thousand, evenly spread.
+    """
+    points = code_points(open_bytes)
+    # The step is odd, since in many blocks capitals and small letters alternate.
+    return tuple(map(chr, points[:: len(points) // 1024 | 1]))
 
 
-def unprefixed(steps: Sequence[Any]) -> list[dict[str, Any]]:
-    """The same steps of a pretokenizer, adding no space before a text."""
-    plain = [dict(step) for step in steps]
-    for step in plain:
-        step |= {"add_prefix_space": False} if "add_prefix_space" in step else {}
-        step |= {"prepend_scheme": "never"} if step["type"] == "Metaspace" else {}
-    return plain
-
-
-def _without_specials(data: dict[str, Any]) -> Tokenizer:
-    """The tokenizer, blind to special tokens, and without the space that it may put before a text."""
-    normalizers = [step for step in parts_of(data["normalizer"]) if step["type"] != "Prepend"]
-    plain = {
-        "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": unprefixed(parts_of(data["pre_tokenizer"]))}
-        if data["pre_tokenizer"]
-        else None,
-        "post_processor": None,
-        "padding": None,
-        "truncation": None,
-    }
-    tokenizer = Tokenizer.from_str(json.dumps(data | plain))
-    tokenizer.encode_special_tokens = True  # as any other text; left out, they would shift the ids of added tokens
+def _without_special_tokens(data: dict[str, Any]) -> Tokenizer:
+    """The tokenizer, reading special tokens as text, and without the space that it may put before a text."""
+    tokenizer = Tokenizer.from_str(json.dumps(without_prefix_space(data) | {"padding": None, "truncation": None}))
+    # Special tokens are kept but not looked for: removing them would shift the ids of added tokens.
+    tokenizer.encode_special_tokens = True
     return tokenizer

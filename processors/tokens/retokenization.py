@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.errors import ModelError
-from logitkit.processors.tokens.tokenizer_description import description
+from logitkit.processors.tokens.tokenizer_description import description, without_prefix_space
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 PIECE = 256  # least number of bytes between two cuts of a text
@@ -55,7 +55,7 @@ class Retokenizer:
 
     def __init__(self, source: Vocabulary, tokenizer: Any, target: Vocabulary) -> None:
         self.source, self.target = source, target
-        self._tokenizer = _without_prefix_space(tokenizer, target)
+        self._tokenizer = _bare(tokenizer, target)
         self.cuts = not any(_SPANS.search(token_bytes) for token_bytes in target.token_bytes if token_bytes)
         self._tokens_of: dict[bytes, list[int]] = {}  # pieces of the last call
 
@@ -129,32 +129,15 @@ def _valid_and_invalid(text: bytes) -> list[str | bytes]:
     return [*parts, decoded[place:]] if place < len(decoded) else parts
 
 
-def _without_prefix_space(tokenizer: Any, vocabulary: Vocabulary) -> Any:
+def _bare(tokenizer: Any, vocabulary: Vocabulary) -> Any:
     """The tokenizer, or a copy of it that puts no space before a text."""
     if not vocabulary.prefix:
         return tokenizer
-    state = description(tokenizer)
-    for part in ("normalizer", "pre_tokenizer"):
-        state[part] = _step_without_prefix(state[part])
-    state["post_processor"] = None
-    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+    state = json.dumps(without_prefix_space(description(tokenizer)))
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state))
     if vocabulary.join(bare("a", add_special_tokens=False)["input_ids"]) != b"a":
         raise ModelError(
             f"Retokenizer: {tokenizer.name_or_path or type(tokenizer).__name__} must be able to write 'a' without a "
             "space before it, or it cannot continue a text; choose a model with another tokenizer"
         )
     return bare
-
-
-def _step_without_prefix(step: Any) -> Any:
-    """A step of a normalizer or pretokenizer that adds no space; None for one that does nothing else."""
-    if not isinstance(step, dict) or step.get("type") == "Prepend":
-        return None
-    for name in ("normalizers", "pretokenizers"):
-        if name in step:
-            step[name] = [kept for part in step[name] if (kept := _step_without_prefix(part)) is not None]
-    if "prepend_scheme" in step:
-        step["prepend_scheme"] = "never"
-    if "add_prefix_space" in step:
-        step["add_prefix_space"] = False
-    return step

@@ -1,9 +1,9 @@
-"""What a pretokenizer can tell about a token: few shapes stand for a whole vocabulary."""
+"""Tokens grouped by what a pretokenizer distinguishes: a few shapes stand for a whole vocabulary."""
 
 from __future__ import annotations
 
 import codecs
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,38 +13,46 @@ from logitkit.processors.tokens.token_bytes import starts_inside_character
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
-class Shapes:
-    """Tokens grouped by what a pretokenizer can tell about them.
+class ShapeExample(NamedTuple):
+    """A token of a shape: its whole characters, the bytes of an incomplete last character, and whether it is added."""
+
+    text: str
+    open_bytes: bytes
+    added: bool
+
+
+class TokenShapes:
+    """Tokens grouped by shape: the character classes at their start, and those that complete their last character.
 
     Args:
         vocabulary: the tokens as bytes.
-        pretokenizer: what cuts words.
-        may_start: tokens that can be written at all, ``[vocab]``; others have no shape.
-        fine: whether letters of contractions count.
+        pretokenizer: the pretokenizer whose classes count.
+        writable: tokens that the tokenizer can write at all, bool ``[vocab]``; the others have shape 0.
+        fine: whether letters that a pattern names are distinguished.
 
     Attributes:
-        of: number of the shape of each token, ``[vocab]``.
-        examples: one text of each shape, the bytes of a character left open at its end, and whether it is added.
+        of: number of the shape of each token, int64 ``[vocab]``; 0 for tokens that start inside a character.
+        examples: a token of each shape.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, pretokenizer: Pretokenizer, may_start: NDArray[np.bool_], *, fine: bool
+        self, vocabulary: Vocabulary, pretokenizer: Pretokenizer, writable: NDArray[np.bool_], *, fine: bool
     ) -> None:
         self.of = np.zeros(len(vocabulary), dtype=np.int64)
-        self.examples: list[tuple[str, bytes, bool]] = [("", b"", False)]
+        self.examples: list[ShapeExample] = [ShapeExample("", b"", False)]
         numbers: dict[Any, int] = {}
-        if pretokenizer.trivial:
+        if pretokenizer.never_cuts:
             return
-        for number in np.flatnonzero(may_start):
-            spelled = vocabulary.token_bytes[number] or b""
-            if starts_inside_character(spelled):
-                continue  # no word begins there, nor a character
+        for token in np.flatnonzero(writable):
+            token_bytes = vocabulary.token_bytes[token] or b""
+            if starts_inside_character(token_bytes):
+                continue
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
-            text = decoder.decode(spelled)
-            added = number in vocabulary.added and text in pretokenizer.added
-            opened = decoder.getstate()[0]
-            key = number if added else (pretokenizer.shape(text, fine=fine), pretokenizer.completed(opened))
+            text = decoder.decode(token_bytes)
+            added = token in vocabulary.added and text in pretokenizer.added
+            open_bytes = decoder.getstate()[0]
+            key = token if added else (pretokenizer.shape(text, fine=fine), pretokenizer.completions(open_bytes))
             if key not in numbers:
                 numbers[key] = len(self.examples)
-                self.examples.append((text, opened, added))
-            self.of[number] = numbers[key]
+                self.examples.append(ShapeExample(text, open_bytes, added))
+            self.of[token] = numbers[key]

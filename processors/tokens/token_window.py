@@ -1,4 +1,4 @@
-"""The last tokens of a sequence as text, and what the patterns of a pretokenizer can tell about it."""
+"""The last tokens of a sequence as text, with what decides which tokens can follow."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from typing import Any
 
 from logitkit.processors.tokens.pretokenizer import Pretokenizer, Span
 
-RUN = 4  # longer runs of letters inside a token tell a pretokenizer nothing
+RUN = 4  # letters of one class inside a token; a heuristic: no known pattern counts longer runs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Window:
-    """The last tokens as text.
+    """The last tokens of a sequence as text.
 
     Attributes:
-        text: its whole characters.
-        starts: where each token begins, in characters; -1 inside a character.
-        joined: whether the merge rule lets each token follow the one before it inside a word; the first: True.
-        whole: whether the text from each token to the end is several tokens, but itself a token that is taken whole.
-        added: the spans that are added tokens.
-        open: bytes of a character that has begun at the end.
-        last: the last token, or None at the start of the text.
+        text: their complete characters.
+        starts: offset at which each token starts, in characters; -1 for one that starts inside a character.
+        joinable: for each token, whether the merge rule allows it behind the one before it, inside a word; True for
+            the first.
+        taken_whole: for each token, whether several tokens from there to the end spell a single token that the
+            tokenizer writes before any merge (``ignore_merges``).
+        added: spans of added tokens.
+        open_bytes: bytes of an incomplete character at the end.
+        last: the last token; None at the start of a text.
     """
 
     text: str
     starts: tuple[int, ...]
-    joined: tuple[bool, ...]
-    whole: tuple[bool, ...]
+    joinable: tuple[bool, ...]
+    taken_whole: tuple[bool, ...]
     added: frozenset[Span]
-    open: bytes
+    open_bytes: bytes
     last: int | None
 
-    def seams(self) -> Iterator[tuple[int, bool]]:
-        """Boundaries between two tokens: place (-1 inside a character), and whether it may lie inside a word."""
-        return zip(self.starts[1:], self.joined[1:], strict=True)
+    def boundaries(self) -> Iterator[tuple[int, bool]]:
+        """Yield the offset of each boundary between two tokens, and whether it can lie inside a word."""
+        return zip(self.starts[1:], self.joinable[1:], strict=True)
 
 
 def shortened(window: Window, pretokenizer: Pretokenizer) -> Window:
-    """The same window with long runs of letters inside a token cut short: no pattern counts them."""
-    kept: list[int] = []  # characters that stay
+    """Return the window without the end of long runs of letters inside a token, which no pattern distinguishes."""
+    kept: list[int] = []  # offsets of the characters that are kept
     for place in range(len(window.text)):
         run = window.text[place - RUN : place + 1] if place >= RUN else ""
         inside = not any(start in range(place - RUN + 1, place + 1) for start in window.starts)
-        if not (run.isalpha() and inside and len({pretokenizer.kind(c) for c in run}) == 1):
+        if not (run.isalpha() and inside and len({pretokenizer.class_of(char) for char in run}) == 1):
             kept.append(place)
     if len(kept) == len(window.text):
         return window
@@ -58,7 +60,7 @@ def shortened(window: Window, pretokenizer: Pretokenizer) -> Window:
     )
 
 
-def signature(window: Window, pretokenizer: Pretokenizer) -> tuple[Any, ...]:
-    """What the patterns can tell about a window."""
+def character_classes(window: Window, pretokenizer: Pretokenizer) -> tuple[Any, ...]:
+    """Return the class of each character of a window; letters of contractions count where there is an apostrophe."""
     fine = "'" in window.text
-    return tuple(pretokenizer.kind(char, fine=fine) for char in window.text)
+    return tuple(pretokenizer.class_of(char, fine=fine) for char in window.text)

@@ -48,3 +48,21 @@ def tokenizer_cache(tokenizer: Any) -> dict[Any, Any]:
     The values must not refer to the tokenizer, or neither would ever be freed.
     """
     return _CACHES.setdefault(tokenizer, {})
+
+
+def without_prefix_space(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of the same tokenizer, putting neither a space nor special tokens before a text.
+
+    Args:
+        data: the tokenizer's `description`.
+    """
+    normalizers = [step for step in parts_of(data["normalizer"]) if step["type"] != "Prepend"]
+    pretokenizers = [dict(step) for step in parts_of(data["pre_tokenizer"])]
+    for step in pretokenizers:
+        step |= {"add_prefix_space": False} if "add_prefix_space" in step else {}
+        step |= {"prepend_scheme": "never"} if step["type"] == "Metaspace" else {}
+    return dict(data) | {
+        "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": pretokenizers} if pretokenizers else None,
+        "post_processor": None,
+    }

@@ -1,4 +1,4 @@
-"""What may follow what, found by encoding again: against every text of a few letters, and against the rules."""
+"""Canonical sequences by re-encoding, compared with every text of a few letters and with the rules."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.processors.byte_level.tree import ByteTree
-from logitkit.processors.tokens.byte_fallback import code_points
-from logitkit.processors.tokens.canonical_rules import CanonicalRules, canonical_rules_for
+from logitkit.processors.tokens.canonical_rules import CanonicalRules
 from logitkit.processors.tokens.reencoding import KEPT, LONGEST, Reencoding, completions
 from logitkit.processors.tokens.token_bytes import starts_inside_character
 from logitkit.processors.tokens.vocabulary import Vocabulary
@@ -29,18 +28,18 @@ def known(tokenizer: Any) -> tuple[Any, Vocabulary]:
 
 
 def slow(tokenizer: Any) -> Reencoding:
-    """The rule by encoding again, without a warning."""
+    """Re-encoding for a tokenizer, whether it has rules or not."""
     return Reencoding(*known(tokenizer))
 
 
 def written(rule: Reencoding, letters: str, longest: int) -> set[tuple[int, ...]]:
-    """What the encodings of all texts of a length begin with."""
+    """All beginnings of the encodings of all texts of a length."""
     texts = ("".join(text) for text in itertools.product(letters, repeat=longest))
     return {tuple(ids[:count]) for ids in map(rule.encode, texts) for count in range(len(ids) + 1)}
 
 
 def reached(rule: Reencoding, longest: int) -> set[tuple[int, ...]]:
-    """The sequences of at most so many bytes that the rule builds up token by token."""
+    """All sequences of at most so many bytes that can be built token by token."""
     found, todo = set(), [((), ())]
     every = np.arange(len(rule.vocabulary))
     while todo:
@@ -53,7 +52,7 @@ def reached(rule: Reencoding, longest: int) -> set[tuple[int, ...]]:
 
 
 def within(rule: Reencoding, sequences: set[tuple[int, ...]], longest: int) -> set[tuple[int, ...]]:
-    """Those of at most so many bytes, in whole characters."""
+    """The sequences of at most so many bytes that end with a whole character."""
     spelled = {ids: rule.vocabulary.join(ids) for ids in sequences}
     return {
         ids for ids, text in spelled.items() if len(text) <= longest and text.decode(errors="ignore").encode() == text
@@ -63,7 +62,7 @@ def within(rule: Reencoding, sequences: set[tuple[int, ...]], longest: int) -> s
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_unigram_models_equal_all_texts(seed: int) -> None:
-    """What it allows is what the encodings of all texts of eight letters begin with."""
+    """The allowed sequences of a unigram model are the beginnings of the encodings of all texts of eight letters."""
     rule = slow(random_unigram(seed))
     assert within(rule, reached(rule, 4), 4) == within(rule, written(rule, "ab ", 8), 4)
 
@@ -71,7 +70,7 @@ def test_unigram_models_equal_all_texts(seed: int) -> None:
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_an_unknown_pretokenizer_equals_all_texts(seed: int) -> None:
-    """BPE cut between scripts."""
+    """The same holds for a BPE model whose pretokenizer has no rules."""
     tokenizer = random_tokenizer(seed, letters=b"a\xd1\x8f ", merges=6)
     scripts = [pre_tokenizers.UnicodeScripts(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(scripts)
@@ -81,8 +80,8 @@ def test_an_unknown_pretokenizer_equals_all_texts(seed: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", max_size=8), split=st.booleans())
-def test_the_rules_say_the_same(seed: int, text: str, split: bool) -> None:
-    """Of every token, along a text."""
+def test_rules_and_reencoding_agree(seed: int, text: str, split: bool) -> None:
+    """Along a text, the rules and re-encoding allow the same tokens, and the same places to end."""
     tokenizer = random_tokenizer(seed, merges=10, split=split)
     rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
     every = np.arange(len(rule.vocabulary))
@@ -97,8 +96,8 @@ def test_the_rules_say_the_same(seed: int, text: str, split: bool) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["gpt2", "mistral_v1"])
-def test_the_rules_say_the_same_of_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
-    """Of random tokens, along a text; a token before which only rare characters are cut may be known to the rules."""
+def test_rules_and_reencoding_agree_on_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
+    """Along a text, the rules and re-encoding allow the same of 300 random tokens and of all ends of characters."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name)
     rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
     spelled = np.flatnonzero([bool(text) for text in rule.vocabulary.token_bytes])
@@ -113,8 +112,8 @@ def test_the_rules_say_the_same_of_real_tokenizers(shared_tokenizers: Path, name
         fast_context, context = rules.extend(fast_context, token), rule.extend(context, token)
 
 
-def test_by_hand() -> None:
-    """Of a, b, ab with ab the likelier: "a" "b" is never written; "a" "a" "b" neither, "a" "ab" is."""
+def test_a_unigram_model_by_hand() -> None:
+    """Where "ab" is likelier than "a" and "b", the tokens "a" "b" are never written, and "a" "ab" are."""
     inner = Tokenizer(models.Unigram([("a", -2.0), ("b", -2.0), ("ab", -3.0)]))
     rule = slow(PreTrainedTokenizerFast(tokenizer_object=inner))
     assert rule.allowed((), np.arange(3)).tolist() == [True, True, True]
@@ -122,8 +121,8 @@ def test_by_hand() -> None:
     assert rule.may_end((0, 2)) and not rule.may_end((0, 1)) and rule.allows((2,), 1)
 
 
-def test_open_characters_are_completed() -> None:
-    """Byte tokens spell what the vocabulary lacks: the first byte of "é" may come, also where "ê" is known."""
+def test_incomplete_characters_are_completed() -> None:
+    """A byte token can start a character that the vocabulary lacks, and only its bytes can complete it."""
     tokens = [("<unk>", 0.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256)), ("a", -1.0), ("ê", -1.0)]
     inner = Tokenizer(models.Unigram(tokens, unk_id=0, byte_fallback=True))
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
@@ -137,32 +136,8 @@ def test_open_characters_are_completed() -> None:
     assert all(char.encode().startswith(b"\xf0") for char in completions(b"\xf0"))
 
 
-@settings(max_examples=200, deadline=None)
-@given(char=st.characters(exclude_categories=["Cs"]))
-def test_code_points_of_open_characters(char: str) -> None:
-    """Those that begin with the first bytes of a character hold it; of whole characters there is one."""
-    spelled = char.encode()
-    for count in range(1, len(spelled)):
-        points = code_points(spelled[:count])
-        assert ord(char) in points
-        assert chr(points[0]).encode()[:count] == chr(points[-1]).encode()[:count] == spelled[:count]
-        assert set(completions(spelled[:count])) <= set(map(chr, points))
-    assert list(code_points(spelled)) == [ord(char)]
-    for nothing in (b"\xa9", b"\xc0", b"\xc1", b"\xf5", b"\xed\xa0", b"\xe2a", b"\xe0\x80", b"\xf4\x90"):
-        assert len(code_points(nothing)) == 0
-
-
-@pytest.mark.data
-def test_byte_tokens_of_characters_that_are_all_known(shared_tokenizers: Path) -> None:
-    """Mistral's vocabulary has every character that begins with C3, so no text begins with its byte token."""
-    rules = CanonicalRules(*known(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "mistral_v1")))
-    c3, c4 = rules.vocabulary.ids_of[b"\xc3"], rules.vocabulary.ids_of[b"\xc4"]
-    assert len(c3) == len(c4) == 1
-    assert not rules.allows((), c3[0]) and rules.allows((), c4[0])
-
-
-def test_long_contexts_are_cut_where_the_rest_stands_alone() -> None:
-    """And what may follow is as after the whole."""
+def test_long_contexts_are_cut() -> None:
+    """A context stays short and canonical however long the text is."""
     tokenizer = random_unigram(3)
     rule = slow(tokenizer)
     generator = random.Random(0)
@@ -176,10 +151,10 @@ def test_long_contexts_are_cut_where_the_rest_stands_alone() -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", max_size=6), prefix=st.booleans())
 def test_byte_laws_of_unigram_models_equal_enumeration(seed: int, text: str, prefix: bool) -> None:
-    """P(text), each next byte and the end, forwards in double precision; with a space before every text or without."""
+    """The probabilities of a text, of each next byte and of the end equal enumeration, to 2e-6 nats."""
     tokenizer = random_unigram(seed, prefix=prefix)
     model = random_model(tokenizer, seed).double()
-    with pytest.warns(UserWarning, match=r"no rules are known \(tokenizer must be a BPE one, got Unigram\)"):
+    with pytest.warns(UserWarning, match="no rules for the tokenizer's model Unigram"):
         tree = ByteTree(model, tokenizer)
     plain = random_unigram(seed)
     reference, begun = Enumeration(model, plain), (" " if prefix else "").encode()
@@ -189,9 +164,3 @@ def test_byte_laws_of_unigram_models_equal_enumeration(seed: int, text: str, pre
     for letter, want in reference.distribution(spelled, b"ab ").items():
         assert float(law.logp[letter]) == pytest.approx(want, abs=2e-6)
     assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=2e-6)
-
-
-def test_known_tokenizers_have_rules() -> None:
-    """No warning, no encoding again."""
-    tokenizer = random_tokenizer(0)
-    assert isinstance(canonical_rules_for(*known(tokenizer)), CanonicalRules)

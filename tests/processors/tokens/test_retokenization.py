@@ -1,4 +1,4 @@
-"""Retokenizing: by hand, as the tokenizer itself writes, and byte for byte on real tokenizers."""
+"""Retokenization: by hand, and byte for byte on real tokenizers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
+from foreign import foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import ModelError
-from logitkit.processors.tokens.retokenization import Retokenizer
-from logitkit.processors.tokens.vocabulary import Vocabulary, vocabulary_of
+from logitkit.processors.tokens import Retokenizer, Vocabulary
 from logitkit.registry.laws import tiny_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
@@ -30,7 +29,7 @@ def spelled(tokenizer: Any, ids: list[int]) -> list[str]:
 
 
 def test_worked_example() -> None:
-    """Bytes one by one; the third changes what the first two became; special tokens are passed over."""
+    """A third byte changes the tokens of the first two; special tokens are left out."""
     tiny, foreign = tiny_tokenizer(), foreign_tokenizer()
     retokenize = between(tiny, foreign)
     ids = tiny("the")["input_ids"]
@@ -42,8 +41,8 @@ def test_worked_example() -> None:
     ]
 
 
-def test_half_a_character_is_its_byte_and_then_the_character() -> None:
-    """The first byte of é alone, then both; a byte that starts no character stays a byte."""
+def test_half_a_character_becomes_a_byte_token() -> None:
+    """The first byte of "é" alone becomes a byte token; so does a byte that is no UTF-8."""
     tiny, foreign = tiny_tokenizer(), foreign_tokenizer()
     retokenize = between(tiny, foreign)
     assert spelled(foreign, retokenize.of_bytes([b"a\xc3"])[0]) == ["a", "Ã"]
@@ -54,7 +53,7 @@ def test_half_a_character_is_its_byte_and_then_the_character() -> None:
 
 
 def test_no_dummy_space_before_a_continuation() -> None:
-    """SentencePiece writes a space before every text; a continuation has none of its own."""
+    """No space is put before a continuation, although SentencePiece puts one before every text."""
     pieces = sentencepiece_tokenizer()
     retokenize = between(tiny_tokenizer(), pieces)
     assert spelled(pieces, pieces("the", add_special_tokens=False)["input_ids"]) == ["▁the"]
@@ -62,7 +61,7 @@ def test_no_dummy_space_before_a_continuation() -> None:
 
 
 def test_the_spelling_of_a_special_token_is_text() -> None:
-    """`<end>` written out ends nothing."""
+    """The text "<end>" is encoded as text and not as the end token."""
     foreign = foreign_tokenizer()
     (tokens,) = between(tiny_tokenizer(), foreign).of_bytes([b"<end>"])
     assert foreign.eos_token_id not in tokens and foreign.decode(tokens) == "<end>"
@@ -71,7 +70,7 @@ def test_the_spelling_of_a_special_token_is_text() -> None:
 @given(st.lists(st.binary(max_size=24), min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_bytes_survive(texts: list[bytes]) -> None:
-    """Any bytes at all, text or not, come back from the tokens; many at once are each alone."""
+    """The tokens of any bytes, valid UTF-8 or not, have these bytes; texts do not influence each other."""
     for target in (foreign_tokenizer(), sentencepiece_tokenizer()):
         retokenize, vocabulary = between(tiny_tokenizer(), target), Vocabulary.of(target)
         rows = retokenize.of_bytes(texts)
@@ -82,7 +81,7 @@ def test_bytes_survive(texts: list[bytes]) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize("name", REAL)
 def test_bytes_survive_on_real_tokenizers(name: str, shared_tokenizers: Path, shared_data: Path) -> None:
-    """Prose and code, cut at any byte, come back; text that is one word of the tokenizer is that word."""
+    """The tokens of prose and code, cut at any byte, have these bytes; a word in the vocabulary is one token."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(shared_tokenizers / name / "tokenizer.json"))
     vocabulary = Vocabulary.of(tokenizer)
     retokenize = Retokenizer(vocabulary, tokenizer, vocabulary)
@@ -95,14 +94,14 @@ def test_bytes_survive_on_real_tokenizers(name: str, shared_tokenizers: Path, sh
 
 
 def test_a_tokenizer_that_cannot_continue_a_text_is_refused() -> None:
-    """WordPiece begins every text with a space."""
+    """WordPiece is refused, since it starts every text with a space."""
     inner = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     with pytest.raises(ModelError, match="must be able to write 'a' without a space"):
         between(tiny_tokenizer(), PreTrainedTokenizerFast(tokenizer_object=inner))
 
 
 def test_the_tokenizer_is_left_as_it_was() -> None:
-    """Padding and truncation that a call left behind neither cut a continuation nor are lost."""
+    """Padding and truncation of the tokenizer do not act on a continuation, and are kept."""
     tokenizer = copy.deepcopy(foreign_tokenizer())
     retokenize, vocabulary = between(tiny_tokenizer(), tokenizer), Vocabulary.of(tokenizer)
     inner = tokenizer.backend_tokenizer
@@ -119,7 +118,7 @@ def test_the_tokenizer_is_left_as_it_was() -> None:
 def test_pieces_are_the_whole_on_real_tokenizers(
     name: str, shared_tokenizers: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A text that grows is encoded as if it were encoded whole; of a long one only the end is encoded."""
+    """A growing text gets the tokens of the whole text, although only its end is encoded again."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(shared_tokenizers / name / "tokenizer.json"))
     vocabulary = Vocabulary.of(tokenizer)
     pieces, whole = (Retokenizer(vocabulary, tokenizer, vocabulary) for _ in range(2))
@@ -136,17 +135,8 @@ def test_pieces_are_the_whole_on_real_tokenizers(
 
 
 def test_a_vocabulary_that_spans_words_is_encoded_whole() -> None:
-    """A token `a b` crosses the place where a text would be cut."""
+    """Texts are encoded whole where a token, such as "a b", spans a place at which they would be cut."""
     inner = Tokenizer(models.BPE(vocab={"a": 0, "Ġ": 1, "b": 2, "Ġb": 3, "aĠb": 4}, merges=[("Ġ", "b"), ("a", "Ġb")]))
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
     assert not Retokenizer(Vocabulary.of(tokenizer), tokenizer, Vocabulary.of(tokenizer)).cuts
-
-
-def test_the_vocabulary_of_a_model_has_an_entry_for_each_logit() -> None:
-    """More ids than the tokenizer are padding; fewer, and the tokenizer's last ones are never written."""
-    assert len(vocabulary_of(foreign_model(), foreign_tokenizer())) == 320
-    narrow = copy.deepcopy(foreign_model())
-    narrow.config.vocab_size = 260
-    vocabulary = vocabulary_of(narrow, foreign_tokenizer())
-    assert len(vocabulary) == 260 and b"the" not in vocabulary.ids_of and b"a" in vocabulary.ids_of

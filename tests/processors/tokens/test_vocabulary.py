@@ -1,7 +1,8 @@
-"""The bytes of every token: by hand, and joined back to texts on real tokenizers."""
+"""The bytes of every token: by hand, and joined to texts on real tokenizers."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ModelError
-from logitkit.processors.tokens.token_bytes import byte_alphabet
-from logitkit.processors.tokens.vocabulary import Vocabulary, fingerprint
+from logitkit.processors.tokens import Vocabulary, fingerprint, vocabulary_of
 from logitkit.registry.laws import tiny_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
@@ -24,15 +25,8 @@ TEXTS = [
 ]
 
 
-def test_the_byte_alphabet_by_hand() -> None:
-    """A letter is itself, a space is Ġ, a newline Ċ; every byte has one character."""
-    alphabet = byte_alphabet()
-    assert (alphabet["a"], alphabet["Ġ"], alphabet["Ċ"]) == (97, 32, 10)
-    assert sorted(alphabet.values()) == list(range(256))
-
-
 def test_a_byte_level_vocabulary() -> None:
-    """Special tokens and padding spell nothing."""
+    """Special tokens and padding have no bytes; every byte has one token."""
     vocabulary = Vocabulary.of(tiny_tokenizer(), 272)
     assert vocabulary.style == "byte-level" and vocabulary.prefix == b"" and vocabulary.loss_reason == ""
     assert sorted(spelled for spelled in vocabulary.token_bytes if spelled is not None) == [
@@ -51,15 +45,15 @@ def sentencepiece() -> PreTrainedTokenizerFast:
 
 
 def test_a_sentencepiece_vocabulary() -> None:
-    """The marker is a space, byte tokens are bytes, duplicates are kept apart, a space comes first."""
+    """In a SentencePiece vocabulary, the marker is a space, a byte token is its byte, and duplicates are all found."""
     vocabulary = Vocabulary.of(sentencepiece())
     assert vocabulary.token_bytes == (b" ", b"a", b" a", b"a", b"\n", None)
     assert vocabulary.style == "sentencepiece" and vocabulary.prefix == b" "
     assert vocabulary.ids_of[b"a"] == (1, 3)
 
 
-def test_what_loses_bytes_says_why() -> None:
-    """Lowercasing and WordPiece."""
+def test_the_reason_why_bytes_are_lost() -> None:
+    """A tokenizer that lowers case or drops white space names the step that loses bytes."""
     inner = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     inner.normalizer = normalizers.Lowercase()
     assert "Lowercase" in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loss_reason
@@ -78,13 +72,22 @@ def test_what_loses_bytes_says_why() -> None:
 
 
 def test_fewer_ids_than_the_tokenizer() -> None:
-    """One clear error."""
+    """Fewer ids than the tokenizer has are refused."""
     with pytest.raises(ModelError, match="size must be at least the tokenizer's 259 ids, got 3"):
         Vocabulary.of(tiny_tokenizer(), 3)
 
 
-def test_fingerprints_tell_tokenizers_apart() -> None:
-    """And ignore padding, which is set by use."""
+def test_the_vocabulary_of_a_model_has_an_entry_for_each_logit() -> None:
+    """Ids beyond the tokenizer's are padding; tokens beyond the model's ids are left out."""
+    assert len(vocabulary_of(foreign_model(), foreign_tokenizer())) == 320
+    narrow = copy.deepcopy(foreign_model())
+    narrow.config.vocab_size = 260
+    vocabulary = vocabulary_of(narrow, foreign_tokenizer())
+    assert len(vocabulary) == 260 and b"the" not in vocabulary.ids_of and b"a" in vocabulary.ids_of
+
+
+def test_fingerprints_identify_tokenizers() -> None:
+    """Equal tokenizers have equal fingerprints; another tokenizer or an added token changes the fingerprint."""
     tokenizer = sentencepiece()
     first = fingerprint(tokenizer)
     assert first == fingerprint(sentencepiece()) != fingerprint(tiny_tokenizer()) and len(first) == 16
@@ -96,7 +99,7 @@ def test_fingerprints_tell_tokenizers_apart() -> None:
 @pytest.mark.data
 @pytest.mark.parametrize("name", REAL)
 def test_joined_bytes_are_the_text(shared_tokenizers: Path, name: str) -> None:
-    """Prose, code, emoji, CJK and odd white space, on real tokenizers."""
+    """The joined bytes of a text's tokens are the text, on prose, code, emoji, CJK and unusual white space."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name)
     vocabulary = Vocabulary.of(tokenizer)
     assert vocabulary.loss_reason == ""
@@ -107,7 +110,7 @@ def test_joined_bytes_are_the_text(shared_tokenizers: Path, name: str) -> None:
 
 @given(st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"]), max_size=40))
 def test_any_text_on_bytes(text: str) -> None:
-    """Joining is decoding, as long as the text spells no special token."""
+    """The joined bytes of any text's tokens are the text, if it contains no special token."""
     tokenizer = tiny_tokenizer()
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert Vocabulary.of(tokenizer).join(ids) == text.encode()

@@ -1,0 +1,91 @@
+"""Which tokens of a BPE vocabulary the tokenizer can write at all, for any text."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from logitkit.processors.tokens.merge_rule import MergeRule
+from logitkit.processors.tokens.pretokenizer import Pretokenizer
+from logitkit.processors.tokens.reencoding import Mask, completions
+from logitkit.processors.tokens.token_bytes import byte_alphabet, starts_inside_character
+from logitkit.processors.tokens.tokenizer_description import parts_of
+from logitkit.processors.tokens.vocabulary import Vocabulary
+
+CONTINUATIONS = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")  # one character of each sort that patterns name
+
+
+def writable_tokens(data: Mapping[str, Any], vocabulary: Vocabulary, merge_rule: MergeRule) -> Mask:
+    """Return which tokens the merges can produce from some text, bool ``[vocab]``.
+
+    Of tokens with the same bytes, only the one that the tokenizer writes counts: an added token before a token of the
+    model.
+
+    Args:
+        data: the tokenizer's description.
+        vocabulary: its vocabulary.
+        merge_rule: its merge rule.
+    """
+    ids: Mapping[str, int] = data["model"]["vocab"]
+    mask = np.zeros(len(vocabulary), dtype=bool)
+    width = min(len(mask), merge_rule.size)
+    mask[:width] = merge_rule.reachable[:width]
+    if data["model"].get("ignore_merges"):
+        mask[list(ids.values())] = True
+    if vocabulary.style == "byte-level":  # the model never sees characters outside the byte alphabet
+        alphabet = byte_alphabet().keys()
+        mask[[number for token, number in ids.items() if not alphabet >= set(token)]] = False
+    mask[[token for token, token_bytes in enumerate(vocabulary.token_bytes) if not _is_in_text(token_bytes)]] = False
+    for token in vocabulary.added:
+        mask[list(vocabulary.ids_of[vocabulary.token_bytes[token] or b""])] = False
+    mask[list(vocabulary.added)] = True
+    if any(step["type"] == "NFC" for step in parts_of(data["normalizer"])):
+        mask &= np.array([_is_composed(token_bytes) for token_bytes in vocabulary.token_bytes])
+    return mask
+
+
+def uncut_tokens(vocabulary: Vocabulary, pretokenizer: Pretokenizer, tokens: Mask) -> Mask:
+    """Return which tokens the pretokenizer does not cut before some continuation, bool ``[vocab]``.
+
+    Added tokens that the pretokenizer looks for are never cut. Tokens that start inside a character are not examined.
+
+    Args:
+        vocabulary: the tokens as bytes.
+        pretokenizer: the pretokenizer.
+        tokens: the tokens to examine, bool ``[vocab]``; the result is True for the others.
+    """
+    mask = np.ones(len(vocabulary), dtype=bool)
+    for token in () if pretokenizer.never_cuts else np.flatnonzero(tokens).tolist():
+        token_bytes = vocabulary.token_bytes[token] or b""
+        if starts_inside_character(token_bytes):
+            continue
+        text = codecs.getincrementaldecoder("utf-8")("replace").decode(token_bytes)
+        if token not in vocabulary.added or text not in pretokenizer.added:
+            mask[token] = any(
+                not any(0 < cut < len(text) for cut in pretokenizer.cuts(text + more)[0]) for more in CONTINUATIONS
+            )
+    return mask
+
+
+def _is_in_text(token_bytes: bytes | None) -> bool:
+    """Whether some text in UTF-8 contains these bytes; False for no bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    whole = (token_bytes or b"").lstrip(bytes(range(0x80, 0xC0)))  # without the end of a character
+    try:
+        decoder.decode(whole)
+    except UnicodeDecodeError:
+        return False
+    return bool(token_bytes) and len(token_bytes or b"") - len(whole) < 4
+
+
+def _is_composed(token_bytes: bytes | None) -> bool:
+    """Whether NFC leaves a token unchanged; a tokenizer may apply NFC before anything else."""
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    text = decoder.decode(token_bytes or b"")
+    open_bytes = decoder.getstate()[0]
+    ends = completions(open_bytes) if open_bytes else ("",)
+    return any(unicodedata.is_normalized("NFC", text + end) for end in ends)

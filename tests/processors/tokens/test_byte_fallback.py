@@ -1,0 +1,39 @@
+"""Byte tokens, and the characters that they can be part of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from logitkit.processors.tokens import CanonicalRules, Vocabulary
+from logitkit.processors.tokens.byte_fallback import code_points
+from logitkit.processors.tokens.reencoding import completions
+
+
+@settings(max_examples=200, deadline=None)
+@given(char=st.characters(exclude_categories=["Cs"]))
+def test_code_points_of_incomplete_characters(char: str) -> None:
+    """The characters that start with the first bytes of a character include it; a whole character is alone."""
+    spelled = char.encode()
+    for count in range(1, len(spelled)):
+        points = code_points(spelled[:count])
+        assert ord(char) in points
+        assert chr(points[0]).encode()[:count] == chr(points[-1]).encode()[:count] == spelled[:count]
+        assert set(completions(spelled[:count])) <= set(map(chr, points))
+    assert list(code_points(spelled)) == [ord(char)]
+    for nothing in (b"\xa9", b"\xc0", b"\xc1", b"\xf5", b"\xed\xa0", b"\xe2a", b"\xe0\x80", b"\xf4\x90"):
+        assert len(code_points(nothing)) == 0
+
+
+@pytest.mark.data
+def test_byte_tokens_of_characters_that_are_all_known(shared_tokenizers: Path) -> None:
+    """No text starts with a byte token whose characters are all in the vocabulary, as C3 in Mistral's."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "mistral_v1")
+    rules = CanonicalRules(tokenizer, Vocabulary.of(tokenizer))
+    c3, c4 = rules.vocabulary.ids_of[b"\xc3"], rules.vocabulary.ids_of[b"\xc4"]
+    assert len(c3) == len(c4) == 1
+    assert not rules.allows((), c3[0]) and rules.allows((), c4[0])

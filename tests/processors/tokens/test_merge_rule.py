@@ -1,0 +1,32 @@
+"""The pairwise merge rule of BPE: by hand, and compared with re-encoding."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logitkit.processors.tokens import CanonicalRules, Vocabulary
+from logitkit.processors.tokens.merge_rule import MergeRule
+from reference.byte_covers import random_tokenizer
+
+
+def test_merges_by_hand() -> None:
+    """Where "a b" merges before "b c", "ab c" is written and "a bc" is not; of "a a a" the left two merge."""
+    rule = MergeRule({"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "aa": 5}, ["a b", "b c", "a a"])
+    assert rule.allows(3, 2) and not rule.allows(0, 4) and not rule.allows(0, 1)
+    assert rule.allows(5, 0) and not rule.allows(0, 5)
+    assert [rule.allows(3, right) for right in range(6)] == rule.successors(3).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), picks=st.lists(st.integers(0, 999), min_size=2, max_size=5))
+def test_the_pairwise_rule_decides_whole_sequences(seed: int, picks: list[int]) -> None:
+    """Inside a word, a sequence is canonical exactly if all its pairs of neighbours are allowed."""
+    tokenizer = random_tokenizer(seed, letters=b"ab", merges=10, split=False)
+    rule = CanonicalRules(tokenizer, Vocabulary.of(tokenizer))
+    known = [number for number, text in enumerate(rule.vocabulary.token_bytes) if text and rule.writable[number]]
+    ids = [known[pick % len(known)] for pick in picks]
+    pairs = all(rule.merge_rule.allows(left, right) for left, right in itertools.pairwise(ids))
+    assert pairs == rule.is_canonical(ids)
