@@ -44,12 +44,16 @@ def test_a_failed_rename_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
-def test_permission_bits_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
-    """The file gets the mode of any newly created file, not the 0600 of temporary files."""
+@pytest.mark.parametrize("written", ["in place", "by a rename"])
+def test_permission_bits_follow_the_umask(tmp_path: Path, umask: int, mode: int, written: str) -> None:
+    """The file gets the mode of any newly created file, also where the writer replaces the temporary file itself."""
     before = os.umask(umask)
     try:
         with replace_file(tmp_path / "table.bin") as temporary:
             temporary.write_text("new")
+            if written == "by a rename":  # as safetensors does, with mode 0600
+                (tmp_path / "other").touch(0o600)
+                (tmp_path / "other").replace(temporary)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "table.bin").stat().st_mode) == mode
