@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, ModelError
+from logitkit.files import replace_file
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.tokens.vocabulary import fingerprint
 
@@ -59,7 +58,7 @@ class Alignment:
     >>> main = AlignmentVocabulary.of(tiny_model(), tiny_tokenizer())
     >>> alignment = align("gac", helper, main)
     >>> alignment.coverage()
-    {'exact': 257, 'partial': 12, 'none': 0, 'special': 51}
+    {'exact': 257, 'partial': 12, 'none': 0, 'special': 31}
     >>> the, t = helper.vocabulary.ids_of[b"the"][0], main.vocabulary.ids_of[b"t"][0]
     >>> alignment.translate(torch.eye(helper.size)[[the]])[0, t]
     tensor(1.)
@@ -140,20 +139,13 @@ class Alignment:
         Args:
             path: the file; its folder is made where it is missing.
         """
-        path = Path(path)
         facts = {
             name: getattr(self, name) for name in ("method", "helper_fingerprint", "main_fingerprint", "main_size")
         }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
         tensors |= {name: tensors[name].int() for name in ("targets", "reverse") if name in tensors}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        try:
-            save_file(tensors, name, metadata={"logitkit": json.dumps({"format": FORMAT, **facts})})
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with replace_file(path) as temporary:
+            save_file(tensors, temporary, metadata={"logitkit": json.dumps({"format": FORMAT, **facts})})
 
     @classmethod
     def load(cls, path: str | Path) -> Alignment:

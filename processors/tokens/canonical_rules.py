@@ -286,7 +286,8 @@ def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
         return CanonicalRules(tokenizer, vocabulary)
     warnings.warn(
         f"canonical covers: there are no rules for the tokenizer's {unsupported}. Next tokens are found by "
-        "re-encoding, which is exact but takes up to seconds per byte. For short texts, covers='all' is an alternative.",
+        "re-encoding, which is exact but takes up to seconds per byte. "
+        "For short texts, covers='all' is an alternative.",
         stacklevel=2,
     )
     return Reencoding(tokenizer, vocabulary)

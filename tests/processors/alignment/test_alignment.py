@@ -1,7 +1,8 @@
-"""Alignments: by hand, against a slow search, and what a file or a stranger's map may not do."""
+"""Alignments: by hand, compared with a slow search, their files, and alignments of other vocabularies."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -17,28 +19,28 @@ from foreign import foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import FileFormatError, ModelError, UnknownNameError
 from logitkit.processors.alignment import METHODS, Alignment, AlignmentVocabulary, Match, align
 from logitkit.processors.alignment.matching import _distance_bounds, _nearest
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens import Vocabulary
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 HELPERS = {"byte-level": foreign_tokenizer, "sentencepiece": sentencepiece_tokenizer}
 
 
 def sides(style: str = "byte-level") -> tuple[AlignmentVocabulary, AlignmentVocabulary]:
-    """A helper of merged tokens, and the main model of single bytes."""
+    """The vocabularies of a helper with merged tokens and of a main model with single bytes."""
     return AlignmentVocabulary.of(foreign_model(), HELPERS[style]()), AlignmentVocabulary.of(
         tiny_model(), tiny_tokenizer()
     )
 
 
 def token(side: AlignmentVocabulary, text: bytes) -> int:
-    """The id of bytes, the last one where there are twins."""
+    """The id of the token with these bytes, the last of several."""
     return side.vocabulary.ids_of[text][-1]
 
 
 @pytest.mark.parametrize("style", HELPERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_letters_and_end_tokens(method: str, style: str) -> None:
-    """A letter is that letter whatever its id and spelling; ends end; other specials and padding are lost."""
+    """A letter is aligned to that letter, the end token to the end token, and other special tokens to nothing."""
     helper, main = sides(style)
     made = align(method, helper, main)
     matrix = made.matrix.to_dense()
@@ -55,7 +57,7 @@ def test_letters_and_end_tokens(method: str, style: str) -> None:
 
 
 def test_a_merged_token_by_hand() -> None:
-    """`the` is not a byte: lost by exact, the letter it begins with by gac, the first letter it holds by mined."""
+    """Over single bytes, "the" is lost by `exact`, "t" by `gac`, and the letter of the lowest id by `mined`."""
     helper, main = sides()
     the = token(helper, b"the")
     assert align("exact", helper, main).matches[the] == Match.NONE
@@ -65,8 +67,8 @@ def test_a_merged_token_by_hand() -> None:
     assert gac.coverage() == {"exact": 257, "partial": 12, "none": 0, "special": 51}
 
 
-def test_the_way_back_by_hand() -> None:
-    """Of bytes to merged tokens: each byte is a token of the helper too; the end is its end."""
+def test_the_reverse_map_by_hand() -> None:
+    """For `unite`, each main token has a helper token whose logit stands for it, the end token included."""
     helper, main = sides()
     back = align("unite", helper, main).reverse
     assert back is not None and back[token(main, b"t")] == token(helper, b"t") and back[257] == 2
@@ -76,7 +78,7 @@ def test_the_way_back_by_hand() -> None:
 
 
 def words(*texts: str) -> PreTrainedTokenizerFast:
-    """A byte-level vocabulary of whole words that no merge makes."""
+    """A byte-level tokenizer of single bytes and of words that no merge produces."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate([*letters, *texts])}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -85,12 +87,13 @@ def words(*texts: str) -> PreTrainedTokenizerFast:
 
 
 def of(tokenizer: Any) -> AlignmentVocabulary:
+    """The vocabulary of a tokenizer without a model."""
     vocabulary = Vocabulary.of(tokenizer)
     return AlignmentVocabulary(tokenizer=tokenizer, vocabulary=vocabulary, end_tokens=(tokenizer.eos_token_id,))
 
 
 def test_case_and_spaces_are_kept() -> None:
-    """`The` is not `the`, ` the` is not `the`; the nearest is one edit away, the lowest id first."""
+    """Upper and lower case and leading spaces differ; of tokens at the same edit distance, the lowest id is taken."""
     helper, main = of(words("The", "Ġthe", "kitten", "12ab")), of(words("the", "ĠThe", "The", "mitten", "sitting"))
     made = align("mined", helper, main)
     found = {
@@ -104,8 +107,8 @@ TEXT = st.text("abcAé 1", min_size=1, max_size=7).map(str.encode)
 
 @given(st.lists(TEXT, min_size=1, max_size=12), st.lists(TEXT, min_size=1, max_size=12))
 @settings(max_examples=100, deadline=None)
-def test_nearest_is_the_first_least_distance(sources: list[bytes], targets: list[bytes]) -> None:
-    """Against trying every pair, with the bound we compute and with a loose one."""
+def test_the_nearest_is_the_first_at_the_least_distance(sources: list[bytes], targets: list[bytes]) -> None:
+    """The nearest target is that of trying every pair, with the computed distance bounds and with loose ones."""
     want = [
         min(range(len(targets)), key=lambda place: (Levenshtein.distance(source, targets[place]), place))
         for source in sources
@@ -115,7 +118,7 @@ def test_nearest_is_the_first_least_distance(sources: list[bytes], targets: list
 
 
 def test_the_nearest_over_a_whole_vocabulary() -> None:
-    """MinED of every merged token equals trying every pair."""
+    """Over whole vocabularies, `mined` equals trying every pair of tokens."""
     helper, main = sides("sentencepiece")
     made, back = align("mined", helper, main), align("mined", main, helper)
     for source, target, found in ((helper, main, made), (main, helper, back)):
@@ -130,7 +133,7 @@ def test_the_nearest_over_a_whole_vocabulary() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_translation_is_the_product_with_the_matrix(method: str) -> None:
-    """All tokens, or the likeliest ones by their ids."""
+    """Probabilities of all tokens, or of some tokens by id, are translated as by the matrix."""
     made = align(method, *sides())
     p = torch.rand(3, 320).softmax(-1)
     torch.testing.assert_close(made.translate(p), p @ made.matrix.to_dense())
@@ -140,8 +143,8 @@ def test_translation_is_the_product_with_the_matrix(method: str) -> None:
     assert bool((made.translate(p).sum(-1) <= 1 + 1e-5).all())
 
 
-def test_embeddings_that_are_a_rotation_are_found() -> None:
-    """The helper's vectors are the main model's, rotated: a token finds its own vector, whatever it spells."""
+def test_rotated_embeddings_are_aligned() -> None:
+    """Where the helper's embeddings are the main model's, rotated, a token is aligned to the one of its own vector."""
     torch.manual_seed(0)
     helper, main = sides()
     table, turn = torch.randn(272, 16), torch.linalg.qr(torch.randn(16, 16))[0]
@@ -163,8 +166,8 @@ def test_embeddings_that_are_a_rotation_are_found() -> None:
     torch.testing.assert_close(made.weights.sum(-1)[2:271], torch.ones(269))
 
 
-def test_a_map_survives_the_disk(tmp_path: Path) -> None:
-    """And says what it is; nothing is left beside it."""
+def test_a_file_holds_the_alignment(tmp_path: Path) -> None:
+    """A file holds the whole alignment, and no temporary file is left beside it."""
     for method in METHODS:
         made = align(method, *sides())
         made.save(tmp_path / "map.safetensors")
@@ -177,7 +180,7 @@ def test_a_map_survives_the_disk(tmp_path: Path) -> None:
 
 
 def test_the_cache_is_keyed_by_both_tokenizers(tmp_path: Path) -> None:
-    """Built once; a damaged file is made anew; other sides have other files; tiny maps are not kept."""
+    """An alignment is built once for each pair of vocabularies; damaged files are replaced, small maps not cached."""
     align("mined", *sides(), cache=tmp_path)
     assert not list(tmp_path.iterdir())
     cached = {"cache": tmp_path, "cached_pairs": 0}
@@ -192,8 +195,8 @@ def test_the_cache_is_keyed_by_both_tokenizers(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
-    """Absent, cut short, of other tensors, with ids out of range."""
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    """A file that is absent, truncated or has ids out of range is refused."""
     path = tmp_path / "map.safetensors"
     with pytest.raises(FileFormatError, match="must be a file of an alignment"):
         Alignment.load(path)
@@ -208,13 +211,31 @@ def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
         Alignment.load(path)
 
 
+def test_files_of_another_version_are_refused(tmp_path: Path) -> None:
+    """A file of another format version is refused by its version."""
+    path = tmp_path / "map.safetensors"
+    save_file({"targets": torch.zeros(1, 1)}, path, metadata={"logitkit": '{"format": 1}'})
+    with pytest.raises(FileFormatError, match="format 2, got ValueError: format 1; build it again"):
+        Alignment.load(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are those of POSIX")
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    """A saved alignment is readable by those whom the umask allows to read new files."""
+    path = tmp_path / "new" / "map.safetensors"
+    align("exact", *sides()).save(path)
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_other_vocabularies_are_refused() -> None:
-    """A map for one helper is none for another; the error says which side."""
+    """An alignment of another helper is refused; the error says which vocabulary differs."""
     made = align("gac", *sides())
     with pytest.raises(ModelError, match="core: alignment must be for these vocabularies, but its helper"):
         made.check(*sides("sentencepiece"), "core")
 
 
 def test_an_unknown_method_is_refused() -> None:
+    """The error for an unknown method suggests the nearest name."""
     with pytest.raises(UnknownNameError, match="did you mean 'mined'"):
         align("minedd", *sides())

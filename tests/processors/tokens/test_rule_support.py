@@ -47,9 +47,7 @@ def test_tokenizers_without_rules(tokenizer: Any, part: UnsupportedPart, words: 
     assert unsupported_part(description(tokenizer)) == part
     with pytest.raises(ModelError, match=f"got .*{words}; use Reencoding"):
         CanonicalRules(tokenizer, vocabulary)
-    with pytest.warns(
-        UserWarning, match=f"no rules for the tokenizer's .*{words}. Next tokens are found by re-encoding"
-    ):
+    with pytest.warns(UserWarning, match=f"no rules for the tokenizer's .*{words}. Next tokens are found by re-enc"):
         rules = canonical_rules_for(tokenizer, vocabulary)
     assert type(rules) is Reencoding
 
