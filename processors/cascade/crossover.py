@@ -57,6 +57,9 @@ class Crossover(LogitsProcessor):
         trace: receives the mean ``switched`` under ``crossover`` and, when it records, a note at every step with
             ``js``, ``score``, ``switched``, ``used``, ``own_token`` and ``other_token``.
 
+    Raises:
+        ParameterError: a parameter is outside its range.
+
     Source: arXiv:2603.22446, section 3; the module docstring lists the departures.
 
     >>> base, trained = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.1, 0.9]]).log()  # JS is 0.53 bits

@@ -51,6 +51,9 @@ class Router(LogitsProcessor):
         parameter_counts: numbers of parameters of both models, for the average number that a token activates.
         trace: receives, under ``router``, the means ``routed`` and ``activated parameters``.
 
+    Raises:
+        ParameterError: a parameter is outside its range.
+
     Source: arXiv:2505.21600.
 
     >>> from logitkit.processors.cascade import uncertainty
@@ -60,6 +63,8 @@ class Router(LogitsProcessor):
     tensor([[0.0000, 1.0000],
             [0.9500, 0.0500]])
     """
+
+    order = ("large", "head", "threshold")
 
     @checked
     def __init__(

@@ -48,6 +48,9 @@ class SpeculativeCascade:
         trace: receives, under ``speculative``, the means ``accepted`` (share of accepted drafts) and
             ``tokens per check``.
 
+    Raises:
+        ParameterError: a parameter is outside its range.
+
     Source: arXiv:2405.19261, section 4; the module docstring states the departure.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -199,7 +202,7 @@ class _Sampler:
 def _draft(ids: Tensor, small: Reader, sampler: _Sampler, count: int) -> _Draft:
     """Draft ``count`` tokens after these ids, ``[1, length]``."""
     drafted, logits, sampling = ids, [], []
-    # The distribution after the last draft is that of the additional token of a fully accepted block.
+    # The token that follows a fully accepted block needs the small model's distribution after the last draft.
     for drawn in range(count + 1):
         logits.append(small(drafted))
         sampling.append(sampler.distribution(drafted, logits[-1]))

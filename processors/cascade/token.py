@@ -45,6 +45,9 @@ class Cascade(LogitsProcessor):
             ``large needed`` (share of rows that needed the large model; rows of a batch are read together) and
             ``activated parameters``.
 
+    Raises:
+        ParameterError: a parameter is outside its range.
+
     Source: arXiv:2405.19261, section 4. Departures: the rules ``js`` and ``random`` are additions.
 
     >>> large = torch.tensor([[0.2, 0.8]]).log()
@@ -70,11 +73,8 @@ class Cascade(LogitsProcessor):
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.large, self.rule, self.alpha, self.temperature = as_stream(large), rule, alpha, temperature
-        self.random_numbers, self.parameter_counts, self.trace = (
-            random_numbers or PrefixRandom(),
-            parameter_counts,
-            trace,
-        )
+        self.random_numbers = random_numbers or PrefixRandom()
+        self.parameter_counts, self.trace = parameter_counts, trace
 
     @classmethod
     def bind(
