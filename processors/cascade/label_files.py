@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import FileFormatError
+from logitkit.files import replace_file
 from logitkit.processors.cascade.model_fingerprint import PairFingerprint
 
 KIND, VERSION = "divergence labels", 1
@@ -93,10 +94,10 @@ def resume_labels(path: Path, settings: LabelSettings) -> list[DivergenceLabels]
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     complete = text[: text.rfind("\n") + 1]
     if not complete:
-        path.parent.mkdir(parents=True, exist_ok=True)
         complete = json.dumps(_header(settings)) + "\n"
     if complete != text:
-        path.write_text(complete, encoding="utf-8")
+        with replace_file(path) as temporary:
+            temporary.write_text(complete, encoding="utf-8")
     stored, labels = read_labels(path)
     for name in ("judge", "pair", "tokens"):
         if getattr(stored, name) != getattr(settings, name):

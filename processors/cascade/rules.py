@@ -28,7 +28,7 @@ Inputs and outputs are natural logarithms of probabilities. The dtype is kept: f
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ from logitkit.params import is_neutral
 from logitkit.processors.engine.divergences import js_bits
 
 TokenRule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js"]
-TOKEN_RULES: tuple[TokenRule, ...] = ("chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js")
+TOKEN_RULES: tuple[TokenRule, ...] = get_args(TokenRule)
 
 
 def accepted_tokens(

@@ -8,7 +8,7 @@ All log-probabilities are in nats.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ from torch import Tensor
 from logitkit.errors import ParameterError
 
 SequenceRule = Literal["sum", "average", "quantile"]
-SEQUENCE_RULES: tuple[SequenceRule, ...] = ("sum", "average", "quantile")
+SEQUENCE_RULES: tuple[SequenceRule, ...] = get_args(SequenceRule)
 
 
 def sequence_score(logps: Tensor, mask: Tensor, rule: SequenceRule, *, alpha: float = 0.0) -> Tensor:
     """Score outputs of a small model; the outputs with the lowest scores are deferred first.
 
-    ``sum`` is the log-probability of the output and falls with its length. ``average`` is the sum over the number
-    of tokens. ``quantile`` is a quantile of the token log-probabilities; level 0 is the least likely token.
+    ``sum`` is the log-probability of the output and falls with its length. ``average`` is the sum divided by the
+    number of tokens. ``quantile`` is a quantile of the token log-probabilities; level 0 is the least likely token.
 
     Args:
         logps: log-probabilities of the emitted tokens, nats, ``[rows, tokens]``.

@@ -18,6 +18,7 @@ from transformers import LogitsProcessor
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.cascade import rules
 from logitkit.processors.cascade.activated_parameters import ParameterCounts, parameter_counts
+from logitkit.processors.cascade.rules import TokenRule
 from logitkit.processors.cascade.verification import acceptance_rate
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
@@ -26,7 +27,7 @@ from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
-DeferralRule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js", "random"]
+DeferralRule = Literal[TokenRule, "random"]
 
 
 class Cascade(LogitsProcessor):
