@@ -1,4 +1,4 @@
-"""A chain: processors in order, as data. It holds no model, and can be written, hashed and shared."""
+"""Chains: processors in order, as data. A chain holds no model; it can be written, hashed and shared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitkit.errors import ChainError, FileFormatError
+from logitkit.files import replace_file
 from logitkit.registry import expression
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.registry import Registry
@@ -21,17 +22,25 @@ Steps = Sequence[Mapping[str, Any]]
 
 
 class Chain:
-    """Processors in order, each a name and its parameters, checked against what the plugins declare.
+    """Processors in order, each with its name and parameters, checked against the Specs of the plugins.
 
     Args:
         chain: text such as ``"uscd(rho=0.7) | top_p(0.9)"``, a list of ``{"name": ..., "params": {...}}``,
             or another chain. Empty means plain decoding.
         registry: where names are looked up; by default everything installed.
 
+    Attributes:
+        steps: (name, parameters) of each processor; defaults are left out.
+        registry: as given.
+
     Raises:
-        ChainError: text that cannot be read, or an order that cannot mean what it says.
-        UnknownNameError: an unknown processor or parameter, with the closest known one.
-        ParameterError: a parameter outside its rule.
+        ChainError: text that cannot be read, or an order that discards the effect of a processor.
+        UnknownNameError: an unknown processor or parameter; the error shows the closest known name.
+        ParameterError: a parameter that breaks its rule.
+
+    >>> chain = Chain("temperature(0.8) | top_p(0.9)")
+    >>> chain.as_data()[0], Chain(chain.as_data()) == chain
+    ({'name': 'temperature', 'params': {'temperature': 0.8}}, True)
     """
 
     def __init__(self, chain: str | Steps | Chain = "", *, registry: Registry | None = None) -> None:
@@ -42,21 +51,26 @@ class Chain:
             steps = expression.read(chain, lambda name: list(self.registry.describe(name).model.model_fields))
         else:
             steps = _from_data(chain)
-        self.steps: list[expression.Step] = [(name, self.registry.describe(name).check(given)) for name, given in steps]
+        self.steps: list[expression.Step] = [
+            (name, self.registry.describe(name).check(parameters)) for name, parameters in steps
+        ]
         _check_order(self.specs)
 
     @classmethod
     def from_file(cls, path: str | Path, *, registry: Registry | None = None) -> Chain:
-        """Read a chain from a ``.yaml``, ``.yml`` or ``.json`` file holding a list of steps or the text form.
+        """Read a chain from a ``.yaml``, ``.yml`` or ``.json`` file.
+
+        Args:
+            path: a file that holds a list of steps or the text form.
+            registry: as for the class.
 
         Raises:
-            FileFormatError: another ending, or not YAML or JSON.
+            FileFormatError: another ending, or content that is not YAML or JSON.
+            ChainError, UnknownNameError, ParameterError: as for the class.
         """
-        import yaml  # a file is rarely read, names are listed often
+        import yaml  # imported here, to keep the listing of names fast
 
-        path = Path(path)
-        if path.suffix not in (".yaml", ".yml", ".json"):
-            raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")
+        path = _chain_file(path)
         try:
             text = path.read_text(encoding="utf-8")
             data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -66,23 +80,26 @@ class Chain:
 
     @property
     def specs(self) -> list[Spec]:
-        """The spec of each processor, in order."""
+        """The Spec of each processor, in order."""
         return [self.registry.describe(name) for name, _ in self.steps]
 
     def as_data(self) -> list[dict[str, Any]]:
-        """The chain as a list of ``{name, params}``."""
-        return [{"name": name, "params": dict(given)} for name, given in self.steps]
+        """Return the chain as a list of ``{"name": ..., "params": {...}}``."""
+        return [{"name": name, "params": dict(parameters)} for name, parameters in self.steps]
 
     def to_file(self, path: str | Path) -> None:
-        """Write the chain to a ``.yaml``, ``.yml`` or ``.json`` file that `from_file` reads."""
+        """Write the chain to a ``.yaml``, ``.yml`` or ``.json`` file that `from_file` reads.
+
+        Raises:
+            FileFormatError: another ending.
+        """
         import yaml
 
-        path = Path(path)
-        if path.suffix not in (".yaml", ".yml", ".json"):
-            raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")
+        path = _chain_file(path)
         data = self.as_data()
         text = json.dumps(data, indent=2) if path.suffix == ".json" else yaml.safe_dump(data, sort_keys=False)
-        path.write_text(text + ("\n" if path.suffix == ".json" else ""), encoding="utf-8")
+        with replace_file(path) as temporary:
+            temporary.write_text(text + ("\n" if path.suffix == ".json" else ""), encoding="utf-8")
 
     @property
     def hash(self) -> str:
@@ -131,18 +148,31 @@ class Chain:
         tokenizers: Mapping[str, Any] | None = None,
         **resources: Any,
     ) -> Call:
-        """Bind the chain to one generate call.
+        """Bind the chain to the model, tokenizer and prompts of one generate call.
 
         Args:
             model: the generating model.
-            tokenizer: its tokenizer. Without a pad token its end token pads; padding is masked.
-            prompts: text, a list of texts, chat messages, a list of chats, or encoded inputs.
-            trace: record every step (gates, divergences, top tokens), not only counters.
-            tokenizers: tokenizers of models in ``resources`` that cannot say where they came from.
-            resources: objects that parameters name, such as ``large=other_model``.
+            tokenizer: its tokenizer. Without a padding token, its end token pads; padding is masked.
+            prompts: a text, a list of texts, chat messages, a list of chats, or encoded inputs.
+            trace: record every step (gates, divergences, likeliest tokens), in addition to counters.
+            tokenizers: tokenizers, by name, of models in ``resources`` that have no ``name_or_path``.
+            resources: objects that parameters of the chain name, such as ``large=other_model``.
+
+        Returns:
+            A `Call`.
 
         Raises:
-            PromptError, ModelError, ParameterError, UnknownNameError: before any model runs.
+            PromptError: prompts of another form, or without tokens.
+            ModelError: a model that cannot generate, or with another vocabulary than a processor needs.
+            ParameterError: a parameter that does not fit the prompts.
+            UnknownNameError: a resource that is absent, or that no parameter names.
+
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> call = Chain("contrastive(amateur='small')").bind(
+        ...     tiny_model(), tiny_tokenizer(), "a prompt", small=tiny_model(1)
+        ... )
+        >>> call.inputs["input_ids"].shape
+        torch.Size([1, 8])
         """
         from logitkit.registry.bind import bind
 
@@ -167,11 +197,23 @@ class Chain:
         return Chain, (self.as_data(),)
 
 
-def _from_data(data: Any) -> list[expression.Step]:
-    """Read the list form.
+def _chain_file(path: str | Path) -> Path:
+    """Return the path of a chain file.
 
     Raises:
-        ChainError: not a list of ``{name, params}``; says which entry.
+        FileFormatError: an ending other than ``.yaml``, ``.yml`` and ``.json``.
+    """
+    path = Path(path)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")
+    return path
+
+
+def _from_data(data: Any) -> list[expression.Step]:
+    """Return the steps of the list form.
+
+    Raises:
+        ChainError: anything but a list of ``{name, params}``; the error shows the wrong entry.
     """
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
         raise ChainError(f"chain: must be text or a list of {{name, params}}, got {data!r}")
@@ -187,7 +229,7 @@ def _from_data(data: Any) -> list[expression.Step]:
 
 
 def _check_order(specs: Sequence[Spec]) -> None:
-    """Refuse a processor that replaces the distribution behind one whose effect it would discard."""
+    """Refuse a processor that replaces the distribution anywhere but at the start of a chain."""
     for number, spec in enumerate(specs):
         if spec.discards and number:
             lost = ", ".join(earlier.name for earlier in specs[:number])

@@ -1,4 +1,7 @@
-"""Find plugins: the built-in ones and those that installed distributions declare, each on its own."""
+"""Discovery of plugins: the built-in ones, and those that installed distributions declare as entry points.
+
+Each plugin is loaded by itself; the exception of a broken one is stored with it and does not affect the others.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +23,45 @@ from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
 
 HOOKS = ("logitkit_specs", "logitkit_tasks")
-Offer = TypeVar("Offer", Spec, TaskSpec)
+Declaration = TypeVar("Declaration", Spec, TaskSpec)
 BUILT_IN = ("byte_level", "cascade", "contrast", "ensemble", "ngram", "tasks", "warpers")
 
 
 def discover(*, third_party: str = "all", strict: bool = False) -> Registry:
-    """Look at every plugin and return the registry of what works, with the failures of what does not.
+    """Load every plugin and return the registry, which holds the broken plugins too.
 
     Args:
-        third_party: ``all``, ``none``, or a comma list of entry-point names to load.
-        strict: raise the first failure at once.
+        third_party: ``all``, ``none``, or a comma-separated list of the entry points to load.
+        strict: raise the error of the first broken plugin.
+
+    Raises:
+        PluginError: a broken plugin if ``strict``; an entry point in the list that is not installed.
+
+    >>> "uscd" in discover(third_party="none").names()
+    True
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    found = [_examine(manager, name, "logitkit", functools.partial(_built_in, name)) for name in BUILT_IN]
+    plugins = [_load(manager, name, "logitkit", functools.partial(_built_in, name)) for name in BUILT_IN]
     for entry in _chosen(entry_points(group=hookspecs.PROJECT), third_party):
-        found.append(_examine(manager, entry.name, _origin(entry), entry.load))
-    found = _without_collisions(found)
-    for plugin in found:
+        plugins.append(_load(manager, entry.name, _origin(entry), entry.load))
+    plugins = _without_collisions(plugins)
+    for plugin in plugins:
         if strict and plugin.error:
             raise PluginError(plugin.fault) from plugin.error
-    return Registry(found)
+    return Registry(plugins)
 
 
 @functools.cache
 def default_registry() -> Registry:
-    """The registry of this process; ``LOGITKIT_PLUGINS`` and ``LOGITKIT_STRICT`` are read once, here."""
+    """Return the registry of this process, discovered at the first call.
+
+    The environment variable ``LOGITKIT_PLUGINS`` gives ``third_party`` of `discover`, and ``LOGITKIT_STRICT=1`` sets
+    ``strict``. Both are read once.
+
+    >>> default_registry() is default_registry()
+    True
+    """
     return discover(
         third_party=os.environ.get("LOGITKIT_PLUGINS", "all"),
         strict=os.environ.get("LOGITKIT_STRICT", "") not in ("", "0"),
@@ -57,39 +73,40 @@ def _built_in(name: str) -> Any:
 
 
 def _origin(entry: EntryPoint) -> str:
+    """Return the distribution and version of an entry point."""
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
 
 
 def _chosen(entries: Iterable[EntryPoint], third_party: str) -> list[EntryPoint]:
-    """The entry points to load, in a fixed order.
+    """Return the entry points to load, sorted by name.
 
     Raises:
         PluginError: a name in the list that no installed distribution declares.
     """
-    every = sorted(entries, key=lambda entry: (entry.name, entry.value))
+    installed = sorted(entries, key=lambda entry: (entry.name, entry.value))
     if third_party in ("all", ""):
-        return every
+        return installed
     wanted = [] if third_party == "none" else [name.strip() for name in third_party.split(",")]
-    missing = sorted(set(wanted) - {entry.name for entry in every})
+    missing = sorted(set(wanted) - {entry.name for entry in installed})
     if missing:
         raise PluginError(
             f"LOGITKIT_PLUGINS: every name must be an installed plugin, got {', '.join(missing)}; "
-            f"installed: {', '.join(entry.name for entry in every) or 'none'}"
+            f"installed: {', '.join(entry.name for entry in installed) or 'none'}"
         )
-    return [entry for entry in every if entry.name in wanted]
+    return [entry for entry in installed if entry.name in wanted]
 
 
-def _examine(manager: pluggy.PluginManager, name: str, origin: str, load: Callable[[], Any]) -> Plugin:
-    """Load one plugin and ask it what it offers; whatever it raises is kept with it."""
+def _load(manager: pluggy.PluginManager, name: str, origin: str, load: Callable[[], Any]) -> Plugin:
+    """Load one plugin and call its hooks; an exception makes it broken."""
     key = f"{name} ({origin})"
     try:
         module = load()
-        _has_a_hook(module)
+        _check_hooks(module)
         manager.register(module, name=key)
-        specs = _offered(manager.hook.logitkit_specs, module, Spec, origin)
-        tasks = _offered(manager.hook.logitkit_tasks, module, TaskSpec, origin)
+        specs = _declarations(manager.hook.logitkit_specs, module, Spec, origin)
+        tasks = _declarations(manager.hook.logitkit_tasks, module, TaskSpec, origin)
         plugin = Plugin(name=name, origin=origin, specs=tuple(specs), tasks=tuple(tasks))
-        _are_different(plugin.offers)
+        _check_distinct(plugin.offers)
     except (Exception, SystemExit) as error:
         manager.unregister(name=key) if manager.has_plugin(key) else None
         return Plugin(name=name, origin=origin, error=_as_exception(error))
@@ -97,19 +114,21 @@ def _examine(manager: pluggy.PluginManager, name: str, origin: str, load: Callab
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """The error as it was; one that would end the program becomes ours."""
+    """Return the exception; a SystemExit becomes a PluginError, so that raising it does not end the program."""
     if isinstance(error, Exception):
         return error
-    kept = PluginError(f"it must not end the program when it is loaded, got SystemExit: {error}; remove the exit")
-    kept.__cause__ = error
-    return kept
+    wrapped = PluginError(
+        f"a plugin must not end the program when it is loaded, got SystemExit: {error}; remove the exit"
+    )
+    wrapped.__cause__ = error
+    return wrapped
 
 
-def _has_a_hook(module: Any) -> None:
-    """Make sure that a plugin implements hooks that there are, under their names and without arguments.
+def _check_hooks(module: Any) -> None:
+    """Check that a plugin implements at least one hook, by its name and without arguments.
 
     Raises:
-        PluginError: says what the author must change.
+        PluginError: what the author must change.
     """
     functions = dict(inspect.getmembers(module, inspect.isroutine))
     marked = {key: value for key, value in functions.items() if hasattr(value, f"{hookspecs.PROJECT}_impl")}
@@ -119,52 +138,55 @@ def _has_a_hook(module: Any) -> None:
         if inspect.signature(function).parameters:
             raise PluginError(f"{key}() must take no arguments, got {inspect.signature(function)}; remove them")
     if not marked:
-        near = [match for hook in HOOKS for match in get_close_matches(hook, functions, n=1)]
-        found = f", got {near[0]}() without the mark" if near else ""
-        raise PluginError(f"it has no logitkit hook{found}; decorate {HOOKS[0]}() with @logitkit.hookimpl")
+        similar = [match for hook in HOOKS for match in get_close_matches(hook, functions, n=1)]
+        unmarked = f", got {similar[0]}() without the decorator" if similar else ""
+        raise PluginError(
+            f"a plugin must have a logitkit hook{unmarked}; decorate {HOOKS[0]}() with @logitkit.hookimpl"
+        )
 
 
-def _offered(caller: Any, module: Any, kind: type[Offer], origin: str) -> list[Offer]:
-    """What one hook of a plugin gives, having made sure that it is of this kind."""
-    found: list[Offer] = []
+def _declarations(caller: Any, module: Any, kind: type[Declaration], origin: str) -> list[Declaration]:
+    """Call one hook of a plugin and return what it declares, marked with its origin.
+
+    Raises:
+        PluginError: the hook returns anything but a list of this kind.
+    """
+    declarations: list[Declaration] = []
     for implementation in caller.get_hookimpls():
         if implementation.plugin is not module:
             continue
-        given, must, way_out = (
-            implementation.function(),
-            f"{caller.name}() must return",
-            f"[logitkit.{kind.__name__}(...)]",
-        )
-        if isinstance(given, kind) or not isinstance(given, Iterable):
-            raise PluginError(f"{must} a list of {kind.__name__}s, got {given!r:.80}; return {way_out}")
-        for one in given:
-            if not isinstance(one, kind):
-                raise PluginError(f"{must} {kind.__name__}s, got {type(one).__name__}; return {way_out}")
-            found.append(one.offered_by(origin))
-    return found
+        returned = implementation.function()
+        must, way_out = f"{caller.name}() must return", f"[logitkit.{kind.__name__}(...)]"
+        if isinstance(returned, kind) or not isinstance(returned, Iterable):
+            raise PluginError(f"{must} a list of {kind.__name__}s, got {returned!r:.80}; return {way_out}")
+        for declaration in returned:
+            if not isinstance(declaration, kind):
+                raise PluginError(f"{must} {kind.__name__}s, got {type(declaration).__name__}; return {way_out}")
+            declarations.append(declaration.offered_by(origin))
+    return declarations
 
 
-def _are_different(names: Sequence[str]) -> None:
+def _check_distinct(names: Sequence[str]) -> None:
     """Refuse a plugin that offers a name twice."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise NameTakenError(f"every name must be offered once, got {twice[0]!r} twice; rename one")
 
 
-def _without_collisions(found: list[Plugin]) -> list[Plugin]:
-    """Mark a plugin that claims a taken name as broken; the one that was first keeps it."""
-    owner: dict[str, str] = {}
-    kept: list[Plugin] = []
-    for plugin in found:
-        claimed = plugin.offers
-        taken = [name for name in claimed if name in owner]
+def _without_collisions(plugins: list[Plugin]) -> list[Plugin]:
+    """Return the plugins, with each broken that offers a name of an earlier one; the earlier one keeps the name."""
+    owners: dict[str, str] = {}
+    checked: list[Plugin] = []
+    for plugin in plugins:
+        offers = plugin.offers
+        taken = [name for name in offers if name in owners]
         if taken:
             error = NameTakenError(
-                f"the name {taken[0]!r} must be offered by one plugin, got {owner[taken[0]]} and "
+                f"the name {taken[0]!r} must be offered by one plugin, got {owners[taken[0]]} and "
                 f"{plugin.name} ({plugin.origin}); uninstall one, or choose with LOGITKIT_PLUGINS"
             )
             claims = tuple(spec.name for spec in plugin.specs)
-            plugin, claimed = Plugin(name=plugin.name, origin=plugin.origin, error=error, claims=claims), []
-        owner |= dict.fromkeys(claimed, f"{plugin.name} ({plugin.origin})")
-        kept.append(plugin)
-    return kept
+            plugin, offers = Plugin(name=plugin.name, origin=plugin.origin, error=error, claims=claims), []
+        owners |= dict.fromkeys(offers, f"{plugin.name} ({plugin.origin})")
+        checked.append(plugin)
+    return checked

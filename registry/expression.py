@@ -1,4 +1,4 @@
-"""Read and write ``"temperature(0.8) | uscd(rho=0.7)"``: a Python expression, parsed and never evaluated."""
+"""The text form of chains, ``"temperature(0.8) | uscd(rho=0.7)"``: parsed as Python, never evaluated."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ Step = tuple[str, dict[str, Any]]
 
 
 def read(text: str, order: Callable[[str], list[str]]) -> list[Step]:
-    """Read a chain's text.
+    """Return the steps of a chain's text.
 
     Args:
-        text: processors joined by ``|``; empty means none.
-        order: gives the parameter names of a processor, for arguments written without a name.
+        text: processors joined by ``|``; empty for none.
+        order: returns the parameter names of a processor, in order, for arguments without a name.
 
     Raises:
-        ChainError: not a chain; shows the place with a caret.
+        ChainError: the text is no chain; a caret marks the place of the mistake.
+
+    >>> read("top_k(5) | cfg(scale=2.0)", lambda name: ["top_k"])
+    [('top_k', {'top_k': 5}), ('cfg', {'scale': 2.0})]
     """
     text = " ".join(text.split("\n")).strip()
     if not text:
@@ -27,60 +30,64 @@ def read(text: str, order: Callable[[str], list[str]]) -> list[Step]:
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        raise _at(text, max((error.offset or 1) - 1, 0), error.msg) from None
+        raise _error_at(text, max((error.offset or 1) - 1, 0), error.msg) from None
     return [_step(text, node, order) for node in _split(tree)]
 
 
 def write(steps: list[Step]) -> str:
-    """Write steps as text that `read` gives back."""
+    """Return steps as text that `read` turns back into the same steps.
+
+    >>> write([("cfg", {"scale": 2.0})])
+    'cfg(scale=2.0)'
+    """
     return " | ".join(
-        f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})" for name, given in steps
+        f"{name}({', '.join(f'{key}={value!r}' for key, value in parameters.items())})" for name, parameters in steps
     )
 
 
 def _split(node: ast.expr) -> list[ast.expr]:
-    """The operands of ``a | b | c``, left to right."""
+    """Return the operands of ``a | b | c``, from left to right."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return [*_split(node.left), *_split(node.right)]
     return [node]
 
 
 def _step(text: str, node: ast.expr, order: Callable[[str], list[str]]) -> Step:
-    """One processor: a name, or a call of a name with literal arguments."""
+    """Return one step: a name, or a call of a name with literal arguments."""
     if isinstance(node, ast.Name):
         order(node.id)
         return node.id, {}
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise _at(text, node.col_offset, "a processor must be written name(parameter=value)")
-    name, given = node.func.id, {}
+        raise _error_at(text, node.col_offset, "a processor must be written name(parameter=value)")
+    name, parameters = node.func.id, {}
     names = order(name)
     for place, argument in enumerate(node.args):
         if place >= len(names):
-            raise _at(text, argument.col_offset, f"{name} takes {len(names)} parameter(s)")
-        given[names[place]] = _literal(text, argument)
+            raise _error_at(text, argument.col_offset, f"{name} takes {len(names)} parameter(s)")
+        parameters[names[place]] = _literal(text, argument)
     for keyword in node.keywords:
-        if keyword.arg is None or keyword.arg in given:
-            what = "a parameter must be named" if keyword.arg is None else f"{keyword.arg} is given twice"
-            raise _at(text, keyword.value.col_offset, what)
-        given[keyword.arg] = _literal(text, keyword.value)
-    return name, given
+        if keyword.arg is None or keyword.arg in parameters:
+            mistake = "a parameter must be named" if keyword.arg is None else f"{keyword.arg} is given twice"
+            raise _error_at(text, keyword.value.col_offset, mistake)
+        parameters[keyword.arg] = _literal(text, keyword.value)
+    return name, parameters
 
 
 def _literal(text: str, node: ast.expr) -> Any:
-    """The value of a literal: number, text, list, dict, True, False, None."""
+    """Return the value of a literal: number, text, list, dict, True, False or None."""
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise _at(
+        raise _error_at(
             text, node.col_offset, "a value must be a literal: number, 'text', list, True, False or None"
         ) from None
 
 
-def _at(text: str, place: int, what: str) -> ChainError:
-    """An error that shows where."""
-    return ChainError(f"chain: {what}\n  {text}\n  {' ' * place}^")
+def _error_at(text: str, column: int, mistake: str) -> ChainError:
+    """Return an error with a caret under the column of the mistake."""
+    return ChainError(f"chain: {mistake}\n  {text}\n  {' ' * column}^")
 
 
 def is_step(value: object) -> bool:
-    """Say whether this is the data form of one processor: ``{name, params}``."""
+    """Return whether a value is the data form of one step: ``{"name": ..., "params": {...}}``."""
     return isinstance(value, Mapping) and isinstance(value.get("name"), str) and not set(value) - {"name", "params"}

@@ -1,4 +1,4 @@
-"""Names and what they stand for. A value: nothing is added after discovery."""
+"""The registry: names of processors and tasks with their declarations. Nothing is added after discovery."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ from logitkit.registry.task_spec import TaskSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """One plugin that was found: its name, where it comes from, what it offers, and why it fails if it does.
+    """One plugin that discovery examined.
 
     Attributes:
-        claims: names that it would offer, were it not broken.
+        name: of its entry point.
+        origin: its distribution and version; ``logitkit`` for built-in plugins.
+        specs, tasks: what it offers; empty if it is broken.
+        error: the exception that makes it broken, or None.
+        claims: names that a broken plugin would offer.
+
+    >>> Plugin(name="mine", origin="mine 1.0", error=ImportError("no module named numba")).fault
+    "plugin 'mine' (from mine 1.0) is broken: ImportError: no module named numba; correct it, upgrade it, or pip \
+uninstall it"
     """
 
     name: str
@@ -28,7 +36,7 @@ class Plugin:
 
     @property
     def fault(self) -> str:
-        """What is wrong and what to do about it, in a line; empty when nothing is."""
+        """One line with the error and what to do; empty for a plugin that works."""
         if self.error is None:
             return ""
         what = str(self.error)
@@ -38,20 +46,29 @@ class Plugin:
 
     @property
     def offers(self) -> list[str]:
-        """Names of its processors, and of its tasks with ``task`` before them."""
+        """Names of the processors, and names of the tasks with ``task`` before them."""
         return [spec.name for spec in self.specs] + [f"task {task.name}" for task in self.tasks]
 
     @property
     def traceback(self) -> str:
-        """The error as Python prints it."""
+        """The error as Python prints it; empty for a plugin that works."""
         return "".join(traceback.format_exception(self.error)) if self.error else ""
 
 
 class Registry:
-    """Every processor that can be named.
+    """All processors and tasks that can be named.
+
+    Args:
+        plugins: working and broken plugins, with no name offered twice.
 
     Attributes:
-        plugins: what was found, working and broken.
+        plugins: as given.
+
+    >>> spec = Spec(name="soften", summary="Flatten the distribution.", source="transformers",
+    ...             target="transformers:TemperatureLogitsWarper")
+    >>> registry = Registry([Plugin(name="mine", origin="mine 1.0", specs=(spec,))])
+    >>> registry.names(), registry.describe("soften").summary
+    (['soften'], 'Flatten the distribution.')
     """
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
@@ -60,29 +77,19 @@ class Registry:
         self._tasks = {task.name: task for plugin in plugins for task in plugin.tasks}
 
     def names(self) -> list[str]:
-        """Names of all processors, sorted. Imports no torch."""
+        """Return the names of all processors, sorted. Imports no torch."""
         return sorted(self._specs)
 
     def tasks(self) -> list[str]:
-        """Names of all tasks, sorted."""
+        """Return the names of all tasks, sorted."""
         return sorted(self._tasks)
 
-    def describe_task(self, name: str) -> TaskSpec:
-        """Return the TaskSpec of a name.
-
-        Raises:
-            UnknownNameError: nobody offers it; says the closest name.
-        """
-        if name not in self._tasks:
-            raise UnknownNameError("task", name, self._tasks)
-        return self._tasks[name]
-
     def describe(self, name: str) -> Spec:
-        """Return the Spec of a name. Imports no torch.
+        """Return the Spec of a processor. Imports no torch.
 
         Raises:
-            UnknownNameError: nobody offers it; says the closest name.
-            PluginError: the plugin of that name is broken; its own error is the cause.
+            UnknownNameError: no plugin offers the name; the error shows the closest known name.
+            PluginError: the plugin with this name is broken; its own error is the cause.
         """
         if name in self._specs:
             return self._specs[name]
@@ -92,3 +99,13 @@ class Registry:
                 raise PluginError(plugin.fault) from plugin.error
         hint = f"{len(broken)} plugin(s) are broken, see `logitkit doctor`" if broken else "see `logitkit list`"
         raise UnknownNameError("processor", name, self._specs, hint)
+
+    def describe_task(self, name: str) -> TaskSpec:
+        """Return the TaskSpec of a task.
+
+        Raises:
+            UnknownNameError: no plugin offers the name; the error shows the closest known name.
+        """
+        if name not in self._tasks:
+            raise UnknownNameError("task", name, self._tasks)
+        return self._tasks[name]

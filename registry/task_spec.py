@@ -1,4 +1,4 @@
-"""What a plugin declares about one task of the benchmark, as data. Its class is imported only when used."""
+"""The declaration of a benchmark task by its plugin, as data. The task class is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -20,22 +20,28 @@ Mode = Literal["generate", "loglikelihood"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TaskSpec:
-    """One task, by name.
+    """One task by name. ``name``, ``summary``, ``source`` and ``target`` are required.
 
     Attributes:
         name: snake_case, unique among the tasks of installed plugins.
-        summary: one sentence.
+        summary: what the task asks and measures, in one sentence.
         source: where the data are from.
-        target: ``module:Class`` of a `logitkit.bench.tasks.task.Task`, imported only when used. Its constructor's
-            annotated parameters are those that a run file may give.
-        mode: whether the task lets the chain write (``generate``) or scores given texts under it
-            (``loglikelihood``). A chain whose Spec refuses that mode is refused before any model loads.
-        data: name of the data file, looked for in the folder ``LOGITKIT_DATA``; empty: the task brings its own.
+        target: ``module:Class`` of a `logitkit.bench.Task`, imported on first use. A run file may set the annotated
+            parameters of its constructor.
+        mode: ``generate``: the chain writes answers. ``loglikelihood``: the chain scores given texts. A chain with a
+            processor that refuses the mode is refused before any model is loaded.
+        data: name of the data file in the folder ``LOGITKIT_DATA``; empty if the task needs none.
         hub: the same data on the Hugging Face hub, ``owner/name``, ``owner/name:configuration`` or
-            ``owner/name:configuration:split``; split ``test`` where it is left out.
-        encoding: of that data file.
-        executes: the task runs what the model wrote, so it needs ``--allow-code-execution``.
-        plugin: distribution and version that offered it; filled in by discovery.
+            ``owner/name:configuration:split``; the split is ``test`` where it is left out.
+        encoding: of the data file.
+        executes: the task executes code that the model wrote, so it needs ``--allow-code-execution``.
+        plugin: distribution and version that offer the task; filled in by discovery.
+
+    Raises:
+        ParameterError: a field that breaks its rule.
+
+    >>> TaskSpec(name="riddles", summary="Answer riddles.", source="made up", target="riddles.task:Riddles").mode
+    'generate'
     """
 
     name: str
@@ -62,43 +68,47 @@ class TaskSpec:
                 raise ParameterError(owner, part, "given", "")
 
     def offered_by(self, plugin: str) -> TaskSpec:
-        """Return the same spec, marked with who offers it."""
+        """Return a copy that names the distribution offering it."""
         return dataclasses.replace(self, plugin=plugin)
 
     @cached_property
     def factory(self) -> Any:
-        """The target class.
+        """The target class, imported on first use.
 
         Raises:
-            PluginError: it cannot be imported or is no task.
+            PluginError: the target cannot be imported or is no task class.
         """
         module, _, attribute = self.target.partition(":")
         owner = f"task {self.name} (from {self.plugin or 'an unnamed plugin'}): target {self.target!r}"
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            loaded = getattr(importlib.import_module(module), attribute)
         except Exception as error:
             raise PluginError(
                 f"{owner} must be importable, got {type(error).__name__}: {error}; correct the TaskSpec's target"
             ) from error
-        if not isinstance(found, type) or not all(hasattr(found, name) for name in ("request", "judge", "metrics")):
-            raise PluginError(f"{owner} must be a class of tasks; subclass logitkit.bench.tasks.task.Task")
-        return found
+        if not isinstance(loaded, type) or not all(hasattr(loaded, name) for name in ("request", "judge", "metrics")):
+            raise PluginError(f"{owner} must be a class of tasks; subclass logitkit.bench.Task")
+        return loaded
 
     @cached_property
     def model(self) -> type[BaseModel]:
-        """The pydantic model of the parameters, read off the target's constructor."""
+        """The pydantic model of the parameters, read from the constructor of the target."""
         fields = {name: field for name, field in declared(self.factory.__init__).items() if name != "rows"}
         return model_of(self.name, fields)
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters, validated; the first wrong one is a `ParameterError` under this name."""
+        """Return the parameters, validated and without defaults.
+
+        Raises:
+            ParameterError, UnknownNameError: for the first wrong parameter.
+        """
         return validate(self.name, self.model, parameters)
 
     def build(self, rows: Any, parameters: Mapping[str, Any]) -> Any:
-        """Make the task of its data rows.
+        """Return the task for these data rows.
 
         Raises:
-            PluginError: the target refuses its own declared parameters.
+            PluginError: the target does not accept its declared parameters.
         """
         try:
             return self.factory(rows=rows, **parameters)
@@ -111,5 +121,5 @@ class TaskSpec:
             ) from error
 
     def as_data(self) -> dict[str, Any]:
-        """The spec as plain data."""
+        """Return the spec as plain data."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -1,1 +1,1 @@
-"""Pages written from the Specs: README table, man page, page of modes."""
+"""Pages generated from the Specs: README table, man pages, page of modes, list of public names."""

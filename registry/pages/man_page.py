@@ -1,7 +1,7 @@
-"""What is known about a processor, from its Spec: read by `logitkit show` and by the documentation.
+"""The facts of a Spec as a man page and as Markdown, for `logitkit show` and the documentation.
 
-In a page of the documentation ``<!-- spec: uscd -->`` stands for what is known about `uscd`,
-``<!-- family: transformers -->`` for every processor of a family, and ``<!-- laws -->`` for the laws.
+A page of the documentation may hold marks: ``<!-- spec: uscd -->`` is replaced by the facts of ``uscd``,
+``<!-- family: transformers -->`` by those of every processor of a family, and ``<!-- laws -->`` by the list of laws.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ from logitkit.params import rule_of
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.spec import Spec
 
-REFUSES_NOTHING = "none is refused"
+NO_MODE_REFUSED = "no mode is refused"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter in words; ``neutral`` is the value at which it changes nothing, or empty."""
+    """One parameter in words.
+
+    Attributes:
+        name: of the parameter.
+        rule: the allowed values, as in errors.
+        default: ``default 0.5``, or ``required``.
+        neutral: the value at which the processor changes nothing; empty if there is none.
+        help: one line.
+    """
 
     name: str
     rule: str
@@ -29,11 +37,11 @@ class Parameter:
 
 
 def parameters(spec: Spec) -> list[Parameter]:
-    """The parameters of a processor, in order."""
-    found = []
+    """Return the parameters of a processor, in the order in which a chain accepts them."""
+    described = []
     for name, field in spec.model.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        found.append(
+        described.append(
             Parameter(
                 name=name,
                 rule=rule_of(field.annotation, tuple(field.metadata)),
@@ -42,57 +50,58 @@ def parameters(spec: Spec) -> list[Parameter]:
                 help=field.description or "",
             )
         )
-    return found
+    return described
 
 
 def sections(spec: Spec) -> list[tuple[str, str]]:
-    """The man page of a processor, as (heading, text); a text may be empty."""
+    """Return the man page of a processor as (heading, text); a text may be empty."""
     lines = []
-    for one in parameters(spec):
-        off = f", off at {one.neutral}" if one.neutral else ""
-        lines.append(f"{one.name}: {one.rule} ({one.default}{off})\n    {one.help}")
+    for parameter in parameters(spec):
+        neutral = f", off at {parameter.neutral}" if parameter.neutral else ""
+        lines.append(f"{parameter.name}: {parameter.rule} ({parameter.default}{neutral})\n    {parameter.help}")
     return [
         ("NAME", f"{spec.name} - {spec.summary}"),
         ("FORMULA", spec.formula),
         ("PARAMETERS", "\n".join(lines)),
         ("NEEDS", "\n".join(spec.needs)),
-        ("COST", f"beyond plain decoding: {spec.cost}"),
+        ("EXTRA FORWARDS A TOKEN", spec.cost),
         ("WHEN IT DOES HARM", spec.failure),
-        ("REFUSED MODES", "\n".join(f"{mode}: {why}" for mode, why in spec.modes.items())),
-        ("LAWS IT CANNOT KEEP", "\n".join(f"{law}: {why}" for law, why in spec.laws.items())),
+        ("REFUSED MODES", "\n".join(f"{mode}: {reason}" for mode, reason in spec.modes.items())),
+        ("LAWS IT CANNOT KEEP", "\n".join(f"{law}: {reason}" for law, reason in spec.laws.items())),
         ("SOURCE", spec.source),
-        ("OFFERED BY", f"{spec.plugin}, {spec.target}"),
+        ("OFFERED BY", f"{spec.plugin}, {spec.target}, revision {spec.revision}"),
     ]
 
 
 def markdown(spec: Spec) -> str:
-    """The same as Markdown: summary, formula, a table of parameters, and the facts."""
+    """Return the same facts as Markdown: summary, formula, a table of parameters, and a list."""
     module, _, name = spec.target.partition(":")
+    refused = "; ".join(f"not {mode}: {reason}" for mode, reason in spec.modes.items())
     facts = [
         ("Source", re.sub(r"arXiv:([\d.]+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", spec.source)),
         ("Needs", "; ".join(spec.needs)),
         ("Extra forwards a token", spec.cost),
         ("When it does harm", spec.failure),
-        ("Ways of generating", "; ".join(f"not {mode}: {why}" for mode, why in spec.modes.items()) or REFUSES_NOTHING),
-        ("Laws it cannot keep", "; ".join(f"{law}: {why}" for law, why in spec.laws.items())),
+        ("Modes of generating", refused or NO_MODE_REFUSED),
+        ("Laws it cannot keep", "; ".join(f"{law}: {reason}" for law, reason in spec.laws.items())),
         ("Class", f"`{module}.{name}`"),
     ]
     formula = f"\n```text\n{spec.formula}\n```\n" if spec.formula else ""
     rows = [
-        f"| `{one.name}` | {_cell(one.rule)} | {_cell(one.default.removeprefix('default '))} | {one.neutral} "
-        f"| {_cell(one.help)} |"
-        for one in parameters(spec)
+        f"| `{parameter.name}` | {_cell(parameter.rule)} | {_cell(parameter.default.removeprefix('default '))} "
+        f"| {parameter.neutral} | {_cell(parameter.help)} |"
+        for parameter in parameters(spec)
     ]
     table = "\n| parameter | rule | default | off at | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
-    told = "".join(f"\n- **{term}**: {text}." for term, text in facts if text)
-    return f"{spec.summary}\n{formula}{table if rows else ''}{told}\n"
+    listed = "".join(f"\n- **{term}**: {text}." for term, text in facts if text)
+    return f"{spec.summary}\n{formula}{table if rows else ''}{listed}\n"
 
 
 def filled(page: str) -> str:
-    """A page of the documentation with its marks replaced by what they stand for.
+    """Return a page of the documentation with its marks replaced.
 
     Raises:
-        UnknownNameError: a mark names no processor, or there is no such mark.
+        UnknownNameError: a mark names no processor.
     """
     marks: dict[str, Callable[[str], str]] = {
         "spec": lambda name: markdown(default_registry().describe(name)),
@@ -103,19 +112,19 @@ def filled(page: str) -> str:
 
 
 def _family(family: str) -> str:
-    """Every processor of a family, each under its own heading."""
+    """Return the facts of every processor of a family, each under its own heading."""
     registry = default_registry()
     specs = [registry.describe(name) for name in registry.names()]
     return "\n".join(f"## {spec.name}\n\n{markdown(spec)}" for spec in specs if spec.family == family)
 
 
 def _laws() -> str:
-    """The laws, one a line, each in the words of its docstring."""
+    """Return the laws as a list, each in the words of its docstring."""
     from logitkit.registry.laws import LAWS
 
     return "\n".join(f"- **{name}**: {(law.__doc__ or '').strip()}" for name, law in LAWS.items())
 
 
 def _cell(text: str) -> str:
-    """Text that may stand in a cell of a Markdown table."""
+    """Return text that is allowed in a cell of a Markdown table."""
     return text.replace("|", r"\|").replace("\n", " ")

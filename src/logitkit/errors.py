@@ -1,7 +1,15 @@
-"""Every error of logitkit, on one screen.
+"""The errors of logitkit.
 
-Each is a `LogitkitError` and the built-in that fits, carries its parts as attributes, and reads
-*owner: what must hold, what was found; way out*.
+Every error is a `LogitkitError` and a built-in exception, so callers may catch either. Its message names the owner,
+the rule and the value, and ends with what to do: *owner: parameter must be rule, got value; way out*. The parts of a
+message that programs may need are attributes.
+
+>>> import logitkit
+>>> try:
+...     logitkit.chain("cfg(scale=-1.0)")
+... except ValueError as error:
+...     print(error)
+cfg: scale must be a finite number >= 0, got -1.0
 """
 
 from __future__ import annotations
@@ -11,20 +19,26 @@ from difflib import get_close_matches
 
 
 class LogitkitError(Exception):
-    """Anything logitkit refuses."""
+    """Base class of every error that logitkit raises on purpose."""
 
 
 class ParameterError(LogitkitError, ValueError):
-    """A parameter outside its rule: ``owner: parameter must be rule, got value; way out``."""
+    """A parameter breaks its rule.
+
+    Attributes:
+        owner: the processor, task, function or command that has the parameter.
+        parameter: its name.
+        rule: what the value must be, in words.
+        value: the value.
+        way_out: what to do instead; may be empty.
+
+    >>> raise ParameterError("cfg", "scale", "a finite number >= 0", -1.0)
+    Traceback (most recent call last):
+    logitkit.errors.ParameterError: cfg: scale must be a finite number >= 0, got -1.0
+    """
 
     def __init__(self, owner: str, parameter: str, rule: str, value: object, way_out: str = "") -> None:
-        self.owner, self.parameter, self.rule, self.value, self.way_out = (
-            owner,
-            parameter,
-            rule,
-            value,
-            way_out,
-        )
+        self.owner, self.parameter, self.rule, self.value, self.way_out = owner, parameter, rule, value, way_out
         super().__init__(f"{owner}: {parameter} must be {rule}, got {value!r}" + (f"; {way_out}" if way_out else ""))
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
@@ -32,7 +46,18 @@ class ParameterError(LogitkitError, ValueError):
 
 
 class UnknownNameError(LogitkitError, LookupError):
-    """A name nobody offers; says which known name is closest."""
+    """No processor, task, parameter, resource or model has the name; the message shows the closest known name.
+
+    Attributes:
+        kind: what the name should be, such as ``processor``.
+        name: the unknown name.
+        known: the known names, sorted.
+        way_out: what to do where no known name is close; may be empty.
+
+    >>> raise UnknownNameError("processor", "ucsd", ["cfg", "uscd"])
+    Traceback (most recent call last):
+    logitkit.errors.UnknownNameError: no processor named 'ucsd'; did you mean 'uscd'?
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], way_out: str = "") -> None:
         self.kind, self.name, self.known, self.way_out = kind, name, sorted(known), way_out
@@ -45,47 +70,52 @@ class UnknownNameError(LogitkitError, LookupError):
 
 
 class NameTakenError(LogitkitError, ValueError):
-    """Two plugins offer one name."""
+    """Two plugins offer the same name."""
 
 
 class PluginError(LogitkitError, LookupError):
-    """A plugin that cannot be used: broken at import, by its hooks, or by its target."""
+    """A plugin is broken: its module, its hooks, a Spec, or the class that a Spec names."""
 
 
 class ChainError(LogitkitError, ValueError):
-    """A chain that cannot be read, or whose order cannot mean what it says."""
+    """A chain cannot be read, or its order would discard the effect of a processor."""
 
 
 class PromptError(LogitkitError, LookupError):
-    """Prompts that cannot be bound, or a row of tokens that starts with no bound prompt."""
+    """Prompts cannot be bound, or a row of tokens begins with none of the bound prompts."""
 
 
 class ModelError(LogitkitError, ValueError):
-    """A model or tokenizer that cannot do what is asked of it."""
+    """A model or tokenizer lacks a capability that is needed, or does not match another one."""
 
 
 class ModeError(LogitkitError, ValueError):
-    """A way of generating in which a chain would be wrong, so it is refused."""
+    """A setting or mode of generating under which the chain would be ignored or wrong."""
 
 
 class ScoresError(LogitkitError, ValueError):
-    """Scores that leave no choice: NaN, infinite, or a row in which every token is impossible."""
+    """Scores from which no token can be chosen: NaN, +inf, or a row in which every token is impossible."""
 
 
 class FileFormatError(LogitkitError, ValueError):
-    """A file that is not what it should be: truncated, foreign, or of another version."""
+    """A file is absent, truncated, of another format or of another version."""
 
 
 class DownloadError(LogitkitError, OSError):
-    """A model or data set that could not be had from where it lives."""
+    """A model or data set could not be downloaded."""
 
 
 class DataError(LogitkitError, LookupError):
-    """Data of a task that cannot be found; says where it was looked for and how to get it."""
+    """The data of a task cannot be found; the message lists the places searched and how to get the data."""
 
 
 class RunError(LogitkitError, ValueError):
-    """A run file with mistakes, all of them at once, each with its line."""
+    """A run file has mistakes; the message lists all of them, each with its line.
+
+    Attributes:
+        name: the run file.
+        mistakes: one text for each mistake.
+    """
 
     def __init__(self, name: str, mistakes: Iterable[str]) -> None:
         self.name, self.mistakes = name, list(mistakes)

@@ -1,7 +1,7 @@
-"""One rule per parameter: it validates, words the error, and becomes the JSON Schema.
+"""Rules of parameters: one annotation validates a value, words the error, and gives the JSON Schema and the help.
 
-A constructor declares ``alpha: Annotated[float, number("floor", gt=0, le=1)]`` and is marked `checked`;
-the registry reads the same annotation, so a range stands in exactly one place. No torch here.
+A constructor declares ``alpha: Annotated[float, number("plausibility", gt=0, le=1)]`` and is decorated with `checked`.
+The registry reads the same annotation, so a range is written once. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -19,39 +19,80 @@ from pydantic.fields import FieldInfo
 from logitkit.errors import ParameterError, UnknownNameError
 
 F = TypeVar("F", bound=Callable[..., Any])
-# A schema is built when it is first used: listing names builds none.
+# defer_build: a validator is built on first use, so listing names builds none.
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True, defer_build=True)
 
 
 class Parameters(BaseModel):
-    """Base of the parameter models that a Spec may carry: unknown names and silent coercions are refused."""
+    """Base class of the pydantic models for ``Spec(parameters=...)``: strict types, no unknown names.
+
+    Needed only for targets whose constructor has no annotations, such as processors of transformers.
+
+    >>> class Window(Parameters):
+    ...     size: Annotated[int, whole("number of tokens", ge=1)] = 8
+    >>> Window().size
+    8
+    """
 
     model_config = STRICT
 
 
 class Resource:
-    """Marks a constructor argument that `bind` supplies (a reader, a table), not the chain's text."""
+    """Marks a constructor argument that ``bind`` supplies, such as a reader or a table; a chain cannot set it.
+
+    >>> def init(self, *, table: Annotated[object, Resource()], weight: float = 1.0) -> None: ...
+    >>> list(declared(init))
+    ['weight']
+    """
 
 
 def number(help: str, *, neutral: float | None = None, **bounds: Any) -> Any:
-    """Declare a finite number: ``ge``, ``gt``, ``le``, ``lt`` bound it; at ``neutral`` it changes nothing."""
+    """Declare a finite number.
+
+    Args:
+        help: one line for the man page and the JSON Schema.
+        neutral: the value at which the processor changes nothing; a law tests it.
+        bounds: any of ``ge``, ``gt``, ``le``, ``lt``.
+
+    Returns:
+        A pydantic field for `Annotated`.
+
+    >>> rule_of(Annotated[float, number("plausibility", gt=0, le=1)])
+    'a finite number > 0 and <= 1'
+    """
     extra: Any = {} if neutral is None else {"json_schema_extra": {"neutral": neutral}}
     return Field(description=help, allow_inf_nan=False, **bounds, **extra)
 
 
 def whole(help: str, *, neutral: int | None = None, **bounds: Any) -> Any:
-    """Declare a whole number, bounded and neutral as in `number`."""
+    """Declare a whole number; arguments as in `number`.
+
+    >>> rule_of(Annotated[int, whole("tokens kept", ge=1)])
+    'a whole number >= 1'
+    """
     extra: Any = {} if neutral is None else {"json_schema_extra": {"neutral": neutral}}
     return Field(description=help, **bounds, **extra)
 
 
 def option(help: str) -> Any:
-    """Declare anything else: a choice (``Literal``), text, a flag, a list."""
+    """Declare any other type: a choice (``Literal``), a text, a flag, a list.
+
+    >>> rule_of(Annotated[Literal["diff", "ratio"], option("form of the contrast")])
+    "one of 'diff', 'ratio'"
+    """
     return Field(description=help)
 
 
 def rule_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
-    """Say the rule of an annotation in words: ``a finite number > 0 and <= 1``."""
+    """Return the rule of an annotation in words, as errors and man pages show it.
+
+    Args:
+        annotation: a type, possibly `Annotated`.
+        metadata: further fields that bound it.
+
+    >>> rule_of(float | None)
+    'a finite number or None'
+    """
     if get_origin(annotation) is Annotated:
         inner, *more = get_args(annotation)
         return rule_of(inner, (*metadata, *more))
@@ -74,38 +115,52 @@ def rule_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
 
 
 def _bounds(metadata: tuple[Any, ...]) -> str:
-    """Collect ``>= 0 and <= 1`` from field declarations and annotated_types alike."""
+    """Return bounds in words, such as ``>= 0 and <= 1``, from pydantic fields and annotated_types."""
     parts: list[Any] = []
     for item in metadata:
         parts.extend(item.metadata if isinstance(item, FieldInfo) else [item])
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    found = [f"{sign} {getattr(p, key):g}" for p in parts for key, sign in signs.items() if hasattr(p, key)]
+    ranges = [f"{sign} {getattr(p, key):g}" for p in parts for key, sign in signs.items() if hasattr(p, key)]
     lengths = [f"of length >= {p.min_length}" for p in parts if getattr(p, "min_length", None)]
-    return "".join(f" {' and '.join(group)}" for group in (found, lengths) if group)
+    return "".join(f" {' and '.join(group)}" for group in (ranges, lengths) if group)
 
 
 def declared(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Return ``{parameter: (annotation, default)}`` of a function, without ``self``, ``cls`` and resources."""
+    """Return ``{parameter: (annotation, default)}`` of a function, without ``self``, ``cls`` and resources.
+
+    The default is ``...`` for a required parameter.
+    """
     hints = get_type_hints(function, include_extras=True)
-    found: dict[str, tuple[Any, Any]] = {}
+    fields: dict[str, tuple[Any, Any]] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         skip = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name in ("self", "cls")
         annotation = hints.get(name, Any)
         if skip or any(isinstance(m, Resource) for m in getattr(annotation, "__metadata__", ())):
             continue
-        found[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
-    return found
+        fields[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+    return fields
 
 
 def model_of(name: str, fields: Mapping[str, tuple[Any, Any]]) -> type[BaseModel]:
-    """Build the strict pydantic model of declared fields."""
+    """Return a strict pydantic model with these fields, as `declared` returns them."""
     return create_model(f"{name}_parameters", __config__=STRICT, **dict(fields))  # type: ignore[call-overload,no-any-return]
 
 
 def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given values, checked; the first one outside its rule is a `ParameterError`.
+    """Return the values, checked and without defaults.
 
-    Defaults are not filled in: what was written is what is kept.
+    Args:
+        owner: named in errors.
+        model: the rules, from `model_of`.
+        values: by parameter.
+
+    Raises:
+        UnknownNameError: a name that is no parameter.
+        ParameterError: for the first value that breaks its rule, and for a required parameter that is absent.
+
+    >>> validate("cut", model_of("cut", {"share": (Annotated[float, number("share", le=1)], 0.5)}), {"share": 2.0})
+    Traceback (most recent call last):
+    logitkit.errors.ParameterError: cut: share must be a finite number <= 1, got 2.0
     """
     for name in values:
         if name not in model.model_fields:
@@ -126,7 +181,19 @@ def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> d
 
 
 def checked(init: F) -> F:
-    """Check the declared arguments of a keyword-only constructor before it runs."""
+    """Decorate a keyword-only constructor so that its annotated arguments are checked before it runs.
+
+    Raises:
+        ParameterError: from the constructor, for an argument that breaks its rule.
+
+    >>> class Cut:
+    ...     @checked
+    ...     def __init__(self, *, share: Annotated[float, number("share kept", gt=0, le=1)] = 0.5) -> None:
+    ...         self.share = share
+    >>> Cut(share=2.0)
+    Traceback (most recent call last):
+    logitkit.errors.ParameterError: Cut: share must be a finite number > 0 and <= 1, got 2.0
+    """
 
     @functools.cache
     def adapters() -> dict[str, tuple[TypeAdapter[Any], str]]:
@@ -150,5 +217,9 @@ def checked(init: F) -> F:
 
 
 def is_neutral(value: float, neutral: float) -> bool:
-    """Say whether a strength is at its neutral value, up to the last bits of a float."""
+    """Return whether a strength equals its neutral value, up to 1e-12.
+
+    >>> is_neutral(0.1 + 0.2 - 0.3, 0)
+    True
+    """
     return math.isclose(value, neutral, rel_tol=0, abs_tol=1e-12)

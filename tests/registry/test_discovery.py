@@ -131,9 +131,9 @@ BROKEN = {
     "import": (ImportError("no module named gone"), "ImportError: no module named gone; correct it, upgrade it, or"),
     "no hook": (
         types.ModuleType("empty"),
-        "it has no logitkit hook; decorate logitkit_specs() with @logitkit.hookimpl",
+        "a plugin must have a logitkit hook; decorate logitkit_specs() with @logitkit.hookimpl",
     ),
-    "unmarked hook": (unmarked(), "got logitkit_specs() without the mark; decorate"),
+    "unmarked hook": (unmarked(), "got logitkit_specs() without the decorator; decorate"),
     "misspelled hook": (
         plugin(lambda: None, "logitkit_spec"),
         "named logitkit_specs or logitkit_tasks, got 'logitkit_spec'; rename",
@@ -144,7 +144,7 @@ BROKEN = {
     "one spec": (plugin(lambda: Spec(name="one", **GOOD)), "must return a list of Specs, got Spec(name='one'"),
     "one name twice": (offering("same", "same"), "every name must be offered once, got 'same' twice; rename one"),
     "raises": (plugin(lambda: 1 / 0), "ZeroDivisionError: division by zero; correct it"),
-    "exits": (plugin(exits), "must not end the program when it is loaded, got SystemExit: 3; remove the exit"),
+    "exits": (plugin(exits), "a plugin must not end the program when it is loaded, got SystemExit: 3; remove the exit"),
     "bad spec": (plugin(lambda: [Spec(name="Bad", **GOOD)]), "Spec: name must be snake_case, got 'Bad'"),
 }
 
