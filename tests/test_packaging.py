@@ -8,7 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+import logitkit
 from fresh import ROOT, Fresh, build_wheel
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -79,3 +81,9 @@ def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
     done = fresh("python", "-c", code + "import logitkit; print(logitkit.__file__)", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path) in done.stdout
+
+
+def test_versions_agree() -> None:
+    """pyproject.toml, CITATION.cff and the installed package name one version."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert PROJECT["project"]["version"] == citation["version"] == logitkit.__version__
