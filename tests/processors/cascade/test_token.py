@@ -71,8 +71,8 @@ class Compared:
             elif rule == "js":
                 want = rules.cascade_distribution("js", q[None], p[None], alpha=alpha)[0].exp()
             else:
-                lists = [x.exp().tolist() for x in (q, p)]
-                want = torch.tensor(cascade_by_tokens(rule, *lists, alpha, *lists))
+                small_list, large_list = q.exp().tolist(), p.exp().tolist()
+                want = torch.tensor(cascade_by_tokens(rule, small_list, large_list, alpha, small_list, large_list))
             self.worst = max(self.worst, float((want - got[row].double()).abs().max()))
         return self.cascade(input_ids, scores)
 
