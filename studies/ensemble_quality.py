@@ -212,7 +212,7 @@ def corrupted(made: Alignment, noise: int, seed: int) -> Alignment:
     aligned = (made.weights.sum(-1) > 0).nonzero()[:, 0]
     hit = aligned[torch.randperm(len(aligned), generator=generator)[: len(aligned) * noise // 100]]
     targets = made.targets.clone()
-    targets[hit] = torch.randint(0, made.size, (len(hit), targets.shape[1]), generator=generator)
+    targets[hit] = torch.randint(0, made.main_size, (len(hit), targets.shape[1]), generator=generator)
     return dataclasses.replace(made, targets=targets)
 
 

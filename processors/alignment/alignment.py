@@ -107,7 +107,8 @@ class Alignment:
 
     def to(self, device: Any) -> Alignment:
         """Return the alignment with its tensors on a device."""
-        return dataclasses.replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        return dataclasses.replace(self, **moved)
 
     def check(self, helper: AlignmentVocabulary, main: AlignmentVocabulary, owner: str) -> None:
         """Raise unless the alignment was built for these two vocabularies.

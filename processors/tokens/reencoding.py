@@ -123,8 +123,8 @@ class Reencoding:
 
     def _try(self, context: Context, ids: list[int]) -> list[bool]:
         """Whether each token can come next, by encoding the context with it and one continuation after another."""
-        text, canonical = self.vocabulary.join(context), dict.fromkeys(ids, False)
-        waiting = {token: self._continued_texts(text, self.vocabulary.token_bytes[token]) for token in ids}
+        context_bytes, canonical = self.vocabulary.join(context), dict.fromkeys(ids, False)
+        waiting = {token: self._continued_texts(context_bytes, self.vocabulary.token_bytes[token]) for token in ids}
         while waiting:
             tried = {token: text for token, texts in waiting.items() if (text := next(texts, None)) is not None}
             encoded = self._tokenizer.encode_batch_fast(list(tried.values()), add_special_tokens=False)
@@ -133,11 +133,11 @@ class Reencoding:
             waiting = {token: waiting[token] for token in tried if not canonical[token]}
         return list(canonical.values())
 
-    def _continued_texts(self, text_bytes: bytes, token_bytes: bytes | None) -> Iterator[str]:
+    def _continued_texts(self, context_bytes: bytes, token_bytes: bytes | None) -> Iterator[str]:
         """The texts to try for a token behind a text; none for a token without bytes, or where UTF-8 is violated."""
         decoder = codecs.getincrementaldecoder("utf-8")("strict")
         try:
-            text = decoder.decode(text_bytes + token_bytes) if token_bytes else None
+            text = decoder.decode(context_bytes + token_bytes) if token_bytes else None
         except UnicodeDecodeError:
             text = None
         if text is None:
