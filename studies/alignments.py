@@ -20,7 +20,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from logitkit import models
 from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens import Vocabulary
 
 END_TOKENS = ("<|im_end|>", "<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
 

@@ -38,7 +38,7 @@ from logitkit.processors.ensemble.helper_models import find_helper_models
 from logitkit.processors.ensemble.member_probabilities import Member
 from logitkit.processors.ensemble.processors import Core, Ensemble
 from logitkit.processors.ensemble.representation import Representation, shared_tokens
-from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens import Retokenizer
 
 ALIGNS = ("exact", "mined", "gac", "unite", "embedding")
 KERNELS = ("linear", "power", "reciprocal", "sigmoid")

@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from logitkit.processors.tokens import Vocabulary
 from logitkit.processors.tokens.token_bytes import MARKER, byte_alphabet
-from logitkit.processors.tokens.vocabulary import Vocabulary
 
 SPELL = {byte: char for char, byte in byte_alphabet().items()}
 

@@ -16,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 import logitkit
 from logitkit.processors.engine.prompts import left_padded
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens import Vocabulary
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
 SAMPLES = 20_000

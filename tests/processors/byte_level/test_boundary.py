@@ -15,7 +15,7 @@ import logitkit
 from logitkit.errors import ScoresError
 from logitkit.processors.byte_level.covers import Covers
 from logitkit.processors.byte_level.prompt_trimming import trim
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens import Vocabulary
 from logitkit.registry.laws import LAWS, judge, tiny_model, tiny_tokenizer
 from logitkit.registry.laws.subjects import Subject
 from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram

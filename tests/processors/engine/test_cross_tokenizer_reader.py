@@ -16,8 +16,7 @@ from foreign import RecomputeForeign, foreign_model, foreign_tokenizer, sentence
 from logitkit.errors import ModelError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
-from logitkit.processors.tokens.retokenization import Retokenizer
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens import Retokenizer, Vocabulary
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt", "the three"]

@@ -25,8 +25,7 @@ from logitkit.processors.ensemble import (
     fuse,
     member_probabilities,
 )
-from logitkit.processors.tokens.retokenization import Retokenizer
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens import Retokenizer, Vocabulary
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 MODES: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from foreign import RecomputeForeign
 from logitkit import models
 from logitkit.errors import DownloadError
 from logitkit.processors.ensemble import Member
-from logitkit.processors.tokens.vocabulary import vocabulary_of
+from logitkit.processors.tokens import vocabulary_of
 
 PROMPTS = ["The old lighthouse keeper climbed the stairs one last", "Antidisestablishmentarianism is"]
 

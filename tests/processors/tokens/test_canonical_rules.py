@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from logitkit.processors.tokens.canonical_rules import CanonicalRules
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens import CanonicalRules, Vocabulary
 from reference.byte_covers import random_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")

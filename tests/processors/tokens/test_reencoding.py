@@ -15,10 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.processors.byte_level.tree import ByteTree
-from logitkit.processors.tokens.canonical_rules import CanonicalRules
-from logitkit.processors.tokens.reencoding import KEPT, LONGEST, Reencoding, completions
+from logitkit.processors.tokens import CanonicalRules, Reencoding, Vocabulary
+from logitkit.processors.tokens.reencoding import KEPT, LONGEST, completions
 from logitkit.processors.tokens.token_bytes import starts_inside_character
-from logitkit.processors.tokens.vocabulary import Vocabulary
 from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram
 
 
