@@ -102,7 +102,7 @@ def resume_labels(path: Path, settings: LabelSettings) -> list[DivergenceLabels]
     for name in ("judge", "pair", "tokens"):
         if getattr(stored, name) != getattr(settings, name):
             raise FileFormatError(
-                f"label_divergence: {path} must have been made with the same {name} to go on, "
+                f"label_divergence: {path} must have been made with the same {name} to be resumed, "
                 f"got {getattr(stored, name)}; write another file"
             )
     return labels

@@ -166,7 +166,7 @@ def _check_prompt(stored: DivergenceLabels, prompts: Sequence[Any], pair: ModelP
         if stored.prompt_ids == bound.tokens(0):
             return
     raise FileFormatError(
-        f"label_divergence: {path} must hold labels of these prompts to go on, "
+        f"label_divergence: {path} must hold labels of these prompts to be resumed, "
         f"got others (prompt {stored.prompt}); write another file"
     )
 

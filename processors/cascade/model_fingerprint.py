@@ -79,9 +79,10 @@ def check_pair(owner: str, trained_for: PairFingerprint, actual: PairFingerprint
 
     >>> check_pair("router", PairFingerprint("a", "b", "c"), PairFingerprint("a", "b", "c"))
     """
-    for part, expected, found in zip(PairFingerprint._fields, trained_for, actual, strict=True):
-        if expected != found:
+    parts = ("small model", "large model", "tokenizer")
+    for part, expected, present in zip(parts, trained_for, actual, strict=True):
+        if expected != present:
             raise ModelError(
                 f"{owner}: the head must have been trained for this pair of models, got one for another {part} "
-                f"(fingerprint {expected}, here {found}); train one for this pair"
+                f"(fingerprint {expected}, here {present}); train one for this pair"
             )

@@ -98,7 +98,7 @@ def test_a_file_of_another_run_is_refused(tmp_path: Path) -> None:
     other = ModelPair(small=tiny_model(), large=tiny_model(2), tokenizer=tiny_tokenizer())
     with pytest.raises(FileFormatError, match="made with the same pair"):
         label_divergence(PROMPTS, out, other, tokens=4)
-    with pytest.raises(FileFormatError, match=r"labels of these prompts to go on, got others \(prompt 0\)"):
+    with pytest.raises(FileFormatError, match=r"labels of these prompts to be resumed, got others \(prompt 0\)"):
         label_divergence(["else", *PROMPTS[1:]], out, PAIR, tokens=4)
     with pytest.raises(ParameterError, match="prompts must be at least one"):
         label_divergence([], out, PAIR)
