@@ -8,31 +8,34 @@ from logitkit.registry.spec import Spec
 LIFT = "log p + weight sum_n w_n log((count_n + k) / k),  over the orders n whose context occurs"
 
 
+SPECS = [
+    Spec(
+        name="ngram_style",
+        family="style",
+        summary="Favour the tokens that follow the current context in a corpus, by n-gram counts.",
+        source="arXiv:2601.16224",
+        target="logitkit.processors.ngram.style:NgramStyle",
+        formula=f"{LIFT};\nrule='literal', as published, penalises the style: + weight sum_n w_n log P_n(token)",
+        needs_tables=("table", "background"),
+        needs=("table: a file written by `logitkit train-ngram`, or an NgramTable passed to bind by name",),
+        failure="a large weight copies the corpus; lower it until distinct-3 recovers, or set target_js",
+        example="ngram_style(table='style')",
+        example_resources={"style": "ngram_table"},
+    ),
+    Spec(
+        name="ngram_context",
+        family="style",
+        summary="Favour the wording of the prompt, to copy and cite from retrieved text.",
+        source="arXiv:2601.16224",
+        target="logitkit.processors.ngram.context:NgramContext",
+        formula=f"{LIFT};  counted in the prompt",
+        failure="instructions in the prompt are copied too; name the retrieved text alone with context",
+        example="ngram_context(weight=0.2)",
+    ),
+]
+
+
 @hookimpl
 def logitkit_specs() -> list[Spec]:
     """Return style injection from a table, and from the prompt."""
-    return [
-        Spec(
-            name="ngram_style",
-            family="style",
-            summary="Favour the tokens that follow the current context in a corpus, by n-gram counts.",
-            source="arXiv:2601.16224",
-            target="logitkit.processors.ngram.style:NgramStyle",
-            formula=f"{LIFT};\nrule='literal', as published, penalises the style: + weight sum_n w_n log P_n(token)",
-            needs_tables=("table", "background"),
-            needs=("table: a file written by `logitkit train-ngram`, or an NgramTable passed to bind by name",),
-            failure="a large weight copies the corpus; lower it until distinct-3 recovers, or set target_js",
-            example="ngram_style(table='style')",
-            example_resources={"style": "ngram_table"},
-        ),
-        Spec(
-            name="ngram_context",
-            family="style",
-            summary="Favour the wording of the prompt, to copy and cite from retrieved text.",
-            source="arXiv:2601.16224",
-            target="logitkit.processors.ngram.context:NgramContext",
-            formula=f"{LIFT};  counted in the prompt",
-            failure="instructions in the prompt are copied too; name the retrieved text alone with context",
-            example="ngram_context(weight=0.2)",
-        ),
-    ]
+    return SPECS

@@ -1,4 +1,4 @@
-"""transformers' own processors and warpers by name, so that a chain can own their order."""
+"""Specs of processors of transformers, so that a chain can name them and decide their order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from logitkit.params import Parameters, number, option, whole
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
-KEEP = Annotated[int, whole("always keep at least this many tokens", ge=1)]
-HERE, THERE = "logitkit.processors.warpers", "transformers.generation.logits_process"
-RESCALED = "it works on the sign or the size of the scores, so it treats logits and log-probabilities differently"
+KEEP = Annotated[int, whole("keep at least this many tokens", ge=1)]
+WRAPPED = "logitkit.processors.warpers"  # processors that need to know which tokens are padding
+ORIGINAL = "transformers.generation.logits_process"
+SCALE = "the penalty depends on the sign of a score, so it differs between logits and log-probabilities"
 
 
 class Temperature(Parameters):
@@ -29,51 +30,53 @@ class TopK(Parameters):
 class TopP(Parameters):
     """Parameters of `top_p`."""
 
-    top_p: Annotated[float, number("keep the likeliest tokens up to this mass", ge=0, le=1)]
+    top_p: Annotated[float, number("keep the likeliest tokens whose probabilities sum up to this", ge=0, le=1)]
     min_tokens_to_keep: KEEP = 1
 
 
 class MinP(Parameters):
     """Parameters of `min_p`."""
 
-    min_p: Annotated[float, number("keep tokens of at least this share of the best probability", ge=0, le=1)]
+    min_p: Annotated[float, number("keep tokens of at least this multiple of the largest probability", ge=0, le=1)]
     min_tokens_to_keep: KEEP = 1
 
 
 class TopH(Parameters):
     """Parameters of `top_h`."""
 
-    top_h: Annotated[float, number("keep tokens up to this share of the entropy", gt=0, le=1)]
+    top_h: Annotated[float, number("keep the likeliest tokens up to this share of the entropy", gt=0, le=1)]
 
 
 class Typical(Parameters):
     """Parameters of `typical_p`."""
 
-    mass: Annotated[float, number("keep the most typical tokens up to this mass", gt=0, lt=1)] = 0.9
+    mass: Annotated[float, number("keep the most typical tokens whose probabilities sum up to this", gt=0, lt=1)] = 0.9
     min_tokens_to_keep: KEEP = 1
 
 
 class Cutoff(Parameters):
     """Parameters of `epsilon_cutoff` and `eta_cutoff`."""
 
-    epsilon: Annotated[float, number("cut tokens below this probability", gt=0, lt=1)]
+    epsilon: Annotated[
+        float, number("remove tokens below this probability; eta_cutoff lowers it for flat distributions", gt=0, lt=1)
+    ]
     min_tokens_to_keep: KEEP = 1
 
 
 class Suppress(Parameters):
     """Parameters of `suppress_tokens`."""
 
-    suppress_tokens: Annotated[list[int], option("token ids that are never generated")]
+    suppress_tokens: Annotated[list[int], option("ids of the forbidden tokens")]
 
 
 class BadWords(Parameters):
     """Parameters of `bad_words`."""
 
-    bad_words_ids: Annotated[list[list[int]], option("token id sequences that are never generated")]
+    bad_words_ids: Annotated[list[list[int]], option("forbidden sequences of token ids")]
 
 
 def _spec(name: str, target: str, summary: str, example: str, **more: object) -> Spec:
-    """One of transformers' own, with what they all share."""
+    """Return the Spec of a processor of transformers."""
     source = more.pop("source", "transformers")
     return Spec(
         name=name,
@@ -86,116 +89,119 @@ def _spec(name: str, target: str, summary: str, example: str, **more: object) ->
     )
 
 
+SPECS = [
+    _spec(
+        "temperature",
+        f"{ORIGINAL}:TemperatureLogitsWarper",
+        "Flatten (temperature above 1) or sharpen (below 1) the distribution.",
+        "temperature(0.7)",
+        parameters=Temperature,
+        replaces=("temperature",),
+        formula="scores / temperature",
+    ),
+    _spec(
+        "top_k",
+        f"{ORIGINAL}:TopKLogitsWarper",
+        "Keep the k likeliest tokens.",
+        "top_k(5)",
+        parameters=TopK,
+        replaces=("top_k",),
+    ),
+    _spec(
+        "top_p",
+        f"{ORIGINAL}:TopPLogitsWarper",
+        "Keep the likeliest tokens up to a cumulative probability (nucleus sampling).",
+        "top_p(0.9)",
+        parameters=TopP,
+        replaces=("top_p",),
+        source="arXiv:1904.09751",
+    ),
+    _spec(
+        "min_p",
+        f"{ORIGINAL}:MinPLogitsWarper",
+        "Keep tokens whose probability is at least a fraction of the largest one.",
+        "min_p(0.05)",
+        parameters=MinP,
+        replaces=("min_p",),
+        source="arXiv:2407.01082",
+    ),
+    _spec(
+        "top_h",
+        f"{ORIGINAL}:TopHLogitsWarper",
+        "Keep the likeliest tokens up to a share of the entropy (top-H).",
+        "top_h(0.4)",
+        parameters=TopH,
+        replaces=("top_h",),
+        source="arXiv:2509.02510",
+    ),
+    _spec(
+        "typical_p",
+        f"{ORIGINAL}:TypicalLogitsWarper",
+        "Keep tokens whose surprisal is close to the entropy (locally typical sampling).",
+        "typical_p(0.9)",
+        parameters=Typical,
+        replaces=("typical_p",),
+        source="arXiv:2202.00666",
+    ),
+    _spec(
+        "epsilon_cutoff",
+        f"{ORIGINAL}:EpsilonLogitsWarper",
+        "Remove tokens below a fixed probability (epsilon sampling).",
+        "epsilon_cutoff(0.001)",
+        parameters=Cutoff,
+        replaces=("epsilon_cutoff",),
+        source="arXiv:2210.15191",
+    ),
+    _spec(
+        "eta_cutoff",
+        f"{ORIGINAL}:EtaLogitsWarper",
+        "Remove tokens below a probability that depends on the entropy (eta sampling).",
+        "eta_cutoff(0.001)",
+        parameters=Cutoff,
+        replaces=("eta_cutoff",),
+        source="arXiv:2210.15191",
+    ),
+    _spec(
+        "repetition_penalty",
+        f"{WRAPPED}:RepetitionPenalty",
+        "Lower the scores of tokens that occur in the text so far; padding does not count.",
+        "repetition_penalty(1.3)",
+        replaces=("repetition_penalty",),
+        source="arXiv:1909.05858",
+        laws={"ignores_the_scale_of_a_row": SCALE},
+    ),
+    _spec(
+        "no_repeat_ngram",
+        f"{WRAPPED}:NoRepeatNgram",
+        "Forbid to repeat an n-gram of the text so far; padding does not count.",
+        "no_repeat_ngram(3)",
+        replaces=("no_repeat_ngram_size",),
+    ),
+    _spec(
+        "min_new_tokens",
+        f"{WRAPPED}:MinNewTokens",
+        "Forbid end tokens before a number of new tokens.",
+        "min_new_tokens(3)",
+        replaces=("min_new_tokens",),
+    ),
+    _spec(
+        "suppress_tokens",
+        f"{ORIGINAL}:SuppressTokensLogitsProcessor",
+        "Forbid tokens.",
+        "suppress_tokens([3, 4])",
+        parameters=Suppress,
+    ),
+    _spec(
+        "bad_words",
+        f"{ORIGINAL}:NoBadWordsLogitsProcessor",
+        "Forbid token sequences.",
+        "bad_words([[3], [4, 5]])",
+        parameters=BadWords,
+    ),
+]
+
+
 @hookimpl
 def logitkit_specs() -> list[Spec]:
-    """Offer transformers' own processors by name."""
-    return [
-        _spec(
-            "temperature",
-            f"{THERE}:TemperatureLogitsWarper",
-            "Flatten (above 1) or sharpen (below 1) the distribution.",
-            "temperature(0.7)",
-            parameters=Temperature,
-            replaces=("temperature",),
-            formula="scores / temperature",
-        ),
-        _spec(
-            "top_k",
-            f"{THERE}:TopKLogitsWarper",
-            "Keep the k likeliest tokens.",
-            "top_k(5)",
-            parameters=TopK,
-            replaces=("top_k",),
-        ),
-        _spec(
-            "top_p",
-            f"{THERE}:TopPLogitsWarper",
-            "Keep the likeliest tokens up to a mass (nucleus sampling).",
-            "top_p(0.9)",
-            parameters=TopP,
-            replaces=("top_p",),
-            source="arXiv:1904.09751",
-        ),
-        _spec(
-            "min_p",
-            f"{THERE}:MinPLogitsWarper",
-            "Keep tokens at least a share as likely as the best one.",
-            "min_p(0.05)",
-            parameters=MinP,
-            replaces=("min_p",),
-            source="arXiv:2407.01082",
-        ),
-        _spec(
-            "top_h",
-            f"{THERE}:TopHLogitsWarper",
-            "Keep the likeliest tokens up to a share of the entropy.",
-            "top_h(0.4)",
-            parameters=TopH,
-            replaces=("top_h",),
-            source="arXiv:2509.02510",
-        ),
-        _spec(
-            "typical_p",
-            f"{THERE}:TypicalLogitsWarper",
-            "Keep tokens whose surprise is close to the expected one (locally typical sampling).",
-            "typical_p(0.9)",
-            parameters=Typical,
-            replaces=("typical_p",),
-            source="arXiv:2202.00666",
-        ),
-        _spec(
-            "epsilon_cutoff",
-            f"{THERE}:EpsilonLogitsWarper",
-            "Cut tokens below a probability.",
-            "epsilon_cutoff(0.001)",
-            parameters=Cutoff,
-            replaces=("epsilon_cutoff",),
-            source="arXiv:2210.15191",
-        ),
-        _spec(
-            "eta_cutoff",
-            f"{THERE}:EtaLogitsWarper",
-            "Cut tokens below a probability that follows the entropy.",
-            "eta_cutoff(0.001)",
-            parameters=Cutoff,
-            replaces=("eta_cutoff",),
-            source="arXiv:2210.15191",
-        ),
-        _spec(
-            "repetition_penalty",
-            f"{HERE}:RepetitionPenalty",
-            "Make tokens of the text so far less likely; padding is not text.",
-            "repetition_penalty(1.3)",
-            replaces=("repetition_penalty",),
-            source="arXiv:1909.05858",
-            laws={"ignores_the_scale_of_a_row": RESCALED},
-        ),
-        _spec(
-            "no_repeat_ngram",
-            f"{HERE}:NoRepeatNgram",
-            "Forbid to repeat any n-gram of the text so far; padding is not text.",
-            "no_repeat_ngram(3)",
-            replaces=("no_repeat_ngram_size",),
-        ),
-        _spec(
-            "min_new_tokens",
-            f"{HERE}:MinNewTokens",
-            "Forbid to end before so many new tokens.",
-            "min_new_tokens(3)",
-            replaces=("min_new_tokens",),
-        ),
-        _spec(
-            "suppress_tokens",
-            f"{THERE}:SuppressTokensLogitsProcessor",
-            "Never generate these tokens.",
-            "suppress_tokens([3, 4])",
-            parameters=Suppress,
-        ),
-        _spec(
-            "bad_words",
-            f"{THERE}:NoBadWordsLogitsProcessor",
-            "Never generate these token sequences.",
-            "bad_words([[3], [4, 5]])",
-            parameters=BadWords,
-        ),
-    ]
+    """Return the Specs of the processors of transformers that chains may name."""
+    return SPECS
