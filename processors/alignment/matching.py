@@ -58,7 +58,7 @@ def mined(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     unmatched = _unmatched(helper, pairs)
     sources = [_bytes_of(helper, token) for token in unmatched]
     targets = [_bytes_of(main, token) for token in candidates]
-    nearest = _nearest(sources, _distance_bounds(sources, set(targets)), targets)
+    nearest = nearest_targets(sources, distance_bounds(sources, set(targets)), targets)
     pairs += [
         Pair(token, candidates[place], Match.PARTIAL) for token, place in zip(unmatched, nearest.tolist(), strict=True)
     ]
@@ -136,8 +136,8 @@ def _encoded(side: AlignmentVocabulary, texts: list[bytes]) -> list[list[int]]:
     return Retokenizer(side.vocabulary, side.tokenizer, side.vocabulary).of_bytes(texts)
 
 
-def _distance_bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
-    """For each source, an edit distance >= 1 that some target does not exceed.
+def distance_bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
+    """Return for each source an edit distance >= 1 that some target does not exceed.
 
     The bound is the distance to the longest proper prefix or suffix that is a target.
     """
@@ -149,8 +149,8 @@ def _distance_bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
     return bounds
 
 
-def _nearest(sources: list[bytes], bounds: list[int], targets: list[bytes]) -> NDArray[np.int64]:
-    """Index of the first target at the least edit distance from each source, ``[sources]``.
+def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes]) -> NDArray[np.int64]:
+    """Return the index of the first target at the least edit distance from each source, ``[sources]``.
 
     Args:
         sources: byte strings.

@@ -33,7 +33,7 @@ from logitkit.processors.tokens.token_shapes import ShapeExample, TokenShapes
 from logitkit.processors.tokens.token_window import Window, character_classes, shortened
 from logitkit.processors.tokens.tokenizer_description import description
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.processors.tokens.writable_tokens import CONTINUATIONS, uncut_tokens, writable_tokens
+from logitkit.processors.tokens.writable_tokens import SAMPLE_CONTINUATIONS, uncut_tokens, writable_tokens
 
 
 class WordPosition(enum.Enum):
@@ -174,7 +174,9 @@ class CanonicalRules(Reencoding):
         contraction = bool(self.pretokenizer.letters) and text.endswith("'")
         # A heuristic: behind two classes of characters, no known pattern looks further than a few characters.
         mixed = len({self.pretokenizer.class_of(char) for char in text}) > 1 and not contraction
-        return self.pretokenizer.completions(open_bytes) or (CONTINUATIONS[:3] if mixed else CONTINUATIONS)
+        return self.pretokenizer.completions(open_bytes) or (
+            SAMPLE_CONTINUATIONS[:3] if mixed else SAMPLE_CONTINUATIONS
+        )
 
     def _word_position(
         self, window: Window, text: str, continuation: str, *, added: bool = False

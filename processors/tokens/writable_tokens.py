@@ -16,7 +16,18 @@ from logitkit.processors.tokens.token_bytes import byte_alphabet, starts_inside_
 from logitkit.processors.tokens.tokenizer_description import parts_of
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
-CONTINUATIONS = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")  # one character of each sort that patterns name
+SAMPLE_CONTINUATIONS = (
+    "",
+    "a",
+    " ",
+    "1",
+    ".",
+    "\n",
+    "s",
+    "A",
+    "一",
+    "'",
+)  # one character of each sort that patterns name
 
 
 def writable_tokens(data: Mapping[str, Any], vocabulary: Vocabulary, merge_rule: MergeRule) -> Mask:
@@ -66,7 +77,8 @@ def uncut_tokens(vocabulary: Vocabulary, pretokenizer: Pretokenizer, tokens: Mas
         text = codecs.getincrementaldecoder("utf-8")("replace").decode(token_bytes)
         if token not in vocabulary.added or text not in pretokenizer.added:
             mask[token] = any(
-                not any(0 < cut < len(text) for cut in pretokenizer.cuts(text + more)[0]) for more in CONTINUATIONS
+                not any(0 < cut < len(text) for cut in pretokenizer.cuts(text + more)[0])
+                for more in SAMPLE_CONTINUATIONS
             )
     return mask
 

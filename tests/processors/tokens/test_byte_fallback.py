@@ -18,13 +18,13 @@ from logitkit.processors.tokens.reencoding import completions
 @given(char=st.characters(exclude_categories=["Cs"]))
 def test_code_points_of_incomplete_characters(char: str) -> None:
     """The characters that start with the first bytes of a character include it; a whole character is alone."""
-    spelled = char.encode()
-    for count in range(1, len(spelled)):
-        points = code_points(spelled[:count])
+    char_bytes = char.encode()
+    for count in range(1, len(char_bytes)):
+        points = code_points(char_bytes[:count])
         assert ord(char) in points
-        assert chr(points[0]).encode()[:count] == chr(points[-1]).encode()[:count] == spelled[:count]
-        assert set(completions(spelled[:count])) <= set(map(chr, points))
-    assert list(code_points(spelled)) == [ord(char)]
+        assert chr(points[0]).encode()[:count] == chr(points[-1]).encode()[:count] == char_bytes[:count]
+        assert set(completions(char_bytes[:count])) <= set(map(chr, points))
+    assert list(code_points(char_bytes)) == [ord(char)]
     for nothing in (b"\xa9", b"\xc0", b"\xc1", b"\xf5", b"\xed\xa0", b"\xe2a", b"\xe0\x80", b"\xf4\x90"):
         assert len(code_points(nothing)) == 0
 

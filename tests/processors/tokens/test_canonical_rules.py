@@ -71,12 +71,12 @@ def test_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
     rule = canonical(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name))
     ids = rule.encode(unicodedata.normalize("NFC", TEXT))
     generator, context = random.Random(0), ()
-    spelled = [number for number, text in enumerate(rule.vocabulary.token_bytes) if text]
+    with_bytes = [number for number, text in enumerate(rule.vocabulary.token_bytes) if text]
     refused = 0
     for place, token in enumerate(ids):
         allowed = rule.successors(context)
         assert allowed[token], (rule.vocabulary.join(context), rule.vocabulary.token_bytes[token])
-        for other in (generator.choice(spelled), generator.choice(ids)):
+        for other in (generator.choice(with_bytes), generator.choice(ids)):
             tried = (*ids[max(0, place - 12) : place], other)
             try:
                 want = begins_an_encoding(rule, tuple(tried))
@@ -99,7 +99,7 @@ def test_white_space_whose_cut_depends_on_what_follows(shared_tokenizers: Path) 
 
 
 def byte_level(tokens: list[str], pattern: str) -> Any:
-    """A byte-level BPE tokenizer of ASCII tokens, each made of the one without its last character."""
+    """A byte-level BPE tokenizer of ASCII tokens, each merged from its other characters and its last one."""
     known = {token: number for number, token in enumerate(tokens)}
     inner = Tokenizer(models.BPE(vocab=known, merges=[(token[:-1], token[-1]) for token in tokens if len(token) > 1]))
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
@@ -115,7 +115,7 @@ def test_a_word_and_the_contraction_behind_it() -> None:
     assert rule.encode("I'") == [0, 1] and not rule.may_end((4,))
 
 
-def test_letters_that_a_pattern_tells_apart() -> None:
+def test_letters_that_a_pattern_distinguishes() -> None:
     """The text ".b" is one word and ".é" is two where a pattern names ASCII letters, as in DeepSeek's tokenizer."""
     tokens = [".", "b", "Ã", "©", ".b"]
     rule = canonical(byte_level(tokens, r"\.[A-Za-z]+|\p{L}+|\."))

@@ -39,22 +39,22 @@ def written(rule: Reencoding, letters: str, longest: int) -> set[tuple[int, ...]
 
 def reached(rule: Reencoding, longest: int) -> set[tuple[int, ...]]:
     """All sequences of at most so many bytes that can be built token by token."""
-    found, todo = set(), [((), ())]
+    sequences, pending = set(), [((), ())]
     every = np.arange(len(rule.vocabulary))
-    while todo:
-        ids, context = todo.pop()
-        found.add(ids)
+    while pending:
+        ids, context = pending.pop()
+        sequences.add(ids)
         for token in np.flatnonzero(rule.allowed(context, every)).tolist():
             if len(rule.vocabulary.join((*ids, token))) <= longest:
-                todo.append(((*ids, token), rule.extend(context, token)))
-    return found
+                pending.append(((*ids, token), rule.extend(context, token)))
+    return sequences
 
 
 def within(rule: Reencoding, sequences: set[tuple[int, ...]], longest: int) -> set[tuple[int, ...]]:
     """The sequences of at most so many bytes that end with a whole character."""
-    spelled = {ids: rule.vocabulary.join(ids) for ids in sequences}
+    texts = {ids: rule.vocabulary.join(ids) for ids in sequences}
     return {
-        ids for ids, text in spelled.items() if len(text) <= longest and text.decode(errors="ignore").encode() == text
+        ids for ids, text in texts.items() if len(text) <= longest and text.decode(errors="ignore").encode() == text
     }
 
 
@@ -69,7 +69,7 @@ def test_unigram_models_equal_all_texts(seed: int) -> None:
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_an_unknown_pretokenizer_equals_all_texts(seed: int) -> None:
-    """The same holds for a BPE model whose pretokenizer has no rules."""
+    """The allowed sequences of a BPE model without rules are the beginnings of the encodings of all texts."""
     tokenizer = random_tokenizer(seed, letters=b"a\xd1\x8f ", merges=6)
     scripts = [pre_tokenizers.UnicodeScripts(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(scripts)
@@ -99,13 +99,13 @@ def test_rules_and_reencoding_agree_on_real_tokenizers(shared_tokenizers: Path, 
     """Along a text, the rules and re-encoding allow the same of 300 random tokens and of all ends of characters."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name)
     rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
-    spelled = np.flatnonzero([bool(text) for text in rule.vocabulary.token_bytes])
+    with_bytes = np.flatnonzero([bool(text) for text in rule.vocabulary.token_bytes])
     generator = np.random.default_rng(0)
     fast_context: tuple[int, ...] = ()
     context: tuple[int, ...] = ()
-    tails = np.array([number for number in spelled if starts_inside_character(rule.vocabulary.token_bytes[number])])
+    tails = np.array([number for number in with_bytes if starts_inside_character(rule.vocabulary.token_bytes[number])])
     for token in rule.encode("She'll pay 1,234  euros — 日本 🎉é\n\n\tx = f(y) ½ 🦜"):
-        ids = np.concatenate([[token], generator.choice(spelled, 300), tails])
+        ids = np.concatenate([[token], generator.choice(with_bytes, 300), tails])
         got, want = rules.allowed(fast_context, ids), rule.allowed(context, ids)
         assert got.tolist() == want.tolist(), [rule.vocabulary.token_bytes[odd] for odd in ids[got != want]]
         fast_context, context = rules.extend(fast_context, token), rule.extend(context, token)
@@ -149,17 +149,17 @@ def test_long_contexts_are_cut() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", max_size=6), prefix=st.booleans())
-def test_byte_laws_of_unigram_models_equal_enumeration(seed: int, text: str, prefix: bool) -> None:
+def test_byte_distributions_of_unigram_models_equal_enumeration(seed: int, text: str, prefix: bool) -> None:
     """The probabilities of a text, of each next byte and of the end equal enumeration, to 2e-6 nats."""
     tokenizer = random_unigram(seed, prefix=prefix)
     model = random_model(tokenizer, seed).double()
     with pytest.warns(UserWarning, match="no rules for the tokenizer's model Unigram"):
         tree = ByteTree(model, tokenizer)
     plain = random_unigram(seed)
-    reference, begun = Enumeration(model, plain), (" " if prefix else "").encode()
-    spelled = begun + text.encode()
-    assert tree.logp(text.encode()) == pytest.approx(reference.logp(spelled), abs=2e-6)
-    law = tree.distribution(text.encode())
-    for letter, want in reference.distribution(spelled, b"ab ").items():
-        assert float(law.logp[letter]) == pytest.approx(want, abs=2e-6)
-    assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=2e-6)
+    reference = Enumeration(model, plain)
+    written = ((" " if prefix else "") + text).encode()
+    assert tree.logp(text.encode()) == pytest.approx(reference.logp(written), abs=2e-6)
+    distribution = tree.distribution(text.encode())
+    for letter, want in reference.distribution(written, b"ab ").items():
+        assert float(distribution.logp[letter]) == pytest.approx(want, abs=2e-6)
+    assert float(distribution.logp.exp().sum()) + distribution.leak == pytest.approx(1, abs=2e-6)

@@ -21,10 +21,12 @@ REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
 
 
 def between(source: Any, target: Any) -> Retokenizer:
+    """The retokenizer from one tokenizer to another."""
     return Retokenizer(Vocabulary.of(source), target, Vocabulary.of(target))
 
 
-def spelled(tokenizer: Any, ids: list[int]) -> list[str]:
+def tokens_of(tokenizer: Any, ids: list[int]) -> list[str]:
+    """The tokens of some ids, as the tokenizer writes them."""
     return tokenizer.convert_ids_to_tokens(ids)
 
 
@@ -33,7 +35,7 @@ def test_worked_example() -> None:
     tiny, foreign = tiny_tokenizer(), foreign_tokenizer()
     retokenize = between(tiny, foreign)
     ids = tiny("the")["input_ids"]
-    assert [spelled(foreign, tokens) for tokens in retokenize([ids[:1], ids[:2], ids, [257, *ids, 258]])] == [
+    assert [tokens_of(foreign, tokens) for tokens in retokenize([ids[:1], ids[:2], ids, [257, *ids, 258]])] == [
         ["t"],
         ["th"],
         ["the"],
@@ -45,19 +47,19 @@ def test_half_a_character_becomes_a_byte_token() -> None:
     """The first byte of "é" alone becomes a byte token; so does a byte that is no UTF-8."""
     tiny, foreign = tiny_tokenizer(), foreign_tokenizer()
     retokenize = between(tiny, foreign)
-    assert spelled(foreign, retokenize.of_bytes([b"a\xc3"])[0]) == ["a", "Ã"]
-    assert spelled(foreign, retokenize.of_bytes([b"a\xc3\xa9"])[0]) == ["a", "Ã©"]
-    assert spelled(foreign, retokenize.of_bytes([b"a\xffthe"])[0]) == ["a", "ÿ", "the"]
+    assert tokens_of(foreign, retokenize.of_bytes([b"a\xc3"])[0]) == ["a", "Ã"]
+    assert tokens_of(foreign, retokenize.of_bytes([b"a\xc3\xa9"])[0]) == ["a", "Ã©"]
+    assert tokens_of(foreign, retokenize.of_bytes([b"a\xffthe"])[0]) == ["a", "ÿ", "the"]
     pieces = sentencepiece_tokenizer()
-    assert spelled(pieces, between(tiny, pieces).of_bytes([b"a\xc3"])[0]) == ["a", "<0xC3>"]
+    assert tokens_of(pieces, between(tiny, pieces).of_bytes([b"a\xc3"])[0]) == ["a", "<0xC3>"]
 
 
 def test_no_dummy_space_before_a_continuation() -> None:
     """No space is put before a continuation, although SentencePiece puts one before every text."""
     pieces = sentencepiece_tokenizer()
     retokenize = between(tiny_tokenizer(), pieces)
-    assert spelled(pieces, pieces("the", add_special_tokens=False)["input_ids"]) == ["▁the"]
-    assert [spelled(pieces, tokens) for tokens in retokenize.of_bytes([b"the", b" the"])] == [["the"], ["▁the"]]
+    assert tokens_of(pieces, pieces("the", add_special_tokens=False)["input_ids"]) == ["▁the"]
+    assert [tokens_of(pieces, tokens) for tokens in retokenize.of_bytes([b"the", b" the"])] == [["the"], ["▁the"]]
 
 
 def test_the_spelling_of_a_special_token_is_text() -> None:

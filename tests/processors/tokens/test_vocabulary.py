@@ -29,9 +29,7 @@ def test_a_byte_level_vocabulary() -> None:
     """Special tokens and padding have no bytes; every byte has one token."""
     vocabulary = Vocabulary.of(tiny_tokenizer(), 272)
     assert vocabulary.style == "byte-level" and vocabulary.prefix == b"" and vocabulary.loss_reason == ""
-    assert sorted(spelled for spelled in vocabulary.token_bytes if spelled is not None) == [
-        bytes([i]) for i in range(256)
-    ]
+    assert sorted(text for text in vocabulary.token_bytes if text is not None) == [bytes([i]) for i in range(256)]
     assert vocabulary.special == {256, 257, 258} and vocabulary.token_bytes[256:] == (None,) * 16
     assert vocabulary.ids_of[b"a"] == (tiny_tokenizer().convert_tokens_to_ids("a"),)
 
