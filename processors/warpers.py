@@ -1,11 +1,12 @@
-"""transformers' processors that read the text so far, told what is padding.
+"""Processors of transformers that read the tokens so far, with left padding hidden from them.
 
-`generate` derives padding from the attention mask when it builds these itself; a processor in a list
-is not told. The formulas are transformers' own.
+`generate` derives the padding from the attention mask when it builds these processors itself. A processor in a list
+does not receive the mask, so these classes take the prompts of the call. The formulas are those of transformers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from torch import Tensor
@@ -22,84 +23,144 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.model_facts import end_tokens
 
+__all__ = ["MinNewTokens", "NoRepeatNgram", "RepetitionPenalty"]
+
 
 class RepetitionPenalty(LogitsProcessor):
-    """Repetition penalty (arXiv:1909.05858) over transformers' own, blind to padding."""
+    """Divide positive scores of tokens that the row holds by a penalty, and multiply negative ones (arXiv:1909.05858).
+
+    Tokens of the prompt count; padding does not.
+
+    Args:
+        penalty: above 0; above 1 discourages repetition, below 1 encourages it, 1 changes nothing.
+        prompts: the prompts of the call; None: no token is padding.
+
+    Example:
+        >>> import torch
+        >>> RepetitionPenalty(penalty=2.0)(torch.tensor([[0, 1]]), torch.tensor([[1.0, -1.0, 1.0]]))
+        tensor([[ 0.5000, -2.0000,  1.0000]])
+    """
 
     @checked
     def __init__(
         self,
         *,
-        penalty: Annotated[float, number("divide seen tokens' scores by this", gt=0, neutral=1)],
+        penalty: Annotated[
+            float, number("positive scores of tokens already in the row are divided by this value", gt=0, neutral=1)
+        ],
         prompts: BoundPrompts = None,
     ) -> None:
         self.penalty, self.prompts = penalty, prompts
         self._inner = RepetitionPenaltyLogitsProcessor(float(penalty))
 
     @classmethod
-    def bind(cls, binding: Binding, **strength: float) -> RepetitionPenalty:
-        """Learn where the padding is."""
-        return cls(prompts=binding.prompts, **strength)
+    def bind(cls, binding: Binding, *, penalty: float) -> RepetitionPenalty:
+        """Return the processor with the prompts of the call."""
+        return cls(penalty=penalty, prompts=binding.prompts)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return penalised scores, ``[rows, vocab]``."""
+        """Return the penalised scores, ``[rows, vocab]``.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: logits, ``[rows, vocab]``.
+        """
         if is_neutral(self.penalty, 1):
             return scores
-        done: Tensor = self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)
-        return done
+        penalised: Tensor = self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)
+        return penalised
 
 
 class NoRepeatNgram(LogitsProcessor):
-    """No repeated n-gram, over transformers' own, blind to padding."""
+    """Forbid tokens that would complete an n-gram that the row already holds. Padding is in no n-gram.
 
-    @checked
-    def __init__(
-        self, *, size: Annotated[int, whole("n: never repeat n tokens in a row", ge=1)], prompts: BoundPrompts = None
-    ) -> None:
-        self.size, self.prompts = size, prompts
-        self._inner = NoRepeatNGramLogitsProcessor(size)
+    Args:
+        size: length n of the n-grams, at least 1.
+        prompts: the prompts of the call; None: no token is padding.
 
-    @classmethod
-    def bind(cls, binding: Binding, **strength: int) -> NoRepeatNgram:
-        """Learn where the padding is."""
-        return cls(prompts=binding.prompts, **strength)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores with completed repeats at -inf, ``[rows, vocab]``."""
-        done: Tensor = self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)
-        return done
-
-
-class MinNewTokens(LogitsProcessor):
-    """No end token before so many new ones, over transformers' own."""
+    Example:
+        >>> import torch
+        >>> NoRepeatNgram(size=2)(torch.tensor([[0, 1, 0]]), torch.zeros(1, 3))  # 0 1 must not follow again
+        tensor([[0., -inf, 0.]])
+    """
 
     @checked
     def __init__(
         self,
         *,
-        count: Annotated[int, whole("how many new tokens at least", ge=0, neutral=0)],
-        width: Annotated[int, Resource()] = 0,
-        ends: Annotated[list[int], Resource()],
+        size: Annotated[int, whole("length n: no sequence of n tokens occurs twice", ge=1)],
+        prompts: BoundPrompts = None,
     ) -> None:
-        self.count, self._width = count, width
-        self._inner = MinNewTokensLengthLogitsProcessor(width, count, ends)
+        self.size, self.prompts = size, prompts
+        self._inner = NoRepeatNGramLogitsProcessor(size)
 
     @classmethod
-    def bind(cls, binding: Binding, **strength: int) -> MinNewTokens:
-        """Learn the prompts' length and the end tokens."""
-        # The tokenizer's end token counts only where the model names none: else `generate` does not stop at it.
+    def bind(cls, binding: Binding, *, size: int) -> NoRepeatNgram:
+        """Return the processor with the prompts of the call."""
+        return cls(size=size, prompts=binding.prompts)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores with forbidden tokens at -inf, ``[rows, vocab]``.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: logits or log-probabilities, ``[rows, vocab]``.
+        """
+        masked: Tensor = self._inner(without_padding(self.prompts, input_ids, scores.shape[-1]), scores)
+        return masked
+
+
+class MinNewTokens(LogitsProcessor):
+    """Forbid the end tokens until a row has a minimum number of new tokens.
+
+    Args:
+        count: minimum number of new tokens; 0 changes nothing.
+        width: number of tokens of a row before its first new token, padding included.
+        ends: ids of the end tokens.
+
+    Example:
+        >>> import torch
+        >>> processor = MinNewTokens(count=2, width=1, ends=[2])
+        >>> processor(torch.tensor([[0, 1]]), torch.zeros(1, 3))  # one new token so far
+        tensor([[0., 0., -inf]])
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        count: Annotated[int, whole("minimum number of new tokens", ge=0, neutral=0)],
+        width: Annotated[int, Resource()] = 0,
+        ends: Annotated[Sequence[int], Resource()],
+    ) -> None:
+        self.count, self._width = count, width
+        self._inner = MinNewTokensLengthLogitsProcessor(width, count, list(ends))
+
+    @classmethod
+    def bind(cls, binding: Binding, *, count: int) -> MinNewTokens:
+        """Return the processor with the length of the prompts and the end tokens of the model.
+
+        Raises:
+            ModelError: neither the model nor the tokenizer has an end token.
+        """
+        # The tokenizer's end token counts only where the model has none: else `generate` does not stop at it.
         ends = end_tokens(binding.model) or end_tokens(binding.model, binding.tokenizer)
         if not ends:
             raise ModelError(
                 "min_new_tokens: the model must have an end token; set model.generation_config.eos_token_id"
             )
         width = 1 if binding.prompts.in_encoder else binding.prompts.width
-        return cls(width=width, ends=list(ends), **strength)
+        return cls(count=count, width=width, ends=ends)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores with end tokens at -inf while the text is too short, ``[rows, vocab]``."""
+        """Return the scores, with end tokens at -inf where a row is too short, ``[rows, vocab]``.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: logits or log-probabilities, ``[rows, vocab]``.
+        """
         if input_ids.shape[1] - self._width >= self.count:
             return scores
         self._inner.eos_token_id = self._inner.eos_token_id.to(scores.device)
-        done: Tensor = self._inner(input_ids, scores)
-        return done
+        masked: Tensor = self._inner(input_ids, scores)
+        return masked

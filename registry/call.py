@@ -11,7 +11,8 @@ from transformers import LogitsProcessorList
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
-from logitkit.processors.engine.fused_streams import FusedStreams, fusable_streams, obstacle
+from logitkit.processors.engine.fused_streams import FusedStreams
+from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacle
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.trace import FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
@@ -109,7 +110,7 @@ class Call:
             reason = f"{tensors[0]} is a tensor of the rows"
         if reason is None:
             readers = fusable_streams(self.model, declared)
-            return FusedStreams(self.composite, self.model, readers, may_part=streams == "auto")
+            return FusedStreams(self.composite, self.model, readers, may_separate=streams == "auto")
         self.trace.fusion = FusionReport(state="lazy", reason=reason)
         if streams == "fused":
             raise ModeError(f"generate: streams cannot be 'fused', {reason}; leave streams out")

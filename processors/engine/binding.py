@@ -1,4 +1,4 @@
-"""What a processor may ask for when a chain is bound to one generate call."""
+"""What a processor may ask for when a chain is bound to the prompts of one call."""
 
 from __future__ import annotations
 
@@ -21,20 +21,37 @@ from logitkit.processors.tokens.vocabulary import vocabulary_of
 
 
 class Binding:
-    """Model, tokenizer and prompts of one call, and the readers that its processors share.
+    """Model, tokenizer and prompts of one call, and the second streams that its processors share.
 
-    Attributes:
+    A processor class with ``bind(cls, binding, *, ...)`` is built from a binding. The binding is the way to a second
+    `Stream` (`reader`, `foreign_reader`), to a `History` and to objects that the caller passed by name.
+
+    Args:
         model: the generating model.
         tokenizer: its tokenizer.
         prompts: the prompts of the call.
-        trace: where processors note what they did.
-        resources: objects the caller passed to `bind` by name.
+        resources: objects that the caller passed to ``chain.bind`` by name.
+        tokenizers: tokenizers of named models.
+        trace: receives what processors report.
+        load: loads ``(model, tokenizer)`` by catalogue name, hub id or folder; called as ``load(name, like=model)``.
+            None: only models among ``resources`` have names.
+        cache: folder for results computed from models and used again, such as alignments; None: none are kept.
+
+    Attributes:
         has_model: whether ``model`` can compute logits; False where another engine hands over scores alone.
+        used: names of the resources that processors asked for.
         histories: the `History` of each step that asked for one, by the number of steps before it.
 
-    Args:
-        load: loads (model, tokenizer) by known name, hub id or folder, ``like`` another model.
-        cache: folder for what is computed from models and used again, such as alignments; None: nothing is kept.
+    Example:
+        >>> from logitkit.processors.engine import Binding, read_prompts
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> prompts = read_prompts(tiny_tokenizer(), tiny_model(), "a prompt")
+        >>> binding = Binding(tiny_model(), tiny_tokenizer(), prompts, resources={"large": tiny_model(1)})
+        >>> second_prompt = binding.reader([tiny_tokenizer()("another prompt")["input_ids"]])
+        >>> large = binding.model_with_same_vocabulary("large", "my_processor")
+        >>> second_model = binding.reader(binding.own_prompts(), large, label="large")
+        >>> second_model(prompts.ids).shape
+        torch.Size([1, 272])
     """
 
     has_model = True
@@ -56,56 +73,66 @@ class Binding:
         self.trace = trace or Trace()
         self._load, self.cache = load, cache
         self.used: set[str] = set()
+        self.histories: dict[int, History] = {}
         self._loaded: dict[str, Any] = {}
         self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Any] = {}
         self._preceding: tuple[tuple[str, Any], ...] = ()
-        self.histories: dict[int, History] = {}
 
     def reader(self, own: Sequence[Sequence[int]], model: Any = None, *, label: str = "second prompt") -> Reader:
-        """Return the reader of ``model`` (the generating one by default) under its own prompts.
+        """Return the stream of a model under prompts of its own.
 
         Processors of one chain that ask for the same model and prompts share one reader and its forwards.
 
         Args:
-            own: token ids of its prompt, one list for each prompt of the call.
-            model: another model with the same tokenizer.
-            label: its name in the trace.
+            own: token ids of the stream's prompts, one list for each prompt of the call.
+            model: a model with the tokenizer of the generating model; None: the generating model.
+            label: name of the stream in the trace.
+
+        Raises:
+            ModelError: the number of prompts is wrong, one is empty, or the model takes no cache.
         """
         model = self.model if model is None else model
         key = id(model), tuple(tuple(ids) for ids in own)
         if key not in self._readers:
             kind = EncoderDecoderReader if model.config.is_encoder_decoder else Reader
             self._readers[key] = kind(model, own, self.prompts)
-            self._count(label, self._readers[key])
+            self._add_to_trace(label, self._readers[key])
         return self._readers[key]  # type: ignore[no-any-return]
 
     def foreign_reader(
         self, own: Sequence[Sequence[int]], model: Any, tokenizer: Any, *, label: str = "other model"
     ) -> CrossTokenizerReader:
-        """Return the reader of a model with another tokenizer, in its own vocabulary; shared as in `reader`.
+        """Return the stream of a model with another tokenizer, in the vocabulary of that model; shared as in `reader`.
 
         Args:
-            own: its own prompts, as its own token ids, one list for each prompt of the call.
-            model, tokenizer: the other model.
-            label: its name in the trace and in errors.
+            own: the stream's prompts as token ids of ``tokenizer``, one list for each prompt of the call.
+            model: the other model.
+            tokenizer: its tokenizer.
+            label: name of the stream in the trace and in errors.
+
+        Raises:
+            ModelError: the model has an encoder, no cache, or a state that cannot be rewound.
         """
         key = id(model), tuple(tuple(ids) for ids in own)
         if key not in self._readers:
             source, target = vocabulary_of(self.model, self.tokenizer), vocabulary_of(model, tokenizer)
             retokenize = Retokenizer(source, tokenizer, target)
             self._readers[key] = CrossTokenizerReader(model, own, self.prompts, retokenize, label=label)
-            self._count(label, self._readers[key])
+            self._add_to_trace(label, self._readers[key])
         return self._readers[key]  # type: ignore[no-any-return]
 
-    def _count(self, label: str, reader: Any) -> None:
-        """Show a reader's forwards in the trace; a label that is taken gets a number."""
-        taken = sum(name.split(" #")[0] == label for name in self.trace.readers)
-        self.trace.readers[f"{label} #{taken + 1}" if taken else label] = reader
+    def _add_to_trace(self, label: str, reader: Any) -> None:
+        """List a reader in the trace; a second reader of the same label gets a number."""
+        namesakes = sum(name.split(" #")[0] == label for name in self.trace.readers)
+        self.trace.readers[f"{label} #{namesakes + 1}" if namesakes else label] = reader
 
     def after(self, parts: Sequence[tuple[str, Any]]) -> Binding:
-        """Return the binding of the next step of a chain, whose `history` covers the preceding steps ``parts``.
+        """Return the binding of the next step of a chain, whose `history` covers the preceding steps.
 
-        Everything else is shared with this binding.
+        The returned binding shares readers, resources and trace with this one.
+
+        Args:
+            parts: the preceding ``(name, processor)`` steps, in order.
         """
         step = copy.copy(self)
         step._preceding = tuple(parts)
@@ -113,9 +140,10 @@ class Binding:
 
     @property
     def history(self) -> History:
-        """The log-probabilities of the tokens already written, under the steps before the one that is being built.
+        """Log-probabilities of the tokens already written, under the steps before the step that is being built.
 
-        A processor keeps the object and calls it: ``history(rows)`` returns nats, ``[rows, continuation length]``.
+        A processor keeps the object and calls it with rows: ``history(rows)`` returns nats, float64,
+        ``[rows, continuation length]``. See `History`.
         """
         place = len(self._preceding)
         if place not in self.histories:
@@ -123,7 +151,7 @@ class Binding:
         return self.histories[place]
 
     def _new_history(self) -> History:
-        """Build the history of this step; without a model it holds observed rows only."""
+        """Return a history of the preceding steps; without a model it holds observed rows only."""
         if not self.has_model:
             return History(self.prompts, self._preceding, stream=None, trace=self.trace)
         captured = CapturedOutputs(self)
@@ -132,26 +160,31 @@ class Binding:
         )
 
     def own_prompts(self) -> list[list[int]]:
-        """Token ids of the call's own prompts, without padding."""
+        """Return the token ids of the prompts of the call, without padding."""
         return [self.prompts.tokens(number) for number in range(len(self.prompts))]
 
     def one_text_per_prompt(self, owner: str, parameter: str, texts: str | Sequence[str]) -> Sequence[str]:
-        """One text for each prompt: a single one is shared.
+        """Return one text for each prompt of the call; a single text serves all prompts.
+
+        Args:
+            owner: the processor, for the error.
+            parameter: the parameter that holds the texts, for the error.
+            texts: one text, or one for each prompt.
 
         Raises:
-            ParameterError: another number of texts than prompts.
+            ParameterError: the number of texts is wrong, or a text is empty.
         """
         count = len(self.prompts)
-        every = [texts] * count if isinstance(texts, str) else texts
-        if len(every) != count or not all(every):
+        per_prompt = [texts] * count if isinstance(texts, str) else texts
+        if len(per_prompt) != count or not all(per_prompt):
             raise ParameterError(owner, parameter, f"one text, or {count} (one a prompt), none empty", texts)
-        return every
+        return per_prompt
 
     def resource(self, name: str) -> Any:
-        """Return what the caller passed to `bind` under this name.
+        """Return the object that the caller passed to ``chain.bind`` under this name.
 
         Raises:
-            UnknownNameError: nothing was passed under it.
+            UnknownNameError: nothing was passed under this name.
         """
         if name not in self.resources:
             raise UnknownNameError("resource", name, self.resources, f"pass it: chain.bind(..., {name}=...)")
@@ -159,7 +192,11 @@ class Binding:
         return self.resources[name]
 
     def model_named(self, name: str) -> Any:
-        """Return the model passed to `bind` under this name, else load it by hub id, known name or folder."""
+        """Return the model that the caller passed under this name, else load it by catalogue name, hub id or folder.
+
+        Raises:
+            UnknownNameError: nothing was passed under this name, and the binding loads no models.
+        """
         if name in self.resources:
             return self.resource(name)
         if name not in self._loaded:
@@ -172,7 +209,7 @@ class Binding:
         """Return the tokenizer of the model with this name.
 
         Raises:
-            ModelError: none was passed, and the model does not say where it came from.
+            ModelError: no tokenizer was passed, and the model does not state its folder or hub id.
         """
         if name not in self._tokenizers:
             origin = getattr(self.model_named(name), "name_or_path", "")
@@ -187,21 +224,27 @@ class Binding:
         return self._tokenizers[name]
 
     def model_with_same_vocabulary(self, name: str, owner: str) -> Any:
-        """Return the model with this name, having made sure that it shares the generating model's tokenizer.
+        """Return the model with this name after a check that it shares the tokenizer of the generating model.
+
+        Where no tokenizer of the model can be found, the widths of the two vocabularies are compared instead.
+
+        Args:
+            name: as in `model_named`.
+            owner: the processor, for the error.
 
         Raises:
-            ModelError: another vocabulary.
+            ModelError: the vocabularies differ.
         """
         model = self.model_named(name)
-        known = name in self._tokenizers or bool(getattr(model, "name_or_path", ""))
-        if known and self.tokenizer_named(name).get_vocab() != self.tokenizer.get_vocab():
+        has_tokenizer = name in self._tokenizers or bool(getattr(model, "name_or_path", ""))
+        if has_tokenizer and self.tokenizer_named(name).get_vocab() != self.tokenizer.get_vocab():
             raise ModelError(
                 f"{owner}: model {name!r} must have the tokenizer of the generating model; "
                 "use the ensemble or bytes plugins"
             )
-        sizes = [vocabulary_size(m) for m in (self.model, model)]
-        if not known and sizes[0] != sizes[1]:
+        own, other = vocabulary_size(self.model), vocabulary_size(model)
+        if not has_tokenizer and own != other:
             raise ModelError(
-                f"{owner}: model {name!r} must have the vocabulary of the generating model ({sizes[0]}), got {sizes[1]}"
+                f"{owner}: model {name!r} must have the vocabulary of the generating model ({own}), got {other}"
             )
         return model

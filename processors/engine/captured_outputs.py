@@ -1,11 +1,10 @@
-"""What the generating model computed anyway: its own logits and last hidden state, without a forward of ours.
+"""Outputs of the generating model's own forward: logits and last hidden state, without a second forward.
 
-A processor is given scores, and they may have been changed by whoever came before it; a hidden state it is
-not given at all. `CapturedOutputs` listens to the model's forward passes through public hooks. What it heard is
-used only if the scores at hand are those logits bit for bit, wherever they are still possible: so the answer
-stays a function of the row, and a forward of another call, of a widened batch, of a rewound draft or one that
-`generate` compiled away cannot be taken for the row's own. In every such case a `Reader` of the model reads
-the row. The alternatives were worse: a reader alone reads everything twice, and ``output_hidden_states`` of
+A processor receives scores, which earlier processors may have changed, and no hidden state. `CapturedOutputs` keeps the
+last outputs of the model through forward hooks. Captured outputs are used only if the scores equal the captured logits
+bit for bit wherever the scores are finite. The result therefore depends on the rows alone: a forward of another call, a
+widened batch, a rewound draft or a compiled forward without hooks does not match, and a `Reader` of the model reads the
+rows instead. Two alternatives were rejected: a reader alone doubles the forwards, and ``output_hidden_states`` of
 `generate` reaches no processor.
 """
 
@@ -28,43 +27,74 @@ class CapturedOutputs:
     """Logits and last hidden state of the generating model after each row.
 
     Args:
-        binding: whose model is listened to, for as long as this object lives.
-        hidden: whether the hidden state is wanted too.
+        binding: names the model. The hooks stay on the model for as long as this object lives.
+        hidden: whether the last hidden state is captured too.
 
     Attributes:
-        misses: how often a reader had to read.
+        reader: reads the rows when the captured outputs are not theirs.
+        misses: number of times that a reader read the rows.
+
+    Raises:
+        ModelError: with ``hidden``, a model with an encoder or without a base model under its head.
+
+    Example:
+        >>> from logitkit.processors.engine import Binding, CapturedOutputs, read_prompts
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> model, prompts = tiny_model(), read_prompts(tiny_tokenizer(), tiny_model(), "a prompt")
+        >>> captured = CapturedOutputs(Binding(model, tiny_tokenizer(), prompts))
+        >>> scores = model(prompts.ids).logits[:, -1]
+        >>> bool((captured.logits(prompts.ids, scores) == scores).all()), captured.misses
+        (True, 0)
     """
 
     def __init__(self, binding: Binding, *, hidden: bool = False) -> None:
         model, own = binding.model, binding.own_prompts()
         states = HiddenStates(model) if hidden else None
         self.misses = 0
-        self.reader = binding.reader(own, label="the generating model again")
+        self.reader = binding.reader(own, label="generating model")
         self._states: Reader | None = None
-        heard = self._heard = _Heard()
-        hooks = [model.register_forward_hook(heard.end)]
+        last = self._last = _LastForward()
+        hooks = [model.register_forward_hook(last.after_model)]
         if states is not None:
-            self._states = binding.reader(own, states, label="its hidden states")
-            hooks.insert(0, model.base_model.register_forward_hook(heard.middle))
+            self._states = binding.reader(own, states, label="hidden states of the generating model")
+            hooks.insert(0, model.base_model.register_forward_hook(last.after_base_model))
         for hook in hooks:
             weakref.finalize(self, hook.remove)
 
     def __reduce__(self) -> Any:
-        raise ModelError("CapturedOutputs: cannot be pickled, it holds a model; pickle the chain and bind it again")
+        raise ModelError(
+            "CapturedOutputs: cannot be pickled, because it holds a model; pickle the chain and bind it again"
+        )
 
     def logits(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the model's own fp32 logits (or their log-probabilities) after each row, ``[rows, vocab]``."""
+        """Return the model's own logits after each row, before any processor.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: scores before the chain, ``[rows, vocab]``.
+
+        Returns:
+            fp32, ``[rows, vocab]``.
+        """
         if self.computed(scores):
-            assert self._heard.logits is not None
-            return self._heard.logits[: len(scores)].to(scores.device)
+            assert self._last.logits is not None
+            return self._last.logits[: len(scores)].to(scores.device)
         self.misses += 1
         return self.reader(input_ids)
 
     def hidden(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the last hidden state after each row in fp32, ``[rows, width]``."""
+        """Return the last hidden state after each row.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: scores before the chain, ``[rows, vocab]``.
+
+        Returns:
+            fp32, ``[rows, hidden width]``.
+        """
         assert self._states is not None
-        if self.computed(scores) and self._heard.hidden is not None:
-            return self._heard.hidden[: len(scores)].to(scores.device)
+        if self.computed(scores) and self._last.hidden is not None:
+            return self._last.hidden[: len(scores)].to(scores.device)
         self.misses += 1
         return self._states(input_ids)
 
@@ -73,39 +103,44 @@ class CapturedOutputs:
 
         True when every possible entry equals the captured logits, or their log-probabilities, bit for bit.
         """
-        heard = self._heard.logits
-        if heard is None or len(heard) < len(scores) or heard.shape[1] != scores.shape[1]:
+        logits = self._last.logits
+        if logits is None or len(logits) < len(scores) or logits.shape[1] != scores.shape[1]:
             return False
-        own = heard[: len(scores)].to(scores.device)
+        own = logits[: len(scores)].to(scores.device)
         possible = scores > -torch.inf
         return any(
             bool(((candidate == scores) | ~possible).all() and possible.any(-1).all())
-            for candidate in (own, own.log_softmax(-1))  # beams give log-probabilities
+            for candidate in (own, own.log_softmax(-1))  # beam search passes log-probabilities
         )
 
 
-class _Heard:
-    """The last position of the last forward; kept apart, so that a hook holds no processor alive."""
+class _LastForward:
+    """Outputs at the last position of the last forward. A separate object, so that a hook keeps no processor alive."""
 
     def __init__(self) -> None:
         self.logits: Tensor | None = None
         self.hidden: Tensor | None = None
-        self._state: Tensor | None = None
+        self._pending_hidden: Tensor | None = None
 
-    def middle(self, _: Any, __: Any, output: Any) -> None:
-        """Note the hidden state; the logits of the same forward follow."""
+    def after_base_model(self, _: Any, __: Any, output: Any) -> None:
+        """Keep the hidden state; the logits of the same forward follow."""
         state = getattr(output, "last_hidden_state", None)
-        self._state = None if state is None else state[:, -1].float().clone()
+        self._pending_hidden = None if state is None else state[:, -1].float().clone()
 
-    def end(self, _: Any, __: Any, output: Any) -> None:
-        """Note the logits, and which hidden state is theirs."""
+    def after_model(self, _: Any, __: Any, output: Any) -> None:
+        """Keep the logits, and the hidden state of the same forward."""
         logits = getattr(output, "logits", None)
         self.logits = None if logits is None else logits[:, -1].float().clone()
-        self.hidden, self._state = self._state, None
+        self.hidden, self._pending_hidden = self._pending_hidden, None
 
 
 class HiddenStates:
-    """A model whose logits are its last hidden states, for a `Reader`. Leaves the head out, so it costs less.
+    """A model whose ``logits`` are its last hidden states, so that a `Reader` reads hidden states.
+
+    The forward leaves out the head of the model.
+
+    Args:
+        model: a decoder-only model with a base model under its head.
 
     Raises:
         ModelError: a model without a base model under its head, or with an encoder.
@@ -115,18 +150,18 @@ class HiddenStates:
         if model.base_model is model or model.config.is_encoder_decoder:
             raise ModelError(
                 f"HiddenStates: {type(model).__name__} must be decoder-only with a base model under its head; "
-                "choose a method that does without hidden states"
+                "choose a method that needs no hidden states"
             )
         self.base = model.base_model
         self.forward, self.config = self.base.forward, model.config
 
     @property
     def device(self) -> Any:
-        """Where the model is."""
+        """Device of the model."""
         return self.base.device
 
     def __call__(self, **inputs: Any) -> Any:
-        """Run the model; ``logits`` are ``[rows, tokens, width]`` hidden states."""
+        """Run the base model; ``logits`` of the output are hidden states, ``[rows, tokens, hidden width]``."""
         output = self.base(**inputs)
         output["logits"] = output.last_hidden_state
         return output

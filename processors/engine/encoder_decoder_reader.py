@@ -23,7 +23,7 @@ class EncoderDecoderReader(Reader):
         >>> import torch
         >>> from logitkit.processors.engine import EncoderDecoderReader, read_prompts
         >>> from logitkit.registry.laws import tiny_tokenizer
-        >>> from logitkit.registry.laws.recomputation import encoder_decoder_model
+        >>> from logitkit.registry.laws.tiny_models import encoder_decoder_model
         >>> model = encoder_decoder_model()
         >>> reader = EncoderDecoderReader(model, [[1, 2, 3]], read_prompts(tiny_tokenizer(), model, "a prompt"))
         >>> reader(torch.tensor([[0]])).shape, reader.fusable

@@ -1,19 +1,16 @@
-"""Two streams for the price of one: second prompts of the generating model ride in its own forward.
+"""Second prompts of the generating model, computed in the model's own forward.
 
-Decoding reads the weights once a step whatever the batch, so a doubled batch costs far less than two
-forwards. `FusedStreams` doubles it: while `generate` runs, every forward over the cache that it was handed
-takes the rows and, below them, their second prompts, left-padded together; `generate` sees its own rows
-only, and each `Reader` is handed its logits. Sampling, streaming and stopping stay transformers' own.
+A decoding step reads the weights once whatever the batch, so a doubled batch costs far less than two forwards.
+`FusedStreams` doubles the batch: while `generate` runs, every forward over the cache of `FusedStreams` takes the rows
+of `generate` and, below them, the same continuations under the second prompts, left-padded together. `generate` sees
+its own rows only, and each stream receives its logits. Sampling, streaming and stopping stay those of transformers.
 """
 
 from __future__ import annotations
 
-import inspect
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
-from typing import Any, cast
-from weakref import WeakKeyDictionary
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,77 +18,29 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from logitkit.processors.engine.composite import Composite
-from logitkit.processors.engine.prompts import Prompts
-from logitkit.processors.engine.streams import FusableStream, Stream
-from logitkit.processors.engine.thin_matmul import ThinMatmul, pays
+from logitkit.processors.engine.fusion_cost import fused_cost
+from logitkit.processors.engine.streams import FusableStream
+from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
 from logitkit.processors.engine.trace import FusionReport
 from logitkit.processors.model_facts import text_config
 
-# Settings of generate under which rows are reordered, rewound, or kept in a cache of another kind.
-OBSTACLES: dict[str, Callable[[Any], bool]] = {
-    "num_beams": lambda value: value > 1,
-    "use_cache": lambda value: not value,
-    "output_attentions": bool,
-    "output_hidden_states": bool,
-    "prompt_lookup_num_tokens": bool,
-    "prefill_chunk_size": bool,
-    "assistant_early_exit": bool,
-    "token_healing": bool,
-}
-OBSTACLES |= dict.fromkeys(
-    ("assistant_model", "cache_implementation", "past_key_values", "custom_generate"), lambda value: value is not None
-)
-TRIAL = 24  # every so many steps a stream that is rarely asked is weighed ...
-RARELY = 0.5  # ... if it was asked at fewer than this share of them
-MARGIN = 0.1  # plain steps that reading along alone must save: opening its cache is not free
-_COSTS: WeakKeyDictionary[Any, dict[tuple[int, bool], float]] = WeakKeyDictionary()  # seconds of a forward by its rows
-
-
-def fusable_streams(model: Any, streams: Sequence[Stream]) -> list[FusableStream]:
-    """Return the streams whose logits a forward of this model can compute beside its own rows."""
-    fusable = [cast(FusableStream, stream) for stream in streams if stream.fusable]
-    return [stream for stream in fusable if stream.model is model]
-
-
-def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: Callable[[str], Any]) -> str | None:
-    """Return the reason why no second stream can be computed in the generating model's forward, or None.
-
-    Args:
-        model: the generating model.
-        streams: the second streams that the chain declares; at least one.
-        prompts: the prompts of the call.
-        setting: the value that `generate` will use, by its name; None: not set.
-    """
-    readers = fusable_streams(model, streams)
-    if not readers:
-        return "the prompt is read in an encoder" if prompts.in_encoder else "the streams are other models'"
-    for name, hinders in OBSTACLES.items():
-        if setting(name) is not None and hinders(setting(name)):
-            return f"{name}={setting(name) if isinstance(setting(name), (int, str)) else '...'}"
-    if getattr(model, "_compiled_call_impl", None) is not None:
-        return "the model's forward is compiled as it stands"
-    if "cache_position" in inspect.signature(model.forward).parameters:
-        return "the model's forward numbers its positions by itself"
-    if any(DynamicCache(config=text_config(model)).is_linear):
-        return "a recurrent state cannot be padded"
-    width = max(reader.width for reader in readers)
-    if width > 2 * prompts.width and width > prompts.width + 256:
-        return f"a second prompt of {width} tokens beside {prompts.width} would be mostly padding"
-    return None
+TRIAL_STEPS = 24  # after so many steps, the costs of a rarely requested stream are compared
+RARE_REQUESTS = 0.5  # a stream requested at a smaller share of steps is rarely requested
+MIN_SAVING = 0.1  # plain steps a step that separate forwards must save: opening their cache has a cost
 
 
 class FusedStreams:
-    """The second streams of one `generate` call, in one forward with its rows. A context manager.
+    """Computes the second streams of one `generate` call in the forwards of its rows. A context manager.
 
     Args:
-        composite: the chain; its readers are offered their logits before each of its steps.
+        composite: the chain; its streams receive their logits before each of its steps.
         model: the generating model.
-        readers: the streams to carry; all of this model.
-        may_part: whether streams that are rarely asked may go back to reading along alone.
-        cost: how many plain forwards one of so many times the rows costs, of (model, rows, times).
+        readers: the streams to fuse; all of this model.
+        may_separate: whether rarely requested streams may return to forwards of their own.
+        cost: cost of a forward of ``times`` the rows in plain forwards, a function of ``(model, rows, times)``.
 
     Attributes:
-        cache: must be handed to `generate` as ``past_key_values``; other forwards of the model are left alone.
+        cache: pass this cache to `generate` as ``past_key_values``; forwards over another cache are not changed.
     """
 
     def __init__(
@@ -100,18 +49,18 @@ class FusedStreams:
         model: Any,
         readers: Sequence[FusableStream],
         *,
-        may_part: bool = True,
+        may_separate: bool = True,
         cost: Callable[[Any, int, int], float] | None = None,
     ) -> None:
         self.composite, self.model, self.streams = composite, model, tuple(dict.fromkeys(readers))
-        self.trace, self.may_part, self.cost = composite.trace, may_part, cost or fused_cost
+        self.trace, self.may_separate, self.cost = composite.trace, may_separate, cost or fused_cost
         self.cache = DynamicCache(config=text_config(model))
         self._takes_positions = readers[0].takes_positions
-        self._seen: Tensor | None = None  # generate's own rows so far, [rows, length]
+        self._rows: Tensor | None = None  # rows of generate so far, [rows, length]
         self._index = self._mask = self._positions = torch.empty(0)  # set with the first forward
-        self._answers: tuple[Tensor, ...] = ()  # of the last forward, [rows, vocab] a stream
-        self._products = ExitStack()  # holds while a fused forward runs
-        self._steps, self._asked = 0, [torch.tensor(0)] * len(self.streams)
+        self._logits: tuple[Tensor, ...] = ()  # of the last forward, [rows, vocab] for each stream
+        self._thin_products = ExitStack()  # entered while a fused forward runs
+        self._steps, self._requests = 0, [torch.tensor(0)] * len(self.streams)
 
     def __enter__(self) -> FusedStreams:
         # The first forward of the model replaces this report.
@@ -126,18 +75,18 @@ class FusedStreams:
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
-        self._products.close()
+        self._thin_products.close()
         self.invalidate()
         self.composite.prefetcher = None
 
     def prefetch(self, rows: Tensor) -> Tensor | None:
         """Store the last forward's logits in the streams; see `Prefetcher.prefetch`."""
-        if self._seen is None or not self.streams or rows.shape != self._seen.shape:
+        if self._rows is None or not self.streams or rows.shape != self._rows.shape:
             return None
-        for stream, logits in zip(self.streams, self._answers, strict=True):
+        for stream, logits in zip(self.streams, self._logits, strict=True):
             stream.set_prefetched(rows, logits)
         self.composite.prompts.prompt_index_memo.put(self._index, rows)
-        return (rows == self._seen).all()
+        return (rows == self._rows).all()
 
     def invalidate(self) -> None:
         """Drop the stored logits."""
@@ -146,33 +95,32 @@ class FusedStreams:
         self.composite.prompts.prompt_index_memo.clear()
 
     def _widen(self, _: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Put the second streams below the rows of a forward."""
+        """Add the rows of the second streams below the rows of a forward."""
         if kwargs.get("past_key_values") is not self.cache:
             return None
         ids: Tensor = kwargs["input_ids"]
-        if self._seen is None:
+        if self._rows is None:
             chunk, positions = self._open(ids, kwargs.get("attention_mask"))
         else:
             self._count()
-            self._seen = torch.cat([self._seen, ids], dim=1)
+            self._rows = torch.cat([self._rows, ids], dim=1)
             chunk = ids.repeat(1 + len(self.streams), 1)
             self._mask = torch.cat([self._mask, torch.ones_like(chunk)], dim=1)
             positions = self._positions = self._positions + 1
-        # A mask without padding says nothing, and the model would read it at every step to find that out.
+        # Without padding the mask is left out, since the model would read it on the host at every step.
         widened: dict[str, Any] = {"input_ids": chunk, "attention_mask": self._mask if self._padded else None}
         if self._takes_positions:
             widened["position_ids"] = positions
-        if self.streams and chunk.shape[1] == 1 and pays(self.model, len(chunk)):
-            self._products.enter_context(ThinMatmul())
+        if self.streams and chunk.shape[1] == 1 and is_faster(self.model, len(chunk)):
+            self._thin_products.enter_context(ThinMatmul())
         return args, kwargs | widened
 
     def _open(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Stack the prompts of all streams: ids and positions, ``[streams * rows, width]``, padded on the left."""
-        width = 1 + len(self.streams)
-        self.trace.fusion = FusionReport(
-            state="fused", reason=f"each forward computes {width} rows for each row of generate", rows_per_row=width
-        )
-        self._seen, self._index = ids, self.composite.prompts.rows(ids)
+        """Return ids and positions of the prompts of all streams, ``[streams * rows, width]``, left-padded."""
+        streams = 1 + len(self.streams)
+        reason = f"each forward computes {streams} rows for each row of generate"
+        self.trace.fusion = FusionReport(state="fused", reason=reason, rows_per_row=streams)
+        self._rows, self._index = ids, self.composite.prompts.rows(ids)
         stacked = [(ids, torch.ones_like(ids) if mask is None else mask)]
         stacked += [reader.own_rows(self._index) for reader in self.streams]
         width = max(part.shape[1] for part, _ in stacked)
@@ -184,79 +132,61 @@ class FusedStreams:
         return chunk, positions
 
     def _share_out(self, _: Any, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        """Keep the readers' logits for them, and leave `generate` its own rows."""
-        if kwargs.get("past_key_values") is not self.cache or self._seen is None:
+        """Keep the logits of the streams, and return the rows of `generate`."""
+        if kwargs.get("past_key_values") is not self.cache or self._rows is None:
             return None
-        self._products.close()
+        self._thin_products.close()
         if output is None:  # the forward failed
             return None
-        own, *others = output.logits.split(len(self._seen))
-        # Copied, or the logits of a whole prompt would live as long as these.
-        self._answers = tuple(logits[:, -1].to(torch.float32, copy=True) for logits in others)
+        own, *others = output.logits.split(len(self._rows))
+        # A view would keep the logits of a whole prompt in memory.
+        self._logits = tuple(logits[:, -1].to(torch.float32, copy=True) for logits in others)
         output.logits = own
         return output
 
     def _count(self) -> None:
-        """Count who was asked since the last forward; now and then, part where that is cheaper."""
-        if not self.may_part or not self.streams:
+        """Count the streams that were requested since the last forward; compare the costs from time to time."""
+        if not self.may_separate or not self.streams:
             return
         self._steps += 1
-        pairs = zip(self._asked, self.streams, strict=True)
-        self._asked = [count + stream.prefetch_used for count, stream in pairs]
-        if self._steps % TRIAL:
+        pairs = zip(self._requests, self.streams, strict=True)
+        self._requests = [count + stream.prefetch_used for count, stream in pairs]
+        if self._steps % TRIAL_STEPS:
             return
-        shares = [float(count) / TRIAL for count in self._asked]
-        self._asked = [torch.tensor(0)] * len(self.streams)
-        if min(shares) < RARELY:
-            self._weigh(shares)
+        shares = [float(count) / TRIAL_STEPS for count in self._requests]
+        self._requests = [torch.tensor(0)] * len(self.streams)
+        if min(shares) < RARE_REQUESTS:
+            self._compare_costs(shares)
 
-    def _weigh(self, shares: Sequence[float]) -> None:
-        """Part, or say why not."""
+    def _compare_costs(self, shares: Sequence[float]) -> None:
+        """Return to separate forwards where they are cheaper, and report both costs.
+
+        Args:
+            shares: share of steps at which each stream was requested, 0 to 1.
+        """
         streams = 1 + len(self.streams)
         rows = len(self._mask) // streams
         fused = self.cost(self.model, rows, streams)
-        # Asked at one step in four, a reader catches up by four tokens: one forward, as wide as four rows of one.
-        alone = 1 + sum(share * self.cost(self.model, rows, round(1 / share)) for share in shares if share)
-        stays = fused <= alone + MARGIN
+        # A reader requested at one step in four reads four tokens at once, which costs as much as four rows of one.
+        separate = 1 + sum(share * self.cost(self.model, rows, round(1 / share)) for share in shares if share)
+        stays = fused <= separate + MIN_SAVING
         rates = " and ".join(f"{share:.2f}" for share in shares)
-        costs = f"a fused step costs {fused:.2f} plain steps, separate forwards cost {alone:.2f}"
+        costs = f"a fused step costs {fused:.2f} plain steps, separate forwards cost {separate:.2f}"
         self.trace.fusion = FusionReport(
             state="fused" if stays else "lazy",
             reason=f"{costs} (logits requested at {rates} of {self._steps} fused steps)",
             rows_per_row=streams if stays else 1,
             fused_steps=None if stays else self._steps,
             fused_cost=fused,
-            separate_cost=alone,
+            separate_cost=separate,
             request_rates=tuple(shares),
         )
-        if stays:
-            return
+        if not stays:
+            self._separate(rows)
+
+    def _separate(self, rows: int) -> None:
+        """Drop the rows of the streams from the cache; each stream runs its own forwards from now on."""
         self.invalidate()
         self.streams = ()
         self.cache.batch_select_indices(torch.arange(rows, device=self._mask.device))
         self._mask, self._positions = self._mask[:rows], self._positions[:rows]
-
-
-def fused_cost(model: Any, rows: int, times: int) -> float:
-    """How many forwards of one token a row one of ``times`` the rows costs; measured once a model and batch size.
-
-    The larger one is run as a fused forward is.
-    """
-    known = _COSTS.setdefault(model, {})
-    for size, thin in ((rows, False), (rows * times, times > 1 and pays(model, rows * times))):
-        if (size, thin) not in known:
-            known[size, thin] = _seconds(model, size, thin)
-    return known[rows * times, times > 1 and pays(model, rows * times)] / known[rows, False]
-
-
-@torch.no_grad()
-def _seconds(model: Any, rows: int, thin: bool) -> float:
-    """Seconds of one forward of one token a row, the best of three."""
-    took = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        ids = torch.zeros((rows, 1), dtype=torch.long, device=model.device)
-        with ThinMatmul() if thin else nullcontext():
-            float(model(input_ids=ids, use_cache=False).logits[0, -1, 0])  # waits for the device
-        took.append(time.perf_counter() - begun)
-    return min(took)

@@ -1,8 +1,8 @@
-"""Token sequences that share their beginnings, read by one model into one cache.
+"""A tree of token sequences with common prefixes, in one KV cache.
 
-All sequences lie side by side in one row of the cache; a mask lets each token see its own ancestors only, and
-positions count along its path. So any number of continuations is one forward, a fork costs nothing, and what
-is shared is read once. Nodes are found by their tokens: the answer is a function of the tokens alone.
+All sequences share one row of the cache. A mask lets each token attend to its ancestors only, and positions count along
+the path of the token. One forward therefore reads any number of continuations, a fork has no cost, and a common prefix
+is read once. Nodes are found by their tokens, so results depend on the tokens alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.tree_attention import additive_mask, ancestor_matrix, within_window
 from logitkit.processors.model_facts import context_length, text_config
 
-CHUNK = 256  # tokens of a long sequence that are read in one forward
-ROOM = 2048  # tokens that may stay in the cache beside what is needed now
-SLACK = 256  # dropped tokens that may stay in the cache before it is packed
+CHUNK = 256  # tokens of a long sequence that one forward reads
+ROOM = 2048  # tokens that may stay in the cache for groups other than the first
+SLACK = 256  # dropped tokens that may stay in the cache before the cache is compacted
 
 
 @dataclass(eq=False)
@@ -30,9 +31,13 @@ class Node:
     """A token after the tokens of its parent.
 
     Attributes:
-        depth: tokens before it.
-        total: log-probability of its path in nats; what was given at the root counts nothing.
-        logp: log-probabilities of the next token in nats, float32 ``[vocab]``; None where nobody asked.
+        token: token id.
+        parent: the node before; None for the root.
+        depth: number of tokens before this one.
+        total: log-probability of the path in nats, without its conditioning tokens.
+        logp: log-probabilities of the next token in nats, float32, ``[vocab]``; None: not computed.
+        slot: place of the token in the cache; -1: not read.
+        children: the nodes after this one, by token id.
     """
 
     token: int
@@ -44,7 +49,7 @@ class Node:
     children: dict[int, Node] = field(default_factory=dict)
 
     def path(self) -> list[Node]:
-        """From the first token to this one."""
+        """Return the nodes from the first token to this one."""
         nodes: list[Node] = []
         node: Node | None = self
         while node is not None and node.depth >= 0:
@@ -53,7 +58,7 @@ class Node:
         return nodes[::-1]
 
     def tokens(self) -> list[int]:
-        """Tokens of its path."""
+        """Return the token ids of the path."""
         return [node.token for node in self.path()]
 
 
@@ -61,15 +66,23 @@ class KVTree:
     """A tree of token sequences under one model.
 
     Args:
-        model: a causal language model whose attention takes a mask of its own.
+        model: a causal language model that accepts an attention mask with four dimensions.
 
     Attributes:
-        forwards: forward passes made.
-        fed: tokens fed.
-        root: the empty sequence; it has no probabilities of its own.
+        forwards: forward passes so far.
+        tokens_fed: tokens fed so far.
+        root: the empty sequence; it has no next-token probabilities.
 
     Raises:
         ModelError: an encoder-decoder or a recurrent model.
+
+    Example:
+        >>> from logitkit.registry.laws import tiny_model
+        >>> tree = KVTree(tiny_model())
+        >>> prompt = tree.read(tree.root, [1, 2, 3], conditioning=True)
+        >>> first, second = tree.grow([(prompt, [4, 5]), (prompt, [4, 6])])
+        >>> first.tokens(), tree.forwards, tree.tokens_fed  # one forward reads 4, 5 and 6
+        ([1, 2, 3, 4, 5], 2, 6)
     """
 
     def __init__(self, model: Any) -> None:
@@ -77,37 +90,43 @@ class KVTree:
         if model.config.is_encoder_decoder or any(DynamicCache(config=config).is_linear):
             raise ModelError(
                 f"KVTree: model must be causal with attention in all layers, got {type(model).__name__}; "
-                "it reads a tree in one row"
+                "choose a decoder-only model without recurrent layers"
             )
         self.model = model
         self.forwards = self.tokens_fed = 0
         self.root = Node(token=-1, parent=None, depth=-1)
-        self._kinds = list(getattr(config, "layer_types", None) or [])
+        self._layer_types = list(getattr(config, "layer_types", None) or [])
         self._window = getattr(config, "sliding_window", None)
-        if self._kinds and "sliding_attention" not in self._kinds:
+        if self._layer_types and "sliding_attention" not in self._layer_types:
             self._window = None
         self._limit = context_length(model) or 0
         self.release()
 
     def release(self) -> None:
-        """Forget everything; nodes of before are of no use any more."""
+        """Drop the cache and all nodes; nodes returned earlier must not be used again."""
         self._cache = DynamicCache()
-        self._slots: list[Node] = []  # who lies where in the cache
+        self._slots: list[Node] = []  # the node in each slot of the cache
         self.root.children.clear()
 
     def read(self, start: Node, tokens: Sequence[int], *, conditioning: bool = False) -> Node:
-        """Follow a sequence from a node, reading what is not known; return its end, whose ``logp`` is known.
+        """Follow a sequence from a node and read the tokens that the tree does not hold, in chunks.
 
         Args:
-            start: where it begins.
+            start: the node before the sequence.
             tokens: the sequence.
-            conditioning: the log-probabilities of these tokens do not count in ``total``.
+            conditioning: whether the log-probabilities of these tokens are left out of ``total``.
+
+        Returns:
+            The last node of the sequence, with its ``logp``.
+
+        Raises:
+            ModelError: a sequence longer than the context of the model.
         """
         node, place = start, 0
         while place < len(tokens) and tokens[place] in node.children:
             node, place = node.children[tokens[place]], place + 1
         if node.logp is None and node.depth >= 0 and (place == len(tokens) or not conditioning):
-            self._ask_again(node)
+            self._read_again(node)
         while place < len(tokens):
             chunk = tokens[place : place + CHUNK]
             fresh = []
@@ -119,14 +138,24 @@ class KVTree:
         return node
 
     def grow(self, wanted: Iterable[tuple[Node, Sequence[int]]]) -> list[Node]:
-        """Continue nodes by sequences, all in one forward; return their ends, whose ``logp`` are known."""
+        """Follow sequences from nodes and read all tokens that the tree does not hold, in one forward.
+
+        Args:
+            wanted: ``(node, sequence after the node)`` pairs.
+
+        Returns:
+            The last node of each sequence, with its ``logp``.
+
+        Raises:
+            ModelError: a sequence longer than the context of the model.
+        """
         ends, fresh, new = [], [], set()
         for start, tokens in wanted:
             node = start
             for token in tokens:
                 if token not in node.children:
                     if node.logp is None and node.depth >= 0 and id(node) not in new:
-                        self._ask_again(node)
+                        self._read_again(node)
                     fresh.append(self._child(node, token))
                     new.add(id(fresh[-1]))
                 node = node.children[token]
@@ -135,36 +164,35 @@ class KVTree:
             self._forward(fresh, scored=True, keep=True)
         for node in ends:
             if node.logp is None:
-                self._ask_again(node)
+                self._read_again(node)
         return ends
 
     def keep(self, groups: Iterable[Iterable[Node]]) -> int:
-        """Forget everything but groups of nodes and what leads to them; the cache is packed when that is worth it.
+        """Drop all nodes except groups of nodes and their ancestors; compact the cache when enough nodes are dropped.
 
-        Every forward looks at the whole cache, so what it holds costs time: the first group is kept, and those behind
-        it as long as all fit into `ROOM`, or into twice what the first one needs.
+        Every forward attends to the whole cache, so its size costs time. The first group is kept, and later
+        groups while all fit into `ROOM`, or into twice the size of the first group.
 
         Args:
-            groups: the most needed first.
+            groups: the most important group first.
 
         Returns:
-            How many groups are kept.
+            Number of groups that are kept.
         """
         alive: set[int] = set()
         room, count = ROOM, 0
         for group in groups:
-            new = set()
-            for node in group:
-                step: Node | None = node
-                while step is not None and step.depth >= 0 and id(step) not in alive and id(step) not in new:
-                    new.add(id(step))
-                    step = step.parent
+            new = _with_ancestors(group, alive)
             if count and len(alive) + len(new) > room:
                 break
             alive |= new
             room, count = max(room, 2 * len(alive)) if not count else room, count + 1
-        if len(self._slots) - len(alive) <= max(SLACK, len(alive) // 2):
-            return count
+        if len(self._slots) - len(alive) > max(SLACK, len(alive) // 2):
+            self._compact(alive)
+        return count
+
+    def _compact(self, alive: set[int]) -> None:
+        """Keep only the nodes with these object ids, in the cache and in the tree."""
         kept = [node for node in self._slots if id(node) in alive]
         index = torch.tensor([node.slot for node in kept], dtype=torch.long, device=self.model.device)
         layers: list[Any] = self._cache.layers
@@ -175,36 +203,36 @@ class KVTree:
         for slot, node in enumerate(kept):
             node.slot = slot
         self._slots = kept
-        return count
 
     def _child(self, parent: Node, token: int) -> Node:
-        """A new node; its probability is known when its parent's are."""
+        """Add a node; its ``total`` is complete when the parent has its ``logp``."""
         node = Node(token=int(token), parent=parent, depth=parent.depth + 1, total=parent.total)
         if parent.logp is not None:
             node.total += float(parent.logp[token])
         if self._limit and node.depth >= self._limit:
             raise ModelError(
                 f"KVTree: a text must have at most {self._limit} tokens, the context of "
-                f"{type(self.model).__name__}; shorten it"
+                f"{type(self.model).__name__}; shorten the text"
             )
         parent.children[node.token] = node
         return node
 
-    def _ask_again(self, node: Node) -> None:
-        """Read a node's token once more, for the probabilities that were not kept; the copy is dropped at once."""
-        twin = Node(token=node.token, parent=node.parent, depth=node.depth, total=node.total)
-        self._forward([twin], scored=False)
-        node.logp = twin.logp
+    def _read_again(self, node: Node) -> None:
+        """Read the token of a node again to compute its ``logp``, and drop the copy from the cache."""
+        copy = Node(token=node.token, parent=node.parent, depth=node.depth, total=node.total)
+        self._forward([copy], scored=False)
+        node.logp = copy.logp
         self._slots.pop()
         self._cache.crop(-1)
 
     @torch.no_grad()
     def _forward(self, fresh: list[Node], *, scored: bool, keep: bool = False) -> None:
-        """Read new nodes, parents before children.
+        """Read new nodes.
 
         Args:
-            fresh: the nodes; with ``keep`` all get their ``logp``, else the last one.
-            scored: a node whose parent is new too gets its probability from it.
+            fresh: the nodes, parents before children.
+            scored: whether nodes with a new parent get their ``total`` from the logits of that parent.
+            keep: whether all nodes get their ``logp``, or the last one alone.
         """
         try:
             logits = self._run(fresh, every=keep or scored)
@@ -217,15 +245,9 @@ class KVTree:
         if not (keep or scored):
             fresh[-1].logp = logits[-1].log_softmax(-1).cpu().numpy()
             return
-        order = {id(node): place for place, node in enumerate(fresh)}
         logp = logits.log_softmax(-1)
-        inner = [(order[id(node.parent)], node) for node in fresh if id(node.parent) in order]
-        if inner:
-            rows = torch.tensor([place for place, _ in inner], device=logp.device)
-            columns = torch.tensor([node.token for _, node in inner], device=logp.device)
-            for (_, node), value in zip(inner, logp[rows, columns].tolist(), strict=True):
-                if scored and node.parent is not None:
-                    node.total = node.parent.total + value
+        if scored:
+            _add_totals(fresh, logp)
         if keep:
             for node, row in zip(fresh, logp.cpu().numpy(), strict=True):
                 node.logp = row
@@ -233,37 +255,46 @@ class KVTree:
             fresh[-1].logp = logp[-1].cpu().numpy()
 
     def _run(self, fresh: list[Node], *, every: bool) -> Tensor:
-        """Logits after new nodes, fp32 ``[nodes, vocab]``, or of the last one."""
-        device, count, before = self.model.device, len(fresh), len(self._slots)
-        place = {id(node): before + number for number, node in enumerate(fresh)}
-        sees = np.zeros((count, before + count), dtype=bool)
-        depth = np.array([node.depth for node in (*self._slots, *fresh)])
-        for number, node in enumerate(fresh):
-            parent = node.parent
-            if parent is not None and id(parent) in place:
-                sees[number] = sees[place[id(parent)] - before]
-            elif parent is not None:
-                sees[number, [step.slot for step in parent.path()]] = True
-            sees[number, before + number] = True
-        masks = {"full_attention": sees}
+        """Return fp32 logits after each new node, ``[nodes, vocab]``; unless ``every``, after the last node alone."""
+        device, dtype = self.model.device, self.model.dtype
+        depths = np.array([node.depth for node in (*self._slots, *fresh)])
+        ancestors = ancestor_matrix(self._slots, fresh)
+        mask: Any = additive_mask(ancestors, dtype, device)
         if self._window:
-            near = depth[before:, None] - depth[None] < self._window
-            masks["sliding_attention"] = sees & near
-        dtype = self.model.dtype
-        shut = torch.finfo(dtype).min
-        made = {
-            name: torch.zeros(mask.shape, dtype=dtype).masked_fill(torch.from_numpy(~mask), shut)[None, None].to(device)
-            for name, mask in masks.items()
-        }
-        mask: Any = made if self._kinds and self._window else made.get("sliding_attention", made["full_attention"])
+            near = additive_mask(ancestors & within_window(depths, len(fresh), self._window), dtype, device)
+            mask = {"full_attention": mask, "sliding_attention": near} if self._layer_types else near
         output = self.model(
             input_ids=torch.tensor([[node.token for node in fresh]], device=device),
             attention_mask=mask,
-            position_ids=torch.tensor(depth[None, before:], device=device),
+            position_ids=torch.tensor(depths[None, len(self._slots) :], device=device),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=0 if every else 1,
         )
         self.forwards += 1
-        self.tokens_fed += count
+        self.tokens_fed += len(fresh)
         return output.logits[0].float()  # type: ignore[no-any-return]
+
+
+def _with_ancestors(group: Iterable[Node], known: set[int]) -> set[int]:
+    """Return the object ids of nodes and their ancestors, without the root and the known ids."""
+    ids: set[int] = set()
+    for node in group:
+        step: Node | None = node
+        while step is not None and step.depth >= 0 and id(step) not in known and id(step) not in ids:
+            ids.add(id(step))
+            step = step.parent
+    return ids
+
+
+def _add_totals(fresh: Sequence[Node], logp: Tensor) -> None:
+    """Set the ``total`` of nodes with new parents, from the log-probabilities after each node, ``[nodes, vocab]``."""
+    place = {id(node): number for number, node in enumerate(fresh)}
+    inner = [(place[id(node.parent)], node) for node in fresh if id(node.parent) in place]
+    if not inner:
+        return
+    rows = torch.tensor([number for number, _ in inner], device=logp.device)
+    columns = torch.tensor([node.token for _, node in inner], device=logp.device)
+    for (_, node), value in zip(inner, logp[rows, columns].tolist(), strict=True):
+        if node.parent is not None:
+            node.total = node.parent.total + value

@@ -1,7 +1,7 @@
-"""The prompts of one generate call: what every row of tokens starts with.
+"""The prompts of one `generate` call.
 
-A processor never sees an attention mask and is never told which prompt a row belongs to; both are
-known when a chain is bound, and kept here.
+A processor receives neither the attention mask nor the number of the prompt that a row continues. Both are known when
+a chain is bound to its prompts, and `Prompts` keeps them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,23 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prompts:
-    """Prompts as the model reads them, and as text.
+    """The prompts of one call as token ids and as text. `read_prompts` builds them.
 
     Attributes:
         ids: token ids, ``[prompts, width]``, padded on the left.
-        mask: 1 where a token counts, 0 on padding; same shape.
-        texts: each prompt as text (a chat prompt: after its template).
+        mask: 1 for a token of the prompt, 0 for padding; ``[prompts, width]``.
+        texts: each prompt as text; a chat prompt after its template.
         messages: the chat messages of each prompt, or ``None``.
-        adds_specials: whether encoding a text anew must add the tokenizer's special tokens.
-        in_encoder: the model reads its prompt in an encoder; its rows hold decoder tokens only.
-        removed: bytes cut from the end of each prompt, with which its continuation begins; empty: none.
+        adds_specials: whether `encode` adds the special tokens of the tokenizer.
+        in_encoder: whether the model reads its prompt in an encoder; rows then hold decoder tokens only.
+        removed: bytes cut from the end of each prompt, with which the continuation begins; empty: none were cut.
+
+    Example:
+        >>> from logitkit.processors.engine import read_prompts
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> prompts = read_prompts(tiny_tokenizer(), tiny_model(), ["one", "another"])
+        >>> len(prompts), prompts.width, prompts.mask[0].tolist()
+        (2, 7, [0, 0, 0, 0, 1, 1, 1])
     """
 
     ids: Tensor
@@ -49,7 +56,7 @@ class Prompts:
 
     @cached_property
     def padded(self) -> bool:
-        """Whether any prompt is shorter than the others."""
+        """Whether any prompt is padded."""
         return not bool(self.mask.all())
 
     def __len__(self) -> int:
@@ -57,24 +64,24 @@ class Prompts:
 
     @property
     def width(self) -> int:
-        """How many leading tokens of a row are prompt (padding included)."""
+        """Number of tokens of a row before its continuation, padding included; 0 with an encoder."""
         return 0 if self.in_encoder else self.ids.shape[1]
 
     def tokens(self, prompt: int) -> list[int]:
-        """Token ids of one prompt, without padding."""
+        """Return the token ids of one prompt, without padding."""
         return list(self.ids[prompt][self.mask[prompt].bool()].tolist())
 
     def rows(self, input_ids: Tensor) -> Tensor:
-        """Say which prompt each row continues.
+        """Return the number of the prompt that each row continues.
 
-        `generate` lays out ``expansion`` rows a prompt, so ``row // expansion`` is tried first, and
-        then the content. Equal prompts with unequal second prompts can only be told apart by place.
+        `generate` places the rows of one prompt together, so the place of a row is tried first, then its content.
+        Equal prompts with different second prompts differ by place alone.
 
         Args:
             input_ids: ``[rows, length]``.
 
         Returns:
-            Prompt numbers, ``[rows]``.
+            Numbers of prompts, ``[rows]``.
 
         Raises:
             PromptError: a row starts with none of the prompts.
@@ -83,7 +90,15 @@ class Prompts:
         return self.prompt_index_memo.put(self._match(input_ids), input_ids) if known is None else known
 
     def grew_by_one(self, before: Tensor, input_ids: Tensor) -> Tensor | None:
-        """Whether these are the rows of before and one token more, a bool on the device; None: not by their shape."""
+        """Return whether rows are the rows of an earlier step with one more token each.
+
+        Args:
+            before: rows of the earlier step, ``[rows, length]``.
+            input_ids: ``[rows, length]``.
+
+        Returns:
+            A bool tensor on the device; None when the shapes already show that they are not.
+        """
         if input_ids.shape != (before.shape[0], before.shape[1] + 1):
             return None
         known = self.growth_memo.get(before, input_ids)
@@ -92,38 +107,52 @@ class Prompts:
         return known
 
     def _match(self, input_ids: Tensor) -> Tensor:
-        """Find each row's prompt, by place and then by content."""
+        """Find the prompt of each row, by place and then by content."""
         count = input_ids.shape[0]
-        heads = input_ids[:, : self.width]  # [rows, width]
+        starts = input_ids[:, : self.width]  # [rows, width]
         known = self.ids[:, : self.width].to(input_ids.device)  # [prompts, width]
         if count % len(self) == 0:
             index = torch.arange(count, device=input_ids.device) // (count // len(self))
-            if torch.equal(heads, known[index]):
+            if torch.equal(starts, known[index]):
                 return index
-        if self.in_encoder or heads.shape[1] < self.width:
-            raise PromptError(_stray(input_ids, self))
-        match = (heads[:, None] == known[None]).all(-1)  # [rows, prompts]
+        if self.in_encoder or starts.shape[1] < self.width:
+            raise PromptError(_unknown_rows(input_ids, self))
+        match = (starts[:, None] == known[None]).all(-1)  # [rows, prompts]
         if not bool(match.any(-1).all()):
-            raise PromptError(_stray(input_ids[~match.any(-1)], self))
+            raise PromptError(_unknown_rows(input_ids[~match.any(-1)], self))
         return match.int().argmax(-1)
 
     def encode(self, tokenizer: Any, text: str) -> list[int]:
-        """Encode another text the way these prompts were encoded."""
+        """Return the token ids of another text, with special tokens if these prompts have them."""
         return list(tokenizer(text, add_special_tokens=self.adds_specials)["input_ids"])
 
 
-def _stray(rows: Tensor, prompts: Prompts) -> str:
-    """Word the refusal of rows that continue no bound prompt."""
-    head = rows[0, : prompts.width][:8].tolist() if len(rows) else []
+def _unknown_rows(rows: Tensor, prompts: Prompts) -> str:
+    """Return the error message for rows that continue no bound prompt."""
+    start = rows[0, : prompts.width][:8].tolist() if len(rows) else []
     return (
         f"logitkit: every row must start with a prompt of this call ({len(prompts)} of {prompts.width} tokens), "
-        f"got {rows.shape[0]} row(s) of {rows.shape[1]} tokens starting {head}; bind the chain to these prompts, "
+        f"got {rows.shape[0]} row(s) of {rows.shape[1]} tokens starting {start}; bind the chain to these prompts, "
         "pass **call.inputs to generate, and input_ids rather than inputs_embeds"
     )
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Stack token rows of unequal length: ids and mask, ``[rows, longest]``, padded on the left."""
+    """Stack token rows of unequal length, padded on the left.
+
+    Args:
+        rows: token ids; a row may be empty.
+        pad: id of the padding.
+
+    Returns:
+        Ids and mask, ``[rows, longest]`` each; the mask is 0 on padding.
+
+    Example:
+        >>> left_padded([[5], [6, 7]], pad=0)
+        (tensor([[0, 5],
+                [6, 7]]), tensor([[0, 1],
+                [1, 1]]))
+    """
     width = max((len(row) for row in rows), default=0)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -135,9 +164,19 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
 
 
 def pad_token(tokenizer: Any, model: Any) -> int:
-    """Token id used for padding: the tokenizer's pad token, else its end token, else the model's, else 0.
+    """Return the id used for padding. Padding is masked, so the id changes no result.
 
-    Padding is masked, so which token it is changes no result.
+    The first of these ids that exists: the pad token of the tokenizer, the pad token of the model, the end tokens of
+    tokenizer and model, 0.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        model: a model with a ``generation_config``.
+
+    Example:
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> pad_token(tiny_tokenizer(), tiny_model())
+        258
     """
     config = model.generation_config
     choices = (tokenizer.pad_token_id, config.pad_token_id, *end_tokens(model, tokenizer), 0)
@@ -145,10 +184,22 @@ def pad_token(tokenizer: Any, model: Any) -> int:
 
 
 def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
-    """Read prompts given as text, texts, chat messages, a list of chats, or encoded inputs.
+    """Return the prompts of a call in the form that processors use.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        model: the generating model.
+        prompts: a text, a list of texts, a chat (messages with a role), a list of chats, or a ``BatchEncoding``.
 
     Raises:
         PromptError: no prompt, a prompt without tokens, embeddings instead of ids, or another type.
+        ModelError: chat messages, and a tokenizer without a chat template.
+
+    Example:
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> prompts = read_prompts(tiny_tokenizer(), tiny_model(), ["one", "another"])
+        >>> prompts.texts, prompts.ids.shape
+        (('one', 'another'), torch.Size([2, 7]))
     """
     in_encoder = bool(model.config.is_encoder_decoder)
     pad = pad_token(tokenizer, model)
@@ -159,45 +210,62 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
         raise PromptError(
             f"bind: prompts must be text, chat messages, a list of either, or encoded inputs, got {prompts!r}"
         )
-    chats = [[item] if isinstance(item, Mapping) else item for item in items]
-    if all(isinstance(item, str) for item in items):
-        rows = [list(tokenizer(text)["input_ids"]) for text in items]
-        texts = tuple(items)
-        messages: tuple[tuple[Message, ...] | None, ...] = (None,) * len(items)
-    elif all(_is_chat(chat) for chat in chats):
-        texts = tuple(apply_template(tokenizer, chat) for chat in chats)
-        rows = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        messages = tuple(tuple(chat) for chat in chats)
-    else:
-        raise PromptError("bind: prompts must all be text or all be chat messages (dicts with a role), got a mixture")
+    texts, messages = _texts_and_messages(tokenizer, items)
+    specials = messages[0] is None  # a chat template writes its own
+    rows = [list(tokenizer(text, add_special_tokens=specials)["input_ids"]) for text in texts]
     for number, row in enumerate(rows):
         if not row:
             raise PromptError(f"bind: prompt {number} has no tokens; give it text (this tokenizer adds no begin token)")
     ids, mask = left_padded(rows, pad)
-    return Prompts(
-        ids=ids.to(model.device),
-        mask=mask.to(model.device),
-        texts=texts,
-        messages=messages,
-        adds_specials=messages[0] is None,
-        in_encoder=in_encoder,
-    )
+    ids, mask = (tensor.to(model.device) for tensor in (ids, mask))
+    return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=specials, in_encoder=in_encoder)
+
+
+def _texts_and_messages(
+    tokenizer: Any, items: Sequence[Any]
+) -> tuple[tuple[str, ...], tuple[tuple[Message, ...] | None, ...]]:
+    """Return the text of each prompt, and its chat messages or None.
+
+    Raises:
+        PromptError: neither texts nor chats, or a mixture.
+    """
+    if all(isinstance(item, str) for item in items):
+        return tuple(items), (None,) * len(items)
+    chats = [[item] if isinstance(item, Mapping) else item for item in items]
+    if not all(_is_chat(chat) for chat in chats):
+        raise PromptError("bind: prompts must all be text or all be chat messages (dicts with a role), got a mixture")
+    return tuple(apply_template(tokenizer, chat) for chat in chats), tuple(tuple(chat) for chat in chats)
 
 
 def apply_template(tokenizer: Any, chat: Sequence[Message]) -> str:
-    """Write chat messages as the text the model expects, ready for its answer."""
+    """Return chat messages as the text that the model expects before its answer.
+
+    Args:
+        tokenizer: a tokenizer with a chat template.
+        chat: messages with ``role`` and ``content``.
+
+    Raises:
+        ModelError: the tokenizer has no chat template.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> template = lambda chat, **_: "".join(f"<{message['role']}>{message['content']}" for message in chat)
+        >>> tokenizer = SimpleNamespace(chat_template="...", apply_chat_template=template)
+        >>> apply_template(tokenizer, [{"role": "user", "content": "Hello"}])
+        '<user>Hello'
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError("bind: chat messages need a tokenizer with a chat template; pass plain text instead")
     return str(tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
 
 
 def _is_chat(value: Any) -> bool:
-    """Say whether this is one chat: a non-empty list of messages with roles."""
+    """Return whether a value is one chat: a non-empty list of messages with roles."""
     return isinstance(value, Sequence) and bool(value) and all(isinstance(m, Mapping) and "role" in m for m in value)
 
 
 def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bool) -> Prompts:
-    """Read a BatchEncoding; padding on the right is moved to the left, where generation needs it."""
+    """Return the prompts of a ``BatchEncoding``; padding on the right is moved to the left, as `generate` needs it."""
     if "inputs_embeds" in inputs or "input_ids" not in inputs:
         raise PromptError("bind: encoded prompts must hold input_ids (not inputs_embeds), got " + ", ".join(inputs))
     extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
@@ -213,16 +281,10 @@ def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bo
         )
     if bool((mask[:, 1:] < mask[:, :-1]).any()):  # padding after text
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-        padded, marks = left_padded(rows, pad)
-        ids, mask = padded.to(ids.device), marks.to(ids.device)
+        padded, padded_mask = left_padded(rows, pad)
+        ids, mask = padded.to(ids.device), padded_mask.to(ids.device)
     if not bool(mask.any(-1).all()):
         raise PromptError("bind: every prompt must have a token, got one that is all padding")
     texts = tuple(tokenizer.decode(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True))
-    return Prompts(
-        ids=ids,
-        mask=mask,
-        texts=texts,
-        messages=(None,) * len(texts),
-        adds_specials=False,
-        in_encoder=in_encoder,
-    )
+    messages = (None,) * len(texts)
+    return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=False, in_encoder=in_encoder)

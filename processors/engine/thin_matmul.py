@@ -1,9 +1,8 @@
-"""Products of a weight with very few rows, in the order that the machine's BLAS is fast at.
+"""Products of a weight with very few rows, in the order of operands that the BLAS library computes faster.
 
-``x @ W.T`` and ``(W @ x.T).T`` are the same numbers up to rounding. For two to eight rows on a CPU some
-libraries take several times longer for the first, which is what ``torch.nn.Linear`` asks for: then a
-doubled batch would cost nearly two forwards. A fused forward asks for the second where that was measured
-to be faster on the model's own weights.
+``x @ W.T`` and ``(W @ x.T).T`` are the same numbers up to rounding. For two to eight rows on a CPU, some libraries take
+several times longer for the first order, which ``torch.nn.Linear`` uses. A doubled batch then costs nearly two
+forwards. A fused forward uses the second order where a measurement on the model's own weights found it faster.
 """
 
 from __future__ import annotations
@@ -18,62 +17,73 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
-FEW = range(2, 9)  # rows; from about nine on, both orders take the same time
-WORTH = 1.25  # how many times faster the turned product must be
-PROBED = 2**18  # numbers in the weight that is timed, at least: smaller ones say nothing
-_KNOWN: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()  # timed once a model
+FEW_ROWS = range(2, 9)  # from about nine rows on, both orders take the same time
+MIN_SPEEDUP = 1.25  # how many times faster the second order must be
+MIN_TIMED_NUMBERS = 2**18  # smallest weight that is timed; timings of smaller weights are noise
+_FASTER: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()  # by model and rows
 
 
 class ThinMatmul(TorchFunctionMode):
-    """While entered, fp32 products of two to eight rows on the CPU are computed as weight times rows."""
+    """While active, fp32 products of two to eight rows on the CPU are computed as weight times rows."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is linear and not kwargs and _few(args[0]):
-            return turned(*args)
+        if func is linear and not kwargs and _is_thin(args[0]):
+            return weight_times_rows(*args)
         return func(*args, **(kwargs or {}))
 
 
-def turned(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``linear(rows, weight, bias)``, computed as weight times rows.
+def weight_times_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``linear(rows, weight, bias)``, computed as weight times rows.
 
     Args:
         rows: ``[..., inputs]``.
         weight: ``[outputs, inputs]``.
         bias: ``[outputs]``.
+
+    Returns:
+        ``[..., outputs]``, contiguous.
+
+    Example:
+        >>> import torch
+        >>> weight_times_rows(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[11.]])
     """
     product = torch.mm(weight, rows.reshape(-1, rows.shape[-1]).t()).t().contiguous()
     product = product if bias is None else product.add_(bias)
     return product.view(*rows.shape[:-1], weight.shape[0])
 
 
-def pays(model: Any, rows: int) -> bool:
-    """Whether a forward of so many rows of one token is faster with `ThinMatmul`; timed once on its own weights."""
-    known = _KNOWN.setdefault(model, {})
+def is_faster(model: Any, rows: int) -> bool:
+    """Return whether a forward of ``rows`` rows of one token is faster with `ThinMatmul`; timed once for each model."""
+    known = _FASTER.setdefault(model, {})
     if rows not in known:
-        known[rows] = rows in FEW and _faster(model, rows)
+        known[rows] = rows in FEW_ROWS and _measured_faster(model, rows)
     return known[rows]
 
 
 @torch.no_grad()
-def _faster(model: Any, rows: int) -> bool:
-    """Time both orders over some large weights and the head: one weight alone would sit in the processor's cache."""
+def _measured_faster(model: Any, rows: int) -> bool:
+    """Time both orders over several large weights and the head; a single weight would stay in the CPU's cache."""
     layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
-    weights = [layer.weight for layer in layers if layer.weight.numel() >= PROBED and _few(layer.weight[:rows])]
-    some = [(weight.new_ones(rows, weight.shape[1]), weight) for weight in [*weights[:16], *weights[-1:]]]
-    straight = _seconds(lambda: [linear(x, weight) for x, weight in some])
-    return bool(some) and straight > WORTH * _seconds(lambda: [turned(x, weight) for x, weight in some])
+    weights = [
+        layer.weight for layer in layers if layer.weight.numel() >= MIN_TIMED_NUMBERS and _is_thin(layer.weight[:rows])
+    ]
+    products = [(weight.new_ones(rows, weight.shape[1]), weight) for weight in [*weights[:16], *weights[-1:]]]
+    usual = _seconds(lambda: [linear(x, weight) for x, weight in products])
+    swapped = _seconds(lambda: [weight_times_rows(x, weight) for x, weight in products])
+    return bool(products) and usual > MIN_SPEEDUP * swapped
 
 
 def _seconds(run: Callable[[], list[Tensor]]) -> float:
-    """The best of four."""
-    took = []
+    """Return the shortest of four timings."""
+    timings = []
     for _ in range(4):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         run()
-        took.append(time.perf_counter() - begun)
-    return min(took)
+        timings.append(time.perf_counter() - start)
+    return min(timings)
 
 
-def _few(rows: Tensor) -> bool:
-    """Whether these are few rows, in fp32, on the CPU."""
-    return rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel() // rows.shape[-1] in FEW
+def _is_thin(rows: Tensor) -> bool:
+    """Return whether a tensor holds two to eight fp32 rows on the CPU."""
+    return rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel() // rows.shape[-1] in FEW_ROWS

@@ -142,7 +142,7 @@ def test_the_generating_model_is_not_read_twice() -> None:
     """The generating model's logits are captured from its own forward; only the other model needs forwards."""
     call = bound(chain())
     call.generate(max_new_tokens=6, do_sample=False)
-    assert call.trace.forwards == {"the generating model again": 0, "trained": 6}
+    assert call.trace.forwards == {"generating model": 0, "trained": 6}
 
 
 @pytest.mark.parametrize("parameter", ["budget=-1", "budget=1.5", "budget=True", "threshold=2.0", "measure='kl'"])

@@ -61,7 +61,7 @@ def test_equals_recomputation(mode: dict[str, Any]) -> None:
     settings = {"max_new_tokens": 6, "do_sample": False} | mode
     tiny_model().generate(**call.inputs, logits_processor=[compared], **settings)
     assert 0 < sum(compared.routed) < len(compared.routed)
-    assert call.trace.forwards["its hidden states"] == 0
+    assert call.trace.forwards["hidden states of the generating model"] == 0
 
 
 @pytest.mark.parametrize(("head", "threshold"), [("entropy", 0.985), ("margin", 0.97), ("aleatoric", 0.945)])

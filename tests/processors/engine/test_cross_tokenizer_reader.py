@@ -134,7 +134,7 @@ def test_the_cache_is_squeezed() -> None:
     rows = written(prompts, ["the" * 60, "xthe" * 45, "thxe" * 45])
     for length in range(1, rows.shape[1] - prompts.width):
         reader(rows[:, : prompts.width + length])
-    assert reader._alive.shape[1] <= 1.25 * max(map(len, reader._rows)) + 33
+    assert reader._used.shape[1] <= 1.25 * max(map(len, reader._rows)) + 33
     torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
 
 
@@ -167,7 +167,7 @@ def test_an_interrupted_forward_leaves_no_half_read_cache(monkeypatch: pytest.Mo
 def test_a_context_that_is_too_small_is_said() -> None:
     """Before any forward, with the limit, the length and the way out."""
     prompts, reader, _ = streams("rotary", texts=PROMPTS[:1], own=["x" * 250])
-    with pytest.raises(ModelError, match="at most 256 of its tokens, its context, got 260; generate fewer"):
+    with pytest.raises(ModelError, match="at most 256 tokens of this model, its context, got 260; generate fewer"):
         reader(written(prompts, ["x" * 10]))
     assert reader.forwards == 0
     with pytest.raises(ModelError, match="its context, got 300"):

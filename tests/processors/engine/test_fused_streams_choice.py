@@ -12,6 +12,7 @@ from fakes import encoder_decoder_model
 from fusing import PROMPTS, bound, decode
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine import fused_streams as fusion
+from logitkit.processors.engine.fusion_obstacles import obstacle
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
@@ -84,7 +85,7 @@ def test_a_compiled_model_is_left_alone() -> None:
     model = tiny_model(11)
     model.compile(backend="eager")
     call = bound("cfg(2.0)", model)
-    why = fusion.obstacle(model, call.composite.streams, call.prompts, lambda _: None)
+    why = obstacle(model, call.composite.streams, call.prompts, lambda _: None)
     assert why == "the model's forward is compiled as it stands"
 
 

@@ -23,7 +23,7 @@ from logitkit.registry.laws import tiny_model
 def test_equals_linear(lead: list[int], inputs: int, outputs: int, with_bias: bool) -> None:
     """For any shape, with and without a bias; the result is contiguous, as models expect."""
     rows, weight, bias = torch.randn(*lead, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
-    got = thin.turned(rows, weight, bias if with_bias else None)
+    got = thin.weight_times_rows(rows, weight, bias if with_bias else None)
     torch.testing.assert_close(got, linear(rows, weight, bias if with_bias else None))
     assert got.is_contiguous()
 
@@ -33,8 +33,8 @@ def test_equals_linear(lead: list[int], inputs: int, outputs: int, with_bias: bo
 )
 def test_only_few_fp32_rows_are_turned(monkeypatch: pytest.MonkeyPatch, rows: int, dtype: str, count: int) -> None:
     """Everything else is left to torch."""
-    calls, turned = [], thin.turned
-    monkeypatch.setattr(thin, "turned", lambda *given: (calls.append(1), turned(*given))[1])
+    calls, turned = [], thin.weight_times_rows
+    monkeypatch.setattr(thin, "weight_times_rows", lambda *given: (calls.append(1), turned(*given))[1])
     layer = torch.nn.Linear(4, 3, dtype=getattr(torch, dtype))
     with thin.ThinMatmul():
         layer(torch.ones(rows, 4, dtype=getattr(torch, dtype)))
@@ -44,7 +44,7 @@ def test_only_few_fp32_rows_are_turned(monkeypatch: pytest.MonkeyPatch, rows: in
 def test_a_fused_run_with_thin_products_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same tokens; nothing stays entered between forwards or after the run."""
     want = decode(bound("cfg(2.0)"), "lazy")
-    monkeypatch.setattr(fusion, "pays", lambda model, rows: True)
+    monkeypatch.setattr(fusion, "is_faster", lambda model, rows: True)
     entered = []
 
     class Watch(LogitsProcessor):
@@ -58,7 +58,7 @@ def test_a_fused_run_with_thin_products_says_the_same(monkeypatch: pytest.Monkey
 
 def test_a_forward_that_fails_leaves_nothing_entered(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a run."""
-    monkeypatch.setattr(fusion, "pays", lambda model, rows: True)
+    monkeypatch.setattr(fusion, "is_faster", lambda model, rows: True)
     model, seen = tiny_model(9), []
     before = hooks(model)
 
@@ -76,6 +76,6 @@ def test_a_forward_that_fails_leaves_nothing_entered(monkeypatch: pytest.MonkeyP
 
 def test_timed_once_a_model() -> None:
     """A model without a large weight is not timed at all; one row and many rows never pay."""
-    assert not thin.pays(tiny_model(), 2) and not thin.pays(tiny_model(), 1)
+    assert not thin.is_faster(tiny_model(), 2) and not thin.is_faster(tiny_model(), 1)
     large = torch.nn.Sequential(torch.nn.Linear(600, 600))
-    assert thin.pays(large, 2) == thin.pays(large, 2) and not thin.pays(large, 50)
+    assert thin.is_faster(large, 2) == thin.is_faster(large, 2) and not thin.is_faster(large, 50)

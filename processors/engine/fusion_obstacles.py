@@ -1,0 +1,61 @@
+"""When the generating model's forward cannot compute second streams."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from transformers import DynamicCache
+
+from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.streams import FusableStream, Stream
+from logitkit.processors.model_facts import text_config
+
+# Settings of generate under which rows are reordered or rewound, or the cache is of another kind.
+OBSTACLES: dict[str, Callable[[Any], bool]] = {
+    "num_beams": lambda value: value > 1,
+    "use_cache": lambda value: not value,
+    "output_attentions": bool,
+    "output_hidden_states": bool,
+    "prompt_lookup_num_tokens": bool,
+    "prefill_chunk_size": bool,
+    "assistant_early_exit": bool,
+    "token_healing": bool,
+}
+OBSTACLES |= dict.fromkeys(
+    ("assistant_model", "cache_implementation", "past_key_values", "custom_generate"), lambda value: value is not None
+)
+
+
+def fusable_streams(model: Any, streams: Sequence[Stream]) -> list[FusableStream]:
+    """Return the streams whose logits a forward of this model can compute together with its own rows."""
+    fusable = [cast(FusableStream, stream) for stream in streams if stream.fusable]
+    return [stream for stream in fusable if stream.model is model]
+
+
+def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: Callable[[str], Any]) -> str | None:
+    """Return the reason why no second stream can be computed in the generating model's forward, or None.
+
+    Args:
+        model: the generating model.
+        streams: the second streams that the chain declares; at least one.
+        prompts: the prompts of the call.
+        setting: returns the value that `generate` will use for a setting, by name; None: not set.
+    """
+    readers = fusable_streams(model, streams)
+    if not readers:
+        return "the prompt is read in an encoder" if prompts.in_encoder else "the streams are other models'"
+    for name, hinders in OBSTACLES.items():
+        if setting(name) is not None and hinders(setting(name)):
+            return f"{name}={setting(name) if isinstance(setting(name), (int, str)) else '...'}"
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        return "the model's forward is compiled as it stands"
+    if "cache_position" in inspect.signature(model.forward).parameters:
+        return "the model's forward numbers its positions by itself"
+    if any(DynamicCache(config=text_config(model)).is_linear):
+        return "a recurrent state cannot be padded"
+    width = max(reader.width for reader in readers)
+    if width > 2 * prompts.width and width > prompts.width + 256:
+        return f"a second prompt of {width} tokens beside {prompts.width} would be mostly padding"
+    return None
