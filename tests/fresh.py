@@ -1,4 +1,4 @@
-"""The built wheel in a fresh environment, beside the heavy libraries of this one."""
+"""The built wheel in a fresh virtual environment that also sees the installed dependencies of the tests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def build_wheel(folder: Path) -> Path:
-    """The project's wheel, built from nothing."""
-    copy = folder / "source"  # a build leaves files behind, which would find their way into the next one
+    """Build the wheel of the project from a clean copy and return its path."""
+    copy = folder / "source"  # a build leaves files in the source folder, which the next build would package
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(copy)]
     built = subprocess.run(command, capture_output=True, text=True)
@@ -23,30 +23,30 @@ def build_wheel(folder: Path) -> Path:
 
 
 class Fresh:
-    """A fresh environment with the wheel in it; what the wheel depends on is seen behind its own packages.
+    """A fresh virtual environment with the wheel; imports fall back to the packages of this environment.
 
     Args:
-        folder: where it is made.
-        wheel: what is installed first.
+        folder: folder of the environment.
+        wheel: the wheel to install.
     """
 
     def __init__(self, folder: Path, wheel: Path) -> None:
         self.python = folder / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-        self.install(str(wheel))  # before the others are seen, or pip would find logitkit among them
+        self.install(str(wheel))  # before the fallback exists, in which pip could find an installed logitkit
         (own,) = (folder / "lib").glob("python*/site-packages")
-        heavy = [path for path in sys.path if path.endswith("site-packages")]
-        (own / "heavy.pth").write_text("\n".join(heavy) + "\n")
+        fallback = [path for path in sys.path if path.endswith("site-packages")]
+        (own / "fallback.pth").write_text("\n".join(fallback) + "\n")
 
     def install(self, *arguments: str, cwd: Path | None = None) -> None:
-        """Install by pip, from nowhere but what is given."""
+        """Install local distributions with pip, without dependencies and without a package index."""
         pip = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check"]
-        alone = ["--no-deps", "--no-index", "--no-build-isolation"]
-        done = subprocess.run([*pip, "install", "-q", *alone, *arguments], capture_output=True, text=True, cwd=cwd)
-        assert done.returncode == 0, done.stdout + done.stderr
+        offline = ["--no-deps", "--no-index", "--no-build-isolation"]
+        result = subprocess.run([*pip, "install", "-q", *offline, *arguments], capture_output=True, text=True, cwd=cwd)
+        assert result.returncode == 0, result.stdout + result.stderr
 
     def __call__(self, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment: ``python ...``, or ``logitkit ...``."""
+        """Run ``python ...`` or ``logitkit ...`` of the environment and return the finished process."""
         program, *rest = arguments
         return subprocess.run(
             [str(self.python.parent / program), *rest],

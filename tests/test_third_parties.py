@@ -1,4 +1,4 @@
-"""What strangers do: write a plugin in minutes, install it beside ours, find it, check it, run it, measure it."""
+"""Third-party plugins: written from the template, installed, listed, checked, run and measured."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ import logitkit
 from fresh import ROOT, Fresh, build_wheel
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
-THEIRS = ROOT / "examples" / "third_party"
+PLUGINS = ROOT / "examples" / "third_party"
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as it would be published."""
+    """The wheel of the project."""
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def offers(listed: str) -> dict[str, str]:
-    """What ``list --json`` says: each name, and whose it is."""
+    """Return each name of ``logitkit list --json`` with the plugin that offers the name."""
     return {spec["name"]: spec["plugin"] for spec in json.loads(listed)}
 
 
-def test_a_strangers_path(wheel: Path, tmp_path: Path, smollm2_path: Path, capsys: Any) -> None:
-    """From nothing to text under a formula of one's own; what each step took is printed."""
+def test_a_new_plugin_is_written_installed_and_run(
+    wheel: Path, tmp_path: Path, smollm2_path: Path, capsys: Any
+) -> None:
+    """The template installs, its tests pass, and an edited formula runs in a chain; the test prints durations."""
     fresh, mine = Fresh(tmp_path / "env", wheel), tmp_path / "logitkit-quiet-words"
     formula = mine / "src" / "logitkit_quiet_words" / "processor.py"
-    took: list[tuple[str, float]] = []
+    durations: list[tuple[str, float]] = []
 
     def step(*command: str, cwd: Path = tmp_path) -> str:
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         if command[0] == "pip":
             fresh.install(*command[2:], cwd=cwd)
-            said = ""
+            output = ""
         else:
             done = fresh(*command, cwd=cwd)
             assert done.returncode == 0, done.stdout + done.stderr
-            said = done.stdout
-        took.append((" ".join(command), time.perf_counter() - begun))
-        return said
+            output = done.stdout
+        durations.append((" ".join(command), time.perf_counter() - begin))
+        return output
 
     assert "pytest" in step("logitkit", "new-plugin", "quiet_words")
     step("pip", "install", "-e", ".", cwd=mine)
-    assert "passed" in step("python", "-m", "pytest", "-q", cwd=mine)  # green as it was written
+    assert "passed" in step("python", "-m", "pytest", "-q", cwd=mine)  # the template passes its own tests unchanged
     text = formula.read_text()
     assert text.count("(1 + strength) * scores.log_softmax(-1)") == 1
-    edited = "scores - strength * scores.softmax(-1)"  # quieten what is loud, at once: the install is editable
+    edited = "scores - strength * scores.softmax(-1)"  # takes effect at once, because the install is editable
     formula.write_text(text.replace("(1 + strength) * scores.log_softmax(-1)", edited))
     listed = offers(step("logitkit", "list", "--json"))
     assert listed["quiet_words"] == "logitkit-quiet-words 0.1.0" and set(logitkit.names()) < set(listed)
@@ -62,25 +64,25 @@ def test_a_strangers_path(wheel: Path, tmp_path: Path, smollm2_path: Path, capsy
     written = step("logitkit", "run", "Once upon a time", *settings)
     assert written.strip()
     with capsys.disabled():
-        print("\n" + "\n".join(f"{seconds:6.1f} s  {command}" for command, seconds in took))
-        print(f"{sum(seconds for _, seconds in took):6.1f} s  in all; it wrote {written!r}")
+        print("\n" + "\n".join(f"{seconds:6.1f} s  {command}" for command, seconds in durations))
+        print(f"{sum(seconds for _, seconds in durations):6.1f} s  in total; the text: {written!r}")
 
 
 @pytest.fixture(scope="module")
-def beside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fresh, Path]:
-    """A fresh environment with the plugins of examples/third_party, and a folder of their sources and a checkpoint."""
-    folder = tmp_path_factory.mktemp("beside")
-    shutil.copytree(THEIRS, folder / "theirs", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fresh, Path]:
+    """A fresh environment with the plugins of examples/third_party; a folder with their sources and a checkpoint."""
+    folder = tmp_path_factory.mktemp("environment")
+    shutil.copytree(PLUGINS, folder / "plugins", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     fresh = Fresh(folder / "env", wheel)
-    fresh.install(*(str(path.parent) for path in sorted((folder / "theirs").glob("*/pyproject.toml"))))
+    fresh.install(*(str(path.parent) for path in sorted((folder / "plugins").glob("*/pyproject.toml"))))
     tiny_model().save_pretrained(folder / "checkpoint")
     tiny_tokenizer().save_pretrained(folder / "checkpoint")
     return fresh, folder
 
 
-def test_the_host_survives_the_broken_and_says_so(beside: tuple[Fresh, Path]) -> None:
-    """Theirs is listed with its version; the two others are told with theirs, and what to do."""
-    fresh, folder = beside
+def test_broken_plugins_are_reported_and_do_not_affect_others(environment: tuple[Fresh, Path]) -> None:
+    """Working plugins are listed with their versions; ``doctor`` names each broken plugin, its fault and the remedy."""
+    fresh, folder = environment
     listed = {
         spec["name"]: spec["plugin"] for spec in json.loads(fresh("logitkit", "list", "--json", cwd=folder).stdout)
     }
@@ -98,16 +100,16 @@ def test_the_host_survives_the_broken_and_says_so(beside: tuple[Fresh, Path]) ->
         "got warpers (logitkit) and taken_name (logitkit-taken-name 0.3); "
         "uninstall one, or choose with LOGITKIT_PLUGINS"
     )
-    asked = fresh("logitkit", "show", "another_nucleus", cwd=folder)  # a name of the broken one
+    asked = fresh("logitkit", "show", "another_nucleus", cwd=folder)  # a name of a broken plugin
     assert asked.returncode == 2 and "plugin 'taken_name' (from logitkit-taken-name 0.3)" in asked.stderr
     strict = fresh("logitkit", "list", cwd=folder, LOGITKIT_STRICT="1")
     assert strict.returncode == 2 and "plugin 'broken_at_import'" in strict.stderr
     assert "frequency_penalty" not in fresh("logitkit", "list", cwd=folder, LOGITKIT_PLUGINS="none").stdout
 
 
-def test_theirs_is_checked_run_and_measured_like_ours(beside: tuple[Fresh, Path]) -> None:
-    """The laws, a chain with one of ours, the bench, and its own tests."""
-    fresh, folder = beside
+def test_a_third_party_processor_is_checked_run_and_measured(environment: tuple[Fresh, Path]) -> None:
+    """The laws, the benchmark, a chain with a built-in processor, and the tests of the plugin pass."""
+    fresh, folder = environment
     done = fresh("logitkit", "check", "frequency_penalty", "--json", cwd=folder)
     assert done.returncode == 0 and json.loads(done.stdout)["failures"] == 0, done.stdout + done.stderr
     few = ["--model", "checkpoint", "--tokens", "2", "--rounds", "1", "--batch", "2", "--no-processors", "--no-memory"]
@@ -117,14 +119,14 @@ def test_theirs_is_checked_run_and_measured_like_ours(beside: tuple[Fresh, Path]
     settings = ["--model", "checkpoint", "--max-new-tokens", "4", "--json", "--chain", chain]
     done = fresh("logitkit", "run", "a prompt", *settings, cwd=folder)
     assert json.loads(done.stdout)["tokens"] == 4, done.stderr
-    done = fresh("python", "-m", "pytest", "-q", cwd=folder / "theirs" / "frequency_penalty")
+    done = fresh("python", "-m", "pytest", "-q", cwd=folder / "plugins" / "frequency_penalty")
     assert done.returncode == 0, done.stdout
 
 
-def test_a_plugin_with_a_second_stream_passes_its_own_tests(beside: tuple[Fresh, Path]) -> None:
-    """The laws, every mode of generating, and a loop without a cache; and `run` fuses its second prompt."""
-    fresh, folder = beside
-    done = fresh("python", "-m", "pytest", "-q", cwd=folder / "theirs" / "second_stream")
+def test_a_plugin_with_a_second_stream_passes_its_own_tests(environment: tuple[Fresh, Path]) -> None:
+    """The tests of the plugin pass, and ``logitkit run`` fuses its second prompt."""
+    fresh, folder = environment
+    done = fresh("python", "-m", "pytest", "-q", cwd=folder / "plugins" / "second_stream")
     assert done.returncode == 0, done.stdout
     chain = "blend(weight=0.3, before='A sad story. ')"
     settings = ["--model", "checkpoint", "--max-new-tokens", "4", "--json", "--chain", chain]
