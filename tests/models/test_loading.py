@@ -13,20 +13,24 @@ from logitkit.errors import DownloadError, ModelError, UnknownNameError
 class TestLoad:
     @pytest.mark.parametrize("name", ["smollm", "./absent", "/absent/folder"])
     def test_unknown_names_and_absent_folders(self, name, model_cache):
+        """A name that is neither known, nor a folder, nor a hub id is refused."""
         with pytest.raises(UnknownNameError, match="no model named"):
             models.load(name)
 
-    def test_unreachable_hub_id_lists_what_can_be_had(self, model_cache):
+    def test_unreachable_hub_id_lists_the_known_models(self, model_cache):
+        """The error for a hub id that cannot be reached lists the known models."""
         with pytest.raises(
             DownloadError, match=r"owner/absent: the Hugging Face hub does not provide this model.*smollm2-135m"
         ):
             models.load("owner/absent")
 
     def test_folder_without_model(self, tmp_path):
+        """A folder without a model is refused."""
         with pytest.raises(ModelError, match="cannot load this folder"):
             models.load(str(tmp_path))
 
     def test_folder_and_dtype_of_another_model(self, tmp_path):
+        """A folder is loaded in float32, or in the dtype of the model ``like``."""
         absolute_model().save_pretrained(tmp_path)
         tiny_tokenizer().save_pretrained(tmp_path)
         first, _ = models.load(str(tmp_path))
@@ -38,6 +42,7 @@ class TestLoad:
 
 class TestSmollm2:
     def test_digits_and_chat(self, smollm2):
+        """The tokenizer of smollm2-135m splits digits, and its chat template is ChatML."""
         _, tokenizer = smollm2
         assert tokenizer.convert_ids_to_tokens(tokenizer.encode("12345")) == list("12345")
         chat = tokenizer.apply_chat_template(
@@ -46,6 +51,7 @@ class TestSmollm2:
         assert chat.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
 
     def test_greedy_decoding_is_sensible(self, smollm2):
+        """smollm2-135m answers a simple question and ends with its end token."""
         model, tokenizer = smollm2
         question = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
         inputs = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt")
