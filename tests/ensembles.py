@@ -16,7 +16,7 @@ TOKENIZERS = {"far": foreign_tokenizer(), "piece": sentencepiece_tokenizer()}
 
 
 def bound(chain: str, prompts: Any = PROMPTS, trace: bool = False, **resources: Any) -> Any:
-    """A chain bound to the tiny model, with the two foreign models where it names them."""
+    """Return a chain bound to the tiny model, with the foreign models that the chain names."""
     used = {name: model for name, model in {**RESOURCES, **resources}.items() if f"'{name}'" in chain}
     tokenizers = {**TOKENIZERS, "other": tiny_tokenizer()}
     return logitkit.chain(chain).bind(
@@ -25,6 +25,6 @@ def bound(chain: str, prompts: Any = PROMPTS, trace: bool = False, **resources: 
 
 
 def decode(call: Any, **mode: Any) -> torch.Tensor:
-    """Ids of ten new tokens."""
+    """Return the prompts with ten new tokens, greedy unless ``mode`` says otherwise."""
     torch.manual_seed(0)
     return call.generate(**{"max_new_tokens": 10, "do_sample": False, **mode})

@@ -1,4 +1,4 @@
-"""A second tiny world: other tokenizers, models over them, and the slow reading across tokenizers."""
+"""Tokenizers other than the tiny one, tiny models over them, and a reference reader across tokenizers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 320  # more ids than the tokenizers have
 
 @functools.cache
 def sentencepiece_tokenizer() -> Any:
-    """Pieces with byte fallback, and a dummy space before every text, as Llama 2 and Mistral have."""
+    """Return a BPE tokenizer with byte fallback and a space before every text, as Llama 2 and Mistral have."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += ["▁", "t", "h", "e", "a", "o", "n", "r", "l", "th", "the", "▁the", "▁a", "on", "er", "ro", "lo"]
     merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("▁", "a"), ("o", "n"), ("e", "r"), ("r", "o"), ("l", "o")]
@@ -33,7 +33,7 @@ def sentencepiece_tokenizer() -> Any:
 
 @functools.cache
 def foreign_model(kind: str = "rotary", seed: int = 0) -> Any:
-    """A tiny model over either foreign tokenizer: rotary, absolute, or with a window of 8 tokens that slides."""
+    """Return a tiny model over a foreign tokenizer: ``rotary``, ``absolute``, or ``sliding`` with a window of 8."""
     ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     if kind == "absolute":
         config: Any = GPT2Config(
@@ -56,35 +56,30 @@ def foreign_model(kind: str = "rotary", seed: int = 0) -> Any:
 
 
 class RecomputeForeign:
-    """Slow and obvious: decode each row alone, tokenize the whole, read it from scratch without a cache.
+    """Reference reader: decodes each row alone, tokenizes the whole text, and reads it without a cache.
 
     Args:
-        model: the reading model.
-        own: its own prompts, as its token ids.
-        prompts: the generating model's prompts as it sees them, ``[prompts, width]``.
-        retokenize: bytes to the reader's tokens, from scratch.
-        token_bytes: function to the bytes of one token of the generating model.
+        model: the model of the reader.
+        own: its own prompts, as its own token ids.
+        prompts: the prompts of the generating model, ``[prompts, width]``.
+        retokenize: function from the bytes of a text to the tokens of the reader.
+        token_bytes: function from a token of the generating model to its bytes.
     """
 
     def __init__(
         self, model: Any, own: list[list[int]], prompts: torch.Tensor, retokenize: Any, token_bytes: Any
     ) -> None:
-        self.model, self.own, self.prompts, self.retokenize, self.token_bytes = (
-            model,
-            own,
-            prompts,
-            retokenize,
-            token_bytes,
-        )
+        self.model, self.own, self.prompts = model, own, prompts
+        self.retokenize, self.token_bytes = retokenize, token_bytes
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.one(row) for row in input_ids])
+        return torch.cat([self.logits_of(row) for row in input_ids])
 
-    def one(self, row: torch.Tensor) -> torch.Tensor:
-        """Logits of one row, ``[1, vocab]``."""
+    def logits_of(self, row: torch.Tensor) -> torch.Tensor:
+        """Return the logits of one row, ``[1, vocab]``."""
         width = self.prompts.shape[1]
-        prompt = next(i for i, head in enumerate(self.prompts) if torch.equal(head, row[:width]))
+        prompt = next(i for i, ids in enumerate(self.prompts) if torch.equal(ids, row[:width]))
         text = b"".join(self.token_bytes(token) for token in row[width:].tolist())
         ids = torch.tensor([[*self.own[prompt], *self.retokenize(text)]])
         return self.model(input_ids=ids, use_cache=False).logits[:, -1].float()

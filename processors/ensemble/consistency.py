@@ -30,7 +30,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -87,8 +87,10 @@ class Preset:
         >>> PRESETS["released"].replaced(main_floor=0.0, filters=False, guard=None).variant.filters
         False
         """
-        values = {name: value for name, value in settings.items() if value is not None}
-        parts = {name: values.pop(name) for name in ("filters", "agreement", "mean_one") if name in values}
+        values: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        parts: dict[str, Any] = {
+            name: values.pop(name) for name in ("filters", "agreement", "mean_one") if name in values
+        }
         return dataclasses.replace(self, variant=dataclasses.replace(self.variant, **parts), **values)
 
 

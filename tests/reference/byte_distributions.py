@@ -1,4 +1,4 @@
-"""Slow and obvious: normalised byte laws from enumeration of covers, and whole texts from them."""
+"""Reference for `ByteModel`: normalised distributions and whole texts from the enumeration of covers."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ END = 256
 
 
 class SlowBytes:
-    """The law that a ByteModel must have: from all covers, normalised over some letters and the end."""
+    """Computes the distribution of a `ByteModel` from all covers, normalised over some letters and the end."""
 
     def __init__(self, model: Any, tokenizer: Any, letters: bytes = b"ab ") -> None:
         self.slow, self.letters = Enumeration(model, tokenizer), letters
         self.distribution = functools.cache(self._distribution)
 
     def _distribution(self, text: bytes) -> dict[int, float]:
-        """Probability of each letter and, at 256, of the end."""
+        """Return the probability of each letter and, at 256, of the end."""
         found = {letter: math.exp(logp) for letter, logp in self.slow.distribution(text, self.letters).items()}
         return {letter: p / sum(found.values()) for letter, p in found.items()}
 
     def texts(self, prompt: bytes, length: int) -> dict[bytes, float]:
-        """Probability of all that ``generate`` can write in so many bytes; what has ended carries a final 0xff."""
-        open_, done = {b"": 1.0}, {}
+        """Return the probability of each text that ``generate`` can write in so many bytes; 0xff marks an end."""
+        growing, ended = {b"": 1.0}, {}
         for _ in range(length):
             longer: dict[bytes, float] = {}
-            for text, p in open_.items():
+            for text, p in growing.items():
                 for letter, share in self.distribution(prompt + text).items():
                     if letter == END:
-                        done[text + b"\xff"] = p * share
+                        ended[text + b"\xff"] = p * share
                     else:
                         longer[text + bytes([letter])] = p * share
-            open_ = longer
-        return done | open_
+            growing = longer
+        return ended | growing
 
 
 class FromScratch:
-    """A processor that changes nothing: at each call it reads every row with a new ByteModel, one at a time.
+    """A processor that compares the scores of each row with those of a new `ByteModel`, and returns them unchanged.
 
     Attributes:
-        worst: largest difference in nats from the scores that came in, over all that is possible.
-        calls: how often it was asked.
+        worst: largest difference in nats from the given scores, over all possible ids.
+        calls: number of calls.
     """
 
     supports_continuous_batching = False
@@ -62,7 +62,9 @@ class FromScratch:
         mask = torch.ones_like(input_ids)
         mask[:, : self.mask.shape[1]] = self.mask.repeat_interleave(rows, dim=0)
         for (text,), got in zip(texts_of(input_ids, mask), scores.log_softmax(-1), strict=True):
-            if text is None or bool((scores == 1).all()):  # over, or prompt lookup trying tokens on scores of its own
+            if text is None or bool(
+                (scores == 1).all()
+            ):  # the text has ended, or prompt lookup tries tokens on scores of its own
                 continue
             want = self.make().logp([text])[0]
             possible = want > -torch.inf
@@ -74,6 +76,6 @@ class FromScratch:
 
 
 def tiny(seed: int, **more: Any) -> tuple[Any, Any]:
-    """A random model over a random tokenizer of the letters a, b and space."""
+    """Return a random model and a random tokenizer of the letters a, b and space."""
     tokenizer = random_tokenizer(seed, **more)
     return random_model(tokenizer, seed), tokenizer

@@ -1,8 +1,8 @@
-"""What is sampled behind a prompt that is cut inside a token, counted, beside the law that enumeration gives.
+"""Samples behind a prompt that is cut inside a token, compared with the enumerated conditional distribution.
 
     python tests/reference/byte_samples.py
 
-prints the table for `byte_boundary`, the hard mask and transformers' token healing.
+prints the table of `byte_boundary`, the hard mask and transformers' token healing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Distribution = dict[tuple[int, ...], float]
 
 
 def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Distribution:
-    """P(sequence | it begins with the removed bytes) for every canonical sequence that just spells them, enumerated."""
+    """Return P(sequence | the text begins with the removed bytes) for each canonical sequence that spells them."""
     found: Distribution = {}
     todo = [((), 0.0)]
     while todo:
@@ -44,13 +44,13 @@ def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Dis
 
 
 def conditional_of(call: Any) -> Distribution:
-    """`conditional` for a call of one prompt that starts with a begin token."""
+    """Return `conditional` for a call of one prompt that starts with a begin token."""
     kept = tuple(call.prompts.ids[0].tolist()[1:])
     return conditional(Enumeration(call.model, call.tokenizer), kept, call.prompts.removed[0])
 
 
 def begun_tokenizer(seed: int) -> Any:
-    """A random tokenizer that adds a begin token by itself and can pad, since healing encodes the prompt anew."""
+    """Return a random tokenizer that adds a begin token and can pad, as token healing needs."""
     tokenizer = random_tokenizer(seed, merges=10)
     begin = tokenizer.bos_token, tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[begin])
@@ -59,7 +59,7 @@ def begun_tokenizer(seed: int) -> Any:
 
 
 def masked(call: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The hard mask: tokens that agree with the removed bytes, each with its own probability."""
+    """Return the hard mask: a processor that allows the tokens that agree with the removed bytes."""
     vocabulary = Vocabulary.of(call.tokenizer, call.model.config.vocab_size)
 
     def processor(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -75,12 +75,12 @@ def masked(call: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
 
 
 def draws(call: Any, want: Distribution, **settings: Any) -> list[int]:
-    """How often each sequence of the law is drawn by `generate` from the call's inputs; others are not counted."""
+    """Return how often ``generate`` draws each sequence of the distribution; other sequences are not counted."""
     return tally(_sampled(call.model, max(map(len, want)), **call.inputs, **settings)[:, call.prompts.width :], want)
 
 
 def healed(call: Any, prompt: str, want: Distribution) -> list[int]:
-    """The same of transformers' token healing, from the whole prompt."""
+    """Return the same counts for transformers' token healing, from the whole prompt."""
     encoded = call.tokenizer(prompt, return_tensors="pt")
     out = _sampled(call.model, max(map(len, want)), **encoded, token_healing=True, tokenizer=call.tokenizer)
     special = set(call.tokenizer.all_special_ids)
@@ -90,7 +90,7 @@ def healed(call: Any, prompt: str, want: Distribution) -> list[int]:
 
 
 def _sampled(model: Any, tokens: int, **settings: Any) -> torch.Tensor:
-    """Pure samples, seeded, ``[SAMPLES, length]``."""
+    """Return seeded samples at temperature 1, ``[SAMPLES, length]``."""
     torch.manual_seed(0)
     fixed = {"do_sample": True, "top_k": 0, "max_new_tokens": tokens, "num_return_sequences": SAMPLES}
     out: torch.Tensor = model.generate(**fixed, **settings)
@@ -98,7 +98,7 @@ def _sampled(model: Any, tokens: int, **settings: Any) -> torch.Tensor:
 
 
 def tally(tails: torch.Tensor, want: Distribution) -> list[int]:
-    """How many tails begin with each sequence; none begins with two, as a sequence stops where all is spelled."""
+    """Return how many tails begin with each sequence; no sequence begins with another, so a tail counts once."""
     rows, counts = torch.unique(tails, dim=0, return_counts=True)
     found = dict.fromkeys(want, 0)
     for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
@@ -110,7 +110,7 @@ def tally(tails: torch.Tensor, want: Distribution) -> list[int]:
 
 
 def verdict(counts: list[int], want: Distribution) -> tuple[int, float]:
-    """How many samples do not spell the prompt at all, and the chi-square p-value of the others under the law."""
+    """Return the number of samples that do not spell the prompt, and the chi-square p-value of the others."""
     inside = sum(counts)
     return SAMPLES - inside, float(chisquare(counts, [inside * mass for mass in want.values()]).pvalue)
 
@@ -119,19 +119,23 @@ def main() -> None:
     """Print the table as Markdown."""
     tokenizer = begun_tokenizer(11)
     model = random_model(tokenizer, 11)
-    print(f"{SAMPLES:,} samples of a random model behind a cut prompt; chi-square against the enumerated law\n")
-    print("| prompt | sequences that spell its end | way | outside | chi-square p of the rest |\n|---|---|---|---|---|")
+    print(
+        f"{SAMPLES:,} samples of a random model behind a cut prompt; chi-square against the enumerated distribution\n"
+    )
+    print(
+        "| prompt | sequences that spell its end | method | outside | chi-square p of the others |\n|---|---|---|---|---|"
+    )
     for prompt in ("ab a", "b bb a b", "aab", "ab ab"):
         call = logitkit.chain("byte_boundary()").bind(model, tokenizer, prompt)
         want = conditional_of(call)
-        ways = {
+        methods = {
             "byte_boundary": lambda c=call, w=want: draws(c, w, logits_processor=c.processors),
             "hard mask": lambda c=call, w=want: draws(c, w, logits_processor=[masked(c)]),
             "transformers token_healing": lambda c=call, p=prompt, w=want: healed(c, p, w),
         }
-        for way, count in ways.items():
+        for method, count in methods.items():
             outside, p = verdict(count(), want)
-            print(f"| `{prompt}` | {len(want)} | {way} | {outside:,} | {p:.2g} |")
+            print(f"| `{prompt}` | {len(want)} | {method} | {outside:,} | {p:.2g} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Continuing a cut prompt: the exact conditional law, against enumeration, by sampling, and in every mode."""
+"""`ByteBoundary`: the exact conditional distribution, by enumeration, by sampling, and in every decoding mode."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
 
 import logitkit
 from logitkit.errors import ScoresError
-from logitkit.processors.byte_level.covers import Covers
-from logitkit.processors.byte_level.prompt_trimming import trim
 from logitkit.processors.tokens import Vocabulary
-from logitkit.registry.laws import LAWS, judge, tiny_model, tiny_tokenizer
+from logitkit.registry.laws import LAWS, judge
 from logitkit.registry.laws.subjects import Subject
 from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram
 from reference.byte_samples import begun_tokenizer, conditional, conditional_of, draws, healed, masked, verdict
@@ -26,18 +23,18 @@ PROMPTS = ["<s>ab a b", "<s>b bb a b", "<s>aab"]
 
 @functools.cache
 def parts(seed: int = 11) -> tuple[Any, Any]:
-    """A random model over a random tokenizer."""
+    """Return a random model over a random tokenizer, and the tokenizer."""
     tokenizer = random_tokenizer(seed, merges=10)
     return random_model(tokenizer, seed), tokenizer
 
 
 def bound(prompts: Any, seed: int = 11, chain: str = "byte_boundary()", **more: Any) -> Any:
-    """The chain bound to prompts."""
+    """Return the chain bound to prompts."""
     return logitkit.chain(chain).bind(*parts(seed), prompts, **more)
 
 
-def law(call: Any) -> dict[tuple[int, ...], float]:
-    """What the chain says of every sequence until the removed bytes are spelled, step by step on the model's logits."""
+def distribution_of(call: Any) -> dict[tuple[int, ...], float]:
+    """Return the probability of each sequence that spells the removed bytes, by the chain on the model's logits."""
     (removed,), width = call.prompts.removed, call.prompts.width
     vocabulary, found = Vocabulary.of(call.tokenizer, call.model.config.vocab_size), {}
     todo = [((), 1.0)]
@@ -61,14 +58,14 @@ def law(call: Any) -> dict[tuple[int, ...], float]:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", min_size=2, max_size=7))
-def test_the_law_is_the_enumerated_conditional_one(seed: int, text: str) -> None:
-    """Of every token sequence that spells the removed bytes."""
+def test_the_distribution_is_the_enumerated_conditional_one(seed: int, text: str) -> None:
+    """Each token sequence that spells the removed bytes has its enumerated conditional probability."""
     call = bound("<s>" + text, seed)
     if not call.prompts.removed[0]:
         return
     kept = tuple(call.prompts.ids[0].tolist()[1:])
     want = conditional(Enumeration(*parts(seed)), kept, call.prompts.removed[0])
-    got = law(call)
+    got = distribution_of(call)
     assert got.keys() == want.keys()
     for ids, mass in want.items():
         assert got[ids] == pytest.approx(mass, abs=1e-5)
@@ -77,8 +74,8 @@ def test_the_law_is_the_enumerated_conditional_one(seed: int, text: str) -> None
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", min_size=2, max_size=7))
 @pytest.mark.filterwarnings("ignore:canonical covers")
-def test_a_tokenizer_that_is_encoded_again(seed: int, text: str) -> None:
-    """The same law of a unigram model."""
+def test_a_unigram_tokenizer(seed: int, text: str) -> None:
+    """The conditional distribution is exact for a unigram model, whose covers are found by encoding again."""
     tokenizer = random_unigram(seed)
     model = random_model(tokenizer, seed)
     call = logitkit.chain("byte_boundary()").bind(model, tokenizer, "<s>" + text)
@@ -86,14 +83,14 @@ def test_a_tokenizer_that_is_encoded_again(seed: int, text: str) -> None:
         return
     kept = tuple(call.prompts.ids[0].tolist()[1:])
     want = conditional(Enumeration(model, tokenizer), kept, call.prompts.removed[0])
-    got = law(call)
+    got = distribution_of(call)
     assert got.keys() == want.keys()
     for ids, mass in want.items():
         assert got[ids] == pytest.approx(mass, abs=1e-5)
 
 
 def test_by_hand() -> None:
-    """ "a" is removed; of "a" and "ab" the first weighs p(a), the second p(ab): both spell it all."""
+    """ "a" is removed: the tokens "a" and "ab" both spell it, so their weights are p(a) and p(ab)."""
     call = bound("<s>ab a")
     (removed,) = call.prompts.removed
     vocabulary = Vocabulary.of(parts()[1])
@@ -105,7 +102,7 @@ def test_by_hand() -> None:
     assert float(got[first] / got[second]) == pytest.approx(float(p[first] / p[second]), rel=1e-5)
 
 
-def test_samples_follow_the_conditional_law() -> None:
+def test_samples_follow_the_conditional_distribution() -> None:
     """Chi-square on 20,000 samples: p > 1e-4 (a false alarm in 10,000 runs); hard mask and healing fail it."""
     tokenizer = begun_tokenizer(11)
     call = logitkit.chain("byte_boundary()").bind(random_model(tokenizer, 11), tokenizer, "b bb a b")
@@ -129,7 +126,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_spells_what_was_removed(mode: str) -> None:
-    """A batch of unequal prompts; texts begin behind the user's prompt."""
+    """In each mode, continuations of unequal prompts begin with the removed bytes, and texts leave them out."""
     call = bound(PROMPTS)
     out = call.generate(max_new_tokens=8, **{"do_sample": False, **MODES[mode]})
     vocabulary = Vocabulary.of(call.tokenizer, call.model.config.vocab_size)
@@ -144,7 +141,7 @@ def test_every_mode_spells_what_was_removed(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["assistant", "lookup", "alone"])
 def test_assisted_decoding_writes_what_greedy_decoding_does(mode: str) -> None:
-    """Replayed and rewound prefixes change nothing; nor does a batch of other prompts beside it."""
+    """Assisted decoding, prompt lookup and other prompts in the batch do not change the greedy continuation."""
     want = bound("<s>b bb a b").generate(max_new_tokens=10, do_sample=False)
     if mode == "alone":
         call = bound(["<s>b bb a b", "<s>ab a b a"])
@@ -155,8 +152,8 @@ def test_assisted_decoding_writes_what_greedy_decoding_does(mode: str) -> None:
     assert torch.equal(bound("<s>b bb a b").generate(max_new_tokens=10, do_sample=False, **more), want)
 
 
-def test_behind_the_boundary_it_is_the_identity() -> None:
-    """Bit for bit, and nothing is read any more."""
+def test_behind_the_boundary_scores_are_unchanged() -> None:
+    """After the removed bytes, the scores are returned unchanged and the model reads nothing more."""
     call = bound(PROMPTS[0])
     out = call.generate(max_new_tokens=12, do_sample=False)
     part, forwards = call.composite.parts[0][1], call.trace.forwards
@@ -164,8 +161,8 @@ def test_behind_the_boundary_it_is_the_identity() -> None:
     assert part(out, scores) is scores and call.trace.forwards == forwards == {"byte boundary": 2}
 
 
-def test_what_took_all_tokens_away_before_is_named() -> None:
-    """A mask that forbids everything that spells the removed bytes."""
+def test_scores_that_forbid_the_removed_bytes_are_refused() -> None:
+    """Scores that forbid every token that spells the removed bytes are a named error."""
     call = bound("<s>ab a")
     scores = torch.full((1, call.model.config.vocab_size), -torch.inf)
     scores[0, call.tokenizer.eos_token_id] = 0
@@ -173,46 +170,11 @@ def test_what_took_all_tokens_away_before_is_named() -> None:
         call.composite(call.prompts.ids, scores)
 
 
-def test_special_tokens_and_chats_are_left_alone() -> None:
-    """What stands before a special token is not cut, and the ids of the prompt stay."""
-    tokenizer = parts()[1]
-    vocabulary = Vocabulary.of(tokenizer)
-    covers = Covers.of(tokenizer, vocabulary)
-    end = tokenizer.eos_token_id
-    assert trim([0, 1, end], tokenizer, vocabulary, covers) == ([0, 1, end], b"")
-    tokens, removed = trim(
-        [0, end, *tokenizer("ab a", add_special_tokens=False)["input_ids"]], tokenizer, vocabulary, covers
-    )
-    assert tokens[:2] == [0, end] and removed and (vocabulary.join(tokens) + removed) == b"aab a"
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{{ messages[0]['content'] }}:"
-    call = logitkit.chain("byte_boundary()").bind(tiny_model(), tokenizer, [{"role": "user", "content": "hi"}])
-    tokenizer.chat_template = None
-    assert call.prompts.removed == () and "nothing is cut" in call.trace.notices[0]
-
-
-def test_fill_in_the_middle() -> None:
-    """The last bytes of the prefix move behind the middle sentinel."""
-    tokenizer = random_tokenizer(4, merges=10)
-    names = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
-    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in names])
-    model = random_model(tokenizer, 4)
-    prefix, suffix, middle = tokenizer.convert_tokens_to_ids(names)
-    call = logitkit.chain("byte_boundary()").bind(model, tokenizer, f"{names[0]}ab a{names[1]} b{names[2]}")
-    ids = call.prompts.ids[0].tolist()
-    assert (ids[0], ids[-1]) == (prefix, middle) and suffix in ids
-    (removed,) = call.prompts.removed
-    vocabulary = Vocabulary.of(tokenizer, model.config.vocab_size)
-    assert removed and vocabulary.join(ids[1 : ids.index(suffix)]) + removed == b"ab a"
-    out = call.generate(max_new_tokens=6, do_sample=True)
-    assert vocabulary.join(out[0, call.prompts.width :].tolist()).startswith(removed)
-
-
-class Cut(Subject):
-    """The laws on prompts that are cut, over a tokenizer with merges."""
+class TrimmedSubject(Subject):
+    """Subject of the laws on trimmed prompts, over a tokenizer with merges."""
 
     def rows(self, length: int = 3, padding: int = 0, seed: int = 0) -> torch.Tensor:
-        """Rows that continue the trimmed prompts; the removed bytes are spelled on the way by what is likeliest."""
+        """Return rows that continue the trimmed prompts with the likeliest tokens under random scores."""
         call = bound(_padded(padding))
         generator = torch.Generator().manual_seed(seed)
         rows = call.prompts.ids
@@ -222,7 +184,7 @@ class Cut(Subject):
         return rows
 
     def scores(self, seed: int = 0, rows: int = 2) -> torch.Tensor:
-        """Random logits."""
+        """Return random logits."""
         return torch.randn(rows, parts()[0].config.vocab_size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -241,18 +203,21 @@ def _padded(padding: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("law_name", sorted(set(LAWS) - {"depends_only_on_the_prefix", "keeps_masked_tokens_masked"}))
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_laws_on_cut_prompts(law_name: str, length: int) -> None:
-    """At the cut, inside it and behind it (two laws bring rows of their own and are tested above and below)."""
-    subject = Cut("byte_boundary", lambda padding: bound(_padded(padding)).composite.parts[0][1])
+    """The laws hold at the cut, inside the removed bytes and behind them.
+
+    Two laws use rows of their own; other tests here cover these laws.
+    """
+    subject = TrimmedSubject("byte_boundary", lambda padding: bound(_padded(padding)).composite.parts[0][1])
     rows = subject.rows
     subject.rows = lambda *_, padding=0, seed=0: rows(length, padding, seed)  # type: ignore[method-assign]
     if length == 0 and law_name in ("forgets", "leaves_its_input_alone"):
-        return  # they ask about a row that is shorter than the prompt
+        return  # these laws use a row shorter than the prompt
     verdict = judge(law_name, subject)
     assert verdict.kept, verdict.reason
 
 
 def test_masked_tokens_stay_masked() -> None:
-    """Of the tokens that spell the removed bytes too."""
+    """A masked token stays masked although it spells the removed bytes."""
     call = bound("<s>ab a")
     scores = torch.zeros(1, call.model.config.vocab_size)
     free = call.composite(call.prompts.ids, scores)[0]
@@ -263,7 +228,7 @@ def test_masked_tokens_stay_masked() -> None:
 
 
 def test_a_cut_word_of_a_real_model(smollm2: tuple[Any, Any]) -> None:
-    """ "import nump" goes on with "y", which plain decoding never writes there."""
+    """ "import nump" is continued with "y", which plain decoding does not write there."""
     model, tokenizer = smollm2
     for prompt, want in (("import nump", "y"), ("def f(n):\n    if n <= 1:\n        retu", "rn")):
         call = logitkit.chain("byte_boundary()").bind(model, tokenizer, prompt)

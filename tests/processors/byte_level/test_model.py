@@ -1,4 +1,4 @@
-"""Any model over bytes: its laws by enumeration, and every way of generating against reading from scratch."""
+"""`ByteModel`: distributions by enumeration, and every decoding mode against reading from scratch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.byte_distributions import FromScratch, SlowBytes, tiny
 
 PROMPTS = [b"ab", b"b a ab", b"a"]
-WAYS: dict[str, dict[str, Any]] = {
+MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "sampling": {"do_sample": True},
     "several": {"do_sample": True, "num_return_sequences": 3},
@@ -32,12 +32,12 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def written(ids: torch.Tensor, prompt: int) -> list[bytes]:
-    """What rows hold after so many ids of prompt."""
+    """Return the bytes of rows behind a prompt of so many ids."""
     return [bytes(row[row < 256].tolist()) for row in ids[:, prompt:]]
 
 
 def chi_square_tail(counts: list[int], shares: list[float]) -> float:
-    """How often a fair sample would lie as far from its expected counts."""
+    """Return the probability that a fair sample is at least as far from its expected counts."""
     distance = sum((count - share) ** 2 / share for count, share in zip(counts, shares, strict=True))
     halves = torch.tensor([(len(counts) - 1) / 2, distance / 2], dtype=torch.float64)
     return float(torch.special.gammaincc(halves[0], halves[1]))
@@ -46,7 +46,7 @@ def chi_square_tail(counts: list[int], shares: list[float]) -> float:
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", max_size=5).map(str.encode), split=st.booleans())
 def test_equals_enumeration(seed: int, text: bytes, split: bool) -> None:
-    """The law after every prefix of a text is that of all covers, normalised; other bytes are impossible."""
+    """The distribution after each prefix is that of all covers, normalised; other bytes are impossible."""
     model, tokenizer = tiny(seed, split=split)
     slow = SlowBytes(model, tokenizer)
     output = ByteModel(model, tokenizer)(**rows_of([b"", text]))
@@ -58,21 +58,21 @@ def test_equals_enumeration(seed: int, text: bytes, split: bool) -> None:
         assert int((logp > 0).sum()) == 4
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_generating_equals_reading_from_scratch(way: str) -> None:
-    """Left-padded prompts: at each step each row's scores are those of a new model that reads it alone."""
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_equals_reading_from_scratch(mode: str) -> None:
+    """At each step, each row's scores are those of a new model that reads the row alone."""
     model, tokenizer = tiny(3)
     inputs = rows_of(PROMPTS)
     probe = FromScratch(model, tokenizer, inputs["attention_mask"])
     torch.manual_seed(0)
-    ByteModel(model, tokenizer).generate(**inputs, logits_processor=[probe], max_new_tokens=4, **WAYS[way])
+    ByteModel(model, tokenizer).generate(**inputs, logits_processor=[probe], max_new_tokens=4, **MODES[mode])
     assert probe.calls >= 3 and probe.worst < 1e-4
 
 
 @pytest.mark.filterwarnings("ignore:Passing `generation_config`")
 @pytest.mark.parametrize("prompt", [b"ab ab", b"b", b"aab aab aa"])
 def test_assisted_decoding_and_prompt_lookup_are_plain_decoding(prompt: bytes) -> None:
-    """Greedy with a draft model of another tokenizer, and with prompt lookup: the bytes of plain greedy."""
+    """Greedy decoding with a draft model of another tokenizer, or with prompt lookup, writes the same bytes."""
     model, draft = ByteModel(*tiny(3)), ByteModel(*tiny(5))
     inputs: dict[str, Any] = {**rows_of([prompt]), "max_new_tokens": 12, "do_sample": False}
     plain = model.generate(**inputs)
@@ -80,7 +80,7 @@ def test_assisted_decoding_and_prompt_lookup_are_plain_decoding(prompt: bytes) -
         assert torch.equal(ByteModel(*tiny(3)).generate(**inputs, **more), plain)
 
 
-def test_padding_and_company_change_nothing() -> None:
+def test_padding_and_other_rows_change_nothing() -> None:
     """Greedy bytes of a padded batch are those of each prompt alone."""
     model = ByteModel(*tiny(3))
     together = model.generate(**rows_of(PROMPTS), max_new_tokens=8, do_sample=False)
@@ -90,7 +90,7 @@ def test_padding_and_company_change_nothing() -> None:
         assert text == written(rows, len(prompt))[0]
 
 
-def test_samples_follow_the_law_of_whole_texts() -> None:
+def test_samples_follow_the_distribution_of_whole_texts() -> None:
     """4000 samples of up to 3 bytes against their enumerated probabilities: chi-square, false alarm 1 in 10,000."""
     model, tokenizer = tiny(11)
     expected = SlowBytes(model, tokenizer).texts(b"ab", 3)
@@ -114,7 +114,7 @@ def test_samples_follow_the_law_of_whole_texts() -> None:
 
 
 def test_a_step_reads_all_rows_in_one_forward() -> None:
-    """Eight bytes of three rows: as many forwards as steps after the prompts, and none for texts of before."""
+    """Eight bytes of three rows cost one forward a step, and none when the same texts come again."""
     model = ByteModel(*tiny(3))
     inputs = rows_of(PROMPTS)
     model(**inputs, logits_to_keep=1)
@@ -126,20 +126,20 @@ def test_a_step_reads_all_rows_in_one_forward() -> None:
 
 
 def test_leak_and_bound() -> None:
-    """The output tells what the law of the tree lost; with a tolerance, the error stays within the bound."""
+    """The output has the leak of the tree's distribution; with a tolerance, the error stays within the bound."""
     model, tokenizer = tiny(3)
     exact, rough = ByteModel(model, tokenizer), ByteModel(model, tokenizer, tolerance=0.02)
     inputs = rows_of([b"ab abab"])
     output = exact(**inputs)
-    law = exact.distribution(b"ab abab")
-    assert float(output.leak[0, -1]) == pytest.approx(law.leak) and law.leak > 0
+    distribution = exact.distribution(b"ab abab")
+    assert float(output.leak[0, -1]) == pytest.approx(distribution.leak) and distribution.leak > 0
     assert float(output.bound.max()) == 0 and float(rough(**inputs).bound.max()) >= 0
     torch.testing.assert_close(output.logits[0, -1].exp().sum(), torch.tensor(1.0))
     assert exact.tree.logp(b"ab abab") - rough.tree.logp(b"ab abab") <= rough.distribution(b"ab abab").bound + 1e-5
 
 
 def test_after_its_end_a_text_only_ends() -> None:
-    """256 after a byte is absorbing, whatever follows it; before the first byte it is padding."""
+    """After id 256 behind a byte, only 256 is possible; before the first byte, 256 is padding."""
     model = ByteModel(*tiny(3))
     ids = torch.tensor([[256, 256, 97, 98, 256, 97]])
     logits = model(input_ids=ids).logits[0]
@@ -149,7 +149,7 @@ def test_after_its_end_a_text_only_ends() -> None:
 
 
 def test_prefix_tokens_come_before_every_text() -> None:
-    """A text after given tokens is a text after them in the language model itself."""
+    """The distribution after prefix tokens is the language model's own after these tokens."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     before = [tokenizer.bos_token_id, *tokenizer("given")["input_ids"]]
     got = ByteModel(model, tokenizer, prefix=before).logp([b"so"])[0]
@@ -161,15 +161,15 @@ def test_prefix_tokens_come_before_every_text() -> None:
 
 
 def test_stop_strings_and_streaming() -> None:
-    """Both work on the byte tokenizer; what is streamed is what is returned."""
+    """Stop strings and streaming work with the byte tokenizer; the streamed text is the returned one."""
     tokenizer = byte_tokenizer()
     model = ByteModel(*tiny(3))
     inputs = rows_of([b"ab"])
     settings: dict[str, Any] = {"max_new_tokens": 10, "min_new_tokens": 10, "do_sample": False}
-    with redirect_stdout(io.StringIO()) as told:
+    with redirect_stdout(io.StringIO()) as streamed:
         plain = model.generate(**inputs, **settings, streamer=TextStreamer(tokenizer, skip_prompt=True))
     text = written(plain, 2)[0].decode()
-    assert told.getvalue() == text + "\n"
+    assert streamed.getvalue() == text + "\n"
     stopped = model.generate(**inputs, **settings, stop_strings=[text[3:5]], tokenizer=tokenizer)
     whole = "ab" + text
     assert written(stopped, 0)[0].decode() == whole[: whole.index(text[3:5]) + 2]
@@ -178,18 +178,18 @@ def test_stop_strings_and_streaming() -> None:
 @pytest.mark.parametrize(
     "chain", ["cfg(scale=1.5, negative='a')", "uscd(gate=1.0, lame='b a')", "contrastive('small')"]
 )
-@pytest.mark.parametrize("way", ["greedy", "sampling", "beams"])
-def test_contrast_between_models_with_different_tokenizers(chain: str, way: str) -> None:
-    """Rows of a padded batch are answered as in a new call alone; the amateur has another tokenizer."""
+@pytest.mark.parametrize("mode", ["greedy", "sampling", "beams"])
+def test_contrast_between_models_with_different_tokenizers(chain: str, mode: str) -> None:
+    """Rows of a padded batch get the texts of a new call alone, also when the amateur has another tokenizer."""
     prompts = ["ab", "b a ab"]
     model, small = ByteModel(*tiny(3)), ByteModel(*tiny(5))
     resources = {"small": small} if "small" in chain else {}
-    settings: dict[str, Any] = {"max_new_tokens": 5, **WAYS[way]}
+    settings: dict[str, Any] = {"max_new_tokens": 5, **MODES[mode]}
     call = logitkit.chain(chain).bind(model, byte_tokenizer(), prompts, **resources)
     torch.manual_seed(0)
     output = call.generate(**settings, output_scores=True, return_dict_in_generate=True)
     assert [len(text) <= 5 for text in call.texts(output)]
-    if way == "greedy":
+    if mode == "greedy":
         fresh = {name: ByteModel(*tiny(5)) for name in resources}
         alone = [
             logitkit.generate(
@@ -201,7 +201,7 @@ def test_contrast_between_models_with_different_tokenizers(chain: str, way: str)
 
 
 def test_contrastive_by_hand() -> None:
-    """Expert and amateur with different tokenizers: the scores of the chain are the formula on two laws."""
+    """With expert and amateur of different tokenizers, the scores are the formula on the two distributions."""
     model, small = ByteModel(*tiny(3)), ByteModel(*tiny(5))
     call = logitkit.chain("contrastive('small', beta=1.0, alpha=0.1)").bind(model, byte_tokenizer(), "ab", small=small)
     expert, amateur = model.logp([b"ab"]), small.logp([b"ab"])
@@ -211,28 +211,8 @@ def test_contrastive_by_hand() -> None:
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
-def test_the_byte_tokenizer() -> None:
-    """Ids are bytes; 256 is never read from a text; bytes that are no UTF-8 decode with a replacement."""
-    tokenizer = byte_tokenizer()
-    text = "</s> tab\t naïve 日本 \x00\n  "
-    assert tokenizer(text)["input_ids"] == list(text.encode())
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert tokenizer.decode([0xC3, 97]) == "\N{REPLACEMENT CHARACTER}a"
-    padded = tokenizer(["a", "abc"], padding=True, return_tensors="pt")
-    assert padded["input_ids"].tolist() == [[256, 256, 97], [97, 98, 99]]
-    assert {256} == {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id}
-
-
-@given(st.lists(st.binary(max_size=8), min_size=1, max_size=4))
-def test_rows_are_texts(texts: list[bytes]) -> None:
-    """Any bytes go through rows and back, with the mask and without it."""
-    rows = rows_of(texts)
-    for mask in (rows["attention_mask"], None):
-        assert [text for (text,) in texts_of(rows["input_ids"], mask)] == texts
-
-
 def test_refusals() -> None:
-    """Ids of another tokenizer, a prompt it cannot write, a static cache, itself, and saving."""
+    """Ids of another tokenizer, an impossible prompt, a static cache, a nested ByteModel and saving are errors."""
     model = ByteModel(*tiny(3))
     with pytest.raises(ModelError, match=r"input_ids must be bytes.*got 300; encode with byte_tokenizer"):
         model(input_ids=torch.tensor([[300]]))
@@ -247,7 +227,7 @@ def test_refusals() -> None:
 
 
 def test_no_begin_token() -> None:
-    """Without one the first token that all covers share is given; an empty text is refused by name."""
+    """Without a begin token the first shared token is known; an empty text is a named error."""
     model, tokenizer = tiny(3)
     plain = ByteModel(model, tokenizer, bos=None)
     assert float(plain.logp([b"ab a"]).exp().sum()) == pytest.approx(1, abs=1e-5)
@@ -255,8 +235,8 @@ def test_no_begin_token() -> None:
         plain.generate(max_new_tokens=2)
 
 
-def test_moving_it_forgets() -> None:
-    """Another dtype is another model: nothing of before is looked up."""
+def test_a_cast_drops_the_caches() -> None:
+    """After a cast to another dtype, no distribution from before is used."""
     model, tokenizer = tiny(3)
     moved = ByteModel(model, tokenizer)
     before = moved.logp([b"ab"])

@@ -1,4 +1,4 @@
-"""ByteModel and byte_ensemble on real models with different tokenizers."""
+"""`ByteModel` and ``byte_ensemble`` on real models with different tokenizers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TEXT = "The capital of France is Pa"
 
 @pytest.fixture(scope="module")
 def byte_model(smollm2: Any) -> ByteModel:
-    """SmolLM2-135M over bytes."""
+    """Return SmolLM2-135M as a model over bytes."""
     return ByteModel(*smollm2, tolerance=1e-4)
 
 
 def test_it_writes_from_inside_a_word(byte_model: ByteModel) -> None:
-    """Greedy from a prompt cut inside a token, in a padded batch: the words go on, as each alone does."""
+    """Greedy decoding completes words of prompts cut inside a token, in a padded batch as for each alone."""
     prompts = [TEXT, "One, two, thr"]
     tokenizer = byte_tokenizer()
     settings: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
@@ -33,7 +33,7 @@ def test_it_writes_from_inside_a_word(byte_model: ByteModel) -> None:
 
 
 def test_a_step_is_one_forward(byte_model: ByteModel) -> None:
-    """Sixteen bytes in two sampled rows: at most one forward a step."""
+    """Sixteen bytes in two sampled rows cost at most one forward a step."""
     byte_model.release()
     inputs = rows_of([TEXT.encode()])
     byte_model(**inputs, logits_to_keep=1)
@@ -45,7 +45,7 @@ def test_a_step_is_one_forward(byte_model: ByteModel) -> None:
 
 @pytest.mark.slow  # the merges of Gemma are half a million
 def test_two_models_with_different_tokenizers(byte_model: ByteModel) -> None:
-    """A sequence mixture of SmolLM2 and Gemma starts as the mean of their laws, and agrees on the obvious."""
+    """A sequence mixture of SmolLM2 and Gemma starts at the mean of their distributions and completes the word."""
     try:
         found = models.load("gemma-3-270m")
     except LogitkitError as error:
@@ -54,7 +54,7 @@ def test_two_models_with_different_tokenizers(byte_model: ByteModel) -> None:
     call = logitkit.chain("byte_ensemble(models=['gemma'], fuse='sequence')").bind(
         byte_model, byte_tokenizer(), TEXT, gemma=other
     )
-    laws = [model.logp([TEXT.encode()])[0] for model in (byte_model, other)]
-    got = call.composite(call.inputs["input_ids"], laws[0][None])[0]
-    torch.testing.assert_close(got.exp(), (laws[0].exp() + laws[1].exp()) / 2, atol=1e-5, rtol=0)
+    distributions = [model.logp([TEXT.encode()])[0] for model in (byte_model, other)]
+    got = call.composite(call.inputs["input_ids"], distributions[0][None])[0]
+    torch.testing.assert_close(got.exp(), (distributions[0].exp() + distributions[1].exp()) / 2, atol=1e-5, rtol=0)
     assert call.texts(call.generate(max_new_tokens=3, do_sample=False)) == ["ris"]

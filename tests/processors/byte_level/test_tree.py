@@ -1,4 +1,4 @@
-"""Exact next-byte laws: against enumeration of all covers on random tokenizers, and on a real model."""
+"""`ByteTree` against the enumeration of all covers on random tokenizers, and on a real model."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ TEXTS = st.text("ab ", min_size=0, max_size=6).map(str.encode)
 
 
 def close(got: float, want: float, atol: float = 1e-5) -> bool:
-    """Equal within 1e-5 nats, or both -inf."""
+    """Return whether two values are equal within 1e-5 nats, or both -inf."""
     return got == want or abs(got - want) <= atol
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), text=TEXTS, split=st.booleans())
 def test_equals_enumeration(seed: int, text: bytes, split: bool) -> None:
-    """P(text), each next byte and the end, over all canonical covers."""
+    """P(text), the next-byte distribution and the end are those of the enumeration of canonical covers."""
     tokenizer = random_tokenizer(seed, split=split)
     model = random_model(tokenizer, seed)
     slow, tree = Enumeration(model, tokenizer), ByteTree(model, tokenizer)
     assert close(tree.logp(text), slow.logp(text))
-    law = tree.distribution(text)
+    distribution = tree.distribution(text)
     for letter, want in slow.distribution(text, LETTERS).items():
-        assert close(float(law.logp[letter]), want), letter
-    assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
+        assert close(float(distribution.logp[letter]), want), letter
+    assert float(distribution.logp.exp().sum()) + distribution.leak == pytest.approx(1, abs=1e-5)
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", max_size=5).map(str.encode))
 def test_all_covers_equal_enumeration(seed: int, text: bytes) -> None:
-    """Of every tokenization; there the only leak is to special and padding tokens."""
+    """With covers of kind ``all``, the distribution is that of the enumeration of every tokenization."""
     tokenizer = random_tokenizer(seed)
     model = random_model(tokenizer, seed)
     slow, tree = Enumeration(model, tokenizer, canonical=False), ByteTree(model, tokenizer, covers="all")
     assert close(tree.logp(text), slow.logp(text))
-    law = tree.distribution(text)
+    distribution = tree.distribution(text)
     for letter, want in slow.distribution(text, LETTERS).items():
-        assert close(float(law.logp[letter]), want), letter
+        assert close(float(distribution.logp[letter]), want), letter
 
 
 def test_by_hand() -> None:
-    """P("a") is the mass of all tokens that begin with "a" and may begin a text."""
+    """P("a") is the probability of all tokens that begin with "a" and may begin a text."""
     tokenizer = random_tokenizer(4, merges=10)
     model = random_model(tokenizer, 4)
     tree = ByteTree(model, tokenizer)
@@ -76,7 +76,7 @@ def test_by_hand() -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", min_size=1, max_size=12).map(str.encode))
 def test_the_chain_rule(seed: int, text: bytes) -> None:
-    """Byte by byte the laws multiply to P(text), and a tree that reads it anew agrees."""
+    """Next-byte probabilities multiply to P(text), also as a fresh tree computes it."""
     tokenizer = random_tokenizer(seed % 50)
     model = random_model(tokenizer, seed % 50)
     tree = ByteTree(model, tokenizer)
@@ -86,20 +86,20 @@ def test_the_chain_rule(seed: int, text: bytes) -> None:
 
 
 def test_texts_are_answered_in_any_order() -> None:
-    """Rewound, forked, repeated and read together: as if each were the first."""
+    """Rewound, forked and repeated texts have the distributions that a fresh tree gives to each alone."""
     tokenizer = random_tokenizer(11)
     model = random_model(tokenizer, 11)
     tree = ByteTree(model, tokenizer)
     texts = [b"ab a", b"ab ab", b"a", b"", b"ab ab b", b"bb", b"ab a", b"ab aab a b"]
     together = ByteTree(model, tokenizer).distributions(texts)
-    for text, law in zip(texts, together, strict=True):
+    for text, distribution in zip(texts, together, strict=True):
         alone = ByteTree(model, tokenizer).distribution(text)
-        for got in (tree.distribution(text), law):
+        for got in (tree.distribution(text), distribution):
             torch.testing.assert_close(got.logp.exp(), alone.logp.exp(), rtol=0, atol=1e-5)
 
 
 def test_the_bound_holds() -> None:
-    """A tolerance leaves covers out; the exact log-probability lies between the computed one and it plus the bound."""
+    """With a tolerance, the exact log-probability lies between the computed one and the computed one plus the bound."""
     left_out = 0
     for seed in range(12):
         tokenizer = random_tokenizer(seed, merges=10)
@@ -107,9 +107,9 @@ def test_the_bound_holds() -> None:
         rough, exact = ByteTree(model, tokenizer, tolerance=0.2), ByteTree(model, tokenizer)
         text = b"abab aab bab "
         for place in range(1, len(text) + 1):
-            law = rough.distribution(text[:place])
+            distribution = rough.distribution(text[:place])
             miss = exact.logp(text[:place]) - rough.logp(text[:place])
-            assert -1e-5 <= miss <= law.bound + 1e-5
+            assert -1e-5 <= miss <= distribution.bound + 1e-5
             left_out += miss > 1e-4
     assert left_out
 
@@ -125,7 +125,7 @@ def test_a_tolerance_with_all_covers_ends_and_keeps_the_bound() -> None:
 
 
 def test_fewer_forwards_with_a_tolerance() -> None:
-    """At most one a byte without; fewer with."""
+    """A byte costs at most one forward without a tolerance, and fewer with one."""
     tokenizer = random_tokenizer(4, merges=10)
     model = random_model(tokenizer, 4)
     text = b"abab aab bab aab ab"
@@ -138,14 +138,14 @@ def test_fewer_forwards_with_a_tolerance() -> None:
     assert counts[1] < counts[0] <= len(text) + 1
 
 
-def test_without_a_begin_token_the_first_shared_one_is_given() -> None:
-    """It counts nothing; a text whose covers share none is refused."""
+def test_without_a_begin_token_the_first_shared_token_is_known() -> None:
+    """The first shared token has probability 1; a text whose covers share no token is refused."""
     tokenizer = random_tokenizer(11)
     model = random_model(tokenizer, 11)
     tree = ByteTree(model, tokenizer, bos=None)
     text = b"ab a b ab b"
-    law = tree.distribution(text)
-    assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
+    distribution = tree.distribution(text)
+    assert float(distribution.logp.exp().sum()) + distribution.leak == pytest.approx(1, abs=1e-5)
     first = tree.covers.of_text(text)[0][0]
     with_bos = ByteTree(model, tokenizer, bos=first)
     rest = text[len(tree.vocabulary.token_bytes[first] or b"") :]
@@ -154,16 +154,18 @@ def test_without_a_begin_token_the_first_shared_one_is_given() -> None:
         tree.distribution(b"")
 
 
-def test_bytes_that_are_no_text() -> None:
-    """Any tokenization of them counts, so that there is a law after them."""
+def test_bytes_that_are_not_utf8() -> None:
+    """Any tokenization of bytes that are not UTF-8 counts, so a distribution follows them."""
     tree = ByteTree(tiny_model(), tiny_tokenizer())
     for text in (b"ab\xff", b"\xe4\xb8", b"\xc3(", b"a\x80b"):
-        law = tree.distribution(text)
-        assert math.isfinite(tree.logp(text)) and float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-5)
+        distribution = tree.distribution(text)
+        assert math.isfinite(tree.logp(text)) and float(
+            distribution.logp.exp().sum()
+        ) + distribution.leak == pytest.approx(1, abs=1e-5)
 
 
 def test_long_texts_stay_finite_and_bounded() -> None:
-    """Over 10,000 bytes, read in chunks and then on; what is not needed any more leaves the cache."""
+    """After 10,000 bytes, values are finite, and the caches hold no more than what is needed."""
     tokenizer = random_tokenizer(4, merges=10)
     model = random_model(tokenizer, 4, max_position_embeddings=20_000)
     tree = ByteTree(model, tokenizer)
@@ -175,8 +177,8 @@ def test_long_texts_stay_finite_and_bounded() -> None:
     assert tree.cached_texts <= STATES_KEPT + 1
 
 
-def test_texts_of_before_make_room() -> None:
-    """A forward looks at the whole cache, so texts that have nothing to do with one another do not pile up."""
+def test_earlier_texts_leave_the_cache() -> None:
+    """Unrelated texts do not accumulate in the KV cache, and dropped texts are read again correctly."""
     tokenizer = random_tokenizer(4, merges=10)
     model = random_model(tokenizer, 4, max_position_embeddings=20_000)
     tree, generator = ByteTree(model, tokenizer), random.Random(0)
@@ -186,14 +188,14 @@ def test_texts_of_before_make_room() -> None:
         assert len(tree.kv_tree._slots) <= 1.5 * ROOM + SLACK
     forwards = tree.forwards
     tree.distribution(texts[-1]), tree.distribution(texts[-2])
-    assert tree.forwards == forwards  # the last ones are still there
+    assert tree.forwards == forwards  # the last texts are still cached
     for text in (texts[0], texts[-1]):
         fresh = ByteTree(model, tokenizer).distribution(text)
         torch.testing.assert_close(tree.distribution(text).logp.exp(), fresh.logp.exp(), rtol=0, atol=1e-5)
 
 
 def test_bad_input() -> None:
-    """One clear error each."""
+    """Each invalid argument has one named error."""
     tokenizer = random_tokenizer(0)
     model = random_model(tokenizer)
     with pytest.raises(ParameterError, match=r"tolerance must be a share >= 0 and < 1, got 1\.5"):
@@ -214,7 +216,7 @@ def test_bad_input() -> None:
 
 @pytest.mark.parametrize("kind", [sliding_model, absolute_model])
 def test_other_architectures(kind: Any) -> None:
-    """A sliding window and absolute positions: the chain rule against one reading of single-byte tokens."""
+    """With a sliding window and absolute positions, P(text) is that of one reading of single-byte tokens."""
     model, tokenizer = kind(), tiny_tokenizer()
     text = b"some text, longer than the window"
     ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text.decode())["input_ids"]]])
@@ -228,7 +230,7 @@ def test_other_architectures(kind: Any) -> None:
 
 
 def test_an_interrupted_forward_leaves_no_wrong_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next text is read from scratch."""
+    """After an interrupted forward, the next text is read from scratch."""
     tokenizer = random_tokenizer(11)
     model = random_model(tokenizer, 11)
     tree, want = ByteTree(model, tokenizer), ByteTree(model, tokenizer).logp(b"ab ab b")
@@ -249,7 +251,7 @@ REAL = [
 
 
 def token_logp(model: Any, tokenizer: Any, text: str) -> float:
-    """log-probability of the tokenizer's own tokens after the begin token."""
+    """Return the log-probability of the tokenizer's own encoding after the begin token."""
     ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
     with torch.no_grad():
         logp = model(ids).logits[0].log_softmax(-1)
@@ -257,20 +259,20 @@ def token_logp(model: Any, tokenizer: Any, text: str) -> float:
 
 
 def test_a_real_model_gives_bytes_at_least_what_it_gives_tokens(smollm2: tuple[Any, Any]) -> None:
-    """Prose, code, emoji, CJK, white space, digits."""
+    """P(text) over bytes is at least the probability of the tokenizer's encoding, on texts of six kinds."""
     tree = ByteTree(*smollm2)
     for text in REAL:
         spelled = text.encode()
         bytes_, tokens = tree.logp(spelled), token_logp(*smollm2, text)
         assert tokens - 1e-3 <= bytes_ < tokens + 12
-        law = tree.distribution(spelled)
-        assert float(law.logp.exp().sum()) + law.leak == pytest.approx(1, abs=1e-4)
+        distribution = tree.distribution(spelled)
+        assert float(distribution.logp.exp().sum()) + distribution.leak == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["qwen2_5", "mistral_v1"])
 def test_other_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
-    """The same with a random model over them."""
+    """With a random model, P(text) is at least the probability of the encoding of real tokenizers."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name, bos_token="<s>")
     model = random_model(tokenizer)
     tree = ByteTree(model, tokenizer)
