@@ -119,12 +119,9 @@ def main() -> None:
     """Print the table as Markdown."""
     tokenizer = begun_tokenizer(11)
     model = random_model(tokenizer, 11)
-    print(
-        f"{SAMPLES:,} samples of a random model behind a cut prompt; chi-square against the enumerated distribution\n"
-    )
-    print(
-        "| prompt | sequences that spell its end | method | outside | chi-square p of the others |\n|---|---|---|---|---|"
-    )
+    print(f"{SAMPLES:,} samples of a random model behind a cut prompt; chi-square against the enumerated probabilities")
+    print("\n| prompt | sequences that spell its end | method | outside | chi-square p of the others |")
+    print("|---|---|---|---|---|")
     for prompt in ("ab a", "b bb a b", "aab", "ab ab"):
         call = logitkit.chain("byte_boundary()").bind(model, tokenizer, prompt)
         want = conditional_of(call)
