@@ -1,1 +1,4 @@
-"""Measurements of single methods, one file a page of results. Not part of the installed package."""
+"""Studies: measurements of single methods. Each script writes one page of ``studies/results``; see ``README.md``.
+
+Studies are not part of the installed package, and no code of the package imports them.
+"""

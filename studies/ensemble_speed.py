@@ -1,8 +1,8 @@
-"""What an ensemble step costs beside the plain decoding steps of its members, in one run.
+"""Cost of an ensemble step relative to the plain decoding steps of its members, in one run.
 
-Every round decodes once with each member alone and once with each ensemble; the ratio is an ensemble's time over the
-sum of its members', taken round by round, and its median is printed beside the floor: the same ratio counted in
-time spent inside forward passes.
+Every round decodes once with each member alone and once with each ensemble. The ratio is the time of an ensemble
+divided by the sum of its members' times, taken within a round; its median is reported. The floor is the same ratio
+for the time inside forward passes.
 
     python -m studies.ensemble_speed --helper gemma-3-270m --batch 1 --batch 4
 """
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 
-from logitkit import models
-from logitkit.bench.speed.clock import ForwardClock
+from logitkit.bench.speed import ForwardClock
 from logitkit.registry.chain import Chain
+from studies.ensemble_members import EnsembleMembers
+from studies.tables import markdown_table
 
 PROMPTS = [
     "The old lighthouse keeper climbed the stairs one last time, because",
@@ -34,69 +36,89 @@ CHAINS = [
 ]
 
 
-def timed(run: Any, clocked: list[Any], *, cpu: bool) -> tuple[float, float]:
-    """Seconds in all, and inside the models' forward passes."""
+class RunTime(NamedTuple):
+    """Seconds of one run: in total, and inside forward passes."""
+
+    total: float
+    forwards: float
+
+
+def timed(run: Callable[[], Any], models: Sequence[Any], *, cpu: bool) -> RunTime:
+    """Time a run with a clock on each of the models."""
     now = time.process_time if cpu else time.perf_counter
-    clocks = [ForwardClock(model, now) for model in clocked]
+    clocks = [ForwardClock(model, now) for model in models]
     begun = now()
     run()
     seconds = now() - begun
     for clock in clocks:
         clock.remove()
-    return seconds, sum(clock.seconds for clock in clocks)
+    return RunTime(seconds, sum(clock.seconds for clock in clocks))
+
+
+def bound_runs(members: EnsembleMembers, prompts: list[str], settings: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    """Return functions that decode once with each member alone and with each ensemble, bound to fresh calls."""
+
+    def run(chain: str, name: str) -> Callable[[], Any]:
+        model, tokenizer = members.loaded[name]
+        resources = members.resources if chain else {}
+        call = Chain(chain).bind(model, tokenizer, prompts, tokenizers=members.tokenizers, **resources)
+        return lambda: call.generate(**settings)
+
+    runs = {name: run("", name) for name in members.loaded}
+    return runs | {text: run(text.format(names=list(members.resources)), members.main) for text in CHAINS}
+
+
+def measure(
+    members: EnsembleMembers, prompts: list[str], *, tokens: int, rounds: int, cpu: bool
+) -> dict[str, list[RunTime]]:
+    """Return the times of every member and ensemble, by round."""
+    settings: dict[str, Any] = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+    models = [model for model, _ in members.loaded.values()]
+    times: dict[str, list[RunTime]] = {}
+    for number in range(rounds + 1):  # the first round warms up and fills the cache of alignments
+        for name, run in bound_runs(members, prompts, settings).items():
+            duration = timed(run, models, cpu=cpu)
+            if number:
+                times.setdefault(name, []).append(duration)
+    return times
+
+
+def table(times: dict[str, list[RunTime]], members: Sequence[str], *, tokens: int, batch: int) -> str:
+    """Return the times as a Markdown table.
+
+    Args:
+        times: times of each member and ensemble, by round.
+        members: names of the members.
+        tokens: number of new tokens of a run, over all rows.
+        batch: number of rows.
+    """
+    sums = [sum(durations) for durations in zip(*([t.total for t in times[name]] for name in members), strict=True)]
+    rows = []
+    for name, durations in times.items():
+        ratio = statistics.median(duration.total / total for duration, total in zip(durations, sums, strict=True))
+        floor = statistics.median(duration.forwards / total for duration, total in zip(durations, sums, strict=True))
+        rate = tokens / statistics.median(duration.total for duration in durations)
+        rows.append([name, f"{ratio:.3f}", f"{floor:.3f}", f"{rate:.1f}"])
+    return markdown_table([f"batch {batch}", "time / members' sum", "floor: forwards alone", "tokens/s"], rows)
 
 
 def main(
-    model: Annotated[str, typer.Option(help="The generating model.")] = "smollm2-135m",
-    helper: Annotated[list[str] | None, typer.Option(help="Helpers.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.")] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="New tokens a run.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 3,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Count CPU time, which a busy machine disturbs less.")] = False,
+    model: Annotated[str, typer.Option(help="Name of the generating model.")] = "smollm2-135m",
+    helper: Annotated[list[str] | None, typer.Option(help="Name of a helper; repeatable.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="A batch size; repeatable.")] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="New tokens per prompt.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of timed rounds.")] = 3,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Measure CPU time, which other processes disturb less.")] = False,
 ) -> None:
-    """Print the tables."""
-    names = helper or ["gemma-3-270m"]
-    loaded = {name: models.load(name) for name in [model, *names]}
-    generating, tokenizer = loaded[model]
-    helpers = {name: loaded[name][0] for name in names}
-    everyone = [pair[0] for pair in loaded.values()]
-    settings: dict[str, Any] = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
-    resources: dict[str, Any] = {f"helper{place}": helpers[name] for place, name in enumerate(names)}
-    tokenizers = {f"helper{place}": loaded[name][1] for place, name in enumerate(names)}
-    members = f"{model} with {', '.join(names)}, fp32, {'CPU' if cpu else 'wall'} time"
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {members}\n")
+    """Print a table of times for each batch size."""
+    members = EnsembleMembers.load(model, helper or ["gemma-3-270m"])
+    clock = "CPU" if cpu else "wall"
+    names = f"{model} with {', '.join(members.helpers)}, fp32, {clock} time"
+    typer.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {names}\n")
     for size in batch or [1, 4]:
         prompts = [PROMPTS[place % len(PROMPTS)] for place in range(size)]
-
-        def chained(text: str, prompts: list[str] = prompts) -> Any:
-            call = Chain(text).bind(generating, tokenizer, prompts, tokenizers=tokenizers, **resources)
-            return lambda: call.generate(**settings)
-
-        def alone(name: str, prompts: list[str] = prompts) -> Any:
-            call = Chain().bind(*loaded[name], prompts)
-            return lambda: call.generate(**settings)
-
-        seconds: dict[str, list[tuple[float, float]]] = {}
-        for number in range(rounds + 1):  # the first round warms up and fills the cache of alignments
-            runs = {name: alone(name) for name in loaded}
-            runs |= {text: chained(text.format(names=list(resources))) for text in CHAINS}
-            for name, run in runs.items():
-                took = timed(run, everyone, cpu=cpu)
-                if number:
-                    seconds.setdefault(name, []).append(took)
-        print(table(seconds, list(loaded), size * tokens, size), "\n", flush=True)
-
-
-def table(seconds: dict[str, list[tuple[float, float]]], alone: list[str], tokens: int, batch: int) -> str:
-    """The result as Markdown: ratio first."""
-    sums = [sum(seconds[name][place][0] for name in alone) for place in range(len(seconds[alone[0]]))]
-    lines = [f"| batch {batch} | of the members' sum | floor: in forwards alone | tokens/s |", "|---|---|---|---|"]
-    for name, rounds in seconds.items():
-        pairs = list(zip(rounds, sums, strict=True))
-        ratio, floor = (statistics.median(took[part] / whole for took, whole in pairs) for part in (0, 1))
-        rate = tokens / statistics.median(took for took, _ in rounds)
-        lines.append(f"| {name} | {ratio:.3f} | {floor:.3f} | {rate:.1f} |")
-    return "\n".join(lines)
+        times = measure(members, prompts, tokens=tokens, rounds=rounds, cpu=cpu)
+        typer.echo(table(times, list(members.loaded), tokens=size * tokens, batch=size) + "\n")
 
 
 if __name__ == "__main__":
