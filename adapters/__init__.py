@@ -1,1 +1,1 @@
-"""Chains in other engines and harnesses. Each module needs the library that it is named after."""
+"""Chains in other inference engines and evaluation harnesses; each module needs the library of its name."""

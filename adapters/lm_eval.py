@@ -1,14 +1,14 @@
-"""Chains in the lm-evaluation-harness: its tasks, with generation and log-likelihood through the chain.
+"""A model for the lm-evaluation-harness that generates and scores through a chain.
 
     logitkit lm-eval --model logitkit --tasks my_task --include_path tasks/ --device cpu
         --model_args "pretrained=smollm2-135m,chain=cfg(scale=1.5) | min_p(0.05)"
 
-The harness finds only models that it brings along or that were imported; ``logitkit lm-eval`` imports this one and
-hands every argument over to the harness's own command line. In Python, importing this module is enough:
+Importing this module registers the model ``logitkit`` with the harness; ``logitkit lm-eval`` imports it and passes
+every argument to the command line of the harness. From Python:
 ``lm_eval.simple_evaluate(model="logitkit", model_args={...})``.
 
-Everything but the chain is the harness's own ``hf`` model: tokenization, templates, truncation, stops. Each batch
-gets a fresh `Call`. With an empty chain the results are those of ``hf``.
+Tokenization, templates, truncation and stop texts are those of the harness's ``hf`` model, and with an empty chain so
+are the results. Each batch gets a new `Call`.
 """
 
 from __future__ import annotations
@@ -37,41 +37,42 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 @register_model("logitkit")
 class ChainLM(HFLM):
-    """A language model of the harness that decodes and scores through a chain.
+    """A language model of the harness that generates and scores through a chain.
 
     Args:
-        pretrained: a name that logitkit knows, a folder, a hub id, or a model.
+        pretrained: a model that logitkit knows by name, a folder, a hub id, or a model object.
         chain: text, steps, or the name of a .yaml or .json file.
-        resources: objects that the chain names, where it is made in Python.
-        more: as for the harness's ``hf`` model.
+        resources: objects that parameters of the chain name.
+        settings: arguments of the harness's ``hf`` model.
 
     Raises:
-        ChainError, ParameterError, UnknownNameError: before a model loads.
+        ChainError, ParameterError, UnknownNameError: before a model is loaded.
         ModeError: an encoder-decoder model.
     """
 
     def __init__(
-        self, pretrained: Any, chain: Any = "", *, resources: Mapping[str, Any] | None = None, **more: Any
+        self, pretrained: Any, chain: Any = "", *, resources: Mapping[str, Any] | None = None, **settings: Any
     ) -> None:
         from_file = isinstance(chain, str) and chain.endswith((".yaml", ".yml", ".json"))
         self.chain = Chain.from_file(chain) if from_file else Chain(chain)
         for name in ("batch_size", "mixed_precision_dtype"):
-            if more.get(name) is not None and (name != "batch_size" or not str(more[name]).isdigit()):
+            if settings.get(name) is not None and (name != "batch_size" or not str(settings[name]).isdigit()):
                 rule = "a whole number" if name == "batch_size" else "left out, a chain is computed in fp32"
-                raise ParameterError("lm-eval", name, rule, more[name])
-        given = tables(self.chain) | dict(resources or {})
+                raise ParameterError("lm-eval", name, rule, settings[name])
+        named = dict(resources or {})
+        named |= tables(self.chain, known=named)
         if isinstance(pretrained, str) and pretrained in models.names():
             pretrained = str(models.pull(pretrained))
-        super().__init__(pretrained=pretrained, **more)
+        super().__init__(pretrained=pretrained, **settings)
         if self.backend != "causal":
             raise ModeError(f"lm-eval: {pretrained} must be a decoder-only model; use the harness's own hf")
-        self._resources, self._tokenizers = given, dict[str, Any]()
+        self._resources, self._tokenizers = named, dict[str, Any]()
         for name in self.chain.model_names:
-            if name not in given and leads_to_model(name):  # else every call would load it again
+            if name not in named and leads_to_model(name):  # otherwise every call would load it again
                 self._resources[name], self._tokenizers[name] = models.load(name, like=self.model)
 
     def bound(self, prompts: Sequence[Sequence[int]]) -> Call:
-        """A fresh call for a batch of prompts, given as token ids."""
+        """Return a new call for a batch of prompts, each a list of token ids."""
         ids, mask = left_padded(prompts, pad_token(self.tokenizer, self.model))
         inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         return self.chain.bind(self.model, self.tokenizer, inputs, tokenizers=self._tokenizers, **self._resources)
@@ -79,44 +80,47 @@ class ChainLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """Score continuations; the harness calls this for log-likelihoods, rolling ones too."""
+        """Score continuations: the log-likelihood of each, and whether it is the greedy one.
+
+        The harness calls this method for all log-likelihoods, rolling ones included.
+        """
         size = override_bs or self.batch_size
         order = sorted(range(len(requests)), key=lambda number: -len(requests[number][1]) - len(requests[number][2]))
-        found: dict[int, tuple[float, bool]] = {}
+        results: dict[int, tuple[float, bool]] = {}
         with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="log-likelihood") as bar:
             for start in range(0, len(order), size):
                 batch = order[start : start + size]
                 scored = self._scored([requests[number] for number in batch])
-                for number, answer in zip(batch, scored, strict=True):
-                    found[number] = answer
+                for number, result in zip(batch, scored, strict=True):
+                    results[number] = result
                     if requests[number][0] is not None:
-                        self.cache_hook.add_partial("loglikelihood", requests[number][0], answer)
+                        self.cache_hook.add_partial("loglikelihood", requests[number][0], result)
                 bar.update(len(batch))
-        return [found[number] for number in range(len(requests))]
+        return [results[number] for number in range(len(requests))]
 
     def _scored(self, batch: Sequence[Request]) -> list[tuple[float, bool]]:
-        """Score one batch; what does not fit the model loses its beginning, as in ``hf``."""
+        """Score one batch; a context that is too long for the model loses its beginning, as in ``hf``."""
         longest = max(len(context) for _, context, _ in batch) + max(len(row) for _, _, row in batch) - 1
-        if longest > self.max_length and len(batch) > 1:  # together they would not fit
-            return [answer for request in batch for answer in self._scored([request])]
+        if longest > self.max_length and len(batch) > 1:  # padded to one width, the batch would be too long
+            return [result for request in batch for result in self._scored([request])]
         prompts = [context[max(0, len(context) + len(row) - 1 - self.max_length) :] for _, context, row in batch]
         call = self.bound(prompts)
         rows = [
-            continuation_tokens(call, number, _behind(texts, self.chain)) if any(call.prompts.removed) else row
+            continuation_tokens(call, number, _after_context(texts, self.chain)) if any(call.prompts.removed) else row
             for number, (texts, _, row) in enumerate(batch)
         ]
         if not all(rows):
             texts = batch[[bool(row) for row in rows].index(False)][0]
             raise PromptError(
-                f"lm-eval: {texts} must have a token of its own behind its context; let contexts end at a token's "
-                "boundary, or use byte_boundary()"
+                f"lm-eval: {texts} must have at least one token after the context; let contexts end between "
+                "tokens, or use byte_boundary()"
             )
         return [(sum(logp for logp, _ in each), all(greedy for _, greedy in each)) for each in score_tokens(call, rows)]
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], *, attention_mask: Tensor, **settings: Any
     ) -> Tensor:
-        """Continue a batch; the harness calls this for texts. Rows come back behind their contexts."""
+        """Generate continuations of a batch; each returned row begins with its context, as the harness expects."""
         if not settings.get("do_sample"):
             settings = {**settings, "do_sample": False}
             settings.pop("temperature", None)
@@ -133,8 +137,14 @@ class ChainLM(HFLM):
         return torch.cat([context, padded.flip(1).to(context.device)], dim=1)
 
 
-def _behind(texts: tuple[str, str] | None, chain: Chain) -> str:
-    """The text behind a context whose end the chain cut; the harness counts a context's last spaces to it."""
+def _after_context(texts: tuple[str, str] | None, chain: Chain) -> str:
+    """Return the text after a context that the chain shortens.
+
+    The harness moves spaces at the end of a context to the beginning of the continuation.
+
+    Raises:
+        ModeError: a rolling log-likelihood, which has no context.
+    """
     if texts is None:
         raise ModeError(f"lm-eval: {chain} changes the prompt, and a rolling log-likelihood has none; leave it out")
     context, text = texts
@@ -142,7 +152,7 @@ def _behind(texts: tuple[str, str] | None, chain: Chain) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The harness's own command line, with this model registered."""
+    """Run the command line of the harness, with this model registered."""
     import sys
 
     from lm_eval.__main__ import cli_evaluate

@@ -1,13 +1,13 @@
-"""A chain where there are only tokens and scores: another engine hands a processor no model.
+"""Chains in engines that give a processor token ids and scores, but no model.
 
-Warpers, penalties, constraints and n-gram styles need nothing else. What reads the text a second time is refused
-with the reason, before anything is generated.
+Warpers, penalties, constraints and n-gram styles need nothing else. A processor that needs extra forwards, or that
+changes the prompt, is refused with the reason before anything is generated.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -24,7 +24,12 @@ from logitkit.registry.spec import Spec
 
 
 class NoModel:
-    """In the place of the generating model: what little is known of it; asking for more is refused."""
+    """Stands for the generating model of another engine: end tokens and a device; any other attribute is refused.
+
+    Args:
+        engine: named in errors.
+        ends: end tokens of the model.
+    """
 
     def __init__(self, engine: str, ends: Sequence[int]) -> None:
         self._engine = engine
@@ -32,20 +37,20 @@ class NoModel:
         self.device = torch.device("cpu")
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
+        if name.startswith("__"):  # copying and pickling look for optional methods
             raise AttributeError(name)
-        raise ModeError(f"{self._engine} hands a processor tokens and scores, not its model ({name})")
+        raise ModeError(f"{self._engine} gives a processor tokens and scores, not its model ({name})")
 
 
 class TokensOnly(Binding):
-    """What a processor may ask for in another engine: the tokenizer, one prompt, and tables.
+    """A `Binding` without a model: the tokenizer, one prompt, and n-gram tables.
 
     Args:
-        engine: whose name errors bear.
+        engine: named in errors.
         tokenizer: of the generating model.
         prompt: token ids of the prompt.
-        ends: the model's end tokens.
-        tables: n-gram tables by the name that the chain calls them.
+        ends: end tokens of the model.
+        tables: n-gram tables, by the names that the chain gives them.
     """
 
     has_model = False
@@ -65,43 +70,62 @@ class TokensOnly(Binding):
         super().__init__(NoModel(engine, ends), tokenizer, prompts, resources=tables)
 
     def reader(self, *_: Any, label: str = "second prompt", **__: Any) -> NoReturn:
-        """Refuse: a second reading needs the generating model, or another one."""
-        raise ModeError(f"{self.engine} hands a processor tokens and scores, not a model that reads {label}")
+        """Refuse a second stream: it needs a model.
 
-    def foreign_reader(self, *_: Any, label: str = "other model", **__: Any) -> NoReturn:
-        """Refuse: as `reader`."""
+        Raises:
+            ModeError: always.
+        """
+        raise ModeError(f"{self.engine} gives a processor tokens and scores, not a model to read the {label}")
+
+    def foreign_reader(self, *_: Any, label: str = "text for another model", **__: Any) -> NoReturn:
+        """Refuse as `reader` does."""
         self.reader(label=label)
 
     def model_named(self, name: str) -> NoReturn:
-        """Refuse: there is room for one model."""
-        self.reader(label=f"along as {name!r}")
+        """Refuse a second model."""
+        self.reader(label=f"text for {name!r}")
 
 
 def check(chain: Chain, engine: str) -> None:
-    """Refuse a chain that needs more than tokens and scores, and one whose files are missing.
+    """Check, before anything is generated, that a chain can run on token ids and scores alone.
+
+    Args:
+        chain: the chain.
+        engine: named in errors.
 
     Raises:
-        ModeError: with the processor and the reason.
-        FileFormatError: no such table, or a broken one.
+        ModeError: a processor needs extra forwards or changes the prompt; names it with the reason.
+        FileFormatError: an n-gram table is absent or broken.
+
+    >>> check(Chain("top_k(5)"), "vllm")
+    >>> check(Chain("cfg()"), "vllm")
+    Traceback (most recent call last):
+    logitkit.errors.ModeError: cfg: cannot run in vllm: it needs extra forwards (one forward), and the engine gives a \
+processor no model; run it with transformers' generate
     """
     for spec in chain.specs:
         if spec.rewrites_prompt:
-            raise _refused(spec, engine, "it changes the prompt, which the engine has read by then")
+            raise _refused(spec, engine, "it changes the prompt, which the engine has already read")
         if spec.extra_forwards != "none":
             raise _refused(
-                spec,
-                engine,
-                f"beyond the engine's own forwards it needs {spec.cost}, and a processor is handed no model there",
+                spec, engine, f"it needs extra forwards ({spec.cost}), and the engine gives a processor no model"
             )
     tables(chain)
 
 
 def bound(chain: Chain, engine: str, tokenizer: Any, prompt: Sequence[int], *, ends: Sequence[int] = ()) -> Composite:
-    """Return the chain as one processor of rows that begin with this prompt.
+    """Return a chain as one processor for rows that begin with a prompt.
+
+    Args:
+        chain: the chain.
+        engine: named in errors.
+        tokenizer: of the generating model.
+        prompt: token ids.
+        ends: end tokens of the model.
 
     Raises:
-        ModeError: it needs more than tokens and scores.
-        ModelError: a table that was counted with another tokenizer.
+        ModeError: a processor asks for a model.
+        ModelError: an n-gram table was counted with another tokenizer.
     """
     binding = TokensOnly(engine, tokenizer, prompt, ends=ends, tables=tables(chain))
     parts: list[tuple[str, Any]] = []
@@ -113,9 +137,9 @@ def bound(chain: Chain, engine: str, tokenizer: Any, prompt: Sequence[int], *, e
     return Composite(parts, prompts=binding.prompts, trace=Trace(), histories=binding.histories)
 
 
-def tables(chain: Chain) -> dict[str, NgramTable]:
-    """The n-gram tables that a chain names, each read once a process."""
-    return {name: _table(name) for name in chain.table_names}
+def tables(chain: Chain, known: Collection[str] = ()) -> dict[str, NgramTable]:
+    """Return the n-gram tables that a chain names, apart from known names; each file is read once per process."""
+    return {name: _table(name) for name in chain.table_names if name not in known}
 
 
 @functools.lru_cache(maxsize=32)
@@ -123,6 +147,6 @@ def _table(name: str) -> NgramTable:
     return NgramTable.load(name)
 
 
-def _refused(spec: Spec, engine: str, why: str) -> ModeError:
-    """The refusal of one processor."""
-    return ModeError(f"{spec.name}: cannot run in {engine}: {why}; run it with transformers' generate")
+def _refused(spec: Spec, engine: str, reason: str) -> ModeError:
+    """Return the error that refuses one processor."""
+    return ModeError(f"{spec.name}: cannot run in {engine}: {reason}; run it with transformers' generate")

@@ -1,20 +1,19 @@
 """Chains in vLLM, as a per-request logits processor of its V1 model runner.
 
     llm = LLM("smollm2-135m", logits_processors=[ChainProcessor])
-    given = extra_args("ngram_style(table='book.safetensors') | min_p(0.05)", llm.get_tokenizer())
-    llm.generate(prompts, SamplingParams(temperature=0, extra_args=given))
+    arguments = extra_args("ngram_style(table='book.safetensors') | min_p(0.05)", llm.get_tokenizer())
+    llm.generate(prompts, SamplingParams(temperature=0, extra_args=arguments))
 
-Served, a request says ``"vllm_xargs": {"logitkit": "min_p(0.05)"}``, and the server is started with
-``--logits-processors logitkit.adapters.vllm:ChainProcessor``. Chains name files of the server: let only those send
-chains who may read them.
+On a server started with ``--logits-processors logitkit.adapters.vllm:ChainProcessor``, a request has the field
+``"vllm_xargs": {"logitkit": "min_p(0.05)"}``. A chain may name files on the server, so accept chains only from
+clients that may read these files.
 
-vLLM 0.32 needs transformers below 5.20 and logitkit 5.23 or above. What is used here works with both: install
-logitkit there with ``pip install --no-deps``, and pluggy, nltk, rapidfuzz, platformdirs and pyyaml by name. Where
-vLLM would choose its V2 model runner (a GPU with Triton), set ``VLLM_USE_V2_MODEL_RUNNER=0``.
+vLLM 0.32 requires transformers below 5.20, and logitkit requires 5.23 or above. This module works with both: install
+logitkit with ``pip install --no-deps``, and pluggy, nltk, rapidfuzz, platformdirs and pyyaml by name. On a GPU with
+Triton, where vLLM chooses its V2 model runner, set ``VLLM_USE_V2_MODEL_RUNNER=0``.
 
-The engine applies a chain before its own temperature, top-k, top-p and min-p: leave those out of the request where
-the chain has them. Only tokens and scores are at hand: a processor that reads the text a second time, with another
-prompt or another model, is refused with the reason when the request arrives.
+vLLM applies a chain before its own temperature, top-k, top-p and min-p. Leave these out of a request whose chain has
+them. A processor that needs extra forwards is refused, with the reason, when the request arrives.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ from logitkit.processors.model_facts import id_tuple
 from logitkit.registry.chain import Chain
 
 ENGINE, ARGUMENT = "vllm", "logitkit"
-Ask = Callable[[list[int], list[int], Tensor], Tensor]
+RequestProcessor = Callable[[list[int], list[int], Tensor], Tensor]  # prompt ids, output ids, logits [vocab]
 
 
 def extra_args(chain: str | Chain, tokenizer: Any) -> dict[str, str]:
-    """Arguments for ``SamplingParams(extra_args=...)``, having checked the chain in full.
+    """Return arguments for ``SamplingParams(extra_args=...)`` after all checks of the chain.
 
     Args:
-        chain: what to run.
-        tokenizer: the engine's own, so that a table counted with another one is refused here.
+        chain: text or Chain.
+        tokenizer: of the engine; an n-gram table counted with another tokenizer is refused.
 
     Raises:
-        ModeError, ModelError, ParameterError, UnknownNameError, FileFormatError: nothing has been generated.
+        ModeError, ModelError, ParameterError, UnknownNameError, FileFormatError: before anything is generated.
     """
     read = Chain(chain)
     tokens_only.check(read, ENGINE)
@@ -52,7 +51,7 @@ def extra_args(chain: str | Chain, tokenizer: Any) -> dict[str, str]:
 
 
 class ChainProcessor(AdapterLogitsProcessor):
-    """Runs the chain that a request names under ``logitkit``; other requests pass untouched."""
+    """Applies the chain in the ``logitkit`` argument of a request; requests without one are unchanged."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         super().__init__(vllm_config, device, is_pin_memory)
@@ -61,11 +60,11 @@ class ChainProcessor(AdapterLogitsProcessor):
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Refuse a request whose chain cannot be read or cannot run here.
+        """Refuse a request whose chain cannot be read or cannot run in this engine.
 
         Raises:
-            ModeError, ParameterError, UnknownNameError, ChainError, FileFormatError: each of them a ValueError,
-                as vLLM expects it, or wrapped in one.
+            ValueError: the kind that vLLM reports to the client; a ModeError, ParameterError, ChainError or
+                FileFormatError, or a ValueError for an unknown name.
         """
         text = (sampling_params.extra_args or {}).get(ARGUMENT)
         if text is None:
@@ -78,27 +77,27 @@ class ChainProcessor(AdapterLogitsProcessor):
             raise ValueError(str(error)) from error
 
     def is_argmax_invariant(self) -> bool:
-        """A chain may change the likeliest token, so it runs under greedy decoding too."""
+        """Return False: a chain may change the likeliest token, so greedy decoding needs it too."""
         return False
 
-    def new_req_logits_processor(self, params: Any) -> Ask | None:
-        """The chain of a request, bound to its prompt at the first step."""
+    def new_req_logits_processor(self, params: Any) -> RequestProcessor | None:
+        """Return the chain of a request as a processor, which is bound to the prompt at its first step."""
         text = (params.extra_args or {}).get(ARGUMENT)
         if not text:
             return None
         chain, bound = Chain(text), None
 
-        def ask(prompt: list[int], written: list[int], logits: Tensor) -> Tensor:
+        def process(prompt: list[int], output: list[int], logits: Tensor) -> Tensor:
             nonlocal bound
             if bound is None:
                 bound = tokens_only.bound(chain, ENGINE, self._own_tokenizer(), prompt, ends=self._ends())
-            rows = torch.tensor([[*prompt, *written]], device=logits.device)
+            rows = torch.tensor([[*prompt, *output]], device=logits.device)
             return bound(rows, logits[None].float())[0].to(logits.dtype)
 
-        return ask
+        return process
 
     def _own_tokenizer(self) -> Any:
-        """The engine's tokenizer, read once."""
+        """Return the tokenizer of the engine, loaded once."""
         if self._tokenizer is None:
             from transformers import AutoTokenizer
 
@@ -106,7 +105,6 @@ class ChainProcessor(AdapterLogitsProcessor):
         return self._tokenizer
 
     def _ends(self) -> list[int]:
-        """The model's end tokens."""
-        said = (self._config.try_get_generation_config() or {}).get("eos_token_id")
-        said = getattr(self._config.hf_config, "eos_token_id", None) if said is None else said
-        return list(id_tuple(said))
+        """Return the end tokens of the model."""
+        ends = (self._config.try_get_generation_config() or {}).get("eos_token_id")
+        return list(id_tuple(getattr(self._config.hf_config, "eos_token_id", None) if ends is None else ends))

@@ -1,48 +1,51 @@
-"""Why processors of others break laws, as read in their code: transformers 5.23, logits-processor-zoo 0.2.1."""
+"""Reasons for which processors of other libraries break laws, from their source code.
+
+Versions: transformers 5.23, logits-processor-zoo 0.2.1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-PADDING = "takes left padding for text; `generate` hides it where it builds the processor itself, not in your list"
-SIGN = "divides what is positive and multiplies what is negative: log-probabilities (beam search) are all negative"
-BY_PLACE = "holds one prompt a row, by place: another number of rows, or another order, does not fit"
-LENGTH = "counts the row's length, padding and prompt included"
-FIRST_CALL = "the first call's rows are taken for the prompt, so its answer depends on when it was first called"
-IN_PLACE = "writes to the scores it is given, which `output_logits` then shows"
-COUNTER = "keeps a counter a row, by place, and goes on from where the last call left it"
-BATCH = "has as many counters as `batch_size` said; beams and several sequences have more rows"
-REWINDS = "a prefix that does not grow by one token is taken for a new text"
+PADDING = "counts left padding as text; `generate` hides padding only from processors that it builds itself"
+SIGN = "divides positive scores and multiplies negative ones; log-probabilities, as in beam search, are all negative"
+BY_PLACE = "holds one prompt for each row by index, so another number or order of rows does not fit"
+LENGTH = "counts the length of the row, with padding and prompt"
+FIRST_CALL = "treats the rows of its first call as the prompt, so the result depends on when it is first called"
+IN_PLACE = "writes to the given scores, so `output_logits` returns changed logits"
+COUNTER = "keeps a counter for each row by index, and continues from the value of the last generation"
+BATCH = "has `batch_size` counters; beams and several sequences have more rows"
+REWINDS = "treats a prefix that did not grow by one token as a new text"
 
 REASONS: dict[str, Mapping[str, str]] = {
     "RepetitionPenaltyLogitsProcessor": {"ignores_left_padding": PADDING, "ignores_the_scale_of_a_row": SIGN},
     "EncoderRepetitionPenaltyLogitsProcessor": {
         "treats_rows_alike": BY_PLACE,
-        "ignores_left_padding": "takes the encoder prompt's padding for text",
+        "ignores_left_padding": "counts padding of the encoder prompt as text",
         "ignores_the_scale_of_a_row": SIGN,
     },
     "NoRepeatNGramLogitsProcessor": {"ignores_left_padding": PADDING},
     "EncoderNoRepeatNGramLogitsProcessor": {
         "treats_rows_alike": BY_PLACE,
-        "ignores_left_padding": "takes the encoder prompt's padding for text",
+        "ignores_left_padding": "counts padding of the encoder prompt as text",
     },
     "MinLengthLogitsProcessor": {"ignores_left_padding": LENGTH},
     "ForcedEOSTokenLogitsProcessor": {"ignores_left_padding": LENGTH},
     "ExponentialDecayLengthPenalty": {
-        "ignores_the_scale_of_a_row": "adds a share of the end token's score, which is another in log-probabilities",
+        "ignores_the_scale_of_a_row": "adds a share of the end token's score, which differs in log-probabilities",
     },
     "InfNanRemoveLogitsProcessor": {
-        "keeps_masked_tokens_masked": "makes -inf the lowest finite number: that is what it is for",
+        "keeps_masked_tokens_masked": "replaces -inf by the lowest finite number, which is its purpose",
     },
     "UnbatchedClassifierFreeGuidanceLogitsProcessor": {
-        "forgets": "its second stream's cache goes on from the last call, of whatever text that was",
-        "depends_only_on_the_prefix": "the cache is never cropped or reordered: beams and rewinds read another text",
+        "forgets": "continues the KV cache of its second stream from the last call, even for another text",
+        "depends_only_on_the_prefix": "never crops or reorders the KV cache, so it is wrong under beams and rewinds",
         "treats_rows_alike": BY_PLACE,
     },
     "SynthIDTextWatermarkLogitsProcessor": {
-        "forgets": "keeps the last contexts of each row, by place",
-        "depends_only_on_the_prefix": "the contexts it kept are those of the rows that were at that place before",
-        "keeps_masked_tokens_masked": "its tournament gives masked tokens the lowest finite number",
+        "forgets": "keeps the last contexts of each row by index",
+        "depends_only_on_the_prefix": "uses the contexts of the rows that had the same index before",
+        "keeps_masked_tokens_masked": "gives masked tokens the lowest finite number",
     },
     "GenLengthLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
@@ -62,7 +65,7 @@ REASONS: dict[str, Mapping[str, str]] = {
     },
     "MultipleChoiceLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
-        "leaves_a_choice": "a choice that is masked already is lifted by an infinite gap, which makes NaN",
+        "leaves_a_choice": "adds an infinite gap to a choice that is already masked, which gives NaN",
     },
     "TriggerPhraseLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
@@ -77,7 +80,7 @@ REASONS: dict[str, Mapping[str, str]] = {
     },
     "MaxTimeLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
-        "forgets": "answers by the clock",
-        "depends_only_on_the_prefix": "answers by the clock, which starts anew when a prefix does not grow by one",
+        "forgets": "depends on the clock",
+        "depends_only_on_the_prefix": "depends on a clock that restarts when a prefix did not grow by one token",
     },
 }

@@ -1,4 +1,4 @@
-"""Which laws transformers' own processors and logits-processor-zoo's keep, measured, each failure with its reason.
+"""Measure which laws the processors of transformers and logits-processor-zoo keep; each failure has its reason.
 
 python -m studies.laws_of_others docs/laws_of_others.md   # pip install logits-processor-zoo first
 """
@@ -23,11 +23,11 @@ from studies.known_violations import REASONS
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Other:
-    """A processor of others, as a caller would make it.
+    """A processor of another library, built as a caller would build it.
 
     Attributes:
-        name: of its class, in `module`.
-        given: its arguments; a function is called with the prompts' inputs.
+        module, name: of its class.
+        given: arguments of its constructor, or a function of the prompts' ids and mask that returns them.
         neutral: arguments at which it should change nothing.
     """
 
@@ -37,13 +37,13 @@ class Other:
     neutral: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, padding: int = 0, **changed: Any) -> Any:
-        """A fresh one, for prompts with so much padding."""
+        """Return a new instance for prompts with ``padding`` padding tokens on the left."""
         inputs = prompts(padding)
         given = self.given(inputs) if callable(self.given) else self.given
         return getattr(importlib.import_module(self.module), self.name)(**{**given, **changed})
 
     def report(self) -> Report:
-        """All laws on it."""
+        """Test all laws."""
         changed = ", ".join(f"{key}={value}" for key, value in self.neutral.items())
         neutral = {changed: lambda: self.make(**self.neutral)} if self.neutral else {}
         subject = Subject(self.name, self.make, neutral=neutral)
@@ -164,18 +164,18 @@ OTHERS = (
 
 
 def table(others: tuple[Other, ...] = OTHERS) -> str:
-    """The page: how many laws each keeps, and why not the others.
+    """Return a table of how many laws each processor keeps, with the reason for each broken law.
 
     Raises:
-        PluginError: a failure without a written reason, or a reason without a failure.
+        PluginError: a failure without a reason in `known_violations`, or a reason without a failure.
     """
     reports = {other.name: other.report() for other in others}
     broken = {(name, verdict.law) for name, report in reports.items() for verdict in report.failures}
     written = {(name, law) for name, laws in REASONS.items() if name in reports for law in laws}
     for name, law in sorted(broken ^ written):
-        fault = "no written reason for" if (name, law) in broken else "a written reason for what it keeps:"
+        fault = "no reason for" if (name, law) in broken else "a reason for a law that holds:"
         raise PluginError(f"laws of others: every failure must have its reason, got {fault} {name} {law}; see REASONS")
-    lines = ["| processor | laws kept | broken, and why |", "|---|---|---|"]
+    lines = ["| processor | laws kept | broken laws, with reasons |", "|---|---|---|"]
     for name, report in reports.items():
         tried = [v for v in report.results if not (v.kept and v.reason)]
         whys = "<br>".join(f"`{law}`: {why}" for law, why in REASONS.get(name, {}).items())
@@ -184,7 +184,7 @@ def table(others: tuple[Other, ...] = OTHERS) -> str:
 
 
 def page() -> str:
-    """The whole fragment for the docs."""
+    """Return the section of the documentation."""
     parts = [("transformers", TRANSFORMERS), ("logits-processor-zoo", ZOO)]
     text = ["<!-- written by python -m studies.laws_of_others -->", ""]
     for distribution, module in parts:
@@ -193,10 +193,10 @@ def page() -> str:
     return "\n".join(text) + f"\n{NOTE}\n"
 
 
-NOTE = """Each was made as a caller makes it who puts it into `logits_processor=`, set so that a fault shows.
-A law about neutral values is tried where there is one. Not tried: processors of audio models (Whisper, Bark, Dia,
-codebooks), whose rows are no text. A broken law need not matter to you: a processor with state is right in greedy
-decoding of one fresh batch, and wrong in what the law is named for: beams, reuse, assisted decoding, padding."""
+NOTE = """Each processor was built as callers of `logits_processor=` build it, with settings that make a fault visible.
+The law of neutral values is tested where a processor has one. Processors of audio models (Whisper, Bark, Dia,
+codebooks) are not tested, because their rows are not text. A processor with state is right in greedy decoding of one
+new batch; it is wrong in the situation that the broken law names, such as beams, reuse or padding."""
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def test_bad_input_is_refused_before_a_model_loads(arguments: Any, error: Any, s
 
 def test_what_has_no_token_of_its_own_is_refused(place: Path) -> None:
     """Where context and continuation become one token, plain scoring would score nothing."""
-    with pytest.raises(PromptError, match="must have a token of its own behind its context"):
+    with pytest.raises(PromptError, match="must have at least one token after the context"):
         evaluate(place, "logitkit", ["cut"], pretrained=str(place / "strange"))
 
 

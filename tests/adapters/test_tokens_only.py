@@ -87,7 +87,7 @@ def test_undeclared_forwards_are_refused_when_they_are_requested() -> None:
     """A processor that declares no extra forwards and asks for a reader is refused when it is bound."""
     chain = Chain("theirs()", registry=registered(target="logitkit.processors.contrast.processors:CFG"))
     tokens_only.check(chain, "vllm")
-    with pytest.raises(ModeError, match="theirs: cannot run in vllm: vllm hands a processor tokens and scores"):
+    with pytest.raises(ModeError, match="theirs: cannot run in vllm: vllm gives a processor tokens and scores"):
         tokens_only.bound(chain, "vllm", tiny_tokenizer(), [1, 2])
 
 

@@ -18,26 +18,26 @@ CLIPS = Other(module=TRANSFORMERS, name="InfNanRemoveLogitsProcessor")
 
 @pytest.mark.slow
 def test_the_page_is_what_is_measured() -> None:
-    """transformers' part; write it again with ``python -m studies.laws_of_others docs/laws_of_others.md``."""
+    """The part on transformers agrees with a new measurement; ``studies.laws_of_others`` writes the page."""
     tiny_model.cache_clear()  # other tests may have left hooks on it, which cannot be pickled
     assert table(tuple(other for other in OTHERS if other.module == TRANSFORMERS)) in PAGE.read_text()
 
 
 def test_a_failure_is_told_with_its_reason() -> None:
-    """And counted."""
-    assert "| 11 of 12 | `keeps_masked_tokens_masked`: makes -inf the lowest finite number" in table((CLIPS,))
+    """The table counts the laws that a processor keeps and shows the reason for a broken one."""
+    assert "| 11 of 12 | `keeps_masked_tokens_masked`: replaces -inf by the lowest finite number" in table((CLIPS,))
 
 
 def test_a_failure_without_a_reason_is_refused(monkeypatch: Any) -> None:
-    """It says which."""
+    """The error names the processor and the law."""
     monkeypatch.setattr(laws_of_others, "REASONS", {})
-    with pytest.raises(PluginError, match=r"got no written reason for InfNan\w+ keeps_masked_tokens_masked"):
+    with pytest.raises(PluginError, match=r"got no reason for InfNan\w+ keeps_masked_tokens_masked"):
         table((CLIPS,))
 
 
 def test_a_reason_for_what_is_kept_is_refused(monkeypatch: Any) -> None:
-    """The page says nothing that was not seen."""
+    """A reason for a law that the processor keeps is an error, so the page holds no outdated reason."""
     reasons = {"keeps_masked_tokens_masked": "that is what it is for", "forgets": "no"}
     monkeypatch.setattr(laws_of_others, "REASONS", {CLIPS.name: reasons})
-    with pytest.raises(PluginError, match=r"a written reason for what it keeps: InfNan\w+ forgets"):
+    with pytest.raises(PluginError, match=r"a reason for a law that holds: InfNan\w+ forgets"):
         table((CLIPS,))
