@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,8 +96,8 @@ class History:
         self._trusted = trusted
         self.cache = HistoryCache()
 
-    def __reduce__(self) -> object:
-        raise ModelError("History: cannot be pickled, it reads a model; pickle the chain and bind it again")
+    def __reduce__(self) -> Any:
+        raise ModelError("History: cannot be pickled, because it reads a model; pickle the chain and bind it again")
 
     @torch.no_grad()
     def __call__(self, rows: Tensor) -> Tensor:

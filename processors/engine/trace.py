@@ -14,15 +14,15 @@ from logitkit.processors.engine.divergences import js_bits
 
 
 class Counts(Protocol):
-    """Counts forward passes, as readers do.
+    """Counts forward passes, as readers do."""
 
-    Attributes:
-        forwards: forward passes so far.
-        tokens: tokens fed so far, summed over rows.
-    """
+    @property
+    def forwards(self) -> int:
+        """Forward passes so far."""
 
-    forwards: int
-    tokens: int
+    @property
+    def tokens(self) -> int:
+        """Tokens fed so far, summed over rows."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the generating model computed anyway is used exactly when it is the row's own."""
+"""Captured outputs of the generating model are used exactly when they belong to the rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from torch import Tensor
 from fakes import absolute_model, encoder_decoder_model, sliding_model
 from fusing import hooks
 from logitkit.errors import ModelError
-from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.captured_outputs import CapturedOutputs
-from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.engine import Binding, CapturedOutputs, read_prompts
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt"]
@@ -23,21 +21,21 @@ KINDS = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_mo
 
 
 def bound(model: Any, texts: list[str] = PROMPTS) -> Binding:
-    """Bind the prompts to a model."""
+    """Return a binding of the prompts to a model."""
     return Binding(model, tiny_tokenizer(), read_prompts(tiny_tokenizer(), model, texts))
 
 
-class Asks:
-    """Asks for logits and hidden state at every step, and compares them with reading the row from scratch."""
+class Compares:
+    """Compares captured logits and hidden states with a forward over each whole row, at every step."""
 
     def __init__(self, binding: Binding) -> None:
         self.binding, self.worst, self.states = binding, 0.0, not binding.prompts.in_encoder
-        self.overheard = CapturedOutputs(binding, hidden=self.states)
+        self.captured = CapturedOutputs(binding, hidden=self.states)
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        logits = self.overheard.logits(input_ids, scores).log_softmax(-1)
-        state = self.overheard.hidden(input_ids, scores) if self.states else None
+        logits = self.captured.logits(input_ids, scores).log_softmax(-1)
+        state = self.captured.hidden(input_ids, scores) if self.states else None
         model, prompts = self.binding.model, self.binding.prompts
         for row, ids in enumerate(input_ids):
             prompt = int(prompts.rows(input_ids)[row])
@@ -54,63 +52,63 @@ class Asks:
         return scores
 
 
-def run(asks: Asks, before: list[Any] | None = None, **mode: Any) -> Tensor:
+def run(compares: Compares, before: list[Any] | None = None, **mode: Any) -> Tensor:
     """Generate 8 tokens."""
-    prompts = asks.binding.prompts
+    prompts = compares.binding.prompts
     settings = {"max_new_tokens": 8, "do_sample": False, "attention_mask": prompts.mask} | mode
-    return asks.binding.model.generate(prompts.ids, logits_processor=[*(before or []), asks], **settings)
+    return compares.binding.model.generate(prompts.ids, logits_processor=[*(before or []), compares], **settings)
 
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_reading_from_scratch(kind: str, mode: dict[str, Any]) -> None:
-    """Greedy, beams, samples, padded prompts; the reader is hardly ever needed."""
-    asks = Asks(bound(KINDS[kind]()))
-    run(asks, **mode)
-    assert asks.worst < 1e-4
-    assert asks.overheard.misses == 0
+    """Under greedy decoding, beams and sampling with padded prompts; no reader is needed."""
+    compares = Compares(bound(KINDS[kind]()))
+    run(compares, **mode)
+    assert compares.worst < 1e-4
+    assert compares.captured.misses == 0
 
 
-def test_a_mask_before_it_is_no_change() -> None:
-    """min_new_tokens makes the end impossible; all else is the model's own, bit for bit."""
-    asks = Asks(bound(tiny_model()))
-    run(asks, min_new_tokens=8)
-    assert asks.worst < 1e-4 and asks.overheard.misses == 0
+def test_a_masked_token_does_not_prevent_a_match() -> None:
+    """min_new_tokens forbids the end token before the chain; the finite scores still equal the captured logits."""
+    compares = Compares(bound(tiny_model()))
+    run(compares, min_new_tokens=8)
+    assert compares.worst < 1e-4 and compares.captured.misses == 0
 
 
 @pytest.mark.parametrize("mode", ["penalty", "assistant", "prompt_lookup"])
-def test_what_is_not_the_rows_own_is_read(mode: str) -> None:
-    """Changed scores, drafts of another model, several positions a forward: a reader answers, and is right."""
+def test_outputs_of_other_rows_are_not_used(mode: str) -> None:
+    """A reader reads the rows when scores were changed, come from a draft model, or are one of several positions."""
     model = tiny_model()
-    asks = Asks(bound(model, ["abcabcabcabc"]))
+    compares = Compares(bound(model, ["abcabcabcabc"]))
     more: dict[str, Any] = {
         "penalty": {"repetition_penalty": 1.3},
         "assistant": {"assistant_model": tiny_model(1)},
         "prompt_lookup": {"prompt_lookup_num_tokens": 3},
     }[mode]
-    run(asks, **more)
-    assert asks.worst < 1e-4
-    assert asks.overheard.misses > 0
+    run(compares, **more)
+    assert compares.worst < 1e-4
+    assert compares.captured.misses > 0
 
 
-def test_it_listens_no_longer_than_it_lives() -> None:
-    """The hooks go with it."""
+def test_hooks_are_removed_with_the_object() -> None:
+    """Deleting the object removes its two hooks from the model."""
     model = tiny_model(5)
     before = hooks(model) | hooks(model.base_model)
-    overheard = CapturedOutputs(bound(model), hidden=True)
+    captured = CapturedOutputs(bound(model), hidden=True)
     ours = (hooks(model) | hooks(model.base_model)) - before
-    del overheard
+    del captured
     gc.collect()
     assert len(ours) == 2 and not ours & (hooks(model) | hooks(model.base_model))
 
 
-def test_it_cannot_be_pickled_and_says_so() -> None:
-    """It listens to a model."""
+def test_captured_outputs_cannot_be_pickled() -> None:
+    """The error names the class."""
     with pytest.raises(ModelError, match="CapturedOutputs: cannot be pickled"):
         pickle.dumps(CapturedOutputs(bound(tiny_model())))
 
 
-def test_no_hidden_state_behind_an_encoder() -> None:
-    """Refused by name."""
+def test_hidden_states_of_an_encoder_decoder_model_are_refused() -> None:
+    """The error names the class of the model."""
     with pytest.raises(ModelError, match="HiddenStates: T5ForConditionalGeneration must be decoder-only"):
         CapturedOutputs(bound(encoder_decoder_model()), hidden=True)

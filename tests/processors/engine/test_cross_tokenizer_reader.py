@@ -1,4 +1,4 @@
-"""A reader with another tokenizer equals retokenizing and reading every row from scratch, however it is asked."""
+"""A reader with another tokenizer equals retokenizing and reading every row from scratch, in every mode."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from fakes import encoder_decoder_model
 from foreign import RecomputeForeign, foreign_model, foreign_tokenizer, sentencepiece_tokenizer
 from logitkit.errors import ModelError
-from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.engine import Binding, read_prompts
 from logitkit.processors.tokens import Retokenizer, Vocabulary
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
@@ -33,7 +32,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def streams(kind: str, style: str = "byte-level", texts: list[str] = PROMPTS, own: list[str] = OWN) -> Any:
-    """The prompts, a reader of the own prompts, and the slow reference of the same."""
+    """Return the prompts, a reader under its own prompts, and the slow reference of that reader."""
     tiny, tokenizer, model = tiny_tokenizer(), TOKENIZERS[style](), foreign_model(kind)
     prompts = read_prompts(tiny, tiny_model(), texts)
     ids = [tokenizer(text)["input_ids"] for text in own]
@@ -51,7 +50,7 @@ def streams(kind: str, style: str = "byte-level", texts: list[str] = PROMPTS, ow
 
 
 class Mixed(LogitsProcessor):
-    """Lets another stream pull the choice towards the letters it likes; compares it with the slow reference."""
+    """Adds the logits of a second stream to the scores, and compares them with the slow reference."""
 
     def __init__(self, second: Any, slow: Any = None) -> None:
         self.second, self.slow, self.worst = second, slow, 0.0
@@ -83,7 +82,7 @@ def test_equals_recomputation_in_every_mode(kind: str, style: str, mode: str) ->
 
 @pytest.mark.parametrize("mode", ["assistant", "prompt_lookup"])
 def test_equals_recomputation_under_assisted_decoding(mode: str) -> None:
-    """Prefixes are replayed and rewound, and the tokens are those of plain greedy."""
+    """Prefixes are repeated and shortened, and the tokens are the greedy ones."""
     prompts, reader, slow = streams("rotary", texts=["ababab the"], own=["own"])
     helper = {"assistant_model": tiny_model(1)} if mode == "assistant" else {"prompt_lookup_num_tokens": 3}
     probe = Mixed(reader, slow)
@@ -93,7 +92,7 @@ def test_equals_recomputation_under_assisted_decoding(mode: str) -> None:
 
 
 def written(prompts: Any, texts: list[str], start: int = 0) -> torch.Tensor:
-    """Rows that continue the prompts with these texts, a token a byte, padded with special tokens."""
+    """Return rows that continue the prompts with texts, one token a byte, padded with special tokens."""
     tails = [tiny_tokenizer()(text)["input_ids"] if text else [] for text in texts]
     width = max(map(len, tails))
     rows = [[*tail, *[257] * (width - len(tail))] for tail in tails]
@@ -103,7 +102,7 @@ def written(prompts: Any, texts: list[str], start: int = 0) -> torch.Tensor:
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_order_of_any_prefixes(data: st.DataObject) -> None:
-    """Texts with merges across steps, of unequal length, extended, rewound, shuffled and repeated at random."""
+    """Random texts whose tokens merge across steps are extended, shortened, permuted and repeated."""
     kind, style = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(sorted(TOKENIZERS)))
     prompts, reader, slow = streams(kind, style)
     text = st.lists(st.sampled_from(WORDS), max_size=14).map("".join)
@@ -116,7 +115,7 @@ def test_any_order_of_any_prefixes(data: st.DataObject) -> None:
 
 
 def test_plain_decoding_reads_no_prefix_twice() -> None:
-    """40 bytes that merge and split: at most two tokens a step are fed, and one forward is made."""
+    """For 50 bytes whose tokens merge and split, each step runs at most one forward and 1.5 tokens on average."""
     prompts, reader, slow = streams("rotary", texts=PROMPTS[:1], own=OWN[:1])
     rows = written(prompts, ["the then on an inn the the lo el hello the and on"])
     reader(rows[:, : prompts.width])
@@ -128,8 +127,8 @@ def test_plain_decoding_reads_no_prefix_twice() -> None:
     torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
 
 
-def test_the_cache_is_squeezed() -> None:
-    """Three rows that are rewritten at different steps leave dead slots; the cache stays near its longest row."""
+def test_unused_slots_are_removed() -> None:
+    """Rows rewritten at different steps leave unused slots, and the cache stays near the length of its longest row."""
     prompts, reader, slow = streams("rotary")
     rows = written(prompts, ["the" * 60, "xthe" * 45, "thxe" * 45])
     for length in range(1, rows.shape[1] - prompts.width):
@@ -138,8 +137,8 @@ def test_the_cache_is_squeezed() -> None:
     torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
 
 
-def test_a_step_that_writes_nothing_costs_nothing() -> None:
-    """Finished rows get special tokens, which are no text: no forward, the same answer."""
+def test_special_tokens_need_no_forward() -> None:
+    """Finished rows receive special tokens, which are no text: the logits stay the same without a forward."""
     prompts, reader, _ = streams("rotary")
     rows = written(prompts, ["the", "on", "an"])
     want = reader(rows)
@@ -148,8 +147,8 @@ def test_a_step_that_writes_nothing_costs_nothing() -> None:
     assert torch.equal(reader(padded), want) and reader.forwards == spent
 
 
-def test_an_interrupted_forward_leaves_no_half_read_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an interruption the next answer is computed from scratch, and right."""
+def test_an_interrupted_forward_drops_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interruption the next call reads from scratch and is right."""
     prompts, reader, slow = streams("rotary")
     rows = written(prompts, ["the end", "on the", "andante"])
     reader(rows[:, :-1])
@@ -164,8 +163,8 @@ def test_an_interrupted_forward_leaves_no_half_read_cache(monkeypatch: pytest.Mo
     torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
 
 
-def test_a_context_that_is_too_small_is_said() -> None:
-    """Before any forward, with the limit, the length and the way out."""
+def test_rows_beyond_the_context_are_refused() -> None:
+    """The error comes before any forward and names the limit, the length and the way out."""
     prompts, reader, _ = streams("rotary", texts=PROMPTS[:1], own=["x" * 250])
     with pytest.raises(ModelError, match="at most 256 tokens of this model, its context, got 260; generate fewer"):
         reader(written(prompts, ["x" * 10]))
@@ -175,14 +174,14 @@ def test_a_context_that_is_too_small_is_said() -> None:
 
 
 def test_models_that_cannot_be_rewound_are_refused() -> None:
-    """An encoder, or no cache."""
+    """A model with an encoder is refused when the reader is built."""
     tiny = tiny_tokenizer()
     binding = Binding(tiny_model(), tiny, read_prompts(tiny, tiny_model(), ["a"]))
     with pytest.raises(ModelError, match="must be a causal one"):
         binding.foreign_reader([[5]], encoder_decoder_model(), tiny)
 
 
-def test_a_reader_says_why_it_cannot_be_pickled() -> None:
-    """A cache is no value."""
+def test_a_reader_cannot_be_pickled() -> None:
+    """The error names the way out: pickle the chain."""
     with pytest.raises(ModelError, match="pickle the chain"):
         pickle.dumps(streams("rotary")[1])

@@ -1,4 +1,4 @@
-"""Second streams in the generating model's own forward: the same logits and tokens, one forward a step."""
+"""Second streams in the generating model's own forward give the same logits and tokens, with one forward a step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 class Watch(LogitsProcessor):
-    """Compares what a stream answers with the slow reference, at every step."""
+    """Compares the logits of a stream with the slow reference at every step."""
 
     def __init__(self, stream: Any, slow: Any) -> None:
         self.stream, self.slow, self.worst = stream, slow, 0.0
@@ -47,8 +47,8 @@ class Watch(LogitsProcessor):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("kind", CAUSAL)
-def test_same_tokens_as_reading_along_alone(kind: str, chain: str, mode: str) -> None:
-    """Unequal prompts, padded; sampling draws from the same seed the same tokens."""
+def test_fused_and_lazy_tokens_are_equal(kind: str, chain: str, mode: str) -> None:
+    """With padded prompts, and with sampling from one seed."""
     call = bound(chain, CAUSAL[kind]())
     fused = decode(call, "fused", **MODES[mode])
     assert call.trace.fusion.state == "fused" and set(call.trace.forwards.values()) == {0}
@@ -58,7 +58,7 @@ def test_same_tokens_as_reading_along_alone(kind: str, chain: str, mode: str) ->
 @pytest.mark.parametrize("kind", CAUSAL)
 @pytest.mark.parametrize("chain", ["cfg(2.0, negative='no')", "uscd(gate=1.0)"])
 def test_logits_equal_recomputation(kind: str, chain: str) -> None:
-    """Within 1e-4 at every step."""
+    """The logits of a fused stream differ by less than 1e-4 from a forward over each whole row."""
     call = bound(chain, CAUSAL[kind]())
     (stream,) = call.composite.parts[0][1].streams
     watch = Watch(stream, Recompute(call.model, [list(ids) for ids in stream.own], call.prompts.ids))
@@ -74,7 +74,7 @@ def test_logits_equal_recomputation(kind: str, chain: str) -> None:
     seed=st.integers(0, 99),
 )
 def test_any_prompts(texts: list[str], negative: str, seed: int) -> None:
-    """Shorter, longer and equal second prompts."""
+    """Second prompts may be shorter than, longer than or as long as the first."""
     torch.manual_seed(seed)
     chain = f"cfg(1.7, negative={negative!r})"
     got = bound(chain, prompts=texts).generate(streams="fused", max_new_tokens=5, do_sample=True)
@@ -84,7 +84,7 @@ def test_any_prompts(texts: list[str], negative: str, seed: int) -> None:
 
 
 def test_one_forward_a_step() -> None:
-    """And twice the rows in it."""
+    """The model runs one forward a step, and the chain one call."""
     call, shapes = bound("cfg(2.0)"), []
     hook = call.model.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.logits.shape[:2])))
     with_hook = decode(call, "fused")
@@ -93,8 +93,8 @@ def test_one_forward_a_step() -> None:
     assert call.trace.calls == len(shapes)
 
 
-def test_scores_and_logits_are_the_rows_own() -> None:
-    """output_scores and output_logits; the returned output holds no cache."""
+def test_scores_and_logits_of_generate_are_those_of_its_rows() -> None:
+    """output_scores and output_logits equal those of a lazy run, and the returned output holds no cache."""
     call = bound("cfg(2.0)")
     asked = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
     fused, lazy = (decode(call, streams, **asked) for streams in ("fused", "lazy"))
@@ -105,7 +105,7 @@ def test_scores_and_logits_are_the_rows_own() -> None:
 
 
 def test_streaming() -> None:
-    """The streamer sees one row a prompt, as always."""
+    """The streamer receives the tokens of the rows of `generate` only."""
     pieces: list[str] = []
     call = bound("cfg(2.0)", prompts=["one prompt"])
     out = decode(call, "fused", streamer=Streamer(tiny_tokenizer(), advance=lambda: None, write=pieces.append))
@@ -113,30 +113,30 @@ def test_streaming() -> None:
 
 
 def test_stopping_criteria_see_the_rows_only() -> None:
-    """A criterion of the caller's own."""
+    """A stopping criterion of the caller receives the rows of `generate` only."""
     call = bound("cfg(2.0)")
     stop = StoppingCriteriaList([MaxLengthCriteria(call.prompts.width + 3)])
     assert decode(call, "fused", stopping_criteria=stop).shape == (3, call.prompts.width + 3)
 
 
-def test_other_forwards_of_the_model_are_left_alone() -> None:
-    """A processor that asks the same model on its own gets its own answer; afterwards no hook is left."""
+def test_other_forwards_of_the_model_are_not_changed() -> None:
+    """A processor that calls the same model gets logits of its own rows, and no hook remains afterwards."""
     model, answers = tiny_model(), []
     before = hooks(model)
 
-    class Asks(LogitsProcessor):
+    class CallsModel(LogitsProcessor):
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             answers.append(model(input_ids=input_ids).logits.shape)
             return scores
 
     call = bound("cfg(2.0)", model)
-    decode(call, "fused", logits_processor=[Asks()])
+    decode(call, "fused", logits_processor=[CallsModel()])
     assert answers[0][0] == len(PROMPTS)
     assert hooks(model) <= before
 
 
 def test_an_error_leaves_no_hook() -> None:
-    """And the next call works."""
+    """An error in a processor removes the hooks, and the next call is right."""
     model = tiny_model()
     before = hooks(model)
 
@@ -151,8 +151,8 @@ def test_an_error_leaves_no_hook() -> None:
     assert torch.equal(decode(call, "fused"), decode(bound("cfg(2.0)"), "lazy"))
 
 
-def test_rows_that_the_forward_did_not_carry_are_read_alone() -> None:
-    """The answer is that of the prefix asked for, not of the last forward."""
+def test_rows_that_the_forward_did_not_compute_are_read_separately() -> None:
+    """The logits are those of the requested rows, not those of the last forward."""
     call = bound("cfg(2.0)")
     (stream,) = call.composite.parts[0][1].streams
     slow = Recompute(call.model, [list(ids) for ids in stream.own], call.prompts.ids)
@@ -168,8 +168,8 @@ def test_rows_that_the_forward_did_not_carry_are_read_alone() -> None:
 
 
 @pytest.mark.parametrize("other", ["reversed rows", "another token"])
-def test_an_offer_for_other_rows_is_withdrawn(other: str) -> None:
-    """Asked about rows of the same shape that the forward did not read, the chain answers for these, and logs once."""
+def test_prefetched_logits_of_other_rows_are_dropped(other: str) -> None:
+    """For other rows of the same shape, the chain gives the scores of those rows, and counts the step once."""
     call = bound("cfg(2.0) | uscd(gate=1.0, lame='x')")
     readers = [part.streams[0] for _, part in call.composite.parts]
     checked = 0

@@ -1,4 +1,4 @@
-"""Fused or lazy: the choice, its reason, and the change of mind."""
+"""The choice between fused and lazy streams, its reason, and its change during a call."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from logitkit.processors.engine.fusion_obstacles import obstacle
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
-def test_chosen_by_itself() -> None:
-    """`auto` fuses where it can; the chain need not be told."""
+def test_auto_fuses_where_possible() -> None:
+    """The default `streams="auto"` fuses a second prompt, and the report says so."""
     got = logitkit.generate(tiny_model(), tiny_tokenizer(), PROMPTS, chain="cfg(2.0)", max_new_tokens=4)
     assert (got.trace.fusion.state, got.trace.fusion.rows_per_row) == ("fused", 2)
     assert got.trace.summary()["fusion"]["state"] == "fused"
@@ -37,7 +37,7 @@ LAZY = {
 
 @pytest.mark.parametrize("case", LAZY)
 def test_lazy_with_its_reason(case: str) -> None:
-    """What a doubled batch cannot do, or would do for nothing."""
+    """Each setting under which streams stay lazy is named as the reason."""
     chain, mode, why = LAZY[case]
     call = bound(chain, prompts=["one prompt"])
     decode(call, "auto", **mode)
@@ -54,15 +54,15 @@ def test_a_chain_without_second_streams(chain: str) -> None:
     assert not any(call.trace.forwards.values())
 
 
-def test_settings_that_say_nothing_hinder_nothing() -> None:
-    """None, and the values that plain decoding has."""
+def test_neutral_settings_do_not_prevent_fusing() -> None:
+    """None and the default values of plain decoding are no obstacle."""
     call = bound("cfg(2.0)", prompts=["one prompt"])
     decode(call, "auto", past_key_values=None, num_beams=1, use_cache=True, cache_implementation=None)
     assert call.trace.fusion.state == "fused"
 
 
-def test_streams_of_other_models_stay_alone() -> None:
-    """Nor is an encoder doubled."""
+def test_streams_of_other_models_stay_lazy() -> None:
+    """Streams of another model and streams with an encoder run their own forwards."""
     call = logitkit.chain("contrastive('weak')").bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1))
     decode(call, "auto")
     assert str(call.trace.fusion) == "lazy: the streams are other models'" and call.trace.forwards["weak"] == 12
@@ -71,8 +71,8 @@ def test_streams_of_other_models_stay_alone() -> None:
     assert str(call.trace.fusion) == "lazy: the prompt is read in an encoder"
 
 
-def test_own_streams_are_carried_beside_those_of_other_models() -> None:
-    """A chain of both."""
+def test_own_streams_are_fused_beside_those_of_other_models() -> None:
+    """In a chain with both, the second prompt is fused and the other model runs its own forwards."""
     chain = logitkit.chain("contrastive('weak') | cfg(2.0)")
     call, alone = (chain.bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1)) for _ in range(2))
     assert torch.equal(decode(call, "fused"), decode(alone, "lazy"))
@@ -80,8 +80,8 @@ def test_own_streams_are_carried_beside_those_of_other_models() -> None:
     assert call.trace.forwards == {"weak": 12, "negative prompt": 0}
 
 
-def test_a_compiled_model_is_left_alone() -> None:
-    """Its hooks would be compiled with it."""
+def test_a_compiled_model_is_not_fused() -> None:
+    """The hooks of fusing would become part of the compiled forward."""
     model = tiny_model(11)
     model.compile(backend="eager")
     call = bound("cfg(2.0)", model)
@@ -89,8 +89,8 @@ def test_a_compiled_model_is_left_alone() -> None:
     assert why == "the model's forward is compiled as it stands"
 
 
-def test_a_model_that_generates_with_another_is_told_apart() -> None:
-    """An adapter calls the inner model: nothing is carried, the readers read alone, and the trace says so."""
+def test_a_wrapper_that_generates_with_its_inner_model_stays_lazy() -> None:
+    """`generate` of the inner model never calls the forward of the wrapper, and the report says so."""
 
     class Adapter(torch.nn.Module):
         def __init__(self, inner: Any) -> None:
@@ -106,43 +106,45 @@ def test_a_model_that_generates_with_another_is_told_apart() -> None:
     assert str(call.trace.fusion) == "lazy: generate called no forward of this model"
 
 
-def test_asked_for_and_impossible() -> None:
-    """A named error with the reason; a misspelled choice too."""
+def test_fusing_that_is_requested_and_impossible_is_an_error() -> None:
+    """The error names the reason; an unknown value of `streams` is an error too."""
     with pytest.raises(ModeError, match="streams cannot be 'fused', num_beams=2; leave streams out"):
         decode(bound("cfg(2.0)"), "fused", num_beams=2)
     with pytest.raises(ParameterError, match="streams must be 'auto', 'fused' or 'lazy', got 'both'"):
         decode(bound("cfg(2.0)"), "both")
 
 
-@pytest.mark.parametrize(("cost", "parts"), [(3.0, True), (1.05, False)])
+@pytest.mark.parametrize(("cost", "separates"), [(3.0, True), (1.05, False)])
 @pytest.mark.parametrize("sampling", [False, True])
-def test_a_gate_that_hardly_opens(monkeypatch: pytest.MonkeyPatch, cost: float, parts: bool, sampling: bool) -> None:
-    """After a while the streams part where a fused step costs more than asking alone; tokens stay the same."""
+def test_a_gate_that_rarely_fires(
+    monkeypatch: pytest.MonkeyPatch, cost: float, separates: bool, sampling: bool
+) -> None:
+    """After 24 steps the streams become lazy if separate forwards are cheaper; the tokens stay the same."""
     monkeypatch.setattr(fusion, "fused_cost", lambda *_: cost)
     chain, longer = "uscd(gate=0.15, lame='x')", {"max_new_tokens": 60, "do_sample": sampling}
     lazy = bound(chain, prompts=["one prompt"])
     want = decode(lazy, "lazy", **longer)
-    assert 0.1 < lazy.trace.fired["uscd"] < 0.5  # it opens now and then, so that both ways of reading are used
+    assert 0.1 < lazy.trace.fired["uscd"] < 0.5  # the gate fires at some steps, so that both kinds of forwards run
     call = bound(chain, prompts=["one prompt"])
     assert torch.equal(decode(call, "auto", **longer), want)
     report = call.trace.fusion
-    assert (report.state, report.fused_steps) == (("lazy", 24) if parts else ("fused", None))
+    assert (report.state, report.fused_steps) == (("lazy", 24) if separates else ("fused", None))
     assert report.fused_cost == cost
     assert f"a fused step costs {cost:.2f} plain steps" in report.reason
-    assert (call.trace.forwards["lame prompt"] > 0) is parts
+    assert (call.trace.forwards["lame prompt"] > 0) is separates
     assert call.trace.fired == lazy.trace.fired
 
 
-def test_fused_stays_fused_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is weighed, whatever it costs."""
+def test_requested_fusing_stays_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `streams="fused"` the costs are not compared."""
     monkeypatch.setattr(fusion, "fused_cost", lambda *_: 9.0)
     call = bound("uscd(gate=0.15, lame='x')", prompts=["one prompt"])
     decode(call, "fused", max_new_tokens=60)
     assert (call.trace.fusion.state, call.trace.fusion.rows_per_row) == ("fused", 2)
 
 
-def test_a_stream_that_is_always_asked_never_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost is not even measured."""
+def test_a_stream_requested_at_every_step_stays_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The costs are not measured."""
     monkeypatch.setattr(fusion, "fused_cost", lambda *_: pytest.fail("measured"))
     call = bound("cfg(2.0)", prompts=["one prompt"])
     decode(call, "auto", max_new_tokens=60)
@@ -150,7 +152,7 @@ def test_a_stream_that_is_always_asked_never_parts(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_cost_is_measured_once() -> None:
-    """For a model and a batch size."""
+    """Each of two forwards is timed three times for a model and a batch size."""
     model, forwards = tiny_model(7), []
     hook = model.register_forward_pre_hook(lambda *_: forwards.append(1))
     first = fusion.fused_cost(model, 2, 2)

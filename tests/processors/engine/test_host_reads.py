@@ -1,4 +1,4 @@
-"""How often a step makes the host wait for the device: counted on the CPU, where the same reads are made."""
+"""Reads of the device by the host in each step, counted on the CPU, where the code makes the same reads."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from logitkit.bench.speed.syncs import SyncCount
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 READS = {
-    ("", "lazy"): 1,  # the guard: every row keeps a choice
+    ("", "lazy"): 1,  # the check that every row keeps a token
     ("temperature(0.7) | top_p(0.9)", "lazy"): 1,
-    ("cfg(2.0)", "fused"): 1,  # whether the carried answers are for these rows is read with the guard
+    ("cfg(2.0)", "fused"): 1,  # the check that prefetched logits belong to the rows is read together with the first
     ("uscd(gate=1.0, lame='x')", "fused"): 1,
     ("uscd(gate=1.0)", "fused"): 1,
     ("cfg(2.0) | uscd(gate=0.5)", "fused"): 1,
-    ("cfg(2.0)", "lazy"): 1,  # whether the rows continue what was read, too
-    ("uscd(gate=1.0, lame='x')", "lazy"): 2,  # and one: does the gate fire?
+    ("cfg(2.0)", "lazy"): 1,  # the check that the rows grew by one token is read together with the first
+    ("uscd(gate=1.0, lame='x')", "lazy"): 2,  # and whether the gate fires
 }
 
 
 def reads(make: Callable[[], Any], streams: str) -> float:
-    """Host reads a step beyond transformers' own, over the ten steps from the fifth to the fourteenth."""
+    """Return the host reads a step beyond those of transformers, over the steps from the fifth to the fourteenth."""
     counts = []
     for tokens in (14, 4):
         settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": True}
@@ -41,12 +41,12 @@ def reads(make: Callable[[], Any], streams: str) -> float:
 
 @pytest.mark.parametrize(("chain", "streams"), READS)
 def test_reads_a_step(chain: str, streams: str) -> None:
-    """Beyond transformers' own, which reads the mask of padded prompts in each forward."""
+    """The number of host reads beyond those of transformers is as listed."""
     assert reads(lambda: bound(chain), streams) == READS[chain, streams]
 
 
 def test_two_readers_share_one_comparison() -> None:
-    """Both are asked about the same rows."""
+    """Two readers of the same rows compare the rows once."""
     chain, small = logitkit.chain("dexperts('b', 'c')"), {"b": tiny_model(1), "c": tiny_model(2)}
     assert reads(lambda: chain.bind(tiny_model(), tiny_tokenizer(), ["one prompt"], **small), "lazy") == 1
 
@@ -67,14 +67,14 @@ def test_two_readers_share_one_comparison() -> None:
     ],
 )
 def test_every_kind_of_read_is_counted(read: Any) -> None:
-    """Once each."""
+    """Each operation that reads the device counts once."""
     with SyncCount() as syncs:
         read(torch.arange(4.0))
     assert syncs.total == 1
 
 
-def test_what_stays_on_the_device_is_not_counted() -> None:
-    """Arithmetic, masks that fill, gathers by number, shapes."""
+def test_operations_on_the_device_are_not_counted() -> None:
+    """Arithmetic, masked fills, indexing by a tensor and shapes read nothing."""
     x = torch.arange(4.0)
     with SyncCount() as syncs:
         torch.where(x > 1, x, 0).masked_fill(x > 2, 1).log_softmax(-1).amax(-1)

@@ -1,4 +1,4 @@
-"""Log-probabilities shared within a step: the same numbers, fewer of them worked out, none kept."""
+"""Log-probabilities are shared within a step: equal numbers, fewer computations, nothing kept afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Normalisations(TorchDispatchMode):
 
 
 def test_by_hand() -> None:
-    """Two equal scores are ln 1/2 each; asked again it is the same object, written to it is worked out anew."""
+    """Two equal scores are ln 1/2 each; a second call returns the same object until the scores are written to."""
     scores = torch.zeros(1, 2)
     with shared_log_probabilities():
         logp = log_probabilities(scores)
@@ -39,14 +39,14 @@ def test_by_hand() -> None:
         assert log_probabilities(logp) is not logp
 
 
-def test_half_precision_is_worked_out_in_single() -> None:
-    """As everywhere."""
+def test_half_precision_scores_give_fp32() -> None:
+    """Log-probabilities of bfloat16 scores are fp32."""
     with shared_log_probabilities():
         assert log_probabilities(torch.zeros(1, 3, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_nothing_is_kept_behind_a_step_nor_shared_outside() -> None:
-    """The tensors go with the step."""
+def test_nothing_is_kept_after_a_step_or_shared_outside() -> None:
+    """The step frees its tensors, and outside a step every call computes anew."""
     scores = torch.zeros(1, 4)
     with shared_log_probabilities():
         kept = weakref.ref(log_probabilities(scores))
@@ -58,7 +58,7 @@ def test_nothing_is_kept_behind_a_step_nor_shared_outside() -> None:
 
 @pytest.mark.parametrize("chain", ["cfg(2.0) | cfg(1.5, negative='no')", "cfg(2.0) | uscd(gate=1.0)"])
 def test_a_chain_computes_fewer_and_answers_the_same(chain: str) -> None:
-    """As its processors one after the other, up to rounding: what is normalised is not normalised again."""
+    """A chain equals its processors one after another up to rounding, with one log_softmax fewer."""
     call = bound(chain)
     ids = call.prompts.ids
     scores = torch.randn(len(ids), call.model.config.vocab_size, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Remembered answers are forgotten when they could be wrong."""
+"""A memo returns its result only while the result is valid."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from logitkit.processors.engine.memo import Memo
 
 
-def test_recalled_for_the_same_tensors_only() -> None:
-    """Equal tensors are other tensors."""
+def test_a_result_belongs_to_tensor_objects() -> None:
+    """A tensor with equal contents has no kept result."""
     memo: Memo[str] = Memo()
     a, b = torch.zeros(2), torch.zeros(2)
     assert memo.get(a) is None
@@ -16,8 +16,8 @@ def test_recalled_for_the_same_tensors_only() -> None:
     assert memo.get(b, a) is None and memo.get(a) is None and memo.get(a, b.clone()) is None
 
 
-def test_forgotten_when_written_to() -> None:
-    """Through a view too."""
+def test_writing_to_a_tensor_drops_its_result() -> None:
+    """Writing through a view counts too."""
     memo: Memo[int] = Memo()
     a = torch.zeros(2, 2)
     memo.put(1, a)
@@ -25,8 +25,8 @@ def test_forgotten_when_written_to() -> None:
     assert memo.get(a) is None
 
 
-def test_inference_tensors_are_not_remembered() -> None:
-    """Writing to them leaves no mark."""
+def test_results_for_inference_tensors_are_not_kept() -> None:
+    """torch does not count writes to inference tensors, so a kept result could be wrong."""
     memo: Memo[int] = Memo()
     with torch.inference_mode():
         a = torch.zeros(2)
@@ -34,7 +34,7 @@ def test_inference_tensors_are_not_remembered() -> None:
 
 
 def test_clear() -> None:
-    """On request."""
+    """`clear` drops the result."""
     memo: Memo[int] = Memo()
     a = torch.zeros(2)
     memo.put(1, a)

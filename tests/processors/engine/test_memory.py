@@ -1,4 +1,4 @@
-"""What calls hold, and what they leave behind."""
+"""Memory that a call holds, and memory that remains after it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fusing import CODE, bound, decode
 
 
 def test_memory_is_freed_with_the_call() -> None:
-    """Neither hooks nor given logits keep it."""
+    """Neither hooks nor prefetched logits keep a reader alive."""
     call = bound("cfg(2.0)")
     decode(call, "fused")
     gone = weakref.ref(call.composite.parts[0][1].streams[0])
@@ -27,7 +27,7 @@ def test_memory_is_freed_with_the_call() -> None:
 
 
 def test_the_cache_of_a_fused_run_is_twice_the_plain_one() -> None:
-    """At most: second prompts no longer than the first add no padding."""
+    """Second prompts that are no longer than the first ones add no padding, so the cache has exactly twice the size."""
     held: list[int] = []
     call = bound("uscd(gate=1.0)", prompts=[CODE])
     hook = call.model.register_forward_hook(
@@ -43,10 +43,10 @@ def test_the_cache_of_a_fused_run_is_twice_the_plain_one() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", ["fused", "lazy"])
 def test_nothing_grows_over_a_hundred_calls(streams: str) -> None:
-    """Python's own memory by tracemalloc (320 bytes a call), the process's by its resident size (16 MiB in all).
+    """Traced memory grows by less than 320 bytes a call, and resident memory by less than 16 MiB in all.
 
-    In a process of its own: objects made before tracing began are untraced, and as they are replaced the traced
-    memory rises for about a hundred calls. One reader or tensor kept a call would show: each is above 500 bytes.
+    The test runs in a process of its own. Objects made before tracing began are untraced; as they are replaced, traced
+    memory rises for about a hundred calls. A reader or tensor kept by each call has more than 500 bytes.
     """
     here = Path(__file__)
     paths = [str(here.parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -58,7 +58,7 @@ def test_nothing_grows_over_a_hundred_calls(streams: str) -> None:
 
 
 def test_a_leak_would_be_noticed() -> None:
-    """One trace kept a call is more than the test above allows."""
+    """Keeping one trace for each call exceeds the limit of the test above."""
     kept: list[object] = []
     tracemalloc.start()
     try:
@@ -72,7 +72,7 @@ def test_a_leak_would_be_noticed() -> None:
 
 
 def _calls(streams: str, count: int, kept: list[object] | None = None) -> None:
-    """Short calls, each bound anew."""
+    """Run short calls, each with a new binding."""
     for _ in range(count):
         call = bound("cfg(2.0) | uscd(gate=1.0, lame='x')", prompts=["one prompt"])
         decode(call, streams, max_new_tokens=3)
@@ -82,7 +82,7 @@ def _calls(streams: str, count: int, kept: list[object] | None = None) -> None:
 
 
 def _growth(streams: str) -> tuple[int, int]:
-    """How many bytes a hundred calls leave behind: traced ones, and resident ones."""
+    """Return the growth of traced and of resident memory over a hundred calls, in bytes."""
     process = psutil.Process()
     tracemalloc.start()
     _calls(streams, 120)

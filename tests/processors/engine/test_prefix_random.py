@@ -1,16 +1,15 @@
-"""Chance that depends on the text alone."""
+"""Pseudo-random numbers depend on the tokens of a row and the seed alone."""
 
 from __future__ import annotations
 
 import torch
 
-from logitkit.processors.engine.prefix_random import PrefixRandom
-from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.engine import PrefixRandom, read_prompts
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.laws.subjects import prompts
 
 
-def test_it_is_uniform() -> None:
+def test_numbers_are_uniform() -> None:
     """50000 rows that differ in one token: the largest gap of the distribution function is below 1.95 / sqrt(n).
 
     A uniform sample exceeds that with probability 0.001; the numbers are fixed by the seed.
@@ -23,7 +22,7 @@ def test_it_is_uniform() -> None:
 
 
 def test_neighbouring_prefixes_are_unrelated() -> None:
-    """The numbers of a row and of the same row one token longer do not correlate (|r| < 4 / sqrt(n))."""
+    """The numbers of a row and of the row with one more token do not correlate: |r| < 4 / sqrt(n)."""
     rows = torch.randint(0, 300, (20_000, 12), generator=torch.Generator().manual_seed(0))
     one, two = PrefixRandom()(rows[:, :-1]), PrefixRandom()(rows)
     assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 4 / 20_000**0.5
@@ -32,7 +31,7 @@ def test_neighbouring_prefixes_are_unrelated() -> None:
 
 
 def test_rows_and_padding_do_not_matter() -> None:
-    """Alone, in a batch, permuted, or behind left padding: the same number; another seed, another one."""
+    """A row has the same number alone, in a batch, permuted and behind padding; another seed changes the number."""
     tail = torch.randint(0, 256, (2, 5), generator=torch.Generator().manual_seed(0))
     numbers = []
     for padding in (0, 4):

@@ -1,4 +1,4 @@
-"""A Reader equals recomputing every prefix from scratch, however generate calls it."""
+"""A reader equals a forward over every whole prefix, in every mode of `generate`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from transformers import LogitsProcessorList
 
 from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError, PromptError
-from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.engine import Binding, read_prompts
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.recompute import Guided, Recompute
 
@@ -36,7 +35,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def streams(model: Any, texts: list[str] = PROMPTS, negatives: list[str] = NEGATIVES) -> tuple[Any, Any, Any]:
-    """The prompts, a Reader of the negatives, and the slow reference of the same."""
+    """Return the prompts, a reader under the negative prompts, and the slow reference of that reader."""
     tokenizer = tiny_tokenizer()
     prompts = read_prompts(tokenizer, model, texts)
     own = [tokenizer(text)["input_ids"] for text in negatives]
@@ -66,7 +65,7 @@ def test_equals_recomputation_in_every_mode(kind: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["assistant", "prompt_lookup"])
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_equals_recomputation_under_assisted_decoding(kind: str, mode: str) -> None:
-    """Prefixes are replayed and rewound, the draft model asks too, and the tokens are those of plain greedy."""
+    """Prefixes are repeated and shortened, the draft model calls the processor, and the tokens are the greedy ones."""
     model = CAUSAL[kind]()
     prompts, reader, slow = streams(model, ["abcabcabcabc"], ["not this"])
     helper = {"assistant_model": CAUSAL[kind](1)} if mode == "assistant" else {"prompt_lookup_num_tokens": 3}
@@ -79,7 +78,7 @@ def test_equals_recomputation_under_assisted_decoding(kind: str, mode: str) -> N
 
 @pytest.mark.parametrize("mode", [m for m in MODES if m != "no_cache"])
 def test_equals_recomputation_with_an_encoder(mode: str) -> None:
-    """A T5 reads its second prompt in the encoder and follows the decoder's rows."""
+    """The encoder of a T5 reads the second prompt, and the decoder follows the rows."""
     model = encoder_decoder_model()
     prompts, reader, slow = streams(model)
     probe = Guided(reader, slow)
@@ -89,7 +88,7 @@ def test_equals_recomputation_with_an_encoder(mode: str) -> None:
 
 
 def test_equals_recomputation_with_a_compiled_static_cache() -> None:
-    """The generating model runs compiled over a static cache, the reader beside it."""
+    """The generating model runs compiled with a static cache, and the reader has a dynamic cache."""
     from transformers import CompileConfig
 
     model = tiny_model(3)
@@ -103,8 +102,8 @@ def test_equals_recomputation_with_a_compiled_static_cache() -> None:
 
 
 @pytest.mark.parametrize("how", ["in place", "wrapped", "forward"])
-def test_a_compiled_model_reads_along(how: str) -> None:
-    """Compiled by its owner, for any length; an eager backend stands in for a compiler."""
+def test_a_compiled_model_as_second_stream(how: str) -> None:
+    """A model that its owner compiled for any length gives the same logits; the backend of the test is eager."""
     torch.compiler.reset()
     main, compiled = tiny_model(), copy.deepcopy(tiny_model(3))
     plain = compiled
@@ -124,7 +123,7 @@ def test_a_compiled_model_reads_along(how: str) -> None:
 
 
 def test_two_generates_with_one_reader() -> None:
-    """The second call answers the same, and costs at most what the first did."""
+    """The second call gives the same tokens with at most as many forwards."""
     model = tiny_model()
     prompts, reader, _ = streams(model)
     first = run(model, prompts, Guided(reader))
@@ -134,7 +133,7 @@ def test_two_generates_with_one_reader() -> None:
 
 
 def test_plain_decoding_costs_one_forward_of_one_token_a_step() -> None:
-    """No prefix is read twice."""
+    """Each of 12 steps feeds one token a row, after one forward over the prompts."""
     model = tiny_model()
     prompts, reader, _ = streams(model)
     run(model, prompts, Guided(reader))
@@ -142,8 +141,8 @@ def test_plain_decoding_costs_one_forward_of_one_token_a_step() -> None:
     assert (reader.forwards, reader.tokens) == (12, 3 * (own + 11))
 
 
-def test_a_reader_asked_rarely_catches_up_in_one_chunk() -> None:
-    """Seven steps unasked cost one forward of eight tokens."""
+def test_a_rarely_called_reader_reads_the_missed_tokens_in_one_chunk() -> None:
+    """After seven steps without a call, one forward reads eight tokens."""
     prompts, reader, slow = streams(tiny_model())
     rows = torch.cat([prompts.ids, torch.randint(0, 256, (3, 20))], dim=1)
     for length in (2, 10):
@@ -152,8 +151,8 @@ def test_a_reader_asked_rarely_catches_up_in_one_chunk() -> None:
     assert reader.forwards == 2
 
 
-def test_a_short_rewind_costs_no_forward() -> None:
-    """Logits of the last positions are remembered: assisted decoding asks for them again."""
+def test_a_short_rewind_needs_no_forward() -> None:
+    """Logits of the last positions are kept, since assisted decoding requests them again."""
     prompts, reader, slow = streams(tiny_model())
     rows = torch.cat([prompts.ids, torch.randint(0, 256, (3, 6))], dim=1)
     for length in (1, 2, 3, 4, 2, 3, 4):
@@ -165,7 +164,7 @@ def test_a_short_rewind_costs_no_forward() -> None:
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_order_of_any_prefixes(data: st.DataObject) -> None:
-    """Rows drawn, dropped, repeated, shuffled, extended and rewound at random are answered from content."""
+    """Random rows that are dropped, repeated, permuted, extended and shortened have the logits of a whole forward."""
     kind = data.draw(st.sampled_from(sorted(CAUSAL)))
     prompts, reader, slow = streams(CAUSAL[kind]())
     tails = torch.randint(0, 3, (4, 30), generator=torch.Generator().manual_seed(data.draw(st.integers(0, 9))))
@@ -177,8 +176,8 @@ def test_any_order_of_any_prefixes(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("mode", ["beams", "prompt_lookup", "reuse"])
-def test_why_not_transformers_own_guidance(mode: str) -> None:
-    """transformers' guidance keeps state by call and row: wrong under beams, lookup and reuse, where ours is right."""
+def test_guidance_of_transformers_is_wrong_in_these_modes(mode: str) -> None:
+    """Guidance of transformers keeps state by call and row, so beams, lookup and reuse give other tokens than ours."""
     from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
     model, tokenizer = tiny_model(), tiny_tokenizer()
@@ -195,7 +194,7 @@ def test_why_not_transformers_own_guidance(mode: str) -> None:
 
 
 def test_equal_requests_share_one_reader() -> None:
-    """Two processors of a chain that ask for the same model and prompts share its forwards."""
+    """Two requests for the same model and prompts return one reader."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     binding = Binding(model, tokenizer, read_prompts(tokenizer, model, PROMPTS))
     own = binding.own_prompts()
@@ -204,7 +203,7 @@ def test_equal_requests_share_one_reader() -> None:
 
 
 def test_memory_is_freed_with_the_call() -> None:
-    """Nothing outside the call holds a reader or its cache."""
+    """Deleting the reader frees it, since nothing else holds a reference."""
     model = tiny_model()
     prompts, reader, _ = streams(model)
     run(model, prompts, Guided(reader))
@@ -214,8 +213,8 @@ def test_memory_is_freed_with_the_call() -> None:
     assert gone() is None
 
 
-def test_an_interrupted_forward_leaves_no_half_read_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an interruption the next answer is computed from scratch, and right."""
+def test_an_interrupted_forward_drops_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interruption the next call reads from scratch and is right."""
     prompts, reader, slow = streams(tiny_model())
     rows = torch.cat([prompts.ids, torch.randint(0, 256, (3, 6))], dim=1)
     reader(rows[:, :-1])
@@ -231,14 +230,14 @@ def test_an_interrupted_forward_leaves_no_half_read_cache(monkeypatch: pytest.Mo
 
 
 def test_a_row_from_an_unknown_prompt_is_refused() -> None:
-    """The error says what to do."""
+    """The error names the way out: bind the chain to these prompts."""
     prompts, reader, _ = streams(tiny_model())
     with pytest.raises(PromptError, match="bind the chain to these prompts"):
         reader(prompts.ids + 1)
 
 
 def test_a_model_without_a_cache_is_refused() -> None:
-    """Before any forward."""
+    """The error is raised when the reader is built."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
 
     class Uncached(torch.nn.Module):
@@ -250,8 +249,8 @@ def test_a_model_without_a_cache_is_refused() -> None:
         Binding(model, tokenizer, read_prompts(tokenizer, model, PROMPTS)).reader([[1], [2], [3]], Uncached())
 
 
-def test_a_reader_says_why_it_cannot_be_pickled() -> None:
-    """A cache is no value."""
+def test_a_reader_cannot_be_pickled() -> None:
+    """The error names the way out: pickle the chain."""
     _, reader, _ = streams(tiny_model())
     with pytest.raises(ModelError, match="pickle the chain"):
         pickle.dumps(reader)
@@ -260,7 +259,7 @@ def test_a_reader_says_why_it_cannot_be_pickled() -> None:
 @given(seed=st.integers(0, 1000), counts=st.lists(st.integers(1, 6), min_size=2, max_size=6))
 @settings(deadline=None, max_examples=15)
 def test_positions_equal_reading_each_prefix(seed: int, counts: list[int]) -> None:
-    """Any number of last positions, at any length, after any other question; right after the prompt too."""
+    """Any number of last positions at any length, in any order of calls, up to the position after the prompt."""
     model = tiny_model()
     prompts, reader, slow = streams(model)
     rows = torch.randint(0, 256, (3, 8), generator=torch.Generator().manual_seed(seed))
@@ -274,8 +273,8 @@ def test_positions_equal_reading_each_prefix(seed: int, counts: list[int]) -> No
         torch.testing.assert_close(reader(ids), want[-1], atol=1e-4, rtol=0)
 
 
-def test_a_draft_is_read_in_one_chunk() -> None:
-    """Five positions after four drafted tokens are one forward; a rejected draft is cut off, not read again."""
+def test_positions_after_a_draft_need_one_forward() -> None:
+    """One forward gives five positions after four drafted tokens, and a rejected draft is removed from the cache."""
     prompts, reader, _ = streams(tiny_model())
     rows = torch.randint(0, 256, (3, 9))
     reader.positions(torch.cat([prompts.ids, rows[:, :4]], dim=1), 5)
@@ -285,7 +284,7 @@ def test_a_draft_is_read_in_one_chunk() -> None:
 
 
 def test_positions_with_an_encoder() -> None:
-    """The decoder's own tokens."""
+    """Positions are those of the decoder tokens."""
     model = encoder_decoder_model()
     _, reader, slow = streams(model)
     ids = torch.cat([torch.full((3, 1), 258), torch.randint(0, 256, (3, 4))], dim=1)

@@ -1,4 +1,4 @@
-"""A static cache and a compiled forward on the generating model: chains run outside the graph, unchanged."""
+"""Chains give the same tokens when the generating model has a static cache or a compiled forward."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHAINS = ["", "cfg(2.0)", "uscd(gate=0.3, lame='x') | temperature(0.8) | top_p(0
 
 
 def compiled() -> Any:
-    """Settings under which the whole forward is one graph, on the CPU too; anything else in it is an error."""
+    """Return settings that compile the whole forward as one graph, on the CPU too; a graph break is an error."""
     config = CompileConfig(backend="eager", fullgraph=True, mode=None)
     config._compile_all_devices = True
     return config
@@ -24,14 +24,14 @@ def compiled() -> Any:
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("sampling", [False, True])
 def test_static_cache(chain: str, sampling: bool) -> None:
-    """The same tokens as with the growing cache; readers keep one of their own."""
+    """The tokens equal those of a dynamic cache; readers keep a cache of their own."""
     got = decode(bound(chain), "auto", cache_implementation="static", do_sample=sampling)
     assert torch.equal(got, decode(bound(chain), "lazy", do_sample=sampling))
 
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_compiled(chain: str) -> None:
-    """One graph without a break, though processors run between its calls; readers of the same model do not join it."""
+    """Processors between forwards break no graph, and readers of the same model run outside the graph."""
     torch._dynamo.reset()
     model = tiny_model(5)
     got = decode(bound(chain, model), "auto", cache_implementation="static", compile_config=compiled())
@@ -41,7 +41,7 @@ def test_compiled(chain: str) -> None:
 
 @pytest.mark.slow
 def test_a_model_compiled_in_place() -> None:
-    """Readers call the compiled forward as generate does."""
+    """Readers call the compiled forward as `generate` does."""
     torch._dynamo.reset()
     model = tiny_model(6)
     want = decode(bound("cfg(2.0)", model), "lazy", max_new_tokens=4)

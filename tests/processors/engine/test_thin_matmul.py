@@ -1,4 +1,4 @@
-"""Thin products are the same products, and are left when the forward is over."""
+"""Products with few rows give the same numbers in either order, and the mode ends with the forward."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from logitkit.registry.laws import tiny_model
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=2), st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_equals_linear(lead: list[int], inputs: int, outputs: int, with_bias: bool) -> None:
-    """For any shape, with and without a bias; the result is contiguous, as models expect."""
+    """For any shape, with and without a bias; the result is contiguous, as the layers of models expect."""
     rows, weight, bias = torch.randn(*lead, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
     got = thin.weight_times_rows(rows, weight, bias if with_bias else None)
     torch.testing.assert_close(got, linear(rows, weight, bias if with_bias else None))
@@ -31,18 +31,18 @@ def test_equals_linear(lead: list[int], inputs: int, outputs: int, with_bias: bo
 @pytest.mark.parametrize(
     ("rows", "dtype", "count"), [(2, "float32", 1), (1, "float32", 0), (9, "float32", 0), (2, "float64", 0)]
 )
-def test_only_few_fp32_rows_are_turned(monkeypatch: pytest.MonkeyPatch, rows: int, dtype: str, count: int) -> None:
-    """Everything else is left to torch."""
-    calls, turned = [], thin.weight_times_rows
-    monkeypatch.setattr(thin, "weight_times_rows", lambda *given: (calls.append(1), turned(*given))[1])
+def test_only_few_fp32_rows_are_swapped(monkeypatch: pytest.MonkeyPatch, rows: int, dtype: str, count: int) -> None:
+    """Single rows, many rows and other dtypes use the order of torch."""
+    calls, swapped = [], thin.weight_times_rows
+    monkeypatch.setattr(thin, "weight_times_rows", lambda *given: (calls.append(1), swapped(*given))[1])
     layer = torch.nn.Linear(4, 3, dtype=getattr(torch, dtype))
     with thin.ThinMatmul():
         layer(torch.ones(rows, 4, dtype=getattr(torch, dtype)))
     assert len(calls) == count
 
 
-def test_a_fused_run_with_thin_products_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same tokens; nothing stays entered between forwards or after the run."""
+def test_a_fused_run_with_thin_products_gives_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens equal those of a lazy run, and the mode is inactive between forwards and after the run."""
     want = decode(bound("cfg(2.0)"), "lazy")
     monkeypatch.setattr(fusion, "is_faster", lambda model, rows: True)
     entered = []
@@ -56,8 +56,8 @@ def test_a_fused_run_with_thin_products_says_the_same(monkeypatch: pytest.Monkey
     assert set(entered) == {0} and not _get_current_function_mode_stack()
 
 
-def test_a_forward_that_fails_leaves_nothing_entered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of a run."""
+def test_a_failing_forward_ends_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the third forward leaves no active mode and no hook."""
     monkeypatch.setattr(fusion, "is_faster", lambda model, rows: True)
     model, seen = tiny_model(9), []
     before = hooks(model)
@@ -74,8 +74,8 @@ def test_a_forward_that_fails_leaves_nothing_entered(monkeypatch: pytest.MonkeyP
     assert not _get_current_function_mode_stack() and hooks(model) <= before
 
 
-def test_timed_once_a_model() -> None:
-    """A model without a large weight is not timed at all; one row and many rows never pay."""
+def test_orders_are_timed_once_for_each_model() -> None:
+    """Models without a large weight are not timed, and one row or many rows never use the second order."""
     assert not thin.is_faster(tiny_model(), 2) and not thin.is_faster(tiny_model(), 1)
     large = torch.nn.Sequential(torch.nn.Linear(600, 600))
     assert thin.is_faster(large, 2) == thin.is_faster(large, 2) and not thin.is_faster(large, 50)
