@@ -37,7 +37,7 @@ from logitkit.processors.tokens.writable_tokens import SAMPLE_CONTINUATIONS, unc
 
 
 class WordPosition(enum.Enum):
-    """Where a token stands in its word."""
+    """Where a token stands in its word: at the start, with a cut of the pretokenizer before it, or inside."""
 
     START = enum.auto()
     INSIDE = enum.auto()
@@ -159,7 +159,8 @@ class CanonicalRules(Reencoding):
     def _positions_of(self, window: Window, example: ShapeExample) -> tuple[bool, bool]:
         """Whether some continuation lets a token of this shape start a word, and stand inside one.
 
-        The second value may be False where the first is True, since tokens that start a word need no merge rule.
+        Where the first value is True, the second is not decided to the end: a token that starts a word is allowed
+        whatever the merge rule says.
         """
         inside = False
         for continuation in self._continuations_of(example.text, example.open_bytes):

@@ -16,18 +16,8 @@ from logitkit.processors.tokens.token_bytes import byte_alphabet, starts_inside_
 from logitkit.processors.tokens.tokenizer_description import parts_of
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
-SAMPLE_CONTINUATIONS = (
-    "",
-    "a",
-    " ",
-    "1",
-    ".",
-    "\n",
-    "s",
-    "A",
-    "一",
-    "'",
-)  # one character of each sort that patterns name
+# What may follow a token: nothing, or one character of each sort that known patterns name.
+SAMPLE_CONTINUATIONS = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")
 
 
 def writable_tokens(data: Mapping[str, Any], vocabulary: Vocabulary, merge_rule: MergeRule) -> Mask:
