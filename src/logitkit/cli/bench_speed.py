@@ -35,7 +35,7 @@ def speed(
 ) -> None:
     """Measure the tokens per second of every decoding variant, beside plain `generate`; prints Markdown.
 
-    A second column gives the speed that the number of forward passes alone would allow.
+    The column "floor" gives the relative speed that the forward passes alone would allow.
     """
     import torch
 

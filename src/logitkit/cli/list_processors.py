@@ -18,7 +18,7 @@ def list_processors(as_json: options.AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([spec.as_data(schema=False) for spec in specs], indent=2))
         return
-    table = Table("name", "what it does", "extra forwards a token", "source", "plugin")
+    table = Table("name", "what it does", "extra forwards per token", "source", "plugin")
     # The processors of transformers come last.
     for spec in sorted(specs, key=lambda spec: (spec.family == "transformers", spec.family, spec.name)):
         table.add_row(spec.name, spec.summary, spec.cost, spec.source, spec.plugin)
