@@ -36,7 +36,7 @@ def close(got: float, want: float, atol: float = 1e-5) -> bool:
 def test_equals_enumeration(seed: int, text: bytes, split: bool) -> None:
     """P(text), the next-byte distribution and the end are those of the enumeration of canonical covers."""
     tokenizer = random_tokenizer(seed, split=split)
-    model = random_model(tokenizer, seed)
+    model = random_model(tokenizer, seed).double()  # fp32 differs by more than 1e-5 at some seeds
     slow, tree = Enumeration(model, tokenizer), ByteTree(model, tokenizer)
     assert close(tree.logp(text), slow.logp(text))
     distribution = tree.distribution(text)
