@@ -42,8 +42,7 @@ class ByteBoundary(LogitsProcessor):
         model: the generating model; it reads the paths inside the removed bytes once, at the first call.
 
     Attributes:
-        forwards: forward passes that the processor has caused.
-        tokens: tokens read in these forwards.
+        path_reader: reads the paths; counts forward passes and tokens.
 
     >>> import logitkit
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -62,18 +61,8 @@ class ByteBoundary(LogitsProcessor):
         model: Annotated[Any, Resource()],
     ) -> None:
         self._prompts, self._trimmed, self._covers = prompts, trimmed, covers
-        self._read = PathReader(model)
+        self.path_reader = PathReader(model)
         self._table: ContinuationTable | None = None
-
-    @property
-    def forwards(self) -> int:
-        """Forward passes that the processor has caused so far."""
-        return self._read.forwards
-
-    @property
-    def tokens(self) -> int:
-        """Tokens read in these forward passes."""
-        return self._read.tokens
 
     def __reduce__(self) -> Any:
         raise ModelError("byte_boundary: cannot be pickled, it holds a model; pickle the chain and bind it again")
@@ -129,7 +118,7 @@ class ByteBoundary(LogitsProcessor):
             for tokens, removed_bytes in zip(binding.own_prompts(), removed, strict=True)
         ]
         processor = cls(prompts=prompts, trimmed=trimmed, covers=_covers(binding, covers), model=binding.model)
-        binding.trace.readers["byte boundary"] = processor
+        binding.trace.readers["byte boundary"] = processor.path_reader
         return processor
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -144,7 +133,7 @@ class ByteBoundary(LogitsProcessor):
         """
         position = input_ids.shape[1] - self._prompts.width
         if self._table is None:
-            self._table = continuation_table(self._trimmed, self._covers, self._read)
+            self._table = continuation_table(self._trimmed, self._covers, self.path_reader)
         if position > self._table.path.shape[1]:  # every row has spelled its removed bytes
             return scores
         table = self._table = self._table.to(scores.device)

@@ -1,4 +1,4 @@
-"""CoRE: by hand for each kernel and both presets, against the released code written out slowly, never NaN."""
+"""CoRE: by hand for each kernel and two presets, and against the released code in plain Python."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AT_ZERO = dict.fromkeys(KERNELS, 1.0) | {"sigmoid": 1 - 1 / (1 + math.exp(2.5))}
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_worked_example_as_published(kernel: Any) -> None:
-    """By hand: equal agreement and entropy, so both weigh 1/2; the helper's tokens are filtered, the main's are not.
+    """By hand: agreement and entropy are equal, so both weights are 1/2; only the helper's tokens are filtered.
 
     1/2 [1/2, 1/2, 0, 0] + 1/2 [0, s0/2, s/2, 0] = [1, 1 + s0, s, 0] / 4, normalised.
     """
@@ -42,9 +42,9 @@ def test_worked_example_as_published(kernel: Any) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_worked_example_as_released(kernel: Any) -> None:
-    """The same with scores of mean 1 over the three supported tokens: (s, s0, s) times n / (2 s + s0).
+    """By hand, with scores of mean 1 over the three supported tokens: (s, s0, s) times n / (2 s + s0).
 
-    n is the number of tokens whose score is not 0: three, for ``reciprocal`` one.
+    n is the number of tokens whose score is not 0: three, or one for ``reciprocal``.
     """
     far, near = AT_QUARTER[kernel], AT_ZERO[kernel]
     scale = (3 if far else 1) / (2 * far + near)
@@ -53,11 +53,11 @@ def test_worked_example_as_released(kernel: Any) -> None:
     torch.testing.assert_close(got, want / want.sum(), rtol=0, atol=2e-6)
 
 
-def test_entropy_and_the_anchor_by_hand() -> None:
-    """A helper twice as sure weighs twice as much in the paper, and no more than the main model in the code.
+def test_entropy_and_the_main_floor_by_hand() -> None:
+    """A helper of half the entropy has twice the weight in the paper, and at most the main model's in the code.
 
-    Uniform over four tokens has entropy 2 ln 2, over two ln 2. Linear, three tokens... the mean is
-    [3/8, 3/8, 1/8, 1/8]; both differ from it by 1/8 everywhere, so agreement is 7/2 for both.
+    The entropies are 2 ln 2 (uniform over four tokens) and ln 2 (over two). The mean is [3/8, 3/8, 1/8, 1/8]; both
+    models differ from it by 1/8 everywhere, so with the linear kernel the agreement of both is 7/2.
     """
     main, helper = torch.full((1, 4), 0.25), torch.tensor([[0.5, 0.5, 0.0, 0.0]])
     paper = consensus(main, [helper], kernel="linear", **PUBLISHED)
@@ -71,7 +71,7 @@ def test_entropy_and_the_anchor_by_hand() -> None:
 
 
 def test_multiple_choice_weighs_by_certainty_alone() -> None:
-    """Preset ``choice``: weights 1/H, no filter."""
+    """With the preset ``choice``, the weights are 1/H and tokens are not filtered."""
     main, helper = torch.full((1, 4), 0.25), torch.tensor([[0.5, 0.5, 0.0, 0.0]])
     setting = PRESETS["choice"]
     got = core(main, [helper], main_floor=0.0, variant=setting.variant)
@@ -80,7 +80,7 @@ def test_multiple_choice_weighs_by_certainty_alone() -> None:
 
 
 def released(main: list[float], helpers: list[list[float]], kernel: str, floor: float) -> list[float]:
-    """The released code's generation branch on one row, in plain Python with our stated departures."""
+    """Return one row of the released code's generation branch, in plain Python with the departures of `core`."""
     models = [main, *helpers]
     width = len(main)
     speaks = [sum(p) > 1e-12 for p in models]
@@ -116,7 +116,7 @@ def released(main: list[float], helpers: list[list[float]], kernel: str, floor: 
 
 
 def row(data: st.DataObject, width: int, whole: bool) -> list[float]:
-    """A distribution with zeros; a helper's may lack mass, or all of it."""
+    """Draw a distribution with zeros; unless ``whole``, it may sum to less than 1, also to 0."""
     counts = data.draw(st.lists(st.integers(0, 5), min_size=width, max_size=width))
     counts[0] += whole and not any(counts)
     lost = 0 if whole else data.draw(st.integers(0, 4))
@@ -126,17 +126,17 @@ def row(data: st.DataObject, width: int, whole: bool) -> list[float]:
 
 @given(st.data(), st.sampled_from(KERNELS), st.sampled_from([0.0, 0.3, 0.5]))
 @settings(max_examples=100, deadline=None)
-def test_equals_the_slow_reference(data: st.DataObject, kernel: Any, floor: float) -> None:
-    """Any number of helpers, zeros and lost mass; rows of a batch are each alone; every answer is a distribution."""
+def test_equals_the_reference(data: st.DataObject, kernel: Any, floor: float) -> None:
+    """For any helpers, with zeros and lost probability, each row of a batch is the reference's, and sums to 1."""
     width, count, rows = 5, data.draw(st.integers(1, 3)), 3
     main = [row(data, width, True) for _ in range(rows)]
     helpers = [[row(data, width, False) for _ in range(rows)] for _ in range(count)]
-    asked = (torch.tensor(p, dtype=torch.float64) for p in (main, helpers))
-    got = core(*asked, kernel=kernel, **{**RELEASED, "main_floor": floor}).exp()
+    inputs = (torch.tensor(p, dtype=torch.float64) for p in (main, helpers))
+    got = core(*inputs, kernel=kernel, **{**RELEASED, "main_floor": floor}).exp()
     for number in range(rows):
-        said = [helper[number] for helper in helpers]
-        want = torch.tensor(released(main[number], said, kernel, floor), dtype=torch.float64)
-        if all(p in (main[number], [0.0] * width) for p in said):
+        helper_rows = [helper[number] for helper in helpers]
+        want = torch.tensor(released(main[number], helper_rows, kernel, floor), dtype=torch.float64)
+        if all(p in (main[number], [0.0] * width) for p in helper_rows):
             want = torch.tensor(main[number], dtype=torch.float64)
         torch.testing.assert_close(got[number], want, rtol=0, atol=1e-9)
     torch.testing.assert_close(got.sum(-1), torch.ones(rows, dtype=torch.float64))
@@ -144,8 +144,8 @@ def test_equals_the_slow_reference(data: st.DataObject, kernel: Any, floor: floa
 
 @pytest.mark.parametrize("preset", [PUBLISHED, RELEASED])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_edges_are_answered(kernel: Any, preset: dict[str, Any]) -> None:
-    """Full agreement, one-hot rows that agree or do not, a silent helper, no overlap: no NaN, the main row stays."""
+def test_edge_cases_have_no_nan(kernel: Any, preset: dict[str, Any]) -> None:
+    """One-hot rows, a helper without probability and no overlap give no NaN; under full agreement the row is kept."""
     one, other, spread = torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0]), torch.tensor([0.2, 0.3, 0.5])
     nothing = torch.zeros(3)
     main = torch.stack([spread, one, one, spread, one])
@@ -158,19 +158,28 @@ def test_edges_are_answered(kernel: Any, preset: dict[str, Any]) -> None:
 
 
 def test_a_tie_goes_to_the_main_model() -> None:
-    """Two sure models of different mind, anchored at 1/2: the released code takes the lower id."""
+    """Of two one-hot models at weight 1/2 each, the main model's choice wins; the released code takes the lower id."""
     main, helper = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
     assert core(main, [helper], kernel="linear").argmax() == 1
 
 
-def test_no_helpers_is_the_main_model() -> None:
-    """Bit for bit."""
+def test_without_helpers_the_result_is_the_main_model() -> None:
+    """Without helpers, the result is the logarithm of the main model's probabilities, bit for bit."""
     assert torch.equal(core(MAIN, []), MAIN.log())
 
 
 @given(st.sampled_from(KERNELS), st.floats(0, 1), st.floats(0, 1))
 def test_consistency_falls(kernel: Any, first: float, second: float) -> None:
-    """From 1 (sigmoid: nearly) at no disagreement, never below 0."""
+    """Consistency starts at 1 (for the sigmoid, nearly), falls with disagreement and is never negative."""
     delta = torch.tensor([[[0.0, min(first, second), max(first, second)]]])
     score = token_consistency(delta, kernel)[0, 0]
     assert score[0] >= score[1] >= score[2] >= 0 and abs(float(score[0]) - AT_ZERO[kernel]) < 1e-6
+
+
+def test_core_keeps_double_precision() -> None:
+    """The result for probabilities in fp64 is in fp64, and normalised to its precision."""
+    generator = torch.Generator().manual_seed(0)
+    main, helper = torch.rand(2, 3, 9, dtype=torch.float64, generator=generator).log_softmax(-1).exp()
+    got = core(main, [helper])
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got.exp().sum(-1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-14)

@@ -1,8 +1,8 @@
-"""DeePEn: representations by hand, the search against torch's own AdamW, and the processor against the same, slowly."""
+"""DeePEn: the search against torch's AdamW, and the processor against a reference of whole distributions."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ import torch
 import logitkit
 from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ParameterError
-from logitkit.processors.ensemble import AlignmentVocabulary, Representation, shared_tokens
 from logitkit.processors.ensemble.deepen import cosine_rate, search
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
-def bound(chain: str, other: object = None) -> object:
+def bound(chain: str, other: Any = None) -> Any:
+    """Return the chain bound to the tiny model, with ``far`` a foreign model, or ``other``."""
     model = other or foreign_model()
     tokenizer = tiny_tokenizer() if other else foreign_tokenizer()
     return logitkit.chain(chain).bind(
@@ -23,16 +23,8 @@ def bound(chain: str, other: object = None) -> object:
     )
 
 
-def test_a_representation_by_hand() -> None:
-    """Anchors along two axes: a token at 45 degrees is half each, one on an axis that axis's, whatever its length."""
-    table = torch.tensor([[1.0, 0.0], [0.0, 3.0], [5.0, 5.0], [-2.0, 0.0]])
-    got = Representation(table, torch.tensor([0, 1]))(torch.tensor([[0, 2, 3]]))
-    want = torch.tensor([[[1.0, math.exp(-100)], [0.5, 0.5], [math.exp(-100), 1.0]]])
-    torch.testing.assert_close(got, want)
-
-
 def test_the_rate_falls_along_a_half_cosine() -> None:
-    """As torch's CosineAnnealingLR over 10 steps to a quarter."""
+    """The rates are those of torch's CosineAnnealingLR over 10 steps to a quarter."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.AdamW([parameter], lr=0.2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10, eta_min=0.05)
@@ -42,11 +34,11 @@ def test_the_rate_falls_along_a_half_cosine() -> None:
         schedule.step()
 
 
-def slow_search(
+def reference_search(
     logits: torch.Tensor, rows: torch.Tensor, wanted: torch.Tensor, rate: float, steps: int
 ) -> torch.Tensor:
-    """One row after the other by torch's AdamW and autograd, in fp64."""
-    found = []
+    """Return the logits moved by torch's AdamW and autograd, one row after the other, in fp64."""
+    moved = []
     for z, table, mean in zip(logits.double(), rows.double(), wanted.double(), strict=True):
         parameter = torch.nn.Parameter(z.clone())
         optimizer = torch.optim.AdamW([parameter], lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
@@ -57,23 +49,23 @@ def slow_search(
             loss.backward()
             optimizer.step()
             schedule.step()
-        found.append(parameter.detach())
-    return torch.stack(found).float()
+        moved.append(parameter.detach())
+    return torch.stack(moved).float()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_search_is_torchs_own(seed: int) -> None:
-    """All rows at once, with the gradient written out, against autograd row by row."""
+def test_the_search_equals_torchs_adamw(seed: int) -> None:
+    """The search of all rows at once equals autograd and AdamW row by row."""
     torch.manual_seed(seed)
     logits, rows = 2 * torch.randn(3, 6), torch.rand(3, 6, 9).softmax(-1) ** 2
     rows, wanted = rows / rows.sum(-1, keepdim=True), torch.rand(3, 9).softmax(-1)
     with torch.enable_grad():
-        want = slow_search(logits, rows, wanted, 0.15, 5)
+        want = reference_search(logits, rows, wanted, 0.15, 5)
     torch.testing.assert_close(search(logits, rows, wanted, rate=0.15), want, rtol=0, atol=1e-4)
 
 
-def test_the_search_moves_towards_the_mean_and_not_far() -> None:
-    """The divergence falls, no logit moves more than the sum of the rates, and -inf stays."""
+def test_the_search_moves_towards_the_mean_within_the_rate() -> None:
+    """The divergence falls, no logit moves by more than the sum of the rates, and -inf stays -inf."""
     torch.manual_seed(0)
     logits, rows = torch.randn(1, 8), (5 * torch.randn(1, 8, 12)).softmax(-1)
     logits[0, 3] = -torch.inf
@@ -89,19 +81,8 @@ def test_the_search_moves_towards_the_mean_and_not_far() -> None:
     assert float((got - logits)[kept].abs().max()) <= 5 * 0.15 * 1.05
 
 
-def test_shared_tokens_are_the_same_bytes_in_every_vocabulary() -> None:
-    """The lowest main ids first."""
-    main, far = (
-        AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
-        AlignmentVocabulary.of(foreign_model(), foreign_tokenizer()),
-    )
-    ours, (theirs,) = shared_tokens(main, [far], 20)
-    assert ours.tolist() == list(range(20))
-    assert [main.vocabulary.token_bytes[i] for i in ours] == [far.vocabulary.token_bytes[i] for i in theirs]
-
-
-def test_the_processor_equals_the_slow_method() -> None:
-    """With whole distributions: representations of all tokens, the mean, torch's AdamW."""
+def test_the_processor_equals_the_reference() -> None:
+    """With whole distributions, the scores are those of all representations, their mean and torch's AdamW."""
     call = bound("deepen(models=['far'], topk=272, anchors=200)")
     torch.manual_seed(0)
     scores = torch.randn(2, 272)
@@ -114,12 +95,12 @@ def test_the_processor_equals_the_slow_method() -> None:
     wanted = wanted + 0.5 * torch.einsum("bt,bta->ba", best.softmax(-1), theirs(top))
     rows = ours(torch.arange(272)).expand(2, -1, -1)
     with torch.enable_grad():
-        want = slow_search(scores.log_softmax(-1), rows, wanted, 0.15, 5).log_softmax(-1)
+        want = reference_search(scores.log_softmax(-1), rows, wanted, 0.15, 5).log_softmax(-1)
     torch.testing.assert_close(call.composite(ids, scores), want, rtol=0, atol=1e-3)
 
 
-def test_nothing_to_add_is_an_exact_no_op() -> None:
-    """No rate, no steps, no weight, no helper, the generating model itself."""
+def test_without_effective_helpers_scores_are_unchanged() -> None:
+    """Without rate, steps, weight or helpers, or with the main model as helper, the same scores are returned."""
     scores = torch.randn(2, 272)
     chains = ["deepen(models=['far'], rate=0.0)", "deepen(models=['far'], steps=0)"]
     chains += ["deepen(models=['far'], weights=[1.0, 0.0])", "deepen(models=['far'])"]

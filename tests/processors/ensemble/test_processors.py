@@ -1,23 +1,22 @@
-"""Ensembles: fusion by hand, every alignment against a dense slow reference, prompts of their own, clear errors."""
+"""Ensembles over tiny models: every alignment against a dense reference, in several decoding modes."""
 
 from __future__ import annotations
 
 import math
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import LogitsProcessor
 
-import logitkit
 from ensembles import PROMPTS, RESOURCES, TOKENIZERS, bound, decode
-from fakes import encoder_decoder_model
-from foreign import RecomputeForeign, foreign_model, foreign_tokenizer
+from foreign import RecomputeForeign
 from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.ensemble import (
     PRESETS,
     AlignmentVocabulary,
-    Core,
     Ensemble,
     Member,
     align,
@@ -35,8 +34,8 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-class Naive(LogitsProcessor):
-    """Everything anew at every step: decode, tokenize, read without cache, multiply by the dense map, combine."""
+class Recomputed(LogitsProcessor):
+    """Reference: at each step decodes, tokenizes, reads without a cache, multiplies by the dense map, combines."""
 
     def __init__(self, call: Any, names: list[str], method: str, combine: Any, topk: int = 0) -> None:
         self.combine, self.topk = combine, topk
@@ -58,37 +57,39 @@ class Naive(LogitsProcessor):
             self.maps.append(align(method, *sides).matrix.to_dense())
 
     def top(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the softmax of the ``topk`` largest logits."""
         if self.topk:
             least = logits.sort(-1, descending=True).values[:, self.topk - 1 : self.topk]
             logits = logits.masked_fill(logits < least, -torch.inf)
         return logits.softmax(-1)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        said = [self.top(stream(input_ids)) @ dense for stream, dense in zip(self.streams, self.maps, strict=True)]
-        return self.combine(self.top(scores), said).log()
+        helpers = [self.top(stream(input_ids)) @ dense for stream, dense in zip(self.streams, self.maps, strict=True)]
+        return self.combine(self.top(scores), helpers).log()
 
 
-def mean(main: torch.Tensor, said: list[torch.Tensor]) -> torch.Tensor:
-    mixed = main + sum(said)
+def mean(main: torch.Tensor, helpers: list[torch.Tensor]) -> torch.Tensor:
+    """Return the normalised sum of the distributions."""
+    mixed = main + sum(helpers)
     return mixed / mixed.sum(-1, keepdim=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ["exact", "mined", "gac", "embedding"])
-def test_equals_the_naive_ensemble(method: str, mode: str) -> None:
-    """Two helpers, two tokenizers, three prompts of unequal length: the same tokens as recomputing everything."""
+def test_the_ensemble_equals_recomputation(method: str, mode: str) -> None:
+    """With two helpers, two tokenizers and prompts of three lengths, the tokens are those of the reference."""
     call = bound(f"ensemble(models=['far', 'piece'], align={method!r})")
-    want = decode(bound(""), logits_processor=[Naive(call, ["far", "piece"], method, mean)], **MODES[mode])
+    want = decode(bound(""), logits_processor=[Recomputed(call, ["far", "piece"], method, mean)], **MODES[mode])
     assert torch.equal(decode(call, **MODES[mode]), want)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kernel", ["linear", "rbf", "power", "reciprocal", "sigmoid"])
-def test_core_equals_the_naive_one(kernel: str, mode: str) -> None:
-    """CoRE over the same slow streams."""
+def test_core_equals_recomputation(kernel: str, mode: str) -> None:
+    """With each kernel, the tokens of CoRE are those of the reference."""
     call = bound(f"core(models=['far', 'piece'], align='gac', kernel={kernel!r}, guard=False)")
-    naive = Naive(call, ["far", "piece"], "gac", lambda p, q: core(p, q, kernel=kernel).exp(), topk=10)
-    want = decode(bound(""), logits_processor=[naive], **MODES[mode])
+    reference = Recomputed(call, ["far", "piece"], "gac", lambda p, q: core(p, q, kernel=kernel).exp(), topk=10)
+    want = decode(bound(""), logits_processor=[reference], **MODES[mode])
     assert torch.equal(decode(call, **MODES[mode]), want)
 
 
@@ -106,7 +107,7 @@ CORE_SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("chain", CORE_SETTINGS)
 def test_the_processor_returns_the_pure_function_core(chain: str) -> None:
-    """The scores of `Core` are exactly those of `core` on the members' probabilities."""
+    """The scores of `Core` equal `core` of the members' probabilities, bit for bit."""
     call = bound(chain)
     ids, scores = call.inputs["input_ids"], 3 * torch.randn(3, 272)
     processor = call.composite.parts[0][1]
@@ -116,7 +117,7 @@ def test_the_processor_returns_the_pure_function_core(chain: str) -> None:
 
 @pytest.mark.parametrize("how", ["arithmetic", "geometric", "max"])
 def test_the_processor_returns_the_pure_function_fuse(how: Any) -> None:
-    """The scores of `Ensemble` are exactly those of `fuse` on the members' probabilities."""
+    """The scores of `Ensemble` equal `fuse` of the members' probabilities, bit for bit."""
     call = bound(f"ensemble(models=['far', 'piece'], align='gac', weights=[1.0, 2.0, 3.0], fuse={how!r})")
     ids, scores = call.inputs["input_ids"], 3 * torch.randn(3, 272)
     processor = call.composite.parts[0][1]
@@ -125,67 +126,15 @@ def test_the_processor_returns_the_pure_function_fuse(how: Any) -> None:
     assert torch.equal(processor(ids, scores), want)
 
 
-def test_core_keeps_double_precision() -> None:
-    """The result for probabilities in fp64 is in fp64, and normalised to its precision."""
-    generator = torch.Generator().manual_seed(0)
-    main, helper = torch.rand(2, 3, 9, dtype=torch.float64, generator=generator).log_softmax(-1).exp()
-    got = core(main, [helper])
-    assert got.dtype == torch.float64
-    torch.testing.assert_close(got.exp().sum(-1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-14)
-
-
-def test_fusion_by_hand() -> None:
-    """p = [1/2, 1/2, 0], q = [1/8, 0, 7/8], weights 3:1."""
-    p, q = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.125, 0.0, 0.875]])
-
-    def fused(how: Any, *reachable: Any) -> torch.Tensor:
-        return fuse(p, [q], [3.0, 1.0], how, reachable).exp()[0]
-
-    torch.testing.assert_close(fused("arithmetic"), torch.tensor([13.0, 12.0, 7.0]) / 32)
-    torch.testing.assert_close(fused("max"), torch.tensor([12.0, 12.0, 7.0]) / 31)
-    torch.testing.assert_close(fused("geometric"), torch.tensor([1.0, 0.0, 0.0]))
-    first = 0.5**0.75 * 0.125**0.25
-    can = torch.tensor([True, False, True])
-    torch.testing.assert_close(fused("geometric", can), torch.tensor([first, 0.5, 0.0]) / (first + 0.5))
-
-
-def test_a_row_on_which_nothing_is_left_is_the_main_models() -> None:
-    """The geometric mean of two sure models of different mind."""
-    p, q = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    assert fuse(p, [q], [1.0, 1.0], "geometric").exp().tolist() == [[1.0, 0.0]]
-
-
-def test_the_union_by_hand() -> None:
-    """UniTE, two likeliest of each: main a and b, helper `the` (t) and c; both are read over a, b, t, c."""
-    helper, main = (
-        AlignmentVocabulary.of(foreign_model(), foreign_tokenizer()),
-        AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
-    )
-
-    def at(side: AlignmentVocabulary, **logits: float) -> torch.Tensor:
-        scores = torch.full((1, side.size), -5.0)
-        for text, value in logits.items():
-            scores[0, side.vocabulary.ids_of[text.encode()][0]] = value
-        return scores
-
-    theirs = at(helper, the=3.0, c=2.0, a=1.0, t=0.5)
-    member = Member(name="far", read=lambda ids: theirs, alignment=align("unite", helper, main))
-    p, (q,) = member_probabilities(torch.zeros(1, 1, dtype=torch.long), at(main, a=2.0, b=1.0, t=0.0), [member], topk=2)
-    places = [main.vocabulary.ids_of[letter.encode()][0] for letter in "abtc"]
-    torch.testing.assert_close(p[0, places], torch.tensor([2.0, 1.0, 0.0, -5.0]).softmax(-1))
-    torch.testing.assert_close(q[0, places], torch.tensor([1.0, -5.0, 0.5, 2.0]).softmax(-1))
-    assert float(p.sum()) == pytest.approx(1) and float(q.sum()) == pytest.approx(1)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_unite_with_its_whole_vocabulary_is_a_softmax_over_all(mode: str) -> None:
-    """With every token in the union, a byte's logit is the helper's own logit of that byte."""
+    """With every token in the union, the logit of a byte is the helper's own logit of that byte."""
     call = bound("ensemble(models=['far'], align='unite', topk=300)")
 
     def combine(p: torch.Tensor, _: Any) -> torch.Tensor:
         return p
 
-    naive = Naive(call, ["far"], "exact", combine)
+    reference = Recomputed(call, ["far"], "exact", combine)
     back = align(
         "unite",
         AlignmentVocabulary.of(RESOURCES["far"], TOKENIZERS["far"]),
@@ -193,7 +142,7 @@ def test_unite_with_its_whole_vocabulary_is_a_softmax_over_all(mode: str) -> Non
     ).reverse
 
     def whole(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        own = naive.streams[0](input_ids)[:, back.clamp_min(0)].masked_fill(back < 0, -torch.inf)
+        own = reference.streams[0](input_ids)[:, back.clamp_min(0)].masked_fill(back < 0, -torch.inf)
         union = own > -torch.inf
         return (scores.softmax(-1) + own.softmax(-1)).log().masked_fill(~union & (scores == -torch.inf), -torch.inf)
 
@@ -217,8 +166,8 @@ def test_unite_with_its_whole_vocabulary_is_a_softmax_over_all(mode: str) -> Non
     ],
 )
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_to_add_is_an_exact_no_op(chain: str, mode: str) -> None:
-    """No helper, no weight, no gate, only the generating model itself: bit for bit, and no forward."""
+def test_without_effective_helpers_scores_are_unchanged(chain: str, mode: str) -> None:
+    """Without helpers, weight or open gate, or with the main model as helper: same scores, and no forward."""
     call = bound(chain, other=tiny_model())
     scores = torch.randn(3, 272)
     assert call.composite(call.inputs["input_ids"], scores) is scores
@@ -226,8 +175,8 @@ def test_nothing_to_add_is_an_exact_no_op(chain: str, mode: str) -> None:
     assert set(call.trace.forwards.values()) <= {0}
 
 
-def test_a_helper_with_the_same_tokenizer_needs_no_map() -> None:
-    """The plain mean of two models over one vocabulary; ids beyond the tokenizer included."""
+def test_a_helper_with_the_same_tokenizer_needs_no_alignment() -> None:
+    """The ensemble of two models over one vocabulary is their mean, also for ids beyond the tokenizer."""
     call = bound("ensemble(models=['other'], weights=[1.0, 3.0])", other=tiny_model(1))
     ids, scores = call.inputs["input_ids"], torch.randn(3, 272)
     helper = call.composite.parts[0][1].helpers[0]
@@ -236,8 +185,8 @@ def test_a_helper_with_the_same_tokenizer_needs_no_map() -> None:
     torch.testing.assert_close(call.composite(ids, scores), want)
 
 
-def test_the_gate_asks_only_unsure_rows() -> None:
-    """A sure row keeps its scores; steps at which all are sure cost no forward."""
+def test_the_gate_changes_only_unsure_rows() -> None:
+    """A sure row keeps its scores; a step at which all rows are sure costs no forward."""
     call = bound("ensemble(models=['far'], gate=0.5)")
     scores = torch.zeros(3, 272)
     scores[:, 5] = 20.0
@@ -248,8 +197,8 @@ def test_the_gate_asks_only_unsure_rows() -> None:
     assert call.trace.forwards == {"far": 1} and call.trace.fired["ensemble"] == pytest.approx(1 / 6)
 
 
-def test_probabilities_are_normalised_so_that_sampling_is_right() -> None:
-    """What the released code returns as scores are probabilities, which softmax flattens."""
+def test_the_scores_are_normalised_log_probabilities() -> None:
+    """Scores are log-probabilities; the released code of CoRE returns probabilities, which softmax flattens."""
     for chain in ("ensemble(models=['far'], align='exact')", "core(models=['far'], guard=False)"):
         call = bound(chain)
         got = call.composite(call.inputs["input_ids"], 3 * torch.randn(3, 272))
@@ -257,33 +206,8 @@ def test_probabilities_are_normalised_so_that_sampling_is_right() -> None:
         torch.testing.assert_close(got, got.log_softmax(-1))
 
 
-def test_the_guard_by_hand() -> None:
-    """Main says `t`, the ensemble `the`: the main row stays. An end of the main model stays too."""
-    foreign = foreign_tokenizer()
-    vocabulary = Vocabulary.of(foreign, 320)
-    t, the, x = (vocabulary.ids_of[text][0] for text in (b"t", b"the", b"x"))
-
-    def chosen(main: int, helper: int, guard: bool) -> int:
-        scores, theirs = torch.zeros(1, 320), torch.full((1, 320), -9.0)
-        scores[0, main], theirs[0, helper] = 6.0, 9.0
-        made = Core(
-            helpers=[Member(name="far", read=lambda ids: theirs)],
-            token_bytes=vocabulary.token_bytes,
-            end_tokens=[2],
-            guard=guard,
-            main_floor=0.0,
-            filters=False,
-        )
-        return int(made(torch.zeros(1, 1, dtype=torch.long), scores).argmax())
-
-    assert [chosen(t, the, guard) for guard in (False, True)] == [the, t]
-    assert [chosen(the, t, guard) for guard in (False, True)] == [t, the]
-    assert [chosen(2, x, guard) for guard in (False, True)] == [x, 2]
-    assert [chosen(t, x, guard) for guard in (False, True)] == [x, x]
-
-
-def test_the_trace_tells_weights_disagreement_and_loss() -> None:
-    """Each recorded step carries them, and a notice says what the alignment covers."""
+def test_the_trace_records_weights_disagreement_and_loss() -> None:
+    """Each recorded step has the weights, disagreements and lost probability; a notice has the coverage."""
     call = bound("core(models=['far', 'piece'], align='exact', guard=False)", trace=True)
     decode(call)
     notes = call.trace.steps[0].notes
@@ -293,81 +217,34 @@ def test_the_trace_tells_weights_disagreement_and_loss() -> None:
     assert any("tokens of far by exact: 257 exact, 0 partial, 12 none" in notice for notice in call.trace.notices)
 
 
-def with_template(tokenizer: Any, template: str) -> Any:
-    import copy
-
-    other = copy.deepcopy(tokenizer)
-    other.chat_template = template
-    return other
-
-
-def test_a_chat_is_written_in_each_models_own_template() -> None:
-    """The helper's system prompt and markers survive every step; only the continuation is retokenized."""
-    main = with_template(tiny_tokenizer(), "{% for m in messages %}[{{ m.content }}]{% endfor %}")
-    far = with_template(foreign_tokenizer(), "<begin>Be brief.{% for m in messages %}Q: {{ m.content }} A:{% endfor %}")
-    chat = [{"role": "user", "content": "on the"}]
-    call = logitkit.chain("ensemble(models=['far'])").bind(
-        tiny_model(), main, [chat], tokenizers={"far": far}, far=RESOURCES["far"]
-    )
-    decode(call)
-    reader = call.composite.parts[0][1].helpers[0].read
-    assert call.prompts.texts == ("[on the]",)
-    assert far.decode(reader._rows[0]).startswith("<begin>Be brief.Q: on the A:") and reader._rows[0][0] == 1
-    with pytest.raises(ModelError, match="'far' must have a chat template"):
-        logitkit.chain("ensemble(models=['far'])").bind(
-            tiny_model(), main, [chat], tokenizers={"far": foreign_tokenizer()}, far=RESOURCES["far"]
-        )
-    plain = logitkit.chain("ensemble(models=['far'], prompts={'far': 'Q: on the A:'})").bind(
-        tiny_model(), main, [chat], tokenizers={"far": foreign_tokenizer()}, far=RESOURCES["far"]
-    )
-    assert plain.composite.parts[0][1].helpers[0].read.own == (tuple(foreign_tokenizer()("Q: on the A:")["input_ids"]),)
-
-
-def test_an_alignment_of_ones_own(tmp_path: Any) -> None:
-    """By name or by file; for other vocabularies it is refused before any model runs."""
+def test_an_alignment_passed_by_name_or_file(tmp_path: Any) -> None:
+    """An alignment passed by name or file is used; one for other vocabularies is refused before any model runs."""
     sides = (
         AlignmentVocabulary.of(RESOURCES["far"], TOKENIZERS["far"]),
         AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
     )
-    made = align("gac", *sides)
-    made.save(tmp_path / "map.safetensors")
+    alignment = align("gac", *sides)
+    alignment.save(tmp_path / "map.safetensors")
     want = decode(bound("ensemble(models=['far'], align='gac')"))
-    assert torch.equal(decode(bound("ensemble(models=['far'], align='mine')", mine=made)), want)
+    assert torch.equal(decode(bound("ensemble(models=['far'], align='mine')", mine=alignment)), want)
     assert torch.equal(decode(bound(f"ensemble(models=['far'], align='{tmp_path}/map.safetensors')")), want)
     with pytest.raises(ModelError, match="alignment must be for these vocabularies, but its helper"):
-        bound("core(models=['piece'], align='mine')", mine=made)
+        bound("core(models=['piece'], align='mine')", mine=alignment)
     with pytest.raises(ParameterError, match="align must be an Alignment"):
         bound("core(models=['piece'], align='mine')", mine="a text")
 
 
 def test_without_the_registry() -> None:
-    """A helper is any callable."""
-    made = Ensemble(helpers=[Member(name="flat", read=lambda ids: torch.zeros(len(ids), 4))], weights=[1.0, 1.0])
+    """A helper is any function from rows to logits."""
+    processor = Ensemble(helpers=[Member(name="flat", read=lambda ids: torch.zeros(len(ids), 4))], weights=[1.0, 1.0])
     scores = torch.tensor([[0.7, 0.1, 0.1, 0.1]]).log()
     want = torch.tensor([[0.475, 0.175, 0.175, 0.175]])
-    torch.testing.assert_close(made(torch.zeros(1, 1, dtype=torch.long), scores).exp(), want)
-    assert math.isclose(float(made(torch.zeros(1, 1, dtype=torch.long), scores).exp().sum()), 1, rel_tol=1e-6)
-
-
-def test_a_main_model_with_an_encoder() -> None:
-    """Its rows hold decoder tokens only; the helper reads its own prompt and what they spell."""
-    main = encoder_decoder_model()
-    call = logitkit.chain("ensemble(models=['far'], align='gac')").bind(
-        main, tiny_tokenizer(), PROMPTS[:1], tokenizers=TOKENIZERS, far=RESOURCES["far"]
-    )
-    decoded = decode(call)
-    reader = call.composite.parts[0][1].helpers[0].read
-    foreign, tiny = Vocabulary.of(foreign_tokenizer()), Vocabulary.of(tiny_tokenizer(), 272)
-    own = foreign_tokenizer()(PROMPTS[0])["input_ids"]
-    assert reader._rows[0][: len(own)] == own
-    assert foreign.join(reader._rows[0][len(own) :]) == tiny.join(decoded[0, :-1].tolist())
+    torch.testing.assert_close(processor(torch.zeros(1, 1, dtype=torch.long), scores).exp(), want)
+    assert math.isclose(float(processor(torch.zeros(1, 1, dtype=torch.long), scores).exp().sum()), 1, rel_tol=1e-6)
 
 
 def test_the_example_runs() -> None:
-    """examples/ensemble_across_tokenizers.py, on tiny models."""
-    import runpy
-    from pathlib import Path
-
+    """examples/ensemble_across_tokenizers.py runs on tiny models."""
     script = Path(__file__).parents[3] / "examples" / "ensemble_across_tokenizers.py"
     main = runpy.run_path(str(script))["main"]
     assert main(tiny_model(), tiny_tokenizer(), RESOURCES["far"], TOKENIZERS["far"])

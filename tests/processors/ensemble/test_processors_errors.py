@@ -1,4 +1,4 @@
-"""Ensembles: one clear error for each bad input, before any model runs."""
+"""Ensembles: each invalid input has one named error, before any model runs."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
         ("ensemble(models=['far'], topk=-1)", ParameterError, "topk must be a whole number >= 0"),
     ],
 )
-def test_bad_input_is_one_clear_error(chain: str, error: type[Exception], says: str) -> None:
-    """Before any model runs."""
+def test_each_invalid_parameter_is_a_named_error(chain: str, error: type[Exception], says: str) -> None:
+    """The error is raised while the chain is bound."""
     with pytest.raises(error, match=says):
         bound(chain)
 
 
 def test_a_helper_without_tokenizer_is_refused() -> None:
-    """It cannot say where it came from, and none was passed."""
+    """A helper whose tokenizer is neither passed nor known from its origin is refused."""
     with pytest.raises(ModelError, match="must come with its tokenizer"):
         logitkit.chain("ensemble(models=['far'])").bind(tiny_model(), tiny_tokenizer(), PROMPTS, far=foreign_model())
 
 
-def test_a_helper_that_runs_out_of_context_is_an_error_not_silence() -> None:
-    """At the step at which it does, with its name, its limit and the way out; one that cannot start, at once."""
+def test_a_helper_that_runs_out_of_context_is_a_named_error() -> None:
+    """The error comes at the step that exceeds the context, or at once for a prompt that does."""
     call = bound("ensemble(models=['far'], prompts={'far': '" + "x" * 252 + "'})", ["one"])
-    with pytest.raises(ModelError, match="far: a row must be at most 256 of its tokens"):
+    with pytest.raises(ModelError, match="far: a row must be at most 256 tokens of this model"):
         decode(call)
     with pytest.raises(ModelError, match="its context, got 300"):
         bound("ensemble(models=['far'], prompts={'far': '" + "x" * 300 + "'})", ["one"])
@@ -55,5 +55,6 @@ def test_a_helper_that_runs_out_of_context_is_an_error_not_silence() -> None:
 
 
 def test_an_empty_prompt_of_a_helper_is_refused() -> None:
+    """A helper's own prompt must not be empty."""
     with pytest.raises((PromptError, ParameterError), match="far"):
         bound("ensemble(models=['far'], prompts={'far': ''})")

@@ -1,4 +1,4 @@
-"""The same claims on real models with different tokenizers: SmolLM2-135M and Gemma-3-270M."""
+"""Ensembles of real models with different tokenizers: SmolLM2-135M and Gemma-3-270M."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPTS = ["The old lighthouse keeper climbed the stairs one last", "Antidisesta
 
 @pytest.fixture(scope="module")
 def gemma() -> tuple[Any, Any]:
-    """The second model; it is large, so it is used where it is cached and never pulled by a test."""
+    """Return Gemma-3-270M where it is cached; a test never downloads it."""
     try:
         models.path("gemma-3-270m")
     except DownloadError as error:
@@ -27,8 +27,8 @@ def gemma() -> tuple[Any, Any]:
     return models.load("gemma-3-270m")
 
 
-def naive(call: Any, pair: Any) -> Any:
-    """Decode, tokenize by the tokenizer itself, and read everything from scratch at every step."""
+def recomputed(call: Any, pair: Any) -> Any:
+    """Return a reference reader that decodes, tokenizes and reads everything from scratch at each step."""
     model, tokenizer = pair
     source = vocabulary_of(call.model, call.tokenizer)
 
@@ -41,12 +41,12 @@ def naive(call: Any, pair: Any) -> Any:
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
 def test_equals_recomputing_everything(smollm2: Any, gemma: Any, mode: dict[str, Any]) -> None:
-    """A padded batch, greedy and beams: the helper's logits within 1e-3, and the same tokens."""
+    """In a padded batch, the logits of the helper are within 1e-3 of the reference, and the tokens are the same."""
     resources: dict[str, Any] = {"tokenizers": {"far": gemma[1]}, "far": gemma[0]}
     call = logitkit.chain("core(models=['far'], align='gac')").bind(*smollm2, PROMPTS, **resources)
     part = call.composite.parts[0][1]
     (member,) = part.helpers
-    slow, worst = naive(call, gemma), []
+    slow, worst = recomputed(call, gemma), []
 
     def both(input_ids: torch.Tensor) -> torch.Tensor:
         got, want = member.read(input_ids), slow(input_ids)
@@ -61,14 +61,14 @@ def test_equals_recomputing_everything(smollm2: Any, gemma: Any, mode: dict[str,
     assert torch.equal(call.generate(**settings), want)
 
 
-def test_a_map_covers_what_both_write(smollm2: Any, gemma: Any) -> None:
-    """English words with and without a space, newlines, digits and half characters are aligned to themselves."""
+def test_an_alignment_covers_shared_tokens(smollm2: Any, gemma: Any) -> None:
+    """English words with and without a space, newlines, digits and parts of characters are aligned to themselves."""
     from logitkit.processors.alignment import AlignmentVocabulary, align
 
     helper, main = AlignmentVocabulary.of(*gemma), AlignmentVocabulary.of(*smollm2)
-    made = align("exact", helper, main)
+    alignment = align("exact", helper, main)
     for text in (b" the", b"the", b"\n", b"7", b" Paris", b"\xc3", b"(", b"The"):
         for token in helper.vocabulary.ids_of[text]:
-            assert main.vocabulary.token_bytes[made.targets[token, 0]] == text and made.weights[token, 0] == 1
-    assert made.targets[1, 0] == 2 and made.matrix.shape == (262144, 49152)
-    assert made.coverage()["exact"] > 46000
+            assert main.vocabulary.token_bytes[alignment.targets[token, 0]] == text and alignment.weights[token, 0] == 1
+    assert alignment.targets[1, 0] == 2 and alignment.matrix.shape == (262144, 49152)
+    assert alignment.coverage()["exact"] > 46000
