@@ -13,11 +13,16 @@ from logitkit import models
 from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import read_prompts
-from logitkit.processors.ensemble.deepen import Deepen
-from logitkit.processors.ensemble.helper_models import find_helper_models
-from logitkit.processors.ensemble.member_probabilities import Member
-from logitkit.processors.ensemble.processors import Core, Ensemble
-from logitkit.processors.ensemble.representation import Representation, shared_tokens
+from logitkit.processors.ensemble import (
+    Core,
+    Deepen,
+    Ensemble,
+    Member,
+    Representation,
+    RepresentedHelper,
+    find_helper_models,
+    shared_tokens,
+)
 from logitkit.processors.tokens import Retokenizer
 from studies.ensemble_members import EnsembleMembers
 from studies.scored_items import ScoredItem
@@ -109,7 +114,7 @@ class MethodComparison:
             name: model.get_input_embeddings().weight.detach() for name, (model, _) in self.members.loaded.items()
         }
         helpers = [
-            (self._read_logits(name), Representation(embeddings[name], ids))
+            RepresentedHelper(self._read_logits(name), Representation(embeddings[name], ids))
             for name, ids in zip(self.members.helpers, helper_ids, strict=True)
         ]
         return Deepen(main=Representation(embeddings[self.members.main], main_ids), helpers=helpers)
