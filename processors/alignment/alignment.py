@@ -25,8 +25,14 @@ FORMAT = 2  # version of the file format
 class Match(IntEnum):
     """How a helper token is aligned.
 
-    `NONE`: a text token without a main token. `EXACT`: to a main token of the same bytes, or end token to end token.
-    `PARTIAL`: to main tokens of other bytes. `SPECIAL`: a special token or an absent id, which has no main token.
+    Attributes:
+        NONE: a text token that has no main token.
+        EXACT: a text token with a main token of the same bytes, or an end token with the main end token.
+        PARTIAL: a text token with main tokens of other bytes.
+        SPECIAL: a special token or an absent id, which has no main token.
+
+    >>> Match(1).name
+    'EXACT'
     """
 
     NONE = 0
