@@ -24,3 +24,21 @@ def test_interventions_are_declared_by_the_processor() -> None:
     trace.average("cascade", "deferral", torch.tensor([0.1]))
     trace.count_fired("uscd", torch.tensor([True, False, False, False]))
     assert trace.interventions == {"uscd": {"fired": 0.25}, "cascade": {"a name of any kind": 0.5}}
+
+
+def test_a_rewound_trace_drops_what_was_reported_since_the_mark() -> None:
+    """Gates, means and steps return to the mark, so that a repeated step counts once."""
+    trace = Trace(rows=2, recording=True)
+    values, scores = torch.tensor([1.0, 0.0]), torch.zeros(2, 2)
+
+    def step() -> None:
+        trace.count_fired("gate", values.bool())
+        trace.average("gate", "share", values)
+        trace.record("gate", 0, scores, scores)
+
+    mark = trace.mark()
+    step()
+    trace.rewind(mark)
+    assert not trace.fired and not trace.means and not trace.steps
+    step()
+    assert trace.fired == {"gate": 0.5} and trace.means == {"gate": {"share": 0.5}} and len(trace.steps) == 2
