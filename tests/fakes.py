@@ -1,4 +1,4 @@
-"""Tiny random models of other architectures, and table models with exact probabilities."""
+"""Tiny random models of further architectures, and a random router head."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPECIALS = {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
 
 
 def seeded(make: Any, seed: int) -> Any:
-    """Make a model with fixed random weights, in eval mode."""
+    """Return a model with random weights of this seed, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make().eval()
@@ -29,7 +29,7 @@ def seeded(make: Any, seed: int) -> Any:
 
 @functools.cache
 def absolute_model(seed: int = 0) -> Any:
-    """A GPT-2: absolute positions, so that forgetting position_ids under padding shows."""
+    """Return a GPT-2, whose absolute positions make a missing position_ids under padding visible."""
     config = GPT2Config(
         vocab_size=WIDTH, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.4, **SPECIALS
     )
@@ -38,7 +38,7 @@ def absolute_model(seed: int = 0) -> Any:
 
 @functools.cache
 def sliding_model(seed: int = 0) -> Any:
-    """A Mistral whose attention window of 8 tokens slides within any test."""
+    """Return a Mistral with an attention window of 8 tokens, shorter than the texts of the tests."""
     config = MistralConfig(
         vocab_size=WIDTH,
         hidden_size=32,

@@ -1,4 +1,4 @@
-"""The lm-evaluation-harness through a chain: an empty chain is its own hf model, others equal our own scoring."""
+"""The harness's model over a chain: an empty chain equals the hf model, other chains equal logitkit's scoring."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, a task of each kind as YAML over a local file, and a table."""
+    """A folder with a checkpoint, a YAML task of each kind over a local file, and an n-gram table."""
     folder = tmp_path_factory.mktemp("harness")
     tiny_model().save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
-    foreign_model().save_pretrained(folder / "strange")
-    foreign_tokenizer().save_pretrained(folder / "strange")
+    foreign_model().save_pretrained(folder / "foreign")
+    foreign_tokenizer().save_pretrained(folder / "foreign")
     NgramTable.train(WORDS, tiny_tokenizer()).save(folder / "words.safetensors")
     (folder / "words.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in WORDS))
     tasks = folder / "tasks"
@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(place: Path, model: str, tasks: list[str], **arguments: Any) -> dict[str, list[Any]]:
-    """Raw answers of a model to each item of each task."""
+    """Return the raw responses of a model to each item of each task."""
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -89,14 +89,14 @@ def evaluate(place: Path, model: str, tasks: list[str], **arguments: Any) -> dic
 
 
 def numbers(answers: list[Any]) -> list[float]:
-    """Every number in nested answers."""
+    """Return every number in nested responses."""
     if isinstance(answers, (list, tuple)):
         return [number for answer in answers for number in numbers(answer)]
     return [float(answers)]
 
 
 def test_an_empty_chain_is_the_harness_itself(place: Path) -> None:
-    """Log-likelihoods, rolling ones and texts of hf, in batches of four with padding."""
+    """With an empty chain, log-likelihoods, rolling ones and texts equal those of hf, in padded batches of four."""
     ours, theirs = (evaluate(place, model, ["choices", "passages", "texts"]) for model in ("logitkit", "hf"))
     assert ours["texts"] == theirs["texts"]
     for task in ("choices", "passages"):
@@ -106,8 +106,8 @@ def test_an_empty_chain_is_the_harness_itself(place: Path) -> None:
 @pytest.mark.parametrize(
     "chain", ["cfg(1.7)", "temperature(0.5) | repetition_penalty(1.2)", "ngram_style(table='TABLE', weight=0.3)"]
 )
-def test_a_chain_changes_scores_and_texts_as_ours(place: Path, chain: str) -> None:
-    """Each option by our own scoring, one prompt at a time; each text by generate."""
+def test_scores_and_texts_under_a_chain_equal_logitkits(place: Path, chain: str) -> None:
+    """Options are scored as by logitkit.score, one prompt at a time, and texts are those of logitkit.generate."""
     chain = chain.replace("TABLE", str(place / "words.safetensors"))
     found = evaluate(place, "logitkit", ["choices", "texts"], chain=chain)
     plain = evaluate(place, "logitkit", ["choices", "texts"])
@@ -123,23 +123,23 @@ def test_a_chain_changes_scores_and_texts_as_ours(place: Path, chain: str) -> No
 
 
 def test_a_cut_prompt_is_scored_and_continued(place: Path) -> None:
-    """byte_boundary takes bytes from the prompt; answers are of the text behind the prompt all the same."""
+    """Under byte_boundary, which shortens the prompt, scores and texts are still those of the text after the prompt."""
     model, tokenizer, chain = foreign_model(), foreign_tokenizer(), logitkit.chain("byte_boundary()")
-    strange = {"pretrained": str(place / "strange"), "chain": str(chain)}
-    found = evaluate(place, "logitkit", ["cut", "cut_texts"], **strange)
+    foreign = {"pretrained": str(place / "foreign"), "chain": str(chain)}
+    found = evaluate(place, "logitkit", ["cut", "cut_texts"], **foreign)
     for text, answers, row in zip(WORDS, found["cut"], found["cut_texts"], strict=True):
         want, call = score(chain, model, tokenizer, f"{text} th", ["e", "an"])
         assert all(call.prompts.removed)
         assert [answer[0][0] for answer in answers] == pytest.approx([one.total for one in want], abs=1e-4)
         done = logitkit.generate(model, tokenizer, f"{text} th", chain=chain, max_new_tokens=9, do_sample=False)
         assert done.texts[0].startswith(row[0][0]) and row[0][0]
-    lm = ChainLM(str(place / "strange"), "byte_boundary()", device="cpu")
+    lm = ChainLM(str(place / "foreign"), "byte_boundary()", device="cpu")
     with pytest.raises(ModeError, match="changes the prompt"):
         lm._loglikelihood_tokens([(None, tokenizer("the th")["input_ids"], [5])])
 
 
 def test_other_models_are_loaded_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not again at each batch; and what is given in Python is used."""
+    """A model that a chain names is loaded once for all batches, and resources passed in Python are used."""
     loads = []
     load = adapter.models.load
     monkeypatch.setattr(adapter.models, "load", lambda name, **more: loads.append(name) or load(name, **more))
@@ -153,7 +153,7 @@ def test_other_models_are_loaded_once(place: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_long_contexts_lose_their_beginning(place: Path) -> None:
-    """As in hf: the last max_length tokens count, in a batch with short ones too."""
+    """As in hf, the last max_length tokens of a context count, also in a batch with short contexts."""
     lm = ChainLM(str(place / "model"), "", device="cpu", max_length=16, batch_size=2)
     long, short = list(range(40)), [5, 6]
     together = lm._loglikelihood_tokens([(None, long, [7, 8]), (None, short, [9] * 14)])
@@ -173,23 +173,23 @@ def test_long_contexts_lose_their_beginning(place: Path) -> None:
     ],
 )
 def test_bad_input_is_refused_before_a_model_loads(arguments: Any, error: Any, says: str) -> None:
-    """With one named error."""
+    """A mistake in the chain or in a setting raises a named error before a model is loaded."""
     with pytest.raises(error, match=says):
         ChainLM("/no/such/model", **arguments)
 
 
-def test_what_has_no_token_of_its_own_is_refused(place: Path) -> None:
-    """Where context and continuation become one token, plain scoring would score nothing."""
+def test_a_continuation_without_tokens_is_refused(place: Path) -> None:
+    """A context and a continuation that merge into one token are refused, since no token would be scored."""
     with pytest.raises(PromptError, match="must have at least one token after the context"):
-        evaluate(place, "logitkit", ["cut"], pretrained=str(place / "strange"))
+        evaluate(place, "logitkit", ["cut"], pretrained=str(place / "foreign"))
 
 
-def test_every_argument_is_the_harness_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is read here, --help neither; what logitkit refuses is one line."""
-    heard: list[str] = []
-    monkeypatch.setattr(adapter, "main", heard.extend)
+def test_every_argument_goes_to_the_harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All arguments, --help included, go to the harness; an error of logitkit is printed in one line."""
+    received: list[str] = []
+    monkeypatch.setattr(adapter, "main", received.extend)
     given = ["run", "--help", "--model", "logitkit", "--tasks", "a,b", "-L", "3"]
-    assert CliRunner().invoke(app, ["lm-eval", *given]).exit_code == 0 and heard == given
+    assert CliRunner().invoke(app, ["lm-eval", *given]).exit_code == 0 and received == given
     monkeypatch.setattr(adapter, "main", lambda given: ChainLM("/nowhere", "cfg(-1)"))
     bad = CliRunner().invoke(app, ["lm-eval"])
     assert bad.exit_code == 2 and "cfg: scale must be" in bad.output
@@ -199,12 +199,12 @@ def test_every_argument_is_the_harness_s(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_command_line_takes_a_chain_with_commas(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The harness's own, which indexes all its tasks first."""
+    """The command line of the harness accepts a chain whose text contains commas."""
     monkeypatch.setattr(sys, "argv", sys.argv)
     chain = "cad(alpha=0.5, context='the')"
     given = ["lm-eval", "--model", "logitkit", "--tasks", "choices", "--include_path", str(place / "tasks")]
     given += ["--device", "cpu", "--output_path", str(tmp_path), "--limit", "1", "--model_args"]
     done = CliRunner().invoke(app, [*given, f"pretrained={place / 'model'},chain={chain}"])
     assert done.exit_code == 0, done.output
-    (told,) = tmp_path.rglob("results_*.json")
-    assert json.loads(told.read_text())["config"]["model_args"]["chain"] == chain
+    (results,) = tmp_path.rglob("results_*.json")
+    assert json.loads(results.read_text())["config"]["model_args"]["chain"] == chain

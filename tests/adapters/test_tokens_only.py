@@ -1,4 +1,4 @@
-"""Chains without a model: the same scores as bound to one, and a reason where that cannot be."""
+"""Chains in an engine without a model: the scores equal those of a bound chain, or the chain is refused."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ REFUSED |= {"dexperts", "ensemble", "router", "uscd"}
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small table on the disk."""
+    """The path of a small n-gram table."""
     path = tmp_path_factory.mktemp("table") / "style.safetensors"
     NgramTable.train(["a prompt of the other text", "the text of a prompt"], tiny_tokenizer()).save(path)
     return str(path)
 
 
 def example(name: str, table: str) -> Chain:
-    """A chain of one processor, as the laws use it."""
+    """Return the example of a processor as a chain, with the n-gram table in a file."""
     spec = logitkit.describe(name)
     return Chain((spec.example or f"{name}()").replace("table='style'", f"table={table!r}"))
 
 
 @pytest.mark.parametrize("name", logitkit.names())
 def test_every_processor_runs_alike_or_is_refused_with_the_reason(name: str, table: str) -> None:
-    """Greedy, step by step: bit for bit what a chain bound to a model returns."""
+    """At each greedy step the scores equal those of the chain bound to a model bit for bit, or it is refused."""
     chain = example(name, table)
     if name in REFUSED:
         with pytest.raises(ModeError, match=f"^{name}: cannot run in vllm: .+; run it with transformers' generate$"):
@@ -92,7 +92,7 @@ def test_undeclared_forwards_are_refused_when_they_are_requested() -> None:
 
 
 def test_tables_are_checked(table: str) -> None:
-    """A missing one at once; one of another tokenizer when the engine's is known."""
+    """An absent table is refused by check, and a table of another tokenizer when the engine's tokenizer is known."""
     with pytest.raises(FileFormatError, match="must be a file"):
         tokens_only.check(Chain("ngram_style(table='/nowhere.safetensors')"), "vllm")
     with pytest.raises(ModelError, match="must be trained with the generating model's tokenizer"):
@@ -100,8 +100,8 @@ def test_tables_are_checked(table: str) -> None:
     assert tokens_only.tables(example("ngram_style", table)) == tokens_only.tables(example("ngram_style", table))
 
 
-def test_the_model_is_not_there() -> None:
-    """Whatever is asked of it is a named error; pickling and copying see a plain object."""
+def test_the_absent_model_refuses_attributes() -> None:
+    """Attributes of the absent model raise a named error; special methods raise AttributeError, as copying expects."""
     model = tokens_only.NoModel("vllm", [2])
     assert model.generation_config.eos_token_id == [2]
     with pytest.raises(LogitkitError, match="not its model"):

@@ -1,12 +1,13 @@
-"""vLLM with a chain writes what transformers with the same chain writes: greedy decoding, on a real model.
+"""Compare the texts of vLLM and transformers under the same chains: greedy decoding on a real model.
 
-Two environments, since vLLM 0.32 and logitkit ask for different transformers. Run with the python of vLLM's:
+vLLM 0.32 and logitkit require different versions of transformers, so the script uses two environments. Run it with
+the python of the vLLM environment:
 
     model=$(logitkit models path smollm2-135m)
     python tests/adapters/vllm_equals_transformers.py --transformers .venv/bin/python --model $model
 
-Prints a line a chain and ends with status 1 where a text differs, unless the two likeliest tokens are closer than
-rounding at the place where they part.
+The script prints a line for each chain. It ends with status 1 if a text differs at a place where the probabilities
+of the two likeliest tokens differ by more than rounding.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ TOKENS, TIE = 24, 1e-3
 
 
 def expected(model: str, table: str) -> None:
-    """Print what transformers writes, with the gap between the two likeliest tokens at each place, as JSON."""
+    """Print the tokens of transformers, with the gap between the two likeliest tokens at each place, as JSON."""
     import torch
 
     import logitkit
@@ -67,14 +68,14 @@ def expected(model: str, table: str) -> None:
 
 
 def table_of(tokenizer: Any, path: str) -> None:
-    """Count the small corpus."""
+    """Write an n-gram table of the small corpus."""
     from logitkit.processors.ngram import NgramTable
 
     NgramTable.train(CORPUS, tokenizer).save(path)
 
 
 def main() -> None:
-    """Compare."""
+    """Compare the two engines and exit with the status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transformers", help="python of the environment where logitkit is installed as usual")
     parser.add_argument("--model", required=True)
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def differences(model: str, table: str, want: dict[str, list[dict[str, Any]]]) -> int:
-    """Let vLLM write, all prompts and chains in one batch; print and count what differs; then what is refused."""
+    """Generate with vLLM, all prompts and chains in one batch; print and count differences, then check refusals."""
     from vllm import LLM, SamplingParams
     from vllm.exceptions import VLLMValidationError
 
@@ -135,7 +136,7 @@ def differences(model: str, table: str, want: dict[str, list[dict[str, Any]]]) -
 
 
 def compare(got: Any, row: dict[str, Any]) -> str:
-    """Whether tokens are those expected, up to a tie."""
+    """Return whether tokens are equal to the expected ones, different, or different at a tie."""
     for place, token in enumerate(row["ids"]):
         if place >= len(got) or got[place] != token:
             return "a tie" if row["gaps"][place] < TIE else "differs"

@@ -1,4 +1,4 @@
-"""A chain bound to a call: prompts of every form, order owned, modes right or refused."""
+"""Chains bound to calls: forms of prompts, order of processors, settings and modes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def generate(chain: str, prompts: Any = TEXTS, **settings: Any) -> Any:
 
 
 def test_the_three_lines_of_the_readme() -> None:
-    """bind, generate, texts: the same as logitkit.generate."""
+    """bind, model.generate and texts give the same texts as logitkit.generate."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     call = logitkit.chain("cfg(2.0)").bind(model, tokenizer, TEXTS)
     out = model.generate(**call.inputs, logits_processor=call.processors, max_new_tokens=8, do_sample=False)
@@ -47,7 +47,7 @@ def test_the_three_lines_of_the_readme() -> None:
 
 
 def test_an_empty_chain_is_plain_decoding() -> None:
-    """Bit for bit the ids of model.generate."""
+    """An empty chain, and neutral processors, give the ids of model.generate."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     encoded = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side="left")
     want = model.generate(**encoded, max_new_tokens=8, do_sample=False)
@@ -56,7 +56,7 @@ def test_an_empty_chain_is_plain_decoding() -> None:
 
 
 def test_every_form_of_prompt_means_the_same(chatty: Any) -> None:
-    """Text, list of texts, encoded with padding on either side; one chat and a list of chats."""
+    """Texts and encoded inputs padded on either side give the same inputs; so do a chat and a list of chats."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     bind = logitkit.chain("cfg(2.0)").bind
     want = bind(model, tokenizer, TEXTS).inputs
@@ -72,13 +72,13 @@ def test_every_form_of_prompt_means_the_same(chatty: Any) -> None:
 
 
 def test_a_batch_is_the_stack_of_its_prompts() -> None:
-    """Left padding changes no text."""
+    """Each text of a batch equals the text of its prompt alone, whatever the padding."""
     alone = [generate("cfg(2.0, 'no')", text).texts[0] for text in TEXTS]
     assert generate("cfg(2.0, 'no')").texts == alone
 
 
 def test_a_missing_pad_token_is_the_end_token() -> None:
-    """The documented default, and it changes no text."""
+    """A tokenizer without a padding token pads with its end token, which changes no text."""
     bare = copy.deepcopy(tiny_tokenizer())
     bare.pad_token = None
     model = copy.deepcopy(tiny_model())
@@ -89,7 +89,7 @@ def test_a_missing_pad_token_is_the_end_token() -> None:
 
 
 def test_the_same_token_goes_to_all_streams_of_a_row() -> None:
-    """Sampling: the second stream reads what was sampled, not a draw of its own."""
+    """Under sampling, the second stream reads the sampled tokens of the row."""
     seen: list[torch.Tensor] = []
     model, tokenizer = tiny_model(), tiny_tokenizer()
     call = logitkit.chain("uscd(gate=1.0, lame='lame')").bind(model, tokenizer, [*TEXTS, "four is the last one"])
@@ -103,7 +103,7 @@ def test_the_same_token_goes_to_all_streams_of_a_row() -> None:
 
 
 def test_warpers_in_a_chain_own_the_order() -> None:
-    """The config's own temperature and top-k are switched off, so nothing runs twice."""
+    """A chain with warpers switches off those of the generation config, so none runs twice."""
     call = logitkit.chain("cfg(2.0) | temperature(0.5) | top_k(3)").bind(tiny_model(), tiny_tokenizer(), TEXTS)
     assert call.generate_kwargs["top_k"] == 0 and call.generate_kwargs["temperature"] == 1.0
     got = generate("temperature(0.5) | top_k(3)", do_sample=True)
@@ -114,7 +114,7 @@ def test_warpers_in_a_chain_own_the_order() -> None:
 
 
 def test_a_penalty_by_name_is_transformers_own() -> None:
-    """With left padding too."""
+    """Penalties in a chain give the ids of the same settings of generate, with left padding too."""
     inputs = logitkit.chain().bind(tiny_model(), tiny_tokenizer(), TEXTS).inputs
     want = tiny_model().generate(
         **inputs, do_sample=False, max_new_tokens=8, repetition_penalty=1.7, no_repeat_ngram_size=2, min_new_tokens=4
@@ -123,13 +123,13 @@ def test_a_penalty_by_name_is_transformers_own() -> None:
 
 
 def test_a_setting_given_twice_is_refused() -> None:
-    """In the chain and to generate."""
+    """A setting in the chain and in the arguments of generate is refused."""
     with pytest.raises(ModeError, match="temperature must be given once"):
         generate("temperature(0.5)", temperature=0.7)
 
 
-def test_processors_of_ones_own_run_after_the_chain() -> None:
-    """logits_processor= is kept."""
+def test_other_processors_run_after_the_chain() -> None:
+    """Processors passed as logits_processor run after the chain."""
 
     class Only(LogitsProcessor):
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ def test_processors_of_ones_own_run_after_the_chain() -> None:
 
 @pytest.mark.parametrize("chain", ["cfg(2.0, 'no')", "cad(context='o')", "uscd(gate=1.0, lame='lame')"])
 def test_encoder_decoder_models(chain: str) -> None:
-    """The contrast family on a T5: a batch is the stack of its prompts."""
+    """On a T5, contrastive methods with beams give each prompt of a batch the text of the prompt alone."""
     model, tokenizer = encoder_decoder_model(), tiny_tokenizer()
     texts = ["one prompt", "a second, longer prompt"]
     kwargs: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "num_beams": 2}
@@ -150,17 +150,17 @@ def test_encoder_decoder_models(chain: str) -> None:
 
 
 def test_several_sequences_a_prompt() -> None:
-    """Texts come back for every row."""
+    """With num_return_sequences, each row has a text."""
     assert len(generate("cfg(2.0)", do_sample=True, num_return_sequences=2).texts) == 6
 
 
-def test_outputs_with_scores_are_read_too() -> None:
-    """return_dict_in_generate."""
+def test_output_objects_are_read_too() -> None:
+    """An output object of return_dict_in_generate gives the same texts as ids."""
     assert generate("cfg(2.0)", return_dict_in_generate=True).texts == generate("cfg(2.0)").texts
 
 
 def test_the_trace_says_what_happened() -> None:
-    """Gates, divergences, top tokens and forwards; only when asked for."""
+    """A trace records gates, divergences, likeliest tokens and forwards; steps only if requested."""
     assert generate("uscd(gate=1.0, lame='x')").trace.steps == []
     trace = generate("uscd(gate=1.0, lame='x')", trace=True, streams="lazy").trace
     assert trace.calls == 8 and len(trace.steps) == 24
@@ -172,14 +172,14 @@ def test_the_trace_says_what_happened() -> None:
 
 
 def test_a_gate_that_stays_shut_costs_no_second_forward() -> None:
-    """And the tokens are those of plain decoding."""
+    """A gate that never opens costs no forward, and the tokens are those of plain decoding."""
     got = generate("uscd(gate=0.001, lame='x')", streams="lazy")
     assert got.trace.forwards == {"lame prompt": 0}
     assert torch.equal(got.ids, generate("").ids)
 
 
 def test_a_prompt_without_examples_is_left_as_it_is() -> None:
-    """USCD is the identity for its row, and says so."""
+    """USCD changes nothing for a prompt without examples, and notes the fact in the trace."""
     got = generate("uscd(gate=1.0)")
     assert torch.equal(got.ids, generate("").ids)
     assert got.trace.forwards == {"lame prompt": 0}
@@ -187,7 +187,7 @@ def test_a_prompt_without_examples_is_left_as_it_is() -> None:
 
 
 def test_only_rows_with_a_lame_prompt_are_contrasted() -> None:
-    """A batch of a prompt with examples and one without."""
+    """In a batch, USCD contrasts the row of a prompt with examples and leaves the other row unchanged."""
     example = 'def f(x):\n    """Add one.\n    >>> f(1)\n    2\n    """\n'
     both = generate("uscd(gate=1.0)", [example, "plain"])
     assert both.texts == [generate("uscd(gate=1.0)", example).texts[0], generate("", "plain").texts[0]]
@@ -195,7 +195,7 @@ def test_only_rows_with_a_lame_prompt_are_contrasted() -> None:
 
 
 def test_chat_prompts_are_stripped_message_by_message(chatty: Any) -> None:
-    """The lame prompt goes through the same template."""
+    """Examples are removed from each message, and the result is formatted by the chat template."""
     chat = [{"role": "user", "content": "Add one.\n\nExample:\n>>> f(1)\n2\n"}]
     call = logitkit.chain("uscd(gate=1.0)").bind(tiny_model(), chatty, chat)
     (own,) = call.composite.parts[0][1].lame.own
@@ -217,7 +217,7 @@ BAD_PROMPTS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("prompts", "says"), BAD_PROMPTS)
 def test_bad_prompts(prompts: Any, says: str) -> None:
-    """One clear error each, before any model runs."""
+    """Each wrong form of prompts raises one named error before any model runs."""
     with pytest.raises(PromptError, match=says):
         logitkit.chain("cfg()").bind(tiny_model(), tiny_tokenizer(), prompts)
 
@@ -231,19 +231,19 @@ def test_bad_prompts(prompts: Any, says: str) -> None:
     ],
 )
 def test_second_prompts_that_do_not_match(chain: str, says: str) -> None:
-    """Too few, empty, or not part of the prompt."""
+    """Second prompts that are too few, empty or not part of the prompt are refused."""
     with pytest.raises(ParameterError, match=says):
         generate(chain)
 
 
 def test_chat_without_a_template() -> None:
-    """Says to pass text."""
+    """A chat for a tokenizer without a template is refused, with the advice to pass text."""
     with pytest.raises(ModelError, match="pass plain text instead"):
         logitkit.chain().bind(tiny_model(), tiny_tokenizer(), CHAT)
 
 
 def test_a_row_from_another_prompt() -> None:
-    """Bound to one prompt, generated from another."""
+    """A row that begins with none of the bound prompts is refused."""
     call = logitkit.chain("cfg(2.0)").bind(tiny_model(), tiny_tokenizer(), "one prompt")
     other = tiny_tokenizer()("other text", return_tensors="pt")
     with pytest.raises(PromptError, match="every row must start with a prompt of this call"):
@@ -251,7 +251,7 @@ def test_a_row_from_another_prompt() -> None:
 
 
 def test_embeddings_instead_of_ids() -> None:
-    """Rows of no tokens are no rows of a bound prompt."""
+    """inputs_embeds are refused, since rows without token ids match no prompt."""
     model = tiny_model()
     call = logitkit.chain("cfg(2.0)").bind(model, tiny_tokenizer(), "one prompt")
     embeds = model.get_input_embeddings()(call.inputs["input_ids"])
@@ -262,7 +262,7 @@ def test_embeddings_instead_of_ids() -> None:
 
 
 def test_continuous_batching_is_refused() -> None:
-    """By Call.generate before it runs; by texts when the chain was never asked."""
+    """Call.generate refuses it before it runs, and Call.texts if the chain was never called."""
     call = logitkit.chain("cfg(2.0)").bind(tiny_model(), tiny_tokenizer(), "one prompt")
     with pytest.raises(ModeError, match="must not be 'paged'"):
         call.generate(cache_implementation="paged")
@@ -272,14 +272,14 @@ def test_continuous_batching_is_refused() -> None:
 
 
 def test_a_row_without_a_choice_is_refused_by_name() -> None:
-    """All -inf names the processor that made it so."""
+    """A row of -inf alone raises an error that names the processor which produced it."""
     every = list(range(272))
     with pytest.raises(ScoresError, match="only -inf in row 0 from suppress_tokens"):
         generate(f"cfg(2.0) | suppress_tokens({every})")
 
 
 def test_nan_logits_are_refused_by_name() -> None:
-    """NaN from the model is not taken for a choice."""
+    """NaN in the logits raises an error that names the model."""
     call = logitkit.chain("cfg(2.0) | top_k(3)").bind(tiny_model(), tiny_tokenizer(), "one")
     scores = torch.zeros(1, 272)
     scores[0, 3] = torch.nan
@@ -288,7 +288,7 @@ def test_nan_logits_are_refused_by_name() -> None:
 
 
 def test_resources() -> None:
-    """One that nobody asks for, and one that is missing."""
+    """A resource that no parameter names is refused, and so is a model with another vocabulary."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     with pytest.raises(UnknownNameError, match="no resource asked for by the chain named 'amateurs'; did you mean"):
         logitkit.chain("contrastive('amateur')").bind(model, tokenizer, "a", amateur=tiny_model(1), amateurs=model)
@@ -299,13 +299,13 @@ def test_resources() -> None:
 
 
 def test_not_a_model() -> None:
-    """Something that cannot generate."""
+    """A module without generate is refused."""
     with pytest.raises(ModelError, match="a transformers model with generate, got Linear"):
         logitkit.chain().bind(torch.nn.Linear(2, 2), tiny_tokenizer(), "a")
 
 
 def test_streams_of_other_models() -> None:
-    """contrastive and dexperts, batched with beams, equal their prompts alone."""
+    """contrastive and dexperts in a batch with beams give each prompt the text of the prompt alone."""
     resources = {"a": tiny_model(1), "b": tiny_model(2)}
     for chain in ("contrastive('a')", "dexperts('a', 'b')"):
         asked = {name: value for name, value in resources.items() if f"'{name}'" in chain}

@@ -1,4 +1,4 @@
-"""Chains: read, written, checked, ordered, hashed."""
+"""Chains are read, written, checked, ordered and hashed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TEXT = "temperature(0.8) | uscd(rho=0.7, form='ratio') | top_p(0.9)"
 
 
 def test_positions_and_names_mean_the_same() -> None:
-    """Arguments without a name follow the plugin's order."""
+    """Arguments without a name are assigned in the order of the plugin's parameters."""
     assert logitkit.chain("cfg(1.5, 'bad')") == logitkit.chain("cfg(negative='bad', scale=1.5)")
     assert logitkit.chain("uscd") == logitkit.chain("uscd()")
 
 
 def test_text_data_and_files_round_trip(tmp_path: Path) -> None:
-    """Text, list, YAML and JSON give the same chain back."""
+    """Text, list, YAML, JSON and pickle give back the same chain."""
     chain = logitkit.chain(TEXT)
     assert logitkit.chain(str(chain)) == chain
     assert logitkit.chain(chain.as_data()) == chain
@@ -39,13 +39,13 @@ def test_text_data_and_files_round_trip(tmp_path: Path) -> None:
 
 
 def test_a_file_may_hold_the_text_form(tmp_path: Path) -> None:
-    """A YAML string is read as an expression."""
+    """A YAML file may hold the text form of a chain."""
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(TEXT))
     assert Chain.from_file(tmp_path / "c.yaml") == logitkit.chain(TEXT)
 
 
 def test_the_hash_is_stable_and_knows_defaults() -> None:
-    """Written-out defaults, order of arguments and the form make no difference; a value does."""
+    """The hash does not depend on written defaults or on the form; it depends on every value."""
     assert logitkit.chain("cfg()").hash == logitkit.chain([{"name": "cfg", "params": {"scale": 1.5}}]).hash
     assert logitkit.chain("top_k(4) | top_p(0.9)").hash == "48e46bbf82b1c7b5"
     different = {logitkit.chain(text).hash for text in ("cfg(1.5)", "cfg(1.6)", "cad(context='a')", "", TEXT)}
@@ -54,13 +54,13 @@ def test_the_hash_is_stable_and_knows_defaults() -> None:
 
 @given(st.dictionaries(st.sampled_from(["scale", "negative"]), st.nothing()))
 def test_empty_parameters_are_no_parameters(params: dict[str, object]) -> None:
-    """An empty mapping is a plain name."""
+    """An empty mapping of parameters equals a name alone."""
     assert Chain([{"name": "cfg", "params": params}]) == Chain("cfg")
 
 
 @given(scale=st.floats(0, 100), negative=st.text(min_size=1))
 def test_any_value_survives_the_text_form(scale: float, negative: str) -> None:
-    """Quotes, newlines and odd letters included."""
+    """Any text and number survives the text form, quotes and newlines included."""
     chain = Chain([{"name": "cfg", "params": {"scale": scale, "negative": negative}}])
     assert Chain(str(chain)) == chain
 
@@ -80,14 +80,14 @@ def test_any_value_survives_the_text_form(scale: float, negative: str) -> None:
     ],
 )
 def test_malformed_text_shows_the_place(text: str, says: str) -> None:
-    """With a caret under it."""
+    """A mistake in the text is reported with a caret under its place."""
     with pytest.raises(ChainError, match=says) as raised:
         logitkit.chain(text)
     assert str(raised.value).split("\n")[-1].strip() == "^"
 
 
 def test_the_caret_stands_under_the_fault() -> None:
-    """Column 9 of uscd(rho=x)."""
+    """For uscd(rho=x) the caret is in column 9."""
     with pytest.raises(ChainError) as raised:
         logitkit.chain("uscd(rho=x)")
     assert str(raised.value).split("\n")[-1] == "  " + " " * 9 + "^"
@@ -110,13 +110,13 @@ def test_the_caret_stands_under_the_fault() -> None:
     ],
 )
 def test_bad_chains_get_one_clear_error(chain: object, error: type[Exception], says: str) -> None:
-    """Before any model is touched."""
+    """A wrong chain raises one named error when it is read."""
     with pytest.raises(error, match=says):
         logitkit.chain(chain)  # type: ignore[arg-type]
 
 
 def test_files_that_are_no_chains(tmp_path: Path) -> None:
-    """Another ending, and broken JSON."""
+    """Broken JSON and an unknown ending raise named errors."""
     (tmp_path / "c.json").write_text("[{")
     with pytest.raises(FileFormatError, match="must be json"):
         Chain.from_file(tmp_path / "c.json")
@@ -125,14 +125,14 @@ def test_files_that_are_no_chains(tmp_path: Path) -> None:
 
 
 def test_yaml_never_builds_objects(tmp_path: Path) -> None:
-    """A tag that would call Python is refused."""
+    """A YAML tag that would call Python is refused."""
     (tmp_path / "c.yaml").write_text("- !!python/object/apply:os.getpid []")
     with pytest.raises(FileFormatError):
         Chain.from_file(tmp_path / "c.yaml")
 
 
 def test_an_order_that_would_discard_an_effect_is_refused() -> None:
-    """What replaces the distribution must come first; the error says how to write it."""
+    """A processor that replaces the distribution must come first; the error shows the right order."""
     where = "transformers:TemperatureLogitsWarper"
     specs = (
         Spec(name="warm", summary="s", source="s", target=where),
@@ -146,7 +146,7 @@ def test_an_order_that_would_discard_an_effect_is_refused() -> None:
 
 @pytest.mark.parametrize("name", logitkit.names())
 def test_every_plugin_exports_its_schema(name: str) -> None:
-    """As JSON, with a description for every parameter."""
+    """Each Spec gives a JSON Schema with a description of every parameter."""
     data = json.loads(json.dumps(logitkit.describe(name).as_data()))
     assert data["parameters"]["additionalProperties"] is False
     assert all(p.get("description") for p in data["parameters"].get("properties", {}).values())

@@ -1,4 +1,4 @@
-"""Plugins are found one by one; a broken one hurts nobody, a taken name is said."""
+"""Discovery loads each plugin by itself; a broken plugin does not affect the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = {"summary": "s", "source": "here", "target": "transformers:TemperatureLog
 
 
 class Entry:
-    """An entry point that loads whatever it is given."""
+    """An entry point that returns a given module or raises a given error."""
 
     def __init__(self, name: str, load: Any) -> None:
         self.name, self.value, self._load = name, f"{name}:module", load
@@ -35,14 +35,14 @@ class Entry:
 
 
 def plugin(hook: Any, name: str = "logitkit_specs") -> Any:
-    """A module with one hook."""
+    """Return a module with one hook."""
     module = types.ModuleType("third")
     setattr(module, name, logitkit.hookimpl(hook))
     return module
 
 
 def offering(*names: str) -> Any:
-    """A module that offers these processors."""
+    """Return a module that offers processors of these names."""
     return plugin(lambda: [Spec(name=name, **GOOD) for name in names])
 
 
@@ -58,7 +58,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_listing_names_and_specs_imports_no_torch() -> None:
-    """In a fresh process."""
+    """In a fresh process, names and Specs are listed without torch, transformers and numpy."""
     code = (
         "import sys, logitkit; [logitkit.describe(n).as_data(schema=False) for n in logitkit.names()];"
         "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
@@ -67,7 +67,7 @@ def test_listing_names_and_specs_imports_no_torch() -> None:
 
 
 def imported(code: str, folder: Path) -> set[str]:
-    """Modules that a fresh process has imported after this code, with a folder of plugins in sight."""
+    """Return the modules that a fresh process imports for this code, with a folder on its path."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(' '.join(sys.modules), file=sys.stderr)"],
         capture_output=True,
@@ -82,7 +82,7 @@ LIST = "import contextlib, logitkit.cli\nwith contextlib.suppress(SystemExit): l
 
 
 def test_each_of_fifty_plugins_costs_one_import(tmp_path: Path) -> None:
-    """Listing them imports the fifty modules that declare them, nothing else: no target, no torch."""
+    """Listing fifty plugins imports their fifty modules and nothing else."""
     none, fifty = listing.install(tmp_path / "none", 0), listing.install(tmp_path / "fifty", 50)
     code = f"import logitkit; assert 'many_49' in logitkit.names()\n{LIST}"
     more = imported(code, fifty) - imported(LIST, none)
@@ -92,14 +92,14 @@ def test_each_of_fifty_plugins_costs_one_import(tmp_path: Path) -> None:
 
 
 def test_a_third_party_is_found_and_named(found: Any) -> None:
-    """With the distribution that offers it."""
+    """A third-party processor is listed with its distribution and version."""
     registry = found(Entry("mine", offering("my_processor")))
     assert "my_processor" in registry.names()
     assert registry.describe("my_processor").plugin == "dist-mine 1.2"
 
 
 class Plugged:
-    """A plugin may be an object instead of a module."""
+    """A plugin that is an object instead of a module."""
 
     @logitkit.hookimpl
     def logitkit_specs(self) -> list[Spec]:
@@ -107,7 +107,7 @@ class Plugged:
 
 
 def test_a_plugin_may_be_an_object(found: Any) -> None:
-    """Its methods are hooks."""
+    """The methods of an object may implement the hooks."""
     assert "from_an_object" in found(Entry("object", Plugged())).names()
 
 
@@ -117,7 +117,7 @@ def exits() -> Any:
 
 
 def unmarked() -> types.ModuleType:
-    """A module whose author forgot the decorator."""
+    """Return a module whose author forgot the decorator."""
 
     def names() -> list[Spec]:
         return []
@@ -150,8 +150,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_plugin_hurts_nobody_else(found: Any, fault: str) -> None:
-    """It is kept with its traceback, and raised only when its name is asked for: whose fault, and what to change."""
+def test_a_broken_plugin_does_not_affect_others(found: Any, fault: str) -> None:
+    """The error is stored with its traceback, names the distribution, and is raised when the plugin's name is used."""
     load, says = BROKEN[fault]
     registry = found(Entry("bad", load), Entry("good", offering("fine")))
     assert {"uscd", "fine"} <= set(registry.names())
@@ -166,13 +166,13 @@ def test_a_broken_plugin_hurts_nobody_else(found: Any, fault: str) -> None:
 
 
 def test_strict_raises_at_once(found: Any) -> None:
-    """LOGITKIT_STRICT=1."""
+    """With strict, discovery raises the error of the first broken plugin."""
     with pytest.raises(PluginError, match="plugin 'bad'"):
         found(Entry("bad", ImportError("gone")), strict=True)
 
 
 def test_a_taken_name_names_both(found: Any) -> None:
-    """The first keeps it; the second is broken as a whole."""
+    """The first plugin keeps the name; the second is broken, and the error names both."""
     registry = found(Entry("thief", offering("uscd", "other_thing")))
     assert registry.describe("uscd").plugin == "logitkit"
     assert "other_thing" not in registry.names()
@@ -184,7 +184,7 @@ def test_a_taken_name_names_both(found: Any) -> None:
 
 
 def test_third_parties_can_be_chosen(found: Any) -> None:
-    """LOGITKIT_PLUGINS=none, or a list; an unknown one is an error."""
+    """``third_party`` is none, all or a list; a name that is not installed is an error."""
     entries = Entry("one", offering("first")), Entry("two", offering("second"))
     assert not {"first", "second"} & set(found(*entries, third_party="none").names())
     chosen = found(*entries, third_party="two").names()
@@ -194,7 +194,7 @@ def test_third_parties_can_be_chosen(found: Any) -> None:
 
 
 def test_the_environment_is_read_at_the_front_door() -> None:
-    """In a fresh process, a missing plugin asked for by LOGITKIT_PLUGINS is an error."""
+    """In a fresh process, an absent plugin in LOGITKIT_PLUGINS is an error."""
     code = "import os; os.environ['LOGITKIT_PLUGINS'] = 'absent'; import logitkit; logitkit.names()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode and "LOGITKIT_PLUGINS: every name must be an installed plugin, got absent" in done.stderr
@@ -210,7 +210,7 @@ TARGETS = {
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_wrong_target_says_what_to_change(found: Any, target: str) -> None:
-    """Only when it is used, with the plugin's distribution and version."""
+    """A wrong target raises an error on first use, with the distribution of the plugin."""
     registry = found(Entry("mine", plugin(lambda: [Spec(name="odd", **GOOD | {"target": target})])))
     with pytest.raises(PluginError, match=f"odd \\(from dist-mine 1.2\\).*{TARGETS[target]}"):
         registry.describe("odd").factory  # noqa: B018
@@ -227,19 +227,19 @@ def test_a_wrong_target_says_what_to_change(found: Any, target: str) -> None:
     ],
 )
 def test_a_spec_checks_itself(change: dict[str, Any], says: str) -> None:
-    """At construction, in the plugin's own code."""
+    """A Spec refuses a wrong field when it is constructed."""
     with pytest.raises((ParameterError, UnknownNameError), match=says):
         Spec(**{"name": "fine", **GOOD, **change})
 
 
 def offering_tasks(*names: str) -> Any:
-    """A module that offers these tasks."""
+    """Return a module that offers tasks of these names."""
     given = {"summary": "s", "source": "here", "target": "logitkit.bench.tasks.text_tasks:GSM8K"}
     return plugin(lambda: [TaskSpec(name=name, **given) for name in names], "logitkit_tasks")
 
 
 def test_a_plugin_may_offer_tasks(found: Any) -> None:
-    """They are found by name, beside the built-in ones, and know who offers them."""
+    """Tasks of a plugin are listed beside the built-in ones, with their distribution."""
     registry = found(Entry("third", offering_tasks("riddles", "cfg")))
     assert {"riddles", "gsm8k", "cfg"} <= set(registry.tasks())
     assert registry.describe_task("riddles").plugin == "dist-third 1.2" and "riddles" not in registry.names()
@@ -247,8 +247,8 @@ def test_a_plugin_may_offer_tasks(found: Any) -> None:
         registry.describe_task("ridles")
 
 
-def test_a_taken_task_is_said(found: Any) -> None:
-    """The one that was first keeps it; a hook that gives something else is broken, and hurts nobody."""
+def test_a_taken_task_breaks_its_plugin(found: Any) -> None:
+    """A taken task name, and a hook that returns no TaskSpecs, each break their plugin alone."""
     registry = found(Entry("third", offering_tasks("arc")), Entry("wrong", plugin(lambda: [1], "logitkit_tasks")))
     broken = {plugin.name: plugin.error for plugin in registry.plugins if plugin.error}
     assert isinstance(broken["third"], NameTakenError) and "'task arc'" in str(broken["third"])

@@ -1,4 +1,4 @@
-"""A third party's processor that is wrong in itself: whoever meets it learns whose it is and what to change."""
+"""Errors for faulty third-party processors name the distribution and what to change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHO = r"odd \(from dist-odd 1.2\): "
 
 
 class Fine(LogitsProcessor):
-    """Does nothing."""
+    """Returns the scores unchanged."""
 
     def __init__(self, *, strength: float = 1.0) -> None:
         self.strength = strength
@@ -34,7 +34,7 @@ class Fine(LogitsProcessor):
 
 
 class Rho(Parameters):
-    """Parameters that `Fine` has not."""
+    """Parameters that `Fine` does not have."""
 
     rho: Annotated[float, number("nothing", ge=0)] = 0.5
 
@@ -88,7 +88,7 @@ class ForbidsAll(Fine):
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Generate with a chain of one processor of a third party."""
+    """Return a function that generates with a chain of one third-party processor."""
     module = types.ModuleType("their_module")
     module.__dict__.update({kind.__name__: kind for kind in Fine.__subclasses__()}, Fine=Fine)
     monkeypatch.setitem(sys.modules, "their_module", module)
@@ -103,7 +103,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_sound_one_runs(run: Any) -> None:
-    """So the errors below are not for nothing."""
+    """A correct processor generates, so the errors below come from the faults."""
     assert run(Fine, "odd(strength=0.3)").shape[1] == 10
 
 
@@ -121,26 +121,26 @@ FAULTS = {
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_names_the_plugin_its_version_and_what_to_change(run: Any, kind: type) -> None:
-    """As an error of ours, whatever the fault raised stays its cause."""
+    """Each fault raises a PluginError with the distribution, the fault and the remedy."""
     with pytest.raises(PluginError, match=f"{WHO}.*{FAULTS[kind]}"):
         run(kind)
 
 
 def test_parameters_that_do_not_match_the_constructor(run: Any) -> None:
-    """Declared by the Spec, unknown to the class."""
+    """Parameters that the Spec declares and the constructor lacks raise a PluginError."""
     says = r"their_module:Fine must accept its declared parameters \['rho'\].*'rho'; align Spec and constructor"
     with pytest.raises(PluginError, match=WHO + says):
         run(Fine, "odd(rho=0.3)", parameters=Rho)
 
 
 def test_a_row_without_a_choice_names_who_made_it(run: Any) -> None:
-    """The rule of the scores."""
+    """A row of -inf alone raises a ScoresError that names the processor and its distribution."""
     with pytest.raises(ScoresError, match=r"only -inf in row 0 from odd \(from dist-odd 1.2\)"):
         run(ForbidsAll)
 
 
 def test_memory_that_is_used_up_stays_that_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs a smaller batch then must recognise it."""
+    """An out-of-memory error is not wrapped, so that callers can retry with a smaller batch."""
 
     def full(self: Any, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("full")

@@ -1,4 +1,4 @@
-"""Log-likelihood under a chain, beside the slow way: every prefix by itself, from scratch."""
+"""Log-probabilities under a chain, compared with a computation from scratch for every prefix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = [" ship", " a", " harbours"]
 
 
 def slowly(chain: Chain, model: Any, tokenizer: Any, prompt: str, option: str, **bound: Any) -> list[float]:
-    """For each token of an option: a fresh call, a forward over the whole prefix, the chain, a log-softmax."""
+    """Score a text from scratch: for each token a new call, a forward over the whole prefix, and a log-softmax."""
     ids = continuation_tokens(chain.bind(model, tokenizer, prompt, **bound), 0, option)
     found = []
     for place, token in enumerate(ids):
@@ -33,7 +33,7 @@ def slowly(chain: Chain, model: Any, tokenizer: Any, prompt: str, option: str, *
 
 
 def bound_to(name: str) -> tuple[Chain, Any, Any, dict[str, Any]]:
-    """The example of a registered processor, and what it is bound with."""
+    """Return the example of a registered processor and what it is bound with."""
     spec = logitkit.describe(name)
     example = "uscd(gate=1.0, lame='a lame prompt')" if name == "uscd" else spec.example  # one text for any batch
     bound = example_of(dataclasses.replace(spec, example=example))
@@ -42,7 +42,7 @@ def bound_to(name: str) -> tuple[Chain, Any, Any, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", logitkit.names())
 def test_every_processor_scores_as_prefix_by_prefix(name: str) -> None:
-    """All registered ones, on options of unequal length."""
+    """For each registered processor, scores of texts of unequal length equal those from scratch."""
     chain, model, tokenizer, bound = bound_to(name)
     tokenizers = bound.pop("tokenizers")
     prompt = "a prompt, another prompt and another on"
@@ -53,7 +53,7 @@ def test_every_processor_scores_as_prefix_by_prefix(name: str) -> None:
 
 
 def test_a_worked_example() -> None:
-    """Under plain decoding: the log-softmax of the model's own logits, and whether each token is their largest."""
+    """Under an empty chain, scores are the log-softmax of the model's logits."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     (one,), _ = score(Chain(), model, tokenizer, "ab", ["cd"])
     with torch.no_grad():
@@ -64,14 +64,14 @@ def test_a_worked_example() -> None:
 
 
 def test_second_streams_read_a_text_once() -> None:
-    """One forward of the negative prompt over all tokens of all options."""
+    """The negative prompt of cfg is read in one forward for all tokens of all texts."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     _, call = score(Chain("cfg(1.5)"), model, tokenizer, "a prompt", [" harbour", " ship"])
     assert call.trace.forwards == {"negative prompt": 1}
 
 
 def test_an_impossible_token_has_no_probability() -> None:
-    """-inf, and the others of the option keep theirs."""
+    """An impossible token has log-probability -inf, and the other tokens of the text keep theirs."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     banned = tokenizer("h")["input_ids"]
     (one,), _ = score(Chain(f"suppress_tokens({banned})"), model, tokenizer, "a ", ["ship"])
@@ -79,14 +79,14 @@ def test_an_impossible_token_has_no_probability() -> None:
 
 
 def test_a_text_that_does_not_fit_is_refused() -> None:
-    """Before the model reads it."""
+    """A text longer than the context of the model is refused before the model reads it."""
     with pytest.raises(ModelError, match="must fit the model's 512 tokens, got 600"):
         score(Chain(), tiny_model(), tiny_tokenizer(), "a" * 598, ["bc"])
 
 
 @pytest.mark.parametrize("chain", ["cfg(1.5)", "uscd(gate=1.0)", "byte_boundary()", "top_p(0.9)"])
 def test_real_text_scores_as_prefix_by_prefix(smollm2: Any, chain: str) -> None:
-    """On a prompt that ends inside a token."""
+    """On a real model and a prompt that ends inside a token, scores equal those from scratch."""
     model, tokenizer = smollm2
     prompt, options = "Q: 1+1?\nA: 2\n\nQ: What is the capital of Fra", ["nce?", "nconia"]
     scored, _ = score(Chain(chain), model, tokenizer, prompt, options)
@@ -95,7 +95,7 @@ def test_real_text_scores_as_prefix_by_prefix(smollm2: Any, chain: str) -> None:
 
 
 def test_prompts_of_unequal_length_are_scored_as_alone() -> None:
-    """Left padding and rows of unequal length change nothing, for the model and for a second stream."""
+    """Padding and rows of unequal length do not change the scores of the model or of a second stream."""
     model, tokenizer, chain = tiny_model(), tiny_tokenizer(), logitkit.chain("cfg(1.7)")
     prompts, rows = ["a", "another prompt"], [[5, 6, 7, 8], [9]]
     together = score_tokens(chain.bind(model, tokenizer, prompts), rows)

@@ -1,4 +1,4 @@
-"""The typed facts of a Spec: programs act on them, and never on its prose."""
+"""Programs act on the typed facts of a Spec and never on its prose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from logitkit.registry.spec import COSTS, Spec, names_in
 
 
 class Plain(LogitsProcessor):
-    """Returns the scores; its parameters name things."""
+    """Returns the scores unchanged; has three text parameters."""
 
     def __init__(self, *, large: str = "", text: str = "", table: str = "") -> None:
         self.large, self.text, self.table = large, text, table
@@ -27,7 +27,7 @@ class Plain(LogitsProcessor):
 
 
 class Rewrites(Plain):
-    """Has a prepare."""
+    """Has a ``prepare``."""
 
     @classmethod
     def prepare(cls, binding: Any, **parameters: Any) -> None:

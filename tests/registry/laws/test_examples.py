@@ -20,7 +20,7 @@ from logitkit.registry.spec import Spec
 
 
 class Same(LogitsProcessor):
-    """Returns the scores; has a text parameter."""
+    """Returns the scores unchanged; has a text parameter."""
 
     def __init__(self, *, text: str = "") -> None:
         self.text = text
@@ -30,7 +30,7 @@ class Same(LogitsProcessor):
 
 
 class Asks(Same):
-    """Asks the binding for the object that its text names."""
+    """Requests from the binding the object that its text names."""
 
     @classmethod
     def bind(cls, binding: Any, *, text: str) -> Asks:

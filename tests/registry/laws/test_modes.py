@@ -1,4 +1,4 @@
-"""Every way of generating is right for every processor, or refused by name; the committed page says the same."""
+"""Every mode of generating is right or refused for every processor, as the committed page says."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "modes.md"
 
 
 @pytest.mark.parametrize("name", logitkit.names())
-def test_every_way_is_right_or_refused(name: str) -> None:
-    """As the page says; write it again with ``python -m logitkit.registry.pages.modes_page docs/modes.md``."""
+def test_every_mode_is_right_or_refused(name: str) -> None:
+    """The results equal the page; ``python -m logitkit.registry.pages.modes_page docs/modes.md`` writes it again."""
     text = PAGE.read_text()
     notes = [line.partition(") ")[2] for line in text.split("\n") if line.startswith("(")]
     known = list(notes)
@@ -30,19 +30,19 @@ def test_every_way_is_right_or_refused(name: str) -> None:
 
 
 def test_the_page_knows_every_processor() -> None:
-    """And no other."""
+    """The page has a row for each registered processor and for no other."""
     assert set(rows(PAGE.read_text())) == set(logitkit.names())
 
 
 class Favours(LogitsProcessor):
-    """Honest: makes the token after the last one likelier."""
+    """Raises the score of the token id after the last one; right in every mode."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return scores.scatter_add(1, (input_ids[:, -1:] + 1) % 250, torch.full((len(scores), 1), 3.0))
 
 
 class ByPlace(Favours):
-    """Adds up what it saw in a row, by place: beams and other texts change places."""
+    """Sums token ids by the index of the row; wrong where rows change places."""
 
     sums: Tensor | None = None
 
@@ -53,7 +53,7 @@ class ByPlace(Favours):
 
 
 class FromTheFirstCall(Favours):
-    """Takes the first call's length for the prompt's."""
+    """Takes the length of its first rows as the length of the prompt."""
 
     start: int | None = None
 
@@ -65,7 +65,7 @@ class FromTheFirstCall(Favours):
 
 
 class CountsPadding(Favours):
-    """Takes the row's length for the text's."""
+    """Counts padding as text."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return scores.index_add(1, torch.tensor([60 + input_ids.shape[1]]), torch.full((len(scores), 1), 3.0))
@@ -82,7 +82,7 @@ class Refuses(Favours):
 
 
 def spec_of(kind: type, monkeypatch: Any) -> Spec:
-    """A Spec of a class of this file."""
+    """Return the Spec of a class of this file."""
     import sys
     import types
 
@@ -93,12 +93,12 @@ def spec_of(kind: type, monkeypatch: Any) -> Spec:
 
 
 def faults(kind: type, monkeypatch: Any) -> set[str]:
-    """Ways in which a class is neither right nor refused."""
+    """Return the modes in which a class is neither right nor refused."""
     return {cell.mode for cell in check_modes(spec_of(kind, monkeypatch)) if cell.fault}
 
 
-def test_an_honest_one_is_right_everywhere(monkeypatch: Any) -> None:
-    """No way is impossible."""
+def test_a_stateless_processor_is_right_in_every_mode(monkeypatch: Any) -> None:
+    """A processor without state is right in every mode, so no mode is impossible to satisfy."""
     cells = check_modes(spec_of(Favours, monkeypatch))
     assert [cell.mode for cell in cells] == list(MODES) and all(cell.right for cell in cells), cells
 
@@ -112,13 +112,13 @@ def test_an_honest_one_is_right_everywhere(monkeypatch: Any) -> None:
         (BreaksDown, set(MODES)),
     ],
 )
-def test_what_is_wrong_is_caught(kind: type, caught: set[str], monkeypatch: Any) -> None:
-    """In the ways in which it shows."""
+def test_faulty_processors_are_caught(kind: type, caught: set[str], monkeypatch: Any) -> None:
+    """A faulty processor is a fault in each mode in which it gives wrong scores."""
     assert caught <= faults(kind, monkeypatch)
 
 
-def test_what_is_refused_is_no_fault(monkeypatch: Any) -> None:
-    """It is told with its error; a fault is not put on the page."""
+def test_a_refusal_is_no_fault(monkeypatch: Any) -> None:
+    """A refusal is shown with its error; a fault raises an error instead of appearing on the page."""
     cells = check_modes(spec_of(Refuses, monkeypatch))
     assert {cell.refused for cell in cells} == {"ModeError: refuses: everything must be plain, got this; use another"}
     written = page({"theirs": cells})

@@ -1,4 +1,4 @@
-"""The laws hold for every registered processor, and each law catches its villain."""
+"""The laws hold for every registered processor, and each law catches a processor that breaks it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from logitkit.registry.laws import LAWS, check_processor, parametrize_with_laws,
 
 @parametrize_with_laws(logitkit.names())
 def test_every_registered_processor_keeps_the_laws(check: Callable[[], None]) -> None:
-    """Or fails where its Spec declares it, with the reason."""
+    """Each law holds, or fails where the Spec declares it with a reason."""
     check()
 
 
 class Honest(LogitsProcessor):
-    """Keeps every law: favours the token after the last one."""
+    """Keeps every law: raises the score of the token id after the last one."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores = scores.log_softmax(-1)
@@ -42,7 +42,7 @@ class Halves(Honest):
 
 
 class RemembersTheFirstLength(Honest):
-    """Guesses the prompt from its first call, as stateful processors do."""
+    """Takes the length of its first rows as the length of the prompt."""
 
     start: int | None = None
 
@@ -52,7 +52,7 @@ class RemembersTheFirstLength(Honest):
 
 
 class CountsRewinds(Honest):
-    """Right while rows grow; wrong once a prefix is shorter than the last."""
+    """Right while rows grow; wrong once a prefix is shorter than the longest one so far."""
 
     longest = 0
 
@@ -67,7 +67,7 @@ class LooksAtRowZero(Honest):
 
 
 class CountsLength(Honest):
-    """Takes the row's length for the text's, padding and all."""
+    """Counts padding as text."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return scores.index_fill(1, torch.tensor([input_ids.shape[1]]), 9.0)
@@ -120,14 +120,14 @@ VILLAINS = {
 
 
 def test_an_honest_processor_keeps_every_law() -> None:
-    """No law is impossible to keep."""
+    """A processor without faults keeps every law, so no law is impossible to keep."""
     assert check_processor(Honest).failures == []
 
 
 @pytest.mark.parametrize("law", VILLAINS)
 def test_each_law_catches_its_villain(law: str) -> None:
-    """The law that names the fault fails, and says why."""
-    broken = {verdict.law: verdict.reason for verdict in check_processor(VILLAINS[law]).failures}
+    """The law that the processor is built to break fails, with a reason."""
+    broken = {result.law: result.reason for result in check_processor(VILLAINS[law]).failures}
     assert broken.get(law), f"{law} let {VILLAINS[law].__name__} pass; caught: {sorted(broken)}"
 
 
@@ -136,17 +136,17 @@ IN_PLACE = sorted(set(VILLAINS) - {"keeps_shape_dtype_device", "two_argument_cal
 
 @pytest.mark.parametrize("law", IN_PLACE)
 def test_writing_to_the_scores_hides_no_fault(law: str) -> None:
-    """A villain that changes the given scores themselves is caught all the same."""
+    """A faulty processor that also writes to the given scores is still caught by the law of its fault."""
 
     class InPlace(VILLAINS[law]):  # type: ignore[misc]
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
             return scores.copy_(super().__call__(input_ids, scores))
 
-    assert law in {verdict.law for verdict in check_processor(InPlace).failures}
+    assert law in {result.law for result in check_processor(InPlace).failures}
 
 
 def test_the_neutral_law_catches_its_villain() -> None:
-    """A processor that is not quite itself at its neutral value."""
+    """A processor that changes scores at its neutral value breaks the law, in place or not."""
     almost = subjects.Subject("almost", lambda padding: Honest(), neutral={"strength=0": Honest})
     with pytest.raises(AssertionError, match="strength=0"):
         LAWS["is_identity_when_neutral"](almost)
@@ -156,34 +156,34 @@ def test_the_neutral_law_catches_its_villain() -> None:
 
 
 def test_every_law_has_a_villain() -> None:
-    """A law nobody can break proves nothing."""
+    """For each law there is a processor here that breaks it."""
     assert {*VILLAINS, "is_identity_when_neutral"} == set(LAWS)
 
 
 def test_a_declared_failure_is_expected() -> None:
-    """With its reason; and it must fail indeed."""
+    """A declared failure counts as expected, and a declared failure that does not occur as unexpected."""
     reason = {"ignores_the_scale_of_a_row": "it works on signs"}
     assert check_processor(TrustsTheSign, reason).failures == []
     (kept,) = check_processor(Honest, reason).failures
     assert kept.law == "ignores_the_scale_of_a_row" and kept.kept
 
 
-def test_a_law_that_there_is_not_is_refused() -> None:
-    """Declared or asked for: a slip of the pen excuses nothing."""
+def test_an_unknown_law_is_refused() -> None:
+    """An unknown law raises an error, whether it is requested or declared."""
     with pytest.raises(UnknownNameError, match="no law named 'forget'; did you mean 'forgets'"):
         check_processor(Honest, {"forget": "it remembers"})
     with pytest.raises(UnknownNameError, match="no law named"):
         check_processor(Honest, laws=["all"])
 
 
-def made_of(tokenizer: Any, inputs: Any, *, strength: float = 1.0) -> Any:
-    """A factory that asks for what the laws have."""
+def counting_factory(tokenizer: Any, inputs: Any, *, strength: float = 1.0) -> Any:
+    """A factory that requires the tokenizer and the prompts of the laws."""
     assert tokenizer is subjects.tiny_tokenizer() and set(inputs) == {"input_ids", "attention_mask"}
     return CountsText(int(inputs["attention_mask"].shape[1]))
 
 
 class CountsText(Honest):
-    """Takes the new text's length, as it was told where the prompt ends."""
+    """Counts the new text from the given length of the prompt."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -193,8 +193,8 @@ class CountsText(Honest):
 
 
 def test_a_factory_may_ask_for_the_prompts() -> None:
-    """As the class needs: what is blind to padding because it knows where it is keeps the law."""
-    assert check_processor(made_of).failures == []
+    """A processor that its factory tells the padding keeps the law of left padding."""
+    assert check_processor(counting_factory).failures == []
 
 
 SUBJECTS = {
@@ -208,10 +208,10 @@ SUBJECTS = {
 
 @pytest.mark.parametrize("text", SUBJECTS)
 def test_subjects_as_text(text: str) -> None:
-    """A name with parameters, and anyone's class; what declares neutral values is tried at them."""
+    """A name with parameters and any class can be tested; declared neutral values are tested too."""
     report = check_processor(text)
     assert report.subject == SUBJECTS[text] and report.failures == []
-    neutral = {verdict.law: verdict.reason for verdict in report.results}["is_identity_when_neutral"]
+    neutral = {result.law: result.reason for result in report.results}["is_identity_when_neutral"]
     assert bool(neutral) == text.startswith("transformers:")
 
 
@@ -229,23 +229,23 @@ def test_subjects_as_text(text: str) -> None:
     ],
 )
 def test_text_that_is_no_subject(text: str, says: str) -> None:
-    """One error before any law runs."""
+    """A text that names no processor raises one named error before any law runs."""
     with pytest.raises(LogitkitError, match=says):
         check_processor(text)
 
 
-def test_an_exception_is_a_verdict() -> None:
-    """A processor that raises is reported, not propagated."""
+def test_an_exception_is_a_failed_law() -> None:
+    """An exception of the processor is a failed law and is not propagated."""
 
     class Raises(Honest):
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
             raise RuntimeError("out of order")
 
-    assert any("RuntimeError: out of order" in verdict.reason for verdict in check_processor(Raises).failures)
+    assert any("RuntimeError: out of order" in result.reason for result in check_processor(Raises).failures)
 
 
 def test_checks_refuse_what_is_no_processor() -> None:
-    """A number is neither a name, a Spec nor a factory."""
+    """A number is refused: a subject is a name, a Spec or a factory."""
     nothing: Any = 3
     with pytest.raises(logitkit.errors.ParameterError, match="a name, a Spec, or a factory"):
         check_processor(nothing)
