@@ -1,0 +1,108 @@
+"""A tree of token sequences gives the log-probabilities of plain forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from fakes import absolute_model, encoder_decoder_model, sliding_model
+from logitkit.errors import ModelError
+from logitkit.processors.engine import KVTree
+from logitkit.processors.engine.kv_tree import ROOM, SLACK, Node
+from logitkit.registry.laws import tiny_model
+
+KINDS = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_model}
+PROMPT = [5, 6, 7, 8, 9, 10, 11, 12, 13]  # longer than the window of the sliding model
+
+
+@torch.no_grad()
+def next_logp(model: Any, tokens: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities after a sequence, from one forward without a cache, ``[positions, vocab]``."""
+    return model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0].log_softmax(-1)
+
+
+def check(model: Any, node: Node, conditioning: int) -> None:
+    """Compare the next-token distribution of a node, and the total of its path, with a plain forward."""
+    assert node.logp is not None
+    tokens = node.tokens()
+    logp = next_logp(model, tokens)
+    torch.testing.assert_close(torch.from_numpy(node.logp), logp[-1], atol=1e-4, rtol=0)
+    want = sum(float(logp[place - 1, tokens[place]]) for place in range(conditioning, len(tokens)))
+    assert node.total == pytest.approx(want, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forks_equal_plain_forwards(kind: str) -> None:
+    """Forks of one prompt, forks of forks and known sequences; what is shared is read once."""
+    model = KINDS[kind]()
+    tree = KVTree(model)
+    prompt = tree.read(tree.root, PROMPT, conditioning=True)
+    ends = tree.grow([(prompt, [20, 21]), (prompt, [20, 22, 23]), (prompt, [30])])
+    assert tree.forwards == 2 and tree.tokens_fed == len(PROMPT) + 5
+    deeper = tree.grow([(ends[0], [24]), (ends[2], [31, 32])])
+    for node in (*ends, *deeper):
+        check(model, node, len(PROMPT))
+    known = tree.tokens_fed
+    assert tree.grow([(prompt, [20, 21])]) == [ends[0]] and tree.tokens_fed == known
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reading_in_chunks_equals_plain_forwards(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long sequence is read in chunks, and its tokens count in the total from the second one on."""
+    monkeypatch.setattr("logitkit.processors.engine.kv_tree.CHUNK", 4)
+    model = KINDS[kind]()
+    tree = KVTree(model)
+    begin = tree.read(tree.root, PROMPT[:1], conditioning=True)
+    end = tree.read(begin, PROMPT[1:])
+    assert tree.forwards == 3
+    check(model, end, 1)
+    middle = end.path()[3]  # within a chunk
+    assert middle.logp is None
+    check(model, tree.read(begin, PROMPT[1:4]), 1)  # the token is read again for its distribution
+
+
+def test_dropped_nodes_leave_the_cache() -> None:
+    """`keep` compacts the cache once many nodes are dropped, and kept nodes grow as before."""
+    model = tiny_model()
+    tree = KVTree(model)
+    prompt = tree.read(tree.root, PROMPT, conditioning=True)
+    ends = tree.grow([(prompt, [first, second]) for first in range(30) for second in range(SLACK // 20)])
+    assert tree.keep([ends[:1], ends[1:3]]) == 2
+    fed = tree.tokens_fed
+    (grown,) = tree.grow([(ends[0], [40])])
+    check(model, grown, len(PROMPT))
+    assert tree.tokens_fed == fed + 1
+    (again,) = tree.grow([(prompt, ends[-1].tokens()[len(PROMPT) :])])
+    assert again is not ends[-1] and tree.tokens_fed == fed + 3
+    check(model, again, len(PROMPT))
+    assert len(ends) < ROOM  # the second group was within the room
+
+
+def test_models_that_cannot_read_a_tree_are_refused() -> None:
+    """An encoder-decoder model is refused, and so is a text beyond the context."""
+    with pytest.raises(ModelError, match="KVTree: model must be causal"):
+        KVTree(encoder_decoder_model())
+    tree = KVTree(absolute_model())
+    with pytest.raises(ModelError, match="at most 128 tokens, the context of GPT2LMHeadModel"):
+        tree.read(tree.root, [1] * 129)
+
+
+def test_an_interrupted_forward_drops_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error the tree is empty, and the next read is right."""
+    model = tiny_model()
+    tree = KVTree(model)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "model", fails)
+        patch.setattr(fails, "device", model.device, raising=False)
+        patch.setattr(fails, "dtype", model.dtype, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            tree.read(tree.root, PROMPT)
+    assert not tree.root.children
+    check(model, tree.read(tree.read(tree.root, PROMPT[:1], conditioning=True), PROMPT[1:]), 1)
