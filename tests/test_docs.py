@@ -14,7 +14,7 @@ import yaml
 import logitkit
 from logitkit import models
 from logitkit.errors import UnknownNameError
-from logitkit.registry.discovery import discover
+from logitkit.registry import discover
 from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.pages import man_page as manual
 

@@ -11,9 +11,8 @@ import logitkit
 from logitkit.adapters import tokens_only
 from logitkit.errors import FileFormatError, LogitkitError, ModeError, ModelError
 from logitkit.processors.ngram import NgramTable
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain, Plugin, Registry
 from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
-from logitkit.registry.registry import Plugin, Registry
 
 PROMPT = "the text of a prompt, the other text"
 REFUSED = {"byte_boundary", "byte_ensemble", "cad", "cascade", "cfg", "contrastive", "core", "crossover", "deepen"}

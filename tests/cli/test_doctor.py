@@ -7,7 +7,7 @@ import json
 import pytest
 
 from command_line import logitkit_command
-from logitkit.registry.registry import Plugin, Registry
+from logitkit.registry import Plugin, Registry
 
 
 def test_a_broken_plugin_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 import logitkit
 from logitkit.errors import ChainError, FileFormatError, ParameterError, UnknownNameError
-from logitkit.registry.chain import Chain
-from logitkit.registry.registry import Plugin, Registry
-from logitkit.registry.spec import Spec
+from logitkit.registry import Chain, Plugin, Registry, Spec
 
 TEXT = "temperature(0.8) | uscd(rho=0.7, form='ratio') | top_p(0.9)"
 

@@ -13,9 +13,7 @@ import pytest
 
 import logitkit
 from logitkit.errors import NameTakenError, ParameterError, PluginError, UnknownNameError
-from logitkit.registry import discovery
-from logitkit.registry.spec import Spec
-from logitkit.registry.task_spec import TaskSpec
+from logitkit.registry import Spec, TaskSpec, discovery
 from studies import listing
 
 GOOD = {"summary": "s", "source": "here", "target": "transformers:TemperatureLogitsWarper"}

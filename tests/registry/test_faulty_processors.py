@@ -12,10 +12,8 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import PluginError, ScoresError
 from logitkit.params import Parameters, number
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain, Plugin, Registry, Spec
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from logitkit.registry.registry import Plugin, Registry
-from logitkit.registry.spec import Spec
 
 if TYPE_CHECKING:
     from fractions import Fraction

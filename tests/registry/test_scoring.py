@@ -11,7 +11,7 @@ import torch
 import logitkit
 from fakes import encoder_decoder_model
 from logitkit.errors import ModelError, ParameterError
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.laws.examples import example_of
 from logitkit.registry.scoring import continuation_tokens, score, score_tokens

@@ -11,9 +11,8 @@ from transformers import LogitsProcessor
 
 import logitkit
 from logitkit.errors import ParameterError, PluginError
-from logitkit.registry.chain import Chain
-from logitkit.registry.registry import Plugin, Registry
-from logitkit.registry.spec import COSTS, Spec, names_in
+from logitkit.registry import Chain, Plugin, Registry, Spec
+from logitkit.registry.spec import COSTS, names_in
 
 
 class Plain(LogitsProcessor):

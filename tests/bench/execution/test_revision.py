@@ -12,9 +12,8 @@ from logitkit.bench.config.run import ChainEntry, Run, TaskEntry
 from logitkit.bench.execution.engine import carry_out, missing
 from logitkit.bench.execution.store import Store
 from logitkit.bench.execution.unit import keys, plan
+from logitkit.registry import Plugin, Registry, discover
 from logitkit.registry import chain as chain_module
-from logitkit.registry.discovery import discover
-from logitkit.registry.registry import Plugin, Registry
 
 
 def raised(name: str) -> Registry:

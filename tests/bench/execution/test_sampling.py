@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from logitkit.bench.execution.sampling import GumbelNoise, before_stop, continue_prompts, pinned_settings, seed_of
 from logitkit.errors import ModelError
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 

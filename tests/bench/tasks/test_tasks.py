@@ -18,10 +18,8 @@ from logitkit.bench.tasks.scored_tasks import Choice, Cloze, Span
 from logitkit.bench.tasks.task import Answer
 from logitkit.bench.tasks.text_tasks import GSM8K, number_in
 from logitkit.errors import DataError, FileFormatError, LogitkitError, ParameterError
-from logitkit.registry.discovery import default_registry
+from logitkit.registry import Scored, TaskSpec, default_registry
 from logitkit.registry.laws import tiny_tokenizer
-from logitkit.registry.scored_text import Scored
-from logitkit.registry.task_spec import TaskSpec
 
 
 def scored(*totals: float, size: int = 1, greedy: bool = True) -> Answer:

@@ -15,8 +15,8 @@ from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError, PromptError
 from logitkit.params import Resource
 from logitkit.processors.engine import Binding, Composite, History, Prompts, Trace, as_stream, read_prompts
+from logitkit.registry import Plugin, Registry
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from logitkit.registry.registry import Plugin, Registry
 
 TEXTS = ["one prompt", "a second, longer prompt"]
 KINDS = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_model, "encoder": encoder_decoder_model}

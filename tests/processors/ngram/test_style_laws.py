@@ -12,8 +12,8 @@ from torch import Tensor
 
 import logitkit
 from logitkit.processors.ngram import NgramTable
+from logitkit.registry import Spec
 from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_tokenizer
-from logitkit.registry.spec import Spec
 
 TEXT = "a prompt of text and the other prompt of a text, the other text of the prompt "
 CHAINS = {

@@ -13,10 +13,10 @@ import logitkit
 from logitkit.errors import PluginError
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.ngram.table import NgramTable
+from logitkit.registry import Spec
 from logitkit.registry.laws import check_processor, foreign_model, foreign_tokenizer, tiny_model
 from logitkit.registry.laws.examples import example_of
 from logitkit.registry.laws.subjects import registry_of
-from logitkit.registry.spec import Spec
 
 
 class Same(LogitsProcessor):

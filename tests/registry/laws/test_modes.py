@@ -12,9 +12,9 @@ from transformers import LogitsProcessor
 
 import logitkit
 from logitkit.errors import ModeError, PluginError
+from logitkit.registry import Spec
 from logitkit.registry.laws import MODES, check_modes
 from logitkit.registry.pages.modes_page import page, row, rows
-from logitkit.registry.spec import Spec
 
 PAGE = Path(__file__).parents[3] / "docs" / "modes.md"
 
