@@ -20,6 +20,8 @@ from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace
 
+CHUNK = 64  # positions whose logits are in memory at once
+
 
 @dataclass(frozen=True, eq=False)
 class _Known:
@@ -55,8 +57,8 @@ class History:
     Position t of a row is what scoring the row gives: the model's logits after the prefix of length t pass through
     the preceding processors, are normalised, and are read at token t. `Binding.history` builds one for each step.
 
-    While the chain runs, `observe` extends the cache without a forward. Rows that the cache does not hold are read
-    in one chunk by ``stream``, and the preceding processors are called once for each missing position.
+    While the chain runs, `observe` extends the cache without a forward. Tokens that the cache does not hold are read by
+    ``stream`` in chunks of 64, and the preceding processors are called once for each of these tokens.
 
     Args:
         prompts: the prompts of the call.
@@ -163,17 +165,24 @@ class History:
                 "history: the log-probabilities of these rows must be known, but no step of the chain saw their "
                 "prefixes and there is no model to read them; bind the chain to the generating model"
             )
-        logits = self.stream.positions(rows[:, :-1], missing)  # [rows, missing, vocab]
-        for stream in declared_streams(self.parts):
-            if stream.fusable:  # one forward for all positions; the calls below then hit its cache
-                stream.positions(rows[:, :-1], missing)
         columns = []
         with self.trace.paused(), self.prompts.deferred_checks.immediate():
-            for position in range(missing):
-                end = rows.shape[1] - missing + position
-                scores = self._processed(rows[:, :end], logits[:, position])
-                columns.append(scores.double().log_softmax(-1).gather(-1, rows[:, end, None]))
+            for end in range(rows.shape[1] - missing, rows.shape[1], CHUNK):
+                columns += self._read_chunk(self.stream, rows, range(end, min(end + CHUNK, rows.shape[1])))
         return torch.cat(columns, dim=1)
+
+    def _read_chunk(self, stream: Stream, rows: Tensor, places: range) -> list[Tensor]:
+        """Compute the values of the tokens at consecutive places of the rows, ``[rows, 1]`` each."""
+        before, count = rows[:, : places[-1]], len(places)
+        logits = stream.positions(before, count)  # [rows, count, vocab]
+        for declared in declared_streams(self.parts):
+            if declared.fusable:  # one forward for all positions; the calls below then find their logits in its cache
+                declared.positions(before, count)
+        columns = []
+        for number, place in enumerate(places):
+            scores = self._processed(rows[:, :place], logits[:, number])
+            columns.append(scores.double().log_softmax(-1).gather(-1, rows[:, place, None]))
+        return columns
 
     def _processed(self, rows: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after the preceding processors, ``[rows, vocab]``."""

@@ -236,3 +236,14 @@ def test_a_history_cannot_be_pickled() -> None:
     """The error says what to pickle instead."""
     with pytest.raises(ModelError, match="History: cannot be pickled"):
         pickle.dumps(History(small_prompts(), (), stream=None))
+
+
+def test_long_rows_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A miss of seven tokens in chunks of three has the values of a single chunk, with one forward a chunk."""
+    model = tiny_model()
+    binding, _, checks = bound(model)
+    rows = torch.cat([binding.prompts.ids, torch.randint(0, 256, (2, 7))], dim=1)
+    monkeypatch.setattr("logitkit.processors.engine.history.CHUNK", 3)
+    got = checks.history(rows)
+    torch.testing.assert_close(got, from_scratch(model, binding.prompts, rows), **TOLERANCE)
+    assert sum(binding.trace.forwards.values()) == 3
