@@ -1,4 +1,4 @@
-"""Tables and plots of `studies.cascade_curves`: each method beside its control."""
+"""Tables and plots of `studies.cascade_curves`: each method next to its control."""
 
 from __future__ import annotations
 
@@ -11,38 +11,40 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logitkit.processors.cascade import (
-    PostHocRule,
-    PostHocRuleConfig,
-    area_under_deferral_curve,
-    deferral_curve,
-    length_bias,
-    sequence_score,
-    switches_within_budget,
-)
+from logitkit.processors.cascade import PostHocRule, PostHocRuleConfig, deferral_curve, switches_within_budget
+from studies.cascade_sequences import area_table, deferral_area, sequence_scores
+from studies.intervals import bootstrap_interval, interval_text
+from studies.plots import new_figure
+from studies.tables import markdown_table
 
 Numbers = NDArray[np.float64]
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def write(rows: Sequence[dict[str, Any]], alphas: Sequence[float], out: Path, name: str, *, left_out: int) -> str:
-    """Write ``NAME.md``, ``NAME.json`` and, where matplotlib is installed, ``NAME.png``; return the Markdown."""
+    """Write ``NAME.md``, ``NAME.json`` and, if matplotlib is installed, ``NAME.png``; return the Markdown.
+
+    Args:
+        rows: the measurements of the passages.
+        alphas: the alphas of the sweep.
+        out: folder of the files.
+        name: name of the files.
+        left_out: number of passages that were left out.
+    """
     out.mkdir(parents=True, exist_ok=True)
     found = {"tokens": token_rules(rows, alphas), "sequences": sequence_rules(rows), "crossover": crossover(rows)}
     total = sum(row["tokens"] for row in rows)
-    text = (
-        f"{len(rows)} passages, {total} tokens; {left_out} left out: too long, or the word is no token of its own.\n\n"
-    )
+    text = f"{len(rows)} passages, {total} tokens; {left_out} left out (too long, or no token for the word).\n\n"
     tables = _token_table(found["tokens"]), _sequence_table(found["sequences"]), _crossover_table(found["crossover"])
     text += "\n\n".join(tables)
     (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    _plot(found, out / f"{name}.png")
+    plot(found, out / f"{name}.png")
     return text
 
 
 def token_rules(rows: Sequence[dict[str, Any]], alphas: Sequence[float]) -> dict[str, Any]:
-    """Rate, bits a token and last words for each rule and alpha, and of random deferral at the same rate."""
+    """Return deferral rate, bits per token and last words of each rule and alpha, with gains over random deferral."""
     counts = np.array([row["tokens"] for row in rows], dtype=float)
     ends = {side: np.array([sum(row["positions"][f"{side}_bits"]) for row in rows]) for side in ("small", "large")}
     found: dict[str, Any] = {"small": float(ends["small"].sum() / counts.sum())}
@@ -50,18 +52,20 @@ def token_rules(rows: Sequence[dict[str, Any]], alphas: Sequence[float]) -> dict
     for rule in rows[0]["rules"]:
         lines = []
         for place, alpha in enumerate(alphas):
-            bits, rates, written = (np.array([row["rules"][rule][place][part] for row in rows]) for part in range(3))
+            measured = np.array([row["rules"][rule][place] for row in rows], dtype=float)
+            bits, rates, written = measured.T
             rate = float((rates * counts).sum() / counts.sum())
-            gain = ends["small"] + rate * (ends["large"] - ends["small"]) - bits  # over random deferral at this rate
+            # Random deferral at the same rate is a straight line between the two models.
+            gain = ends["small"] + rate * (ends["large"] - ends["small"]) - bits
             chance = _random_words(rows, rate)
             lines.append(
                 {
                     "alpha": alpha,
                     "rate": rate,
                     "bits": float(bits.sum() / counts.sum()),
-                    "bits_gained": _interval(gain, counts),
+                    "bits_gained": bootstrap_interval(gain, counts),
                     "words": float(written.mean()),
-                    "words_gained": _interval(written - chance, np.ones(len(rows))),
+                    "words_gained": bootstrap_interval(written - chance),
                 }
             )
         found["rules"][rule] = lines
@@ -69,13 +73,13 @@ def token_rules(rows: Sequence[dict[str, Any]], alphas: Sequence[float]) -> dict
 
 
 def _random_words(rows: Sequence[dict[str, Any]], rate: float) -> Numbers:
-    """Probability that random deferral at a rate writes each last word: its tokens are deferred independently."""
+    """Return the probability that random deferral at a rate writes each last word, with independent tokens."""
     return np.array(
         [
             np.prod(
                 [
-                    (1 - rate) * mine + rate * theirs
-                    for mine, theirs in zip(
+                    (1 - rate) * small_hit + rate * large_hit
+                    for small_hit, large_hit in zip(
                         row["positions"]["small_hit"][-row["last"] :],
                         row["positions"]["large_hit"][-row["last"] :],
                         strict=True,
@@ -87,16 +91,11 @@ def _random_words(rows: Sequence[dict[str, Any]], rate: float) -> Numbers:
     )
 
 
-def _interval(values: Numbers, weights: Numbers, resamples: int = 1000) -> list[float]:
-    """A weighted mean and its 95 % bootstrap interval over passages."""
-    picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    means = values[picks].sum(-1) / weights[picks].sum(-1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return [float(values.sum() / weights.sum()), float(low), float(high)]
-
-
 def sequence_rules(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """AUC-DF of every sequence rule on the second half; the learned rule is trained on the first."""
+    """Return the area under the deferral curve (AUC-DF) of every sequence rule on the second half of the passages.
+
+    The learned rule is trained on the first half.
+    """
     small, large = (
         np.array([all(row["positions"][f"{side}_hit"][-row["last"] :]) for row in rows], dtype=float)
         for side in ("small", "large")
@@ -104,116 +103,99 @@ def sequence_rules(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     logps = torch.tensor([row["logps"] for row in rows])
     mask = torch.ones_like(logps, dtype=torch.bool)
     half = len(rows) // 2
-    scores = {"sum": sequence_score(logps, mask, "sum"), "average": sequence_score(logps, mask, "average")}
-    for level in (0.0, 0.2, 0.5, 0.8, 1.0):
-        scores[f"quantile {level:g}"] = sequence_score(logps, mask, "quantile", alpha=level)
+    scores, error = sequence_scores(logps, mask, (0.0, 0.2, 0.5, 0.8, 1.0)), ""
     try:
         quality = [torch.tensor(values[:half]).float() for values in (small, large)]
         config = PostHocRuleConfig(quantiles=6, layers=2, width=16, target="gain")
-        rule = PostHocRule.fit(logps[:half], mask[:half], *quality, config=config)
-        scores["learned"] = rule(logps, mask)
-    except ValueError as error:
+        scores["learned"] = PostHocRule.fit(logps[:half], mask[:half], *quality, config=config)(logps, mask)
+    except ValueError as failure:
         scores["learned"] = torch.zeros(len(rows))
-        failed = str(error)
-    else:
-        failed = ""
+        error = str(failure)
     found: dict[str, Any] = {"items": len(rows) - half, "small": small[half:].mean(), "large": large[half:].mean()}
-    found |= {"learned_failed": failed, "rules": {}}
-    for rule_name, score in scores.items():
-        held = score[half:].numpy()
-        rates, quality_at = deferral_curve(held, small[half:], large[half:])
-        found["rules"][rule_name] = vars(area_under_deferral_curve(held, small[half:], large[half:])) | {
-            "length_bias": length_bias(held, [row["tokens"] for row in rows[half:]]),
+    found |= {"learned_error": error, "rules": {}}
+    lengths = [row["tokens"] for row in rows[half:]]
+    for name, score in scores.items():
+        held_out = score[half:].numpy()
+        rates, quality_at = deferral_curve(held_out, small[half:], large[half:])
+        found["rules"][name] = deferral_area(held_out, small[half:], large[half:], lengths) | {
             "curve": [rates.round(4).tolist(), quality_at.round(4).tolist()],
         }
     return found
 
 
 def crossover(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Share of swapped tokens against recovered bits: the highest-scoring positions of each passage, by each measure.
+    """Return the share of swapped tokens and of recovered bits, for each measure and budget.
 
-    For a share f of a passage's positions the ones that score highest are swapped (a threshold that is set with
-    hindsight, the same for every measure); ``online`` is the divergence under the running budget at the
-    threshold 0.1. Recovered: 0 is the small model, 1 the large one.
+    In each passage the positions with the highest scores are swapped, as many as the budget allows. This threshold is
+    set with hindsight, in the same way for every measure. ``online`` is the divergence under a running budget with the
+    threshold 0.1. The recovered share is 0 for the small model and 1 for the large one.
     """
     generator = np.random.default_rng(0)
     found: dict[str, Any] = {measure: [] for measure in ("js", "entropy", "random", "online")}
-    whole = np.array([sum(r["positions"]["small_bits"]) - sum(r["positions"]["large_bits"]) for r in rows])
+    gap = np.array([sum(r["positions"]["small_bits"]) - sum(r["positions"]["large_bits"]) for r in rows])
     for measure in found:
         for budget in BUDGETS:
             gained, swapped = np.zeros(len(rows)), np.zeros(len(rows))
             for place, row in enumerate(rows):
-                told = {key: np.array(value) for key, value in row["positions"].items()}
-                score = generator.random(row["tokens"]) if measure == "random" else told.get(measure, told["js"])
+                at = {key: np.array(value) for key, value in row["positions"].items()}
+                score = generator.random(row["tokens"]) if measure == "random" else at.get(measure, at["js"])
                 if measure == "online":
-                    chosen = switches_within_budget(torch.tensor(told["js"])[None] > 0.1, budget)[0].numpy()
+                    chosen = switches_within_budget(torch.tensor(at["js"])[None] > 0.1, budget)[0].numpy()
                 else:
                     chosen = np.zeros(row["tokens"], bool)
                     chosen[np.argsort(-score)[: round(budget * row["tokens"])]] = True
-                gained[place] = (told["small_bits"] - told["large_bits"])[chosen].sum()
+                gained[place] = (at["small_bits"] - at["large_bits"])[chosen].sum()
                 swapped[place] = chosen.sum()
             share = float(swapped.sum() / sum(row["tokens"] for row in rows))
-            found[measure].append({"budget": budget, "share": share, "recovered": _interval(gained, whole)})
+            found[measure].append({"budget": budget, "share": share, "recovered": bootstrap_interval(gained, gap)})
     return found
 
 
 def _token_table(found: dict[str, Any]) -> str:
-    """Every rule and alpha as Markdown."""
-    lines = [
-        f"Token rules. Bits a token: small {found['small']:.3f}, large {found['large']:.3f}; "
-        "gained: over random deferral at the same rate, with 95 % interval.",
-        "",
-        "| rule | alpha | deferral rate | bits/token | bits gained | last words | words gained |",
-        "|---|---|---|---|---|---|---|",
+    """Return the token rules as Markdown."""
+    rows = [
+        [
+            rule,
+            f"{line['alpha']:g}",
+            f"{line['rate']:.3f}",
+            f"{line['bits']:.3f}",
+            interval_text(line["bits_gained"], "+.3f"),
+            f"{line['words']:.3f}",
+            interval_text(line["words_gained"], "+.3f"),
+        ]
+        for rule, lines in found["rules"].items()
+        for line in lines
     ]
-    for rule, rows in found["rules"].items():
-        for row in rows:
-            lines.append(
-                f"| {rule} | {row['alpha']:g} | {row['rate']:.3f} | {row['bits']:.3f} | {_told(row['bits_gained'])} "
-                f"| {row['words']:.3f} | {_told(row['words_gained'])} |"
-            )
-    return "\n".join(lines)
+    headings = ["rule", "alpha", "deferral rate", "bits/token", "bits gained", "last words", "words gained"]
+    about = f"Token rules. Bits per token: small {found['small']:.3f}, large {found['large']:.3f}. "
+    about += "Gains are over random deferral at the same rate, with 95 % intervals."
+    return f"{about}\n\n{markdown_table(headings, rows)}"
 
 
 def _sequence_table(found: dict[str, Any]) -> str:
-    """AUC-DF as Markdown."""
-    lines = [
-        f"Sequence rules, {found['items']} passages: last words right, "
-        f"small {found['small']:.3f}, large {found['large']:.3f}"
-        + (f"; no learned rule: {found['learned_failed']}" if found["learned_failed"] else "")
-        + ".",
-        "",
-        "| rule | AUC-DF | gain over random | length bias |",
-        "|---|---|---|---|",
-    ]
-    for rule, row in found["rules"].items():
-        area, gain = ([row[key], *row[interval]] for key, interval in (("area", "interval"), ("gain", "gain_interval")))
-        lines.append(f"| {rule} | {_told(area)} | {_told(gain)} | {row['length_bias']:+.2f} |")
-    return "\n".join(lines)
+    """Return the sequence rules as Markdown."""
+    about = f"Sequence rules, {found['items']} passages. Last words right: "
+    about += f"small {found['small']:.3f}, large {found['large']:.3f}."
+    about += f" The learned rule could not be trained: {found['learned_error']}." if found["learned_error"] else ""
+    return f"{about}\n\n{area_table(found['rules'])}"
 
 
 def _crossover_table(found: dict[str, Any]) -> str:
-    """Recovered bits as Markdown."""
-    lines = ["Crossover: share of the bits between small and large model that is recovered.", ""]
-    lines += ["| measure | budget | swapped | recovered |", "|---|---|---|---|"]
-    for measure, rows in found.items():
-        for row in rows:
-            lines.append(f"| {measure} | {row['budget']:g} | {row['share']:.3f} | {_told(row['recovered'])} |")
-    return "\n".join(lines)
+    """Return the recovered bits of crossover as Markdown."""
+    rows = [
+        [measure, f"{line['budget']:g}", f"{line['share']:.3f}", interval_text(line["recovered"], "+.3f")]
+        for measure, lines in found.items()
+        for line in lines
+    ]
+    about = "Crossover: share of the bits between small and large model that is recovered."
+    return f"{about}\n\n{markdown_table(['measure', 'budget', 'swapped', 'recovered'], rows)}"
 
 
-def _told(values: Sequence[float]) -> str:
-    """A value and its interval."""
-    return f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]"
-
-
-def _plot(found: dict[str, Any], path: Path) -> None:
-    """Three small panels."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Draw quality against cost for token rules, sequence rules and crossover; writes nothing without matplotlib."""
+    figure = new_figure(13, 3.8)
+    if figure is None:
         return
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     tokens = found["tokens"]
     for rule, rows in tokens["rules"].items():

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from logitkit import models
 from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
-from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.engine import Binding, read_prompts
 from logitkit.processors.ensemble import (
     Core,
     Deepen,

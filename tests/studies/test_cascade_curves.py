@@ -1,4 +1,4 @@
-"""The sweep over rules equals the rules; the report says what was measured."""
+"""The sweep equals the deferral rules, and the report holds what was measured."""
 
 from __future__ import annotations
 
@@ -14,30 +14,36 @@ from logitkit.errors import FileFormatError
 from logitkit.processors.cascade import TOKEN_RULES, TokenRule, rules
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.speculation import random_distributions
-from studies.cascade_curves import ALPHAS, app, sweep
+from studies.cascade_curves import app
+from studies.cascade_sweep import ALPHAS, sweep
 
 
 @pytest.mark.parametrize("rule", TOKEN_RULES)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_sweep_equals_the_rules(rule: TokenRule, seed: int) -> None:
-    """Bits, deferral and the last word of each alpha, against the law of every token."""
-    small, large = (law.float() for law in random_distributions(seed, rows=12, width=30))
+    """Bits, deferral rate and last word of the sweep equal those of the rules, computed token by token."""
+    small, large = (logp.float() for logp in random_distributions(seed, rows=12, width=30))
     tokens = torch.randint(0, 29, (12,), generator=torch.Generator().manual_seed(seed))
     tokens[-1] = large[-1].argmax()
-    for alpha, (bits, deferred, written) in zip(ALPHAS, sweep(small, large, tokens, 1)[rule], strict=True):
-        stands = rules.accepted_tokens(rule, small, large, alpha=alpha)
-        pi = rules.mixture(small, large, stands)
+    for alpha, (bits, resampled, written) in zip(ALPHAS, sweep(small, large, tokens, 1)[rule], strict=True):
+        accepted = rules.accepted_tokens(rule, small, large, alpha=alpha)
+        pi = rules.mixture(small, large, accepted)
         assert bits == pytest.approx(float(-pi.gather(-1, tokens[:, None]).sum()) / math.log(2), rel=1e-4)
-        assert deferred == pytest.approx(float(rules.resampled_mass(small, stands).mean()), abs=1e-5)
-        cold = [rules.tempered(law[-1:], 0) for law in (small, large)]
+        assert resampled == pytest.approx(float(rules.resampled_mass(small, accepted).mean()), abs=1e-5)
+        greedy_logps = [rules.tempered(logp[-1:], 0) for logp in (small, large)]
         greedy = rules.cascade_distribution(
-            rule, small[-1:], large[-1:], alpha=alpha, sampling_small=cold[0], sampling_large=cold[1]
+            rule,
+            small[-1:],
+            large[-1:],
+            alpha=alpha,
+            sampling_small=greedy_logps[0],
+            sampling_large=greedy_logps[1],
         )
         assert written == (int(greedy.argmax()) == int(tokens[-1]))
 
 
 def test_from_passages_to_a_report(tmp_path: Path) -> None:
-    """Collect goes on where it stopped; the report has every rule; at alpha = 1 nothing is deferred or gained."""
+    """Collect resumes where it stopped; the report has every rule; at alpha = 1 nothing is deferred or gained."""
     for seed in (0, 1):
         tiny_model(seed).save_pretrained(tmp_path / str(seed))
         tiny_tokenizer().save_pretrained(tmp_path / str(seed))

@@ -1,4 +1,4 @@
-"""The example that trains a small pair, and the measurements on it, in a few steps."""
+"""The example that trains a small pair of models, and the measurements on the pair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from studies import small_pair
 
 
 def test_the_example_and_its_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """train_a_small_pair trains and saves three models that the bench can read; a few steps teach nothing."""
+    """The example saves three models that the study can load and measure, here after four training steps."""
     found = example("train_a_small_pair").main(steps=4, folder=tmp_path)
     assert set(found) == {"base", "tuned", "small", "base, two tokens of the tuned model"}
     base, tokenizer = models.load(str(tmp_path / "base"))
@@ -37,5 +37,5 @@ def test_the_example_and_its_measurements(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_sums_are_checked(text: str, right: bool) -> None:
-    """Form and sum."""
+    """A text is right if it has the form of a sum and states the right total of the same things."""
     assert small_pair.is_right(text) is right
