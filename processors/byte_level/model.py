@@ -187,7 +187,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
             ModelError: an id outside 0 to 256; a prompt that the language model cannot write.
             ModeError: a cache other than a `DynamicCache`.
         """
-        # Longer than 40 lines: the signature and the description of transformers' contract take 30 of them.
+        # Over 40 lines: the signature and the description of transformers' contract take 30 of them.
         if input_ids.numel() and not bool(((input_ids >= 0) & (input_ids < SIZE)).all()):
             raise ModelError(
                 f"ByteModel: input_ids must be bytes and the end (0 to {END}), got {int(input_ids.max())}; "

@@ -135,7 +135,7 @@ class Core(LogitsProcessor):
     order = ("models", "align", "kernel", "main_floor")
 
     @checked
-    def __init__(  # one argument for each parameter of the chain, so that each has its own rule and help
+    def __init__(  # Over 40 lines: each parameter of the chain is an argument with its own rule and help.
         self,
         *,
         kernel: Annotated[consistency.Kernel, option("how consistency falls with disagreement")] = "rbf",
@@ -181,7 +181,7 @@ class Core(LogitsProcessor):
         self.helpers = () if is_neutral(settings.main_floor, 1) else tuple(helpers)
 
     @classmethod
-    def bind(  # one argument for each parameter of the chain, as in __init__
+    def bind(  # More than 8 arguments: each parameter of the chain is one, as in __init__.
         cls,
         binding: Binding,
         *,

@@ -25,10 +25,10 @@ Distribution = dict[tuple[int, ...], float]
 
 def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Distribution:
     """Return P(sequence | the text begins with the removed bytes) for each canonical sequence that spells them."""
-    found: Distribution = {}
-    todo = [((), 0.0)]
-    while todo:
-        ids, logp = todo.pop()
+    complete: Distribution = {}
+    pending: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    while pending:
+        ids, logp = pending.pop()
         begun = slow.vocabulary.join(ids)
         for token in slow.spelled:
             reached = begun + (slow.vocabulary.token_bytes[token] or b"")
@@ -36,11 +36,11 @@ def conditional(slow: Enumeration, kept: tuple[int, ...], removed: bytes) -> Dis
             if (removed.startswith(reached) or reached.startswith(removed)) and slow.live((*kept, *longer)):
                 total = logp + float(slow.next((*kept, *ids))[token])
                 if len(reached) >= len(removed):
-                    found[longer] = total
+                    complete[longer] = total
                 else:
-                    todo.append((longer, total))
-    masses = torch.tensor(list(found.values()), dtype=torch.float64).softmax(-1).tolist()
-    return dict(zip(found, masses, strict=True))
+                    pending.append((longer, total))
+    masses = torch.tensor(list(complete.values()), dtype=torch.float64).softmax(-1).tolist()
+    return dict(zip(complete, masses, strict=True))
 
 
 def conditional_of(call: Any) -> Distribution:

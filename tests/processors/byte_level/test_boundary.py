@@ -36,10 +36,11 @@ def bound(prompts: Any, seed: int = 11, chain: str = "byte_boundary()", **more: 
 def distribution_of(call: Any) -> dict[tuple[int, ...], float]:
     """Return the probability of each sequence that spells the removed bytes, by the chain on the model's logits."""
     (removed,), width = call.prompts.removed, call.prompts.width
-    vocabulary, found = Vocabulary.of(call.tokenizer, call.model.config.vocab_size), {}
-    todo = [((), 1.0)]
-    while todo:
-        ids, mass = todo.pop()
+    vocabulary = Vocabulary.of(call.tokenizer, call.model.config.vocab_size)
+    complete: dict[tuple[int, ...], float] = {}
+    pending: list[tuple[tuple[int, ...], float]] = [((), 1.0)]
+    while pending:
+        ids, mass = pending.pop()
         rows = torch.cat([call.prompts.ids, torch.tensor([ids], dtype=torch.long)], dim=1)
         with torch.no_grad():
             scores = call.model(rows).logits[:, -1]
@@ -47,13 +48,11 @@ def distribution_of(call: Any) -> dict[tuple[int, ...], float]:
         p = call.composite(rows, scores)[0].double().softmax(-1)
         for token in p.nonzero()[:, 0].tolist():
             longer = (*ids, token)
-            complete = len(vocabulary.join(longer)) >= len(removed)
-            (
-                found.__setitem__(longer, mass * float(p[token]))
-                if complete
-                else todo.append((longer, mass * float(p[token])))
-            )
-    return found
+            if len(vocabulary.join(longer)) >= len(removed):
+                complete[longer] = mass * float(p[token])
+            else:
+                pending.append((longer, mass * float(p[token])))
+    return complete
 
 
 @settings(max_examples=40, deadline=None)

@@ -183,3 +183,10 @@ def test_core_keeps_double_precision() -> None:
     got = core(main, [helper])
     assert got.dtype == torch.float64
     torch.testing.assert_close(got.exp().sum(-1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-14)
+
+
+def test_a_helper_below_the_support_has_no_weight() -> None:
+    """A helper whose whole probability is at most ``support`` leaves the main model's row unchanged."""
+    main, helper = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.1, 0.0, 0.0]])
+    assert torch.equal(core(main, [helper], support=0.2), main.log())
+    assert not torch.equal(core(main, [helper], support=0.05), main.log())

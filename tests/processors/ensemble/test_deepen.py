@@ -113,6 +113,7 @@ def test_without_effective_helpers_scores_are_unchanged() -> None:
 
 
 def test_bad_input() -> None:
+    """Weights that do not fit the models and too few anchors are named errors."""
     with pytest.raises(ParameterError, match="deepen: weights must be 2 finite numbers"):
         bound("deepen(models=['far'], weights=[1.0])")
     with pytest.raises(ParameterError, match="anchors must be a whole number >= 2"):

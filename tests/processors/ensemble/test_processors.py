@@ -13,7 +13,6 @@ from transformers import LogitsProcessor
 
 from ensembles import PROMPTS, RESOURCES, TOKENIZERS, bound, decode
 from foreign import RecomputeForeign
-from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.ensemble import (
     PRESETS,
     AlignmentVocabulary,
@@ -215,23 +214,6 @@ def test_the_trace_records_weights_disagreement_and_loss() -> None:
     assert sum(weights) == pytest.approx(1) and weights[0] >= 0.5 - 1e-6
     assert 0 <= notes["disagreement_far"] <= 1 and 0 <= notes["lost_far"] <= 1 and notes["filtered_far"] >= 0
     assert any("tokens of far by exact: 257 exact, 0 partial, 12 none" in notice for notice in call.trace.notices)
-
-
-def test_an_alignment_passed_by_name_or_file(tmp_path: Any) -> None:
-    """An alignment passed by name or file is used; one for other vocabularies is refused before any model runs."""
-    sides = (
-        AlignmentVocabulary.of(RESOURCES["far"], TOKENIZERS["far"]),
-        AlignmentVocabulary.of(tiny_model(), tiny_tokenizer()),
-    )
-    alignment = align("gac", *sides)
-    alignment.save(tmp_path / "map.safetensors")
-    want = decode(bound("ensemble(models=['far'], align='gac')"))
-    assert torch.equal(decode(bound("ensemble(models=['far'], align='mine')", mine=alignment)), want)
-    assert torch.equal(decode(bound(f"ensemble(models=['far'], align='{tmp_path}/map.safetensors')")), want)
-    with pytest.raises(ModelError, match="alignment must be for these vocabularies, but its helper"):
-        bound("core(models=['piece'], align='mine')", mine=alignment)
-    with pytest.raises(ParameterError, match="align must be an Alignment"):
-        bound("core(models=['piece'], align='mine')", mine="a text")
 
 
 def test_without_the_registry() -> None:
