@@ -37,9 +37,8 @@ def score(
 ) -> tuple[list[Scored], Call]:
     """Score texts, each after its prompt.
 
-    A continuation is read in the tokens of prompt and continuation together where these begin with the tokens of the
-    prompt, and otherwise in the tokens of the continuation by itself. Where a processor shortened the prompt
-    (``byte_boundary``), the continuation begins with the removed bytes.
+    A continuation is read in the tokens of prompt and continuation together, if these begin with those of the prompt,
+    and otherwise in its own tokens. After a shortened prompt (``byte_boundary``) it begins with the removed bytes.
 
     Args:
         chain, model, tokenizer, resources, tokenizers: as in `Chain.bind`.
@@ -63,15 +62,14 @@ def score(
         rule = f"one text, or one for each of the {len(continuations)} continuations"
         raise ParameterError("score", "prompts", rule, len(call.prompts))
     rows = [continuation_tokens(call, number, text) for number, text in enumerate(continuations)]
-    scored = [
-        Scored(
-            logp=tuple(logp for logp, _ in tokens),
-            greedy=tuple(greedy for _, greedy in tokens),
-            bytes=len(text.encode()),
-        )
-        for tokens, text in zip(score_tokens(call, rows), continuations, strict=True)
-    ]
-    return scored, call
+    pairs = zip(score_tokens(call, rows), continuations, strict=True)
+    return [_scored(tokens, text) for tokens, text in pairs], call
+
+
+def _scored(tokens: Sequence[tuple[float, bool]], text: str) -> Scored:
+    """Return the scores of the tokens of a text."""
+    logp, greedy = zip(*tokens, strict=True)
+    return Scored(logp=logp, greedy=greedy, bytes=len(text.encode()))
 
 
 def score_tokens(call: Call, rows: Sequence[Sequence[int]]) -> list[list[tuple[float, bool]]]:

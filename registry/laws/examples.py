@@ -95,18 +95,27 @@ def example_of(
         PluginError: the example or a function named in ``example_resources`` is broken.
     """
     chain = example_chain(spec, registry)
-    for name in spec.example_resources:
+    model = tiny_model() if model is None else model
+    tokenizer = tiny_tokenizer() if tokenizer is None else tokenizer
+    resources, tokenizers = _resources(spec, chain, model, tokenizer, another)
+    if "tokens" in spec.modes:
+        model, tokenizer = ByteModel(model, tokenizer), byte_tokenizer()
+    return Example(chain=chain, model=model, tokenizer=tokenizer, resources=resources, tokenizers=tokenizers)
+
+
+def _resources(
+    spec: Spec, chain: Chain, model: Any, tokenizer: Any, another: Callable[[int], Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the objects of ``example_resources`` by name, and the tokenizers of those that have their own."""
+    resources: dict[str, Any] = {}
+    tokenizers: dict[str, Any] = {}
+    numbers = iter(range(1, len(spec.example_resources) + 1))
+    for name, kind in spec.example_resources.items():
         if name not in chain.resource_names:
             raise PluginError(
                 f"{spec.owner}: example_resources must be named by the example, got {name!r}; "
                 "list the parameter that names it in needs_models, needs_tables or needs_files"
             )
-    model = tiny_model() if model is None else model
-    tokenizer = tiny_tokenizer() if tokenizer is None else tokenizer
-    resources: dict[str, Any] = {}
-    tokenizers: dict[str, Any] = {}
-    numbers = iter(range(1, len(spec.example_resources) + 1))
-    for name, kind in spec.example_resources.items():
         if kind == "model":
             resources[name] = another(next(numbers))
         elif kind == "byte_model":
@@ -117,9 +126,7 @@ def example_of(
             resources[name] = NgramTable.train(SENTENCES, tokenizer)
         else:
             resources[name] = _made_by(kind, spec, model, tokenizer)
-    if "tokens" in spec.modes:
-        model, tokenizer = ByteModel(model, tokenizer), byte_tokenizer()
-    return Example(chain=chain, model=model, tokenizer=tokenizer, resources=resources, tokenizers=tokenizers)
+    return resources, tokenizers
 
 
 def _made_by(function: str, spec: Spec, model: Any, tokenizer: Any) -> Any:
