@@ -47,5 +47,5 @@ def bind(
         parts.append((spec.name, spec.build(binding.after(parts), parameters)))
     unused = sorted(set(resources) - binding.used)
     if unused:
-        raise UnknownNameError("resource asked for by the chain", unused[0], binding.used, "no parameter names it")
+        raise UnknownNameError("resource of the chain", unused[0], binding.used, "no parameter names it")
     return Call(chain, binding, user_prompts, parts)

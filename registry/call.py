@@ -105,7 +105,7 @@ class Call:
             return next((value for value in values if value is not None), None)
 
         tensors = [name for name, value in settings.items() if isinstance(value, Tensor)]
-        reason = "asked for" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
+        reason = "requested" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
         if reason is None and tensors:  # it may have one entry per row, and a fused forward has more rows
             reason = f"{tensors[0]} is a tensor of the rows"
         if reason is None:
@@ -132,7 +132,7 @@ class Call:
         start = self.prompts.width
         if self.composite.parts and not self.trace.calls and ids.shape[1] > start + self.prompts.in_encoder:
             raise ModeError(
-                "logitkit: the chain must be asked at every step, but generate never called it (continuous batching "
+                "logitkit: the chain must be called at every step, but generate never called it (continuous batching "
                 "drops processors; so does leaving out logits_processor=call.processors); use call.generate(...)"
             )
         if any(self.prompts.removed):

@@ -109,7 +109,7 @@ def test_nan_logits_are_refused_by_name() -> None:
 def test_resources() -> None:
     """A resource that no parameter names is refused, and so is a model with another vocabulary."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
-    with pytest.raises(UnknownNameError, match="no resource asked for by the chain named 'amateurs'; did you mean"):
+    with pytest.raises(UnknownNameError, match="no resource of the chain named 'amateurs'; did you mean"):
         logitkit.chain("contrastive('amateur')").bind(model, tokenizer, "a", amateur=tiny_model(1), amateurs=model)
     with pytest.raises(ModelError, match=r"contrastive: model 'm' must have the vocabulary"):
         wide = copy.deepcopy(absolute_model().config)
