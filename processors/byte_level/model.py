@@ -67,6 +67,12 @@ class ByteOutput(CausalLMOutputWithPast):
             ``[rows, kept]``. The logits are normalised after it is measured.
         bound: upper bound in nats on how far the computed log-probability of each text is below the true one; fp32
             ``[rows, kept]``.
+
+    >>> from logitkit.processors.byte_level import rows_of
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> output = ByteModel(tiny_model(), tiny_tokenizer())(**rows_of([b"ab"]))
+    >>> output.logits.shape, output.leak.shape
+    (torch.Size([1, 2, 257]), torch.Size([1, 2]))
     """
 
     leak: Tensor | None = None

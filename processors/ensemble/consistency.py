@@ -54,6 +54,9 @@ class Variant:
         filters: multiply the probabilities of helpers by their token consistency.
         agreement: the score of a model is its agreement divided by its entropy; else 1 divided by its entropy.
         mean_one: scale the token scores of a model to mean 1 over the support.
+
+    >>> Variant(filters=False)
+    Variant(filters=False, agreement=True, mean_one=True)
     """
 
     filters: bool = True
@@ -71,6 +74,9 @@ class Preset:
         guard: keep the main model's row where the ensemble's choice is another spelling of its own choice, or where
             it ends the text.
         topk: likeliest tokens of each model that count; None: all.
+
+    >>> PRESETS["released"].main_floor, PRESETS["published"].main_floor
+    (0.5, 0.0)
     """
 
     main_floor: float
@@ -113,6 +119,10 @@ class Consensus:
         weights: weights of the models, main first, ``[models, rows]``; they sum to 1.
         disagreement: total variation distance of each helper from the reference, 0 to 1, ``[helpers, rows]``.
         filtered: number of supported tokens of each helper whose consistency is below 1/2, ``[helpers, rows]``.
+
+    >>> result = consensus(torch.tensor([[1.0, 0.0]]), [torch.tensor([[0.0, 1.0]])], kernel="linear")
+    >>> result.weights.tolist(), result.disagreement.tolist()
+    ([[0.5], [0.5]], [[0.5]])
     """
 
     logp: Tensor

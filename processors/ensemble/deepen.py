@@ -101,6 +101,10 @@ class RepresentedHelper(NamedTuple):
     Attributes:
         read: from rows of main tokens ``[rows, length]`` to logits in the helper's vocabulary, ``[rows, own vocab]``.
         representation: of the helper's tokens.
+
+    >>> space = Representation(torch.eye(2), anchors=torch.tensor([0, 1]))
+    >>> RepresentedHelper(lambda rows: torch.zeros(len(rows), 2), space).representation is space
+    True
     """
 
     read: Stream | Callable[[Tensor], Tensor]
@@ -135,7 +139,7 @@ class Deepen(LogitsProcessor):
         self,
         *,
         rate: Annotated[float, number("how far a logit may move in a step, in nats", ge=0, neutral=0)] = 0.15,
-        steps: Annotated[int, whole("steps of the search", ge=0, neutral=0)] = 5,
+        steps: Annotated[int, whole("number of optimiser steps", ge=0, neutral=0)] = 5,
         weights: Annotated[
             list[float] | None, option("one weight a model, the main model's first, >= 0; None: equal weights")
         ] = None,

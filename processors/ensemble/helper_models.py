@@ -30,6 +30,18 @@ class HelperModel:
         read: from rows of main tokens ``[rows, length]`` to fp32 logits in its own vocabulary, ``[rows, own vocab]``.
         needs_alignment: its tokenizer is not the generating model's.
         is_main: it is the generating model under the same prompts.
+
+    >>> from logitkit.processors.engine import as_stream
+    >>> helper = HelperModel(
+    ...     name="same",
+    ...     model=None,
+    ...     tokenizer=None,
+    ...     read=as_stream(lambda rows: rows),
+    ...     needs_alignment=False,
+    ...     is_main=True,
+    ... )
+    >>> helper.name, helper.needs_alignment
+    ('same', False)
     """
 
     name: str
@@ -105,6 +117,20 @@ def find_helper_models(
         ParameterError: prompts for a model that is not named, or of another number than the prompts of the call.
         PromptError: a prompt without tokens.
         UnknownNameError: no model of that name.
+
+    >>> import logitkit
+    >>> from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
+    >>> call = logitkit.chain("").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    >>> binding = Binding(
+    ...     tiny_model(),
+    ...     tiny_tokenizer(),
+    ...     call.prompts,
+    ...     resources={"other": foreign_model()},
+    ...     tokenizers={"other": foreign_tokenizer()},
+    ... )
+    >>> (helper,) = find_helper_models(binding, "ensemble", ["other"])
+    >>> helper.needs_alignment, helper.read(call.prompts.ids).shape
+    (True, torch.Size([1, 300]))
     """
     unnamed = sorted(set(prompts or {}) - set(models))
     if unnamed:

@@ -138,7 +138,7 @@ class Core(LogitsProcessor):
     def __init__(  # Over 40 lines: each parameter of the chain is an argument with its own rule and help.
         self,
         *,
-        kernel: Annotated[consistency.Kernel, option("how consistency falls with disagreement")] = "rbf",
+        kernel: Annotated[consistency.Kernel, option("function from disagreement to consistency")] = "rbf",
         main_floor: Annotated[
             float | None, number("least weight of the main model; None: as the preset", ge=0, le=1, neutral=1)
         ] = None,
