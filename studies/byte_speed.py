@@ -1,9 +1,9 @@
-"""Bytes a second of exact next-byte laws, beside genlm-bytes, and what byte_boundary costs behind the boundary.
+"""Speed of exact next-byte distributions relative to genlm-bytes, and of byte_boundary relative to plain decoding.
 
-Each context of a book is read, then the law of each of the next bytes is asked for one after the other. The floor
-is the time inside forward passes. Errors are against the exact law (tolerance 0) on the true next byte, in nats.
-genlm-bytes 0.2.0 lives in an environment of its own, whose Python ``--peer`` names; it is run one context at a
-time in a fresh process, since it keeps every prefix that it has seen.
+Each context of a book is read, and then the distribution of each of the next bytes is requested, one after the other.
+The floor is the speed that the time inside forward passes allows. Errors are those of the log-probability of the true
+next byte, in nats, relative to the exact distribution (tolerance 0). genlm-bytes 0.2.0 needs an environment of its
+own, whose Python ``--peer`` names. It runs one context at a time in a fresh process, since it keeps every prefix.
 
     python -m studies.byte_speed ../shared/data/pg996_don_quixote.txt --peer PYTHON
 """
@@ -14,15 +14,17 @@ import json
 import statistics
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from logitkit import models
-from logitkit.bench.speed.clock import ForwardClock
-from logitkit.processors.byte_level.tree import ByteTree
+from logitkit.bench.speed import ForwardClock
+from logitkit.processors.byte_level import ByteTree
 from logitkit.registry.chain import Chain
+from studies.tables import markdown_table
 
 PEER = """
 import asyncio, json, sys, time
@@ -43,86 +45,108 @@ async def main():
     await state.cleanup()
 asyncio.run(main())
 """
+HEADINGS = ("", "prefill, s", "bytes/s", "floor: forwards alone", "forwards/byte", "largest error, nats")
 
 
-def ours(model: Any, tokenizer: Any, text: bytes, context: int, count: int, tolerance: float) -> dict[str, Any]:
-    """Prefill, then ask for each next byte; log-probabilities are normalised, as the peer's are."""
+def measure(model: Any, tokenizer: Any, text: bytes, context: int, count: int, tolerance: float) -> dict[str, Any]:
+    """Read a context, then request the distribution of each next byte.
+
+    Args:
+        model, tokenizer: the model.
+        text: the book.
+        context: number of bytes of the context.
+        count: number of bytes after the context.
+        tolerance: tolerance of the distributions.
+
+    Returns:
+        ``prefill``, ``seconds`` and ``forward_seconds`` in seconds, the number of ``forwards``, and the normalised
+        log-probabilities ``logp`` of the true bytes in nats.
+    """
     tree = ByteTree(model, tokenizer, tolerance=tolerance)
     begun = time.perf_counter()
     tree.distribution(text[:context])
     prefill, forwards, logp = time.perf_counter() - begun, tree.forwards, []
     clock, begun = ForwardClock(model), time.perf_counter()
     for place in range(context, context + count):
-        law = tree.distribution(text[:place])
-        logp.append(float((law.logp - law.logp.logsumexp(-1))[text[place]]))
+        distribution = tree.distribution(text[:place])
+        logp.append(float((distribution.logp - distribution.logp.logsumexp(-1))[text[place]]))
     seconds = time.perf_counter() - begun
     clock.remove()
-    forwards = tree.forwards - forwards
-    return {"prefill": prefill, "seconds": seconds, "logp": logp, "forwards": forwards, "floor": clock.seconds}
+    return {
+        "prefill": prefill,
+        "seconds": seconds,
+        "logp": logp,
+        "forwards": tree.forwards - forwards,
+        "forward_seconds": clock.seconds,
+    }
 
 
-def peer(python: str, path: str, book: Path, context: int, count: int) -> dict[str, Any]:
-    """The same of genlm-bytes, in a fresh process of its own environment."""
+def measure_peer(python: str, path: str, book: Path, context: int, count: int) -> dict[str, Any]:
+    """Return the measurements of genlm-bytes, in a fresh process of its own environment."""
     command = [python, "-c", PEER, path, str(book), str(context), str(count)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(process.stdout.strip().split("\n")[-1])
     return found
 
 
-def boundary(model: Any, tokenizer: Any, prompt: str, tokens: int, rounds: int) -> float:
-    """How fast byte_boundary generates behind the boundary, as a share of plain decoding; median of paired rounds."""
+def relative_speed(model: Any, tokenizer: Any, prompt: str, tokens: int, rounds: int) -> float:
+    """Return the speed of generation with byte_boundary divided by plain decoding, after the first 8 tokens.
+
+    The value is the median of paired rounds.
+    """
     ratios = []
     for _ in range(rounds):
-        rates = []
+        durations = []
         for chain in ("", "byte_boundary()"):
-            took = []
+            seconds = []
             for length in (8, 8 + tokens):
                 call = Chain(chain).bind(model, tokenizer, prompt)
                 begun = time.perf_counter()
                 call.generate(max_new_tokens=length, min_new_tokens=length, do_sample=False)
-                took.append(time.perf_counter() - begun)
-            rates.append(took[1] - took[0])
-        ratios.append(rates[0] / rates[1])
+                seconds.append(time.perf_counter() - begun)
+            durations.append(seconds[1] - seconds[0])
+        ratios.append(durations[0] / durations[1])
     return statistics.median(ratios)
 
 
-def line(name: str, found: dict[str, Any], exact: list[float], count: int) -> str:
-    """One row of the table."""
-    error = max(abs(got - want) for got, want in zip(found["logp"], exact, strict=True))
-    floor = f"{count / found['floor']:.1f}" if "floor" in found else "-"
+def table_row(name: str, found: dict[str, Any], exact: Sequence[float], count: int) -> list[str]:
+    """Return the row of one method; ``exact`` are the exact log-probabilities."""
+    error = max(abs(logp - expected) for logp, expected in zip(found["logp"], exact, strict=True))
+    floor = f"{count / found['forward_seconds']:.1f}" if "forward_seconds" in found else "-"
     forwards = f"{found['forwards'] / count:.2f}" if "forwards" in found else "-"
-    return f"| {name} | {found['prefill']:.2f} | {count / found['seconds']:.1f} | {floor} | {forwards} | {error:.1e} |"
+    return [name, f"{found['prefill']:.2f}", f"{count / found['seconds']:.1f}", floor, forwards, f"{error:.1e}"]
 
 
 def main(
-    book: Annotated[Path, typer.Argument(help="A text.")],
+    book: Annotated[Path, typer.Argument(help="A text file.")],
     model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
-    context: Annotated[list[int] | None, typer.Option(help="Bytes of context.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Bytes asked for behind each context.")] = 40,
+    context: Annotated[list[int] | None, typer.Option(help="Bytes of a context; repeatable.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of bytes after each context.")] = 40,
     peer_python: Annotated[str, typer.Option("--peer", help="Python of an environment with genlm-bytes.")] = "",
-    peer_longest: Annotated[int, typer.Option(help="Contexts beyond this are not asked of the peer.")] = 500,
-    rounds: Annotated[int, typer.Option(min=1, help="Paired rounds of generation behind the boundary.")] = 5,
+    peer_longest: Annotated[int, typer.Option(help="Longest context, in bytes, that the peer reads.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="Paired rounds of generation with byte_boundary.")] = 5,
 ) -> None:
-    """Print the tables as Markdown."""
+    """Print a table for each context, and the relative speed of byte_boundary."""
     loaded, tokenizer = models.load(model)
     text = book.read_bytes()
-    ours(loaded, tokenizer, text, 50, 5, 0.0)  # warms up, and reads the tokenizer
+    measure(loaded, tokenizer, text, 50, 5, 0.0)  # warms up, and builds the tables of the tokenizer
     for size in context or [100, 500, 2000]:
-        exact = ours(loaded, tokenizer, text, size, count, 0.0)
-        quick = ours(loaded, tokenizer, text, size, count, 1e-6)
-        print(f"{model}, {size} bytes of context, {count} bytes asked for\n")
-        print("| | prefill, s | bytes/s | floor: forwards alone | forwards a byte | largest error, nats |")
-        print("|---|---|---|---|---|---|")
-        print(line("exact", exact, exact["logp"], count))
-        print(line("tolerance 1e-6", quick, exact["logp"], count))
+        exact = measure(loaded, tokenizer, text, size, count, 0.0)
+        pruned = measure(loaded, tokenizer, text, size, count, 1e-6)
+        typer.echo(f"{model}, {size} bytes of context, {count} bytes after it\n")
+        rows = [
+            table_row("exact", exact, exact["logp"], count),
+            table_row("tolerance 1e-6", pruned, exact["logp"], count),
+        ]
+        ratios = ""
         if peer_python and size <= peer_longest:
-            theirs = peer(peer_python, str(models.path(model)), book, size, count)
-            print(line("genlm-bytes 0.2.0, K=5, prune 0.001", theirs, exact["logp"], count))
-            rate, prefill = theirs["seconds"] / quick["seconds"], theirs["prefill"] / quick["prefill"]
-            print(f"\nratio to the peer: {rate:.1f} in bytes/s, {prefill:.0f} in prefill")
-        print(flush=True)
-    share = boundary(loaded, tokenizer, "def fibonacci(n):\n    if n <= 1:\n        retu", 48, rounds)
-    print(f"byte_boundary behind the boundary: {share:.3f} of plain decoding ({rounds} paired rounds)")
+            peer = measure_peer(peer_python, str(models.path(model)), book, size, count)
+            rows.append(table_row("genlm-bytes 0.2.0, K=5, prune 0.001", peer, exact["logp"], count))
+            speed, prefill = peer["seconds"] / pruned["seconds"], peer["prefill"] / pruned["prefill"]
+            ratios = f"\n\nratio to the peer: {speed:.1f} in bytes/s, {prefill:.0f} in prefill"
+        typer.echo(markdown_table(HEADINGS, rows) + ratios + "\n")
+    share = relative_speed(loaded, tokenizer, "def fibonacci(n):\n    if n <= 1:\n        retu", 48, rounds)
+    typer.echo(f"byte_boundary: {share:.3f} of the speed of plain decoding ({rounds} paired rounds)")
 
 
 if __name__ == "__main__":
