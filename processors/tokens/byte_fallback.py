@@ -1,4 +1,4 @@
-"""Byte tokens, with which a vocabulary of characters writes the characters that it lacks (``<0x0A>`` and so on)."""
+"""Byte tokens of SentencePiece vocabularies, such as ``<0x0A>``, for the characters that the vocabulary lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Mask = NDArray[np.bool_]
 
 
 class ByteFallback:
-    """The byte tokens of a SentencePiece vocabulary, which the tokenizer writes only for characters that it lacks.
+    """The byte tokens of a SentencePiece vocabulary, used only for characters that the vocabulary lacks.
 
     Args:
         model: the part ``model`` of the tokenizer's description.
@@ -43,11 +43,11 @@ class ByteFallback:
         return self._mask(lambda byte: self._starts_absent_character(open_bytes + bytes([byte])))
 
     def _starts_absent_character(self, open_bytes: bytes) -> bool:
-        """Whether some character that starts with these bytes is not in the vocabulary."""
+        """Return whether the vocabulary lacks some character that starts with these bytes."""
         return any(chr(code) not in self._characters for code in code_points(open_bytes))
 
     def _mask(self, fits: Callable[[int], bool]) -> Mask:
-        """The byte tokens whose byte fits, bool ``[vocab]``."""
+        """Return the byte tokens for whose byte ``fits`` is true, bool ``[vocab]``."""
         mask = np.zeros(self._size, dtype=bool)
         mask[[token for token, byte in self._byte_of.items() if fits(byte)]] = True
         return mask

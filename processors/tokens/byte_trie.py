@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
-END = 256  # index of the end of the text, behind the 256 bytes
+END = 256  # index of the end of the text, after the 256 bytes
 
 
 class ByteTrie:
@@ -38,7 +38,7 @@ class ByteTrie:
         self.longest = int(self._lengths.max(initial=0))
 
     def _range(self, prefix: bytes) -> tuple[int, int]:
-        """The range ``[low, high)`` of the tokens that start with a prefix."""
+        """Return the range ``[low, high)`` of the tokens that start with a prefix."""
         after = prefix.rstrip(b"\xff")
         after = after[:-1] + bytes([after[-1] + 1]) if after else b""  # the first byte string beyond the prefix
         low = bisect_left(self._texts, prefix)
@@ -53,7 +53,7 @@ class ByteTrie:
         return self.ids[low:stop]
 
     def next_byte(self, low: int, high: int, depth: int) -> NDArray[np.int64]:
-        """Return the byte at an index of each token of a range, int64 ``[high - low]``; `END` where there is none.
+        """Return the byte at an index of each token of a range, int64 ``[high - low]``; `END` for shorter tokens.
 
         Args:
             low: start of the range.

@@ -1,14 +1,15 @@
-"""Canonical token sequences by rules: which sequences of tokens a BPE tokenizer writes for their text.
+"""Canonical token sequences of BPE tokenizers, decided by rules instead of by re-encoding.
 
-A sequence is canonical when the encoding of some text starts with it. Two rules decide this token by token. Words
-start and end where the pretokenizer cuts (`pretokenizer`). Inside a word, no merge may come before those that make its
-tokens (`merge_rule`). A cut can depend on the characters behind it, so a token is allowed when some continuation
-allows it; the actual continuation is checked as soon as it is known. `Reencoding` decides the same by encoding texts;
-it is slow, serves tokenizers that are unknown here, and is what the tests compare these rules with.
+A token sequence is canonical when the encoding of some text starts with this sequence. Two rules decide this token by
+token. Words start and end where the pretokenizer cuts the text (`pretokenizer`). Inside a word, no other merge may
+precede the merges that produce the tokens of the word (`merge_rule`). A cut can depend on the characters after the
+cut. A token is therefore allowed when some continuation of the text allows the token, and the actual continuation is
+checked as soon as it is known. `Reencoding` gives the same results by encoding texts. `Reencoding` is slow and serves
+tokenizers without rules; the tests compare the rules with `Reencoding`.
 
 Phan et al., arXiv:2410.09303, sum over encodings that are re-encoded to themselves. Departure: here the beginnings of
-such encodings count, too. A beginning need not be re-encoded to itself: "a", " ", " " begins the Qwen2.5 encoding of
-"a  ʤ". Only with the beginnings do the probabilities of all next bytes sum to the probability of the text.
+such encodings count, too. A beginning need not be re-encoded to itself: the tokens "a", " ", " " begin the Qwen2.5
+encoding of "a  ʤ". The probabilities of all next bytes sum to the probability of the text only if beginnings count.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ from logitkit.processors.tokens.writable_tokens import SAMPLE_CONTINUATIONS, unc
 
 
 class WordPosition(enum.Enum):
-    """Where a token stands in its word: at the start, with a cut of the pretokenizer before it, or inside."""
+    """Position of a token in its word: at the start, directly after a cut of the pretokenizer, or inside."""
 
     START = enum.auto()
     INSIDE = enum.auto()
 
 
 class CanonicalRules(Reencoding):
-    """Which tokens can follow which in the canonical sequences of a BPE tokenizer, by rules.
+    """Next tokens of the canonical sequences of a BPE tokenizer, decided by rules.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
         vocabulary: its vocabulary, of the size of the model.
 
     Attributes:
-        writable: tokens that some text is written with, bool ``[vocab]``.
+        writable: tokens that occur in the encoding of some text, bool ``[vocab]``.
         merge_rule: which tokens can be neighbours inside a word.
 
     Raises:
@@ -82,7 +83,7 @@ class CanonicalRules(Reencoding):
         self._fallback = ByteFallback(data["model"], vocabulary)
         self._inside_character = np.array([starts_inside_character(text) for text in vocabulary.token_bytes])
         writable = writable_tokens(data, vocabulary, self.merge_rule)
-        # Added tokens that the pretokenizer is not searched for are allowed wherever a text may end.
+        # The pretokenizer does not look for these added tokens. They are allowed wherever a text may end.
         self._isolated = np.zeros(len(vocabulary), dtype=bool)
         self._isolated[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self._isolated &= writable
@@ -95,7 +96,10 @@ class CanonicalRules(Reencoding):
         self._positions_by_shape: dict[Any, tuple[Mask, Mask]] = {}
 
     def extend(self, context: Context, token: int) -> Context:
-        """Return the context after one more token; tokens before a sure start of a word are dropped."""
+        """Return the context after one more token.
+
+        Tokens are dropped up to the last position at which a word starts whatever text follows.
+        """
         if self._isolated[token]:
             return ()
         context = (*context, token)
@@ -107,7 +111,7 @@ class CanonicalRules(Reencoding):
         return context[-LONGEST:]
 
     def may_end(self, context: Context) -> bool:
-        """Return whether a text may end here: whether its encoding is then these tokens."""
+        """Return whether a text may end here, that is, whether the tokens are the encoding of their text."""
         window = self._window(context)
         return not window.open_bytes and self._word_position(window, "", "") is not None
 
@@ -122,7 +126,7 @@ class CanonicalRules(Reencoding):
         return mask
 
     def _find_successors(self, context: Context) -> Mask:
-        """The value of `successors`, computed anew."""
+        """Compute the value of `successors`, which caches the result."""
         window = self._window(context)
         if window.open_bytes:
             return self._completing_tokens(window)
@@ -133,7 +137,7 @@ class CanonicalRules(Reencoding):
         return mask | self._isolated if self.may_end(context) else mask
 
     def _mergeable(self, token: int) -> Mask:
-        """The tokens that the merge rule allows behind a token, inside a word, bool ``[vocab]``."""
+        """Return the tokens that the merge rule allows directly after a token inside a word, bool ``[vocab]``."""
         mask = np.zeros(len(self.vocabulary), dtype=bool)
         width = min(len(mask), self.merge_rule.size)
         if token < self.merge_rule.size:
@@ -141,7 +145,10 @@ class CanonicalRules(Reencoding):
         return mask
 
     def _positions(self, window: Window) -> tuple[Mask, Mask]:
-        """The tokens that can start a word behind a window, and those that can stand inside one, ``[vocab]`` each."""
+        """Return the tokens that can start a word after a window, and the tokens that can continue a word.
+
+        Both results are bool ``[vocab]``.
+        """
         if self.pretokenizer.never_cuts:
             every = np.ones(len(self.vocabulary), dtype=bool)
             return np.zeros_like(every) if window.last is not None else every, every
@@ -157,10 +164,10 @@ class CanonicalRules(Reencoding):
         return start[shapes.of], inside[shapes.of]
 
     def _positions_of(self, window: Window, example: ShapeExample) -> tuple[bool, bool]:
-        """Whether some continuation lets a token of this shape start a word, and stand inside one.
+        """Return whether a token of this shape can start a word, and whether such a token can continue a word.
 
-        Where the first value is True, the second is not decided to the end: a token that starts a word is allowed
-        whatever the merge rule says.
+        Each value is True if some continuation of the text permits the position. The second value may be incomplete
+        where the first value is True: a token that starts a word is allowed regardless of the merge rule.
         """
         inside = False
         for continuation in self._continuations_of(example.text, example.open_bytes):
@@ -171,9 +178,9 @@ class CanonicalRules(Reencoding):
         return False, inside
 
     def _continuations_of(self, text: str, open_bytes: bytes) -> tuple[str, ...]:
-        """The continuations to try behind a token with this text and these bytes of an incomplete character."""
+        """Return the continuations to try after a token with this text and these bytes of an incomplete character."""
         contraction = bool(self.pretokenizer.letters) and text.endswith("'")
-        # A heuristic: behind two classes of characters, no known pattern looks further than a few characters.
+        # A heuristic: after two classes of characters, known patterns depend on a few more characters at most.
         mixed = len({self.pretokenizer.class_of(char) for char in text}) > 1 and not contraction
         return self.pretokenizer.completions(open_bytes) or (
             SAMPLE_CONTINUATIONS[:3] if mixed else SAMPLE_CONTINUATIONS
@@ -182,10 +189,10 @@ class CanonicalRules(Reencoding):
     def _word_position(
         self, window: Window, text: str, continuation: str, *, added: bool = False
     ) -> WordPosition | None:
-        """Where a token with this text stands behind a window, if the text goes on in this way.
+        """Return the position in its word of a token after a window, given the continuation of the text.
 
-        None where the sequence is not canonical: a cut falls inside a token, or tokens of the window would have
-        merged.
+        Returns None where the sequence is not canonical: a cut falls inside a token, or tokens of the window would
+        have merged.
         """
         end = len(window.text)
         cuts, spans = self.pretokenizer.cuts(window.text + text + continuation)
@@ -204,12 +211,12 @@ class CanonicalRules(Reencoding):
         return None if end and window.taken_whole[window.starts.index(last_word)] else WordPosition.START
 
     def _completing_tokens(self, window: Window) -> Mask:
-        """The tokens that can follow an incomplete character, bool ``[vocab]``."""
+        """Return the tokens that can follow an incomplete character, bool ``[vocab]``."""
         last = window.last
         if last is None or self._fallback.is_byte_token(last):
             return self._fallback.completing(window.open_bytes)
         allowed: Mask = self.writable & self._mergeable(last) & self._inside_character
-        agreements: dict[Any, bool] = {}  # by what the pretokenizer distinguishes
+        agreements: dict[Any, bool] = {}  # keyed by the character classes of the pretokenizer
         for token in np.flatnonzero(allowed):
             decoder = codecs.getincrementaldecoder("utf-8")("strict")
             try:
@@ -220,7 +227,7 @@ class CanonicalRules(Reencoding):
                 continue
             open_bytes = decoder.getstate()[0]
             completions = self.pretokenizer.completions(open_bytes)
-            # Without a whole character in the token, the incomplete one can be any of the completions.
+            # A token without a whole character leaves the character incomplete: any completion is possible.
             chars, behind, open_bytes = (text[0], text[1:], open_bytes) if text else (completions, "", b"")
             key = tuple(map(self.pretokenizer.class_of, chars)), behind, completions
             if key not in agreements:
@@ -229,7 +236,14 @@ class CanonicalRules(Reencoding):
         return allowed
 
     def _agrees(self, window: Window, char: str, behind: str, open_bytes: bytes) -> bool:
-        """Whether some cuts agree with a token that completes a character and goes on with more text, uncut."""
+        """Return whether a token that completes a character and contains further text can stay uncut.
+
+        Args:
+            window: the tokens before.
+            char: the completed character.
+            behind: the text of the token after this character.
+            open_bytes: bytes of an incomplete character at the end of the token.
+        """
         whole = dataclasses.replace(window, text=window.text + char, open_bytes=b"")
         ends_here = not behind and not open_bytes
         agreeing = {WordPosition.INSIDE, WordPosition.START} if ends_here else {WordPosition.INSIDE}
@@ -239,7 +253,7 @@ class CanonicalRules(Reencoding):
         )
 
     def _read_window(self, context: Context) -> Window:
-        """The tokens of a context as a window."""
+        """Return the tokens of a context as a window."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text, starts, joinable, added = "", [], [], set()
         for number, token in enumerate(context):
@@ -263,14 +277,14 @@ class CanonicalRules(Reencoding):
         )
 
     def _is_taken_whole(self, tokens: Context) -> bool:
-        """Whether several tokens spell a token that the tokenizer writes before any merge (``ignore_merges``)."""
+        """Return whether several tokens spell a word that the tokenizer writes as one token (``ignore_merges``)."""
         if not self._ignores_merges or len(tokens) < 2:
             return False
         return any(self.writable[token] for token in self.vocabulary.ids_of.get(self.vocabulary.join(tokens), ()))
 
 
 def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
-    """Return the canonical sequences of a tokenizer: `CanonicalRules`, or `Reencoding` with a warning.
+    """Return `CanonicalRules` where a tokenizer has rules, else `Reencoding` with a warning.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
@@ -288,8 +302,8 @@ def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
     if unsupported is None:
         return CanonicalRules(tokenizer, vocabulary)
     warnings.warn(
-        f"canonical covers: there are no rules for the tokenizer's {unsupported}. Next tokens are found by "
-        "re-encoding, which is exact but takes up to seconds per byte. "
+        f"canonical covers: the tokenizer's {unsupported} has no rules. Re-encoding finds the next tokens "
+        "instead, which takes up to seconds per byte. "
         "For short texts, covers='all' is an alternative.",
         stacklevel=2,
     )

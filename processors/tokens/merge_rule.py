@@ -1,14 +1,15 @@
 """The pairwise merge rule: which tokens of a BPE tokenizer can be neighbours inside one word.
 
-Byte-pair encoding writes ``left right`` only if no merge across the boundary between them would have come first. This
-is decided without encoding, by the tokens that stood at the boundary while ``left`` and ``right`` were made (Vieira et
-al., arXiv:2412.03719, use the same fact; Hayase et al., arXiv:2506.14123, section 3).
+Byte-pair encoding writes the tokens ``left right`` only if no merge across their boundary precedes the merges that
+produce ``left`` and ``right``. The intermediate tokens at the boundary decide this without encoding: the tokens that
+``left`` ends with and ``right`` starts with while their merges are carried out. Sources: Vieira et al.,
+arXiv:2412.03719, and Hayase et al., arXiv:2506.14123, section 3.
 
 Departures from the published rule:
 
-- Of two merges of the same pair, the leftmost comes first, so a tie is decided differently on the two sides.
-- A merge can come only after its parts exist. Merge lists converted from SentencePiece rank some merges before those
-  that make their parts.
+- Of two merges of the same pair, the leftmost comes first. A tie therefore counts differently on the two sides.
+- A merge can come only after its parts exist. Merge lists converted from SentencePiece rank some merges before the
+  merges that produce their parts.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _MOST_MERGES = 1 << 24  # more than any merge list holds
 
 
 class MergeRule:
-    """The pairwise rule of one BPE model.
+    """The pairwise merge rule of one BPE model.
 
-    The time of a merge orders the merges of a word: first by the time at which both parts exist, then by rank.
+    Merges of a word are ordered by *time*: first by the time at which both parts exist, then by rank.
 
     Args:
         vocabulary: id of each token, tokens as the model writes them.
@@ -48,8 +49,8 @@ class MergeRule:
             if None not in ids:
                 self._merges.setdefault((ids[0], ids[1]), (rank, ids[2]))  # type: ignore[arg-type]
         self._parts: dict[int, tuple[int, int]] = {}  # token -> the two tokens that it is merged from
-        self._latest_rank = [0] * self.size  # of the merges that make a token
-        self._merge_time = [0] * self.size  # of the last merge that makes a token
+        self._latest_rank = [0] * self.size  # largest rank of the merges that produce a token
+        self._merge_time = [0] * self.size  # time of the last merge that produces a token
         self._reached = {number for token, number in vocabulary.items() if len(token) == 1}
         self._derive_runs(vocabulary)
         self._derive()
@@ -71,7 +72,7 @@ class MergeRule:
         """Derive the parts of tokens of one repeated character by carrying out their merges, leftmost first.
 
         Merge lists from SentencePiece rank long runs before short ones. All merges of a run then have the same time,
-        and times do not tell in which order they come. There are few such tokens.
+        and times do not order these merges. Vocabularies have few such tokens.
         """
         runs = sorted((token for token in vocabulary if len(token) > 1 and len(set(token)) == 1), key=len)
         for token in runs:
@@ -88,14 +89,17 @@ class MergeRule:
                 ids[place : place + 2] = [merged]
 
     def _record(self, rank: int, left: int, right: int, merged: int) -> None:
-        """Record from which parts a token is made, and when."""
+        """Record the parts and the merge time of a token."""
         self._reached.add(merged)
         self._parts[merged] = left, right
         self._latest_rank[merged] = max(rank, self._latest_rank[left], self._latest_rank[right])
         self._merge_time[merged] = self._latest_rank[merged] * _MOST_MERGES + rank
 
     def _derive(self) -> None:
-        """Derive the parts of every token: those of the merge that no other merge across its boundary precedes."""
+        """Derive the parts of every token.
+
+        A token is made by the merge that no other merge across the boundary of its two parts precedes.
+        """
         pending = sorted((rank, left, right, merged) for (left, right), (rank, merged) in self._merges.items())
         while pending:
             postponed = []
@@ -103,7 +107,7 @@ class MergeRule:
                 if merged in self._reached:
                     continue
                 if left not in self._reached or right not in self._reached:
-                    postponed.append((rank, left, right, merged))  # a part may be ranked behind this merge
+                    postponed.append((rank, left, right, merged))  # the merge of a part may have a later rank
                 elif self._first_merge(left, right) == self._time(left, right, rank):
                     self._record(rank, left, right, merged)
             if len(postponed) == len(pending):
@@ -111,18 +115,19 @@ class MergeRule:
             pending = postponed
 
     def _time(self, left: int, right: int, rank: int) -> int:
-        """Time of a merge."""
+        """Return the time of a merge."""
         return max(rank, self._latest_rank[left], self._latest_rank[right]) * _MOST_MERGES + rank
 
     def _spine(self, token: int, side: int) -> list[tuple[int, int]]:
-        """The tokens that stand at one end of a token while it is made, from the last to the first.
+        """Return the intermediate tokens at one end of a token while its merges are carried out, last one first.
 
         Args:
             token: the token.
             side: 0 for its left end, 1 for its right end.
 
         Returns:
-            Each token with the time at which it is merged into the one before it in the list; `NEVER` for the first.
+            Each intermediate token, with the time at which it is merged into the preceding element of the list. The
+            first element is the token itself, with the time `NEVER`.
         """
         spine = [(token, NEVER)]
         while token in self._parts:
@@ -132,7 +137,7 @@ class MergeRule:
         return spine
 
     def _first_merge(self, left: int, right: int) -> int:
-        """Time of the first merge across the boundary between two tokens; `NEVER` where there is none."""
+        """Return the time of the first merge across the boundary between two tokens; `NEVER` without such a merge."""
         first = NEVER
         right_spine = self._spine(right, 0)
         for last, last_until in self._spine(left, 1):
@@ -140,14 +145,14 @@ class MergeRule:
                 merge = self._merges.get((last, begin))
                 if merge is not None:
                     time = self._time(last, begin, merge[0])
-                    # At equal times the leftmost merge comes first: the one inside ``left`` before the one across,
-                    # the one across before the one inside ``right``.
+                    # At equal times the leftmost merge comes first: a merge inside ``left`` before a merge across the
+                    # boundary, and a merge across the boundary before a merge inside ``right``.
                     if time < last_until and time <= begin_until:
                         first = min(first, time)
         return first
 
     def _build_index(self) -> None:
-        """Store merges by their left token, and left spines by the token on them, as sorted arrays."""
+        """Store the merges and the left ends of all tokens (`_spine`) as sorted arrays, for `_find_forbidden`."""
         merges = sorted(
             (left, self._time(left, right, rank), right) for (left, right), (rank, _) in self._merges.items()
         )
@@ -163,14 +168,14 @@ class MergeRule:
         self._forbidden = lru_cache(maxsize=512)(self._find_forbidden)
 
     def _find_forbidden(self, left: int) -> NDArray[np.int64]:
-        """The tokens that cannot follow ``left``, since a merge across the boundary would come first."""
+        """Return the tokens that cannot follow ``left``, because a merge across the boundary would come first."""
         forbidden = []
         for last, last_until in self._spine(left, 1):
             low, high = np.searchsorted(self._left, [last, last + 1])
             early = self._left_time[low:high] < last_until
             for begin, time in zip(self._right[low:high][early], self._left_time[low:high][early], strict=True):
                 start, stop = self._starts[begin], self._starts[begin + 1]
-                # Tokens in which ``begin`` is merged at this time or later: the front of a descending list.
+                # Times descend, so the tokens in which ``begin`` is merged at ``time`` or later come first.
                 count = np.searchsorted(-self._until[start:stop], -time, side="right")
                 forbidden.append(self._token[start : start + count])
         return np.unique(np.concatenate(forbidden)) if forbidden else np.empty(0, dtype=np.int64)

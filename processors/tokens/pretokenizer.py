@@ -1,7 +1,7 @@
-"""Where a tokenizer cuts a text into words before it merges, and which characters its patterns distinguish.
+"""The cuts of a pretokenizer, which splits a text into words before merging, and the character classes of its patterns.
 
-The cuts are those of the tokenizer's own pretokenizer, which is run. Characters that its patterns do not distinguish
-form a class, so that an answer for one token holds for every token with the same classes of characters.
+The tokenizer's own pretokenizer is run to find the cuts. Characters that its patterns do not distinguish form a class.
+A result for one token therefore holds for every token with the same character classes.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _PATTERNS: dict[str, str | None] = {
 
 
 class Pretokenizer:
-    """The pretokenizer of a tokenizer, without the space that it may put before a text.
+    """The pretokenizer of a tokenizer. A space that the tokenizer puts before every text is left out.
 
     Args:
-        data: the tokenizer's description; `unknown_step` finds no unknown step in it.
+        data: the tokenizer's description, without a step that `unknown_step` returns.
         vocabulary: its vocabulary.
 
     Attributes:
         never_cuts: whether a whole text is one word.
-        added: id of each added token that is looked for, by its text.
-        letters: letters that a pattern names, as those of English contractions.
+        added: id of each added token that the tokenizer looks for in a text, by the text of the token.
+        letters: letters that occur literally in a pattern, such as the letters of English contractions.
     """
 
     def __init__(self, data: Mapping[str, Any], vocabulary: Vocabulary) -> None:
@@ -73,7 +73,7 @@ class Pretokenizer:
         self.completions = lru_cache(maxsize=None)(self._completions)
 
     def cuts(self, text: str) -> tuple[frozenset[int], frozenset[Span]]:
-        """Return where words start and end inside a text, and the spans of added tokens; offsets in characters."""
+        """Return the offsets at which words start or end, and the spans of added tokens, both in characters."""
         cuts: set[int] = set()
         spans: set[Span] = set()
         place = 0
@@ -86,17 +86,17 @@ class Pretokenizer:
         return frozenset(cuts), frozenset(spans)
 
     def _collect_cuts(self, piece: str, start: int, cuts: set[int]) -> None:
-        """Add the cuts of a piece that starts at an offset."""
+        """Add the cuts of a piece of text to ``cuts``; ``start`` is the offset of the piece."""
         if not piece or self.never_cuts:
             return
         marked = piece.replace(" ", MARKER) if self._marks_spaces else piece
         cuts.update(start + offset for _, span in self._cutter.pre_tokenize_str(marked) for offset in span)
 
     def surely_cuts(self, text: str, place: int) -> bool:
-        """Return whether a word starts at an offset whatever follows the text.
+        """Return whether a word starts at an offset for every continuation of the text.
 
-        A heuristic that holds for the patterns that we have tested: the two characters from the offset on are known,
-        and the first is of another class than the character before it.
+        A heuristic, which holds for all tested patterns: the text contains two characters from the offset on, and the
+        first of them has another class than the character before the offset.
         """
         if not 0 < place <= len(text) - 2:
             return False
@@ -106,15 +106,16 @@ class Pretokenizer:
         return self.never_cuts or place in self.cuts(text)[0]
 
     def _class_of(self, char: str, *, fine: bool = False) -> CharacterClass:
-        """The class of a character; with ``fine``, each letter that a pattern names is a class of its own."""
+        """Return the class of a character; with ``fine``, each letter in `letters` forms a separate class."""
         if char.isspace() or (char in self._literals and (fine or char not in self.letters)):
             return (char,)
         return tuple(bool(pattern.fullmatch(char)) for pattern in self._classes)
 
     def _completions(self, open_bytes: bytes) -> tuple[str, ...]:
-        """The first and the last character of each class among those that start with these bytes; none for no bytes.
+        """Return the first and the last character of each class among the characters that start with these bytes.
 
-        Both, since the newest characters of Unicode can be of another class in the tokenizer's own tables.
+        Two characters represent a class, because the newest characters of Unicode can have another class in the
+        tokenizer's own tables. Without bytes the result is empty.
         """
         chars = completions(open_bytes) if open_bytes else ()
         last = {self.class_of(char): char for char in chars}
@@ -126,8 +127,8 @@ class Pretokenizer:
 
         Args:
             text: the token.
-            fine: whether letters that a pattern names are distinguished in the first two characters.
-            longest: number of classes; further repetitions of a class that came three times are not counted.
+            fine: whether the first two characters distinguish the letters in `letters`.
+            longest: largest number of classes; a class appears at most three times in a row.
         """
         shape: list[object] = []
         for place, char in enumerate(text):
@@ -140,7 +141,7 @@ class Pretokenizer:
 
 
 def unknown_step(data: Mapping[str, Any]) -> str | None:
-    """Return the type of the first pretokenizer step whose patterns are unknown here; None where all are known.
+    """Return the type of the first pretokenizer step whose patterns this module does not know, or None.
 
     Args:
         data: the tokenizer's description.
@@ -149,7 +150,7 @@ def unknown_step(data: Mapping[str, Any]) -> str | None:
 
 
 def _pattern(step: Mapping[str, Any]) -> str:
-    """A regular expression that contains every character class that a step distinguishes."""
+    """Return a regular expression that contains every character class that a step distinguishes."""
     kind = step["type"]
     if kind == "Split":
         return str(step["pattern"].get("Regex") or step["pattern"]["String"])

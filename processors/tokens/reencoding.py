@@ -1,14 +1,15 @@
 """Canonical token sequences by re-encoding: exact for any tokenizer that keeps its text, and slow.
 
-A sequence of tokens is canonical when the encoding of some text starts with it. A token can therefore come next if the
-tokenizer writes exactly these tokens first for some continuation of their text. A few continuations are tried:
-nothing, characters of several classes, and behind an incomplete character the characters that complete it. That these
-are enough is a heuristic. `logitkit.processors.tokens.canonical_rules` decides the same by rules and far faster, for
-BPE tokenizers whose pretokenizers it knows; the tests compare the two.
+A token sequence is canonical when the encoding of some text starts with this sequence. A token can therefore come next
+if, for some continuation of the text, the encoding starts with the tokens so far and this token. Three kinds of
+continuations are tried: the empty text, characters of several classes, and, after an incomplete character, the
+characters that complete it. The choice of these continuations is a heuristic.
+`logitkit.processors.tokens.canonical_rules` gives the same results by rules, and much faster, for BPE tokenizers with
+a known pretokenizer; the tests compare both modules.
 
-A unigram model writes the likeliest path through a text. The first part of such a path is itself the likeliest path
-through its own text, so a sequence is canonical exactly if its text is encoded as the sequence, and no continuation
-needs to be tried.
+A unigram model writes the most likely path through a text. The first part of such a path is the most likely path
+through the first part of the text. A sequence is therefore canonical exactly if the sequence is the encoding of its
+own text, and only the empty continuation is tried.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 Ids = NDArray[np.int64]
-Context = tuple[int, ...]  # the last tokens of a sequence, from a place where a word surely starts
+Context = tuple[int, ...]  # the last tokens of a sequence; earlier tokens do not affect the next token
 CONTINUATIONS = ("", *"a 1.\nsA一'ztmMéʤ。\x01", "  ", "11", " a", "\n\n")
-LONGEST = 32  # tokens of a context, beyond which it is cut
-KEPT = 8  # least number of tokens that a cut context keeps
+LONGEST = 32  # largest number of tokens of a context; a longer context is cut
+KEPT = 8  # smallest number of tokens of a context after a cut
 
 
 class Reencoding:
-    """Which tokens can follow which in the canonical sequences of any fast tokenizer, by re-encoding.
+    """Next tokens of the canonical sequences of any fast tokenizer, decided by re-encoding.
 
-    For each new context, every token asked about costs the encoding of one or more short texts. A whole vocabulary
-    takes seconds.
+    For each new context, each candidate token costs the encoding of one or more short texts. A whole vocabulary takes
+    seconds.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
@@ -83,8 +84,8 @@ class Reencoding:
     def extend(self, context: Context, token: int) -> Context:
         """Return the context after one more token.
 
-        A context of more than `LONGEST` tokens is cut where its remaining tokens are canonical by themselves. Behind a
-        special token the context is empty, since a special token does not depend on its neighbours.
+        A context of more than `LONGEST` tokens is cut such that the remaining tokens are a canonical sequence. After a
+        special token the context is empty, because special tokens do not depend on their neighbours.
         """
         if self.vocabulary.token_bytes[token] is None:
             return ()
@@ -93,7 +94,7 @@ class Reencoding:
         return next((context[cut:] for cut in cuts if self.is_canonical(context[cut:])), context)
 
     def may_end(self, context: Context) -> bool:
-        """Return whether a text may end here: whether its encoding is then these tokens."""
+        """Return whether a text may end here, that is, whether the tokens are the encoding of their text."""
         return self.is_canonical(context)
 
     def allows(self, context: Context, token: int) -> bool:
@@ -104,7 +105,7 @@ class Reencoding:
         """Return which tokens can come next.
 
         Args:
-            context: what `extend` returned for the tokens so far; an empty tuple at the start of a text.
+            context: result of `extend` for the tokens so far; an empty tuple at the start of a text.
             ids: token ids, of any shape.
 
         Returns:
@@ -118,11 +119,11 @@ class Reencoding:
         return mask
 
     def _no_answers(self, context: Context) -> tuple[Mask, Mask]:
-        """Which tokens have been tried after a context, and which of them can come next; filled in by `allowed`."""
+        """Return two masks for a context, to be filled in by `allowed`: the tokens tried, and the tokens allowed."""
         return np.zeros(len(self.vocabulary), dtype=bool), np.zeros(len(self.vocabulary), dtype=bool)
 
     def _try(self, context: Context, ids: list[int]) -> list[bool]:
-        """Whether each token can come next, by encoding the context with it and one continuation after another."""
+        """Return whether each token can come next; one continuation after another is encoded."""
         context_bytes, canonical = self.vocabulary.join(context), dict.fromkeys(ids, False)
         waiting = {token: self._continued_texts(context_bytes, self.vocabulary.token_bytes[token]) for token in ids}
         while waiting:
@@ -134,7 +135,10 @@ class Reencoding:
         return list(canonical.values())
 
     def _continued_texts(self, context_bytes: bytes, token_bytes: bytes | None) -> Iterator[str]:
-        """The texts to try for a token behind a text; none for a token without bytes, or where UTF-8 is violated."""
+        """Yield the texts to try for a token after a context.
+
+        There are none for a token without bytes, or if the token makes the text invalid as UTF-8.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("strict")
         try:
             text = decoder.decode(context_bytes + token_bytes) if token_bytes else None
@@ -150,16 +154,16 @@ class Reencoding:
 def completions(open_bytes: bytes) -> tuple[str, ...]:
     """Return characters whose UTF-8 starts with these bytes.
 
-    Of fewer than 2048 characters all are returned; of more, about a thousand, evenly spread.
+    Up to 2047 characters are all returned. Of more characters, about a thousand are returned, evenly spaced.
     """
     points = code_points(open_bytes)
-    # The step is odd, since in many blocks capitals and small letters alternate.
+    # The step is odd, because capitals and small letters alternate in many blocks.
     return tuple(map(chr, points[:: len(points) // 1024 | 1]))
 
 
 def _without_special_tokens(data: dict[str, Any]) -> Tokenizer:
-    """The tokenizer, reading special tokens as text, and without the space that it may put before a text."""
+    """Return a tokenizer that encodes special tokens as text and puts no space before a text."""
     tokenizer = Tokenizer.from_str(json.dumps(without_prefix_space(data) | {"padding": None, "truncation": None}))
-    # Special tokens are kept but not looked for: removing them would shift the ids of added tokens.
+    # Special tokens stay in the vocabulary, because their removal would shift the ids of added tokens.
     tokenizer.encode_special_tokens = True
     return tokenizer

@@ -1,12 +1,13 @@
-"""Tokens of one tokenizer, rewritten as tokens of another that spell the same bytes.
+"""Retokenization: tokens of a source tokenizer are rewritten as tokens of a target tokenizer with the same bytes.
 
-One more token in one vocabulary may mean no, one or several more tokens in another, and may change the last tokens
-there. `Retokenizer` therefore maps bytes to tokens, as a pure function.
+One more source token may add no, one or several target tokens, and may change the last target tokens. `Retokenizer`
+therefore maps bytes to target tokens, as a pure function.
 
-Only the end of a growing text is encoded again. A text is cut between a letter and a space that a letter follows, if
-no token of the target vocabulary spans such a place: then no merge crosses the cut, and a pretokenizer, which reads
-from left to right, starts afresh behind it. That this gives the tokens of the whole text is a heuristic: it holds for
-every tokenizer that we have tested. Where a token does span such a place, whole texts are encoded.
+Only the end of a growing text is encoded again. A text is cut before a space between two lower-case letters. No merge
+crosses such a cut, provided that no target token contains a space between two such letters. A pretokenizer that reads
+from left to right does not look back across the cut. The pieces are assumed to have the tokens of the whole text; this
+heuristic holds for all tested tokenizers. If a target token contains a space between two lower-case letters, whole
+texts are encoded.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 PIECE = 256  # least number of bytes between two cuts of a text
 _CUT = re.compile(rb"[a-z](?= [a-z])")
 _SPANS = re.compile(rb"[a-z] [a-z]")
-_INVALID = re.compile("[\udc80-\udcff]+")  # what invalid UTF-8 decodes to under "surrogateescape"
+_INVALID = re.compile("[\udc80-\udcff]+")  # the characters for invalid UTF-8 under "surrogateescape"
 
 
 class Retokenizer:
     """Rewrites rows of source tokens as target tokens, as text in the middle of a document.
 
-    Special tokens of the source have no bytes and are left out. Text that reads like a special token stays text. No
-    begin token and no space are put before a text. Bytes that are no valid UTF-8, such as the first half of a
-    character, become the target's byte tokens, or U+FFFD where it has none.
+    Special tokens of the source have no bytes and are left out. Text that is spelled like a special token is encoded
+    as text. No begin token and no space are put before a text. Bytes that are no valid UTF-8, such as the first half
+    of a character, become byte tokens of the target, or U+FFFD if the target has no byte tokens.
 
     Args:
         source: vocabulary of the rows.
@@ -42,7 +43,7 @@ class Retokenizer:
         target: the target's vocabulary.
 
     Raises:
-        ModelError: the tokenizer puts a space before every text, and cannot be made to stop.
+        ModelError: the tokenizer puts a space before every text, and no setting prevents the space.
 
     >>> from logitkit.processors.tokens import Vocabulary
     >>> from logitkit.registry.laws import foreign_tokenizer, tiny_tokenizer
@@ -57,7 +58,7 @@ class Retokenizer:
         self.source, self.target = source, target
         self._tokenizer = _bare(tokenizer, target)
         self.cuts = not any(_SPANS.search(token_bytes) for token_bytes in target.token_bytes if token_bytes)
-        self._tokens_of: dict[bytes, list[int]] = {}  # pieces of the last call
+        self._tokens_of: dict[bytes, list[int]] = {}  # target tokens of each piece of the last call
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return the target's token ids for each row of source token ids."""
@@ -66,7 +67,7 @@ class Retokenizer:
     def of_bytes(self, texts: Sequence[bytes]) -> list[list[int]]:
         """Return the target's token ids for each text.
 
-        Tokens of the pieces of the last call are kept, so that a text that has grown is encoded at its end only.
+        The tokens of the pieces of the last call are cached, so only the end of a growing text is encoded.
         """
         pieces_of = [self._pieces(text) for text in texts]
         pieces = dict.fromkeys(piece for each in pieces_of for piece in each)
@@ -76,7 +77,7 @@ class Retokenizer:
         return [[token for piece in each for token in self._tokens_of[piece]] for each in pieces_of]
 
     def _pieces(self, text: bytes) -> list[bytes]:
-        """The text, cut where it can be; the place of a cut depends only on the text before it and two bytes after."""
+        """Return the pieces of a text; a cut depends only on the text before the cut and on two bytes after."""
         pieces, start = [], 0
         while self.cuts and (cut := _CUT.search(text, start + PIECE)):
             pieces.append(text[start : cut.end()])
@@ -84,7 +85,7 @@ class Retokenizer:
         return [*pieces, text[start:]]
 
     def _encode(self, texts: Sequence[bytes]) -> list[list[int]]:
-        """Token ids of each text, from one call of the tokenizer; invalid UTF-8 is encoded apart."""
+        """Return the token ids of each text, from one call of the tokenizer; invalid UTF-8 is encoded separately."""
         parts_of = [_valid_and_invalid(text) for text in texts]
         encoded = iter(self._tokenize([part for parts in parts_of for part in parts if isinstance(part, str)]))
         return [
@@ -93,7 +94,7 @@ class Retokenizer:
         ]
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, neither truncated nor padded; the settings of the tokenizer are restored."""
+        """Return the token ids of each text, neither truncated nor padded; the tokenizer's settings are restored."""
         inner = self._tokenizer.backend_tokenizer
         splits, padding, truncation = inner.encode_special_tokens, inner.padding, inner.truncation
         inner.encode_special_tokens = True
@@ -109,7 +110,7 @@ class Retokenizer:
                 inner.enable_truncation(**truncation)
 
     def _byte_tokens(self, invalid: bytes) -> list[int]:
-        """Byte tokens of bytes that are no valid UTF-8, or the tokens of U+FFFD."""
+        """Return the byte tokens of bytes that are no valid UTF-8, or the tokens of U+FFFD."""
         tokens = [self.target.ids_of.get(bytes([byte])) for byte in invalid]
         if all(tokens):
             return [ids[0] for ids in tokens if ids]
@@ -117,7 +118,7 @@ class Retokenizer:
 
 
 def _valid_and_invalid(text: bytes) -> list[str | bytes]:
-    """The text cut into valid UTF-8 (as strings) and other bytes, in order; no part is empty."""
+    """Return the parts of a text in order: valid UTF-8 as strings, other bytes as bytes; no part is empty."""
     decoded = text.decode("utf-8", "surrogateescape")
     parts: list[str | bytes] = []
     place = 0
@@ -130,14 +131,14 @@ def _valid_and_invalid(text: bytes) -> list[str | bytes]:
 
 
 def _bare(tokenizer: Any, vocabulary: Vocabulary) -> Any:
-    """The tokenizer, or a copy of it that puts no space before a text."""
+    """Return the tokenizer itself, or a copy that puts no space before a text."""
     if not vocabulary.prefix:
         return tokenizer
     state = json.dumps(without_prefix_space(description(tokenizer)))
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(state))
     if vocabulary.join(bare("a", add_special_tokens=False)["input_ids"]) != b"a":
         raise ModelError(
-            f"Retokenizer: {tokenizer.name_or_path or type(tokenizer).__name__} must be able to write 'a' without a "
-            "space before it, or it cannot continue a text; choose a model with another tokenizer"
+            f"Retokenizer: {tokenizer.name_or_path or type(tokenizer).__name__} must be able to encode 'a' without a "
+            "space before it, to continue a text; choose a model with another tokenizer"
         )
     return bare

@@ -1,4 +1,4 @@
-"""For which tokenizers there are rules of canonical token sequences."""
+"""Support of tokenizers by the rules of canonical token sequences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from logitkit.processors.tokens.pretokenizer import unknown_step
 
 @dataclass(frozen=True)
 class UnsupportedPart:
-    """A part of a tokenizer for which there are no rules.
+    """A part of a tokenizer that has no rules.
 
     Attributes:
         part: ``model`` or ``pretokenizer``.
@@ -26,7 +26,7 @@ class UnsupportedPart:
 
 
 def unsupported_part(data: Mapping[str, Any]) -> UnsupportedPart | None:
-    """Return the first part of a tokenizer for which there are no rules; None where all parts have rules.
+    """Return the first part of a tokenizer that has no rules; None where all parts have rules.
 
     Args:
         data: the tokenizer's description.

@@ -1,4 +1,4 @@
-"""Tokens grouped by what a pretokenizer distinguishes: a few shapes stand for a whole vocabulary."""
+"""Token shapes: groups of tokens that a pretokenizer does not distinguish. A vocabulary has few shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
 class ShapeExample(NamedTuple):
-    """A token of a shape: its whole characters, the bytes of an incomplete last character, and whether it is added."""
+    """An example of a shape: the token's whole characters, its incomplete last character, and whether it is added."""
 
     text: str
     open_bytes: bytes
@@ -22,13 +22,15 @@ class ShapeExample(NamedTuple):
 
 
 class TokenShapes:
-    """Tokens grouped by shape: the character classes at their start, and those that complete their last character.
+    """The shape of each token.
+
+    Tokens of one shape start with the same character classes, and the same characters complete their last character.
 
     Args:
         vocabulary: the tokens as bytes.
-        pretokenizer: the pretokenizer whose classes count.
+        pretokenizer: the pretokenizer that defines the character classes.
         writable: tokens that the tokenizer can write at all, bool ``[vocab]``; the others have shape 0.
-        fine: whether letters that a pattern names are distinguished.
+        fine: whether the letters in `Pretokenizer.letters` are distinguished.
 
     Attributes:
         of: number of the shape of each token, int64 ``[vocab]``; 0 for tokens that start inside a character.

@@ -1,4 +1,4 @@
-"""The last tokens of a sequence as text, with what decides which tokens can follow."""
+"""The last tokens of a sequence as text, with the facts that decide which tokens can follow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Window:
     """The last tokens of a sequence as text.
 
     Attributes:
-        text: their complete characters.
-        starts: offset at which each token starts, in characters; -1 for one that starts inside a character.
-        joinable: for each token, whether the merge rule allows it behind the one before it, inside a word; True for
-            the first.
-        taken_whole: for each token, whether several tokens from there to the end spell a single token that the
-            tokenizer writes before any merge (``ignore_merges``).
+        text: the complete characters of the tokens.
+        starts: offset at which each token starts, in characters; -1 for a token that starts inside a character.
+        joinable: for each token, whether the merge rule allows this token after the preceding one inside a word; True
+            for the first token.
+        taken_whole: for each token, whether the tokens from this one to the end are several and spell a word that the
+            tokenizer writes as one token (``ignore_merges``).
         added: spans of added tokens.
         open_bytes: bytes of an incomplete character at the end.
         last: the last token; None at the start of a text.
@@ -42,7 +42,7 @@ class Window:
 
 
 def shortened(window: Window, pretokenizer: Pretokenizer) -> Window:
-    """Return the window without the end of long runs of letters inside a token, which no pattern distinguishes."""
+    """Return the window with long runs of letters inside a token shortened to `RUN` letters."""
     kept: list[int] = []  # offsets of the characters that are kept
     for place in range(len(window.text)):
         run = window.text[place - RUN : place + 1] if place >= RUN else ""
@@ -61,6 +61,6 @@ def shortened(window: Window, pretokenizer: Pretokenizer) -> Window:
 
 
 def character_classes(window: Window, pretokenizer: Pretokenizer) -> tuple[Any, ...]:
-    """Return the class of each character of a window; letters of contractions count where there is an apostrophe."""
+    """Return the class of each character; after an apostrophe, letters of contractions have separate classes."""
     fine = "'" in window.text
     return tuple(pretokenizer.class_of(char, fine=fine) for char in window.text)

@@ -1,4 +1,4 @@
-"""Which tokens of a BPE vocabulary the tokenizer can write at all, for any text."""
+"""Writable tokens: the tokens of a BPE vocabulary that occur in the encoding of some text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from logitkit.processors.tokens.token_bytes import byte_alphabet, starts_inside_
 from logitkit.processors.tokens.tokenizer_description import parts_of
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
-# What may follow a token: nothing, or one character of each sort that known patterns name.
+# Texts after a token: the empty text, and one character of each class that known patterns distinguish.
 SAMPLE_CONTINUATIONS = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")
 
 
 def writable_tokens(data: Mapping[str, Any], vocabulary: Vocabulary, merge_rule: MergeRule) -> Mask:
-    """Return which tokens the merges can produce from some text, bool ``[vocab]``.
+    """Return the tokens that the merges can produce from some text, bool ``[vocab]``.
 
-    Of tokens with the same bytes, only the one that the tokenizer writes counts: an added token before a token of the
-    model.
+    If an added token and a token of the model have the same bytes, only the added token is writable.
 
     Args:
         data: the tokenizer's description.
@@ -50,7 +49,7 @@ def writable_tokens(data: Mapping[str, Any], vocabulary: Vocabulary, merge_rule:
 
 
 def uncut_tokens(vocabulary: Vocabulary, pretokenizer: Pretokenizer, tokens: Mask) -> Mask:
-    """Return which tokens the pretokenizer does not cut before some continuation, bool ``[vocab]``.
+    """Return the tokens that the pretokenizer leaves uncut for some continuation of the text, bool ``[vocab]``.
 
     Added tokens that the pretokenizer looks for are never cut. Tokens that start inside a character are not examined.
 
@@ -74,7 +73,7 @@ def uncut_tokens(vocabulary: Vocabulary, pretokenizer: Pretokenizer, tokens: Mas
 
 
 def _is_in_text(token_bytes: bytes | None) -> bool:
-    """Whether some text in UTF-8 contains these bytes; False for no bytes."""
+    """Return whether some text in UTF-8 contains these bytes; False for an empty or absent byte string."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     whole = (token_bytes or b"").lstrip(bytes(range(0x80, 0xC0)))  # without the end of a character
     try:
@@ -85,7 +84,7 @@ def _is_in_text(token_bytes: bytes | None) -> bool:
 
 
 def _is_composed(token_bytes: bytes | None) -> bool:
-    """Whether NFC leaves a token unchanged; a tokenizer may apply NFC before anything else."""
+    """Return whether NFC normalization leaves a token unchanged."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     text = decoder.decode(token_bytes or b"")
     open_bytes = decoder.getstate()[0]

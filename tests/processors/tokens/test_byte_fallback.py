@@ -1,4 +1,4 @@
-"""Byte tokens, and the characters that they can be part of."""
+"""Byte tokens, and the characters that their bytes can start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from logitkit.processors.tokens.reencoding import completions
 @settings(max_examples=200, deadline=None)
 @given(char=st.characters(exclude_categories=["Cs"]))
 def test_code_points_of_incomplete_characters(char: str) -> None:
-    """The characters that start with the first bytes of a character include it; a whole character is alone."""
+    """The characters with the first bytes of a given character include this character; all its bytes fix it."""
     char_bytes = char.encode()
     for count in range(1, len(char_bytes)):
         points = code_points(char_bytes[:count])
@@ -31,7 +31,7 @@ def test_code_points_of_incomplete_characters(char: str) -> None:
 
 @pytest.mark.data
 def test_byte_tokens_of_characters_that_are_all_known(shared_tokenizers: Path) -> None:
-    """No text starts with a byte token whose characters are all in the vocabulary, as C3 in Mistral's."""
+    """Mistral never writes byte token C3, because its vocabulary has all characters that start with C3."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "mistral_v1")
     rules = CanonicalRules(tokenizer, Vocabulary.of(tokenizer))
     c3, c4 = rules.vocabulary.ids_of[b"\xc3"], rules.vocabulary.ids_of[b"\xc4"]

@@ -42,7 +42,7 @@ def canonical(tokenizer: Any) -> CanonicalRules:
 
 
 def begins_an_encoding(rule: CanonicalRules, ids: tuple[int, ...], ahead: tuple[str, ...] = AHEAD) -> bool:
-    """Whether the encoding of some text starts with these tokens, by trying continuations."""
+    """Return whether the encoding of these tokens' text with some continuation starts with the tokens."""
     text = rule.vocabulary.join(ids).decode()
     return any(tuple(rule.encode(text + y)[: len(ids)]) == ids for y in ahead)
 
@@ -67,7 +67,7 @@ def test_a_token_is_allowed_if_some_encoding_starts_with_the_sequence(seed: int,
 @pytest.mark.data
 @pytest.mark.parametrize("name", REAL)
 def test_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
-    """The tokens of a text are allowed; another token, exactly if some text continues with it."""
+    """The tokens of a text are allowed; another token is allowed exactly if some encoding continues with it."""
     rule = canonical(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name))
     ids = rule.encode(unicodedata.normalize("NFC", TEXT))
     generator, context = random.Random(0), ()
@@ -90,7 +90,7 @@ def test_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
 
 @pytest.mark.data
 def test_white_space_whose_cut_depends_on_what_follows(shared_tokenizers: Path) -> None:
-    """The tokens "a", " ", " " are re-encoded to others, but begin the encoding of "a  " and an unmerged letter."""
+    """The text of "a", " ", " " has other tokens, but with a letter after it, its encoding starts with these."""
     rule = canonical(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "qwen2_5"))
     a, space = rule.encode("a")[0], rule.encode(" ")[0]
     context = rule.extend(rule.extend((), a), space)
@@ -99,7 +99,7 @@ def test_white_space_whose_cut_depends_on_what_follows(shared_tokenizers: Path) 
 
 
 def byte_level(tokens: list[str], pattern: str) -> Any:
-    """A byte-level BPE tokenizer of ASCII tokens, each merged from its other characters and its last one."""
+    """Return a byte-level BPE tokenizer in which the last merge of each token appends its last character."""
     known = {token: number for number, token in enumerate(tokens)}
     inner = Tokenizer(models.BPE(vocab=known, merges=[(token[:-1], token[-1]) for token in tokens if len(token) > 1]))
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
@@ -116,7 +116,7 @@ def test_a_word_and_the_contraction_behind_it() -> None:
 
 
 def test_letters_that_a_pattern_distinguishes() -> None:
-    """The text ".b" is one word and ".é" is two where a pattern names ASCII letters, as in DeepSeek's tokenizer."""
+    """With a pattern for ASCII letters, as in DeepSeek's tokenizer, ".b" is one word and ".é" is two words."""
     tokens = [".", "b", "Ã", "©", ".b"]
     rule = canonical(byte_level(tokens, r"\.[A-Za-z]+|\p{L}+|\."))
     assert rule.encode(".b") == [4] and rule.encode(".é") == [0, 2, 3]
@@ -130,7 +130,7 @@ def test_tokens_that_are_never_written() -> None:
 
 
 def test_added_tokens_keep_their_ids() -> None:
-    """Text that reads like a special token is encoded as text, and added tokens keep their ids."""
+    """Text that is spelled like a special token is encoded as text, and added tokens keep their ids."""
     tokenizer = byte_level(["a", "s", "<", ">"], r"\p{L}+")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<s>", "<ss>"]})
     tokenizer.add_tokens(["<a>"])

@@ -1,4 +1,4 @@
-"""The pairwise merge rule of BPE: by hand, and compared with re-encoding."""
+"""The pairwise merge rule of BPE: worked examples, and comparison with re-encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reference.byte_covers import random_tokenizer
 
 
 def test_merges_by_hand() -> None:
-    """Where "a b" merges before "b c", "ab c" is written and "a bc" is not; of "a a a" the left two merge."""
+    """If "a b" merges before "b c", "abc" becomes "ab" "c"; in "aaa" the two left letters merge."""
     rule = MergeRule({"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4, "aa": 5}, ["a b", "b c", "a a"])
     assert rule.allows(3, 2) and not rule.allows(0, 4) and not rule.allows(0, 1)
     assert rule.allows(5, 0) and not rule.allows(0, 5)

@@ -27,18 +27,18 @@ def known(tokenizer: Any) -> tuple[Any, Vocabulary]:
 
 
 def slow(tokenizer: Any) -> Reencoding:
-    """Re-encoding for a tokenizer, whether it has rules or not."""
+    """Return the re-encoding of a tokenizer, with or without rules."""
     return Reencoding(*known(tokenizer))
 
 
 def written(rule: Reencoding, letters: str, longest: int) -> set[tuple[int, ...]]:
-    """All beginnings of the encodings of all texts of a length."""
+    """Return all beginnings of the encodings of all texts of ``longest`` letters."""
     texts = ("".join(text) for text in itertools.product(letters, repeat=longest))
     return {tuple(ids[:count]) for ids in map(rule.encode, texts) for count in range(len(ids) + 1)}
 
 
 def reached(rule: Reencoding, longest: int) -> set[tuple[int, ...]]:
-    """All sequences of at most so many bytes that can be built token by token."""
+    """Return all sequences of allowed tokens of at most ``longest`` bytes."""
     sequences, pending = set(), [((), ())]
     every = np.arange(len(rule.vocabulary))
     while pending:
@@ -51,7 +51,7 @@ def reached(rule: Reencoding, longest: int) -> set[tuple[int, ...]]:
 
 
 def within(rule: Reencoding, sequences: set[tuple[int, ...]], longest: int) -> set[tuple[int, ...]]:
-    """The sequences of at most so many bytes that end with a whole character."""
+    """Return the sequences of at most ``longest`` bytes that end with a whole character."""
     texts = {ids: rule.vocabulary.join(ids) for ids in sequences}
     return {
         ids for ids, text in texts.items() if len(text) <= longest and text.decode(errors="ignore").encode() == text
@@ -80,7 +80,7 @@ def test_an_unknown_pretokenizer_equals_all_texts(seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), text=st.text("ab ", max_size=8), split=st.booleans())
 def test_rules_and_reencoding_agree(seed: int, text: str, split: bool) -> None:
-    """Along a text, the rules and re-encoding allow the same tokens, and the same places to end."""
+    """After each token of a text, the rules and re-encoding allow the same tokens and the same end."""
     tokenizer = random_tokenizer(seed, merges=10, split=split)
     rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
     every = np.arange(len(rule.vocabulary))
@@ -96,7 +96,7 @@ def test_rules_and_reencoding_agree(seed: int, text: str, split: bool) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["gpt2", "mistral_v1"])
 def test_rules_and_reencoding_agree_on_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
-    """Along a text, the rules and re-encoding allow the same of 300 random tokens and of all ends of characters."""
+    """After each token of a text, both allow the same among 300 random tokens and all ends of characters."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name)
     rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
     with_bytes = np.flatnonzero([bool(text) for text in rule.vocabulary.token_bytes])
@@ -112,7 +112,7 @@ def test_rules_and_reencoding_agree_on_real_tokenizers(shared_tokenizers: Path, 
 
 
 def test_a_unigram_model_by_hand() -> None:
-    """Where "ab" is likelier than "a" and "b", the tokens "a" "b" are never written, and "a" "ab" are."""
+    """If "ab" is more likely than "a" and "b" together, "a" "b" is not canonical, and "a" "ab" is."""
     inner = Tokenizer(models.Unigram([("a", -2.0), ("b", -2.0), ("ab", -3.0)]))
     rule = slow(PreTrainedTokenizerFast(tokenizer_object=inner))
     assert rule.allowed((), np.arange(3)).tolist() == [True, True, True]
@@ -136,7 +136,7 @@ def test_incomplete_characters_are_completed() -> None:
 
 
 def test_long_contexts_are_cut() -> None:
-    """A context stays short and canonical however long the text is."""
+    """The context of a long text is a short canonical sequence."""
     tokenizer = random_unigram(3)
     rule = slow(tokenizer)
     generator = random.Random(0)
@@ -153,7 +153,7 @@ def test_byte_distributions_of_unigram_models_equal_enumeration(seed: int, text:
     """The probabilities of a text, of each next byte and of the end equal enumeration, to 2e-6 nats."""
     tokenizer = random_unigram(seed, prefix=prefix)
     model = random_model(tokenizer, seed).double()
-    with pytest.warns(UserWarning, match="no rules for the tokenizer's model Unigram"):
+    with pytest.warns(UserWarning, match="the tokenizer's model Unigram has no rules"):
         tree = ByteTree(model, tokenizer)
     plain = random_unigram(seed)
     reference = Enumeration(model, plain)

@@ -1,4 +1,4 @@
-"""Retokenization: by hand, and byte for byte on real tokenizers."""
+"""Retokenization: worked examples, and equality of bytes on real tokenizers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def between(source: Any, target: Any) -> Retokenizer:
 
 
 def tokens_of(tokenizer: Any, ids: list[int]) -> list[str]:
-    """The tokens of some ids, as the tokenizer writes them."""
+    """Return the tokens of ids as strings."""
     return tokenizer.convert_ids_to_tokens(ids)
 
 
@@ -98,12 +98,12 @@ def test_bytes_survive_on_real_tokenizers(name: str, shared_tokenizers: Path, sh
 def test_a_tokenizer_that_cannot_continue_a_text_is_refused() -> None:
     """WordPiece is refused, since it starts every text with a space."""
     inner = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    with pytest.raises(ModelError, match="must be able to write 'a' without a space"):
+    with pytest.raises(ModelError, match="must be able to encode 'a' without a space"):
         between(tiny_tokenizer(), PreTrainedTokenizerFast(tokenizer_object=inner))
 
 
 def test_the_tokenizer_is_left_as_it_was() -> None:
-    """Padding and truncation of the tokenizer do not act on a continuation, and are kept."""
+    """Padding and truncation of the tokenizer do not affect the result, and stay set."""
     tokenizer = copy.deepcopy(foreign_tokenizer())
     retokenize, vocabulary = between(tiny_tokenizer(), tokenizer), Vocabulary.of(tokenizer)
     inner = tokenizer.backend_tokenizer
@@ -137,7 +137,7 @@ def test_pieces_are_the_whole_on_real_tokenizers(
 
 
 def test_a_vocabulary_that_spans_words_is_encoded_whole() -> None:
-    """Texts are encoded whole where a token, such as "a b", spans a place at which they would be cut."""
+    """Texts are not cut if the target has a token such as "a b", which spans a possible cut."""
     inner = Tokenizer(models.BPE(vocab={"a": 0, "Ġ": 1, "b": 2, "Ġb": 3, "aĠb": 4}, merges=[("Ġ", "b"), ("a", "Ġb")]))
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)

@@ -1,4 +1,4 @@
-"""Tokenizers with rules of canonical sequences, and those without."""
+"""Tokenizers with and without rules of canonical sequences."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ UNSUPPORTED = [
 
 @pytest.mark.parametrize(("tokenizer", "part", "words"), UNSUPPORTED)
 def test_tokenizers_without_rules(tokenizer: Any, part: UnsupportedPart, words: str) -> None:
-    """The part without rules is a value; the error and the warning name it, and re-encoding takes over."""
+    """The error and the warning name the part without rules, and re-encoding replaces the rules."""
     vocabulary = Vocabulary.of(tokenizer)
     assert unsupported_part(description(tokenizer)) == part
     with pytest.raises(ModelError, match=f"got .*{words}; use Reencoding"):
         CanonicalRules(tokenizer, vocabulary)
-    with pytest.warns(UserWarning, match=f"no rules for the tokenizer's .*{words}. Next tokens are found by re-enc"):
+    with pytest.warns(UserWarning, match=f"the tokenizer's .*{words} has no rules. Re-encoding finds"):
         rules = canonical_rules_for(tokenizer, vocabulary)
     assert type(rules) is Reencoding
 

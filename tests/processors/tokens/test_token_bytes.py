@@ -6,7 +6,7 @@ from logitkit.processors.tokens.token_bytes import byte_alphabet, starts_inside_
 
 
 def test_the_byte_alphabet_by_hand() -> None:
-    """In the byte alphabet, a letter is itself, "Ġ" is a space, "Ċ" a newline, and every byte has one character."""
+    """In the byte alphabet a letter stands for itself, "Ġ" for a space; every byte has one character."""
     alphabet = byte_alphabet()
     assert (alphabet["a"], alphabet["Ġ"], alphabet["Ċ"]) == (97, 32, 10)
     assert sorted(alphabet.values()) == list(range(256))

@@ -1,4 +1,4 @@
-"""The bytes of every token: by hand, and joined to texts on real tokenizers."""
+"""The bytes of every token: worked examples, and joined bytes of texts on real tokenizers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sentencepiece() -> PreTrainedTokenizerFast:
 
 
 def test_a_sentencepiece_vocabulary() -> None:
-    """In a SentencePiece vocabulary, the marker is a space, a byte token is its byte, and duplicates are all found."""
+    """In SentencePiece, the marker stands for a space, a byte token for its byte; duplicates are all found."""
     vocabulary = Vocabulary.of(sentencepiece())
     assert vocabulary.token_bytes == (b" ", b"a", b" a", b"a", b"\n", None)
     assert vocabulary.style == "sentencepiece" and vocabulary.prefix == b" "
