@@ -54,8 +54,8 @@ class Alignment:
             at most 1.
         main_size: number of main ids.
         matches: a `Match` for each helper token, uint8 ``[helper size]``.
-        reverse: for the method ``unite``, the helper id whose logit stands for each main id, int64 ``[main size]``;
-            -1 where there is none. None for other methods.
+        reverse: for the method ``unite``, the helper id whose logit is used for each main id, int64 ``[main size]``;
+            -1 for a main id without such a helper id. None for other methods.
 
     >>> import torch
     >>> from logitkit.processors.alignment import AlignmentVocabulary, align
@@ -125,7 +125,7 @@ class Alignment:
             owner: the processor that the error names.
 
         Raises:
-            ModelError: the tokenizer or the size of a vocabulary differs; says which.
+            ModelError: the tokenizer or the size of a vocabulary differs; the message names the vocabulary.
         """
         built_for = {
             "helper": (self.helper_fingerprint, len(self.targets)),
@@ -144,7 +144,7 @@ class Alignment:
         """Write the alignment as a safetensors file; the file appears complete or not at all.
 
         Args:
-            path: the file; its folder is made where it is missing.
+            path: the file; a missing folder is created.
         """
         facts = {
             name: getattr(self, name) for name in ("method", "helper_fingerprint", "main_fingerprint", "main_size")
@@ -156,7 +156,7 @@ class Alignment:
 
     @classmethod
     def load(cls, path: str | Path) -> Alignment:
-        """Read a file that `save` wrote; no code of the file is run.
+        """Read a file that `save` wrote, without executing code from the file.
 
         Raises:
             FileFormatError: the file is absent, truncated, of another format or version, or has ids out of range.
@@ -164,7 +164,7 @@ class Alignment:
         try:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {})["logitkit"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
             version = facts.pop("format")
             if version != FORMAT:
                 raise ValueError(f"format {version}")
@@ -173,7 +173,7 @@ class Alignment:
             alignment.validate()
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(
-                f"alignment: {path} must be a file of an alignment, format {FORMAT}, got {type(error).__name__}: "
+                f"alignment: {path} must be an alignment file of format {FORMAT}, got {type(error).__name__}: "
                 f"{error}; build it again"
             ) from error
         return alignment
@@ -182,7 +182,7 @@ class Alignment:
         """Raise unless the tensors fit together.
 
         Raises:
-            ValueError: shapes differ, an id is out of range, or a weight is negative or not finite; says which.
+            ValueError: shapes differ, an id is out of range, or a weight is negative or not finite.
         """
         count = len(self.targets)
         if self.targets.shape != self.weights.shape or self.targets.ndim != 2 or self.matches.shape != (count,):

@@ -37,7 +37,7 @@ class AlignmentVocabulary:
         """Read the vocabulary of a model and its tokenizer.
 
         Args:
-            model: a model of transformers. One without input embeddings, such as `ByteModel`, is allowed.
+            model: a model of transformers. A model without input embeddings, such as `ByteModel`, is allowed.
             tokenizer: its fast tokenizer.
 
         Raises:

@@ -12,7 +12,7 @@ Methods:
   for them. Departure: the paper adds probabilities over the union of the two vocabularies. A processor can only
   choose main tokens, so a helper token outside the main vocabulary counts for the main token that it begins with.
 - ``unite`` (arXiv:2410.03777): the map of ``gac`` in both directions, used over the union of the models' ``topk``
-  likeliest tokens; see `logitkit.processors.ensemble.member_probabilities`.
+  most likely tokens; see `logitkit.processors.ensemble.member_probabilities`.
 - ``embedding`` (EVA, arXiv:2404.09492): where no main token has the same bytes, the nearest main tokens in a common
   embedding space; see `logitkit.processors.alignment.embedding`.
 """
@@ -37,7 +37,7 @@ BUILDERS: dict[str, Callable[[AlignmentVocabulary, AlignmentVocabulary], Alignme
     "embedding": embedding.neighbours,
 }
 METHODS = tuple(BUILDERS)
-CACHED_PAIRS = 10**7  # building an alignment of fewer pairs of tokens takes no longer than reading it
+CACHED_PAIRS = 10**7  # for fewer pairs of tokens, building an alignment takes no longer than reading its file
 
 
 def align(
@@ -82,7 +82,7 @@ def align(
 
 
 def _read(path: Path, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment | None:
-    """The alignment of a cached file; None where the file is absent, damaged, or of other vocabularies."""
+    """Return the alignment of a cached file; None where the file is absent, damaged, or of other vocabularies."""
     if not path.is_file():
         return None
     try:
@@ -94,7 +94,7 @@ def _read(path: Path, helper: AlignmentVocabulary, main: AlignmentVocabulary) ->
 
 
 def _key(method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> str:
-    """16 hexadecimal digits of a hash of everything that an alignment depends on."""
+    """Return 16 hexadecimal digits of a hash of everything that an alignment depends on."""
     parts: list[object] = [FORMAT, method]
     for side in (helper, main):
         parts += [fingerprint(side.tokenizer), side.size, side.end_tokens]

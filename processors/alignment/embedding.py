@@ -30,14 +30,14 @@ from logitkit.processors.alignment.alignment import Alignment, Match
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.alignment.matching import exact
 
-NEIGHBOURS = 10  # targets of a token, as in EVA
-DIRECTIONS = 128  # of the common space; a heuristic: weaker directions are mostly noise
+NEIGHBOURS = 10  # number of targets of a token, as in EVA
+DIRECTIONS = 128  # number of directions of the common space; a heuristic: weaker directions are mostly noise
 LEAST = 0.1  # targets of a lower CSLS get no weight, as in EVA
-CHUNK = 1024  # helper tokens that are compared at once
+CHUNK = 1024  # number of helper tokens in one matrix product
 
 
 def neighbours(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """Return the alignment of shared tokens to themselves, and of the others to their nearest main tokens.
+    """Return the alignment in which shared tokens map to themselves and other tokens to their nearest main tokens.
 
     Raises:
         ModelError: a model has no input embeddings, or fewer than two tokens are shared.
@@ -67,7 +67,7 @@ def neighbours(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignm
 def _weighted_neighbours(
     rows: Tensor, candidates: Tensor, hubness: Tensor, ids: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield chunks of ids, the places of their nearest candidates, and weights that sum to 1.
+    """Yield chunks of ids, the row numbers of their nearest candidates, and weights that sum to 1.
 
     Args:
         rows: unit vectors of helper tokens, ``[helper size, directions]``.
@@ -80,11 +80,11 @@ def _weighted_neighbours(
     # One buffer for all products: allocating fresh pages costs more than multiplying.
     buffer = torch.empty(CHUNK, len(candidates))
     for chunk in tqdm(ids.split(CHUNK), desc="neighbours", unit="chunk", disable=None, leave=False):
-        # CSLS without the row's own term, which does not change the order within a row.
+        # CSLS without the mean cosine of the helper token, which does not change the order within a row.
         score = torch.mm(doubled[chunk], columns, out=buffer[: len(chunk)]).sub_(hubness)
         best, places = score.topk(count, dim=-1)
         best = torch.where(best >= LEAST, best, 0)
-        best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest target is kept, however far it is
+        best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest target is kept at any distance
         yield chunk, places, best / best.sum(-1, keepdim=True)
 
 
@@ -112,12 +112,12 @@ def _common_space(
 
 
 def _normalised(table: Tensor, shared: Tensor) -> Tensor:
-    """Rows scaled to length 1, centred on the mean of the shared rows, and scaled to length 1 again."""
+    """Return rows scaled to length 1, centred on the mean of the shared rows, and scaled to length 1 again."""
     unit = normalize(table.float().cpu(), dim=-1)
     return normalize(unit - unit[shared].mean(0), dim=-1)
 
 
 def _mean_of_nearest(rows: Tensor, others: Tensor, count: int) -> Tensor:
-    """Mean cosine of each row with the ``count`` nearest of the others, ``[rows]``."""
+    """Return the mean cosine of each row with the ``count`` nearest rows of ``others``, ``[rows]``."""
     count = min(count, len(others))
     return torch.cat([(chunk @ others.T).topk(count, dim=-1).values.mean(-1) for chunk in rows.split(CHUNK)])

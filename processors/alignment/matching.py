@@ -17,11 +17,11 @@ from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabula
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import fingerprint
 
-CELLS = 2**25  # edit distances in memory at once, one or two bytes each
+CELLS = 2**25  # largest number of edit distances in memory, one or two bytes each
 
 
 class Pair(NamedTuple):
-    """A helper token, the main token that it is aligned to, and how."""
+    """A helper token, the main token that it is aligned to, and the kind of match."""
 
     helper: int
     main: int
@@ -34,15 +34,15 @@ def exact(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
 
 
 def gac(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """Return the alignment by equal bytes, else to the first token that the main tokenizer writes."""
+    """Return the alignment by equal bytes, else to the first token of the main tokenizer's encoding."""
     return _one_to_one("gac", helper, main, _first_tokens(helper, main))
 
 
 def unite(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
-    """Return the alignment of `gac`, with the same from the main tokens to the helper's as its ``reverse``."""
+    """Return the alignment of `gac`; its ``reverse`` is the alignment of `gac` from main tokens to helper tokens."""
     reverse = torch.full((main.size,), -1, dtype=torch.long)
     for pair in _first_tokens(main, helper):
-        reverse[pair.helper] = pair.main  # the two vocabularies have changed places
+        reverse[pair.helper] = pair.main  # in these pairs, ``helper`` is a main token and ``main`` a helper token
     reverse[list(main.end_tokens)] = helper.end_tokens[0] if helper.end_tokens else -1
     return dataclasses.replace(gac(helper, main), method="unite", reverse=reverse)
 
@@ -50,7 +50,7 @@ def unite(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
 def mined(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     """Return the alignment by equal bytes, else to the main token at the least edit distance over bytes.
 
-    Among main tokens at the same distance, the one of the lowest id is taken.
+    Among main tokens at the same distance, the one with the lowest id is taken.
     """
     pairs, candidates = _equal_bytes(helper, main), main.text_tokens()
     if not candidates:
@@ -66,7 +66,7 @@ def mined(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
 
 
 def _one_to_one(method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary, pairs: list[Pair]) -> Alignment:
-    """The alignment of the pairs and of the end tokens, with weight 1 each."""
+    """Return the alignment of these pairs and of the end tokens, each with weight 1."""
     targets = torch.zeros(helper.size, 1, dtype=torch.long)
     weights = torch.zeros(helper.size, 1)
     matches = torch.full((helper.size,), Match.SPECIAL, dtype=torch.uint8)
@@ -87,20 +87,21 @@ def _one_to_one(method: str, helper: AlignmentVocabulary, main: AlignmentVocabul
 
 
 def _bytes_of(side: AlignmentVocabulary, token: int) -> bytes:
-    """Bytes of a text token."""
+    """Return the bytes of a text token."""
     return side.vocabulary.token_bytes[token] or b""
 
 
 def _unmatched(helper: AlignmentVocabulary, pairs: list[Pair]) -> list[int]:
-    """Text tokens of the helper that are in none of the pairs."""
+    """Return the text tokens of the helper that occur in no pair."""
     matched = {pair.helper for pair in pairs}
     return [token for token in helper.text_tokens() if token not in matched]
 
 
 def _equal_bytes(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list[Pair]:
-    """Pairs of tokens with equal bytes.
+    """Return the pairs of tokens with equal bytes.
 
-    Where several main tokens have the same bytes, the one that the main tokenizer writes is taken, else the lowest id.
+    Where several main tokens have the same bytes, the token of the main tokenizer's encoding is taken, else the token
+    with the lowest id.
     """
     ids_of = main.vocabulary.ids_of
     target_of = {token_bytes: ids[0] for token_bytes, ids in ids_of.items()}
@@ -117,9 +118,10 @@ def _equal_bytes(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list
 
 
 def _first_tokens(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list[Pair]:
-    """Pairs of equal bytes, else of a helper token and the first token that the main tokenizer writes for its bytes.
+    """Return the pairs of tokens with equal bytes, and a pair for each other helper token.
 
-    A first token whose bytes do not begin the helper token's, such as an unknown token, makes no pair.
+    The main token of such a pair is the first token of the main tokenizer's encoding of the helper token's bytes. There
+    is no pair if the helper token does not start with the bytes of this first token, for example an unknown token.
     """
     pairs = _equal_bytes(helper, main)
     unmatched = _unmatched(helper, pairs)
@@ -132,14 +134,15 @@ def _first_tokens(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> lis
 
 
 def _encoded(side: AlignmentVocabulary, texts: list[bytes]) -> list[list[int]]:
-    """The tokens of texts in the middle of a document."""
+    """Return the token ids of texts in the middle of a document."""
     return Retokenizer(side.vocabulary, side.tokenizer, side.vocabulary).of_bytes(texts)
 
 
 def distance_bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
-    """Return for each source an edit distance >= 1 that some target does not exceed.
+    """Return an upper bound, at least 1, of the edit distance from each source to its nearest target.
 
-    The bound is the distance to the longest proper prefix or suffix that is a target.
+    The bound is the distance to the longest proper prefix or suffix that is a target. Without such a target, the bound
+    is the largest possible distance.
     """
     longest = max(map(len, targets))
     bounds = []
@@ -154,7 +157,7 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
 
     Args:
         sources: byte strings.
-        bounds: for each source, a distance >= 1 that some target does not exceed.
+        bounds: upper bounds, at least 1, of the distance from each source to its nearest target.
         targets: byte strings, at least one.
     """
     target_counts, source_counts = _class_counts(targets), _class_counts(sources)
@@ -167,7 +170,7 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
         groups.setdefault((bound, *source_counts[number].tolist()), []).append(number)
     with tqdm(total=len(sources), desc="edit distances", unit="token", disable=None, leave=False) as bar:
         for (bound, *counts), group in groups.items():
-            # A lower bound that needs no search: bytes of a class that only one string has must each be edited.
+            # A lower bound of the distance: each byte of a class that one string has in excess must be edited.
             least = np.maximum(lengths, sum(counts)) - np.minimum(target_counts, counts).sum(1)
             near = np.flatnonzero(least <= bound)
             choices = texts[near].tolist()
@@ -182,7 +185,7 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
 
 
 def _class_counts(texts: list[bytes]) -> NDArray[np.int64]:
-    """Number of lower-case letters, capitals, other ASCII bytes and other bytes in each text, ``[texts, 4]``."""
+    """Count lower-case letters, capitals, other ASCII bytes and other bytes in each text, ``[texts, 4]``."""
     byte_class = bytes(
         3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256)
     )

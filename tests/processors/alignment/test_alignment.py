@@ -16,7 +16,7 @@ from logitkit.processors.alignment import METHODS, Alignment, align
 
 @pytest.mark.parametrize("method", METHODS)
 def test_translation_is_the_product_with_the_matrix(method: str) -> None:
-    """Probabilities of all tokens, or of some tokens by id, are translated as by the matrix."""
+    """Translation equals the product with the matrix, for all tokens and for some tokens by id."""
     alignment = align(method, *sides())
     p = torch.rand(3, 320).softmax(-1)
     torch.testing.assert_close(alignment.translate(p), p @ alignment.matrix.to_dense())
@@ -47,7 +47,7 @@ def test_a_file_holds_the_alignment(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     """A file that is absent, truncated or has ids out of range is refused."""
     path = tmp_path / "map.safetensors"
-    with pytest.raises(FileFormatError, match="must be a file of an alignment"):
+    with pytest.raises(FileFormatError, match="must be an alignment file"):
         Alignment.load(path)
     alignment = align("gac", *sides())
     alignment.save(path)
@@ -78,7 +78,7 @@ def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
 
 
 def test_other_vocabularies_are_refused() -> None:
-    """An alignment of another helper is refused; the error says which vocabulary differs."""
+    """An alignment of another helper is refused; the error names the vocabulary that differs."""
     alignment = align("gac", *sides())
     with pytest.raises(ModelError, match="core: alignment must be for these vocabularies, but its helper"):
         alignment.check(*sides("sentencepiece"), "core")

@@ -1,4 +1,4 @@
-"""What every method aligns, and the cache of alignments."""
+"""Properties of every alignment method, and the cache of alignments."""
 
 from __future__ import annotations
 

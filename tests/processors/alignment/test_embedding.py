@@ -11,7 +11,7 @@ from logitkit.processors.alignment import AlignmentVocabulary, align
 
 
 def test_rotated_embeddings_are_aligned() -> None:
-    """Where the helper's embeddings are the main model's, rotated, a token is aligned to the one of its own vector."""
+    """If the helper's embeddings are a rotation of the main model's, tokens with equal vectors are aligned."""
     torch.manual_seed(0)
     helper, main = sides()
     table, turn = torch.randn(272, 16), torch.linalg.qr(torch.randn(16, 16))[0]

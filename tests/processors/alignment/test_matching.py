@@ -1,4 +1,4 @@
-"""Alignments by token bytes: by hand, and compared with a slow search."""
+"""Alignments by token bytes: worked examples, and comparison with an exhaustive search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = st.text("abcAé 1", min_size=1, max_size=7).map(str.encode)
 
 
 def test_a_merged_token_by_hand() -> None:
-    """Over single bytes, "the" is lost by `exact`, "t" by `gac`, and the letter of the lowest id by `mined`."""
+    """Without "the" in the main vocabulary, `exact` has no token, `gac` "t", `mined` the letter of lowest id."""
     helper, main = sides()
     the = token(helper, b"the")
     assert align("exact", helper, main).matches[the] == Match.NONE
@@ -30,7 +30,7 @@ def test_a_merged_token_by_hand() -> None:
 
 
 def test_the_reverse_map_by_hand() -> None:
-    """For `unite`, each main token has a helper token whose logit stands for it, the end token included."""
+    """For `unite`, each main token, also the end token, has a helper token whose logit is used for it."""
     helper, main = sides()
     back = align("unite", helper, main).reverse
     assert back is not None and back[token(main, b"t")] == token(helper, b"t") and back[257] == 2
@@ -68,7 +68,7 @@ def test_case_and_spaces_are_kept() -> None:
 @given(st.lists(TEXT, min_size=1, max_size=12), st.lists(TEXT, min_size=1, max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_the_nearest_is_the_first_at_the_least_distance(sources: list[bytes], targets: list[bytes]) -> None:
-    """The nearest target is that of trying every pair, with the computed distance bounds and with loose ones."""
+    """The nearest target equals that of an exhaustive search, with computed and with loose distance bounds."""
     want = [
         min(range(len(targets)), key=lambda place: (Levenshtein.distance(source, targets[place]), place))
         for source in sources
@@ -78,7 +78,7 @@ def test_the_nearest_is_the_first_at_the_least_distance(sources: list[bytes], ta
 
 
 def test_the_nearest_over_a_whole_vocabulary() -> None:
-    """Over whole vocabularies, `mined` equals trying every pair of tokens."""
+    """Over whole vocabularies, `mined` equals an exhaustive search."""
     helper, main = sides("sentencepiece")
     for source, target in ((helper, main), (main, helper)):
         alignment = align("mined", source, target)

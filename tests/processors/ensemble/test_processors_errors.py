@@ -22,7 +22,7 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
         ("core(models=['far'], align='minned')", UnknownNameError, "did you mean 'mined'"),
         ("core(models=['far'], align=['gac', 'gac'])", ParameterError, r"one alignment, or 1"),
         ("core(models=['far', 'piece'], align=['unite', 'gac'])", ParameterError, "'unite' for all models or for none"),
-        ("core(models=['far'], align='nowhere.safetensors')", FileFormatError, "must be a file of an alignment"),
+        ("core(models=['far'], align='nowhere.safetensors')", FileFormatError, "must be an alignment file"),
         ("core(models=['nobody'])", UnknownNameError, "no model named 'nobody'"),
         ("core(models='far')", ParameterError, "models must be a list"),
         ("ensemble(models=['far'], prompts={'fur': 'x'})", ParameterError, "given for models of the ensemble"),
