@@ -1,7 +1,7 @@
-"""What a step of style injection costs, beside `nltk.lm` scoring the vocabulary, and how fast counting is.
+"""Cost of a step of style injection relative to `nltk.lm` scoring the vocabulary, and speed of counting n-grams.
 
-All rows are measured in one run: every round runs each of them once. Printed are the median and the best of the
-wall clock, and the median of the processor time of all threads, which other work on the machine hardly changes.
+All rows are measured in one run, whose rounds run each of them once. Reported are the median and the minimum of the
+wall-clock time, and the median of the CPU time of all threads, which other processes hardly disturb.
 
     python -m studies.ngram_speed don_quixote.txt
 """
@@ -24,8 +24,9 @@ from torch import Tensor
 
 from logitkit import models
 from logitkit.processors.ngram import NgramStyle, NgramTable, TableVocabulary, TextFiles, counting
+from studies.tables import markdown_table
 
-WAYS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "lift": {},
     "lift, once, cap_bits=4": {"once": True, "cap_bits": 4.0},
     "lift, plausible=0.01": {"plausible": 0.01},
@@ -37,44 +38,61 @@ LENGTH = 64  # tokens of a row
 
 
 def milliseconds(run: Callable[[], object]) -> tuple[float, float]:
-    """How long one call takes: on the wall clock, and in processor time."""
-    begun, used = time.perf_counter(), time.process_time()
+    """Return the wall-clock time and the CPU time of one call, in milliseconds."""
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     run()
-    return 1000 * (time.perf_counter() - begun), 1000 * (time.process_time() - used)
+    return 1000 * (time.perf_counter() - begun), 1000 * (time.process_time() - cpu_begun)
 
 
 def rows_of(ids: Tensor, batch: int, step: int) -> Tensor:
-    """Rows that end in different places of the book, ``[batch, LENGTH]``."""
+    """Return rows that end at different places of the book, ``[batch, LENGTH]``."""
     starts = (torch.arange(batch) * 7919 + step * 104729) % (len(ids) - LENGTH)
     return torch.stack([ids[start : start + LENGTH] for start in starts.tolist()])
 
 
 def step_table(table: NgramTable, ids: Tensor, vocab: int, *, batches: list[int], rounds: int, scored: float) -> str:
-    """Milliseconds a step, for each way and batch, as Markdown."""
-    lines = [
-        f"| a step, V = {vocab} | batch | ms | best ms | processor ms | nltk.lm, processor ms | ratio |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Return milliseconds per step of each setting and batch size, as Markdown.
+
+    Args:
+        table: the table of the style.
+        ids: token ids of the book.
+        vocab: number of columns of the scores.
+        batches: batch sizes.
+        rounds: number of timed steps.
+        scored: CPU milliseconds that nltk takes to score the vocabulary for one row.
+    """
+    lines = []
     for batch in batches:
-        processors = {name: NgramStyle(table=table, **settings) for name, settings in WAYS.items()}
-        scores = 4 * torch.randn(batch, vocab, generator=torch.Generator().manual_seed(0))  # as spread as logits are
+        processors = {name: NgramStyle(table=table, **settings) for name, settings in SETTINGS.items()}
+        scores = 4 * torch.randn(batch, vocab, generator=torch.Generator().manual_seed(0))  # about the spread of logits
         spent: dict[str, list[tuple[float, float]]] = {name: [] for name in processors}
         for step in range(rounds + 3):
             rows = rows_of(ids, batch, step)
             for name, processor in processors.items():
-                taken = milliseconds(partial(processor, rows, scores))
-                if step >= 3:  # the first ones warm up
-                    spent[name].append(taken)
-        for name, every in spent.items():
-            wall, used = zip(*every, strict=True)
-            middle = statistics.median(used)
-            cells = (f"{statistics.median(wall):.3f}", f"{min(wall):.3f}", f"{middle:.3f}", f"{scored * batch:.0f}")
-            lines.append(f"| {name} | {batch} | {' | '.join(cells)} | {scored * batch / middle:.0f}x |")
-    return "\n".join(lines)
+                duration = milliseconds(partial(processor, rows, scores))
+                if step >= 3:  # the first three steps warm up
+                    spent[name].append(duration)
+        for name, durations in spent.items():
+            wall, cpu = zip(*durations, strict=True)
+            median = statistics.median(cpu)
+            cells = (f"{statistics.median(wall):.3f}", f"{min(wall):.3f}", f"{median:.3f}", f"{scored * batch:.0f}")
+            lines.append([name, str(batch), *cells, f"{scored * batch / median:.0f}x"])
+    headings = [f"one step, V = {vocab}", "batch", "ms", "minimum ms", "CPU ms", "nltk.lm, CPU ms", "ratio"]
+    return markdown_table(headings, lines)
 
 
 def nltk_step(documents: list[list[int]], ids: Tensor, vocab: int, *, rounds: int) -> tuple[float, float]:
-    """Seconds that nltk's stupid backoff takes to fit the text, and processor milliseconds to score a vocabulary."""
+    """Measure nltk's stupid backoff.
+
+    Args:
+        documents: token ids of the documents.
+        ids: token ids of the book.
+        vocab: size of the vocabulary.
+        rounds: number of contexts whose vocabulary is scored.
+
+    Returns:
+        Seconds to fit the documents, and CPU milliseconds to score the vocabulary after one context.
+    """
     from nltk.lm import StupidBackoff
     from nltk.util import everygrams
 
@@ -90,32 +108,41 @@ def nltk_step(documents: list[list[int]], ids: Tensor, vocab: int, *, rounds: in
     return fitting, statistics.median(spent)
 
 
-def training_table(ids: Any, size: int, banned: Any, *, tokens: int, rounds: int) -> str:
-    """Tokens counted a second from ids in memory, as Markdown."""
+def training_table(ids: Any, size: int, excluded: Any, *, tokens: int, rounds: int) -> str:
+    """Return the speed of counting n-grams of ids in memory, as Markdown.
+
+    Args:
+        ids: token ids, repeated up to ``tokens``.
+        size: size of the vocabulary.
+        excluded: ids of special tokens, which n-grams do not contain.
+        tokens: number of counted tokens.
+        rounds: number of timed runs.
+    """
     repeated = np.resize(ids, tokens)
-    lines = ["| counting, one thread | tokens | M tokens/s of processor time | peak memory, MB |", "|---|---|---|---|"]
+    lines = []
     for orders in (2, 3, 4, 5):
 
         def run(orders: int = orders) -> None:
-            counting.count(counting.join_documents([repeated], base=size, excluded=banned), orders=orders, base=size)
+            counting.count(counting.join_documents([repeated], base=size, excluded=excluded), orders=orders, base=size)
 
         seconds = statistics.median(milliseconds(run)[1] for _ in range(rounds)) / 1000
         tracemalloc.start()
         run()
         peak = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
-        lines.append(f"| orders 1 to {orders} | {tokens:,} | {tokens / seconds / 1e6:.2f} | {peak:.0f} |")
-    return "\n".join(lines)
+        lines.append([f"orders 1 to {orders}", f"{tokens:,}", f"{tokens / seconds / 1e6:.2f}", f"{peak:.0f}"])
+    headings = ["counting, one thread", "tokens", "M tokens per CPU second", "peak memory, MB"]
+    return markdown_table(headings, lines)
 
 
 def main(
-    corpus: Annotated[Path, typer.Argument(help="A text file: the whole of it is the table.")],
-    model: Annotated[str, typer.Option(help="Whose tokenizer.")] = "smollm2-135m",
-    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.")] = None,
-    rounds: Annotated[int, typer.Option(min=3, help="Steps that count.")] = 100,
-    tokens: Annotated[int, typer.Option(help="Tokens counted for the speed of training.")] = 4_000_000,
+    corpus: Annotated[Path, typer.Argument(help="A text file, counted as a whole.")],
+    model: Annotated[str, typer.Option(help="The model whose tokenizer is used.")] = "smollm2-135m",
+    batch: Annotated[list[int] | None, typer.Option(help="A batch size; repeatable.")] = None,
+    rounds: Annotated[int, typer.Option(min=3, help="Number of timed steps.")] = 100,
+    tokens: Annotated[int, typer.Option(help="Number of tokens counted to measure the speed of counting.")] = 4_000_000,
 ) -> None:
-    """Print the tables."""
+    """Print the cost of a step and the speed of counting."""
     tokenizer = models.load_tokenizer(model)
     texts = list(TextFiles([corpus]))
     begun = time.perf_counter()
@@ -125,13 +152,13 @@ def main(
     ids = torch.tensor(documents[0])
     vocabulary = TableVocabulary.of(tokenizer)
     fitting, scored = nltk_step(documents, ids, vocabulary.size, rounds=3)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model}, {rounds} steps; {table!r}")
-    print(f"training with tokenizing {trained:.1f} s, nltk fit {fitting:.1f} s\n")
-    print(step_table(table, ids, vocabulary.size, batches=batch or [1, 16], rounds=rounds, scored=scored))
-    print()
-    banned = np.asarray(vocabulary.special)
-    print(training_table(np.concatenate(documents), vocabulary.size, banned, tokens=tokens, rounds=3))
-    print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    typer.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {model}, {rounds} steps; {table!r}")
+    typer.echo(f"counting with tokenization {trained:.1f} s, nltk fit {fitting:.1f} s\n")
+    typer.echo(step_table(table, ids, vocabulary.size, batches=batch or [1, 16], rounds=rounds, scored=scored))
+    typer.echo()
+    excluded = np.asarray(vocabulary.special)
+    typer.echo(training_table(np.concatenate(documents), vocabulary.size, excluded, tokens=tokens, rounds=3))
+    typer.echo(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sweep as a Markdown table and a plot, and the range of weights that is usable."""
+"""Report of `studies.style_sweep`: a Markdown table, a plot, and the usable range of weights."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from studies.style_sweep import Row
+from studies.plots import new_figure
+from studies.tables import markdown_table
 
-GAIN, LOSS, VARIETY = 0.25, 0.10, 0.9  # at least, at most, at least: what makes a weight usable
+if TYPE_CHECKING:
+    from studies.style_sweep import SweepRow
+
+# A weight is usable if it lowers style perplexity by GAIN or more, raises base perplexity by LOSS or less, and keeps at
+# least the share VARIETY of plain decoding's distinct-3.
+GAIN, LOSS, VARIETY = 0.25, 0.10, 0.9
 COLUMNS = (
-    "rule | weight | style ppl | gain | held-out ppl | gain | base ppl | (10-90 %) | mean | change | JS bits | "
-    "unigram overlap | bigram seen | held-out | distinct-3 | rep-4 | usable"
+    *("rule", "weight", "style ppl", "gain", "held-out ppl", "gain", "base ppl", "(10-90 %)", "mean", "change"),
+    *("JS bits", "unigram overlap", "bigram seen", "held-out", "distinct-3", "rep-4", "usable"),
 )
 
 
-def usable(row: Row, plain: Row) -> bool:
-    """Style perplexity at least 25 % better, base perplexity at most 10 % worse, distinct-3 at least 0.9 of plain."""
+def usable(row: SweepRow, plain: SweepRow) -> bool:
+    """Return whether a weight is usable, compared with plain decoding; see `GAIN`, `LOSS` and `VARIETY`."""
     return (
         row.style.geometric <= (1 - GAIN) * plain.style.geometric
         and row.base.geometric <= (1 + LOSS) * plain.base.geometric
@@ -25,24 +30,31 @@ def usable(row: Row, plain: Row) -> bool:
     )
 
 
-def ranges(rows: Sequence[Row]) -> dict[str, list[float]]:
-    """For each rule its longest run of neighbouring weights that are usable; empty where none is."""
+def ranges(rows: Sequence[SweepRow]) -> dict[str, list[float]]:
+    """Return for each rule the longest sequence of neighbouring usable weights; empty if no weight is usable."""
     plain = next(row for row in rows if row.rule == "none")
     found: dict[str, list[float]] = {}
     for rule in dict.fromkeys(row.rule for row in rows if row.rule != "none"):
         best: list[float] = []
-        run: list[float] = []
+        current: list[float] = []
         for row in sorted((row for row in rows if row.rule == rule), key=lambda row: row.weight):
-            run = [*run, row.weight] if usable(row, plain) else []
-            best = run if len(run) > len(best) else best
+            current = [*current, row.weight] if usable(row, plain) else []
+            best = current if len(current) > len(best) else best
         found[rule] = best
     return found
 
 
-def report(rows: Sequence[Row], *, about: str) -> str:
-    """The sweep as Markdown; perplexities are geometric means over texts, "mean" is the arithmetic one."""
+def report(rows: Sequence[SweepRow], *, about: str) -> str:
+    """Return the sweep as Markdown.
+
+    Perplexities are geometric means over texts; the column ``mean`` is the arithmetic mean.
+
+    Args:
+        rows: the measured configurations, plain decoding among them.
+        about: a line about the measurement.
+    """
     plain = next(row for row in rows if row.rule == "none")
-    lines = [about, "", f"| {COLUMNS} |", "|" + "---|" * (COLUMNS.count("|") + 1)]
+    table = []
     for row in rows:
         cells = (
             row.rule,
@@ -63,27 +75,31 @@ def report(rows: Sequence[Row], *, about: str) -> str:
             f"{row.repetition_4:.2f}",
             "yes" if row.rule != "none" and usable(row, plain) else "",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Usable: style perplexity at least {GAIN:.0%} lower, base perplexity at most {LOSS:.0%} higher, "]
-    lines[-1] += f"distinct-3 at least {VARIETY:g} of plain decoding."
+        table.append(cells)
+    criterion = f"Usable: style perplexity at least {GAIN:.0%} lower, base perplexity at most {LOSS:.0%} higher, "
+    criterion += f"distinct-3 at least {VARIETY:g} of plain decoding."
+    lines = [about, "", markdown_table(COLUMNS, table), "", criterion]
     for rule, weights in ranges(rows).items():
-        said = f"{weights[0]:g} to {weights[-1]:g}" if weights else "none of those measured"
-        lines.append(f"- {rule}: {said}")
+        usable_range = f"{weights[0]:g} to {weights[-1]:g}" if weights else "none of those measured"
+        lines.append(f"- {rule}: {usable_range}")
     return "\n".join(lines) + "\n"
 
 
 def _percent(share: float) -> str:
+    """Return a share as a signed percentage."""
     return f"{share:+.0%}"
 
 
-def plot(rows: Sequence[Row], path: Path, *, title: str) -> Path | None:
-    """Draw style against base perplexity and distinct-3 by weight; None where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+def plot(rows: Sequence[SweepRow], path: Path, *, title: str) -> Path | None:
+    """Draw style perplexity, base perplexity and distinct-3 against the weight.
+
+    Returns:
+        The path of the plot; None if matplotlib is not installed.
+    """
+    figure = new_figure(11, 3.6)
+    if figure is None:
         return None
     plain = next(row for row in rows if row.rule == "none")
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels: list[tuple[str, Any]] = [
         ("style perplexity / plain", lambda row: row.style.geometric / plain.style.geometric),
         ("base perplexity / plain", lambda row: row.base.geometric / plain.base.geometric),

@@ -1,9 +1,9 @@
-"""Sweep the weight of style injection: what the style gains, and what the text loses.
+"""Sweep of the weight of style injection: the gain in style and the loss in text quality.
 
-The corpus is cut in two. One half steers; style is measured with that half and with the other, so that
-copying shows. Every measured row is kept in a file of JSON lines and not measured again.
+The corpus is cut into two halves. The first half steers. Style is measured with both halves, so that copying from the
+first half shows as a difference. Measured rows are kept in a file of JSON lines and not measured again.
 
-    python -m studies.style_sweep don_quixote.txt --out bench/results/ngram_style
+    python -m studies.style_sweep don_quixote.txt --out studies/results/ngram_style
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from logitkit import models
 from logitkit.bench.tasks.passages import halves
 from logitkit.bench.tasks.style_metrics import Continuation, Spread, StyleMeter, base_log_perplexity, distinct
 from logitkit.bench.tasks.style_prompts import PROMPTS
+from logitkit.models.progress import progress_bar
 from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram import NgramTable, TextFiles
 from logitkit.registry.chain import Chain
+from studies.records import append_record, read_records
 from studies.style_report import plot, report
 
 GRID = {
@@ -52,8 +52,19 @@ TARGETS = [0.01, 0.02, 0.04]  # bits, for target_js
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One configuration, measured over all prompts."""
+class SweepRow:
+    """One configuration, measured over all prompts.
+
+    Attributes:
+        rule, weight, chain: the configuration.
+        style, held_out: style perplexity by the half that steers, and by the other half.
+        base: perplexity under the model itself.
+        js_bits: mean Jensen-Shannon divergence per token between the distributions before and after the chain, in bits.
+        unigram_overlap: share of tokens that are frequent in the style.
+        bigram_seen, held_out_bigrams: share of bigrams that occur in the half that steers, and in the other half.
+        distinct_3: share of different trigrams.
+        repetition_4: share of repeated 4-grams.
+    """
 
     rule: str
     weight: float
@@ -69,22 +80,22 @@ class Row:
     repetition_4: float
 
     @classmethod
-    def of_data(cls, data: dict[str, Any]) -> Row:
-        """Read a row back."""
+    def of_data(cls, data: dict[str, Any]) -> SweepRow:
+        """Return a row from its JSON data."""
         spreads = {name: Spread(**data[name]) for name in ("style", "held_out", "base")}
         return cls(**{**data, **spreads})
 
 
 class Sweep:
-    """Generates and measures.
+    """Generates texts under chains and measures them.
 
     Args:
-        model, tokenizer: what is steered.
-        table: what steers it.
+        model, tokenizer: the generating model.
+        table: the table that steers.
         other: a table of other text of the same style.
-        tokens: new tokens a prompt.
-        file: where rows are kept.
-        each: how many prompts of each kind.
+        tokens: largest number of new tokens per prompt.
+        file: file of measured rows.
+        each: number of prompts of each kind.
     """
 
     def __init__(
@@ -99,22 +110,24 @@ class Sweep:
         each: int = 4,
     ) -> None:
         self.model, self.tokenizer, self.tokens, self.file = model, tokenizer, tokens, file
-        self.tables = {"style": table, "literal": table.smoothed("add-k", 1e-3)}  # as published
+        self.tables = {
+            "style": table,
+            "literal": table.smoothed("add-k", 1e-3),
+        }  # the published smoothing of the rule literal
         self.own, self.other = StyleMeter(table), StyleMeter(other)
         self.prompts = [prompt for every in PROMPTS.values() for prompt in every[:each]]
-        told = [self.prompts, tokens, getattr(model, "name_or_path", ""), table.tokens, table.fingerprint]
-        self.key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        identity = [self.prompts, tokens, getattr(model, "name_or_path", ""), table.tokens, table.fingerprint]
+        self.key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
-    def known(self) -> dict[str, Row]:
-        """Rows measured before under the same model, prompts, length and table."""
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        read = [json.loads(line) for line in lines]
-        return {data["row"]["chain"]: Row.of_data(data["row"]) for data in read if data["key"] == self.key}
+    def known(self) -> dict[str, SweepRow]:
+        """Return the rows that were measured with the same model, prompts, length and table, by chain."""
+        records = [record for record in read_records(self.file) if record["key"] == self.key]
+        return {record["row"]["chain"]: SweepRow.of_data(record["row"]) for record in records}
 
-    def measure(self, rule: str, weight: float, chain: str) -> Row:
-        """Generate greedily under a chain, and measure the texts."""
+    def measure(self, rule: str, weight: float, chain: str) -> SweepRow:
+        """Generate texts greedily under a chain, and measure them."""
         texts = self.generate(chain)
-        return Row(
+        return SweepRow(
             rule=rule,
             weight=weight,
             chain=chain,
@@ -130,7 +143,7 @@ class Sweep:
         )
 
     def generate(self, chain: str) -> list[Continuation]:
-        """Continue every prompt greedily, to its end token or the given length."""
+        """Continue every prompt greedily, up to its end token or the given length."""
         resources: dict[str, Any] = {name: table for name, table in self.tables.items() if f"'{name}'" in chain}
         call = Chain(chain).bind(self.model, self.tokenizer, self.prompts, trace=True, **resources)
         output = call.ids(call.generate(max_new_tokens=self.tokens, do_sample=False))
@@ -151,23 +164,25 @@ class Sweep:
             )
         return texts
 
-    def run(self, configurations: Sequence[tuple[str, float, str]]) -> list[Row]:
-        """Measure what has not been measured, and return all rows."""
+    def run(self, configurations: Sequence[tuple[str, float, str]]) -> list[SweepRow]:
+        """Measure the configurations that are not in the file, and return the rows of all."""
         known = self.known()
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("style sweep", total=len(configurations))
+        with progress_bar("style sweep", total=len(configurations)) as bar:
             for rule, weight, chain in configurations:
                 if chain not in known:
                     row = known[chain] = self.measure(rule, weight, chain)
-                    self.file.parent.mkdir(parents=True, exist_ok=True)
-                    with self.file.open("a", encoding="utf-8") as out:
-                        out.write(json.dumps({"key": self.key, "row": dataclasses.asdict(row)}) + "\n")
-                progress.advance(task)
+                    append_record(self.file, {"key": self.key, "row": dataclasses.asdict(row)})
+                bar.advance()
         return [known[chain] for _, _, chain in configurations]
 
 
 def configurations(rules: Sequence[str], weights: Sequence[float] | None = None) -> list[tuple[str, float, str]]:
-    """The grid, or these weights, as (rule, weight, chain); of ``target_js`` the weight is the target."""
+    """Return the configurations as (rule, weight, chain); the weight of ``target_js`` is its target in bits.
+
+    Args:
+        rules: names of rules.
+        weights: the weights; default: those of `GRID`.
+    """
     listed = [("none", 0.0, "")]
     for rule in rules:
         if rule == "target_js":
@@ -182,15 +197,15 @@ def configurations(rules: Sequence[str], weights: Sequence[float] | None = None)
 
 def main(
     corpus: Annotated[list[Path], typer.Argument(help="Text files of one style.")],
-    out: Annotated[Path, typer.Option(help="Folder for the table, the plot and the rows.")] = Path("ngram_style"),
+    out: Annotated[Path, typer.Option(help="Folder for table, plot and measured rows.")] = Path("ngram_style"),
     model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "smollm2-135m",
-    tokens: Annotated[int, typer.Option(min=8, help="New tokens a prompt.")] = 128,
-    rule: Annotated[list[str] | None, typer.Option(help="Rules to sweep; all by default.")] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="Weights instead of the grid's.")] = None,
-    prompts: Annotated[int, typer.Option(min=1, max=10, help="Prompts of each of the four kinds.")] = 4,
+    tokens: Annotated[int, typer.Option(min=8, help="Largest number of new tokens per prompt.")] = 128,
+    rule: Annotated[list[str] | None, typer.Option(help="A rule to sweep; repeatable. Default: all.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="A weight that replaces the grid; repeatable.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, max=10, help="Number of prompts of each of the four kinds.")] = 4,
     encoding: Annotated[str, typer.Option(help="Encoding of the corpus.")] = "utf-8",
 ) -> None:
-    """Sweep rules and weights on a corpus; write a table, a plot, and the range that is usable."""
+    """Sweep rules and weights on a corpus; write the table, the plot and the usable range of weights."""
     rules = list(rule or [*GRID, "target_js"])
     loaded, tokenizer = models.load(model)
     first, second = halves("\n\n".join(TextFiles(corpus, encoding=encoding)))
@@ -202,9 +217,9 @@ def main(
     about += f"table of the first half of {name}, {tables[0].tokens:,} tokens"
     page = report(rows, about=about)
     (out / "style.md").write_text(page, encoding="utf-8")
-    drawn = plot(rows, out / "style.svg", title=about)
+    plot_path = plot(rows, out / "style.svg", title=about)
     typer.echo(page)
-    typer.echo(f"plot: {drawn}" if drawn else "no plot: pip install 'logitkit[plot]'")
+    typer.echo(f"plot: {plot_path}" if plot_path else "no plot: pip install 'logitkit[plot]'")
 
 
 if __name__ == "__main__":

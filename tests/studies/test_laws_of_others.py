@@ -1,4 +1,4 @@
-"""The page on the laws that others keep is what is measured, and holds no failure without its reason."""
+"""The study of the laws of other libraries: the page agrees with the measurement and explains every failure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_page_is_what_is_measured() -> None:
     assert table(tuple(other for other in OTHERS if other.module == TRANSFORMERS)) in PAGE.read_text()
 
 
-def test_a_failure_is_told_with_its_reason() -> None:
+def test_a_failure_is_shown_with_its_reason() -> None:
     """The table counts the laws that a processor keeps and shows the reason for a broken one."""
     assert "| 11 of 12 | `keeps_masked_tokens_masked`: replaces -inf by the lowest finite number" in table((CLIPS,))
 

@@ -1,4 +1,4 @@
-"""The measures of style by hand, the usable range, and a whole sweep on a tiny model."""
+"""The style study: its metrics computed by hand, the usable range, and a whole sweep on a tiny model."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import style_report
 from studies import style_sweep as style
-from studies.style_sweep import Row, Sweep, configurations, halves
+from studies.style_sweep import Sweep, SweepRow, configurations, halves
 
 CORPUS = [[1, 2, 3, 1, 2, 4]]
 
 
 def text(*continuation: int, prompt: tuple[int, ...] = (1,)) -> Continuation:
-    """A text that moved nothing."""
+    """Return a continuation whose distributions the chain did not change."""
     return Continuation(prompt=list(prompt), continuation=list(continuation), js_bits=[0.0] * len(continuation))
 
 
-def row_of(rule: str, weight: float, style_: float, base: float, distinct_3: float) -> Row:
-    """A row with these measures."""
+def row_of(rule: str, weight: float, style_: float, base: float, distinct_3: float) -> SweepRow:
+    """Return a row with these measurements."""
     spreads = {
         name: Spread(geometric=v, arithmetic=v, low=v, high=v) for name, v in (("style", style_), ("base", base))
     }
     more = dict.fromkeys(("js_bits", "unigram_overlap", "bigram_seen", "held_out_bigrams", "repetition_4"), 0.5)
-    return Row(
+    return SweepRow(
         rule=rule,
         weight=weight,
         chain=f"{rule} {weight}",
@@ -43,7 +43,7 @@ def row_of(rule: str, weight: float, style_: float, base: float, distinct_3: flo
 
 
 def test_style_perplexity_by_hand() -> None:
-    """After 1, token 2: orders 1 and 2 occur, with (2 + k) / (6 + 5k) and (2 + k) / (2 + 5k), weighed 1 : 3."""
+    """After token 1, the orders 1 and 2 have (2 + k) / (6 + 5k) and (2 + k) / (2 + 5k) for token 2, weighted 1 : 3."""
     meter = StyleMeter(NgramTable.count(CORPUS, size=5, orders=3), k=0.5)
     want = (0.1 * 2.5 / 8.5 + 0.3 * 2.5 / 4.5) / 0.4
     assert meter.log_perplexity(text(2)) == pytest.approx(-math.log(want))
@@ -53,7 +53,7 @@ def test_style_perplexity_by_hand() -> None:
 
 
 def test_overlap_bigrams_and_repetition_by_hand() -> None:
-    """Of 1 2 0 the two most frequent tokens are two; of its bigrams one occurs; 1 2 1 2 1 holds two bigrams of four."""
+    """Two of the tokens 1 2 0 are frequent, one of its bigrams occurs, and 2 of 4 bigrams of 1 2 1 2 1 differ."""
     meter = StyleMeter(NgramTable.count(CORPUS, size=5, orders=3), frequent=2)
     assert meter.unigram_overlap(text(1, 2, 0)) == pytest.approx(2 / 3)
     assert meter.bigram_seen(text(1, 2, 0)) == 0.5
@@ -61,14 +61,14 @@ def test_overlap_bigrams_and_repetition_by_hand() -> None:
 
 
 def test_spread_by_hand() -> None:
-    """Of 1 and 100: geometric mean 10, arithmetic 50.5."""
+    """The perplexities 1 and 100 have the geometric mean 10 and the arithmetic mean 50.5."""
     spread = Spread.of([0.0, math.log(100)])
     assert spread.geometric == pytest.approx(10) and spread.arithmetic == pytest.approx(50.5)
     assert 1 < spread.low < 10 < spread.high < 100
 
 
 def test_base_perplexity_is_that_of_the_model() -> None:
-    """Token by token, each from its whole prefix."""
+    """Base perplexity equals that of separate forwards over each prefix."""
     model, ids = tiny_model(), [5, 6, 7, 8]
     steps = [model(torch.tensor([ids[:n]])).logits[0, -1].log_softmax(-1)[ids[n]].item() for n in (2, 3)]
     (got,) = base_log_perplexity(model, [text(7, 8, prompt=(5, 6))])
@@ -76,15 +76,15 @@ def test_base_perplexity_is_that_of_the_model() -> None:
 
 
 def test_the_usable_range_is_the_longest_run() -> None:
-    """Style at least 25 % better, base at most 10 % worse, distinct-3 at least 0.9 of plain decoding."""
+    """The usable range is the longest sequence of weights that meet all three criteria."""
     plain = row_of("none", 0.0, 100, 2.0, 0.8)
     lift = [
         row_of("lift", 0.1, 80, 2.0, 0.8),  # too little style
         row_of("lift", 0.2, 75, 2.0, 0.8),
         row_of("lift", 0.3, 60, 2.19, 0.73),
-        row_of("lift", 0.4, 60, 2.3, 0.8),  # too dear
+        row_of("lift", 0.4, 60, 2.3, 0.8),  # base perplexity too high
         row_of("lift", 0.5, 50, 2.0, 0.8),
-        row_of("lift", 0.6, 50, 2.0, 0.7),  # repeats
+        row_of("lift", 0.6, 50, 2.0, 0.7),  # too repetitive
     ]
     rows = [plain, *lift, row_of("literal", 0.1, 120, 2.0, 0.8)]
     assert style_report.ranges(rows) == {"lift": [0.2, 0.3], "literal": []}
@@ -94,13 +94,13 @@ def test_the_usable_range_is_the_longest_run() -> None:
 
 
 def test_halves_are_cut_at_a_blank_line() -> None:
-    """And lose nothing."""
+    """The two halves of a text are cut at a blank line and together are the whole text."""
     first, second = halves("aaaa\n\nbb\n\ncc")
     assert (first, second) == ("aaaa\n\nbb", "\n\ncc")
 
 
 def test_a_sweep_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that were measured are read back, not measured again; end tokens end a text."""
+    """Measured rows are read from the file and not measured again, and a text ends at its end token."""
     monkeypatch.setattr(style, "PROMPTS", {"kind": ["a prompt", "another one"]})
     tokenizer = tiny_tokenizer()
     tables = [NgramTable.train([t], tokenizer) for t in ("a prompt and another prompt", "one or another prompt")]
@@ -114,7 +114,7 @@ def test_a_sweep_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_command_writes_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a checkpoint of the tiny model."""
+    """The command writes the table and the plot for a checkpoint of the tiny model."""
     pytest.importorskip("matplotlib")
     import typer
 
