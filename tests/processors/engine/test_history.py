@@ -12,6 +12,7 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWar
 
 import logitkit
 from fakes import absolute_model, encoder_decoder_model, sliding_model
+from logitkit.adapters import tokens_only
 from logitkit.errors import ModelError, PromptError
 from logitkit.params import Resource
 from logitkit.processors.engine import Binding, Composite, History, Prompts, Trace, as_stream, read_prompts
@@ -247,3 +248,23 @@ def test_long_rows_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     got = checks.history(rows)
     torch.testing.assert_close(got, from_scratch(model, binding.prompts, rows), **TOLERANCE)
     assert sum(binding.trace.forwards.values()) == 3
+
+
+def test_an_engine_without_a_model_has_histories_of_observed_rows() -> None:
+    """In an engine that hands over tokens and scores alone, growing rows are known and an unseen row is refused."""
+    spec = logitkit.Spec(name="checks", summary="Reads.", source="here", target=f"{__name__}:Recording")
+    registry = Registry([*logitkit.Chain().registry.plugins, Plugin(name="here", origin="a test", specs=(spec,))])
+    chain = logitkit.Chain("temperature(0.7) | checks()", registry=registry)
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    row = torch.tensor([tokenizer(TEXTS[0])["input_ids"]])
+    prompts = read_prompts(tokenizer, model, TEXTS[0])
+    composite = tokens_only.bound(chain, "vllm", tokenizer, row[0].tolist())
+    for _ in range(4):
+        with torch.no_grad():
+            scores = composite(row, model(row).logits[:, -1].float())
+        row = torch.cat([row, scores.argmax(-1, keepdim=True)], dim=1)
+    history = composite.parts[-1][1].history
+    want = from_scratch(model, prompts, row, [("temperature", TemperatureLogitsWarper(0.7))])
+    torch.testing.assert_close(history(row), want, **TOLERANCE)
+    with pytest.raises(ModelError, match="there is no model to read them"):
+        history(torch.cat([row, row[:, -2:]], dim=1))
