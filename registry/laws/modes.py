@@ -42,6 +42,9 @@ class ModeResult:
         right: every score and token agrees with recomputation.
         refused: the logitkit error by which the mode is refused.
         fault: the first line of a disagreement or of another exception.
+
+    >>> ModeResult(mode="beams", right=False, refused="ModeError: mine: cannot run under beams").fault
+    ''
     """
 
     mode: str
@@ -213,6 +216,9 @@ def check_modes(subject: Spec | str) -> list[ModeResult]:
 
     Raises:
         UnknownNameError, PluginError: an unknown name, or an example that cannot be read.
+
+    >>> [result.mode for result in check_modes("top_k") if result.fault]  # doctest: +SKIP
+    []
     """
     registry = registry_of(subject) if isinstance(subject, Spec) else default_registry()
     spec = subject if isinstance(subject, Spec) else registry.describe(subject)

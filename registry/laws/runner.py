@@ -22,6 +22,9 @@ class LawResult:
         kept: whether the law holds.
         reason: the first line of the failure, or why nothing was tested; empty otherwise.
         declared: the reason for which the Spec, or the caller, expects the law to fail; empty if it must hold.
+
+    >>> LawResult(law="forgets", kept=False, declared="it keeps a counter").as_expected
+    True
     """
 
     law: str
@@ -42,6 +45,10 @@ class Report:
     Attributes:
         subject: name of the processor.
         results: one for each law.
+
+    >>> broken = LawResult(law="forgets", kept=False, reason="used against new: other tokens are impossible")
+    >>> [result.law for result in Report(subject="mine", results=[broken]).failures]
+    ['forgets']
     """
 
     subject: str
