@@ -37,7 +37,7 @@ class ByteBoundary(LogitsProcessor):
 
     Args:
         prompts: the trimmed prompts.
-        trimmed: for each prompt what was removed.
+        trimmed: the prompts with the bytes removed from each.
         covers: the token sequences that count.
         model: the generating model; it reads the paths inside the removed bytes once, at the first call.
 

@@ -95,74 +95,85 @@ class PathReader:
 
 def continuation_table(prompts: Sequence[TrimmedPrompt], covers: Covers, read: PathReader) -> ContinuationTable:
     """Return the table of all prompts; the model reads each prompt with removed bytes once."""
-    numbered = [
-        (number, continuations)
+    entries = [
+        (number, entry)
         for number, prompt in enumerate(prompts)
         if prompt.removed
-        for continuations in _continuations(prompt, covers, read)
+        for entry in _continuations(prompt, covers, read)
     ]
-    longest = max((len(each.path) for _, each in numbered), default=0)
-    most = max((len(each.rest) for _, each in numbered), default=0)
-    paths = [[*each.path, *[-1] * (longest - len(each.path))] for _, each in numbered]
-    tokens = [[*each.rest, *[next(iter(each.rest))] * (most - len(each.rest))] for _, each in numbered]
-    rests = [[each.rest[token] for token in row] for (_, each), row in zip(numbered, tokens, strict=True)]
+    longest = max((len(entry.path) for _, entry in entries), default=0)
+    most = max((len(entry.rest) for _, entry in entries), default=0)
+    paths = [[*entry.path, *[-1] * (longest - len(entry.path))] for _, entry in entries]
+    tokens = [[*entry.rest, *[next(iter(entry.rest))] * (most - len(entry.rest))] for _, entry in entries]
+    rests = [[entry.rest[token] for token in ids] for (_, entry), ids in zip(entries, tokens, strict=True)]
     return ContinuationTable(
-        prompt=torch.tensor([number for number, _ in numbered], dtype=torch.long),
-        path=torch.tensor(paths, dtype=torch.long).reshape(len(numbered), longest),
-        length=torch.tensor([len(each.path) for _, each in numbered], dtype=torch.long),
-        tokens=torch.tensor(tokens, dtype=torch.long).reshape(len(numbered), most),
-        rest=torch.tensor(rests, dtype=torch.float32).reshape(len(numbered), most),
+        prompt=torch.tensor([number for number, _ in entries], dtype=torch.long),
+        path=torch.tensor(paths, dtype=torch.long).reshape(len(entries), longest),
+        length=torch.tensor([len(entry.path) for _, entry in entries], dtype=torch.long),
+        tokens=torch.tensor(tokens, dtype=torch.long).reshape(len(entries), most),
+        rest=torch.tensor(rests, dtype=torch.float32).reshape(len(entries), most),
     )
 
 
 def _continuations(prompt: TrimmedPrompt, covers: Covers, read: PathReader) -> list[Continuations]:
-    """Return the paths of one prompt from which the removed bytes can be completed, the longest first."""
+    """Return the paths of one prompt from which the removed bytes can be completed, those of most bytes first."""
     begin = Hypothesis(context=covers.context(prompt.context_tokens), start=0)
     extensions = _all_extensions(begin, prompt.removed, covers)
-    # Longest first: the probability after a path is known before the paths that lead to it are weighed.
-    inner = sorted((hypothesis for hypothesis, _ in extensions.values()), key=lambda each: -each.start)
-    beyond = {each.tokens: covers.tokens_beyond(each, prompt.removed).tolist() for each in inner}
-    followed = {path: following for path, (_, following) in extensions.items()}
-    open_paths = _completable(inner, beyond, followed, len(prompt.removed))
-    inner = [each for each in inner if each.tokens in open_paths]
-    logp = read(prompt, [each.tokens for each in inner if each.tokens])
-    after_path: dict[Path, float] = {}
-    found = []
-    for each in inner:
-        rest = dict.fromkeys(beyond[each.tokens], 0.0)
-        for longer in followed[each.tokens]:
-            if longer.start == len(prompt.removed) or longer.tokens in open_paths:
+    # Most bytes first: the probability after a path is then known before the paths that lead to it need it.
+    inner = sorted((entry.hypothesis for entry in extensions.values()), key=lambda hypothesis: -hypothesis.start)
+    beyond = {hypothesis.tokens: covers.tokens_beyond(hypothesis, prompt.removed).tolist() for hypothesis in inner}
+    completable = _completable(inner, beyond, extensions, len(prompt.removed))
+    paths = [hypothesis.tokens for hypothesis in inner if hypothesis.tokens in completable]
+    logp = read(prompt, [path for path in paths if path])
+    after_path: dict[Path, float] = {}  # log-probability that the rest of the removed bytes follows a path
+    continuations = []
+    for path in paths:
+        rest = dict.fromkeys(beyond[path], 0.0)
+        for longer in extensions[path].longer:
+            if longer.start == len(prompt.removed) or longer.tokens in completable:
                 rest[longer.tokens[-1]] = after_path.get(longer.tokens, 0.0)
-        if each.tokens:
-            weights = np.fromiter(rest.values(), dtype=np.float64)
-            after_path[each.tokens] = logsumexp(logp[each.tokens][list(rest)] + weights)
-        found.append(Continuations(each.tokens, rest))
-    return found
+        if path:
+            after_path[path] = logsumexp(logp[path][list(rest)] + np.fromiter(rest.values(), dtype=np.float64))
+        continuations.append(Continuations(path, rest))
+    return continuations
 
 
-def _all_extensions(
-    begin: Hypothesis, removed: bytes, covers: Covers
-) -> dict[Path, tuple[Hypothesis, list[Hypothesis]]]:
-    """Return every hypothesis that ends inside the removed bytes, by its path, with its extensions by one token."""
-    extensions: dict[Path, tuple[Hypothesis, list[Hypothesis]]] = {}
+class _Extensions(NamedTuple):
+    """A hypothesis that ends inside the removed bytes, and its extensions by one token within these bytes."""
+
+    hypothesis: Hypothesis
+    longer: list[Hypothesis]
+
+
+def _all_extensions(begin: Hypothesis, removed: bytes, covers: Covers) -> dict[Path, _Extensions]:
+    """Return every hypothesis that ends inside the removed bytes, by its path, with its extensions."""
+    extensions: dict[Path, _Extensions] = {}
     pending = [begin]
     while pending:
         hypothesis = pending.pop()
         longer = covers.extensions_within(hypothesis, removed)
-        extensions[hypothesis.tokens] = hypothesis, longer
-        pending += [each for each in longer if each.start < len(removed)]
+        extensions[hypothesis.tokens] = _Extensions(hypothesis, longer)
+        pending += [extension for extension in longer if extension.start < len(removed)]
     return extensions
 
 
 def _completable(
     inner: Sequence[Hypothesis],
     beyond: Mapping[Path, list[int]],
-    followed: Mapping[Path, list[Hypothesis]],
+    extensions: Mapping[Path, _Extensions],
     end: int,
 ) -> set[Path]:
-    """Return the paths from which some tokens reach the end of the removed bytes; ``inner`` is sorted longest first."""
-    completable = {each.tokens for each in inner if beyond[each.tokens]}
-    for each in inner:
-        if any(longer.start == end or longer.tokens in completable for longer in followed[each.tokens]):
-            completable.add(each.tokens)
+    """Return the paths from which some tokens reach the end of the removed bytes.
+
+    Args:
+        inner: hypotheses that end inside the removed bytes, those of most bytes first.
+        beyond: for each path the tokens that reach beyond the removed bytes.
+        extensions: for each path its extensions within the removed bytes.
+        end: number of removed bytes.
+    """
+    completable = {hypothesis.tokens for hypothesis in inner if beyond[hypothesis.tokens]}
+    for hypothesis in inner:
+        longer = extensions[hypothesis.tokens].longer
+        if any(extension.start == end or extension.tokens in completable for extension in longer):
+            completable.add(hypothesis.tokens)
     return completable

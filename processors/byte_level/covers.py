@@ -131,7 +131,8 @@ class Covers:
             if first == 0 or common:
                 shared = tokens[:first] + list(hypotheses[0].tokens[:common] if hypotheses else ())
                 return SharedBeginning(
-                    shared, [dataclasses.replace(each, tokens=each.tokens[common:]) for each in hypotheses]
+                    shared,
+                    [dataclasses.replace(hypothesis, tokens=hypothesis.tokens[common:]) for hypothesis in hypotheses],
                 )
             tail *= 2
 

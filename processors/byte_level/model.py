@@ -64,7 +64,7 @@ class ByteOutput(CausalLMOutputWithPast):
             ``[rows, kept, 257]``.
         past_key_values: cache that holds the ids so far.
         leak: probability, 0 to 1, that the model gives to tokens with which no canonical text continues; fp32
-            ``[rows, kept]``. The logits are normalised after it is measured.
+            ``[rows, kept]``. The leak is measured before the logits are normalised.
         bound: upper bound in nats on how far the computed log-probability of each text is below the true one; fp32
             ``[rows, kept]``.
 
@@ -150,7 +150,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
 
         The row of a text of probability 0 is all -inf.
         """
-        return torch.stack([after.logp for after in self._normalised(texts)])
+        return torch.stack([distribution.logp for distribution in self._cached(texts)])
 
     def same_as(self, other: Any) -> bool:
         """Return whether another model has the same distributions: the same language model and the same settings.
@@ -159,7 +159,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         """
         if not isinstance(other, ByteModel):
             return other is self.model
-        settings = [(each.covers, each.tree.tolerance, each.tree.prefix, each.prefix) for each in (self, other)]
+        settings = [(model.covers, model.tree.tolerance, model.tree.prefix, model.prefix) for model in (self, other)]
         same_parts = other.model is self.model and other.tree.tokenizer is self.tree.tokenizer
         return same_parts and settings[0] == settings[1]
 
@@ -209,15 +209,16 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         kept = range(count)[-logits_to_keep:] if isinstance(logits_to_keep, int) else logits_to_keep.tolist()
         mask = None if attention_mask is None else attention_mask[:, : ids.shape[1]]
         ends = [ids.shape[1] - count + position + 1 for position in kept]
-        after = self._after([text for row in texts_of(ids, mask, ends=ends) for text in row], is_prompt=is_prompt)
-        return _output(after, (len(ids), len(kept)), input_ids.device, past_key_values if use_cache else None)
+        texts = [text for row in texts_of(ids, mask, ends=ends) for text in row]
+        distributions = self._after(texts, is_prompt=is_prompt)
+        return _output(distributions, (len(ids), len(kept)), input_ids.device, past_key_values if use_cache else None)
 
     def _after(self, texts: Sequence[bytes | None], *, is_prompt: bool) -> list[_Normalised]:
         """Return distributions after texts; after an ended text (None) and one of probability 0 comes the end."""
-        known = iter(self._normalised([text for text in texts if text is not None]))
+        cached = iter(self._cached([text for text in texts if text is not None]))
         only_end = torch.full((SIZE,), -torch.inf)
         only_end[END] = 0.0
-        distributions = [_Normalised(only_end, 0.0, 0.0) if text is None else next(known) for text in texts]
+        distributions = [_Normalised(only_end, 0.0, 0.0) if text is None else next(cached) for text in texts]
         for place, (logp, leak, bound) in enumerate(distributions):
             if not bool(torch.isfinite(logp).any()):
                 if is_prompt:
@@ -228,7 +229,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
                 distributions[place] = _Normalised(only_end, leak, bound)
         return distributions
 
-    def _normalised(self, texts: Sequence[bytes]) -> list[_Normalised]:
+    def _cached(self, texts: Sequence[bytes]) -> list[_Normalised]:
         """Return the normalised distribution after each text; texts without a cached one are read together.
 
         A text is read after the text that it extends by one byte, so that it costs one more token and not a new
@@ -240,14 +241,14 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         for wave in range(max(waves.values(), default=-1) + 1):
             unread = [text for text, number in waves.items() if number == wave]
             prefixes = None if self.prefix is None else [self.prefix] * len(unread)
-            for text, after in zip(unread, self.tree.distributions(unread, prefixes=prefixes), strict=True):
-                self._distributions[text] = _normalise(after)
+            for text, distribution in zip(unread, self.tree.distributions(unread, prefixes=prefixes), strict=True):
+                self._distributions[text] = _normalise(distribution)
         for text in texts:
             self._distributions.move_to_end(text)
-        after_texts = [self._distributions[text] for text in texts]
-        while len(self._distributions) > max(DISTRIBUTIONS_KEPT, len(after_texts)):
+        distributions = [self._distributions[text] for text in texts]
+        while len(self._distributions) > max(DISTRIBUTIONS_KEPT, len(distributions)):
             self._distributions.popitem(last=False)
-        return after_texts
+        return distributions
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Move or cast the model, and drop what was computed before on another device or in another dtype."""
@@ -259,13 +260,15 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         raise ModelError("ByteModel: has no weights of its own to save; save .model, and wrap it again")
 
 
-def _output(after: Sequence[_Normalised], shape: tuple[int, int], device: torch.device, cache: Any) -> ByteOutput:
+def _output(
+    distributions: Sequence[_Normalised], shape: tuple[int, int], device: torch.device, cache: Any
+) -> ByteOutput:
     """Return distributions as the output of a model; ``shape`` is rows by kept positions."""
     return ByteOutput(
-        logits=torch.stack([each.logp for each in after]).view(*shape, SIZE).to(device),
+        logits=torch.stack([distribution.logp for distribution in distributions]).view(*shape, SIZE).to(device),
         past_key_values=cache,
-        leak=torch.tensor([each.leak for each in after], device=device).view(shape),
-        bound=torch.tensor([each.bound for each in after], device=device).view(shape),
+        leak=torch.tensor([distribution.leak for distribution in distributions], device=device).view(shape),
+        bound=torch.tensor([distribution.bound for distribution in distributions], device=device).view(shape),
     )
 
 
@@ -280,8 +283,8 @@ def _append(cache: Any, input_ids: Tensor) -> Tensor:
     return keys[:, 0, :, 0]
 
 
-def _normalise(after: ByteDistribution) -> _Normalised:
+def _normalise(distribution: ByteDistribution) -> _Normalised:
     """Return a distribution as fp32 log-probabilities that sum to 1; all -inf stays all -inf."""
-    total = logsumexp(after.logp.numpy())
-    logp = after.logp if np.isneginf(total) else after.logp - total
-    return _Normalised(logp.float(), after.leak, after.bound)
+    total = logsumexp(distribution.logp.numpy())
+    logp = distribution.logp if np.isneginf(total) else distribution.logp - total
+    return _Normalised(logp.float(), distribution.leak, distribution.bound)

@@ -13,8 +13,8 @@ A hypothesis is a token sequence that ends inside x and that some allowed token 
 The model also gives probability to tokens that its tokenizer never writes at that place. This mass is the leak: the
 probabilities of the next bytes, of the end, and the leak sum to 1.
 
-Departure from the sources: their code renormalises the distribution at each byte. Products of renormalised next-byte
-probabilities are not P(x), so `ByteTree` does not renormalise; the caller may.
+Departure from the sources: the released code renormalises the distribution at each byte. Products of renormalised
+next-byte probabilities are not P(x), so `ByteTree` does not renormalise; the caller may.
 """
 
 from __future__ import annotations
@@ -253,7 +253,9 @@ class ByteTree:
             begin, shared = (prefix, shared) if prefix else (tuple(shared[:1]), shared[1:])
             node = self.kv_tree.read(self.kv_tree.read(self.kv_tree.root, begin, conditioning=True), shared)
             opened.append((key, text, node, hypotheses))
-        nodes = iter(self.kv_tree.grow((node, each.tokens) for *_, node, hypotheses in opened for each in hypotheses))
+        nodes = iter(
+            self.kv_tree.grow((node, hypothesis.tokens) for *_, node, hypotheses in opened for hypothesis in hypotheses)
+        )
         for key, text, _, hypotheses in opened:
             read = [_read(hypothesis, next(nodes)) for hypothesis in hypotheses]
             logp = logsumexp([self.covers.log_mass(hypothesis, text) for hypothesis in read])
