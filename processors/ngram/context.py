@@ -68,7 +68,7 @@ class NgramContext(LogitsProcessor):
         *,
         table: Annotated[NgramTable, Resource()],
         weight: Weight = 0.1,
-        rule: Annotated[ContextRule, option("lift: n-grams of the prompt gain; mixture: of probabilities")] = "lift",
+        rule: Annotated[ContextRule, option("lift: n-grams of the prompt gain; mixture: mix probabilities")] = "lift",
         order_weights: OrderWeights = None,
         k: PseudoCount = 1e-3,
         cap_bits: CapBits = None,

@@ -92,7 +92,7 @@ class TextFiles:
         try:
             codecs.getincrementaldecoder(encoding)
         except LookupError:
-            raise ParameterError("corpus", "encoding", "one that Python knows, such as utf-8", encoding) from None
+            raise ParameterError("corpus", "encoding", "an encoding known to Python, such as utf-8", encoding) from None
         self.files = [file for path in paths for file in _files_at(Path(path))]
         self.bytes = sum(file.path.stat().st_size for file in self.files)
 

@@ -107,6 +107,7 @@ class Evidence:
 def smallest_probability(table: NgramTable) -> float:
     """Return the value that replaces a probability of 0.
 
-    It is less than one occurrence in a counted table, and the probability of the unknown word in an imported model.
+    In a counted table, the value is below the probability of a single occurrence. In an imported model, the value is
+    the probability of the unknown word.
     """
     return 1 / (table.tokens + table.size) if table.has_counts else table.backoff.floor or 1e-12

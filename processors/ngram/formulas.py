@@ -44,8 +44,8 @@ def default_order_weights(orders: int) -> list[float]:
 def lift_evidence(counts: Tensor, *, k: float) -> Tensor:
     """Return the evidence ``log((count + k) / k)``, which is never negative.
 
-    It is the difference between the add-k log-probabilities of the token and of an unseen token after the same
-    context, in which the number of occurrences of the context cancels.
+    The evidence is the difference between the add-k log-probabilities of the token and of an unseen token after the
+    same context. The number of occurrences of the context cancels in this difference.
 
     Args:
         counts: occurrences of n-grams, any shape.

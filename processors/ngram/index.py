@@ -154,11 +154,11 @@ class NgramIndex:
 
     @cached_property
     def suffixes(self) -> list[Tensor]:
-        """For each order from 2: the entry of every n-gram without its first token, `UNSEEN` where none occurs."""
+        """For each order from 2, the entry of every n-gram without its first token; `UNSEEN` if it has no entry."""
         suffixes: list[Tensor] = []
         for order, level in enumerate(self.levels[1:], 2):
             parents, tokens = level.keys // self.base, level.keys % self.base
-            groups = self.levels[0].keys // self.base  # of the single tokens
+            groups = self.levels[0].keys // self.base  # group of each single token
             shorter = groups[parents] if order == 2 else suffixes[-1][parents]
             suffixes.append(self.find(order - 1, shorter, tokens))
         return suffixes

@@ -21,7 +21,7 @@ class Mixture:
     Attributes:
         scores: ``[rows, vocab]``.
         other: q, ``[rows, vocab]``, not negative. It is normalised over the ordinary and possible tokens.
-        shared: says which tokens are ordinary.
+        shared: gives the ordinary tokens.
         weight: the full weight, 0 to 1.
         fixed: True at ordinary tokens that do not move, ``[rows, vocab]``; None: all ordinary tokens move.
         cap: largest move of a log-probability, in nats; may be infinite.
@@ -59,7 +59,7 @@ class Mixture:
         return result.index_copy_(1, untouched, logp[:, untouched])
 
     def divergence(self) -> Callable[[Tensor], Tensor]:
-        """Return a function as `ExponentialTilting.divergence` does."""
+        """Return a function from weights to divergences in bits, as `ExponentialTilting.divergence` does."""
         logp = self.scores.log_softmax(-1)
 
         def bits(row_weights: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequen
 
 
 def _write(probability: Tensor, followers: Followers, values: Tensor, size: int) -> None:
-    """Write the values of entries into dense rows, at the tokens below ``size`` and within the rows."""
+    """Write the values of followers into dense rows; followers beyond ``size`` or beyond the rows are left out."""
     inside = followers.tokens < min(probability.shape[1], size)
     places = followers.rows[inside] * probability.shape[1] + followers.tokens[inside]
     probability.view(-1)[places] = values[followers.entries[inside]].to(probability.dtype)

@@ -46,8 +46,9 @@ class NgramStyle(LogitsProcessor):
     Args:
         table: the style, counted with the tokenizer of the model.
         weight: -1 to 1; at 0 the scores are returned unchanged; below 0 the style is avoided.
-        rule: ``lift``: n-grams of the table gain. ``literal``: the published rule, under which they lose. ``pmi``:
-            n-grams that are more probable than in the background gain. ``mixture``: a mixture of probabilities.
+        rule: ``lift``: n-grams of the table gain. ``literal``: the published rule, under which n-grams of the table
+            lose. ``pmi``: n-grams that are more probable than in the background gain. ``mixture``: a mixture of
+            probabilities.
         order_weights: one for each order, >= 0; None: in the proportion 1 : 3 : 6 : 10 : 15, with sum 1.
         k: pseudo-count of ``lift``, above 0.
         top: number of most frequent tokens after each context that have evidence; None: all.
@@ -80,8 +81,8 @@ class NgramStyle(LogitsProcessor):
         rule: Annotated[
             StyleRule,
             option(
-                "lift: n-grams of the table gain; literal: as published, they lose; pmi: compared with a background; "
-                "mixture: of probabilities"
+                "lift: n-grams of the table gain; literal: the published rule, n-grams of the table lose; "
+                "pmi: evidence relative to a background; mixture: mix probabilities"
             ),
         ] = "lift",
         order_weights: OrderWeights = None,
@@ -254,7 +255,7 @@ class NgramStyle(LogitsProcessor):
         return self._shared[width, device]
 
     def _zeros(self, scores: Tensor) -> Tensor:
-        """Return zeros, one for each score, flattened; the buffer of the last step, which that step cleared again."""
+        """Return a flat buffer with a zero for each score; every step clears the buffer for the next step."""
         buffer, self._zero_buffer = self._zero_buffer, torch.zeros(0)
         fits = buffer.numel() == scores.numel() and buffer.device == scores.device
         return buffer if fits else torch.zeros(scores.numel(), device=scores.device)

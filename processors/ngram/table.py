@@ -159,7 +159,7 @@ class NgramTable(NgramIndex):
 
     @property
     def has_counts(self) -> bool:
-        """Whether the table has counts; one imported from an ARPA file has probabilities only."""
+        """Whether the table has counts; a table imported from an ARPA file has probabilities only."""
         return self._imported is None
 
     @property
@@ -188,7 +188,7 @@ class NgramTable(NgramIndex):
         return self._copy(self.levels, smoothing=method)
 
     def to(self, device: Any) -> NgramTable:
-        """Return the table with its arrays on a device; the table itself if they are there already."""
+        """Return the table with its arrays on a device; the table itself if its arrays are on the device."""
         if self.levels[0].keys.device == torch.device(device):
             return self
         arrays = [(level.keys, level.counts, level.starts) for level in self.levels]
@@ -214,7 +214,7 @@ class NgramTable(NgramIndex):
         return copy
 
     def check_tokenizer(self, tokenizer: Any, owner: str) -> None:
-        """Refuse a tokenizer that is not the one of the table.
+        """Refuse a tokenizer other than the table's own.
 
         Args:
             tokenizer: of the generating model.
@@ -226,7 +226,7 @@ class NgramTable(NgramIndex):
         if self.fingerprint != fingerprint(tokenizer):
             raise ModelError(
                 f"{owner}: table must be trained with the generating model's tokenizer ({fingerprint(tokenizer)}), "
-                f"got one of {self.fingerprint or 'no tokenizer'}; run logitkit train-ngram with this tokenizer"
+                f"got a table of {self.fingerprint or 'no tokenizer'}; run logitkit train-ngram with this tokenizer"
             )
 
     @cached_property

@@ -77,7 +77,7 @@ def test_nltk_models_without_shorter_ngrams(name: str) -> None:
 
 
 def test_an_imported_model_steers() -> None:
-    """An imported model raises tokens but not padding, though padding is the likeliest word after b."""
+    """An imported model raises tokens but not padding, although padding is the most likely word after b."""
     model = models.MLE(2)
     model.fit(*padded_everygram_pipeline(2, [list("ab"), list("aab"), list("bc")]))
     table = NgramTable.from_nltk(model, tiny_tokenizer())

@@ -50,7 +50,7 @@ def test_lift_by_hand() -> None:
 
 
 def test_the_published_rule_penalises_what_it_favours() -> None:
-    """Under the published rule a seen token loses and an unseen token does not; under lift the seen token gains."""
+    """The published rule lowers a seen token and keeps an unseen token; lift raises the seen token."""
     ids, scores = torch.tensor([[1, 2]]), torch.zeros(1, SIZE)
     table = table_of(smoothing="add-k", strength=1e-3)
     moved = NgramStyle(table=table, weight=0.1, rule="literal")(ids, scores)[0]

@@ -1,4 +1,4 @@
-"""Style injection in `generate`: every way equals recomputing, and every rule keeps the laws."""
+"""Style injection in `generate`: every generation mode equals recomputation, and every rule keeps the laws."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("settings", [{"num_beams": 3}, {"prompt_lookup_num_tokens": 3}, {"num_return_sequences": 2}])
 def test_every_way_of_generating(settings: dict[str, Any]) -> None:
-    """Beam search, prompt lookup and several sequences equal processing every row alone with a fresh table."""
+    """Beam search, prompt lookup and several sequences equal a fresh processor applied to each row alone."""
     table = NgramTable.train([TEXT], tiny_tokenizer())
     chain = logitkit.chain("ngram_style('style', 0.5)")
     call = chain.bind(tiny_model(), tiny_tokenizer(), "a prompt", style=table)

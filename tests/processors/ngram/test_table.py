@@ -33,7 +33,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_is_refused(tmp_path: Path) -> None:
-    """A missing, truncated or foreign file, another version, and arrays that do not fit each raise an error."""
+    """A missing, truncated or foreign file, another version, and mismatched arrays raise an error each."""
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     NgramTable.count(DOCUMENTS, size=5).save(good)
     with pytest.raises(FileFormatError, match="must be a file"):

@@ -73,7 +73,7 @@ def test_an_interrupted_training_resumes(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_saved_counts_must_fit(tmp_path: Path) -> None:
-    """Saved counts of other texts, of more texts or of other settings are refused with the folder to remove."""
+    """Saved counts of other texts, more texts or other settings are refused; the error names the folder to remove."""
     folder = tmp_path / "parts"
     train(TEXTS, tiny_tokenizer(), chunk=1, resume=folder)
     with pytest.raises(FileFormatError, match="have changed; remove the folder"):
@@ -92,7 +92,7 @@ def test_saved_counts_must_fit(tmp_path: Path) -> None:
     [
         (lambda path: TextFiles([path / "none"]), "path must be a file or folder that exists"),
         (lambda path: TextFiles([path]), "path must be a folder with files"),
-        (lambda path: TextFiles([path], encoding="utf-9"), "encoding must be one that Python knows"),
+        (lambda path: TextFiles([path], encoding="utf-9"), "encoding must be an encoding known to Python"),
         (lambda path: train("one text", tiny_tokenizer()), "texts must be an iterable of documents"),
         (lambda path: train([], tiny_tokenizer()), "texts must be at least one token"),
         (lambda path: train(["</s>"], tiny_tokenizer()), "texts must be at least one token"),
