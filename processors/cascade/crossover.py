@@ -46,12 +46,12 @@ class Crossover(LogitsProcessor):
         primary: stream of the generating model, or a function ``rows of tokens -> logits [rows, vocab]``.
         other: stream of the other model, likewise.
         prompt_width: number of tokens of a row before its position 0.
-        threshold: a position switches when its measure is higher; at 1 none does.
+        threshold: a position switches when its measure is higher; at 1 no position switches.
         budget: number of positions of a row (``int``) or share of the positions so far (``float``, 0 to 1) that
             may switch; None sets no limit. See `budget_left`.
         measure: ``js``, the Jensen-Shannon divergence of both models in bits. Controls: ``entropy``, the
             uncertainty 1 - exp(-H) of the generating model; ``random``, a uniform random number.
-        captured: the generating model's logits of the current step, which cost no forward; None: ``primary`` is
+        captured: logits of the generating model at the current step, at no extra forward; None: ``primary`` is
             read instead.
         random_numbers: the random numbers of ``random``, a function of the row's tokens.
         trace: receives the mean ``switched`` under ``crossover`` and, when it records, a note at every step with
@@ -84,7 +84,7 @@ class Crossover(LogitsProcessor):
         ] = None,
         measure: Annotated[
             CrossoverMeasure,
-            option("what decides: js (divergence of both models); controls: entropy (of the generating model), random"),
+            option("measure: js, the divergence of both models; controls: entropy of the generating model, random"),
         ] = "js",
         captured: Annotated[CapturedOutputs | None, Resource()] = None,
         random_numbers: UniformSource = None,

@@ -26,7 +26,7 @@ def budget_left(used: Tensor, position: int, budget: float | None) -> Tensor:
         return torch.ones_like(used, dtype=torch.bool)
     if isinstance(budget, int):
         return used < budget
-    return used < budget * (position + 1) - 1e-9  # rounding up must not permit one position more
+    return used < budget * (position + 1) - 1e-9  # a rounding error must not permit one more position
 
 
 def switches_within_budget(requested: Tensor, budget: float | None) -> Tensor:

@@ -104,7 +104,7 @@ def split_rows(count: int, settings: TrainingSettings) -> Split:
 
 
 def initialised(make: Callable[[], Network], features: Tensor, seed: int) -> Network:
-    """Return a new network with seeded weights that standardises features like these.
+    """Return a new network with seeded weights, which standardises features by the mean and scale of these rows.
 
     Args:
         make: constructs the network.

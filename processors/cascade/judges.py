@@ -80,8 +80,8 @@ class SameText:
 class ModelJudge:
     """Ask a language model whether two continuations mean the same; divergent when "no" is more likely than "yes".
 
-    The most likely first token of "yes", "Yes", "no" and "No" decides. The model's chat template is used when it
-    has one. Of prompt and answer the last 1000 characters are shown.
+    The most likely first token of "yes", "Yes", "no" and "No" decides. A chat template of the tokenizer is used. The
+    model reads the last 1000 characters of prompt and answer, and both continuations.
 
     Args:
         model, tokenizer: the judging model.

@@ -1,4 +1,4 @@
-"""Files of divergence labels: JSON lines, the first with the settings of the run, then one line a prompt."""
+"""Files of divergence labels: JSON lines, first the settings of the run, then one line for each prompt."""
 
 from __future__ import annotations
 

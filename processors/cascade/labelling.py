@@ -107,7 +107,7 @@ class Labeller:
         """Label the answer to one prompt, a text or a chat.
 
         Args:
-            number: number of the prompt, which the labels keep.
+            number: number of the prompt, stored with its labels.
             prompt: the prompt.
         """
         bound = read_prompts(self.pair.tokenizer, self.pair.large, prompt)

@@ -72,7 +72,7 @@ def check_pair(owner: str, trained_for: PairFingerprint, actual: PairFingerprint
     Args:
         owner: name that begins the error message.
         trained_for: fingerprint that the head stores.
-        actual: fingerprint of the models at hand.
+        actual: fingerprint of the models of this call.
 
     Raises:
         ModelError: names the first of small, large and tokenizer that differs.

@@ -1,4 +1,4 @@
-"""The learned deferral rule of sequence-level cascades: it predicts what the large model gains on an output.
+"""A learned deferral rule for sequence-level cascades: predicts the gain in quality of the large model's output.
 
 Source: post-hoc rule, arXiv:2404.10136, section 4. The features are fixed quantiles of the token log-probabilities,
 the Chow scores (sum and average) and the length of an output, optionally with further features such as last hidden
@@ -116,7 +116,7 @@ class PostHocRule:
         report: the course of training.
 
     Attributes:
-        default_settings: settings of the training when `fit` is given none.
+        default_settings: default settings of the training in `fit`.
 
     >>> logps, mask = -torch.arange(8.0)[:, None].expand(8, 3), torch.ones(8, 3).bool()
     >>> small, large = (torch.arange(8) < 4).float(), torch.ones(8)

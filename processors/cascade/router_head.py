@@ -4,7 +4,7 @@ A token is divergent when it leads the large model to a different result; `logit
 makes such labels. Source: R2R, arXiv:2505.21600. The last hidden state, the largest logits and the embedding of the
 proposed token go through a residual network to one probability.
 
-Departures: width and depth are chosen for the pair at hand (the paper has 1024 and 6 for hidden size 1536). The
+Departures: width and depth are chosen for each pair of models (the paper has 1024 and 6 for hidden size 1536). The
 proposed token is the most likely one, because a processor runs before the token is sampled. Logits are taken
 relative to the largest, so that logits and log-probabilities give the same features.
 """
@@ -27,7 +27,7 @@ from logitkit.processors.cascade.model_fingerprint import ModelPair, PairFingerp
 from logitkit.processors.engine.log_probabilities import log_probabilities
 
 KIND = "router head"
-LOWEST_LOGIT = -50.0  # stands for impossible tokens, relative to the largest logit
+LOWEST_LOGIT = -50.0  # replaces -inf; relative to the largest logit
 
 
 @dataclass(frozen=True, kw_only=True)

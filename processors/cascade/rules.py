@@ -214,7 +214,7 @@ def restricted_to_support(logits: Tensor, scores: Tensor) -> Tensor:
 
     Args:
         logits: logits or log-probabilities of another model, ``[rows, vocab]``.
-        scores: the scores at hand, ``[rows, vocab]``; ``-inf`` marks impossible tokens.
+        scores: the scores to restrict to, ``[rows, vocab]``; ``-inf`` marks impossible tokens.
 
     Returns:
         fp32 log-probabilities, ``[rows, vocab]``. A row in which ``logits`` and ``scores`` share no possible

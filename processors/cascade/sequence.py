@@ -142,7 +142,7 @@ class SequenceCascade:
             ParameterError: the cascade has no thresholds.
         """
         if self.thresholds is None:
-            raise ParameterError("SequenceCascade", "thresholds", "set", None, "call calibrate, or give them")
+            raise ParameterError("SequenceCascade", "thresholds", "set", None, "call calibrate, or pass thresholds")
         texts, stages = [""] * len(prompts), [0] * len(prompts)
         scores = [[math.nan] * (len(self.stages) - 1) for _ in prompts]
         remaining, rates = list(range(len(prompts))), []  # indices of the prompts that reach a stage

@@ -9,8 +9,8 @@ Departure: that additional token is drawn from ``pi``. The released notebook dra
 token of such a block would not follow ``pi``.
 
 The class is a callable for ``generate(custom_generate=...)`` and uses public transformers API only. Assisted
-decoding in transformers cannot express it: its acceptance rule is fixed to the large model's own distribution, and
-it applies the same logits processors to the draft model.
+decoding in transformers cannot express these cascades: its acceptance rule is fixed to the large model's own
+distribution, and the same logits processors apply to the draft model.
 """
 
 from __future__ import annotations

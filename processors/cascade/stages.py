@@ -16,11 +16,11 @@ from logitkit.processors.model_facts import end_tokens
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stage:
-    """One model of a cascade and how it generates.
+    """One model of a cascade and its settings of generation.
 
     Attributes:
         model, tokenizer: the model and its own tokenizer.
-        generate_kwargs: arguments of its `generate`; they override those given to the cascade.
+        generate_kwargs: arguments of the model's `generate`; they override arguments passed to the cascade.
         batch_size: number of prompts that are generated together.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -42,7 +42,7 @@ class StageOutputs:
         texts: one output for each prompt.
         logps: log-probability of every emitted token under the model's distribution before any logits processor,
             nats, ``[prompts, tokens]``; 0 outside the mask.
-        mask: True for emitted tokens, bool ``[prompts, tokens]``; `generate_outputs` decides about the end token.
+        mask: True for emitted tokens, bool ``[prompts, tokens]``; see ``include_end`` of `generate_outputs`.
 
     >>> outputs = StageOutputs(texts=["ab"], logps=torch.tensor([[-1.0, -2.0]]), mask=torch.tensor([[True, True]]))
     >>> float(outputs.logps[outputs.mask].sum())

@@ -116,7 +116,7 @@ def test_variants_keep_the_laws(check: Callable[[], None]) -> None:
 def test_a_switched_row_is_the_other_models_distribution(
     threshold: float, budget: float | None, switches: bool
 ) -> None:
-    """By hand: b = (.9, .1) and r = (.1, .9) diverge by .53 bits; impossible tokens stay impossible."""
+    """The distributions (.9, .1) and (.1, .9) diverge by .53 bits; impossible tokens stay impossible."""
     b, r = torch.tensor([[0.9, 0.1, 0.0]]).log(), torch.tensor([[0.1, 0.9, 0.0]]).log()
     streams = {"primary": lambda rows: b, "other": lambda rows: r}
     crossover = Crossover(**streams, prompt_width=2, threshold=threshold, budget=budget)

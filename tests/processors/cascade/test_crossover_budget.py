@@ -11,7 +11,7 @@ from logitkit.processors.cascade import budget_left, switches_within_budget
 
 
 def test_budgets_by_hand() -> None:
-    """A count limits all positions; a share of 1/2 permits a switch at position t when fewer than (t + 1) / 2 did."""
+    """A count limits all switches; a share of 1/2 permits a switch at position t after fewer than (t + 1) / 2."""
     requested = torch.tensor([[True, True, False, True, True, True]])
     assert switches_within_budget(requested, 2).tolist() == [[True, True, False, False, False, False]]
     assert switches_within_budget(requested, 0.5).tolist() == [[True, False, False, True, True, False]]
@@ -37,5 +37,5 @@ def test_a_budget_is_never_exceeded(requested: list[bool], budget: float) -> Non
     [(None, [True, True, True]), (1, [True, False, False]), (0.5, [True, True, False]), (0.0, [False, False, False])],
 )
 def test_budget_left_by_hand(budget: float | None, want: list[bool]) -> None:
-    """Rows that used 0, 1 and 2 positions before position 3."""
+    """Rows with 0, 1 and 2 switches before position 3 have a budget left where the rule says so."""
     assert budget_left(torch.tensor([0, 1, 2]), 3, budget).tolist() == want

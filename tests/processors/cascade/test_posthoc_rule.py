@@ -49,7 +49,7 @@ def test_features_by_hand() -> None:
 
 
 def test_the_learned_rule_beats_the_chow_scores() -> None:
-    """On new outputs its area exceeds those of sum, average and minimum, where no single quantile decides."""
+    """If no single quantile decides, the rule has a larger area on new outputs than sum, average and minimum."""
     rule = PostHocRule.fit(*outputs(800, 0), settings=FASTER)
     logps, mask, small, large = outputs(800, 1)
     learned = area_under_deferral_curve(rule(logps, mask), small, large)
@@ -59,7 +59,7 @@ def test_the_learned_rule_beats_the_chow_scores() -> None:
 
 
 def test_probabilities_are_calibrated() -> None:
-    """On new outputs the mean probability is the share that gains, within .05; in each half within .08."""
+    """On new outputs, the mean probability equals the share of gains within .05, and in each half within .08."""
     rule = PostHocRule.fit(*outputs(800, 0), settings=FASTER)
     logps, mask, small, _ = outputs(800, 1)
     probability, gains = rule.gain(logps, mask), 1 - small

@@ -53,7 +53,7 @@ class Compared:
 
 @pytest.mark.parametrize("mode", [{"do_sample": True, "top_k": 0}, {"num_beams": 3}])
 def test_equals_recomputation(mode: dict[str, Any]) -> None:
-    """Under sampling and beam search of padded prompts; hidden states come from the model's own forward."""
+    """Under sampling and beam search of padded prompts, every routing decision equals the recomputed one."""
     head = router_head(tiny_model(), tiny_tokenizer())
     call = bound("router(large='big', head='mine', threshold=0.5)", mine=head)
     compared = Compared(call, head)
@@ -84,7 +84,7 @@ def test_a_score_has_its_own_default_threshold(head: str, threshold: float) -> N
 
 
 def variant(name: str, example: str, **resources: str) -> Any:
-    """Return the registered Spec with another example, which names these resources beside the large model."""
+    """Return the registered Spec with another example, whose resources are the large model and these."""
     spec, named = logitkit.describe("router"), {"other": "model", **resources}
     return dataclasses.replace(spec, name=name, example=f"{name}({example})", example_resources=named)
 
@@ -110,7 +110,7 @@ def test_routed_rows_equal_the_pure_function() -> None:
 
 
 def test_a_head_is_used_from_its_folder(tmp_path: Path) -> None:
-    """The folder of a saved head can be named in a chain, and its threshold is the default."""
+    """A chain can name the folder of a saved head; the default threshold is that of the head."""
     head = router_head(tiny_model(), tiny_tokenizer())
     head.save(tmp_path / "mine")
     call = bound(f"router(large='big', head={str(tmp_path / 'mine')!r})")

@@ -114,7 +114,7 @@ def test_restriction_keeps_impossible_tokens_impossible() -> None:
 
 
 def test_replaced_rows_leave_the_others_bit_identical() -> None:
-    """Replaced rows hold the other model's restricted distribution, all other rows the scores themselves."""
+    """Replaced rows hold the other model's restricted distribution; all other rows keep the scores bit for bit."""
     scores, other = torch.tensor([[0.5, -INF, 2.0], [1.0, 0.0, 3.0]]), torch.tensor([[0.0, 5.0, 0.0], [1.0, 1.0, 1.0]])
     got = rules.replaced_rows(scores, other, torch.tensor([True, False]))
     torch.testing.assert_close(got[0].exp(), torch.tensor([0.5, 0.0, 0.5]))

@@ -51,7 +51,7 @@ def test_three_stages() -> None:
 
 @pytest.mark.parametrize(("threshold", "stage"), [(-math.inf, 0), (math.inf, 1)])
 def test_infinite_thresholds_give_one_model_alone(threshold: float, stage: int) -> None:
-    """A threshold of -inf defers nothing, one of inf everything."""
+    """A threshold of -inf defers no prompt, and a threshold of inf defers every prompt."""
     cascade = SequenceCascade(stages(tiny_model(), tiny_model(1)), thresholds=[threshold])
     result = cascade.generate(PROMPTS, **SETTINGS)
     assert result.texts == generate_outputs(stages(tiny_model(stage))[0], PROMPTS, **SETTINGS).texts

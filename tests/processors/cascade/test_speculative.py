@@ -61,7 +61,7 @@ FIRST, LAST = 65, 68  # the tokens that `OnlyThree` leaves possible
 
 
 class OnlyThree:
-    """Leaves three tokens possible."""
+    """A logits processor that leaves three tokens possible."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         kept = torch.full_like(scores, -torch.inf)
@@ -71,7 +71,7 @@ class OnlyThree:
 
 @torch.no_grad()
 def next_token_distributions(ids: Tensor, rule: TokenRule, alpha: float) -> Tensor:
-    """Return log pi after these ids, ``[1, vocab]``: the rule compares the models, the draws are among three tokens."""
+    """Return log pi after these ids, ``[1, vocab]``; tokens are drawn from three possible tokens only."""
     own = [model(ids).logits[:, -1].double().log_softmax(-1) for model in (tiny_model(), tiny_model(1))]
     sampling = [OnlyThree()(ids, logp).log_softmax(-1) for logp in own]
     return rules.cascade_distribution(rule, *own, alpha=alpha, sampling_small=sampling[0], sampling_large=sampling[1])
@@ -79,7 +79,7 @@ def next_token_distributions(ids: Tensor, rule: TokenRule, alpha: float) -> Tens
 
 @pytest.mark.parametrize(("rule", "alpha"), [("token_v3", 0.3), ("diff", 0.01)])
 def test_samples_follow_pi(rule: TokenRule, alpha: float) -> None:
-    """500 samples of two tokens against the enumerated distribution of the cascade: chi-square, false alarm 0.001.
+    """A chi-square test compares 500 samples of two tokens with the enumerated distribution of the cascade.
 
     There are 9 texts and 8 degrees of freedom; the statistic must be below 26.1.
     """

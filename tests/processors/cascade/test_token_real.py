@@ -1,4 +1,4 @@
-"""Cascades on SmolLM2-135M, which is the large model too where one model is enough."""
+"""Cascades on SmolLM2-135M; some tests use the same model as small and as large model."""
 
 from __future__ import annotations
 
