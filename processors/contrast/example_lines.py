@@ -76,7 +76,7 @@ def _sections(lines: Sequence[str], known: Collection[int]) -> set[int]:
         fence = _fence_end(lines, index)
         step = 1
         if fence is None and FENCE.match(line):
-            break  # the model is to continue inside a fence that is not closed
+            break  # an open fence: the model is to continue the code block
         if fence is not None:
             step = fence - index
             if section or _only_examples(lines[index + 1 : fence - 1]):
@@ -102,7 +102,7 @@ def _sections(lines: Sequence[str], known: Collection[int]) -> set[int]:
 
 
 def _opened_section(lines: Sequence[str], index: int, section: _Section | None) -> _Section | None:
-    """Return the section of examples that a line is the heading of; None if the line is no such heading."""
+    """Return the section that a heading of examples opens; None if the line is no heading of examples."""
     raw = lines[index].strip()
     line = raw.lstrip("#*_ ").rstrip("*_ ") if raw[:1] in "#*_" else raw
     match = HEADING.fullmatch(line.replace(":**", ":").replace("**", ""))
@@ -225,7 +225,7 @@ def _answered_questions(lines: Sequence[str], end: int) -> set[int]:
 
 
 def _fence_end(lines: Sequence[str], index: int) -> int | None:
-    """Return the index after the closed fenced block that starts at ``index``; None if none starts there."""
+    """Return the index after the closed fenced block that starts at ``index``; None if no such block starts there."""
     opening = FENCE.match(lines[index].strip())
     if opening is None:
         return None

@@ -203,7 +203,8 @@ def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: fl
     """
     if is_neutral(beta, 0):
         return expert
-    first, logq = expert.float(), _own_log_softmax(amateur)  # the final normalisation cancels the expert's
+    # The expert needs no log_softmax here, because the final normalisation cancels a constant.
+    first, logq = expert.float(), _own_log_softmax(amateur)
     score = _keep_first_where_infinite(torch.sub(first, logq, alpha=beta, out=logq), first)
     implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
     return mark_normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
@@ -280,7 +281,7 @@ def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float =
     if is_neutral(alpha, 0):
         return base
     shift = _own_log_softmax(expert).sub_(_own_log_softmax(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
-    # The final normalisation cancels the base's own.
+    # The base needs no log_softmax here, because the final normalisation cancels a constant.
     return mark_normalised(base.float().add(shift, alpha=alpha).log_softmax(-1))
 
 
@@ -293,5 +294,5 @@ def _own_log_softmax(logits: Tensor) -> Tensor:
 
 
 def _keep_first_where_infinite(score: Tensor, first: Tensor) -> Tensor:
-    """Replace +inf in ``score`` by ``first``, in place: there only the second stream makes the token impossible."""
+    """Replace +inf in ``score`` by ``first``, in place; +inf marks tokens impossible only under the second stream."""
     return torch.where(score == torch.inf, first, score, out=score)

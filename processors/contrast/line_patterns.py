@@ -38,7 +38,7 @@ PROSE_START = re.compile(
 BULLET = re.compile(r"^(?:[*•+-]|\d{1,3}[.)])\s+")
 # The start of a literal, perhaps after a name (``x = 3``).
 VALUE = re.compile(r"(?:[A-Za-z_]\w*\s*[=:]\s*)?(?:[\[({\"'`]|-?\.?\d|(?:True|False|None|null|true|false|nil)\b)")
-# What separates a call from its result, such as ``==``, ``->`` or ``should return``.
+# The text between a call and its result, such as ``==``, ``->`` or ``should return``.
 RESULT = (
     r"(?:={1,3}>?|[-=]{1,2}>|[➞→⇒↦]"
     r"|(?:should |must |will )?(?:return|returns|be|give|gives|equal|equals|yield|yields|is)\b)"
@@ -58,7 +58,7 @@ DEFINITION = re.compile(r"\b(?:defin|recurrence|formula|as follows|rules?\b)", r
 
 
 def is_other_heading(line: str) -> bool:
-    """Return whether a line is a heading of something else than examples, which closes an example section."""
+    """Return whether a line is a heading of another kind, which closes an example section."""
     return OTHER_HEADING.match(line) is not None and EXPLANATION.match(line) is None and not VALUE.match(line)
 
 

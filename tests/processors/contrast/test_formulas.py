@@ -135,7 +135,7 @@ def test_neutral_strength_returns_the_first_stream_itself(neutral: object) -> No
 @given(seed=st.integers(0, 10_000), name=st.sampled_from(sorted(FORMULAS)))
 @settings(deadline=None)
 def test_a_distribution_over_what_was_possible(seed: int, name: str) -> None:
-    """The result has no NaN, sums to one, keeps impossible tokens impossible, and is the same for log-probabilities."""
+    """Each result has no NaN, sums to one, keeps tokens impossible, and is the same for log-probabilities."""
     p, q = rows(seed), rows(seed + 1)
     got = FORMULAS[name](p, q)
     assert not torch.isnan(got).any()

@@ -227,7 +227,7 @@ def subsequence(part: list[str], whole: list[str]) -> bool:
 
 @given(TEXTS)
 def test_any_text(text: str) -> None:
-    """For any text, stripping twice equals stripping once, only removes text, and reports what it removes."""
+    """For any text, stripping twice equals stripping once; text is only removed, and all removed text is reported."""
     result = strip_examples(text)
     assert strip_examples(result.text) == Stripped(result.text)
     assert result.changed == (result.text != text)

@@ -45,7 +45,7 @@ def test_the_lame_stream_equals_recomputation(smollm2: Any) -> None:
 
 
 def test_uscd_on_a_batch_is_uscd_on_each(smollm2: Any) -> None:
-    """A padded batch gives the texts of its prompts alone, and plain decoding for a prompt without examples."""
+    """A padded batch gives the same texts as single prompts, and a prompt without examples is decoded plainly."""
     model, tokenizer = smollm2
     settings: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
     batch = logitkit.generate(model, tokenizer, PROMPTS, chain="uscd()", **settings)
