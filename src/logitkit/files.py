@@ -43,7 +43,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
     mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
-        temporary.chmod(mode)  # a writer may put a file of its own in its place, as safetensors does with mode 0600
+        temporary.chmod(mode)  # a writer may replace the temporary file, as safetensors does with mode 0600
         _flush(temporary, os.O_RDWR)
         temporary.replace(path)
     finally:

@@ -51,7 +51,7 @@ def number(help: str, *, neutral: float | None = None, **bounds: Any) -> Any:
 
     Args:
         help: one line for the man page and the JSON Schema.
-        neutral: the value at which the processor changes nothing; a law tests it.
+        neutral: the value at which the processor returns its input unchanged; a law tests this value.
         bounds: any of ``ge``, ``gt``, ``le``, ``lt``.
 
     Returns:
@@ -150,7 +150,7 @@ def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> d
     """Return the values, checked and without defaults.
 
     Args:
-        owner: named in errors.
+        owner: name that begins error messages.
         model: the rules, from `model_of`.
         values: by parameter.
 

@@ -1,4 +1,4 @@
-"""Loading a model by known name, folder or hub id; the default model itself."""
+"""Loading a model by known name, folder or hub id, and properties of the default model."""
 
 from __future__ import annotations
 

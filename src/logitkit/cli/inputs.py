@@ -1,4 +1,4 @@
-"""Reads what several commands take from the command line: a prompt, a chain, a model, the settings of generate."""
+"""Readers of arguments that several commands share: the prompt, the chain, the model, the settings of generate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
     """Return the prompt from its argument, from a file, or from standard input.
 
     Args:
-        command: the command that errors name.
+        command: name of the command, for error messages.
         prompt: the argument, or None.
         file: the value of ``--file``, or None.
 

@@ -14,7 +14,7 @@ def load_pair(command: str, small: str, large: str) -> ModelPair:
     """Return a small model, a large model and their tokenizer.
 
     Args:
-        command: the command that errors name.
+        command: name of the command, for error messages.
         small: a known name, a folder, or a hub id.
         large: the same for the large model.
 

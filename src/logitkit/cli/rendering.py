@@ -24,7 +24,7 @@ def escape_markup(text: str) -> str:
 
 
 def print_line(text: str, *, stderr: bool = False) -> None:
-    """Print text as it is: no markup, no highlighting, no line breaks at the width of the terminal."""
+    """Print text without markup, highlighting or line breaks at the width of the terminal."""
     Console(stderr=stderr, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
