@@ -14,7 +14,7 @@ from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
 from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacle
 from logitkit.processors.engine.prompts import Prompts
-from logitkit.processors.engine.trace import FusionReport
+from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.chain import Chain
 from logitkit.registry.generate_settings import SAMPLING, owned_settings, padding_settings, refuse_settings
@@ -54,6 +54,8 @@ class Call:
         self.composite = Composite(
             parts, prompts=self.prompts, trace=self.trace, owners=owners, histories=binding.histories
         )
+        if not self.composite.streams:
+            self.trace.fusion = NO_STREAMS
         self.processors = LogitsProcessorList([self.composite])
         self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)
 
@@ -96,7 +98,7 @@ class Call:
             raise ParameterError("generate", "streams", "'auto', 'fused' or 'lazy'", streams)
         declared = self.composite.streams
         if not declared:
-            self.trace.fusion = FusionReport(state="none", reason="the chain has no second stream")
+            self.trace.fusion = NO_STREAMS
             return None
 
         def setting(name: str) -> Any:

@@ -101,7 +101,7 @@ class Reader:
         return self._own_ids.shape[1]
 
     def own_rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Own prompts of these prompt numbers, left-padded: ids and mask, ``[rows, width]``."""
+        """Return ids and mask of the own prompts with these numbers, ``[rows, width]`` each, left-padded."""
         index = index.to(self._own_ids.device)
         return self._own_ids[index], self._own_mask[index]
 

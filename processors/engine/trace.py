@@ -52,8 +52,8 @@ class FusionReport:
     """Whether the second streams of a call were computed in the generating model's own forward.
 
     Attributes:
-        state: ``none``: the chain has no second stream. ``lazy``: each stream runs its own forwards. ``fused``: the
-            generating model's forward computes the streams too.
+        state: ``none``: no processor declares a second stream. ``lazy``: each stream runs its own forwards. ``fused``:
+            the generating model's forward computes the streams too.
         reason: the reason for the state, for people.
         rows_per_row: rows that a fused forward computes for each row of `generate`; 1 when nothing is fused.
         fused_steps: fused steps before the streams became lazy; None: the call did not change its state.
@@ -90,6 +90,9 @@ class TraceMark(NamedTuple):
     steps: int
     fired: dict[str, Tensor]
     sums: dict[tuple[str, str], tuple[Tensor, int]]
+
+
+NO_STREAMS = FusionReport(state="none", reason="no processor declares a second stream")
 
 
 @dataclass(eq=False)
@@ -210,10 +213,10 @@ class Trace:
     @property
     def means(self) -> dict[str, dict[str, float]]:
         """Means over steps and rows, as ``{processor: {quantity: mean}}``."""
-        found: dict[str, dict[str, float]] = {}
+        means: dict[str, dict[str, float]] = {}
         for (processor, quantity), (total, count) in self._sums.items():
-            found.setdefault(processor, {})[quantity] = float(total) / count
-        return found
+            means.setdefault(processor, {})[quantity] = float(total) / count
+        return means
 
     @property
     def interventions(self) -> dict[str, dict[str, float]]:
@@ -222,12 +225,12 @@ class Trace:
         Holds the share of rows at which a gate fired as the quantity ``fired``, and the means that `average` was
         given as interventions.
         """
-        found: dict[str, dict[str, float]] = {name: {"fired": share} for name, share in self.fired.items()}
+        shares: dict[str, dict[str, float]] = {name: {"fired": share} for name, share in self.fired.items()}
         means = self.means
         for processor, quantity in self._sums:
             if (processor, quantity) in self._interventions:
-                found.setdefault(processor, {})[quantity] = means[processor][quantity]
-        return found
+                shares.setdefault(processor, {})[quantity] = means[processor][quantity]
+        return shares
 
     def summary(self) -> dict[str, Any]:
         """Return the counters as plain data: calls, rows, forwards, fired gates, means, fusing and notices."""

@@ -220,3 +220,10 @@ def test_a_generation_survives_pickling(chain: str) -> None:
     assert copied.texts == done.texts and torch.equal(copied.ids, done.ids)
     assert copied.trace.forwards == done.trace.forwards and copied.trace.fired == done.trace.fired
     assert [vars(step) for step in copied.trace.steps] == [vars(step) for step in done.trace.steps]
+
+
+def test_a_bound_chain_without_second_streams_says_so() -> None:
+    """The report is there before anything is generated."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    states = [logitkit.chain(chain).bind(model, tokenizer, "a prompt").trace.fusion.state for chain in ("", "cfg(2.0)")]
+    assert states == ["none", "lazy"]

@@ -50,7 +50,7 @@ def test_a_chain_without_second_streams(chain: str) -> None:
     """A neutral strength and a missing lame prompt request no second stream, and the trace says so."""
     call = bound(chain, prompts=["one prompt"])
     decode(call, "auto")
-    assert str(call.trace.fusion) == "none: the chain has no second stream"
+    assert str(call.trace.fusion) == "none: no processor declares a second stream"
     assert not any(call.trace.forwards.values())
 
 
