@@ -23,7 +23,7 @@ import typer
 from logitkit import models
 from logitkit.bench.speed import ForwardClock
 from logitkit.processors.byte_level import ByteTree
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain
 from studies.tables import markdown_table
 
 PEER = """

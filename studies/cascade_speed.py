@@ -20,13 +20,12 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
-from logitkit import models
+from logitkit import Call, models
 from logitkit.bench.speed import ForwardClock
 from logitkit.models.progress import progress_bar
 from logitkit.processors.cascade import SpeculativeCascade
 from logitkit.processors.engine import Trace
-from logitkit.registry.call import Call
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain
 from studies.tables import markdown_table
 
 PROMPT = "Once upon a time there was a little girl named Lily. She had a small boat and wanted to"

@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from logitkit.models.progress import progress_bar
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain
 from studies.ensemble_members import EnsembleMembers
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records

@@ -18,7 +18,7 @@ import torch
 import typer
 
 from logitkit.bench.speed import ForwardClock
-from logitkit.registry.chain import Chain
+from logitkit.registry import Chain
 from studies.ensemble_members import EnsembleMembers
 from studies.tables import markdown_table
 

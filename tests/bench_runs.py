@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from logitkit.bench.config.run import ChainEntry, ModelEntry, ResourceEntry, Run, TaskEntry
+from logitkit.bench.config import ChainEntry, ModelEntry, ResourceEntry, Run, TaskEntry
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 WORDS = ["the ship left the harbour", "a horse ran over the hill", "rain fell on the old town", "the bell rang twice"]

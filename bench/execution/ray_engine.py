@@ -81,7 +81,7 @@ class Worker:
         return run_unit(self.run, unit)
 
 
-# Longer than 40 lines: the loop over answers and the two kinds of failure share its state.
+# Over 40 lines: the loop over results and the two kinds of failure share their state.
 def _distribute(
     ray: Any, units: Sequence[Unit], workers: list[Any], start_worker: Any
 ) -> Iterator[tuple[Unit, list[Record]]]:

@@ -195,8 +195,8 @@ def _compared(pairs: Mapping[str, tuple[list[float], list[float]]]) -> dict[str,
     for chain, (base, _) in pairs.items():
         families.setdefault(tuple(base), []).append(chain)
     comparisons: dict[str, Comparison] = {}
-    for base, chains in families.items():
-        comparisons |= zip(chains, compare(base, [pairs[chain][1] for chain in chains]), strict=True)
+    for shared, chains in families.items():
+        comparisons |= zip(chains, compare(shared, [pairs[chain][1] for chain in chains]), strict=True)
     return comparisons
 
 

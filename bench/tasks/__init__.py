@@ -14,9 +14,16 @@ from logitkit.registry.scored_text import Scored
 
 if TYPE_CHECKING:
     from logitkit.bench.tasks.code_tasks import MBPP, HumanEval, Infilling, pass_at
+    from logitkit.bench.tasks.passages import cut_passages, halves
     from logitkit.bench.tasks.sandbox import Limits, Outcome, execute
     from logitkit.bench.tasks.scored_tasks import Choice, Cloze, Passages, Span
-    from logitkit.bench.tasks.style_metrics import Continuation, StyleMeter
+    from logitkit.bench.tasks.style_metrics import (
+        Continuation,
+        Spread,
+        StyleMeter,
+        base_log_perplexity,
+        distinct,
+    )
     from logitkit.bench.tasks.text_tasks import GSM8K, FreeText, StyleTransfer
 
 __all__ = [
@@ -37,10 +44,15 @@ __all__ = [
     "Sample",
     "Scored",
     "Span",
+    "Spread",
     "StyleMeter",
     "StyleTransfer",
     "Task",
+    "base_log_perplexity",
+    "cut_passages",
+    "distinct",
     "execute",
+    "halves",
     "pass_at",
 ]
 
@@ -48,7 +60,8 @@ _LAZY = {
     "code_tasks": ("HumanEval", "Infilling", "MBPP", "pass_at"),
     "sandbox": ("Limits", "Outcome", "execute"),
     "scored_tasks": ("Choice", "Cloze", "Passages", "Span"),
-    "style_metrics": ("Continuation", "StyleMeter"),
+    "passages": ("cut_passages", "halves"),
+    "style_metrics": ("Continuation", "Spread", "StyleMeter", "base_log_perplexity", "distinct"),
     "text_tasks": ("FreeText", "GSM8K", "StyleTransfer"),
 }
 

@@ -11,7 +11,7 @@ from logitkit.errors import FileFormatError
 _GUTENBERG = re.compile(r"\*\*\* ?(START|END) OF TH")
 
 
-def passages(rows: list[dict[str, Any]], *, field: str, words: int, after: int) -> list[Sample]:
+def cut_passages(rows: list[dict[str, Any]], *, field: str, words: int, after: int) -> list[Sample]:
     """Cut texts into samples with the fields ``before`` and ``after``.
 
     Rows shorter than a passage are joined with the next rows. The licence texts of Project Gutenberg are left out.
@@ -26,7 +26,7 @@ def passages(rows: list[dict[str, Any]], *, field: str, words: int, after: int) 
         FileFormatError: a row lacks the field, or the data do not hold one passage.
 
     Examples:
-        >>> [sample.data for sample in passages([{"text": "a b c d"}], field="text", words=2, after=1)]
+        >>> [sample.data for sample in cut_passages([{"text": "a b c d"}], field="text", words=2, after=1)]
         [{'before': 'a b', 'after': ' c'}]
     """
     texts = []

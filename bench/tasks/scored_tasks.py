@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from logitkit.bench.tasks.passages import passages
+from logitkit.bench.tasks.passages import cut_passages
 from logitkit.bench.tasks.task import Answer, Metric, Request, Sample, Task, finite
 from logitkit.errors import FileFormatError
 from logitkit.params import option, whole
@@ -138,7 +138,7 @@ class Passages(Task):
         after: Annotated[int, whole("words in the second part", ge=1)] = 20,
         field: Annotated[str, option("field of a row that holds its text")] = "text",
     ) -> None:
-        self.samples = passages(rows, field=field, words=words, after=after)
+        self.samples = cut_passages(rows, field=field, words=words, after=after)
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
         """Return the first part as the prompt, and the second as the option."""

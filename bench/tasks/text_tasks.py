@@ -7,7 +7,7 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
-from logitkit.bench.tasks.passages import halves, passages
+from logitkit.bench.tasks.passages import cut_passages, halves
 from logitkit.bench.tasks.style_metrics import Continuation, StyleMeter, base_log_perplexity, distinct
 from logitkit.bench.tasks.style_prompts import PROMPTS
 from logitkit.bench.tasks.task import Answer, Metric, Request, Sample, Task
@@ -185,7 +185,7 @@ class FreeText(Task):
         words: Annotated[int, whole("words in a prompt", ge=1)] = 40,
         field: Annotated[str, option("field of a row that holds its text")] = "text",
     ) -> None:
-        self.samples = passages(rows, field=field, words=words, after=1)
+        self.samples = cut_passages(rows, field=field, words=words, after=1)
 
     def request(self, sample: Sample, tokenizer: Any) -> Request:
         """Return the beginning of a passage as the prompt."""

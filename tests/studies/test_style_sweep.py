@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from logitkit.bench.tasks.style_metrics import Continuation, Spread, StyleMeter, base_log_perplexity, distinct
+from logitkit.bench.tasks import Continuation, Spread, StyleMeter, base_log_perplexity, distinct
 from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import style_report

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from bench_runs import tiny_run
-from logitkit.bench.config.run import ChainEntry
-from logitkit.bench.execution import ray_engine
-from logitkit.bench.execution.engine import carry_out, engine_named
+from logitkit.bench.config import ChainEntry
+from logitkit.bench.execution import MEASURED_FIELDS, Store, carry_out, engine_named, plan, ray_engine
 from logitkit.bench.execution.ray_engine import MAX_TRIES, distributed
-from logitkit.bench.execution.store import Record, Store
-from logitkit.bench.execution.unit import MEASURED_FIELDS, plan
+from logitkit.bench.execution.store import Record
 from logitkit.errors import LogitkitError, ModeError, ParameterError
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'logitkit[ray]'")

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench_runs import tiny_run
-from logitkit.bench.config.run import ChainEntry, Run, TaskEntry
-from logitkit.bench.execution.engine import carry_out, missing
-from logitkit.bench.execution.store import Store
-from logitkit.bench.execution.unit import keys, plan
+from logitkit.bench.config import ChainEntry, Run, TaskEntry
+from logitkit.bench.execution import Store, carry_out, keys, missing, plan
+from logitkit.bench.report import summarise
 from logitkit.registry import Plugin, Registry, discover
 from logitkit.registry import chain as chain_module
 
@@ -53,3 +52,24 @@ def test_a_resumed_run_never_mixes_revisions(
         assert missing(run, store) == []
         assert set(store.records) == before["plain"] | before["cfg"] | after["cfg"]
     assert after["plain"] == before["plain"] and not after["cfg"] & before["cfg"]
+
+
+def test_records_sessions_and_summaries_state_the_revision(
+    bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records and sessions hold their revision; a summary reads the records of the current revision."""
+    chains = {"plain": ChainEntry(), "cfg": ChainEntry(chain="cfg(1.5)")}
+    tasks = {"lambada": TaskEntry(task="lambada", data="words.jsonl")}
+    run: Run = tiny_run(bench_place, chains=chains, tasks=tasks, resources={}, seeds=[0])
+    with Store(tmp_path) as store:
+        store.begin(run, {})
+        carry_out(run, store)
+    registry = raised("cfg")
+    monkeypatch.setattr(chain_module, "default_registry", lambda: registry)
+    with Store(tmp_path) as store:
+        store.begin(run, {})
+        carry_out(run, store)
+    revisions = [record["revisions"]["cfg"] for record in store.records.values() if record["chain"] == "cfg"]
+    assert revisions == [1] * (len(revisions) // 2) + [2] * (len(revisions) // 2)
+    assert [session["processor_revisions"]["cfg"] for session in store.sessions(run)] == [{"cfg": 1}, {"cfg": 2}]
+    assert summarise(run, store).done == len(store.records) - len(revisions) // 2

@@ -10,7 +10,8 @@ import torch
 from scipy.stats import chisquare
 from transformers import GenerationConfig
 
-from logitkit.bench.execution.sampling import GumbelNoise, before_stop, continue_prompts, pinned_settings, seed_of
+from logitkit.bench.execution import GumbelNoise, continue_prompts, pinned_settings, seed_of
+from logitkit.bench.execution.sampling import before_stop
 from logitkit.errors import ModelError
 from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer

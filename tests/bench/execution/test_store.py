@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 
-import logitkit
 from bench_runs import tiny_run
-from logitkit.bench.execution.engine import carry_out, engine_named, local, missing
-from logitkit.bench.execution.store import Store
-from logitkit.bench.execution.unit import MEASURED_FIELDS, Unit, plan
-from logitkit.bench.report.summary import summarise
+from logitkit.bench.execution import MEASURED_FIELDS, Store, carry_out, engine_named, missing, plan
+from logitkit.bench.execution.engine import local
 from logitkit.errors import FileFormatError, ModeError, UnknownNameError
 
 WORKER = """
@@ -84,27 +81,6 @@ def test_stored_units_are_not_run_again(bench_place: Path, tmp_path: Path) -> No
         carry_out(run, store, advance=ran.append)
     assert ran == [plan(run)[-1]]
     assert (tmp_path / "results.jsonl").read_text().splitlines()[:-1] == lines[:-1]
-
-
-def test_a_raised_revision_is_computed_again(
-    bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A resumed run computes the units of a processor again whose revision was raised, and only these."""
-    run = tiny_run(bench_place)
-    with Store(tmp_path) as store:
-        store.begin(run, {})
-        carry_out(run, store)
-    monkeypatch.setitem(vars(logitkit.describe("cfg")), "revision", 2)
-    ran: list[Unit] = []
-    with Store(tmp_path) as store:
-        store.begin(run, {})
-        carry_out(run, store, advance=ran.append)
-        assert missing(run, store) == []
-    assert ran == [unit for unit in plan(run) if unit.chain == "cfg"]
-    of_cfg = [record for record in store.records.values() if record["chain"] == "cfg"]
-    assert [record["revisions"]["cfg"] for record in of_cfg] == [1] * (len(of_cfg) // 2) + [2] * (len(of_cfg) // 2)
-    assert [session["processor_revisions"]["cfg"]["cfg"] for session in store.sessions(run)] == [1, 2]
-    assert summarise(run, store).done == len(store.records) - len(of_cfg) // 2
 
 
 def test_an_engine_may_answer_in_any_order(bench_place: Path, tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from bench_runs import tiny_run
-from logitkit.bench.config import loading
-from logitkit.bench.config.run import ChainEntry, ResourceEntry, Run
+from logitkit.bench.config import ChainEntry, ResourceEntry, Run, loading
+from logitkit.bench.execution import MEASURED_FIELDS, Unit, keys, plan, run_unit
 from logitkit.bench.execution.store import Record
-from logitkit.bench.execution.unit import MEASURED_FIELDS, Unit, keys, plan, run_unit
 
 
 def reproducible(records: list[Record]) -> list[Record]:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from logitkit.bench.report.statistics import bootstrap_interval, compare, holm, mcnemar, sign_flips
+from logitkit.bench.report import bootstrap_interval, compare, holm, mcnemar, sign_flips
 
 
 def test_holm_by_hand() -> None:

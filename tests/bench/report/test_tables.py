@@ -17,14 +17,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from bench_runs import tiny_run
-from logitkit.bench.config.run import ChainEntry, CostEntry, Run
-from logitkit.bench.execution.engine import carry_out
-from logitkit.bench.execution.manifest import environment
-from logitkit.bench.execution.store import Store
-from logitkit.bench.report.page import page
+from logitkit.bench.config import ChainEntry, CostEntry, Run
+from logitkit.bench.execution import Store, carry_out, environment
+from logitkit.bench.report import Summary, markdown, page, show, summarise
 from logitkit.bench.report.plots import plots, sweeps
-from logitkit.bench.report.summary import Summary, summarise
-from logitkit.bench.report.tables import calls, markdown, sheets, show
+from logitkit.bench.report.tables import calls, sheets
 from logitkit.bench.speed import cost
 from logitkit.cli import app
 

@@ -10,11 +10,19 @@ import pytest
 import torch
 
 from fusing import hooks
-from logitkit.bench.speed import profile, random_models
-from logitkit.bench.speed.clock import ForwardClock
-from logitkit.bench.speed.decoding_variants import PLAIN, example_variant, select_variants, variants
-from logitkit.bench.speed.measurement import PROMPTS, VariantTiming, floor, measure, ratio, table
-from logitkit.bench.speed.memory import PeakMemory
+from logitkit.bench.speed import (
+    ForwardClock,
+    PeakMemory,
+    VariantTiming,
+    example_variant,
+    measure,
+    profile,
+    random_models,
+    select_variants,
+    variants,
+)
+from logitkit.bench.speed.decoding_variants import PLAIN
+from logitkit.bench.speed.measurement import PROMPTS, floor, ratio, table
 from logitkit.errors import ParameterError, UnknownNameError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 

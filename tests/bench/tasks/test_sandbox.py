@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from logitkit.bench.tasks import sandbox
-from logitkit.bench.tasks.sandbox import Limits, execute
+from logitkit.bench.tasks import Limits, execute, sandbox
 
 QUICK = Limits(seconds=2)
 

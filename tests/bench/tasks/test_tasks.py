@@ -12,11 +12,8 @@ from typing import Any
 import pytest
 
 from logitkit.bench.config import datasource
-from logitkit.bench.tasks.code_tasks import Infilling, pass_at
-from logitkit.bench.tasks.passages import passages
-from logitkit.bench.tasks.scored_tasks import Choice, Cloze, Span
-from logitkit.bench.tasks.task import Answer
-from logitkit.bench.tasks.text_tasks import GSM8K, number_in
+from logitkit.bench.tasks import GSM8K, Answer, Choice, Cloze, Infilling, Span, cut_passages, pass_at
+from logitkit.bench.tasks.text_tasks import number_in
 from logitkit.errors import DataError, FileFormatError, LogitkitError, ParameterError
 from logitkit.registry import Scored, TaskSpec, default_registry
 from logitkit.registry.laws import tiny_tokenizer
@@ -100,9 +97,11 @@ def test_passages_by_hand() -> None:
     rows = [
         {"text": text} for text in ("licence", "*** START OF THE BOOK", "a b c d", "e f", "*** END OF THE BOOK", "l")
     ]
-    assert [s.data for s in passages(rows, field="text", words=3, after=2)] == [{"before": "a b c", "after": " d e"}]
+    assert [s.data for s in cut_passages(rows, field="text", words=3, after=2)] == [
+        {"before": "a b c", "after": " d e"}
+    ]
     with pytest.raises(FileFormatError, match="must hold 50 words"):
-        passages(rows, field="text", words=40, after=10)
+        cut_passages(rows, field="text", words=40, after=10)
 
 
 def test_the_form_of_an_infilling_prompt_depends_on_the_tokenizer() -> None:
@@ -204,7 +203,7 @@ def test_a_task_of_a_plugin_is_checked() -> None:
         TaskSpec(name="No", target="a:b", **fields)
     with pytest.raises(ParameterError, match="'generate' or 'loglikelihood'"):
         TaskSpec(name="no", target="a:b", mode="guess", **fields)  # type: ignore[arg-type]
-    with pytest.raises(LogitkitError, match=r"subclass logitkit\.bench\.tasks\.task\.Task"):
+    with pytest.raises(LogitkitError, match=r"subclass logitkit\.bench\.Task"):
         _ = TaskSpec(name="no", target="decimal:Decimal", **fields).factory
     spec = default_registry().describe_task("gsm8k")
     assert sorted(spec.model.model_fields) == ["chat", "shots"]
