@@ -76,7 +76,7 @@ class CutPromptMethods:
 
     def byte_boundary(self, text: bytes) -> ByteProbabilities:
         """Return the exact distribution given all bytes of the text."""
-        found: ByteProbabilities = self.tree.distribution(text, prefix=()).logp.exp().numpy()
+        found: ByteProbabilities = self.tree.distribution(text, conditioning=()).logp.exp().numpy()
         return found / float(found.sum())
 
     def hard_mask(self, text: bytes) -> ByteProbabilities:

@@ -90,7 +90,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         model: a causal language model; it is put in eval mode.
         tokenizer: its fast tokenizer.
         covers, tolerance, bos, lossy: see `ByteTree`.
-        prefix: token ids that precede every text in place of the begin token, such as a chat template up to the
+        conditioning: token ids that precede every text in place of the begin token, such as a chat template up to the
             answer.
 
     Attributes:
@@ -122,14 +122,14 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         tolerance: float = 0.0,
         bos: int | Literal["tokenizer"] | None = "tokenizer",
         lossy: bool = False,
-        prefix: Sequence[int] | None = None,
+        conditioning: Sequence[int] | None = None,
     ) -> None:
         if isinstance(model, ByteModel):
             raise ModelError("ByteModel: model must be one over tokens, got a ByteModel; use it as it is")
         super().__init__(ByteConfig())
         self.tree = ByteTree(model, tokenizer, covers=covers, tolerance=tolerance, bos=bos, lossy=lossy)
         self.model, self.covers = model, covers
-        self.prefix = None if prefix is None else tuple(int(token) for token in prefix)
+        self.conditioning = None if conditioning is None else tuple(int(token) for token in conditioning)
         self._distributions: OrderedDict[bytes, _Normalised] = OrderedDict()
         self.train(False)
 
@@ -143,7 +143,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
 
     def distribution(self, text: bytes) -> ByteDistribution:
         """Return the distribution of the next byte after a text, not normalised, with its leak and bound."""
-        return self.tree.distribution(text, prefix=self.prefix)
+        return self.tree.distribution(text, conditioning=self.conditioning)
 
     def logp(self, texts: Sequence[bytes]) -> Tensor:
         """Return normalised log-probabilities in nats of the next byte after each text, ``[texts, 257]``.
@@ -159,7 +159,9 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         """
         if not isinstance(other, ByteModel):
             return other is self.model
-        settings = [(model.covers, model.tree.tolerance, model.tree.prefix, model.prefix) for model in (self, other)]
+        settings = [
+            (model.covers, model.tree.tolerance, model.tree.conditioning, model.conditioning) for model in (self, other)
+        ]
         same_parts = other.model is self.model and other.tree.tokenizer is self.tree.tokenizer
         return same_parts and settings[0] == settings[1]
 
@@ -240,8 +242,10 @@ class ByteModel(PreTrainedModel, GenerationMixin):
             waves[text] = waves.get(text[:-1], -1) + 1 if text else 0
         for wave in range(max(waves.values(), default=-1) + 1):
             unread = [text for text, number in waves.items() if number == wave]
-            prefixes = None if self.prefix is None else [self.prefix] * len(unread)
-            for text, distribution in zip(unread, self.tree.distributions(unread, prefixes=prefixes), strict=True):
+            conditionings = None if self.conditioning is None else [self.conditioning] * len(unread)
+            for text, distribution in zip(
+                unread, self.tree.distributions(unread, conditionings=conditionings), strict=True
+            ):
                 self._distributions[text] = _normalise(distribution)
         for text in texts:
             self._distributions.move_to_end(text)

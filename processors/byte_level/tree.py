@@ -37,13 +37,23 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 STATES_KEPT = 128  # states of earlier texts that are kept while the KV cache has room
 MAX_PUSHED_BYTES = 4  # a text that is longer by at most this is extended byte by byte; any other is read anew
 TokenIds = tuple[int, ...]
-Key = tuple[TokenIds, bytes]  # the tokens before a text, and the text
+
+
+class _Key(NamedTuple):
+    """A text and the tokens that precede it."""
+
+    conditioning: TokenIds
+    text: bytes
+
+    def beginning(self, end: int) -> _Key:
+        """Return the key of the first ``end`` bytes of the text; a negative ``end`` counts from the end."""
+        return _Key(self.conditioning, self.text[:end])
 
 
 class _Extension(NamedTuple):
     """A text that grows by one byte, and its hypotheses before the model reads the new ones."""
 
-    key: Key
+    key: _Key
     text: bytes
     continued: list[Hypothesis]
     unread: list[Hypothesis]
@@ -67,7 +77,7 @@ class ByteTree:
             writes.
 
     Attributes:
-        prefix: tokens that precede every text by default.
+        conditioning: tokens that precede every text by default; they have probability 1.
         kv_tree: the token sequences that the model has read.
 
     Raises:
@@ -105,9 +115,9 @@ class ByteTree:
         self.covers = Covers.of(tokenizer, self.vocabulary, covers)
         self.kv_tree = KVTree(model)
         begin = tokenizer.bos_token_id if bos == "tokenizer" else bos
-        self.prefix: TokenIds = () if begin is None else (int(begin),)
+        self.conditioning: TokenIds = () if begin is None else (int(begin),)
         self.end_tokens = sorted(end_tokens(model, tokenizer))
-        self._states: OrderedDict[Key, CoverState] = OrderedDict()
+        self._states: OrderedDict[_Key, CoverState] = OrderedDict()
 
     @property
     def forwards(self) -> int:
@@ -121,31 +131,32 @@ class ByteTree:
 
     def logp(self, text: bytes) -> float:
         """Return the log-probability in nats that a text begins with these bytes; -inf where the model cannot."""
-        return self._states_after([(self.prefix, text)])[0].logp
+        return self._states_after([_Key(self.conditioning, text)])[0].logp
 
     def next_byte(self, text: bytes) -> Tensor:
         """Return log-probabilities in nats of the next byte and, at index 256, of the end; float64 ``[257]``."""
         return self.distribution(text).logp
 
-    def distribution(self, text: bytes, *, prefix: TokenIds | None = None) -> ByteDistribution:
+    def distribution(self, text: bytes, *, conditioning: TokenIds | None = None) -> ByteDistribution:
         """Return the distribution of the next byte after a text; see `distributions`."""
-        return self.distributions([text], prefixes=None if prefix is None else [prefix])[0]
+        return self.distributions([text], conditionings=None if conditioning is None else [conditioning])[0]
 
     def distributions(
-        self, texts: Sequence[bytes], *, prefixes: Sequence[TokenIds] | None = None
+        self, texts: Sequence[bytes], *, conditionings: Sequence[TokenIds] | None = None
     ) -> list[ByteDistribution]:
         """Return the distributions of the next byte after several texts, read in as few forwards as possible.
 
         Args:
             texts: any bytes.
-            prefixes: for each text the tokens that precede it, such as a chat template; None: ``self.prefix``.
+            conditionings: for each text the tokens that precede it and have probability 1, such as a chat template;
+                None: ``self.conditioning``.
 
         Raises:
             ModelError: a text longer than the context of the model; a text without a begin token whose covers
                 share no token.
         """
-        before = [self.prefix] * len(texts) if prefixes is None else prefixes
-        states = self._states_after(list(zip(before, texts, strict=True)))
+        before = [self.conditioning] * len(texts) if conditionings is None else conditionings
+        states = self._states_after([_Key(*pair) for pair in zip(before, texts, strict=True)])
         return [distribution_after(state, self.covers, self.end_tokens) for state in states]
 
     def release(self) -> None:
@@ -153,11 +164,11 @@ class ByteTree:
         self._states.clear()
         self.kv_tree.release()
 
-    def _states_after(self, keys: Sequence[Key]) -> list[CoverState]:
+    def _states_after(self, keys: Sequence[_Key]) -> list[CoverState]:
         """Return the states of several texts; token sequences that several texts need are read once."""
         try:
             for remaining in range(MAX_PUSHED_BYTES - 1, -1, -1):
-                shorter = {(prefix, text[: len(text) - remaining]) for prefix, text in keys if len(text) > remaining}
+                shorter = {key.beginning(len(key.text) - remaining) for key in keys if len(key.text) > remaining}
                 self._push(sorted(key for key in shorter if self._is_one_byte_further(key)))
             self._open([key for key in dict.fromkeys(keys) if key not in self._states])
         except BaseException:
@@ -167,7 +178,7 @@ class ByteTree:
         self._forget_old(keys)
         return states
 
-    def _forget_old(self, keys: Sequence[Key]) -> None:
+    def _forget_old(self, keys: Sequence[_Key]) -> None:
         """Keep the states of ``keys`` and, while the KV cache has room, those used last."""
         for key in keys:
             self._states.move_to_end(key)
@@ -181,12 +192,11 @@ class ByteTree:
         for key in older[kept - 1 :]:
             del self._states[key]
 
-    def _is_one_byte_further(self, key: Key) -> bool:
+    def _is_one_byte_further(self, key: _Key) -> bool:
         """Return whether the state of a text is unknown and the state of the text without its last byte is known."""
-        prefix, text = key
-        return bool(text) and key not in self._states and (prefix, text[:-1]) in self._states
+        return bool(key.text) and key not in self._states and key.beginning(-1) in self._states
 
-    def _push(self, keys: Sequence[Key], *, exact: bool = False) -> None:
+    def _push(self, keys: Sequence[_Key], *, exact: bool = False) -> None:
         """Extend texts with known states by one byte each, in one forward; ``exact``: prune nothing."""
         extensions, lost = [], []
         for key in keys:
@@ -212,10 +222,10 @@ class ByteTree:
         else:
             self._open(lost)
 
-    def _extended(self, key: Key, tolerance: float) -> _Extension | None:
+    def _extended(self, key: _Key, tolerance: float) -> _Extension | None:
         """Return a text's hypotheses after its last byte; None where only pruned hypotheses continue there."""
-        state = self._states[key[0], key[1][:-1]]
-        text = state.text + key[1][-1:]
+        state = self._states[key.beginning(-1)]
+        text = state.text + key.text[-1:]
         continued, completed = self.covers.advance(state.hypotheses, text, lenient=not state.pruned)
         if state.pruned and not continued and not completed:
             return None
@@ -232,7 +242,7 @@ class ByteTree:
         followed = self.covers.advance(state.pruned, text) if state.pruned else ([], [])
         return _Extension(key, text, continued, unread, (*followed[0], *followed[1], *below), logp)
 
-    def _open(self, keys: Sequence[Key]) -> None:
+    def _open(self, keys: Sequence[_Key]) -> None:
         """Find the hypotheses of texts without the model, then read them: shared tokens in chunks, the others at once.
 
         Raises:
@@ -240,17 +250,17 @@ class ByteTree:
         """
         opened = []
         for key in keys:
-            prefix, text = key[0], self.vocabulary.prefix + key[1]
-            if self.covers.encode is None and key[1]:
+            text = self.vocabulary.prefix + key.text
+            if self.covers.encode is None and key.text:
                 self._follow(key)
                 continue
             shared, hypotheses = self.covers.of_text(text)
-            if not prefix and not shared:
+            if not key.conditioning and not shared:
                 raise ModelError(
-                    f"ByteTree: a text of {len(key[1])} bytes must come after a token, but its covers share none and "
+                    f"ByteTree: a text of {len(key.text)} bytes must come after a token, but its covers share none and "
                     "there is no begin token; pass bos=, or a longer text"
                 )
-            begin, shared = (prefix, shared) if prefix else (tuple(shared[:1]), shared[1:])
+            begin, shared = (key.conditioning, shared) if key.conditioning else (tuple(shared[:1]), shared[1:])
             node = self.kv_tree.read(self.kv_tree.read(self.kv_tree.root, begin, conditioning=True), shared)
             opened.append((key, text, node, hypotheses))
         nodes = iter(
@@ -261,7 +271,7 @@ class ByteTree:
             logp = logsumexp([self.covers.log_mass(hypothesis, text) for hypothesis in read])
             self._states[key] = CoverState(text, tuple(read), (), logp)
 
-    def _follow(self, key: Key, *, exact: bool = False) -> None:
+    def _follow(self, key: _Key, *, exact: bool = False) -> None:
         """Follow a text from its first byte: covers of kind ``all`` are too many to list at its end.
 
         Args:
@@ -269,12 +279,11 @@ class ByteTree:
             exact: prune nothing, and replace the states of the shorter texts. Needed where only pruned hypotheses
                 reach the end of the text.
         """
-        prefix, text = key
-        if (prefix, b"") not in self._states:
-            self._open([(prefix, b"")])
-        for end in range(1, len(text) + 1):
-            if exact or (prefix, text[:end]) not in self._states:
-                self._push([(prefix, text[:end])], exact=exact)
+        if key.beginning(0) not in self._states:
+            self._open([key.beginning(0)])
+        for end in range(1, len(key.text) + 1):
+            if exact or key.beginning(end) not in self._states:
+                self._push([key.beginning(end)], exact=exact)
 
 
 def _nodes(states: Sequence[CoverState]) -> list[Node]:

@@ -148,11 +148,11 @@ def test_after_its_end_a_text_only_ends() -> None:
     torch.testing.assert_close(logits[0], model.logp([b""])[0])
 
 
-def test_prefix_tokens_come_before_every_text() -> None:
-    """The distribution after prefix tokens is the language model's own after these tokens."""
+def test_conditioning_tokens_precede_every_text() -> None:
+    """The distribution behind conditioning tokens is the language model's own after these tokens."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     before = [tokenizer.bos_token_id, *tokenizer("given")["input_ids"]]
-    got = ByteModel(model, tokenizer, prefix=before).logp([b"so"])[0]
+    got = ByteModel(model, tokenizer, conditioning=before).logp([b"so"])[0]
     ids = torch.tensor([[*before, *tokenizer("so")["input_ids"]]])
     logits = model(ids).logits[0, -1]
     order = [*(tokenizer(chr(letter))["input_ids"][0] for letter in range(97, 123)), tokenizer.eos_token_id]
