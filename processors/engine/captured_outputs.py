@@ -71,7 +71,7 @@ class CapturedOutputs:
 
         Args:
             input_ids: ``[rows, length]``.
-            scores: scores before the chain, ``[rows, vocab]``.
+            scores: scores of the step, ``[rows, vocab]``; if a processor changed them, a reader reads the rows.
 
         Returns:
             fp32, ``[rows, vocab]``.
@@ -87,7 +87,7 @@ class CapturedOutputs:
 
         Args:
             input_ids: ``[rows, length]``.
-            scores: scores before the chain, ``[rows, vocab]``.
+            scores: scores of the step, ``[rows, vocab]``; if a processor changed them, a reader reads the rows.
 
         Returns:
             fp32, ``[rows, hidden width]``.

@@ -96,6 +96,11 @@ class CrossTokenizerReader:
         self._used = np.zeros((0, 0), dtype=bool)  # [rows, slots]; the used slots of a row hold its tokens in order
         self._logits = torch.empty(0, 0)  # after the last token of each row, [rows, vocab]
 
+    @property
+    def cache_length(self) -> int:
+        """Number of slots of the cache."""
+        return self._used.shape[1]
+
     @torch.no_grad()
     def __call__(self, rows: Tensor) -> Tensor:
         """Return fp32 logits of the token after each row, ``[rows, own vocab]``, on the device of the rows.
@@ -189,11 +194,11 @@ class CrossTokenizerReader:
         width = max(len(row) - count for row, count in zip(rows, kept, strict=True))
         if width == 0:
             return
-        dense = self._window is not None and self._used.shape[1] + width > self._window
+        dense = self._window is not None and self.cache_length + width > self._window
         if dense:  # the window counts slots, so a row must have no unused slot between its tokens
             kept = [max(0, len(row) - width) for row in rows]
         self._drop(kept)
-        if dense or self._used.shape[1] > MAX_SLACK * max(kept) + 32:
+        if dense or self.cache_length > MAX_SLACK * max(kept) + 32:
             self._compact()
         chunk, positions = _unread(rows, kept, width)
         fed = np.arange(width)[None] >= width - np.array([len(r) - k for r, k in zip(rows, kept, strict=True)])[:, None]

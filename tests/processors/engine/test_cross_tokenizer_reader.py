@@ -133,7 +133,9 @@ def test_unused_slots_are_removed() -> None:
     rows = written(prompts, ["the" * 60, "xthe" * 45, "thxe" * 45])
     for length in range(1, rows.shape[1] - prompts.width):
         reader(rows[:, : prompts.width + length])
-    assert reader._used.shape[1] <= 1.25 * max(map(len, reader._rows)) + 33
+    tails = reader.retokenize(rows[:, prompts.width : -1].tolist())
+    longest = max(len(own) + len(tail) for own, tail in zip(reader.own, tails, strict=True))
+    assert reader.cache_length <= 1.25 * longest + 33
     torch.testing.assert_close(reader(rows), slow(rows), rtol=0, atol=1e-4)
 
 
