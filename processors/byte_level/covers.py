@@ -18,8 +18,8 @@ from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.successor_rule import EveryToken, SuccessorRule
 from logitkit.processors.engine.kv_tree import Node
 from logitkit.processors.tokens.byte_trie import ByteTrie
-from logitkit.processors.tokens.canonical_rules import canonical_rules_for
 from logitkit.processors.tokens.reencoding import Context, Ids
+from logitkit.processors.tokens.rule_choice import canonical_rules_for
 from logitkit.processors.tokens.tokenizer_description import tokenizer_cache
 from logitkit.processors.tokens.vocabulary import Vocabulary
 

@@ -67,6 +67,13 @@ def label_divergence(
     Raises:
         ParameterError: no prompts.
         FileFormatError: the file was made with other models, prompts or settings.
+
+    >>> import tempfile
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> pair = ModelPair(small=tiny_model(), large=tiny_model(), tokenizer=tiny_tokenizer())
+    >>> labels = label_divergence(["a prompt"], tempfile.mkdtemp() + "/labels.jsonl", pair, tokens=3)
+    >>> labels[0].labels  # a model never diverges from itself
+    [0, 0, 0]
     """
     if not prompts:
         raise ParameterError("label_divergence", "prompts", "at least one", "none")

@@ -36,6 +36,11 @@ class Step:
         js_bits: Jensen-Shannon divergence between the row before and after the processor, in bits, 0 to 1.
         before, after: the most probable tokens, ``(id, probability)``, best first.
         notes: values that the processor reported with `Trace.note`, such as ``gate`` and ``fired``.
+
+    >>> best = ((7, 0.5), (3, 0.25))
+    >>> step = Step(processor="cfg", row=0, position=2, js_bits=0.0, before=best, after=best, notes={})
+    >>> step.before[0]
+    (7, 0.5)
     """
 
     processor: str

@@ -18,7 +18,6 @@ import codecs
 import dataclasses
 import enum
 import functools
-import warnings
 from typing import Any
 
 import numpy as np
@@ -281,30 +280,3 @@ class CanonicalRules(Reencoding):
         if not self._ignores_merges or len(tokens) < 2:
             return False
         return any(self.writable[token] for token in self.vocabulary.ids_of.get(self.vocabulary.join(tokens), ()))
-
-
-def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
-    """Return `CanonicalRules` where a tokenizer has rules, else `Reencoding` with a warning.
-
-    Args:
-        tokenizer: a fast tokenizer of transformers.
-        vocabulary: its vocabulary, of the size of the model.
-
-    Raises:
-        ModelError: the tokenizer is a slow one.
-
-    >>> from logitkit.processors.tokens import Vocabulary
-    >>> from logitkit.registry.laws import tiny_tokenizer
-    >>> type(canonical_rules_for(tiny_tokenizer(), Vocabulary.of(tiny_tokenizer()))).__name__
-    'CanonicalRules'
-    """
-    unsupported = unsupported_part(description(tokenizer))
-    if unsupported is None:
-        return CanonicalRules(tokenizer, vocabulary)
-    warnings.warn(
-        f"canonical covers: the tokenizer's {unsupported} has no rules. Re-encoding finds the next tokens "
-        "instead, which takes up to seconds per byte. "
-        "For short texts, covers='all' is an alternative.",
-        stacklevel=2,
-    )
-    return Reencoding(tokenizer, vocabulary)

@@ -66,7 +66,7 @@ class RunFlags:
         return data
 
 
-# Long because each option of the command is a parameter.
+# Over 40 lines: each option of the command is a parameter.
 def run(
     file: Annotated[
         Path | None, typer.Argument(help="A run file, *.yaml. Without it, the options describe the run.")

@@ -15,7 +15,7 @@ from logitkit.models.progress import progress_bar
 EXAMPLES = ("logitkit bench speed --batch 1 --only cfg --no-processors",)
 
 
-# Long because each option of the command is a parameter.
+# Over 40 lines: each option of the command is a parameter.
 def speed(
     model: Annotated[
         str, typer.Option(help="A known model name, a folder, a hub id, or random-7b or random-1b (random weights).")

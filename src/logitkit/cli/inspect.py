@@ -20,7 +20,7 @@ EXAMPLES = (
 )
 
 
-# Long because each option of the command is a parameter.
+# Over 40 lines: each option of the command is a parameter.
 def inspect(
     prompt: options.Prompt = None,
     file: options.File = None,

@@ -20,7 +20,7 @@ from logitkit.models.progress import progress_bar
 EXAMPLES = ("logitkit label-divergence prompts.jsonl labels.jsonl --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)
 
 
-# Long because each option of the command is a parameter.
+# Over 40 lines: each option of the command is a parameter.
 def label_divergence(
     prompts: Annotated[Path, typer.Argument(help="JSON lines with one text each (*.jsonl), or lines of plain text.")],
     out: Annotated[Path, typer.Argument(help="The labels, as JSON lines. An interrupted run continues in this file.")],

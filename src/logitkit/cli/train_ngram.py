@@ -24,7 +24,7 @@ EXAMPLES = (
 )
 
 
-# Long because each option of the command is a parameter.
+# Over 40 lines: each option of the command is a parameter.
 def train_ngram(
     corpus: Annotated[
         list[Path], typer.Argument(help="Text files, .jsonl files (.gz of either), or folders of such files.")

@@ -77,7 +77,7 @@ class Completion:
         }
 
 
-# Longer than 40 lines because of its documented arguments.
+# Over 40 lines: the arguments are documented one by one.
 def complete(
     model: Any,
     tokenizer: Any,

@@ -66,7 +66,7 @@ class Inspection:
         return sorted(enumerate(self.moves), key=lambda pair: -pair[1].js_bits)[:count]
 
 
-# Longer than 40 lines because of its documented arguments.
+# Over 40 lines: the arguments are documented one by one.
 def inspect(
     model: Any,
     tokenizer: Any,

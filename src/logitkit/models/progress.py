@@ -42,7 +42,7 @@ class ProgressBar:
         self._progress.console.print(message, markup=False)
 
 
-# Longer than 40 lines because of its documented arguments.
+# Over 40 lines: the arguments are documented one by one.
 @contextmanager
 def progress_bar(
     description: str,
