@@ -15,9 +15,9 @@ from logitkit.errors import ParameterError, PluginError, UnknownNameError
 from logitkit.params import validate
 from logitkit.registry import target
 
-# The ways of generating that a Spec may refuse. The last two are the benchmark's: "loglikelihood" is the scoring of
+# The modes of generating that a Spec may refuse. The last two are the benchmark's: "loglikelihood" is the scoring of
 # given texts, and "tokens" is a generating model over tokens, refused by methods that need a model over bytes.
-MODES = ("beams", "assisted", "prompt_lookup", "static_cache", "loglikelihood", "tokens")
+REFUSABLE_MODES = ("beams", "assisted", "prompt_lookup", "static_cache", "loglikelihood", "tokens")
 
 ExtraForwards = Literal["none", "prompt", "gated", "every_step", "every_byte"]
 
@@ -60,7 +60,7 @@ class Spec:
             scores alone, so any engine can run it. ``prompt``: over the prompt, none later. ``gated``: at steps where
             a condition holds. ``every_step``: at least one at each step. ``every_byte``: one for each byte.
         rewrites_prompt: the target has a ``prepare`` that changes the prompts.
-        modes: ways of generating that are refused, each with the reason; any of `MODES`.
+        modes: modes of generating that are refused, each with the reason; any of `REFUSABLE_MODES`.
         laws: laws that the processor cannot keep, each with the reason; see `logitkit.registry.laws`.
         discards: the processor replaces the distribution, so it must be the first of a chain.
         replaces: settings of ``generate`` whose own processor this one replaces, such as ``temperature``.
@@ -136,8 +136,8 @@ class Spec:
             allowed = ", ".join(map(repr, get_args(ExtraForwards)))
             raise ParameterError(owner, "extra_forwards", f"one of {allowed}", self.extra_forwards)
         for mode in self.modes:
-            if mode not in MODES:
-                raise UnknownNameError(f"mode that {owner} can refuse", mode, MODES)
+            if mode not in REFUSABLE_MODES:
+                raise UnknownNameError(f"mode that {owner} can refuse", mode, REFUSABLE_MODES)
         for kind in self.example_resources.values():
             if kind not in EXAMPLE_RESOURCES and not re.fullmatch(TARGET, kind):
                 rule = f"one of {', '.join(map(repr, EXAMPLE_RESOURCES))}, or 'module:function'"

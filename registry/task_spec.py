@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from logitkit.errors import LogitkitError, ParameterError, PluginError
 from logitkit.params import declared, model_of, validate
 
-Mode = Literal["generate", "loglikelihood"]
+TaskMode = Literal["generate", "loglikelihood"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,7 +48,7 @@ class TaskSpec:
     summary: str
     source: str
     target: str
-    mode: Mode = "generate"
+    mode: TaskMode = "generate"
     data: str = ""
     hub: str = ""
     encoding: str = "utf-8"
@@ -61,7 +61,7 @@ class TaskSpec:
             raise ParameterError("TaskSpec", "name", "snake_case", self.name)
         if not re.fullmatch(r"[\w.]+:\w+", self.target):
             raise ParameterError(owner, "target", "'module:Class'", self.target)
-        if self.mode not in get_args(Mode):
+        if self.mode not in get_args(TaskMode):
             raise ParameterError(owner, "mode", "'generate' or 'loglikelihood'", self.mode)
         for part in ("summary", "source"):
             if not getattr(self, part):
