@@ -10,8 +10,9 @@ probabilities and q_i a helper's probabilities, translated into the main vocabul
 
 The overview figure of the paper and the released code differ; `PRESETS` has both. The released code also raises the
 main model's weight to at least the weight of all helpers together, scales token scores to mean 1, and keeps the main
-model's distribution where the ensemble's choice is another spelling of its own choice
-(`logitkit.processors.ensemble.spelling_guard`). For multiple choice it leaves out the token filter and the agreement.
+model's distribution where the ensemble only spells the main model's choice differently
+(`logitkit.processors.ensemble.spelling_guard`). For multiple choice the code leaves out the token filter and the
+agreement.
 
 Departures from the released code:
 
@@ -71,8 +72,8 @@ class Preset:
     Attributes:
         main_floor: least weight of the main model, 0 to 1.
         variant: parts of the formula.
-        guard: keep the main model's row where the ensemble's choice is another spelling of its own choice, or where
-            it ends the text.
+        guard: keep the main model's row where the ensemble only spells the main model's choice differently, or where
+            the main model ends the text.
         topk: likeliest tokens of each model that count; None: all.
 
     >>> PRESETS["released"].main_floor, PRESETS["published"].main_floor

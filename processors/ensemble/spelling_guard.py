@@ -1,4 +1,4 @@
-"""Rows in which an ensemble keeps the main model's distribution: the ensemble only spells its choice differently.
+"""Rows that keep the main model's distribution because the ensemble only spells the same choice differently.
 
 The released code of CoRE (arXiv:2510.13855) keeps the main model's distribution where the ensemble's choice is a
 beginning of the main model's choice or the reverse, and where the main model ends the text.
