@@ -194,7 +194,7 @@ class Alignment:
         if self.reverse is not None and (
             self.reverse.shape != (self.main_size,) or int(self.reverse.min()) < -1 or int(self.reverse.max()) >= count
         ):
-            raise ValueError(f"reverse is not one of {count} helper ids for each main id")
+            raise ValueError(f"reverse must hold one of {count} helper ids, or -1, for each main id")
 
     def _tensors(self) -> dict[str, Tensor]:
         """The tensors by field name, without ``reverse`` where it is None."""

@@ -76,7 +76,7 @@ class Crossover(LogitsProcessor):
         other: StreamLike,
         prompt_width: Annotated[int, Resource()],
         threshold: Annotated[
-            float, number("switch where the measure is higher (js in bits); 1: never", ge=0, le=1, neutral=1)
+            float, number("switch above this value of the measure (js in bits); 1: never", ge=0, le=1, neutral=1)
         ] = 0.1,
         budget: Annotated[
             PositionCount | PositionShare | None,

@@ -87,8 +87,8 @@ def area_under_deferral_curve(
     """
     s, q, p = _columns(scores, small, large)
     if resamples < 1 or not 0 < level < 1:
-        rule = "above 0 and below 1, with a resample or more"
-        raise ParameterError("area_under_deferral_curve", "level", rule, (level, resamples))
+        rule = "above 0 and below 1, and at least 1"
+        raise ParameterError("area_under_deferral_curve", "level and resamples", rule, (level, resamples))
     area, random = _areas(s[None], q[None], p[None])
     rows = np.random.default_rng(seed).integers(0, len(s), (resamples, len(s)))
     areas, randoms = _areas(s[rows], q[rows], p[rows])
@@ -133,7 +133,7 @@ def _columns(*columns: ArrayLike) -> tuple[FloatArray, ...]:
     arrays = tuple(np.asarray(column, dtype=np.float64) for column in columns)
     if arrays[0].ndim != 1 or not len(arrays[0]) or any(a.shape != arrays[0].shape for a in arrays):
         shapes = ", ".join(str(a.shape) for a in arrays)
-        raise ParameterError("deferral_curve", "scores and qualities", "equally many, at least one", shapes)
+        raise ParameterError("deferral_curve", "scores and qualities", "of one length, at least 1", shapes)
     if any(np.isnan(a).any() for a in arrays):
         raise ParameterError("deferral_curve", "scores and qualities", "numbers", "NaN")
     return arrays

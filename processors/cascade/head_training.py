@@ -87,7 +87,7 @@ def check_examples(owner: str, features: Tensor, targets: Tensor) -> None:
     """
     if not len(features) or len(features) != len(targets):
         raise ParameterError(
-            owner, "examples", "at least one, each with a target", f"{len(features)} and {len(targets)} targets"
+            owner, "examples", "at least one, each with a target", f"{len(features)} with {len(targets)} targets"
         )
     for name, values in (("features", features), ("targets", targets)):
         bad = ~torch.isfinite(values.reshape(len(values), -1)).all(-1)

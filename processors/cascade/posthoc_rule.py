@@ -180,7 +180,7 @@ class PostHocRule:
         features = posthoc_features(logps, mask, config, extra) if len(logps) else torch.zeros(0, 1)
         head_training.check_examples("PostHocRule.fit", features, targets)
         if bool((targets == targets[0]).all()):
-            raise ParameterError("PostHocRule.fit", "qualities", "of items that differ", f"{targets[0]:g} everywhere")
+            raise ParameterError("PostHocRule.fit", "targets", "different between items", f"{targets[0]:g} everywhere")
         split = head_training.split_rows(len(features), settings)
         network = head_training.initialised(lambda: PostHocNetwork(config), features[split.train], settings.seed)
         binary = config.target == "better"

@@ -74,7 +74,7 @@ class Router(LogitsProcessor):
         score: Annotated[RowScore, Resource()],
         threshold: Annotated[
             float | None,
-            number("route rows with a higher score; 1: never; None: the default of the score", ge=0, le=1, neutral=1),
+            number("route rows above this score; 1: never; None: the default of the score", ge=0, le=1, neutral=1),
         ] = None,
         default_threshold: Annotated[float, Resource()] = 0.5,
         parameter_counts: Annotated[ParameterCounts | None, Resource()] = None,

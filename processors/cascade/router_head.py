@@ -179,7 +179,7 @@ class RouterHead:
         head_training.check_examples("RouterHead.fit", features, labels)
         positives = int(labels.sum())
         if not 0 < positives < len(labels):
-            raise ParameterError("RouterHead.fit", "labels", "of both kinds", f"{positives} of {len(labels)} positive")
+            raise ParameterError("RouterHead.fit", "labels", "of two classes", f"{positives} of {len(labels)} positive")
         if not 0 < recall <= 1:
             raise ParameterError("RouterHead.fit", "recall", "a finite number > 0 and <= 1", recall)
         settings = settings or TrainingSettings()
@@ -244,7 +244,7 @@ def threshold_for_recall(scores: Tensor, labels: Tensor, recall: float) -> float
     """
     positives = scores[labels.bool()]
     if not len(positives):
-        raise ParameterError("threshold_for_recall", "labels", "with a positive among them", "none")
+        raise ParameterError("threshold_for_recall", "labels", "such that one or more are positive", "none")
     candidates = torch.linspace(0.01, 0.99, 99)
     routed = (positives[None] > candidates[:, None].to(positives)).float().mean(-1)  # [candidates]
     sufficient = (routed >= recall - 1e-9).nonzero()

@@ -111,12 +111,12 @@ class SequenceCascade:
         """
         shares = [rates] * (len(self.stages) - 1) if isinstance(rates, (int, float)) else list(rates)
         if len(shares) != len(self.stages) - 1:
-            raise ParameterError("calibrate", "rates", f"one number, or {len(self.stages) - 1}", rates)
+            raise ParameterError("calibrate", "rates", f"one number or {len(self.stages) - 1} numbers", rates)
         remaining, thresholds = list(prompts), []
         for number, (stage, rate) in enumerate(zip(self.stages, shares, strict=False)):
             if not remaining:
                 raise ParameterError(
-                    "calibrate", "prompts", f"enough to reach stage {number}", "an empty calibration set", "give more"
+                    "calibrate", "prompts", f"enough to reach stage {number}", "an empty calibration set", "add prompts"
                 )
             outputs = generate_outputs(stage, remaining, include_end=self.include_end, **generate_kwargs)
             scores = self.score(outputs)

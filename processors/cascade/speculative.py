@@ -68,7 +68,7 @@ class SpeculativeCascade:
         *,
         large: Annotated[Any, Resource()],
         rule: Annotated[TokenRule, option("deferral rule: when a drafted token is accepted")] = "token_v3",
-        alpha: Annotated[float, number("tolerance for the small model; 1 keeps it everywhere", ge=0, le=1)] = 0.3,
+        alpha: Annotated[float, number("tolerance for the small model; 1: keep the small model", ge=0, le=1)] = 0.3,
         draft_length: Annotated[int, whole("tokens drafted before each forward of the large model", ge=1)] = 4,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:

@@ -64,10 +64,10 @@ class Cascade(LogitsProcessor):
         large: StreamLike,
         rule: Annotated[DeferralRule, option("deferral rule: when the small model's token is kept")] = "chow",
         alpha: Annotated[
-            float, number("tolerance for the small model; 1 keeps it everywhere", ge=0, le=1, neutral=1)
+            float, number("tolerance for the small model; 1: keep the small model", ge=0, le=1, neutral=1)
         ] = 0.5,
         temperature: Annotated[
-            float, number("sampling temperature of both models; the rule ignores it; 0 is greedy", ge=0)
+            float, number("sampling temperature of both models, ignored by the rule; 0 is greedy", ge=0)
         ] = 1.0,
         random_numbers: UniformSource = None,
         parameter_counts: Annotated[ParameterCounts | None, Resource()] = None,

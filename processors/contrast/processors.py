@@ -45,7 +45,7 @@ class CFG(LogitsProcessor):
         self,
         *,
         unconditional: StreamLike,
-        scale: Annotated[float, number("guidance scale; above 1 follows the prompt more", ge=0, neutral=1)] = 1.5,
+        scale: Annotated[float, number("guidance scale; above 1: follow the prompt more", ge=0, neutral=1)] = 1.5,
     ) -> None:
         self.unconditional, self.scale = as_stream(unconditional), scale
         self.streams = () if is_neutral(scale, 1) else (self.unconditional,)
@@ -103,7 +103,7 @@ class CAD(LogitsProcessor):
         self,
         *,
         without: StreamLike,
-        alpha: Annotated[float, number("weight of the difference that the context makes", ge=0, neutral=0)] = 0.5,
+        alpha: Annotated[float, number("strength; larger values give the context more weight", ge=0, neutral=0)] = 0.5,
     ) -> None:
         self.without, self.alpha = as_stream(without), alpha
         self.streams = () if is_neutral(alpha, 0) else (self.without,)
@@ -115,7 +115,7 @@ class CAD(LogitsProcessor):
         *,
         context: Annotated[
             PromptTexts,
-            option("the part of the prompt that the second stream lacks, one for all prompts or one for each"),
+            option("the part of the prompt to leave out of the second stream, one for all prompts or one for each"),
         ],
         alpha: float,
     ) -> CAD:

@@ -62,10 +62,10 @@ class USCD(LogitsProcessor):
             float, number("contrast the rows whose confidence is at most this value", ge=0, le=1, neutral=0)
         ] = 0.894,
         head: Annotated[
-            float, number("contrast tokens of at least this multiple of 1 / vocabulary, remove the others", ge=0)
+            float, number("smallest probability in contrasted rows, as a multiple of 1 / vocabulary", ge=0)
         ] = 2 / 3,
         form: Annotated[Form, option("diff: log(p - rho q); ratio: log p - rho log q")] = "diff",
-        measure: Annotated[Confidence, option("the confidence of a row, computed from its probabilities")] = "norm",
+        measure: Annotated[Confidence, option("measure of confidence, computed from a row's probabilities")] = "norm",
         lame: StreamLike,
         applies: Annotated[Callable[[Tensor], Tensor] | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,

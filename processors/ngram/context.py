@@ -45,7 +45,7 @@ class NgramContext(LogitsProcessor):
         k: pseudo-count of ``lift``, above 0.
         cap_bits: largest move of a score, in bits; None: unlimited.
         plausible: 0 to 1; only tokens with at least this share of the largest probability move.
-        once: no evidence for a longest n-gram that the continuation already contains.
+        once: whether n-grams of the longest order give no evidence once the continuation contains them.
         target_js: Jensen-Shannon divergence in bits by which each row moves; None: the full weight.
         groups: maps rows of tokens to the prompt that each row continues, ``[rows]``.
         prompts: the bound prompts, whose left padding is not part of any context.

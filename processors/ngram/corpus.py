@@ -47,7 +47,7 @@ class Documents:
 
     def __init__(self, documents: Iterable[str | Mapping[str, Any]], *, field: str = "text") -> None:
         if isinstance(documents, str):
-            raise ParameterError("train", "texts", "an iterable of documents", documents[:40], "put it in a list")
+            raise ParameterError("train", "texts", "an iterable of documents", documents[:40], "put the text in a list")
         self.documents, self.field, self.sources = documents, field, list[dict[str, Any]]()
 
     def __iter__(self) -> Iterator[str]:

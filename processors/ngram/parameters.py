@@ -22,7 +22,7 @@ CapBits = Annotated[float | None, number("largest move of a token's score, in bi
 Plausible = Annotated[
     float, number("a token moves only if it has at least this share of the largest probability; 0: all", ge=0, le=1)
 ]
-Once = Annotated[bool, option("no evidence for a longest n-gram that the continuation already contains")]
+Once = Annotated[bool, option("n-grams of the longest order give no evidence once the continuation contains them")]
 TargetJS = Annotated[
     float | None,
     number(

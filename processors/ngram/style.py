@@ -54,7 +54,7 @@ class NgramStyle(LogitsProcessor):
         top: number of most frequent tokens after each context that have evidence; None: all.
         cap_bits: largest move of a score, in bits; None: unlimited.
         plausible: 0 to 1; only tokens with at least this share of the largest probability move.
-        once: no evidence for a longest n-gram that the continuation already contains.
+        once: whether n-grams of the longest order give no evidence once the continuation contains them.
         target_js: Jensen-Shannon divergence in bits, between 0 and 1, by which each row moves, with at most the full
             weight; None: the full weight.
         background: table of neutral text, for ``pmi`` only.
@@ -105,7 +105,7 @@ class NgramStyle(LogitsProcessor):
         if rule == "mixture" and top is not None:
             raise ParameterError("ngram_style", "top", "None for rule 'mixture'", top)
         if table.base > table.size and table.groups > 1:
-            raise ParameterError("ngram_style", "table", "of one corpus, or of words of the tokenizer", table)
+            raise ParameterError("ngram_style", "table", "of one corpus, or without words outside the tokenizer", table)
         self.table, self.weight, self.rule = table, weight, rule
         self.order_weights = _checked_order_weights(order_weights, table.orders)
         self.cap = math.inf if cap_bits is None else cap_bits * math.log(2)

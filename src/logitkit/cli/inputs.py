@@ -34,7 +34,7 @@ def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
     if file is not None and not file.is_file():
         raise ParameterError(command, "--file", "a file that exists", str(file))
     if prompt is None and file is None and sys.stdin.isatty():
-        way_out = f"write it after {command}, use --file, or pipe it to standard input"
+        way_out = f"write the prompt after {command}, use --file, or pipe the prompt to standard input"
         raise ParameterError(command, "the prompt", "given", None, way_out)
     text = prompt if prompt is not None else file.read_text(encoding="utf-8") if file else sys.stdin.read()
     if not text:

@@ -65,7 +65,7 @@ def write_plugin(name: str, registry: Registry, folder: Path | None = None) -> W
     folder = Path(distribution) if folder is None else folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         way_out = "choose another folder with --folder"
-        raise ParameterError("new-plugin", "--folder", "absent or empty", str(folder), way_out)
+        raise ParameterError("new-plugin", "--folder", "an absent or empty folder", str(folder), way_out)
     words = {"name": name, "distribution": distribution, "package": package, "version": logitkit.__version__}
     words["class_name"] = "".join(part.capitalize() for part in name.split("_"))
     templates = Environment(  # noqa: S701 - the templates are Python, TOML and Markdown, which need no HTML escapes

@@ -78,9 +78,9 @@ def test_length_bias_by_hand() -> None:
 def test_bad_columns_and_settings_are_refused() -> None:
     """Empty columns, columns of different lengths, NaN and a confidence level of 1 raise a ParameterError."""
     for columns in (([], [], []), ([1, 2], [1], [1, 2])):
-        with pytest.raises(ParameterError, match="equally many, at least one"):
+        with pytest.raises(ParameterError, match="of one length, at least 1"):
             area_under_deferral_curve(*columns)
     with pytest.raises(ParameterError, match="must be numbers, got 'NaN'"):
         deferral_curve([1, np.nan], [0, 1], [1, 1])
-    with pytest.raises(ParameterError, match="level must be"):
+    with pytest.raises(ParameterError, match="level and resamples must be"):
         area_under_deferral_curve([1], [1], [1], level=1.0)

@@ -111,5 +111,5 @@ def test_bad_examples_are_refused() -> None:
         PostHocRule.fit(logps * torch.nan, mask, **qualities)
     with pytest.raises(ParameterError, match="features must be finite numbers"):
         PostHocRule.fit(logps, mask, **qualities, extra=torch.full((20, 1), torch.nan))
-    with pytest.raises(ParameterError, match="qualities must be of items that differ, got '0 everywhere'"):
+    with pytest.raises(ParameterError, match="targets must be different between items, got '0 everywhere'"):
         PostHocRule.fit(logps, mask, small=large, large=large)

@@ -111,7 +111,7 @@ def test_bad_examples_are_refused() -> None:
     with_nan[3, 4] = torch.nan
     with pytest.raises(ParameterError, match=r"features must be finite numbers, got 'NaN or infinity in row 3'"):
         RouterHead.fit(with_nan, labels, config, pair=PAIR)
-    with pytest.raises(ParameterError, match="labels must be of both kinds, got '0 of 20 positive'"):
+    with pytest.raises(ParameterError, match="labels must be of two classes, got '0 of 20 positive'"):
         RouterHead.fit(features, labels * 0, config, pair=PAIR)
     with pytest.raises(ParameterError, match="examples must be at least one"):
         RouterHead.fit(features[:0], labels[:0], config, pair=PAIR)
