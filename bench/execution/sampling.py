@@ -156,7 +156,7 @@ def continue_prompts(
 
 
 def _cut_rows(call: Call, output: Tensor, ended: Sequence[int | None]) -> list[list[int]]:
-    """Return each row's new tokens up to its end, and overwrite the tokens behind the end in ``output``.
+    """Return each row's new tokens up to its end, and overwrite the tokens after the end in ``output``.
 
     Args:
         call: the call that generated ``output``.

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from logitkit.bench.report.plots import plots
 from logitkit.bench.report.summary import Summary
-from logitkit.bench.report.tables import calls, sheets, title
+from logitkit.bench.report.tables import conclusions, sheets, title
 
 TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
@@ -51,7 +51,7 @@ code, pre { font: 13px/1.45 ui-monospace, monospace; } pre { overflow-x: auto; b
 {% for paragraph in reading %}<p>{{ paragraph }}</p>
 {% endfor -%}
 <section aria-labelledby="holds"><h2 id="holds">Differences that are shown</h2>
-<ul>{% for sentence in calls %}<li>{{ sentence }}</li>{% else %}<li>Nothing to compare yet.</li>{% endfor %}</ul>
+<ul>{% for sentence in conclusions %}<li>{{ sentence }}</li>{% else %}<li>Nothing to compare yet.</li>{% endfor %}</ul>
 <p class="about">Comparisons are paired over samples. A difference is shown if its corrected p-value is below 0.05 and
 its 95 % bootstrap interval excludes 0. The test is McNemar's exact test for metrics that are right or wrong, and sign
 flips otherwise. Holm's correction is over the strategies, for each task and metric separately.</p></section>
@@ -97,7 +97,7 @@ def page(summary: Summary, manifest: dict[str, Any], sessions: Sequence[dict[str
         title=title(summary),
         baseline=summary.run.compared_with,
         reading=[" ".join(part.split()) for part in reading.split("\n\n") if part.strip()],
-        calls=calls(summary),
+        conclusions=conclusions(summary),
         plots=drawn,
         sheets=sheets(summary),
         chains={row.chain: row.text for table in summary.tables for row in table.rows},

@@ -61,7 +61,7 @@ def plots(summary: Summary) -> list[Plot]:
 
 
 def _quality(summary: Summary, table: TaskTable) -> Plot | None:
-    """Return a plot of a task's first metric against cost, with a line through the Pareto front; None if pointless."""
+    """Return a plot of a task's first metric against cost, with its Pareto front; None for fewer than two points."""
     metric, prices = table.metrics[0], summary.costs.get(table.model, {})
     if metric.better is None:
         return None
@@ -101,7 +101,7 @@ def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
                 cells = {chain: rows[chain].cells[metric.name] for chain in places}
                 points = [
                     Point(x=x, y=cells[c].value, low=cells[c].low, high=cells[c].high, label=c, marked=True)
-                    for c, x in sorted(places.items(), key=lambda place: place[1])
+                    for c, x in sorted(places.items(), key=lambda item: item[1])
                     if math.isfinite(cells[c].value)
                 ]
                 if len(points) > 2 and len({point.y for point in points}) > 1:

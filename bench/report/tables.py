@@ -1,4 +1,4 @@
-"""A summary as tables of text; the reports in the terminal, in Markdown and in HTML are made of them."""
+"""Tables of a summary as text, for the reports in the terminal, in Markdown and in HTML."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def sheets(summary: Summary) -> list[Sheet]:
     return [*(_task_sheet(summary, table) for table in summary.tables), *_cost_sheets(summary)]
 
 
-def calls(summary: Summary) -> list[str]:
+def conclusions(summary: Summary) -> list[str]:
     """Return one sentence for each difference that is shown, and one for all others."""
-    sentences, open_ = [], 0
+    sentences, not_shown = [], 0
     for table in summary.tables:
         for metric in table.metrics:
             for row in table.rows:
@@ -48,9 +48,9 @@ def calls(summary: Summary) -> list[str]:
                 if cell.conclusion in ("better", "worse"):
                     sentences.append(_sentence(summary, table, row, metric))
                 elif cell.conclusion == "not shown" and metric.better is not None:
-                    open_ += 1
-    if open_:
-        sentences.append(f"{open_} other comparisons show no difference beyond chance.")
+                    not_shown += 1
+    if not_shown:
+        sentences.append(f"{not_shown} other comparisons show no difference beyond chance.")
     return sentences
 
 
@@ -72,11 +72,11 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
     """Return the table of a task: for each strategy the first metric with its comparison, then the other metrics."""
     first, *others = table.metrics
     entry = summary.run.tasks[table.task]
-    how = "given texts scored under the chain"
+    settings = "given texts scored under the chain"
     if any(row.forwards is not None for row in table.rows):
-        how = f"{'sampled' if entry.sampling else 'greedy'}, at most {entry.max_new_tokens} tokens"
-        how += f", {entry.repeats} answers each" if entry.repeats > 1 else ""
-        how += f", {entry.beams} beams" if entry.beams > 1 else ""
+        settings = f"{'sampled' if entry.sampling else 'greedy'}, at most {entry.max_new_tokens} tokens"
+        settings += f", {entry.repeats} answers each" if entry.repeats > 1 else ""
+        settings += f", {entry.beams} beams" if entry.beams > 1 else ""
     forwards = [row.forwards for row in table.rows if row.forwards is not None]
     headings = ["strategy", _heading(first), "difference to the baseline, 95 %", "p (Holm)", "conclusion"]
     rates = list(dict.fromkeys(key for row in table.rows for key in row.interventions))
@@ -88,7 +88,7 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
     )
     rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
-    about = f"{table.what}, {how}. {what}."
+    about = f"{table.what}, {settings}. {what}."
     marks = [row.cells[first.name].conclusion for row in table.rows]
     return Sheet(title=f"{table.task}, {table.model}", about=about, headings=headings, rows=rows, marks=marks)
 
@@ -177,7 +177,7 @@ def markdown(summary: Summary, reading: str = "") -> str:
     """
     lines = ["# Strategies side by side", "", f"{title(summary)}. Baseline: {summary.run.compared_with}.", ""]
     lines += [reading.strip(), ""] if reading else []
-    lines += ["## Differences that are shown", "", *(f"- {sentence}" for sentence in calls(summary)), ""]
+    lines += ["## Differences that are shown", "", *(f"- {sentence}" for sentence in conclusions(summary)), ""]
     for sheet in sheets(summary):
         lines += [f"## {sheet.title}", "", sheet.about, "", _markdown_row(sheet.headings)]
         lines += ["|" + "---|" * len(sheet.headings), *(_markdown_row(row) for row in sheet.rows), ""]
@@ -212,5 +212,5 @@ def show(summary: Summary, console: Any) -> None:
             mark = sheet.marks[place] if sheet.marks else ""
             table.add_row(*(Text(cell) for cell in row), style=colours.get(mark, ""))
         console.print(table)
-    for sentence in calls(summary):
+    for sentence in conclusions(summary):
         console.print(f"- {sentence}", markup=False, soft_wrap=True)

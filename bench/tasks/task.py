@@ -62,7 +62,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
-    """What a model is asked for one sample.
+    """The request to a model for one sample.
 
     Attributes:
         prompt: text, or chat messages.

@@ -35,7 +35,7 @@ def keys_by_chain(run: Run) -> dict[str, set[str]]:
 def test_a_resumed_run_never_mixes_revisions(
     bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only units of the raised processor are missing; after the run, their records have new keys beside the old."""
+    """Only units of the raised processor are missing; after the run, the store holds their old and new records."""
     chains = {"plain": ChainEntry(), "cfg": ChainEntry(chain="cfg(1.5)")}
     tasks = {"lambada": TaskEntry(task="lambada", data="words.jsonl")}
     run: Run = tiny_run(bench_place, chains=chains, tasks=tasks, resources={}, seeds=[0])

@@ -21,7 +21,7 @@ from logitkit.bench.config import ChainEntry, CostEntry, Run
 from logitkit.bench.execution import Store, carry_out, environment
 from logitkit.bench.report import Summary, markdown, page, show, summarise
 from logitkit.bench.report.plots import plots, sweeps
-from logitkit.bench.report.tables import calls, sheets
+from logitkit.bench.report.tables import conclusions, sheets
 from logitkit.bench.speed import cost
 from logitkit.cli import app
 
@@ -126,7 +126,7 @@ def test_all_formats_hold_the_same_cells(finished: tuple[Run, Store, Summary]) -
             for cell in row:
                 assert cell in text and cell in shown and cell in re.sub("&lt;", "<", re.sub("&gt;", ">", html))
     assert "Read this." in text and "Read this." in html
-    assert all(sentence in text for sentence in calls(summary))
+    assert all(sentence in text for sentence in conclusions(summary))
 
 
 class Outside(HTMLParser):
