@@ -60,6 +60,7 @@ def noise_table(records: list[dict[str, Any]]) -> str:
     noisy = [label for label in records[0]["answers"] if label.endswith(" % noise")]
 
     def right(label: str) -> np.ndarray[Any, Any]:
+        """Return 100 for each item that a method has right, else 0."""
         return np.array([100 * _metrics(record, label, "lambada")[0] for record in records])
 
     rows = []

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from logitkit.bench.speed.clock import ForwardClock
 from logitkit.bench.speed.syncs import SyncCount
@@ -22,7 +21,7 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.laws.examples import example_of
 from logitkit.registry.laws.subjects import prompts
-from logitkit.registry.laws.tiny_models import tiny_tokenizer
+from logitkit.registry.laws.tiny_models import tiny_tokenizer, wide_model
 from logitkit.registry.spec import Spec
 
 VOCABULARIES = (49_152, 151_936)  # SmolLM2, Qwen2.5
@@ -63,7 +62,7 @@ def profile_processors(
         ['one log_softmax', 'top_k', 'the composite around a chain']
     """
     registry = default_registry()
-    model, *others = [_wide_model(vocab, seed).to(device) for seed in range(3)]
+    model, *others = [wide_model(vocab, seed).to(device) for seed in range(3)]
     grown = [rows.to(device) for rows in _rows(batch, steps + 3)]
     scores = [
         torch.randn(batch, vocab, generator=torch.Generator().manual_seed(step)).to(device) * 3 for step in range(4)
@@ -108,25 +107,6 @@ def _rows(batch: int, steps: int) -> list[Tensor]:
     rows = starts[:1] if batch == 1 else starts.repeat_interleave(batch // 2, dim=0)
     tail = torch.randint(0, 256, (len(rows), steps), generator=torch.Generator().manual_seed(0))
     return [torch.cat([rows, tail[:, : step + 1]], dim=1) for step in range(steps)]
-
-
-def _wide_model(vocab: int, seed: int) -> Any:
-    """Return a random model with one tiny layer and a wide vocabulary."""
-    tokenizer = tiny_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=vocab,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-            initializer_range=0.3,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return LlamaForCausalLM(config).eval()
 
 
 def table(vocab: int, batch: int, costs: dict[str, ProcessorCost]) -> str:

@@ -53,6 +53,19 @@ def tiny_model(seed: int = 0) -> Any:
     return _seeded(seed, lambda: LlamaForCausalLM(_llama(WIDTH, tiny_tokenizer())))
 
 
+def wide_model(width: int, seed: int = 0) -> Any:
+    """Return a random one-layer Llama with ``width`` logits over `tiny_tokenizer`, for timing work on wide rows.
+
+    The model is not cached: it may be moved to another device.
+
+    >>> wide_model(1000).config.vocab_size
+    1000
+    """
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=width, initializer_range=0.3, **sizes, **_special_ids(tiny_tokenizer()))
+    return _seeded(seed, lambda: LlamaForCausalLM(config))
+
+
 @functools.cache
 def foreign_tokenizer() -> Any:
     """Return a byte-level BPE tokenizer with a dozen merges, none of whose ids agrees with `tiny_tokenizer`.

@@ -27,6 +27,13 @@ def raised(name: str) -> Registry:
     return Registry(plugins)
 
 
+def two_chain_run(place: Path) -> Run:
+    """Return a run of plain decoding and cfg on one task."""
+    chains = {"plain": ChainEntry(), "cfg": ChainEntry(chain="cfg(1.5)")}
+    tasks = {"lambada": TaskEntry(task="lambada", data="words.jsonl")}
+    return tiny_run(place, chains=chains, tasks=tasks, resources={}, seeds=[0])
+
+
 def keys_by_chain(run: Run) -> dict[str, set[str]]:
     """Return the keys of all records of each chain."""
     return {name: {key for unit in plan(run) if unit.chain == name for key in keys(run, unit)} for name in run.chains}
@@ -36,9 +43,7 @@ def test_a_resumed_run_never_mixes_revisions(
     bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only units of the raised processor are missing; after the run, the store holds their old and new records."""
-    chains = {"plain": ChainEntry(), "cfg": ChainEntry(chain="cfg(1.5)")}
-    tasks = {"lambada": TaskEntry(task="lambada", data="words.jsonl")}
-    run: Run = tiny_run(bench_place, chains=chains, tasks=tasks, resources={}, seeds=[0])
+    run = two_chain_run(bench_place)
     with Store(tmp_path) as store:
         carry_out(run, store)
         assert missing(run, store) == []
@@ -58,9 +63,7 @@ def test_records_sessions_and_summaries_state_the_revision(
     bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records and sessions hold their revision; a summary reads the records of the current revision."""
-    chains = {"plain": ChainEntry(), "cfg": ChainEntry(chain="cfg(1.5)")}
-    tasks = {"lambada": TaskEntry(task="lambada", data="words.jsonl")}
-    run: Run = tiny_run(bench_place, chains=chains, tasks=tasks, resources={}, seeds=[0])
+    run = two_chain_run(bench_place)
     with Store(tmp_path) as store:
         store.begin(run, {})
         carry_out(run, store)
