@@ -61,7 +61,7 @@ def wide_model(width: int, seed: int = 0) -> Any:
     >>> wide_model(1000).config.vocab_size
     1000
     """
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = LlamaConfig(vocab_size=width, initializer_range=0.3, **sizes, **_special_ids(tiny_tokenizer()))
     return _seeded(seed, lambda: LlamaForCausalLM(config))
 
