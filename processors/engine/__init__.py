@@ -1,4 +1,4 @@
-"""What processors are built on: prompts, bindings, second streams, histories, traces.
+"""The objects that processors work with: prompts, bindings, second streams, histories and traces.
 
 A processor receives token rows and scores. Everything else comes from here: `Binding` gives a processor its second
 `Stream`, its `History` and the `Prompts` of the call; `Trace` records what the processor did.

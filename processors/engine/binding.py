@@ -1,4 +1,4 @@
-"""What a processor may ask for when a chain is bound to the prompts of one call."""
+"""Bindings: the objects that a processor can request when a chain is bound to the prompts of one call."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from logitkit.processors.tokens.vocabulary import vocabulary_of
 class Binding:
     """Model, tokenizer and prompts of one call, and the second streams that its processors share.
 
-    A processor class with ``bind(cls, binding, *, ...)`` is built from a binding. The binding is the way to a second
-    `Stream` (`reader`, `foreign_reader`), to a `History` and to objects that the caller passed by name.
+    A processor class with ``bind(cls, binding, *, ...)`` is built from a binding. The binding provides second streams
+    (`reader`, `foreign_reader`), a `History`, and objects that the caller passed by name.
 
     Args:
         model: the generating model.
@@ -39,8 +39,8 @@ class Binding:
 
     Attributes:
         has_model: whether ``model`` can compute logits; False where another engine hands over scores alone.
-        used: names of the resources that processors asked for.
-        histories: the `History` of each step that asked for one, by the number of steps before it.
+        used: names of the resources that processors requested.
+        histories: each requested `History`, by the number of steps that precede its step.
 
     Example:
         >>> from logitkit.processors.engine import Binding, read_prompts

@@ -1,4 +1,4 @@
-"""Which caches of transformers can drop their last tokens exactly."""
+"""Rewinding of caches: whether a cache of transformers can drop its last tokens exactly."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from transformers import EncoderDecoderCache
 def can_crop(cache: Any, removed: int) -> bool:
     """Return whether ``cache.crop(-removed)`` leaves exactly the cache of the shorter rows.
 
-    A recurrent state cannot be rewound. A full sliding window can be rewound while it has recorded enough states
-    behind the window; ``crop`` itself does not check this.
+    A recurrent state cannot be rewound. A full sliding window can be rewound if the cache has recorded enough states
+    from before the window. ``crop`` itself does not check this condition.
     """
     if removed == 0:
         return True

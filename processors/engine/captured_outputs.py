@@ -31,7 +31,7 @@ class CapturedOutputs:
         hidden: whether the last hidden state is captured too.
 
     Attributes:
-        reader: reads the rows when the captured outputs are not theirs.
+        reader: reads the rows when the captured outputs belong to other rows.
         misses: number of times that a reader read the rows.
 
     Raises:

@@ -55,7 +55,7 @@ class Composite(LogitsProcessor):
 
     Attributes:
         prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
-        observer: receives what the whole chain did at each step; None: nobody does.
+        observer: receives what the whole chain did at each step; None: no observer.
 
     Example:
         >>> import torch

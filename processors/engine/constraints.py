@@ -11,7 +11,7 @@ from torch import Tensor
 
 @runtime_checkable
 class Constraint(Protocol):
-    """Says which tokens may follow a row.
+    """Decides which tokens may follow a row.
 
     The answer depends on the tokens of the row alone, so that a search may ask about rows in any order, twice, or not
     at all. Padding that `generate` appends to a finished row is part of the row.

@@ -126,7 +126,7 @@ class CrossTokenizerReader:
     def positions(self, rows: Tensor, count: int) -> Tensor:
         """Return the logits after each of the last ``count`` prefixes, ``[rows, count, own vocab]``.
 
-        Each prefix is retokenized and read by itself, since a prefix may end within a token of the whole row.
+        Each prefix is retokenized and read separately, since a prefix may end within a token of the whole row.
         """
         return stacked_positions(self, rows, count)
 
@@ -237,7 +237,7 @@ class CrossTokenizerReader:
                 )
 
     def _forward(self, chunk: Tensor, positions: Tensor) -> Tensor:
-        """Run the model on a chunk behind the cache; return fp32 logits at its last token, ``[rows, vocab]``."""
+        """Run the model on a chunk after the cached tokens; return fp32 logits at its last token, ``[rows, vocab]``."""
         extra: dict[str, Any] = dict(self._last_logits_only)
         device = self.model.device
         if not self._used.all():

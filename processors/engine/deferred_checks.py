@@ -1,7 +1,7 @@
 """Comparisons on the device that the host reads together, once a step.
 
-Reading a comparison makes the host wait for the device. That a step has the rows of the last step with one more token
-each holds in nearly every step, except under beams. A reader therefore goes on as if the comparison held, and
+Reading a comparison makes the host wait for the device. Except under beams, the rows of nearly every step are the rows
+of the last step with one more token each. A reader therefore assumes that the comparison of the rows holds, and
 `Composite` reads all comparisons of a step together with its own check of the scores.
 """
 
@@ -37,7 +37,7 @@ class DeferredChecks:
 
         Args:
             holds: a bool tensor without dimensions, on the device.
-            on_failure: undoes what the caller computes after this call; whoever collects calls it on a failure.
+            on_failure: undoes the caller's later computations; called if a collected comparison does not hold.
         """
         if self._unread is None:
             return bool(holds)

@@ -49,7 +49,7 @@ class EncoderDecoderReader(Reader):
         self._encoded = self._encoded[source]
 
     def _forward(self, chunk: Tensor, positions: Tensor, count: int) -> Tensor:
-        """Run the decoder on a chunk behind the cache; return the logits at its last tokens, ``[rows, count, vocab]``.
+        """Run the decoder on a chunk after the cached tokens; return its last logits, ``[rows, count, vocab]``.
 
         Args:
             chunk: decoder tokens, ``[rows, tokens]``.

@@ -26,7 +26,7 @@ from logitkit.processors.model_facts import text_config
 
 TRIAL_STEPS = 24  # after so many steps, the costs of a rarely requested stream are compared
 RARE_REQUESTS = 0.5  # a stream requested at a smaller share of steps is rarely requested
-MIN_SAVING = 0.1  # plain steps a step that separate forwards must save: opening their cache has a cost
+MIN_SAVING = 0.1  # least saving of separate forwards, in plain steps per step: opening their cache has a cost
 
 
 class FusedStreams:

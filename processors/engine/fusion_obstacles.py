@@ -1,4 +1,4 @@
-"""When the generating model's forward cannot compute second streams."""
+"""Obstacles to fusing: conditions under which the generating model's forward cannot compute second streams."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: C
     """
     readers = fusable_streams(model, streams)
     if not readers:
-        return "the prompt is read in an encoder" if prompts.in_encoder else "the streams are other models'"
+        return "the prompt is read in an encoder" if prompts.in_encoder else "the streams belong to other models"
     for name, hinders in OBSTACLES.items():
         if setting(name) is not None and hinders(setting(name)):
             return f"{name}={setting(name) if isinstance(setting(name), (int, str)) else '...'}"
     if getattr(model, "_compiled_call_impl", None) is not None:
-        return "the model's forward is compiled as it stands"
+        return "the model's forward is already compiled"
     if "cache_position" in inspect.signature(model.forward).parameters:
-        return "the model's forward numbers its positions by itself"
+        return "the model's forward computes its own positions"
     if any(DynamicCache(config=text_config(model)).is_linear):
         return "a recurrent state cannot be padded"
     width = max(reader.width for reader in readers)

@@ -1,7 +1,7 @@
 """Log-probabilities that a chain's earlier steps gave to the tokens already written.
 
 Controllers such as adaptive temperatures fold over these values, which a processor's arguments do not hold. The values
-depend on the tokens of the rows alone; the cache changes the time of an answer, never the answer.
+depend on the tokens of the rows alone; the cache changes the time of a computation, never its result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK = 64  # positions whose logits are in memory at once
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """Values cached for some rows, found again by the tokens of the rows.
+    """Values cached for some rows, looked up by the tokens of the rows.
 
     Attributes:
         rows: token ids, ``[cached, length]``.
@@ -40,7 +40,7 @@ class _Known:
 
 @dataclass(frozen=True, eq=False)
 class HistoryCache:
-    """What a `History` holds at one time.
+    """The cached values of a `History`.
 
     Attributes:
         written: values of continuation tokens.
@@ -54,8 +54,9 @@ class HistoryCache:
 class History:
     """Log-probability of each continuation token under the generating model and the preceding steps of a chain.
 
-    Position t of a row is what scoring the row gives: the model's logits after the prefix of length t pass through
-    the preceding processors, are normalised, and are read at token t. `Binding.history` builds one for each step.
+    The value at position t equals that of scoring the row: the model's logits after the prefix of length t pass
+    through the preceding processors, are normalised, and are read at token t. `Binding.history` builds a history for
+    each step.
 
     While the chain runs, `observe` extends the cache without a forward. Tokens that the cache does not hold are read by
     ``stream`` in chunks of 64, and the preceding processors are called once for each of these tokens.
@@ -67,10 +68,10 @@ class History:
             that the cache does not hold are an error.
         trusted: whether a tensor of scores, ``[rows, vocab]``, is the output of the generating model. Scores of a
             draft model, for instance, are not.
-        trace: the trace of the call; reading past positions leaves no marks in it.
+        trace: the trace of the call; reading past positions does not change it.
 
     Attributes:
-        cache: what is known now; restoring an earlier value is always right.
+        cache: the cached values; the results stay correct if an earlier cache is restored.
 
     Example:
         >>> import torch
@@ -93,7 +94,7 @@ class History:
     ) -> None:
         self.prompts, self.parts, self.stream = prompts, tuple(parts), stream
         self.trace = trace or Trace()
-        # Behind an encoder, rows begin with a start token that no model predicts.
+        # With an encoder, rows begin with a start token that no model predicts.
         self.start = prompts.width + prompts.in_encoder
         self._trusted = trusted
         self.cache = HistoryCache()
@@ -110,7 +111,7 @@ class History:
 
         Returns:
             Nats, float64, ``[rows, continuation length]``, on the device of the rows. The padding that `generate`
-            appends to a finished row has a value too, which says nothing about the text.
+            appends to a finished row has a value without meaning.
 
         Raises:
             PromptError: a row starts with no bound prompt.

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Memo(Generic[Result]):
-    """Keeps the last result; valid for the same tensor objects as long as nobody writes to them."""
+    """Keeps the last result; valid for the same tensor objects until one of them is written to."""
 
     def __init__(self) -> None:
         self._kept: tuple[tuple[Tensor, ...], tuple[int, ...], Result] | None = None

@@ -211,7 +211,7 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
             f"bind: prompts must be text, chat messages, a list of either, or encoded inputs, got {prompts!r}"
         )
     texts, messages = _texts_and_messages(tokenizer, items)
-    specials = messages[0] is None  # a chat template writes its own
+    specials = messages[0] is None  # the text of a chat already contains its special tokens
     rows = [list(tokenizer(text, add_special_tokens=specials)["input_ids"]) for text in texts]
     for number, row in enumerate(rows):
         if not row:
@@ -284,7 +284,7 @@ def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bo
         padded, padded_mask = left_padded(rows, pad)
         ids, mask = padded.to(ids.device), padded_mask.to(ids.device)
     if not bool(mask.any(-1).all()):
-        raise PromptError("bind: every prompt must have a token, got one that is all padding")
+        raise PromptError("bind: every prompt must have a token, got a prompt that is all padding")
     texts = tuple(tokenizer.decode(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True))
     messages = (None,) * len(texts)
     return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=False, in_encoder=in_encoder)

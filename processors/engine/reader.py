@@ -239,7 +239,7 @@ class Reader:
             self._logits = self._logits[:-removed]
 
     def _feed(self, chunk: Tensor, count: int) -> None:
-        """Feed a chunk, ``[rows, tokens]``, behind the cache; keep the logits at its last ``count`` tokens."""
+        """Feed a chunk, ``[rows, tokens]``, after the cached tokens; keep the logits at its last ``count`` tokens."""
         chunk = chunk.to(self.model.device)
         before = self._tail.shape[1]
         positions = self._own_length[self._index, None] + torch.arange(
@@ -279,7 +279,7 @@ class Reader:
         self._push(self._forward(ids, positions.clamp_min(0), count), ids.shape[1], count)
 
     def _forward(self, chunk: Tensor, positions: Tensor, count: int) -> Tensor:
-        """Run the model on a chunk behind the cache; return the logits at its last tokens, ``[rows, count, vocab]``."""
+        """Run the model on a chunk after the cached tokens; return its last logits, ``[rows, count, vocab]``."""
         extra: dict[str, Any] = {"logits_to_keep": count} if self._limits_logits else {}
         if self._padded:
             mask = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)

@@ -22,7 +22,7 @@ class Stream(Protocol):
 
     Attributes:
         fusable: whether the generating model can compute the logits in its own forward. True for a decoder-only
-            reader that reads the tokens of the rows behind its own prompt; such a stream implements
+            reader that reads the tokens of the rows after its own prompt; such a stream implements
             `FusableStream`. False for every other stream.
 
     Example:
@@ -99,7 +99,7 @@ class FunctionStream:
     """A plain function ``rows [rows, length] -> logits [rows, vocab]`` as a `Stream`.
 
     Args:
-        function: answers from the tokens of the rows alone.
+        function: computes logits from the tokens of the rows alone.
     """
 
     function: Callable[[Tensor], Tensor]

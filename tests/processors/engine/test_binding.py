@@ -20,7 +20,7 @@ def bound(**options: Any) -> Binding:
 
 
 def test_own_prompts_have_no_padding() -> None:
-    """They are the token ids of the texts."""
+    """The own prompts are the token ids of the texts."""
     assert bound().own_prompts() == [tiny_tokenizer()(text)["input_ids"] for text in TEXTS]
 
 

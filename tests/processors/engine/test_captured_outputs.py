@@ -62,7 +62,7 @@ def run(compares: Compares, before: list[Any] | None = None, **mode: Any) -> Ten
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_reading_from_scratch(kind: str, mode: dict[str, Any]) -> None:
-    """Under greedy decoding, beams and sampling with padded prompts; no reader is needed."""
+    """Captured outputs equal a new forward under greedy decoding, beams and sampling; no reader is needed."""
     compares = Compares(bound(KINDS[kind]()))
     run(compares, **mode)
     assert compares.worst < 1e-4

@@ -72,7 +72,7 @@ def run(prompts: Any, processor: Any, **mode: Any) -> torch.Tensor:
 @pytest.mark.parametrize("style", TOKENIZERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_recomputation_in_every_mode(kind: str, style: str, mode: str) -> None:
-    """Logits within 1e-4 and the same tokens: unequal prompts, beams, samples, several sequences."""
+    """Logits agree within 1e-4, and tokens are equal, for unequal prompts, beams, samples, several sequences."""
     prompts, reader, slow = streams(kind, style)
     probe = Mixed(reader, slow)
     got = run(prompts, probe, **MODES[mode])

@@ -48,7 +48,7 @@ class Watch(LogitsProcessor):
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_fused_and_lazy_tokens_are_equal(kind: str, chain: str, mode: str) -> None:
-    """With padded prompts, and with sampling from one seed."""
+    """The tokens are equal with padded prompts, greedily and with sampling from one seed."""
     call = bound(chain, CAUSAL[kind]())
     fused = decode(call, "fused", **MODES[mode])
     assert call.trace.fusion.state == "fused" and set(call.trace.forwards.values()) == {0}

@@ -65,7 +65,7 @@ def test_streams_of_other_models_stay_lazy() -> None:
     """Streams of another model and streams with an encoder run their own forwards."""
     call = logitkit.chain("contrastive('weak')").bind(tiny_model(), tiny_tokenizer(), PROMPTS, weak=tiny_model(1))
     decode(call, "auto")
-    assert str(call.trace.fusion) == "lazy: the streams are other models'" and call.trace.forwards["weak"] == 12
+    assert str(call.trace.fusion) == "lazy: the streams belong to other models" and call.trace.forwards["weak"] == 12
     call = logitkit.chain("cfg(2.0)").bind(encoder_decoder_model(), tiny_tokenizer(), PROMPTS)
     decode(call, "auto")
     assert str(call.trace.fusion) == "lazy: the prompt is read in an encoder"
@@ -86,7 +86,7 @@ def test_a_compiled_model_is_not_fused() -> None:
     model.compile(backend="eager")
     call = bound("cfg(2.0)", model)
     why = obstacle(model, call.composite.streams, call.prompts, lambda _: None)
-    assert why == "the model's forward is compiled as it stands"
+    assert why == "the model's forward is already compiled"
 
 
 def test_a_wrapper_that_generates_with_its_inner_model_stays_lazy() -> None:

@@ -96,7 +96,7 @@ def test_equals_scoring_every_prefix(kind: str, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["assistant", "prompt_lookup"])
 def test_drafts_leave_no_wrong_values(mode: str) -> None:
-    """The chain also sees scores of a draft model and of no model at all, and rows that are taken back."""
+    """Values stay right when the chain sees scores of a draft model or of no model, and rewound rows."""
     model = tiny_model()
     binding, chain, checks = bound(model, texts=["abcabcabcabc"])
     drafts: dict[str, Any] = (
@@ -178,7 +178,7 @@ def test_reading_the_past_leaves_no_marks() -> None:
 
 
 def test_one_history_for_each_step() -> None:
-    """Two processors at one place of a chain share it, and each later step has its own."""
+    """Two processors at one place of a chain share a history, and each later step has a separate history."""
     model = tiny_model()
     binding = Binding(model, tiny_tokenizer(), read_prompts(tiny_tokenizer(), model, TEXTS))
     assert binding.history is binding.after([]).history
@@ -224,7 +224,7 @@ def test_without_a_model_a_miss_is_an_error() -> None:
 
 
 def test_the_cache_is_not_handed_out() -> None:
-    """Writing to an answer changes no later answer."""
+    """Writing to a returned tensor changes no later result."""
     history = History(small_prompts(), (), stream=as_stream(table))
     rows = torch.tensor([[0, 1, 1]])
     for _ in range(3):

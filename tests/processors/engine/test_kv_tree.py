@@ -36,7 +36,7 @@ def check(model: Any, node: Node, conditioning: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_forks_equal_plain_forwards(kind: str) -> None:
-    """Forks of one prompt, forks of forks and known sequences; what is shared is read once."""
+    """Forks of a prompt, forks of forks and known sequences equal plain forwards; shared tokens are read once."""
     model = KINDS[kind]()
     tree = KVTree(model)
     prompt = tree.read(tree.root, PROMPT, conditioning=True)

@@ -17,7 +17,7 @@ def test_a_result_belongs_to_tensor_objects() -> None:
 
 
 def test_writing_to_a_tensor_drops_its_result() -> None:
-    """Writing through a view counts too."""
+    """A write to the tensor, directly or through a view, drops the result."""
     memo: Memo[int] = Memo()
     a = torch.zeros(2, 2)
     memo.put(1, a)

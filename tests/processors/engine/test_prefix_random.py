@@ -31,7 +31,7 @@ def test_neighbouring_prefixes_are_unrelated() -> None:
 
 
 def test_rows_and_padding_do_not_matter() -> None:
-    """A row has the same number alone, in a batch, permuted and behind padding; another seed changes the number."""
+    """A row has the same number alone, in a batch, permuted and after padding; another seed changes the number."""
     tail = torch.randint(0, 256, (2, 5), generator=torch.Generator().manual_seed(0))
     numbers = []
     for padding in (0, 4):

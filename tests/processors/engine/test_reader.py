@@ -53,7 +53,7 @@ def run(model: Any, prompts: Any, processor: Any, **mode: Any) -> torch.Tensor:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_equals_recomputation_in_every_mode(kind: str, mode: str) -> None:
-    """Logits within 1e-4 and the same tokens: left padding, beams, samples, several sequences, static cache."""
+    """Logits agree within 1e-4, and tokens are equal, with padding, beams, samples, sequences, static cache."""
     model = CAUSAL[kind]()
     prompts, reader, slow = streams(model)
     probe = Guided(reader, slow)

@@ -48,4 +48,4 @@ def test_a_model_compiled_in_place() -> None:
     model.compile(backend="eager", dynamic=True)
     call = bound("cfg(2.0)", model)
     assert torch.equal(decode(call, "auto", max_new_tokens=4), want)
-    assert str(call.trace.fusion) == "lazy: the model's forward is compiled as it stands"
+    assert str(call.trace.fusion) == "lazy: the model's forward is already compiled"
