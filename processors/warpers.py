@@ -27,7 +27,7 @@ __all__ = ["MinNewTokens", "NoRepeatNgram", "RepetitionPenalty"]
 
 
 class RepetitionPenalty(LogitsProcessor):
-    """Divide positive scores of tokens that the row holds by a penalty, and multiply negative ones (arXiv:1909.05858).
+    """Divide positive scores of tokens in the row by a penalty, and multiply negative scores (arXiv:1909.05858).
 
     Tokens of the prompt count; padding does not.
 

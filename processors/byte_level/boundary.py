@@ -38,7 +38,7 @@ class ByteBoundary(LogitsProcessor):
     Args:
         prompts: the trimmed prompts.
         trimmed: the prompts with the bytes removed from each.
-        covers: the token sequences that count.
+        covers: the token sequences that are summed over.
         model: the generating model; it reads the paths inside the removed bytes once, at the first call.
 
     Attributes:
@@ -69,7 +69,7 @@ class ByteBoundary(LogitsProcessor):
 
     @classmethod
     def prepare(cls, binding: Binding, *, covers: CoverKind = "canonical") -> Prompts | None:
-        """Return the trimmed prompts; None for chat prompts, which end where their template ends.
+        """Return the trimmed prompts; None for chats, which end where their template ends, and encoder prompts.
 
         Args:
             binding: the call.
@@ -77,7 +77,7 @@ class ByteBoundary(LogitsProcessor):
         """
         prompts = binding.prompts
         if prompts.in_encoder or prompts.messages[0] is not None:
-            binding.trace.notices.append("byte_boundary: the prompts end at a boundary of their own; nothing is cut")
+            binding.trace.notices.append("byte_boundary: chats and encoder prompts are complete; nothing is removed")
             return None
         vocabulary, canonical = _vocabulary(binding), _covers(binding, "canonical")
         trimmed = [trim(tokens, binding.tokenizer, vocabulary, canonical) for tokens in binding.own_prompts()]
@@ -103,7 +103,7 @@ class ByteBoundary(LogitsProcessor):
         binding: Binding,
         *,
         covers: Annotated[
-            CoverKind, option("token sequences that count: those that the tokenizer writes, or every tokenization")
+            CoverKind, option("token sequences to sum over: those that the tokenizer writes, or every tokenization")
         ] = "canonical",
     ) -> ByteBoundary:
         """Return the processor for the prompts that `prepare` has trimmed; the model reads nothing yet."""

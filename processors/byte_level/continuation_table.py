@@ -35,7 +35,7 @@ class ContinuationTable:
 
     Attributes:
         prompt: number of the prompt of each path, ``[paths]``.
-        path: tokens behind the trimmed prompt, padded with -1, ``[paths, longest]``.
+        path: tokens after the trimmed prompt, padded with -1, ``[paths, longest]``.
         length: number of tokens of each path, ``[paths]``.
         tokens: the tokens that may come next, padded by repeating the first, ``[paths, most]``.
         rest: log-probability in nats that the rest of the removed bytes follows each token, ``[paths, most]``.
@@ -59,7 +59,7 @@ class Continuations(NamedTuple):
     """One path and the tokens that may come next.
 
     Attributes:
-        path: tokens behind the trimmed prompt.
+        path: tokens after the trimmed prompt.
         rest: for each next token the log-probability in nats that the rest of the removed bytes follows.
     """
 
@@ -68,7 +68,7 @@ class Continuations(NamedTuple):
 
 
 class PathReader:
-    """Reads token paths behind trimmed prompts with a language model.
+    """Reads token paths after trimmed prompts with a language model.
 
     Attributes:
         forwards: forward passes so far.
@@ -116,10 +116,10 @@ def continuation_table(prompts: Sequence[TrimmedPrompt], covers: Covers, read: P
 
 
 def _continuations(prompt: TrimmedPrompt, covers: Covers, read: PathReader) -> list[Continuations]:
-    """Return the paths of one prompt from which the removed bytes can be completed, those of most bytes first."""
+    """Return the paths of one prompt that can complete the removed bytes, the paths with the most bytes first."""
     begin = Hypothesis(context=covers.context(prompt.context_tokens), start=0)
     extensions = _all_extensions(begin, prompt.removed, covers)
-    # Most bytes first: the probability after a path is then known before the paths that lead to it need it.
+    # Paths with the most bytes come first, because the value of a path is computed from its extensions.
     inner = sorted((entry.hypothesis for entry in extensions.values()), key=lambda hypothesis: -hypothesis.start)
     beyond = {hypothesis.tokens: covers.tokens_beyond(hypothesis, prompt.removed).tolist() for hypothesis in inner}
     completable = _completable(inner, beyond, extensions, len(prompt.removed))

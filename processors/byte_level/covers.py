@@ -31,7 +31,7 @@ CoverKind = Literal["canonical", "all"]
 class Hypothesis:
     """A token sequence that ends inside a text, or with it, and that one more token can turn into a cover.
 
-    The bytes of the text behind ``start`` are its pending bytes: the next token must begin with them.
+    The bytes of the text after ``start`` are its pending bytes: the next token must begin with them.
 
     Attributes:
         context: what the successor rule needs to know about the sequence.
@@ -49,7 +49,7 @@ class Hypothesis:
 
 
 class SharedBeginning(NamedTuple):
-    """The tokens that all covers of a text share, and the hypotheses behind these tokens.
+    """The tokens that all covers of a text share, and the hypotheses that continue these tokens.
 
     Attributes:
         tokens: shared tokens.
@@ -112,10 +112,10 @@ class Covers:
         return cache[key]  # type: ignore[no-any-return]
 
     def of_text(self, text: bytes) -> SharedBeginning:
-        """Return the tokens that all canonical covers of a text share, and the live hypotheses behind them.
+        """Return the tokens that all canonical covers of a text share, and the live hypotheses that continue them.
 
         Covers differ near the end of a text. The search starts `TAIL` tokens before the end, and twice as far back
-        each time until all hypotheses share a token behind the start of the search. Covers of kind ``all`` share
+        each time until all hypotheses share a token after the start of the search. Covers of kind ``all`` share
         no tokens.
 
         Args:
@@ -169,7 +169,7 @@ class Covers:
         return advanced
 
     def _advance(self, hypotheses: Sequence[Hypothesis], text: bytes, *, any_token: bool) -> Advanced:
-        """Move hypotheses to the end of a text; with ``any_token`` the rule is not asked."""
+        """Move hypotheses to the end of a text; with ``any_token`` the rule is not applied."""
         continued: list[Hypothesis] = []
         completed: list[Hypothesis] = []
         for hypothesis in hypotheses:

@@ -14,7 +14,7 @@ from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import texts_of
 from logitkit.processors.engine.prompts import Prompts
 
-ROWS_KEPT = 512  # rows whose evidence is kept
+ROWS_KEPT = 512  # largest number of rows with cached evidence
 Row = tuple[int, bytes]  # length of the prompt in bytes, and the text with its prompt
 
 
@@ -86,7 +86,7 @@ class Evidence:
             before = [text[:-1] for _, text in missing]
             last = torch.tensor([text[-1] for _, text in missing])[:, None]
             gains = torch.cat([model.logp(before).gather(1, last) for model in self.models], dim=1).tolist()
-            for (start, text), gain in zip(missing, gains, strict=True):  # a text comes before the texts it begins
+            for (start, text), gain in zip(missing, gains, strict=True):  # each text comes before its extensions
                 total = self._known[start, text[:-1]]
                 self._known[start, text] = tuple(a + b for a, b in zip(total, gain, strict=True))
         for row in rows:

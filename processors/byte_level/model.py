@@ -30,7 +30,7 @@ from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens.byte_trie import END
 
-DISTRIBUTIONS_KEPT = 1024  # texts whose distribution is kept
+DISTRIBUTIONS_KEPT = 1024  # largest number of cached distributions
 
 
 class _Normalised(NamedTuple):
@@ -125,7 +125,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         conditioning: Sequence[int] | None = None,
     ) -> None:
         if isinstance(model, ByteModel):
-            raise ModelError("ByteModel: model must be one over tokens, got a ByteModel; use it as it is")
+            raise ModelError("ByteModel: model must be over tokens, got a ByteModel; use the ByteModel directly")
         super().__init__(ByteConfig())
         self.tree = ByteTree(model, tokenizer, covers=covers, tolerance=tolerance, bos=bos, lossy=lossy)
         self.model, self.covers = model, covers

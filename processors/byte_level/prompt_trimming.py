@@ -40,8 +40,8 @@ def trim(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary, covers: 
     """Trim a prompt to the last token that all canonical covers of its text share; at least one token is kept.
 
     Text before a special token is not trimmed. In a fill-in-the-middle prompt that ends with the middle sentinel, the
-    last bytes of the prefix are removed, and the continuation behind the sentinel begins with them. The border
-    between middle and suffix is not conditioned on, since the suffix stands before the middle.
+    last bytes of the prefix are removed, and the continuation after the sentinel begins with them. The boundary
+    between middle and suffix sets no condition, because the suffix precedes the middle in the prompt.
 
     Args:
         tokens: the prompt.
@@ -92,7 +92,7 @@ def _end_of_fim_prefix(tokens: Sequence[int], tokenizer: Any) -> int | None:
 
 
 def text_behind_special_tokens(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary) -> list[int]:
-    """Return the tokens behind the last special token or fill-in-the-middle sentinel.
+    """Return the tokens after the last special token or fill-in-the-middle sentinel.
 
     >>> from logitkit.registry.laws import tiny_tokenizer
     >>> tokenizer = tiny_tokenizer()

@@ -1,6 +1,6 @@
 """Rules for the tokens that may follow a token sequence in a cover.
 
-`SuccessorRule` is the protocol. `logitkit.processors.tokens.canonical_rules.Canonical` and
+`SuccessorRule` is the protocol. `logitkit.processors.tokens.canonical_rules.CanonicalRules` and
 `logitkit.processors.tokens.reencoding.Reencoding` implement it for canonical covers; `EveryToken` implements it for
 all covers.
 """
@@ -16,7 +16,7 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
 class SuccessorRule(Protocol):
-    """Says which tokens may follow a context, updates the context, and says whether a text may end after a context.
+    """Decides which tokens may follow a context and whether a text may end after it, and updates the context.
 
     A context is the part of a token sequence on which the answers of the rule depend: its last tokens.
     """

@@ -60,7 +60,7 @@ def rows_of(texts: Sequence[bytes]) -> dict[str, Tensor]:
 
 
 def texts_of(ids: Tensor, mask: Tensor | None = None, *, ends: Sequence[int] | None = None) -> list[list[bytes | None]]:
-    """Return the texts of rows: the bytes that the mask counts, up to the first id 256 behind a byte.
+    """Return the texts of rows: the bytes that the mask counts, up to the first id 256 after a byte.
 
     Args:
         ids: ``[rows, length]``, 0 to 256.

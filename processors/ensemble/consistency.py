@@ -74,7 +74,7 @@ class Preset:
         variant: parts of the formula.
         guard: keep the main model's row where the ensemble only spells the main model's choice differently, or where
             the main model ends the text.
-        topk: likeliest tokens of each model that count; None: all.
+        topk: number of likeliest tokens of each model to use; None: all.
 
     >>> PRESETS["released"].main_floor, PRESETS["published"].main_floor
     (0.5, 0.0)
@@ -86,7 +86,7 @@ class Preset:
     topk: int | None
 
     def replaced(self, **settings: float | bool | None) -> Preset:
-        """Return the preset with some settings replaced; a setting that is None is left as it is.
+        """Return the preset with some settings replaced; None keeps a setting unchanged.
 
         Args:
             settings: fields of `Preset` and of its `Variant`, by name.
@@ -186,7 +186,7 @@ def consensus(
     whole = torch.stack([main, *helpers])
     whole = whole.to(torch.promote_types(whole.dtype, torch.float32))  # [models, rows, vocab]
     columns = _possible_columns(whole)
-    p = whole.gather(-1, columns.expand(len(whole), -1, -1))  # without tokens that no model gives probability
+    p = whole.gather(-1, columns.expand(len(whole), -1, -1))  # only tokens with probability under some model
     has_mass = p.sum(-1, keepdim=True) > support  # [models, rows, 1]
     reference = p.sum(0) / has_mass.sum(0).clamp_min(1)  # [rows, tokens]
     delta = (p - reference).abs() * has_mass

@@ -68,7 +68,7 @@ def member_probabilities(
         input_ids: rows of main tokens, ``[rows, length]``.
         scores: logits or log-probabilities of the main model, ``[rows, vocab]``.
         members: the helpers.
-        topk: number of likeliest tokens of each model that count, ``>= 0``. 0: all tokens; but `UNITE_TOPK` with
+        topk: number of likeliest tokens of each model to use, ``>= 0``. 0: all tokens; but `UNITE_TOPK` with
             ``unite``, and `EVA_TOPK` for a helper aligned by ``embedding``.
 
     >>> helper = Member(name="flat", read=lambda rows: torch.zeros(len(rows), 2))

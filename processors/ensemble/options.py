@@ -25,7 +25,7 @@ HelperPrompts = Annotated[
 ]
 TopK = Annotated[
     int,
-    whole("likeliest tokens of each model that count; 0: all (10 with unite, 320 of an embedding helper)", ge=0),
+    whole("number of likeliest tokens of each model to use; 0: all (unite: 10, embedding: 320)", ge=0),
 ]
 Gate = Annotated[
     float,

@@ -42,7 +42,7 @@ class Ensemble(LogitsProcessor):
     Args:
         weights: one for each model, the main model's first, ``>= 0``, not all 0; None: equal weights.
         fuse: how distributions are combined; see `fuse`.
-        topk: likeliest tokens of each model that count; 0: all.
+        topk: number of likeliest tokens of each model that are used; 0: all.
         gate: a row is changed where the main model's largest probability is at most this, 0 to 1.
         helpers: the other models.
         trace: receives, at each step, the share of each helper's probability that its alignment loses.
@@ -117,7 +117,7 @@ class Core(LogitsProcessor):
         preset: the values of all parameters that are None; see `consistency.PRESETS`.
         guard: keep the main model's row where the ensemble only spells its choice differently; see `SpellingGuard`.
         filters, agreement, mean_one: see `consistency.Variant`; None: as the preset.
-        topk: likeliest tokens of each model that count; 0: all; None: as the preset.
+        topk: number of likeliest tokens of each model that are used; 0: all; None: as the preset.
         gate: a row is changed where the main model's largest probability is at most this, 0 to 1.
         helpers: the other models.
         token_bytes: bytes of each main token, for the guard; None for a special token.
@@ -159,7 +159,7 @@ class Core(LogitsProcessor):
         mean_one: Annotated[bool | None, option("scale token consistencies to mean 1; None: as the preset")] = None,
         sharpness: Annotated[float | None, number("sharpness of the kernel; None: the paper's", gt=0)] = None,
         topk: Annotated[
-            int | None, whole("likeliest tokens of each model that count; 0: all; None: as the preset", ge=0)
+            int | None, whole("number of likeliest tokens of each model to use; 0: all; None: as the preset", ge=0)
         ] = None,
         gate: Gate = 1.0,
         helpers: Annotated[Sequence[Member], Resource()],

@@ -102,7 +102,7 @@ def test_by_hand() -> None:
 
 
 def test_samples_follow_the_conditional_distribution() -> None:
-    """Chi-square on 20,000 samples: p > 1e-4 (a false alarm in 10,000 runs); hard mask and healing fail it."""
+    """20,000 samples pass a chi-square test (false alarm 1 in 10,000), which hard mask and healing fail."""
     tokenizer = begun_tokenizer(11)
     call = logitkit.chain("byte_boundary()").bind(random_model(tokenizer, 11), tokenizer, "b bb a b")
     want = conditional_of(call)
@@ -202,7 +202,7 @@ def _padded(padding: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("law_name", sorted(set(LAWS) - {"depends_only_on_the_prefix", "keeps_masked_tokens_masked"}))
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_laws_on_cut_prompts(law_name: str, length: int) -> None:
-    """The laws hold at the cut, inside the removed bytes and behind them.
+    """The laws hold at the cut, inside the removed bytes and after them.
 
     Two laws use rows of their own; other tests here cover these laws.
     """

@@ -33,7 +33,7 @@ def bound(chain: str, prompts: Any, model: Any = None, **resources: Any) -> Any:
 
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [0.8, 0.2]])
 def test_the_sequence_mixture_is_one_model_writing_the_whole_text(weights: list[float]) -> None:
-    """The probability of every text of up to 3 bytes is the weighted mean of the models' probabilities of it.
+    """The probability of every text of up to 3 bytes is the weighted mean of the models' probabilities.
 
     The mean at each byte has no such property. Two tokenizers; distributions by enumeration of covers.
     """

@@ -32,7 +32,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def written(ids: torch.Tensor, prompt: int) -> list[bytes]:
-    """Return the bytes of rows behind a prompt of so many ids."""
+    """Return the bytes of rows after a prompt of ``prompt`` ids."""
     return [bytes(row[row < 256].tolist()) for row in ids[:, prompt:]]
 
 
@@ -91,7 +91,7 @@ def test_padding_and_other_rows_change_nothing() -> None:
 
 
 def test_samples_follow_the_distribution_of_whole_texts() -> None:
-    """4000 samples of up to 3 bytes against their enumerated probabilities: chi-square, false alarm 1 in 10,000."""
+    """A chi-square test compares 4000 samples of up to 3 bytes with enumeration (false alarm 1 in 10,000)."""
     model, tokenizer = tiny(11)
     expected = SlowBytes(model, tokenizer).texts(b"ab", 3)
     torch.manual_seed(0)
@@ -139,7 +139,7 @@ def test_leak_and_bound() -> None:
 
 
 def test_after_its_end_a_text_only_ends() -> None:
-    """After id 256 behind a byte, only 256 is possible; before the first byte, 256 is padding."""
+    """An id 256 after a byte can be followed by 256 only; before the first byte, 256 is padding."""
     model = ByteModel(*tiny(3))
     ids = torch.tensor([[256, 256, 97, 98, 256, 97]])
     logits = model(input_ids=ids).logits[0]
@@ -149,7 +149,7 @@ def test_after_its_end_a_text_only_ends() -> None:
 
 
 def test_conditioning_tokens_precede_every_text() -> None:
-    """The distribution behind conditioning tokens is the language model's own after these tokens."""
+    """The distribution after conditioning tokens is the language model's own after these tokens."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     before = [tokenizer.bos_token_id, *tokenizer("given")["input_ids"]]
     got = ByteModel(model, tokenizer, conditioning=before).logp([b"so"])[0]
@@ -220,7 +220,7 @@ def test_refusals() -> None:
         model.generate(**rows_of([b"xyz"]), max_new_tokens=2)
     with pytest.raises(ModeError, match="must be a DynamicCache, got StaticCache"):
         model.generate(**rows_of([b"ab"]), max_new_tokens=2, cache_implementation="static")
-    with pytest.raises(ModelError, match="got a ByteModel; use it as it is"):
+    with pytest.raises(ModelError, match="got a ByteModel; use the ByteModel directly"):
         ByteModel(model, tiny(3)[1])
     with pytest.raises(ModelError, match=r"save \.model"):
         model.save_pretrained("somewhere")

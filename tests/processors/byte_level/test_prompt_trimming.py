@@ -31,7 +31,7 @@ def test_special_tokens_and_chats_are_left_alone() -> None:
 
 
 def test_fill_in_the_middle() -> None:
-    """The last bytes of a fill-in-the-middle prefix are spelled behind the middle sentinel."""
+    """The last bytes of a fill-in-the-middle prefix are spelled after the middle sentinel."""
     tokenizer = random_tokenizer(4, merges=10)
     names = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
     tokenizer.add_tokens([AddedToken(name, normalized=False) for name in names])

@@ -34,7 +34,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 class Recomputed(LogitsProcessor):
-    """Reference: at each step decodes, tokenizes, reads without a cache, multiplies by the dense map, combines."""
+    """A reference that reads each row from scratch: text, own tokens, no cache, and the dense alignment matrix."""
 
     def __init__(self, call: Any, names: list[str], method: str, combine: Any, topk: int = 0) -> None:
         self.combine, self.topk = combine, topk
