@@ -3,12 +3,12 @@
     logitkit lm-eval --model logitkit --tasks my_task --include_path tasks/ --device cpu
         --model_args "pretrained=smollm2-135m,chain=cfg(scale=1.5) | min_p(0.05)"
 
-Importing this module registers the model ``logitkit`` with the harness; ``logitkit lm-eval`` imports it and passes
+Importing this module registers the model ``logitkit`` with the harness; ``logitkit lm-eval`` does so and passes
 every argument to the command line of the harness. From Python:
 ``lm_eval.simple_evaluate(model="logitkit", model_args={...})``.
 
-Tokenization, templates, truncation and stop texts are those of the harness's ``hf`` model, and with an empty chain so
-are the results. Each batch gets a new `Call`.
+Tokenization, templates, truncation and stop texts are those of the harness's ``hf`` model. With an empty chain, the
+results also equal those of ``hf``. Each batch gets a new `Call`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class ChainLM(HFLM):
     def _scored(self, batch: Sequence[Request]) -> list[tuple[float, bool]]:
         """Score one batch; a context that is too long for the model loses its beginning, as in ``hf``."""
         longest = max(len(context) for _, context, _ in batch) + max(len(row) for _, _, row in batch) - 1
-        if longest > self.max_length and len(batch) > 1:  # padded to one width, the batch would be too long
+        if longest > self.max_length and len(batch) > 1:  # the padded batch would exceed the context
             return [result for request in batch for result in self._scored([request])]
         prompts = [context[max(0, len(context) + len(row) - 1 - self.max_length) :] for _, context, row in batch]
         call = self.bound(prompts)

@@ -24,7 +24,7 @@ from logitkit.registry.spec import Spec
 
 
 class NoModel:
-    """Stands for the generating model of another engine: end tokens and a device; any other attribute is refused.
+    """Placeholder for the generating model of another engine: end tokens and a device; nothing else is available.
 
     Args:
         engine: named in errors.
@@ -78,7 +78,7 @@ class TokensOnly(Binding):
         raise ModeError(f"{self.engine} gives a processor tokens and scores, not a model to read the {label}")
 
     def foreign_reader(self, *_: Any, label: str = "text for another model", **__: Any) -> NoReturn:
-        """Refuse as `reader` does."""
+        """Refuse a second stream of another model, as `reader` does."""
         self.reader(label=label)
 
     def model_named(self, name: str) -> NoReturn:
@@ -94,7 +94,7 @@ def check(chain: Chain, engine: str) -> None:
         engine: named in errors.
 
     Raises:
-        ModeError: a processor needs extra forwards or changes the prompt; names it with the reason.
+        ModeError: a processor needs extra forwards or changes the prompt; the message names the processor.
         FileFormatError: an n-gram table is absent or broken.
 
     >>> check(Chain("top_k(5)"), "vllm")

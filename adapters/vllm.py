@@ -77,7 +77,7 @@ class ChainProcessor(AdapterLogitsProcessor):
             raise ValueError(str(error)) from error
 
     def is_argmax_invariant(self) -> bool:
-        """Return False: a chain may change the likeliest token, so greedy decoding needs it too."""
+        """Return False: a chain may change the likeliest token, so greedy decoding needs the chain too."""
         return False
 
     def new_req_logits_processor(self, params: Any) -> RequestProcessor | None:

@@ -1,6 +1,6 @@
 """Discovery of plugins: the built-in ones, and those that installed distributions declare as entry points.
 
-Each plugin is loaded by itself; the exception of a broken one is stored with it and does not affect the others.
+Each plugin is loaded separately. The exception of a broken plugin is stored with it and does not affect the others.
 """
 
 from __future__ import annotations

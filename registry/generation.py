@@ -42,7 +42,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Forward passes and tokens of a reader that is gone."""
+    """Forward passes and tokens of a reader that no longer exists."""
 
     forwards: int
     tokens: int

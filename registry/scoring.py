@@ -37,8 +37,9 @@ def score(
 ) -> tuple[list[Scored], Call]:
     """Score texts, each after its prompt.
 
-    A continuation is read in the tokens of prompt and continuation together, if these begin with those of the prompt,
-    and otherwise in its own tokens. After a shortened prompt (``byte_boundary``) it begins with the removed bytes.
+    Prompt and continuation are tokenized together if the result begins with the tokens of the prompt. Otherwise the
+    continuation is tokenized separately. After a shortened prompt (``byte_boundary``), the continuation begins with
+    the removed bytes.
 
     Args:
         chain, model, tokenizer, resources, tokenizers: as in `Chain.bind`.

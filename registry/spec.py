@@ -21,7 +21,7 @@ REFUSABLE_MODES = ("beams", "assisted", "prompt_lookup", "static_cache", "loglik
 
 ExtraForwards = Literal["none", "prompt", "gated", "every_step", "every_byte"]
 
-# What the README and `logitkit show` print where a Spec gives no ``cost``.
+# The texts that the README and `logitkit show` print where a Spec gives no ``cost``.
 COSTS: Mapping[ExtraForwards, str] = {
     "none": "none",
     "prompt": "the prompt once more",
@@ -163,7 +163,7 @@ class Spec:
         if hasattr(factory, "prepare") != self.rewrites_prompt:
             has = "a" if hasattr(factory, "prepare") else "no"
             raise PluginError(
-                f"{self.owner}: rewrites_prompt must say whether {self.target} has a prepare, "
+                f"{self.owner}: rewrites_prompt must state whether {self.target} has a prepare, "
                 f"got {self.rewrites_prompt} and {has} prepare; correct the Spec"
             )
         return factory

@@ -17,7 +17,7 @@ def load_target(owner: str, target: str) -> type[Any]:
     """Import the class that ``module:Class`` names.
 
     Args:
-        owner: the processor and its distribution, named in errors.
+        owner: the processor and its distribution, for error messages.
         target: import path of the class.
 
     Raises:
@@ -52,7 +52,7 @@ def read_parameters(owner: str, target: str, factory: type[Any], name: str) -> t
     """Return the pydantic model of the annotated parameters of ``__init__`` and ``bind``.
 
     Args:
-        owner, target: named in errors.
+        owner, target: names for error messages.
         factory: the target class.
         name: of the processor.
 

@@ -1,4 +1,4 @@
-"""A Spec's example on tiny models beside its recomputation: what the modes are tested on."""
+"""The subject of the tests of modes: a Spec's example on tiny models, beside its recomputation."""
 
 from __future__ import annotations
 

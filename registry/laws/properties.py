@@ -73,7 +73,7 @@ def treats_rows_alike(subject: Subject) -> None:
     batch = subject.make()(ids, scores.clone())
     for row in range(len(ids)):
         alone = subject.make()(ids[row : row + 1], scores[row : row + 1].clone())
-        assert_same_distribution(batch[row : row + 1], alone, f"row {row} in a batch against alone")
+        assert_same_distribution(batch[row : row + 1], alone, f"row {row} in a batch compared with the row alone")
     order = torch.tensor([1, 0, 0])
     assert_same_distribution(subject.make()(ids[order], scores[order]), batch[order], "permuted and repeated rows")
 
@@ -82,7 +82,7 @@ def ignores_left_padding(subject: Subject) -> None:
     """Padding on the left of a prompt does not change the result."""
     padded = subject.make(padding=5)(subject.rows(padding=5), subject.scores())
     plain = subject.make()(subject.rows(), subject.scores())
-    assert_same_distribution(padded, plain, "with left padding against without")
+    assert_same_distribution(padded, plain, "with left padding compared with no padding")
 
 
 def ignores_the_scale_of_a_row(subject: Subject) -> None:
@@ -128,7 +128,7 @@ def survives_pickling_or_says_why(subject: Subject) -> None:
     except LogitkitError:
         return
     assert_same_distribution(
-        copy(ids, scores.clone()), original(ids, scores.clone()), "a pickled copy against the original"
+        copy(ids, scores.clone()), original(ids, scores.clone()), "a pickled copy compared with the original"
     )
 
 

@@ -74,13 +74,13 @@ class Recomputation:
     def compute(
         self, prompt: int, continuation: Continuation, scores: Tensor | None = None, *, normalised: bool = False
     ) -> Tensor:
-        """Return the same, computed now.
+        """Compute the result of a call without the cached results.
 
         The prompt is bound as often as there are prompts, so that parameters with one text for each prompt fit;
         no row is padded.
 
         Args:
-            prompt, continuation: as above.
+            prompt, continuation: as in `__call__`.
             scores: the scores that the chain receives, ``[vocab]``; by default those of the model.
             normalised: pass log-probabilities of the model instead of its logits.
         """

@@ -138,7 +138,7 @@ def _bound(example: Example, padding: int, chain: Chain | None = None) -> Any:
 
 
 def _of_factory(name: str, make: Callable[..., Any], parameters: Mapping[str, Any] | None = None) -> Subject:
-    """Return the subject of a callable that is called with these parameters and those it requires of the laws."""
+    """Return the subject of a callable; the laws supply the objects that it requires besides these parameters."""
     parameters, bare = parameters or {}, name.partition("(")[0]
     known = inspect.signature(make).parameters
     for key in parameters:
@@ -164,7 +164,7 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 
 
 def _of_target(text: str) -> Subject:
-    """Return the subject of ``module:Class`` or ``module:Class(parameter=value)``; a factory will do for a class."""
+    """Return the subject of ``module:Class`` or ``module:Class(parameter=value)``, or of a factory."""
     module, _, call = text.partition(":")
     attribute = call.partition("(")[0]
     try:

@@ -81,7 +81,7 @@ def test_embeddings_instead_of_ids() -> None:
 
 
 def test_continuous_batching_is_refused() -> None:
-    """Call.generate refuses it before it runs, and Call.texts if the chain was never called."""
+    """Call.generate refuses continuous batching, and Call.texts refuses ids if the chain was never called."""
     call = logitkit.chain("cfg(2.0)").bind(tiny_model(), tiny_tokenizer(), "one prompt")
     with pytest.raises(ModeError, match="must not be 'paged'"):
         call.generate(cache_implementation="paged")

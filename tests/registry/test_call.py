@@ -222,7 +222,7 @@ def test_a_generation_survives_pickling(chain: str) -> None:
 
 
 def test_a_bound_chain_without_second_streams_says_so() -> None:
-    """The report is there before anything is generated."""
+    """The report is available before anything is generated."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     states = [logitkit.chain(chain).bind(model, tokenizer, "a prompt").trace.fusion.state for chain in ("", "cfg(2.0)")]
     assert states == ["none", "lazy"]

@@ -1,4 +1,4 @@
-"""Discovery loads each plugin by itself; a broken plugin does not affect the others."""
+"""Discovery loads each plugin separately; a broken plugin does not affect the others."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_taken_name_names_both(found: Any) -> None:
     (failed,) = [p for p in registry.plugins if p.error]
     assert isinstance(failed.error, NameTakenError)
     assert "contrast (logitkit) and thief (dist-thief 1.2)" in str(failed.error)
-    with pytest.raises(PluginError, match="'uscd' must be offered by one plugin"):  # whoever asks learns why
+    with pytest.raises(PluginError, match="'uscd' must be offered by one plugin"):  # raised when the name is used
         registry.describe("other_thing")
 
 

@@ -91,14 +91,14 @@ def test_a_fact_about_an_absent_parameter_is_refused() -> None:
 @pytest.mark.parametrize(("target", "declared"), [("Plain", True), ("Rewrites", False)])
 def test_rewrites_prompt_must_agree_with_the_class(target: str, declared: bool) -> None:
     """A class with a ``prepare`` declares that it rewrites prompts, and no other class does."""
-    with pytest.raises(PluginError, match="rewrites_prompt must say whether"):
+    with pytest.raises(PluginError, match="rewrites_prompt must state whether"):
         _ = spec(target=f"{__name__}:{target}", rewrites_prompt=declared).factory
     assert spec(target=f"{__name__}:{target}", rewrites_prompt=not declared).factory.__name__ == target
 
 
 @pytest.mark.parametrize("extra_forwards", COSTS)
 def test_the_cost_in_words_may_be_left_out(extra_forwards: Any) -> None:
-    """The words of the typed fact take its place; words that are given are kept."""
+    """Without ``cost``, the words of the typed fact are used; a given ``cost`` is kept."""
     assert spec(extra_forwards=extra_forwards).cost == COSTS[extra_forwards]
     assert spec(extra_forwards=extra_forwards, cost="much").cost == "much"
 
