@@ -1,1 +1,1 @@
-"""The labels: what logitkit itself offers, through the same hook as third parties."""
+"""The built-in plugins: Specs of logitkit's own processors and tasks, offered through the same hooks as others."""

@@ -58,7 +58,7 @@ class Cutoff(Parameters):
     """Parameters of `epsilon_cutoff` and `eta_cutoff`."""
 
     epsilon: Annotated[
-        float, number("remove tokens below this probability; eta_cutoff lowers it for flat distributions", gt=0, lt=1)
+        float, number("remove tokens below this probability; eta_cutoff lowers the limit for flat rows", gt=0, lt=1)
     ]
     min_tokens_to_keep: KEEP = 1
 

@@ -1,4 +1,4 @@
-"""Speed of cascades relative to their models alone, in one run, and of the speculative form relative to the large one.
+"""Speed of cascades relative to their models alone, and of speculative cascades relative to the large model.
 
 Every round runs each variant once, one after the other. Ratios are taken within a round, and their medians are
 reported. The floor of a cascade that needs the large model at a share r of the steps is one step of the small model

@@ -140,7 +140,7 @@ def _from_hub(hub: str) -> list[dict[str, Any]]:
 
 
 def _remedy(spec: TaskSpec, data: str | None) -> str:
-    """Say how to provide the data of a task."""
+    """Return an instruction for providing the data of a task."""
     if data is not None:
         return "correct the task's data"
     online = f", or pip install 'logitkit[hub]' and be online for {spec.hub}" if spec.hub else ""
@@ -148,7 +148,7 @@ def _remedy(spec: TaskSpec, data: str | None) -> str:
 
 
 def _set_variable(name: str) -> str:
-    """Say which folder the environment variable must name."""
+    """Return an instruction for setting the environment variable of the data folder."""
     return f"set {VARIABLE} to a folder that holds {Path(name).name}"
 
 

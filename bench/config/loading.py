@@ -112,7 +112,7 @@ def is_model(run: Run, name: str) -> bool:
 def leads_to_model(name: str) -> bool:
     """Return whether `logitkit.models.load` accepts this name: a known model, a model's folder, or a hub id.
 
-    A hub id is recognised by its form ``owner/name``; the hub is not asked.
+    A hub id is recognised by its form ``owner/name``, without a request to the hub.
 
     Examples:
         >>> leads_to_model("owner/name"), leads_to_model("tables/style.safetensors")

@@ -27,7 +27,7 @@ def mistakes(run: Run, *, left_out: Collection[Place] = ()) -> list[Mistake]:
     """Return every mistake of a run with its place.
 
     Args:
-        run: a run whose entries are valid by themselves.
+        run: a run in which each single entry is valid.
         left_out: places of invalid entries, which ``run`` does not contain. References to them are not reported.
     """
     chains = {name: _read_chain(entry.chain) for name, entry in run.chains.items()}
@@ -104,7 +104,7 @@ def _unavailable_device(name: str) -> str | None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
-        return f"device must be one that torch has here, got {name!r}"
+        return f"device must be a device that torch has on this machine, got {name!r}"
     return None
 
 

@@ -23,7 +23,7 @@ from logitkit.bench.execution.store import Record
 from logitkit.bench.execution.unit import Unit
 from logitkit.errors import ModeError, ParameterError
 
-MAX_TRIES = 4  # a unit whose workers died this often is taken for the cause of their deaths
+MAX_TRIES = 4  # after this many dead workers, the unit is taken as the cause
 
 
 def distributed(run: Run, units: Sequence[Unit]) -> Iterator[tuple[Unit, list[Record]]]:

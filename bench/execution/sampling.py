@@ -4,7 +4,7 @@
 batch. Here every row has its own noise. The token with the largest score plus Gumbel noise is a draw from the softmax
 of the scores (Gumbel 1954; Maddison et al., arXiv:1411.0030). The noise is a function of the row's seed and of the
 position. The order of units, the batch size and sharding therefore do not change what is drawn, and two strategies
-meet the same noise.
+receive the same noise.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class StopAtText(StoppingCriteria):
         stops: for each row its stop texts.
 
     Attributes:
-        ended: for each row the number of tokens after the prompt at which the row ended; None while it goes on.
+        ended: for each row the number of tokens after the prompt at which the row ended; None while the row continues.
     """
 
     def __init__(self, call: Call, stops: Sequence[Sequence[str]]) -> None:

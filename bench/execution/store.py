@@ -54,7 +54,7 @@ class Store:
         """Open the store for writing.
 
         Raises:
-            ModeError: another process has it open for writing.
+            ModeError: another process has the store open for writing.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:

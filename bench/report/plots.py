@@ -43,7 +43,7 @@ class Plot:
 
     Attributes:
         title: title of the plot.
-        about: how to read it.
+        about: how to read the plot.
         svg: the drawing; names in it are escaped.
         legend: for each point its number, its strategy and whether it is marked.
     """

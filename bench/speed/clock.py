@@ -12,7 +12,7 @@ import torch
 class ForwardClock:
     """Adds up the time inside a model's forward passes until `remove` is called.
 
-    On CUDA the time is that of the device's events, which are read afterwards. On other devices it is the host's.
+    On CUDA the events of the device give the time and are read afterwards. On other devices the host clock is used.
 
     Args:
         model: a module of torch with an attribute ``device``.

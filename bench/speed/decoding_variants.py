@@ -69,7 +69,7 @@ class DecodingVariant:
         settings, objects = {**settings, **self.settings}, dict(resources or {})
         for resource in objects.values():
             if isinstance(resource, ByteModel):
-                resource.release()  # without this, the cache of the previous round would be timed
+                resource.release()  # a kept cache would make this round too fast
         model, tokenizer = objects.pop("model", model), objects.pop("tokenizer", tokenizer)
         tokenizers = dict(objects.pop("tokenizers", {}))
         tokenizers |= {name: tokenizer for name, value in objects.items() if value is model}
@@ -160,7 +160,7 @@ def variants() -> tuple[DecodingVariant, ...]:
 
 
 def select_variants(parts: Sequence[str]) -> tuple[DecodingVariant, ...]:
-    """Return plain decoding and the variants whose name contains one of ``parts``; all variants if it is empty.
+    """Return plain decoding and the variants whose name contains one of ``parts``; all variants without parts.
 
     Raises:
         UnknownNameError: a part that no name contains.

@@ -46,14 +46,14 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any
         dtype: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        ParameterError: torch does not have the device on this machine, or the dtype is another one.
+        ParameterError: torch does not have the device on this machine, or the dtype is unknown.
     """
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ParameterError("bench", "dtype", "float32, bfloat16 or float16", dtype)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ParameterError("bench", "device", "one that torch has here", device) from error
+        raise ParameterError("bench", "device", "a device that torch has on this machine", device) from error
     like = SimpleNamespace(dtype=getattr(torch, dtype), device=torch.device(device))
     if name not in RANDOM_SIZES:
         loaded: tuple[Any, Any] = models.load(name, like=like)

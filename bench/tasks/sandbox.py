@@ -52,7 +52,7 @@ class Outcome:
 
     Attributes:
         passed: whether the program ran to its end.
-        reason: why it did not, in one line; empty if it passed.
+        reason: why the program failed, in one line; empty if it passed.
     """
 
     passed: bool

@@ -1,8 +1,8 @@
 """Metrics of style, measured per text and summarised by the geometric mean.
 
 Style perplexity is the published one (arXiv:2601.16224, section 2.3): a mixture over the n-gram orders whose context
-occurs in the table, each with add-k smoothing. It is measured with the table that steered the text, and with a table
-that did not.
+occurs in the table, each with add-k smoothing. The metric is computed with the table that steered the text, and with a
+table of other text.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class StyleMeter:
     Args:
         table: the counts; the table's own smoothing is replaced by add-k.
         k: pseudo-count of the style perplexity, > 0.
-        frequent: number of the most frequent tokens that count as words of the style.
+        frequent: number of the most frequent tokens, which are the words of the style.
 
     Examples:
         >>> meter = StyleMeter(NgramTable.count([[1, 2, 3, 1, 2, 4]], size=5, orders=3), frequent=2)

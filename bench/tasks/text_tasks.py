@@ -25,7 +25,7 @@ class GSM8K(Task):
 
     Args:
         rows: rows with ``question`` and an ``answer`` that ends in ``#### number``.
-        shots: number of solved examples in the prompt. They are the last rows of the data, which are then not samples.
+        shots: number of solved examples in the prompt, taken from the last rows; these are not samples.
         chat: write the prompt by the model's chat template.
 
     Examples:
@@ -64,7 +64,7 @@ class GSM8K(Task):
 
 
 def number_in(text: str) -> Decimal | None:
-    """Return the first number after ``####``, without that mark the last number of a text; None without a number.
+    """Return the first number after ``####``, or else the last number of the text; None without a number.
 
     Examples:
         >>> number_in("so #### 1,234 and 5"), number_in("3 or $4.50.")

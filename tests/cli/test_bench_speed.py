@@ -22,7 +22,7 @@ def test_tables_are_printed_and_written(tiny_checkpoint: str, tmp_path: Path) ->
     ("arguments", "message"),
     [
         (["--only", "zz"], "no decoding variant named 'zz'"),
-        (["--device", "nowhere"], "bench: device must be one that torch has here, got 'nowhere'"),
+        (["--device", "nowhere"], "bench: device must be a device that torch has on this machine, got 'nowhere'"),
         (["--dtype", "int4"], "bench: dtype must be float32, bfloat16 or float16, got 'int4'"),
         (["--model", "zz"], "no model named 'zz'"),
         (["--out", "/no/such/folder/x.md"], "bench: --out must be a file in a folder that exists"),

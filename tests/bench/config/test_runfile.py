@@ -190,7 +190,7 @@ def test_code_is_run_only_where_it_is_allowed(bench_place: Path) -> None:
 
 @pytest.mark.data
 def test_the_examples_are_valid(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example run files have no mistakes, except for models that the user provides; the reports are theirs."""
+    """The example run files have no mistakes, except for models of the user; the reports belong to these runs."""
     monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
     run = runfile.read(EXAMPLES / "run.yaml", allow_code_execution=True)
     assert f"run {run.hash}" in (EXAMPLES / "report.md").read_text()

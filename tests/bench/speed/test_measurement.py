@@ -116,7 +116,7 @@ def test_a_random_model_of_known_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.get_default_dtype() == torch.float32
     with pytest.raises(ParameterError, match="dtype must be float32, bfloat16 or float16, got 'int4'"):
         random_models.load("random-tiny", dtype="int4")
-    with pytest.raises(ParameterError, match="device must be one that torch has here, got 'nowhere'"):
+    with pytest.raises(ParameterError, match="device must be a device that torch has on this machine, got 'nowhere'"):
         random_models.load("random-tiny", device="nowhere")
 
 
