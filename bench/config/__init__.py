@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
 
 if TYPE_CHECKING:
+    from logitkit.bench.config.example import example_run
     from logitkit.bench.config.preflight import overlong_samples
     from logitkit.bench.config.runfile import from_data, read
 
@@ -21,13 +22,14 @@ __all__ = [
     "ResourceEntry",
     "Run",
     "TaskEntry",
+    "example_run",
     "from_data",
     "overlong_samples",
     "read",
 ]
 
-# These names need torch, so their modules are imported when a name is first used.
-_LAZY = {"from_data": "runfile", "overlong_samples": "preflight", "read": "runfile"}
+# The modules of these names are imported when a name is first used, since they need torch or are rarely used.
+_LAZY = {"example_run": "example", "from_data": "runfile", "overlong_samples": "preflight", "read": "runfile"}
 
 
 def __getattr__(name: str) -> Any:

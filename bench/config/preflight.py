@@ -50,6 +50,14 @@ def overlong_samples(run: Run) -> list[str]:
 
     A sample needs room for its prompt and longest option, or for its prompt and ``max_new_tokens``. Tokenizers and
     configurations are read, so a model that is not cached is downloaded; no weights are loaded.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> overlong_samples(run)
+        []
     """
     found = []
     for model in run.models:

@@ -28,7 +28,7 @@ NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run 
 
 
 def read(path: Path, *, allow_code_execution: bool = False) -> Run:
-    """Read a run file.
+    r"""Read a run file.
 
     Beside the fields of `Run`, a run file may hold ``defaults`` (settings of all tasks), lists of names in place of
     mappings, texts in place of chains, and sweeps: ``chain: cfg($scale)`` with ``sweep: {scale: [1.2, 1.5]}``.
@@ -39,6 +39,17 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
 
     Raises:
         RunError: with every mistake and its line, before any model is loaded.
+
+    Examples:
+        >>> import tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> file = folder / 'run.yaml'
+        >>> text = 'models: [tiny]\nchains: [\"\", cfg(1.5)]\ntasks: {lambada: {data: texts.jsonl}}\n'
+        >>> _ = file.write_text(text)
+        >>> list(read(file).chains)
+        ['plain', 'cfg(1.5)']
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -70,6 +81,15 @@ def from_data(data: dict[str, Any], *, folder: str = ".", allow_code_execution: 
 
     Raises:
         RunError: with every mistake.
+
+    Examples:
+        >>> import tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> data = {'models': ['tiny'], 'chains': [''], 'tasks': {'lambada': {'data': 'texts.jsonl'}}}
+        >>> from_data(data, folder=str(folder)).compared_with
+        'plain'
     """
     run, mistakes = _build(data, folder=folder, allow=allow_code_execution)
     if run is None or mistakes:

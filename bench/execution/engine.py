@@ -41,7 +41,17 @@ def engine_named(name: str) -> Engine:
 
 
 def missing(run: Run, store: Store) -> list[Unit]:
-    """Return the units of which the store lacks a record, in the order of the plan."""
+    """Return the units of which the store lacks a record, in the order of the plan.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> from logitkit.bench.execution import Store
+        >>> len(missing(run, Store(folder / 'results')))
+        4
+    """
     return [unit for unit in plan(run) if not all(key in store.records for key in keys(run, unit))]
 
 
@@ -61,6 +71,16 @@ def carry_out(
         store: the store, open for writing.
         engine: the engine that runs the units.
         advance: called with each unit after its records are stored.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> with Store(folder / 'results') as store:
+        ...     carry_out(run, store)
+        >>> len(store.records), missing(run, store)
+        (4, [])
     """
     for unit, records in engine(run, missing(run, store)):
         store.add(records)

@@ -107,6 +107,13 @@ def pinned_settings(model: Any) -> Iterator[None]:
 
     The special token ids are kept. Penalties, warpers, beams and forced tokens of the checkpoint's generation config
     would otherwise be part of every measurement.
+
+    Examples:
+        >>> from logitkit.registry.laws import tiny_model
+        >>> model = tiny_model()
+        >>> with pinned_settings(model):
+        ...     model.generation_config.repetition_penalty in (None, 1.0)
+        True
     """
     own = model.generation_config
     kept = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -141,6 +148,15 @@ def continue_prompts(
 
     Raises:
         ModelError: prompt and continuation are longer than the model's context.
+
+    Examples:
+        >>> from logitkit.registry.chain import Chain
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> with pinned_settings(tiny_model()):
+        ...     call = Chain("cfg(1.5)").bind(tiny_model(), tiny_tokenizer(), ["a prompt", "two"])
+        ...     rows = continue_prompts(call, max_new_tokens=3, seeds=[0, 1])
+        >>> [len(ids) <= 3 for text, ids in rows]
+        [True, True]
     """
     _check_context_length(call, max_new_tokens)
     stops = stops or [()] * len(call.prompts)

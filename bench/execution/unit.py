@@ -32,6 +32,10 @@ class Unit:
         model, chain, task: names of entries of the `Run`.
         seed: seed of the sampling.
         start, stop: range of samples.
+
+    Examples:
+        >>> Unit(model="small", chain="plain", task="arc", seed=0, start=0, stop=8).stop
+        8
     """
 
     model: str
@@ -43,7 +47,16 @@ class Unit:
 
 
 def plan(run: Run) -> list[Unit]:
-    """Return every unit of a run, grouped by model and chain. Loads the tasks, but no models."""
+    """Return every unit of a run, grouped by model and chain. Loads the tasks, but no models.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> plan(run)[0]
+        Unit(model='tiny', chain='plain', task='lambada', seed=0, start=0, stop=1)
+    """
     units = []
     for model, chain, name in run.pairs():
         entry, count = run.tasks[name], len(samples(run, name))
@@ -65,6 +78,14 @@ def keys(run: Run, unit: Unit) -> list[str]:
     A key is 16 hex digits of everything that a record depends on: model, chain with the revisions of its processors,
     resources and their files, task settings, seed, batch, and the data of the sample. Settings at their defaults are
     left out, so that a new setting does not change the keys of old records.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> [len(key) for key in keys(run, plan(run)[0])]
+        [16]
     """
     entry, chain = run.tasks[unit.task], Chain(run.chains[unit.chain].chain)
     named = set(chain.resource_names)
@@ -107,6 +128,15 @@ def run_unit(run: Run, unit: Unit) -> list[Record]:
     Returns:
         One record of plain data per sample and repeat, in order. ``seconds`` is the time of the batch divided by its
         rows. All other fields are reproducible on machines with the same arithmetic.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> (record,) = run_unit(run, plan(run)[0])
+        >>> record['sample'], sorted(record['metrics'])
+        ('0', ['accuracy', 'impossible', 'loss'])
     """
     entry, task = run.tasks[unit.task], loading.task(run, unit.task)
     chosen = samples(run, unit.task)[unit.start : unit.stop]

@@ -89,6 +89,17 @@ def page(summary: Summary, manifest: dict[str, Any], sessions: Sequence[dict[str
         manifest: the manifest of the run.
         sessions: the sessions in which records were written; the page shows their number.
         reading: text that is placed first; blank lines separate its paragraphs.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> from logitkit.bench.execution import Store
+        >>> from logitkit.bench.report import summarise
+        >>> html = page(summarise(run, Store(folder / 'results')), manifest={}, sessions=[])
+        >>> html.startswith('<!DOCTYPE html>')
+        True
     """
     environment = Environment(autoescape=True)
     # Markup marks the SVG as safe: `plots` escapes every name and title itself.

@@ -28,7 +28,13 @@ Conclusion = Literal["better", "worse", "not shown", "different"]
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval; infinite ends where a value is infinite."""
+    """A mean with its 95 % interval.
+
+    Examples:
+        >>> mean, low, high = Interval(0.5, 0.25, 0.75)
+        >>> high - low
+        0.5
+    """
 
     mean: float
     low: float
@@ -47,6 +53,11 @@ class Comparison:
         adjusted: the p-value after Holm's correction over strategies.
         up, down: number of samples on which the strategy is above and below the baseline.
         test: name of the test that gives ``p``.
+
+    Examples:
+        >>> (comparison,) = compare([0.0, 0.1, 0.2], [[0.0, 0.1, 0.3]])
+        >>> comparison.up, comparison.down, comparison.conclusion("higher")
+        (1, 0, 'not shown')
     """
 
     samples: int

@@ -30,6 +30,10 @@ class Cell:
         infinite: number of samples whose metric is infinite; such a metric is not compared.
         comparison: comparison with the baseline. None for the baseline, and if one of the two is infinite.
         conclusion: conclusion of the comparison; empty without a comparison.
+
+    Examples:
+        >>> Cell(value=0.5, low=0.2, high=0.8, samples=10, infinite=0, comparison=None, conclusion="").samples
+        10
     """
 
     value: float
@@ -52,6 +56,11 @@ class StrategyRow:
         interventions: how often each processor intervened, as ``{(processor, quantity): share}``, averaged over the
             records.
         forwards: forward passes per step, including the generating model's own; None for a task that scores texts.
+
+    Examples:
+        >>> row = StrategyRow(chain="plain", text="", cells={}, interventions={("uscd", "fired"): 0.5}, forwards=1.0)
+        >>> row.interventions["uscd", "fired"]
+        0.5
     """
 
     chain: str
@@ -70,6 +79,10 @@ class TaskTable:
         what: name of the task that the entry uses.
         metrics: the metrics with results; strategies are compared by the first.
         rows: one row per strategy, the baseline first.
+
+    Examples:
+        >>> TaskTable(model="tiny", task="words", what="lambada", metrics=[], rows=[]).what
+        'lambada'
     """
 
     model: str
@@ -88,6 +101,13 @@ class Summary:
         tables: one table per model and task.
         costs: the costs of the strategies, by model and strategy; without models whose cost was not measured.
         done, planned: number of records that exist, and that the run will have.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> run = example_run(pathlib.Path(tempfile.mkdtemp()))
+        >>> Summary(run=run, tables=[], costs={}, done=0, planned=4).as_data()["planned"]
+        4
     """
 
     run: Run
@@ -106,7 +126,22 @@ class Summary:
 
 
 def summarise(run: Run, store: Store) -> Summary:
-    """Compare the strategies of a run by the records that the store holds; missing records are left out."""
+    """Compare the strategies of a run by the records that the store holds; missing records are left out.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> from logitkit.bench.execution import Store, carry_out
+        >>> with Store(folder / 'results') as store:
+        ...     carry_out(run, store)
+        >>> summary = summarise(run, store)
+        >>> summary.done, [row.chain for row in summary.tables[0].rows]
+        (4, ['plain', 'cfg'])
+        >>> summary.tables[0].rows[1].cells['accuracy'].conclusion
+        'not shown'
+    """
     units = plan(run)
     known = {key: store.records[key] for unit in units for key in keys(run, unit) if key in store.records}
     planned = sum(len(keys(run, unit)) for unit in units)

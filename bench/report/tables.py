@@ -174,6 +174,16 @@ def markdown(summary: Summary, reading: str = "") -> str:
     Args:
         summary: the results of a run.
         reading: text that is placed before the tables.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> from logitkit.bench.execution import Store
+        >>> from logitkit.bench.report import summarise
+        >>> markdown(summarise(run, Store(folder / 'results'))).splitlines()[0]
+        '# Strategies side by side'
     """
     lines = ["# Strategies side by side", "", f"{title(summary)}. Baseline: {summary.run.compared_with}.", ""]
     lines += [reading.strip(), ""] if reading else []
@@ -199,7 +209,18 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def show(summary: Summary, console: Any) -> None:
-    """Print the report on a console of rich."""
+    """Print the report on a console of rich.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = example_run(folder)
+        >>> from rich.console import Console
+        >>> from logitkit.bench.execution import Store
+        >>> from logitkit.bench.report import summarise
+        >>> show(summarise(run, Store(folder / 'results')), Console())  # no results yet
+    """
     from rich.table import Table as RichTable
     from rich.text import Text
 

@@ -35,6 +35,13 @@ class StrategyCost:
         forwards: forward passes per step, by model. A fused second prompt adds none.
         peak: peak memory of tensors divided by the baseline's, models not included; None if it was not measured.
         rounds: number of timed rounds.
+
+    Examples:
+        >>> cost = StrategyCost(
+        ...     ratio=1.2, low=1.1, high=1.3, milliseconds=8.0, forwards={"model": 1.0}, peak=None, rounds=5
+        ... )
+        >>> cost.low <= cost.ratio <= cost.high
+        True
     """
 
     ratio: float

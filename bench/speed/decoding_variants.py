@@ -151,7 +151,12 @@ EXAMPLES = ("ensemble", "core", "byte_boundary")  # processors whose Spec's exam
 
 
 def variants() -> tuple[DecodingVariant, ...]:
-    """Return all variants whose processors are registered: plain decoding first, processors of plugins last."""
+    """Return all variants whose processors are registered: plain decoding first, processors of plugins last.
+
+    Examples:
+        >>> variants()[0].name
+        'plain generate'
+    """
     registry = default_registry()
     names = registry.names()
     known = tuple(variant for variant in VARIANTS if not variant.requires or variant.requires in names)

@@ -36,6 +36,10 @@ class ProcessorCost:
     Attributes:
         seconds: median duration of a step.
         syncs: number of host reads per step; see `SyncCount`.
+
+    Examples:
+        >>> ProcessorCost(seconds=0.001, syncs=1).syncs
+        1
     """
 
     seconds: float

@@ -53,6 +53,10 @@ class Outcome:
     Attributes:
         passed: whether the program ran to its end.
         reason: why the program failed, in one line; empty if it passed.
+
+    Examples:
+        >>> Outcome(passed=False, reason="ValueError: wrong").passed
+        False
     """
 
     passed: bool

@@ -47,6 +47,10 @@ class Spread:
     Attributes:
         geometric, arithmetic: means.
         low, high: 10th and 90th percentile.
+
+    Examples:
+        >>> Spread.of([0.0, 0.0]).arithmetic
+        1.0
     """
 
     geometric: float
@@ -125,7 +129,14 @@ def distinct(text: Continuation, order: int) -> float:
 
 @torch.no_grad()
 def base_log_perplexity(model: Any, texts: Sequence[Continuation]) -> list[float]:
-    """Return the natural logarithm of each continuation's perplexity under the model itself, without a chain."""
+    """Return the natural logarithm of each continuation's perplexity under the model itself, without a chain.
+
+    Examples:
+        >>> from logitkit.registry.laws import tiny_model
+        >>> (log,) = base_log_perplexity(tiny_model(), [Continuation(prompt=[1], continuation=[2, 3], js_bits=[])])
+        >>> log > 0
+        True
+    """
     perplexities = []
     for text in texts:
         ids = torch.tensor([text.prompt + text.continuation], device=model.device)
