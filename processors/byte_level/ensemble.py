@@ -131,7 +131,7 @@ def byte_helpers(binding: Binding, owner: str, models: Sequence[str]) -> list[tu
         models: names passed to `bind`, known models, hub ids or folders.
 
     Returns:
-        Name and model; a model with the distributions of the generating model is that object itself.
+        Name and model. A model with the same distributions as the generating model is replaced by the generating model.
 
     Raises:
         ModelError: the generating model or its tokenizer is not over bytes.
@@ -162,7 +162,7 @@ def _main(binding: Binding, owner: str) -> ByteModel:
         )
     if len(binding.tokenizer) != SIZE or binding.tokenizer.eos_token_id != END:
         raise ModelError(
-            f"{owner}: tokenizer must be the byte model's, got one of {len(binding.tokenizer)} tokens; "
+            f"{owner}: tokenizer must be the byte tokenizer, got a tokenizer of {len(binding.tokenizer)} tokens; "
             "bind with byte_tokenizer()"
         )
     return binding.model

@@ -49,7 +49,7 @@ def fuse_distributions(
     unweighted = (log_weights == -torch.inf).all(0)
     shares = log_weights.masked_fill(unweighted, 0.0).log_softmax(0).to(distributions)[..., None]  # [models, rows, 1]
     if how == "product":
-        # A model of weight 0 forbids nothing, although 0 * -inf is nan.
+        # A model of weight 0 must make no entry impossible, although 0 * -inf is nan.
         weighted = torch.where(shares == -torch.inf, 0.0, shares.exp() * distributions)
         fused = _or_main(weighted.sum(0), distributions[0])
     else:

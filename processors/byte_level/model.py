@@ -216,7 +216,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         return _output(distributions, (len(ids), len(kept)), input_ids.device, past_key_values if use_cache else None)
 
     def _after(self, texts: Sequence[bytes | None], *, is_prompt: bool) -> list[_Normalised]:
-        """Return distributions after texts; after an ended text (None) and one of probability 0 comes the end."""
+        """Return distributions after texts; ended texts (None) and texts of probability 0 are followed by the end."""
         cached = iter(self._cached([text for text in texts if text is not None]))
         only_end = torch.full((SIZE,), -torch.inf)
         only_end[END] = 0.0
@@ -225,7 +225,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
             if not bool(torch.isfinite(logp).any()):
                 if is_prompt:
                     raise ModelError(
-                        f"ByteModel: a prompt must be one that {type(self.model).__name__} can write, got "
+                        f"ByteModel: a prompt must be text that {type(self.model).__name__} can write, got "
                         f"{texts[place]!r}; its vocabulary lacks these bytes"
                     )
                 distributions[place] = _Normalised(only_end, leak, bound)

@@ -118,7 +118,7 @@ class Deepen(LogitsProcessor):
         rate: learning rate of the first step, in nats, ``>= 0``; about how far a logit may move in a step.
         steps: number of steps.
         weights: one for each model, the main model's first, ``>= 0``, not all 0; None: equal weights.
-        topk: likeliest tokens of each model that are represented, and of the main model that are moved.
+        topk: number of likeliest tokens of each model to represent, and of the main model to move.
         main: representation of the main model's tokens.
         helpers: the other models with their representations.
 
@@ -138,12 +138,14 @@ class Deepen(LogitsProcessor):
     def __init__(
         self,
         *,
-        rate: Annotated[float, number("how far a logit may move in a step, in nats", ge=0, neutral=0)] = 0.15,
+        rate: Annotated[
+            float, number("learning rate: about the largest move of a logit in a step, in nats", ge=0, neutral=0)
+        ] = 0.15,
         steps: Annotated[int, whole("number of optimiser steps", ge=0, neutral=0)] = 5,
         weights: Annotated[
             list[float] | None, option("one weight a model, the main model's first, >= 0; None: equal weights")
         ] = None,
-        topk: Annotated[int, whole("likeliest tokens of each model that are represented and moved", ge=1)] = 64,
+        topk: Annotated[int, whole("number of likeliest tokens of each model to represent and move", ge=1)] = 64,
         main: Annotated[Representation, Resource()],
         helpers: Annotated[Sequence[RepresentedHelper], Resource()],
     ) -> None:

@@ -24,12 +24,12 @@ class HelperModel:
     """A helper model of a chain and its reader.
 
     Attributes:
-        name: its name in the chain.
+        name: name of the model in the chain.
         model: the model.
-        tokenizer: its tokenizer.
-        read: from rows of main tokens ``[rows, length]`` to fp32 logits in its own vocabulary, ``[rows, own vocab]``.
-        needs_alignment: its tokenizer is not the generating model's.
-        is_main: it is the generating model under the same prompts.
+        tokenizer: the model's tokenizer.
+        read: from rows of main tokens ``[rows, length]`` to fp32 logits of the model, ``[rows, own vocab]``.
+        needs_alignment: whether the tokenizer differs from the generating model's.
+        is_main: whether the model is the generating model under the same prompts.
 
     >>> from logitkit.processors.engine import as_stream
     >>> helper = HelperModel(

@@ -216,7 +216,7 @@ def test_refusals() -> None:
     model = ByteModel(*tiny(3))
     with pytest.raises(ModelError, match=r"input_ids must be bytes.*got 300; encode with byte_tokenizer"):
         model(input_ids=torch.tensor([[300]]))
-    with pytest.raises(ModelError, match=re.escape("must be one that LlamaForCausalLM can write, got b'xyz'")):
+    with pytest.raises(ModelError, match=re.escape("must be text that LlamaForCausalLM can write, got b'xyz'")):
         model.generate(**rows_of([b"xyz"]), max_new_tokens=2)
     with pytest.raises(ModeError, match="must be a DynamicCache, got StaticCache"):
         model.generate(**rows_of([b"ab"]), max_new_tokens=2, cache_implementation="static")
