@@ -146,7 +146,7 @@ def _after_context(texts: tuple[str, str] | None, chain: Chain) -> str:
         ModeError: a rolling log-likelihood, which has no context.
     """
     if texts is None:
-        raise ModeError(f"lm-eval: {chain} changes the prompt, and a rolling log-likelihood has none; leave it out")
+        raise ModeError(f"lm-eval: {chain} changes the prompt, which a rolling log-likelihood lacks; leave it out")
     context, text = texts
     return context[len(context.rstrip()) :] + text
 

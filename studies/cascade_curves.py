@@ -2,9 +2,9 @@
 
 The text is teacher-forced: both models' distributions are known at every position, and with them the cascade's
 distribution under each rule at each alpha. Reported are the bits per token of the text under the cascade, and whether
-greedy decoding under the cascade writes the last word of a LAMBADA passage: it does exactly if the cascade's most
-probable token is the right one at each token of that word. Random deferral at the same rate is computed exactly, as
-an expectation. Crossover and sequence-level deferral use the same positions. Intervals are bootstrap intervals over
+greedy decoding under the cascade writes the last word of a LAMBADA passage. Greedy decoding writes the word exactly if
+the cascade's most probable token is right at each token of the word. Random deferral at the same rate is computed as an
+exact expectation. Crossover and sequence-level deferral use the same positions. Intervals are bootstrap intervals over
 passages. Models with different tokenizers are read as byte-level models; a token is then a byte.
 
     python -m studies.cascade_curves collect SMALL LARGE lambada.jsonl work.jsonl --items 200

@@ -1,7 +1,7 @@
 """Costs of the strategies of a run: paired rounds in which every strategy decodes the same prompts.
 
-The ratio to the baseline is taken within a round, so that a machine that slows down between rounds does not change
-it. The median over rounds is reported. Rounds are stored like other results, so an interrupted measurement resumes.
+The ratio to the baseline is taken within a round, so a slower machine in a later round does not change the ratio. The
+median over rounds is reported. Rounds are stored like other results, so an interrupted measurement resumes.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def test_an_infinite_metric_is_reported_and_not_compared(finished: tuple[Run, St
 
 
 def test_interventions_have_a_column(finished: tuple[Run, Store, Summary]) -> None:
-    """The deferral rate of a cascade has a column, which is empty for other strategies, and falls with the trust."""
+    """The deferral rate of a cascade has a column, which is empty for other strategies and falls with alpha."""
     sheet = sheets(finished[2])[0]
     place = list(sheet.headings).index("cascade deferral")
     shares = {row[0]: row[place] for row in sheet.rows}

@@ -125,7 +125,7 @@ def test_an_honest_processor_keeps_every_law() -> None:
 
 
 @pytest.mark.parametrize("law", VILLAINS)
-def test_each_law_catches_its_villain(law: str) -> None:
+def test_each_law_catches_its_faulty_processor(law: str) -> None:
     """The law that the processor is built to break fails, with a reason."""
     broken = {result.law: result.reason for result in check_processor(VILLAINS[law]).failures}
     assert broken.get(law), f"{law} let {VILLAINS[law].__name__} pass; caught: {sorted(broken)}"
@@ -145,7 +145,7 @@ def test_writing_to_the_scores_hides_no_fault(law: str) -> None:
     assert law in {result.law for result in check_processor(InPlace).failures}
 
 
-def test_the_neutral_law_catches_its_villain() -> None:
+def test_the_neutral_law_catches_its_faulty_processor() -> None:
     """A processor that changes scores at its neutral value breaks the law, in place or not."""
     almost = subjects.Subject("almost", lambda padding: Honest(), neutral={"strength=0": Honest})
     with pytest.raises(AssertionError, match="strength=0"):
@@ -155,8 +155,8 @@ def test_the_neutral_law_catches_its_villain() -> None:
         LAWS["is_identity_when_neutral"](in_place)
 
 
-def test_every_law_has_a_villain() -> None:
-    """For each law there is a processor here that breaks it."""
+def test_every_law_has_a_faulty_processor() -> None:
+    """For each law, this module has a processor that breaks the law."""
     assert {*VILLAINS, "is_identity_when_neutral"} == set(LAWS)
 
 
