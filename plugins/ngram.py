@@ -29,7 +29,7 @@ SPECS = [
         source="arXiv:2601.16224",
         target="logitkit.processors.ngram.context:NgramContext",
         formula=f"{LIFT};  counted in the prompt",
-        failure="instructions in the prompt are copied too; name the retrieved text alone with context",
+        failure="instructions in the prompt are copied too; set context to the retrieved text alone",
         example="ngram_context(weight=0.2)",
     ),
 ]

@@ -146,7 +146,7 @@ def _check_hooks(module: Any) -> None:
 
 
 def _declarations(caller: Any, module: Any, kind: type[Declaration], origin: str) -> list[Declaration]:
-    """Call one hook of a plugin and return what it declares, marked with its origin.
+    """Call one hook of a plugin and return its declarations, marked with the origin of the plugin.
 
     Raises:
         PluginError: the hook returns anything but a list of this kind.

@@ -18,7 +18,7 @@ class Plugin:
     Attributes:
         name: of its entry point.
         origin: its distribution and version; ``logitkit`` for built-in plugins.
-        specs, tasks: what it offers; empty if it is broken.
+        specs, tasks: the processors and tasks that the plugin offers; empty if the plugin is broken.
         error: the exception that makes it broken, or None.
         claims: names that a broken plugin would offer.
 

@@ -78,7 +78,7 @@ class Covers:
     Args:
         rule: which tokens may follow a token sequence.
         trie: the tokens in the order of their bytes.
-        encode: text to the tokens that the tokenizer writes; None: covers are not limited to what it writes.
+        encode: text to the tokens that the tokenizer writes; None: covers need not be canonical.
 
     >>> from logitkit.registry.laws import tiny_tokenizer
     >>> covers = Covers.of(tiny_tokenizer(), Vocabulary.of(tiny_tokenizer()))

@@ -28,7 +28,7 @@ class Member:
     """A helper model of an ensemble.
 
     Attributes:
-        name: its name in the chain.
+        name: name of the model in the chain.
         read: a stream, or a function, from rows of main tokens ``[rows, length]`` to fp32 logits in the helper's own
             vocabulary, ``[rows, own vocab]``.
         alignment: from the helper's vocabulary to the main one; None: they are the same vocabulary.

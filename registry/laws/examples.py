@@ -23,7 +23,7 @@ SENTENCES = ("a prompt of the other text", "the text of a prompt, the other one"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Example:
-    """The chain of a Spec's example and what it is bound to.
+    """The chain of a Spec's example and the objects that the chain is bound to.
 
     Attributes:
         chain: one processor, the Spec's.

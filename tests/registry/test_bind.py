@@ -1,4 +1,4 @@
-"""Mistakes in what a chain is bound to, and settings under which it would be ignored, are refused by name."""
+"""Wrong prompts and resources, and settings under which a chain would be ignored, are refused by name."""
 
 from __future__ import annotations
 

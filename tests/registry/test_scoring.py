@@ -33,7 +33,7 @@ def slowly(chain: Chain, model: Any, tokenizer: Any, prompt: str, option: str, *
 
 
 def bound_to(name: str) -> tuple[Chain, Any, Any, dict[str, Any]]:
-    """Return the example of a registered processor and what it is bound with."""
+    """Return the example of a registered processor, and the objects to bind the example to."""
     spec = logitkit.describe(name)
     example = "uscd(gate=1.0, lame='a lame prompt')" if name == "uscd" else spec.example  # one text for any batch
     bound = example_of(dataclasses.replace(spec, example=example))

@@ -27,7 +27,7 @@ def speed(
         list[str] | None,
         typer.Option(help="Measure variants whose name contains this text; repeatable. Plain decoding always runs."),
     ] = None,
-    processors: Annotated[bool, typer.Option(help="Profile every registered processor by itself as well.")] = True,
+    processors: Annotated[bool, typer.Option(help="Also profile every registered processor separately.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory beside the model as well; slow.")] = True,
     device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",

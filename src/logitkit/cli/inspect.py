@@ -43,7 +43,7 @@ def inspect(
         bool, typer.Option("--text", help="Print to the terminal; a page is written only with --out.")
     ] = False,
 ) -> None:
-    """Write a page that shows, token by token, how far a chain moved the distribution and what it cost."""
+    """Write a page that shows, token by token, how far a chain moved the distribution, and its cost."""
     bound_chain, prompt_text = read_chain(chain), read_prompt("inspect", prompt, file)
     path = _page_path(out) if out or not text else None
     loaded, tokenizer = load_model(model)
