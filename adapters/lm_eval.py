@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from logitkit import models
 from logitkit.adapters.tokens_only import tables
-from logitkit.bench.config.loading import leads_to_model
+from logitkit.bench.config.loading import is_model_name
 from logitkit.errors import ModeError, ParameterError, PromptError
 from logitkit.processors.engine.prompts import left_padded, pad_token
 from logitkit.registry.call import Call
@@ -68,7 +68,7 @@ class ChainLM(HFLM):
             raise ModeError(f"lm-eval: {pretrained} must be a decoder-only model; use the harness's own hf")
         self._resources, self._tokenizers = named, dict[str, Any]()
         for name in self.chain.model_names:
-            if name not in named and leads_to_model(name):  # otherwise every call would load it again
+            if name not in named and is_model_name(name):  # otherwise every call would load it again
                 self._resources[name], self._tokenizers[name] = models.load(name, like=self.model)
 
     def bound(self, prompts: Sequence[Sequence[int]]) -> Call:

@@ -105,17 +105,17 @@ def chain_revisions(chain: Chain) -> dict[str, int]:
 
 
 def is_model(run: Run, name: str) -> bool:
-    """Return whether a name in a run refers to a model; see `leads_to_model`."""
-    return leads_to_model(model_place(run, name))
+    """Return whether a name in a run refers to a model; see `is_model_name`."""
+    return is_model_name(model_place(run, name))
 
 
-def leads_to_model(name: str) -> bool:
+def is_model_name(name: str) -> bool:
     """Return whether `logitkit.models.load` accepts this name: a known model, a model's folder, or a hub id.
 
     A hub id is recognised by its form ``owner/name``, without a request to the hub.
 
     Examples:
-        >>> leads_to_model("owner/name"), leads_to_model("tables/style.safetensors")
+        >>> is_model_name("owner/name"), is_model_name("tables/style.safetensors")
         (True, False)
     """
     if name in models.names() or (Path(name).expanduser() / "config.json").is_file():
@@ -129,6 +129,14 @@ def model_place(run: Run, name: str) -> str:
     """Return the folder beside the run file that has this name, else the name itself."""
     beside = Path(run.folder) / Path(name).expanduser()
     return str(beside.resolve()) if beside.is_dir() else name
+
+
+def clear_caches() -> None:
+    """Drop all cached models, tables and tasks; later calls load them again."""
+    _load_model.cache_clear()
+    _load_byte_model.cache_clear()
+    _TASKS.clear()
+    _TABLES.clear()
 
 
 @functools.lru_cache(maxsize=CACHED_MODELS)

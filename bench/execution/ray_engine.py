@@ -93,13 +93,13 @@ def _distribute(
         workers: the workers; a dead one is replaced in this list.
         start_worker: function that starts a new worker.
     """
-    waiting, tries = _shards(units, len(workers)), dict.fromkeys(units, 0)
+    waiting, tries = shards(units, len(workers)), dict.fromkeys(units, 0)
     free = deque(enumerate(workers))
     busy: dict[Any, tuple[int, Any, Unit]] = {}  # pending result -> (number of the worker, worker, unit)
     while free or busy:
         while free:
             number, worker = free.popleft()
-            unit = _next_unit(waiting, number)
+            unit = next_unit(waiting, number)
             if unit is None:
                 continue
             tries[unit] += 1
@@ -126,13 +126,13 @@ def _distribute(
         yield unit, records
 
 
-def _shards(units: Sequence[Unit], count: int) -> list[deque[Unit]]:
+def shards(units: Sequence[Unit], count: int) -> list[deque[Unit]]:
     """Cut the plan into ``count`` sequences of neighbouring units, so that each worker loads few models."""
     size = -(-len(units) // count)
     return [deque(units[start : start + size]) for start in range(0, size * count, size)]
 
 
-def _next_unit(waiting: list[deque[Unit]], number: int) -> Unit | None:
+def next_unit(waiting: list[deque[Unit]], number: int) -> Unit | None:
     """Return the next unit of a worker: the first of its own shard, else the last of the longest shard."""
     if waiting[number]:
         return waiting[number].popleft()

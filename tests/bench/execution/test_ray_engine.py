@@ -122,9 +122,9 @@ def test_a_unit_that_kills_its_workers_is_an_error(
 def test_shards_are_neighbours_and_nothing_is_lost(bench_place: Path) -> None:
     """Ten units for three workers are cut into 4, 4 and 2; an idle worker takes the last unit of the longest shard."""
     units = plan(tiny_run(bench_place))[:10]
-    shards = ray_engine._shards(units, 3)
+    shards = ray_engine.shards(units, 3)
     assert [list(shard) for shard in shards] == [units[:4], units[4:8], units[8:]]
-    taken = [ray_engine._next_unit(shards, 2) for _ in range(4)]
+    taken = [ray_engine.next_unit(shards, 2) for _ in range(4)]
     assert taken == [units[8], units[9], units[3], units[7]]
     assert sum(map(len, shards)) == 6
 

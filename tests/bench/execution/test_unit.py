@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench_runs import tiny_run
+from logitkit import models
 from logitkit.bench.config import ChainEntry, ResourceEntry, Run, loading
 from logitkit.bench.execution import MEASURED_FIELDS, Unit, keys, plan, run_unit
 from logitkit.bench.execution.store import Record
@@ -43,8 +44,7 @@ def test_the_order_of_units_does_not_matter(bench_place: Path) -> None:
     run = tiny_run(bench_place)
     units = plan(run)
     forwards = records_of(run, units)
-    loading._load_model.cache_clear()
-    loading._TASKS.clear()
+    loading.clear_caches()
     assert records_of(run, units[::-1]) == forwards
     assert all(json.loads(json.dumps(record)) == record for record in forwards.values())
 
@@ -106,7 +106,15 @@ def test_a_model_that_a_chain_names_is_loaded_once(bench_place: Path, monkeypatc
     """A model that a chain names by its folder is loaded once per process, not at every call."""
     folder = str(bench_place / "other")
     run = tiny_run(bench_place, chains={"c": ChainEntry(chain=f"contrastive(amateur={folder!r})")}, resources={})
-    loading._load_model.cache_clear()
+    loading.clear_caches()
+    load = models.load
+    loaded: list[str] = []
+
+    def counted(name: str, **settings: Any) -> Any:
+        loaded.append(name)
+        return load(name, **settings)
+
+    monkeypatch.setattr(models, "load", counted)
     for unit in plan(run)[:3]:
         run_unit(run, unit)
-    assert loading._load_model.cache_info().misses == 2
+    assert sorted(loaded) == sorted({str(bench_place / "tiny"), folder})

@@ -73,7 +73,7 @@ def test_a_namespace_has_no_network() -> None:
     """In a namespace the only network interface is the loopback, so that the audit hook is not needed."""
     if sandbox.isolation() != "namespace":
         pytest.skip("this system gives no process a network namespace of its own")
-    import subprocess
-
-    listed = subprocess.run([*sandbox._UNSHARE, "cat", "/proc/net/dev"], capture_output=True, text=True, check=True)
-    assert [line.partition(":")[0].strip() for line in listed.stdout.splitlines()[2:]] == ["lo"]
+    program = (
+        "lines = open('/proc/net/dev').read().splitlines()[2:]\nraise KeyError([line.split()[0] for line in lines])"
+    )
+    assert execute(program, QUICK).reason == "KeyError: ['lo:']"
