@@ -32,17 +32,17 @@ def mistakes(run: Run, *, left_out: Collection[Place] = ()) -> list[Mistake]:
     """
     chains = {name: _read_chain(entry.chain) for name, entry in run.chains.items()}
     valid = {name: chain for name, chain in chains.items() if isinstance(chain, Chain)}
-    found: list[Mistake] = [(("chains", name, "chain"), why) for name, why in chains.items() if isinstance(why, str)]
-    found += [*_models(run), *_resources(run, valid, complete=not left_out and len(valid) == len(chains))]
-    for name, entry in run.tasks.items():
-        found += [(("tasks", name, *place), why) for place, why in _task(run, name, entry)]
-        found += [(("tasks", name, *place), why) for place, why in _limits(run, entry.models, None, left_out)]
+    placed: list[Mistake] = [(("chains", name, "chain"), why) for name, why in chains.items() if isinstance(why, str)]
+    placed += [*_models(run), *_resources(run, valid, complete=not left_out and len(valid) == len(chains))]
+    for name, task in run.tasks.items():
+        within = [*_task(run, name, task), *_limits(run, task.models, None, left_out)]
+        placed += [(("tasks", name, *place), why) for place, why in within]
     for name, chain in valid.items():
-        entry_ = run.chains[name]
-        found += [(("chains", name, *place), why) for place, why in _missing_resources(run, chain)]
-        found += [(("chains", name, *place), why) for place, why in _limits(run, entry_.models, entry_.tasks, left_out)]
-        found += [(("chains", name), why) for why in _refused_modes(run, name, chain)]
-    return found + list(_whole_run(run, left_out))
+        entry = run.chains[name]
+        within = [*_missing_resources(run, chain), *_limits(run, entry.models, entry.tasks, left_out)]
+        placed += [(("chains", name, *place), why) for place, why in within]
+        placed += [(("chains", name), why) for why in _refused_modes(run, name, chain)]
+    return placed + list(_whole_run(run, left_out))
 
 
 def overlong_samples(run: Run) -> list[str]:
@@ -59,7 +59,7 @@ def overlong_samples(run: Run) -> list[str]:
         >>> overlong_samples(run)
         []
     """
-    found = []
+    messages = []
     for model in run.models:
         tasks = dict.fromkeys(task for owner, _, task in run.pairs() if owner == model)
         if not tasks or run.models[model].bytes:
@@ -71,12 +71,12 @@ def overlong_samples(run: Run) -> list[str]:
             for sample in task.samples[: entry.samples]:
                 count = _token_count(task.request(sample, tokenizer), tokenizer, entry.max_new_tokens)
                 if count > limit:
-                    found.append(
+                    messages.append(
                         f"tasks.{name}: sample {sample.id} must fit the {limit} tokens of model {model}, got {count}; "
                         "reduce samples, lower max_new_tokens, or leave the model out"
                     )
                     break
-    return found
+    return messages
 
 
 def _token_count(request: Request, tokenizer: Any, new: int) -> int:

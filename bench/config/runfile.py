@@ -64,8 +64,8 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
     if node is None or not isinstance(node, yaml.MappingNode):
         raise RunError(str(path), ["must be a mapping with models, chains and tasks"])
     _collect_lines(node, (), lines, mistakes)
-    run, found = _build(yaml.safe_load(text), folder=str(path.parent), allow=allow_code_execution)
-    mistakes += found
+    run, further = _build(yaml.safe_load(text), folder=str(path.parent), allow=allow_code_execution)
+    mistakes += further
     if run is None or mistakes:
         raise RunError(str(path), _messages(mistakes, lines))
     return run
@@ -141,9 +141,9 @@ def _defaults(defaults: Any, mistakes: list[Mistake]) -> dict[str, Any]:
         if defaults is not None:
             mistakes.append((("defaults",), f"must be a mapping, got {defaults!r}"))
         return {}
-    found = _invalid(TaskEntry, {"task": "any", **defaults}, ("defaults",))
-    mistakes += found
-    wrong = {place[1] for place, _ in found}
+    further = _invalid(TaskEntry, {"task": "any", **defaults}, ("defaults",))
+    mistakes += further
+    wrong = {place[1] for place, _ in further}
     return {name: value for name, value in defaults.items() if name not in wrong}
 
 
@@ -192,8 +192,8 @@ def _invalid(kind: type[BaseModel], entry: Any, place: Place) -> list[Mistake]:
     try:
         kind.model_validate(dict(entry))
     except ValidationError as error:
-        found = [((*place, str(one["loc"][0])), _message(kind, one)) for one in error.errors()]
-        return list(dict.fromkeys(found))
+        further = [((*place, str(one["loc"][0])), _message(kind, one)) for one in error.errors()]
+        return list(dict.fromkeys(further))
     return []
 
 

@@ -190,7 +190,7 @@ def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit
     seconds = (time.perf_counter() - begun) / len(rows)
     steps = max(1, max(len(ids) for _, ids in rows))
     shared = _trace_fields(call.trace, steps) | {"seconds": round(seconds, 4)}
-    found = []
+    answered = []
     for number, (text, ids) in enumerate(rows):
         answer = Answer(
             text=text,
@@ -199,13 +199,13 @@ def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit
             model=subject.model,
             tokenizer=subject.tokenizer,
         )
-        found.append(_Answered(answer, {"text": text, "tokens": len(ids), **shared}))
-    return found
+        answered.append(_Answered(answer, {"text": text, "tokens": len(ids), **shared}))
+    return answered
 
 
 def _score_options(task: Task, chosen: Sequence[Sample], subject: _Subject) -> list[_Answered]:
     """Score the options of each sample under the chain."""
-    found = []
+    answered = []
     chain, model, tokenizer, resources, tokenizers = subject
     for sample in chosen:
         request, begun = task.request(sample, tokenizer), time.perf_counter()
@@ -219,8 +219,8 @@ def _score_options(task: Task, chosen: Sequence[Sample], subject: _Subject) -> l
             **_trace_fields(call.trace, steps=max(len(option.logp) for option in scored)),
             "seconds": round(seconds, 4),
         }
-        found.append(_Answered(Answer(options=tuple(scored), model=model, tokenizer=tokenizer), fields))
-    return found
+        answered.append(_Answered(Answer(options=tuple(scored), model=model, tokenizer=tokenizer), fields))
+    return answered
 
 
 def _trace_fields(trace: Trace, steps: int) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class Plot:
 
 def plots(summary: Summary) -> list[Plot]:
     """Return a plot of quality against cost for each task, then the plots of sweeps."""
-    found = [plot for table in summary.tables if (plot := _quality(summary, table))]
-    return found + [plot for table in summary.tables for plot in _sweeps(summary, table)]
+    of_quality = [plot for table in summary.tables if (plot := _quality(summary, table))]
+    return of_quality + [plot for table in summary.tables for plot in _sweeps(summary, table)]
 
 
 def _quality(summary: Summary, table: TaskTable) -> Plot | None:
@@ -88,7 +88,7 @@ def _quality(summary: Summary, table: TaskTable) -> Plot | None:
 
 def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
     """Return plots of a task's metrics against the swept parameter, and against the rates of intervention."""
-    found = []
+    of_sweeps = []
     for (name, parameter), chains in sweeps({row.chain: row.text for row in table.rows}).items():
         rows = {row.chain: row for row in table.rows}
         for metric in [metric for metric in table.metrics if metric.better][:2]:
@@ -107,8 +107,8 @@ def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
                 if len(points) > 2 and len({point.y for point in points}) > 1:
                     title = f"{table.task}, {table.model}: {metric.name} against {label}"
                     about = "Bars: 95 % bootstrap intervals of means."
-                    found.append(_plot(title, about, points, label, metric, line=points))
-    return found
+                    of_sweeps.append(_plot(title, about, points, label, metric, line=points))
+    return of_sweeps
 
 
 def sweeps(texts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, float]]:
@@ -124,7 +124,7 @@ def sweeps(texts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, float]]:
         >>> sweeps({"a": "cfg(1.2)", "b": "cfg(1.5)", "c": "cfg(2.0)"})
         {('cfg', 'scale'): {'a': 1.2, 'b': 1.5, 'c': 2.0}}
     """
-    found: dict[Any, dict[str, float]] = {}
+    families: dict[Any, dict[str, float]] = {}
     for strategy, text in texts.items():
         steps = Chain(text).steps
         for place, (name, parameters) in enumerate(steps):
@@ -132,8 +132,8 @@ def sweeps(texts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, float]]:
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
                     others = {key: other for key, other in parameters.items() if key != parameter}
                     frame = repr([*steps[:place], (name, others), *steps[place + 1 :]])
-                    found.setdefault((name, parameter, frame), {})[strategy] = float(value)
-    return {(name, parameter): chains for (name, parameter, _), chains in found.items() if len(chains) > 2}
+                    families.setdefault((name, parameter, frame), {})[strategy] = float(value)
+    return {(name, parameter): chains for (name, parameter, _), chains in families.items() if len(chains) > 2}
 
 
 def _plot(

@@ -92,18 +92,18 @@ def compare(baseline: Sequence[float], others: Sequence[Sequence[float]], *, see
         seed: seed of the resampling.
 
     Examples:
-        >>> (found,) = compare([0.0] * 20, [[1.0] * 9 + [0.0] * 11])
-        >>> found.conclusion("higher"), found.test, round(found.p, 4)
+        >>> (comparison,) = compare([0.0] * 20, [[1.0] * 9 + [0.0] * 11])
+        >>> comparison.conclusion("higher"), comparison.test, round(comparison.p, 4)
         ('better', 'McNemar, exact', 0.0039)
     """
     base = np.asarray(baseline, float)
     values = [np.asarray(other, float) for other in others]
     tests = [_test(base, other, seed) for other in values]
     adjusted = holm([p for _, p in tests])
-    found = []
+    comparisons = []
     for other, (name, p), corrected in zip(values, tests, adjusted, strict=True):
         interval = bootstrap_interval(other - base, seed=seed)
-        found.append(
+        comparisons.append(
             Comparison(
                 samples=len(base),
                 difference=interval.mean,
@@ -116,7 +116,7 @@ def compare(baseline: Sequence[float], others: Sequence[Sequence[float]], *, see
                 test=name,
             )
         )
-    return found
+    return comparisons
 
 
 def _test(base: Numbers, other: Numbers, seed: int) -> tuple[str, float]:

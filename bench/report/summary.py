@@ -204,7 +204,7 @@ def _cells(metric: Metric, values: Mapping[str, Mapping[str, float | None]], bas
         if shared and all(base is not None and other is not None for base, other in shared):
             pairs[chain] = [float(base) for base, _ in shared], [float(other) for _, other in shared]  # type: ignore[arg-type]
     compared = _compared(pairs)
-    found = {}
+    cells = {}
     for chain, each in values.items():
         numbers = [value for value in each.values() if value is not None]
         infinite = len(each) - len(numbers)
@@ -212,7 +212,7 @@ def _cells(metric: Metric, values: Mapping[str, Mapping[str, float | None]], bas
         value, low, high = bootstrap_interval(numbers) if numbers and not infinite else unbounded
         shown = math.exp if metric.exponent else float
         comparison = compared.get(chain)
-        found[chain] = Cell(
+        cells[chain] = Cell(
             value=shown(value),
             low=shown(low),
             high=shown(high),
@@ -221,7 +221,7 @@ def _cells(metric: Metric, values: Mapping[str, Mapping[str, float | None]], bas
             comparison=comparison,
             conclusion=comparison.conclusion(metric.better) if comparison else "",
         )
-    return found
+    return cells
 
 
 def _compared(pairs: Mapping[str, tuple[list[float], list[float]]]) -> dict[str, Comparison]:

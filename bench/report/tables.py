@@ -111,7 +111,7 @@ def _task_row(
 
 def _cost_sheets(summary: Summary) -> list[Sheet]:
     """Return the table of costs of each model."""
-    found = []
+    cost_sheets = []
     for model, prices in summary.costs.items():
         entry = summary.run.cost
         assert entry is not None
@@ -125,8 +125,8 @@ def _cost_sheets(summary: Summary) -> list[Sheet]:
         about += f"{entry.tokens} tokens, including prefill. A fused second prompt counts no forward of its own: its "
         about += "cost is in the time."
         headings = ["strategy", "time / baseline", "lowest to highest", "ms/token", "forwards/step", "peak / baseline"]
-        found.append(Sheet(title=f"Cost, {model}", about=about, headings=headings, rows=rows))
-    return found
+        cost_sheets.append(Sheet(title=f"Cost, {model}", about=about, headings=headings, rows=rows))
+    return cost_sheets
 
 
 def _heading(metric: Metric) -> str:

@@ -183,5 +183,5 @@ class Infilling(_Programs):
 
 def _stops_at(after: str) -> tuple[str, ...]:
     """Return stop texts: the first line of the text after a span, if that is long enough, and `STOPS`."""
-    found = re.match(r"\s*\S[^\n]*", after)
-    return (found.group(0), *STOPS) if found and len(found.group(0).strip()) >= 2 else STOPS
+    line = re.match(r"\s*\S[^\n]*", after)
+    return (line.group(0), *STOPS) if line and len(line.group(0).strip()) >= 2 else STOPS

@@ -71,11 +71,11 @@ def number_in(text: str) -> Decimal | None:
         (Decimal('1234'), Decimal('4.5'))
     """
     _, marked, after = text.partition("####")
-    found = _NUMBER.findall(after if marked else text)
-    if not found:
+    numbers = _NUMBER.findall(after if marked else text)
+    if not numbers:
         return None
     try:
-        return Decimal(re.sub(r"[$,]", "", found[0] if marked else found[-1])).normalize()
+        return Decimal(re.sub(r"[$,]", "", numbers[0] if marked else numbers[-1])).normalize()
     except InvalidOperation:
         return None
 
