@@ -85,8 +85,8 @@ def measure_peer(python: str, path: str, book: Path, context: int, count: int) -
     """Return the measurements of genlm-bytes, in a fresh process of its own environment."""
     command = [python, "-c", PEER, path, str(book), str(context), str(count)]
     process = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(process.stdout.strip().split("\n")[-1])
-    return found
+    results: dict[str, Any] = json.loads(process.stdout.strip().split("\n")[-1])
+    return results
 
 
 def relative_speed(model: Any, tokenizer: Any, prompt: str, tokens: int, rounds: int) -> float:
@@ -109,12 +109,12 @@ def relative_speed(model: Any, tokenizer: Any, prompt: str, tokens: int, rounds:
     return statistics.median(ratios)
 
 
-def table_row(name: str, found: dict[str, Any], exact: Sequence[float], count: int) -> list[str]:
+def table_row(name: str, results: dict[str, Any], exact: Sequence[float], count: int) -> list[str]:
     """Return the row of one method; ``exact`` are the exact log-probabilities."""
-    error = max(abs(logp - expected) for logp, expected in zip(found["logp"], exact, strict=True))
-    floor = f"{count / found['forward_seconds']:.1f}" if "forward_seconds" in found else "-"
-    forwards = f"{found['forwards'] / count:.2f}" if "forwards" in found else "-"
-    return [name, f"{found['prefill']:.2f}", f"{count / found['seconds']:.1f}", floor, forwards, f"{error:.1e}"]
+    error = max(abs(logp - expected) for logp, expected in zip(results["logp"], exact, strict=True))
+    floor = f"{count / results['forward_seconds']:.1f}" if "forward_seconds" in results else "-"
+    forwards = f"{results['forwards'] / count:.2f}" if "forwards" in results else "-"
+    return [name, f"{results['prefill']:.2f}", f"{count / results['seconds']:.1f}", floor, forwards, f"{error:.1e}"]
 
 
 def main(

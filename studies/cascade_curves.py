@@ -132,8 +132,8 @@ def collect(
     pair = ModelPair.load(small, large, dtype=dtype, through_bytes=through_bytes)
     with progress_bar("passages", total=max(0, len(passages) - done)) as bar:
         for place, text in list(enumerate(passages))[done:]:
-            found = measure_passage(pair, text, tail=tail, longest=longest)
-            append_record(work, {"settings": settings, "passage": place, **found})
+            results = measure_passage(pair, text, tail=tail, longest=longest)
+            append_record(work, {"settings": settings, "passage": place, **results})
             bar.advance()
 
 

@@ -32,14 +32,18 @@ def write(rows: Sequence[dict[str, Any]], alphas: Sequence[float], out: Path, na
         left_out: number of passages that were left out.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found = {"tokens": token_rules(rows, alphas), "sequences": sequence_rules(rows), "crossover": crossover(rows)}
+    results = {"tokens": token_rules(rows, alphas), "sequences": sequence_rules(rows), "crossover": crossover(rows)}
     total = sum(row["tokens"] for row in rows)
     text = f"{len(rows)} passages, {total} tokens; {left_out} left out (too long, or no token for the word).\n\n"
-    tables = _token_table(found["tokens"]), _sequence_table(found["sequences"]), _crossover_table(found["crossover"])
+    tables = (
+        _token_table(results["tokens"]),
+        _sequence_table(results["sequences"]),
+        _crossover_table(results["crossover"]),
+    )
     text += "\n\n".join(tables)
     (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    plot(found, out / f"{name}.png")
+    (out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    plot(results, out / f"{name}.png")
     return text
 
 
@@ -47,8 +51,8 @@ def token_rules(rows: Sequence[dict[str, Any]], alphas: Sequence[float]) -> dict
     """Return deferral rate, bits per token and last words of each rule and alpha, with gains over random deferral."""
     counts = np.array([row["tokens"] for row in rows], dtype=float)
     ends = {side: np.array([sum(row["positions"][f"{side}_bits"]) for row in rows]) for side in ("small", "large")}
-    found: dict[str, Any] = {"small": float(ends["small"].sum() / counts.sum())}
-    found |= {"large": float(ends["large"].sum() / counts.sum()), "rules": {}}
+    results: dict[str, Any] = {"small": float(ends["small"].sum() / counts.sum())}
+    results |= {"large": float(ends["large"].sum() / counts.sum()), "rules": {}}
     for rule in rows[0]["rules"]:
         lines = []
         for place, alpha in enumerate(alphas):
@@ -68,8 +72,8 @@ def token_rules(rows: Sequence[dict[str, Any]], alphas: Sequence[float]) -> dict
                     "words_gained": bootstrap_interval(written - chance),
                 }
             )
-        found["rules"][rule] = lines
-    return found
+        results["rules"][rule] = lines
+    return results
 
 
 def _random_words(rows: Sequence[dict[str, Any]], rate: float) -> Numbers:
@@ -111,16 +115,16 @@ def sequence_rules(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     except ValueError as failure:
         scores["learned"] = torch.zeros(len(rows))
         error = str(failure)
-    found: dict[str, Any] = {"items": len(rows) - half, "small": small[half:].mean(), "large": large[half:].mean()}
-    found |= {"learned_error": error, "rules": {}}
+    results: dict[str, Any] = {"items": len(rows) - half, "small": small[half:].mean(), "large": large[half:].mean()}
+    results |= {"learned_error": error, "rules": {}}
     lengths = [row["tokens"] for row in rows[half:]]
     for name, score in scores.items():
         held_out = score[half:].numpy()
         rates, quality_at = deferral_curve(held_out, small[half:], large[half:])
-        found["rules"][name] = deferral_area(held_out, small[half:], large[half:], lengths) | {
+        results["rules"][name] = deferral_area(held_out, small[half:], large[half:], lengths) | {
             "curve": [rates.round(4).tolist(), quality_at.round(4).tolist()],
         }
-    return found
+    return results
 
 
 def crossover(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -131,9 +135,9 @@ def crossover(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     threshold 0.1. The recovered share is 0 for the small model and 1 for the large one.
     """
     generator = np.random.default_rng(0)
-    found: dict[str, Any] = {measure: [] for measure in ("js", "entropy", "random", "online")}
+    results: dict[str, Any] = {measure: [] for measure in ("js", "entropy", "random", "online")}
     gap = np.array([sum(r["positions"]["small_bits"]) - sum(r["positions"]["large_bits"]) for r in rows])
-    for measure in found:
+    for measure in results:
         for budget in BUDGETS:
             gained, swapped = np.zeros(len(rows)), np.zeros(len(rows))
             for place, row in enumerate(rows):
@@ -147,11 +151,11 @@ def crossover(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 gained[place] = (at["small_bits"] - at["large_bits"])[chosen].sum()
                 swapped[place] = chosen.sum()
             share = float(swapped.sum() / sum(row["tokens"] for row in rows))
-            found[measure].append({"budget": budget, "share": share, "recovered": bootstrap_interval(gained, gap)})
-    return found
+            results[measure].append({"budget": budget, "share": share, "recovered": bootstrap_interval(gained, gap)})
+    return results
 
 
-def _token_table(found: dict[str, Any]) -> str:
+def _token_table(results: dict[str, Any]) -> str:
     """Return the token rules as Markdown."""
     rows = [
         [
@@ -163,51 +167,51 @@ def _token_table(found: dict[str, Any]) -> str:
             f"{line['words']:.3f}",
             interval_text(line["words_gained"], "+.3f"),
         ]
-        for rule, lines in found["rules"].items()
+        for rule, lines in results["rules"].items()
         for line in lines
     ]
     headings = ["rule", "alpha", "deferral rate", "bits/token", "bits gained", "last words", "words gained"]
-    about = f"Token rules. Bits per token: small {found['small']:.3f}, large {found['large']:.3f}. "
+    about = f"Token rules. Bits per token: small {results['small']:.3f}, large {results['large']:.3f}. "
     about += "Gains are over random deferral at the same rate, with 95 % intervals."
     return f"{about}\n\n{markdown_table(headings, rows)}"
 
 
-def _sequence_table(found: dict[str, Any]) -> str:
+def _sequence_table(results: dict[str, Any]) -> str:
     """Return the sequence rules as Markdown."""
-    about = f"Sequence rules, {found['items']} passages. Last words right: "
-    about += f"small {found['small']:.3f}, large {found['large']:.3f}."
-    about += f" The learned rule could not be trained: {found['learned_error']}." if found["learned_error"] else ""
-    return f"{about}\n\n{area_table(found['rules'])}"
+    about = f"Sequence rules, {results['items']} passages. Last words right: "
+    about += f"small {results['small']:.3f}, large {results['large']:.3f}."
+    about += f" The learned rule could not be trained: {results['learned_error']}." if results["learned_error"] else ""
+    return f"{about}\n\n{area_table(results['rules'])}"
 
 
-def _crossover_table(found: dict[str, Any]) -> str:
+def _crossover_table(results: dict[str, Any]) -> str:
     """Return the recovered bits of crossover as Markdown."""
     rows = [
         [measure, f"{line['budget']:g}", f"{line['share']:.3f}", interval_text(line["recovered"], "+.3f")]
-        for measure, lines in found.items()
+        for measure, lines in results.items()
         for line in lines
     ]
     about = "Crossover: share of the bits between small and large model that is recovered."
     return f"{about}\n\n{markdown_table(['measure', 'budget', 'swapped', 'recovered'], rows)}"
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
+def plot(results: dict[str, Any], path: Path) -> None:
     """Draw quality against cost for token rules, sequence rules and crossover; writes nothing without matplotlib."""
     figure = new_figure(13, 3.8)
     if figure is None:
         return
     left, middle, right = figure.subplots(1, 3)
-    tokens = found["tokens"]
+    tokens = results["tokens"]
     for rule, rows in tokens["rules"].items():
         order = sorted(rows, key=lambda row: row["rate"])
         left.plot([row["rate"] for row in order], [row["bits"] for row in order], marker=".", label=rule)
     left.plot([0, 1], [tokens["small"], tokens["large"]], "k:", label="random")
     left.set(title="token rules", xlabel="share of tokens from the large model", ylabel="bits a token")
-    for rule, row in found["sequences"]["rules"].items():
+    for rule, row in results["sequences"]["rules"].items():
         middle.plot(*row["curve"], label=rule)
-    middle.plot([0, 1], [found["sequences"]["small"], found["sequences"]["large"]], "k:", label="random")
+    middle.plot([0, 1], [results["sequences"]["small"], results["sequences"]["large"]], "k:", label="random")
     middle.set(title="sequence rules", xlabel="share of passages deferred", ylabel="last words right")
-    for measure, rows in found["crossover"].items():
+    for measure, rows in results["crossover"].items():
         right.plot([row["share"] for row in rows], [row["recovered"][0] for row in rows], marker=".", label=measure)
     right.set(title="crossover", xlabel="share of tokens swapped", ylabel="bits recovered")
     for axes in (left, middle, right):

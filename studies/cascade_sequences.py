@@ -41,8 +41,8 @@ def deferral_area(score: ArrayLike, small: ArrayLike, large: ArrayLike, lengths:
 def area_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the areas of `deferral_area` by rule as Markdown."""
     rows = []
-    for name, found in rules.items():
-        area = interval_text([found["area"], *found["interval"]], "+.3f")
-        gain = interval_text([found["gain"], *found["gain_interval"]], "+.3f")
-        rows.append([name, area, gain, f"{found['length_bias']:+.2f}"])
+    for name, results in rules.items():
+        area = interval_text([results["area"], *results["interval"]], "+.3f")
+        gain = interval_text([results["gain"], *results["gain_interval"]], "+.3f")
+        rows.append([name, area, gain, f"{results['length_bias']:+.2f}"])
     return markdown_table(["rule", "AUC-DF", "gain over random", "length bias"], rows)

@@ -34,17 +34,17 @@ def sweep(small: Tensor, large: Tensor, tokens: Tensor, last: int) -> dict[str, 
     greedy = dict(zip(("sampling_small", "sampling_large"), (rules.tempered(logp, 0) for logp in word), strict=True))
     masses = ResampledMasses(small, large)
     q, p = (logp.exp().gather(-1, tokens[:, None])[:, 0] for logp in (small, large))
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for rule in TOKEN_RULES:
-        found[rule] = []
+        results[rule] = []
         for alpha in ALPHAS:
             resampled = masses(rule, alpha)
             accepted = masses.accepted(rule, alpha, q, p, resampled)
             bits = -torch.log2(q * accepted + p * resampled).sum()
             pi = rules.cascade_distribution(rule, *word, alpha=alpha, **greedy)
             written = bool((pi.argmax(-1) == tokens[-last:]).all())
-            found[rule].append([float(bits), float(resampled.mean()), written])
-    return found
+            results[rule].append([float(bits), float(resampled.mean()), written])
+    return results
 
 
 class ResampledMasses:
@@ -97,8 +97,8 @@ class ResampledMasses:
 
 def positions(small: Tensor, large: Tensor, tokens: Tensor) -> dict[str, list[float]]:
     """Return for each position the measures of crossover, and each model's bits and hit for the text's token."""
-    found: dict[str, Any] = {"js": js_bits(small, large), "entropy": uncertainty(small)}
+    results: dict[str, Any] = {"js": js_bits(small, large), "entropy": uncertainty(small)}
     for name, logp in {"small": small, "large": large}.items():
-        found[f"{name}_bits"] = -logp.gather(-1, tokens[:, None])[:, 0] / math.log(2)
-        found[f"{name}_hit"] = (logp.argmax(-1) == tokens).float()
-    return {name: [round(value, 5) for value in values.tolist()] for name, values in found.items()}
+        results[f"{name}_bits"] = -logp.gather(-1, tokens[:, None])[:, 0] / math.log(2)
+        results[f"{name}_hit"] = (logp.argmax(-1) == tokens).float()
+    return {name: [round(value, 5) for value in values.tolist()] for name, values in results.items()}

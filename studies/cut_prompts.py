@@ -70,14 +70,14 @@ class CutPromptMethods:
         """Return the distribution of the first byte of a token with these log-probabilities, ``[vocab]``."""
         trie = self.every_token.trie
         first = trie.next_byte(0, len(trie.ids), 0)
-        found = np.bincount(first, weights=np.exp(logp[trie.ids], dtype=np.float64), minlength=BYTES)
-        found[BYTES - 1] = np.exp(logsumexp(logp[self.tree.end_tokens]))
-        return found / float(found.sum())
+        probabilities = np.bincount(first, weights=np.exp(logp[trie.ids], dtype=np.float64), minlength=BYTES)
+        probabilities[BYTES - 1] = np.exp(logsumexp(logp[self.tree.end_tokens]))
+        return probabilities / float(probabilities.sum())
 
     def byte_boundary(self, text: bytes) -> ByteProbabilities:
         """Return the exact distribution given all bytes of the text."""
-        found: ByteProbabilities = self.tree.distribution(text, conditioning=()).logp.exp().numpy()
-        return found / float(found.sum())
+        probabilities: ByteProbabilities = self.tree.distribution(text, conditioning=()).logp.exp().numpy()
+        return probabilities / float(probabilities.sum())
 
     def hard_mask(self, text: bytes) -> ByteProbabilities:
         """Return the distribution under a hard mask after the same trimmed prompt.
@@ -87,27 +87,27 @@ class CutPromptMethods:
         trunk, _ = self.tree.covers.of_text(text)
         trunk = trunk or self.tokenizer(text.decode())["input_ids"][:1]
         removed = text[len(self.tree.vocabulary.join(trunk)) :]
-        tree, found = KVTree(self.model), np.zeros(BYTES)
+        tree, probabilities = KVTree(self.model), np.zeros(BYTES)
         start = tree.read(tree.root, trunk, conditioning=True)
         open_: list[tuple[Hypothesis, Any, float]] = [(Hypothesis(context=(), start=0), start, 1.0)]
         while open_:
             hypotheses, open_ = open_, []
             for hypothesis, node, mass in hypotheses:
                 if hypothesis.start == len(removed):
-                    found += mass * self._first_bytes(node.logp)
+                    probabilities += mass * self._first_bytes(node.logp)
                     continue
                 beyond = self.every_token.tokens_beyond(hypothesis, removed)
                 within = self.every_token.extensions_within(hypothesis, removed)
                 ids = np.concatenate([beyond, [extended.tokens[-1] for extended in within]]).astype(np.int64)
                 allowed = np.exp(node.logp[ids] - logsumexp(node.logp[ids])) * mass
-                found += self._bytes_beyond(removed[hypothesis.start :], allowed[: len(beyond)])
+                probabilities += self._bytes_beyond(removed[hypothesis.start :], allowed[: len(beyond)])
                 kept = [(h, m) for h, m in zip(within, allowed[len(beyond) :], strict=True) if m > NEGLIGIBLE]
                 nodes = tree.grow((node, extended.tokens[-1:]) for extended, _ in kept)
                 open_ += [
                     (Hypothesis(context=(), start=extended.start), child, m)
                     for (extended, m), child in zip(kept, nodes, strict=True)
                 ]
-        return found / float(found.sum())
+        return probabilities / float(probabilities.sum())
 
     def _bytes_beyond(self, pending: bytes, probabilities: Any) -> Any:
         """Return the probability of each next byte, given those of the tokens that reach beyond ``pending``."""

@@ -59,8 +59,8 @@ def sums(count: int, seed: int) -> tuple[list[str], list[str]]:
 
 def is_right(text: str) -> bool:
     """Return whether a text states a right sum."""
-    found = re.fullmatch(r"(\d+) (\w+) and (\d+) more are (\d+) \2\.", text)
-    return found is not None and int(found[1]) + int(found[3]) == int(found[4])
+    match = re.fullmatch(r"(\d+) (\w+) and (\d+) more are (\d+) \2\.", text)
+    return match is not None and int(match[1]) + int(match[3]) == int(match[4])
 
 
 def measure_chain(
@@ -101,7 +101,7 @@ def crossovers(base: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict[s
 
     ``forward`` replaces tokens of the base model by tokens of the tuned model, ``reverse`` the other way round.
     """
-    found = []
+    results = []
     for direction, (primary, other) in {"forward": (base, tuned), "reverse": (tuned, base)}.items():
         for measure, threshold in (("js", 0.05), ("entropy", 0.05), ("random", 0.0)):
             for budget in BUDGETS:
@@ -109,8 +109,8 @@ def crossovers(base: Any, tuned: Any, tokenizer: Any, count: int) -> list[dict[s
                 cut, left = (1 - budget, 1.0) if measure == "random" else (threshold, budget)
                 chain = f"crossover(other='other', measure={measure!r}, threshold={cut:.3f}, budget={left})"
                 result = measure_chain(primary, tokenizer, chain, count, ("crossover", "switched"), other=other)
-                found.append({"direction": direction, "measure": measure, "budget": budget} | result)
-    return found
+                results.append({"direction": direction, "measure": measure, "budget": budget} | result)
+    return results
 
 
 def routers(small: Any, tuned: Any, tokenizer: Any, count: int, folder: Path) -> list[dict[str, Any]]:
@@ -121,14 +121,14 @@ def routers(small: Any, tuned: Any, tokenizer: Any, count: int, folder: Path) ->
     config = router_head_config(small, top_logits=20, width=32, blocks=1)
     features, targets = router_examples(labels, small, config)
     head = RouterHead.fit(features, targets, config, pair=pair, settings=TrainingSettings(batch_size=64))
-    found: list[dict[str, Any]] = [{"head": "report", "threshold": head.threshold} | head.report]
+    results: list[dict[str, Any]] = [{"head": "report", "threshold": head.threshold} | head.report]
     for name in ("trained", "entropy", "margin", "aleatoric"):
         for threshold in THRESHOLDS:
             chain = f"router(large='tuned', head={name!r}, threshold={threshold})"
             resources = {"tuned": tuned} | ({"trained": head} if name == "trained" else {})
             result = measure_chain(small, tokenizer, chain, count, ("router", "routed"), **resources)
-            found.append({"head": name, "threshold": threshold} | result)
-    return found
+            results.append({"head": name, "threshold": threshold} | result)
+    return results
 
 
 def sequences(small: Any, tuned: Any, tokenizer: Any, count: int) -> dict[str, Any]:
@@ -165,21 +165,21 @@ def main(
     """Measure all methods; write ``small_pair.json``, ``small_pair.md`` and the plot, and print the tables."""
     base, tuned, small = (models.load(str(pair / name))[0] for name in ("base", "tuned", "small"))
     tokenizer = models.load(str(pair / "base"))[1]
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "alone": {
             name: measure_chain(model, tokenizer, "", count)["right"]
             for name, model in (("base", base), ("tuned", tuned), ("small", small))
         }
     }
-    found["tokens"] = token_rules(small, tuned, tokenizer, count)
-    found["crossover"] = crossovers(base, tuned, tokenizer, count)
-    found["router"] = routers(small, tuned, tokenizer, count, pair)
-    found["sequences"] = sequences(small, tuned, tokenizer, count)
+    results["tokens"] = token_rules(small, tuned, tokenizer, count)
+    results["crossover"] = crossovers(base, tuned, tokenizer, count)
+    results["router"] = routers(small, tuned, tokenizer, count, pair)
+    results["sequences"] = sequences(small, tuned, tokenizer, count)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "small_pair.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    text = tables(found, count)
+    (out / "small_pair.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    text = tables(results, count)
     (out / "small_pair.md").write_text(text + "\n", encoding="utf-8")
-    plot(found, out / "small_pair.png")
+    plot(results, out / "small_pair.png")
     typer.echo(text)
 
 

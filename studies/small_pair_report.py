@@ -12,19 +12,19 @@ from studies.plots import new_figure
 from studies.tables import markdown_table
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
+def plot(results: dict[str, Any], path: Path) -> None:
     """Draw quality against the share of tokens from the other model; writes nothing without matplotlib."""
     figure = new_figure(11, 4)
     if figure is None:
         return
     panels = figure.subplots(1, 3, sharey=True)
     lines: list[dict[str, list[tuple[float, float]]]] = [{}, {}, {}]
-    for row in found["tokens"]:
+    for row in results["tokens"]:
         rule = row["chain"].split("'")[3]
         lines[0].setdefault(rule, []).append((row["rate"], row["right"][0]))
-    for row in found["router"][1:]:
+    for row in results["router"][1:]:
         lines[1].setdefault(row["head"], []).append((row["rate"], row["right"][0]))
-    for row in found["crossover"]:
+    for row in results["crossover"]:
         lines[2].setdefault(f"{row['direction']} {row['measure']}", []).append((row["rate"], row["right"][0]))
     for panel, title, points_by_name in zip(panels, ("token rules", "routers", "crossover"), lines, strict=True):
         for name, points in points_by_name.items():
@@ -36,12 +36,12 @@ def plot(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def tables(found: dict[str, Any], count: int) -> str:
+def tables(results: dict[str, Any], count: int) -> str:
     """Return all results as Markdown."""
-    alone = ", ".join(f"{name} {interval_text(right)}" for name, right in found["alone"].items())
-    report, *routed = found["router"]
-    areas = found["sequences"]
-    rates = [[f"`{row['chain']}`", f"{row['rate']:.3f}", interval_text(row["right"])] for row in found["tokens"]]
+    alone = ", ".join(f"{name} {interval_text(right)}" for name, right in results["alone"].items())
+    report, *routed = results["router"]
+    areas = results["sequences"]
+    rates = [[f"`{row['chain']}`", f"{row['rate']:.3f}", interval_text(row["right"])] for row in results["tokens"]]
     switched = [
         [
             row["direction"],
@@ -50,7 +50,7 @@ def tables(found: dict[str, Any], count: int) -> str:
             f"{row['rate']:.3f}",
             interval_text(row["right"]),
         ]
-        for row in found["crossover"]
+        for row in results["crossover"]
     ]
     routes = [[row["head"], str(row["threshold"]), f"{row['rate']:.3f}", interval_text(row["right"])] for row in routed]
     parts = [

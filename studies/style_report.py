@@ -33,15 +33,15 @@ def usable(row: SweepRow, plain: SweepRow) -> bool:
 def ranges(rows: Sequence[SweepRow]) -> dict[str, list[float]]:
     """Return for each rule the longest sequence of neighbouring usable weights; empty if no weight is usable."""
     plain = next(row for row in rows if row.rule == "none")
-    found: dict[str, list[float]] = {}
+    results: dict[str, list[float]] = {}
     for rule in dict.fromkeys(row.rule for row in rows if row.rule != "none"):
         best: list[float] = []
         current: list[float] = []
         for row in sorted((row for row in rows if row.rule == rule), key=lambda row: row.weight):
             current = [*current, row.weight] if usable(row, plain) else []
             best = current if len(current) > len(best) else best
-        found[rule] = best
-    return found
+        results[rule] = best
+    return results
 
 
 def report(rows: Sequence[SweepRow], *, about: str) -> str:
