@@ -115,7 +115,7 @@ def _build(data: dict[str, Any], *, folder: str, allow: bool) -> tuple[Run | Non
     try:
         run = Run.model_validate({**settings, "folder": folder, "allow_code_execution": allow})
     except ValidationError as error:
-        return None, mistakes + [(_place(one["loc"]), _message(Run, one)) for one in error.errors()]
+        return None, mistakes + [(_place(detail["loc"]), _message(Run, detail)) for detail in error.errors()]
     return run, mistakes + preflight.mistakes(run, left_out=[place for place, _ in mistakes])
 
 
@@ -192,7 +192,7 @@ def _invalid(kind: type[BaseModel], entry: Any, place: Place) -> list[Mistake]:
     try:
         kind.model_validate(dict(entry))
     except ValidationError as error:
-        further = [((*place, str(one["loc"][0])), _message(kind, one)) for one in error.errors()]
+        further = [((*place, str(detail["loc"][0])), _message(kind, detail)) for detail in error.errors()]
         return list(dict.fromkeys(further))
     return []
 

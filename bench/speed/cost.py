@@ -76,8 +76,8 @@ def missing(run: Run, store: Store) -> list[tuple[str, str]]:
     """Return (model, key) of the rounds that the store lacks."""
     if run.cost is None:
         return []
-    every = [(model, key) for model in run.models if strategies(run, model) for key in round_keys(run, model)]
-    return [(model, key) for model, key in every if key not in store.records]
+    rounds = [(model, key) for model in run.models if strategies(run, model) for key in round_keys(run, model)]
+    return [(model, key) for model, key in rounds if key not in store.records]
 
 
 def carry_out(run: Run, store: Store, *, advance: Callable[[str], None] = lambda model: None) -> None:

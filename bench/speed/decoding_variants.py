@@ -174,8 +174,8 @@ def select_variants(parts: Sequence[str]) -> tuple[DecodingVariant, ...]:
         >>> [variant.name for variant in select_variants(["identity"])]
         ['plain generate', 'identity chain']
     """
-    every = variants()
+    known = variants()
     for part in parts:
-        if not any(part in variant.name for variant in every):
-            raise UnknownNameError("decoding variant", part, [variant.name for variant in every])
-    return tuple(v for v in every if v is PLAIN or not parts or any(part in v.name for part in parts))
+        if not any(part in variant.name for variant in known):
+            raise UnknownNameError("decoding variant", part, [variant.name for variant in known])
+    return tuple(v for v in known if v is PLAIN or not parts or any(part in v.name for part in parts))
