@@ -228,7 +228,7 @@ def show(summary: Summary, console: Any) -> None:
     for sheet in sheets(summary):
         table = RichTable(title=sheet.title, title_justify="left")
         for number_, heading in enumerate(sheet.headings):
-            table.add_column(Text(heading), justify="left" if number_ == 0 else "right")
+            table.add_column(Text(heading), justify="left" if number_ == 0 else "right", overflow="fold")
         for place, row in enumerate(sheet.rows):
             mark = sheet.marks[place] if sheet.marks else ""
             table.add_row(*(Text(cell) for cell in row), style=colours.get(mark, ""))

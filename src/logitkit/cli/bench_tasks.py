@@ -6,9 +6,9 @@ import json
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from logitkit.cli import options
+from logitkit.cli.rendering import listing
 from logitkit.registry.discovery import default_registry
 
 
@@ -19,7 +19,5 @@ def tasks(as_json: options.AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([spec.as_data() for spec in specs], indent=2))
         return
-    table = Table("name", "what it measures", "mode", "data", "source", "plugin")
-    for spec in specs:
-        table.add_row(spec.name, spec.summary, spec.mode, spec.data or "built in", spec.source, spec.plugin)
-    Console().print(table)
+    rows = [(spec.name, spec.summary, spec.mode, spec.data or "built in", spec.source, spec.plugin) for spec in specs]
+    Console().print(listing(("name", "what it measures", "mode", "data", "source", "plugin"), rows))

@@ -6,10 +6,10 @@ import json
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 import logitkit
 from logitkit.cli import options
+from logitkit.cli.rendering import listing
 
 
 def list_processors(as_json: options.AsJson = False) -> None:
@@ -18,8 +18,9 @@ def list_processors(as_json: options.AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([spec.as_data(schema=False) for spec in specs], indent=2))
         return
-    table = Table("name", "what it does", "extra forwards per token", "source", "plugin")
-    # The processors of transformers come last.
-    for spec in sorted(specs, key=lambda spec: (spec.family == "transformers", spec.family, spec.name)):
-        table.add_row(spec.name, spec.summary, spec.cost, spec.source, spec.plugin)
-    Console().print(table)
+    specs.sort(key=lambda spec: (spec.family == "transformers", spec.family, spec.name))  # those of transformers last
+    rows = [
+        (spec.name, spec.summary, spec.extra_forwards.replace("_", " "), spec.source.replace(", ", "\n"), spec.plugin)
+        for spec in specs
+    ]
+    Console().print(listing(("name", "what it does", "extra forwards", "source", "plugin"), rows))

@@ -28,6 +28,25 @@ def print_line(text: str, *, stderr: bool = False) -> None:
     Console(stderr=stderr, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
+def listing(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table whose cells are complete at every width; its first column, the names, is never broken.
+
+    A last column ``plugin`` that holds ``logitkit`` alone is left out.
+
+    >>> [column.header for column in listing(["name", "plugin"], [["cfg", "logitkit"]]).columns]
+    ['name']
+    """
+    kept = len(headings)
+    if headings[-1] == "plugin" and {row[-1] for row in rows} <= {"logitkit"}:
+        kept -= 1
+    table = Table()
+    for heading in headings[:kept]:
+        table.add_column(heading, overflow="fold", no_wrap=heading == headings[0])
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row[:kept]))
+    return table
+
+
 def largest_changes(steps: Sequence[Step], tokenizer: Any, count: int = 5) -> Table:
     """Return a table of the steps at which the chain changed the distribution most, the largest change first."""
     title = "Where the chain changed the distribution most"
