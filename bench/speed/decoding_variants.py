@@ -167,15 +167,22 @@ def variants() -> tuple[DecodingVariant, ...]:
 def select_variants(parts: Sequence[str]) -> tuple[DecodingVariant, ...]:
     """Return plain decoding and the variants whose name contains one of ``parts``; all variants without parts.
 
+    A part that is the name of a registered processor without a variant selects the example of its Spec.
+
     Raises:
         UnknownNameError: a part that no name contains.
 
     Examples:
         >>> [variant.name for variant in select_variants(["identity"])]
         ['plain generate', 'identity chain']
+        >>> [variant.name for variant in select_variants(["contrastive"])]
+        ['plain generate', "contrastive(amateur='other')"]
     """
-    known = variants()
+    every, registered = variants(), default_registry().names()
     for part in parts:
-        if not any(part in variant.name for variant in known):
-            raise UnknownNameError("decoding variant", part, [variant.name for variant in known])
-    return tuple(v for v in known if v is PLAIN or not parts or any(part in v.name for part in parts))
+        if not any(part in variant.name for variant in every):
+            if part not in registered:
+                known = [*(variant.name for variant in every), *registered]
+                raise UnknownNameError("decoding variant", part, known)
+            every += (example_variant(part),)
+    return tuple(v for v in every if v is PLAIN or not parts or any(part in v.name for part in parts))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from command_line import logitkit_command
+from logitkit.bench.speed import profile
 
 
 def test_tables_are_printed_and_written(tiny_checkpoint: str, tmp_path: Path) -> None:
@@ -16,6 +17,18 @@ def test_tables_are_printed_and_written(tiny_checkpoint: str, tmp_path: Path) ->
     result = logitkit_command("bench", "speed", *settings, "--only", "cfg", "--no-processors", "--out", out)
     assert result.exit_code == 0 and out.read_text() == result.stdout
     assert result.stdout.count("| plain generate | 1.000 | 1.000 |") == 2 and "| cfg(1.5), fused |" in result.stdout
+
+
+def test_a_processor_without_a_variant_is_measured_by_its_example(
+    tiny_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--only NAME`` measures the example of the Spec beside plain decoding, and profiles this processor alone."""
+    monkeypatch.setattr(profile, "VOCABULARIES", (300,))
+    monkeypatch.setattr(profile, "BATCHES", (1,))
+    settings = ["--model", tiny_checkpoint, "--tokens", "2", "--rounds", "1", "--batch", "1", "--no-memory"]
+    result = logitkit_command("bench", "speed", *settings, "--only", "top_k")
+    names = [line.split(" | ")[0].strip("| ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert result.exit_code == 0 and {"top_k", "top_k(5)"} < set(names) and "top_p" not in names
 
 
 @pytest.mark.parametrize(

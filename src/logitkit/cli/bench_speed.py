@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import logitkit
 from logitkit.errors import ParameterError
 from logitkit.files import replace_file
 from logitkit.models.progress import progress_bar
@@ -25,9 +26,9 @@ def speed(
     rounds: Annotated[int, typer.Option(min=1, help="Number of measured rounds, after one warm-up round.")] = 5,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Measure variants whose name contains this text; repeatable. Plain decoding always runs."),
+        typer.Option(help="Measure what has this text in its name; repeatable. Plain decoding always runs."),
     ] = None,
-    processors: Annotated[bool, typer.Option(help="Also profile every registered processor separately.")] = True,
+    processors: Annotated[bool, typer.Option(help="Also profile processors separately.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory beside the model as well; slow.")] = True,
     device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -46,6 +47,7 @@ def speed(
     if out is not None and not out.absolute().parent.is_dir():
         raise ParameterError("bench", "--out", "a file in a folder that exists", str(out))
     variants = select_variants(only or [])
+    profiled = [name for name in logitkit.names() if not only or any(part in name for part in only)]
     loaded, tokenizer = random_models.load(model, device=device, dtype=dtype)
     on_gpu = device.startswith("cuda")
     hardware = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} threads"
@@ -57,8 +59,9 @@ def speed(
             timings = measure(loaded, tokenizer, variants, rounds=rounds, memory=memory, advance=bar.advance, **sized)
         tables.append(table(timings, **sized))
         typer.echo(f"\n{tables[-1]}")  # printed at once: an interrupt loses only the table being measured
-    for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors else ():
-        tables.append(profile.table(vocab, rows, profile.profile_processors(vocab, rows, device=device)))
+    for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors and profiled else ():
+        costs = profile.profile_processors(vocab, rows, names=profiled, device=device)
+        tables.append(profile.table(vocab, rows, costs))
         typer.echo(f"\n{tables[-1]}")
     if out is not None:
         with replace_file(out) as temporary:
