@@ -186,6 +186,11 @@ def _of_target(text: str) -> Subject:
         rewrites_prompt=hasattr(target, "prepare"),
         example=expression.write([(name, parameters)]),
     )
+    missing = [key for key, field in spec.model.model_fields.items() if field.is_required() and key not in parameters]
+    if missing and set(parameters) <= set(spec.model.model_fields):
+        bare = f"{module}:{attribute}"
+        raise ParameterError(f"check {bare}", missing[0], "given", None, f"write {bare}({missing[0]}=...)")
+    spec.check(parameters)  # a mistake in the text is an error of the text, not of a Spec
     subject = subject_of(spec)
     subject.name = text
     return subject

@@ -197,6 +197,7 @@ def test_a_factory_may_ask_for_the_prompts() -> None:
     assert check_processor(counting_factory).failures == []
 
 
+MIN_NEW = "logitkit.processors.warpers:MinNewTokens"
 SUBJECTS = {
     "cfg(scale=2.0)": "cfg",
     "transformers:TopKLogitsWarper(top_k=5)": "transformers:TopKLogitsWarper(top_k=5)",
@@ -220,6 +221,9 @@ def test_subjects_as_text(text: str) -> None:
     [
         ("transformers:TopKLogitsWarper", r"top_k must be given, got None; write transformers:TopKLogitsWarper\(top_k"),
         ("transformers:TopKLogitsWarper(top=5)", "no parameter of transformers:TopKLogitsWarper named 'top'; did you"),
+        (f"{MIN_NEW}()", rf"^check {MIN_NEW}: count must be given, got None; write {MIN_NEW}\(count=\.\.\.\)$"),
+        (f"{MIN_NEW}(cuont=3)", "no parameter of min_new_tokens named 'cuont'; did you mean 'count'"),
+        (f"{MIN_NEW}(count=-1)", "^min_new_tokens: count must be "),
         ("transformers:Nothing", "check: subject must be importable, got 'transformers:Nothing'; AttributeError"),
         ("math:pi", "must be a class of processors or a factory of one, got 'math:pi'"),
         ("collections:OrderedDict", "must be a class of processors"),
