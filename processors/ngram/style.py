@@ -46,9 +46,8 @@ class NgramStyle(LogitsProcessor):
     Args:
         table: the style, counted with the tokenizer of the model.
         weight: -1 to 1; at 0 the scores are returned unchanged; below 0 the style is avoided.
-        rule: ``lift``: n-grams of the table gain. ``literal``: the published rule, under which n-grams of the table
-            lose. ``pmi``: n-grams that are more probable than in the background gain. ``mixture``: a mixture of
-            probabilities.
+        rule: ``lift``: n-grams of the table gain; ``literal``: they lose, as published; ``pmi``: n-grams that are
+            more probable than in the background gain; ``mixture``: a mixture of probabilities.
         order_weights: one for each order, >= 0; None: in the proportion 1 : 3 : 6 : 10 : 15, with sum 1.
         k: pseudo-count of ``lift``, above 0.
         top: number of most frequent tokens after each context that have evidence; None: all.
