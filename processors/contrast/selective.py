@@ -149,7 +149,8 @@ def _lame_prompts(binding: Binding, texts: PromptTexts | None) -> list[list[int]
             lame = apply_template(binding.tokenizer, messages) if removed else text
         if removed:
             lame_ids[index] = prompts.encode(binding.tokenizer, lame) or lame_ids[index]
-            notice = f"the lame prompt of prompt {index} omits {len(removed)} piece(s): " + " | ".join(removed)
+            pieces = "1 piece" if len(removed) == 1 else f"{len(removed)} pieces"
+            notice = f"the lame prompt of prompt {index} omits {pieces}: " + " | ".join(removed)
         else:
             notice = f"prompt {index} has no examples to remove; its rows are not contrasted"
         binding.trace.notices.append(f"uscd: {notice}")

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from logitkit.cli.inputs import load_model
-from logitkit.cli.rendering import largest_changes
+from logitkit.cli.rendering import escape_markup, largest_changes
 from logitkit.registry.chain import Chain
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def demo() -> None:
     # Recording costs time, so the steps come from a run of their own.
     recorded = complete(model, tokenizer, prompt, Chain(CHAIN), record=True, label="trace", **settings)
     for notice in uscd.trace.notices:
-        console.print(f"[bold]The lame prompt[/]: {notice}", soft_wrap=True)
+        console.print(f"[bold]Notice[/]: {escape_markup(notice)}", soft_wrap=True)
     console.print()
     console.print(_comparison(plain, uscd))
     console.print(largest_changes(recorded.trace.steps, tokenizer))
