@@ -1,4 +1,7 @@
-"""Style injection from the prompt itself: `NgramStyle` with a table that is counted in the prompts of the call."""
+"""Style injection from the prompt itself: `NgramStyle` with a table that is counted in the prompts of the call.
+
+The formulas are in `logitkit.processors.ngram.formulas`.
+"""
 
 from __future__ import annotations
 
