@@ -27,7 +27,7 @@ class NoModel:
     """Placeholder for the generating model of another engine: end tokens and a device; nothing else is available.
 
     Args:
-        engine: named in errors.
+        engine: name of the engine, for error messages.
         ends: end tokens of the model.
     """
 
@@ -46,11 +46,11 @@ class TokensOnly(Binding):
     """A `Binding` without a model: the tokenizer, one prompt, and n-gram tables.
 
     Args:
-        engine: named in errors.
+        engine: name of the engine, for error messages.
         tokenizer: of the generating model.
         prompt: token ids of the prompt.
         ends: end tokens of the model.
-        tables: n-gram tables, by the names that the chain gives them.
+        tables: n-gram tables, by their names in the chain.
     """
 
     has_model = False
@@ -91,7 +91,7 @@ def check(chain: Chain, engine: str) -> None:
 
     Args:
         chain: the chain.
-        engine: named in errors.
+        engine: name of the engine, for error messages.
 
     Raises:
         ModeError: a processor needs extra forwards or changes the prompt; the message names the processor.
@@ -118,7 +118,7 @@ def bound(chain: Chain, engine: str, tokenizer: Any, prompt: Sequence[int], *, e
 
     Args:
         chain: the chain.
-        engine: named in errors.
+        engine: name of the engine, for error messages.
         tokenizer: of the generating model.
         prompt: token ids.
         ends: end tokens of the model.

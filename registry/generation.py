@@ -32,7 +32,7 @@ class Generation:
     trace: Trace
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for pickling; readers hold models, so their counts take their place."""
+        """Return the fields for pickling, with counts in place of the readers, which hold models."""
         counts: dict[str, Any] = {
             name: _Counts(reader.forwards, reader.tokens) for name, reader in self.trace.readers.items()
         }

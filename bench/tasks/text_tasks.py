@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
 class GSM8K(Task):
-    """Word problems (arXiv:2110.14168); the number in the answer must be right.
+    """Word problems (arXiv:2110.14168); an answer is right if its number is right.
 
     Args:
         rows: rows with ``question`` and an ``answer`` that ends in ``#### number``.
