@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 from transformers import LogitsProcessorList
+from transformers.utils.generic import ModelOutput
 
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
@@ -16,6 +17,7 @@ from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacl
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
 from logitkit.registry.chain import Chain
 from logitkit.registry.generate_settings import SAMPLING, owned_settings, padding_settings, refuse_settings
 
@@ -86,10 +88,11 @@ class Call:
         fused = self._fused_streams(streams, settings)
         if fused is None:
             return self.model.generate(**self.inputs, **settings)
+        settings = {name: value for name, value in settings.items() if name not in CACHE_NAMES}  # None: not set
         with fused:
-            output = self.model.generate(**self.inputs, **{**settings, "past_key_values": fused.cache})
-        if not isinstance(output, Tensor):
-            output.past_key_values = None  # the cache holds the rows of all streams
+            output = self.model.generate(**self.inputs, **settings, **with_cache(fused.cache))
+        if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
+            output = type(output)(**{name: value for name, value in output.items() if name != CACHE})
         return output
 
     def _fused_streams(self, streams: str, settings: Mapping[str, Any]) -> FusedStreams | None:

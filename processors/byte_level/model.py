@@ -29,6 +29,7 @@ from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens.byte_trie import END
+from logitkit.processors.transformers_api import with_cache
 
 DISTRIBUTIONS_KEPT = 1024  # largest number of cached distributions
 
@@ -62,7 +63,7 @@ class ByteOutput(CausalLMOutputWithPast):
     Attributes:
         logits: normalised log-probabilities in nats of the bytes and, at index 256, of the end; fp32
             ``[rows, kept, 257]``.
-        past_key_values: cache that holds the ids so far.
+        past_key_values, cache: cache that holds the ids so far; transformers before 5.24 uses the first name.
         leak: probability, 0 to 1, that the model gives to tokens with which no canonical text continues; fp32
             ``[rows, kept]``. The leak is measured before the logits are normalised.
         bound: upper bound in nats on how far the computed log-probability of each text is below the true one; fp32
@@ -176,6 +177,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
@@ -186,7 +188,8 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: the ids after the cached ones, 0 to 256, ``[rows, length]``.
             attention_mask: 1 where an id counts, ``[rows, cached and new]``; None: everywhere.
-            past_key_values: a cache of this model; None: a new one, unless ``use_cache`` is false.
+            past_key_values, cache: a cache of this model, by the name before and from transformers 5.24 on; None: a new
+                one, unless ``use_cache`` is false.
             use_cache: whether to return a cache; a cache that is passed is always used.
             logits_to_keep: number of last positions to return, or the positions; 0: all.
             return_dict: ignored; the output is always a `ByteOutput`.
@@ -201,19 +204,20 @@ class ByteModel(PreTrainedModel, GenerationMixin):
                 f"ByteModel: input_ids must be bytes and the end (0 to {END}), got {int(input_ids.max())}; "
                 "encode with byte_tokenizer()"
             )
-        use_cache = past_key_values is not None or use_cache is not False
+        cache = past_key_values if cache is None else cache
+        use_cache = cache is not None or use_cache is not False
         ids, is_prompt = input_ids, use_cache
         if use_cache:
-            past_key_values = DynamicCache(config=self.config) if past_key_values is None else past_key_values
-            is_prompt = past_key_values.get_seq_length() == 0
-            ids = _append(past_key_values, input_ids)
+            cache = DynamicCache(config=self.config) if cache is None else cache
+            is_prompt = cache.get_seq_length() == 0
+            ids = _append(cache, input_ids)
         count = input_ids.shape[1]
         kept = range(count)[-logits_to_keep:] if isinstance(logits_to_keep, int) else logits_to_keep.tolist()
         mask = None if attention_mask is None else attention_mask[:, : ids.shape[1]]
         ends = [ids.shape[1] - count + position + 1 for position in kept]
         texts = [text for row in texts_of(ids, mask, ends=ends) for text in row]
         distributions = self._after(texts, is_prompt=is_prompt)
-        return _output(distributions, (len(ids), len(kept)), input_ids.device, past_key_values if use_cache else None)
+        return _output(distributions, (len(ids), len(kept)), input_ids.device, cache if use_cache else None)
 
     def _after(self, texts: Sequence[bytes | None], *, is_prompt: bool) -> list[_Normalised]:
         """Return distributions after texts; ended texts (None) and texts of probability 0 are followed by the end."""
@@ -270,7 +274,7 @@ def _output(
     """Return distributions as the output of a model; ``shape`` is rows by kept positions."""
     return ByteOutput(
         logits=torch.stack([distribution.logp for distribution in distributions]).view(*shape, SIZE).to(device),
-        past_key_values=cache,
+        **with_cache(cache),
         leak=torch.tensor([distribution.leak for distribution in distributions], device=device).view(shape),
         bound=torch.tensor([distribution.bound for distribution in distributions], device=device).view(shape),
     )
@@ -280,8 +284,7 @@ def _append(cache: Any, input_ids: Tensor) -> Tensor:
     """Append ids to a cache as the keys of its one layer; return all ids so far, ``[rows, length]``."""
     if not isinstance(cache, DynamicCache):
         raise ModeError(
-            f"ByteModel: past_key_values must be a DynamicCache, got {type(cache).__name__}; "
-            "leave cache_implementation out"
+            f"ByteModel: the cache must be a DynamicCache, got {type(cache).__name__}; leave cache_implementation out"
         )
     keys, _ = cache.update(input_ids[:, None, :, None], input_ids[:, None, :, None], 0)
     return keys[:, 0, :, 0]

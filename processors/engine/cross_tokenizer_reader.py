@@ -23,6 +23,7 @@ from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.streams import stacked_positions
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.transformers_api import CACHE, with_cache
 
 MAX_REWRITTEN = 4  # tokens that one step may rewrite in a row before the other cached rows are searched
 MAX_SLACK = 1.25  # unused slots are removed when the cache is this many times longer than its longest row
@@ -73,9 +74,9 @@ class CrossTokenizerReader:
             )
         self.forwards = self.tokens = 0
         parameters = inspect.signature(model.forward).parameters
-        if model.config.is_encoder_decoder or not {"past_key_values", "position_ids"} <= set(parameters):
+        if model.config.is_encoder_decoder or not {CACHE, "position_ids"} <= set(parameters):
             raise ModelError(
-                f"{label}: a model with another tokenizer must be a causal one that takes past_key_values and "
+                f"{label}: a model with another tokenizer must be a causal one that takes {CACHE} and "
                 f"position_ids, got {type(model).__name__}"
             )
         self._last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
@@ -245,7 +246,7 @@ class CrossTokenizerReader:
         output = self.model(
             input_ids=chunk.to(device),
             position_ids=positions.to(device),
-            past_key_values=self._cache,
+            **with_cache(self._cache),
             use_cache=True,
             **extra,
         )

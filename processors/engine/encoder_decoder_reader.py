@@ -9,6 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.model_facts import text_config
+from logitkit.processors.transformers_api import with_cache
 
 
 class EncoderDecoderReader(Reader):
@@ -60,7 +61,7 @@ class EncoderDecoderReader(Reader):
             encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded),
             attention_mask=self._own_mask[self._index],
             decoder_input_ids=chunk,
-            past_key_values=self._cache,
+            **with_cache(self._cache),
             use_cache=True,
         )
         return self._counted(output, chunk, count)

@@ -23,6 +23,7 @@ from logitkit.processors.engine.streams import FusableStream
 from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
 from logitkit.processors.engine.trace import FusionReport
 from logitkit.processors.model_facts import text_config
+from logitkit.processors.transformers_api import cache_of
 
 TRIAL_STEPS = 24  # after so many steps, the costs of a rarely requested stream are compared
 RARE_REQUESTS = 0.5  # a stream requested at a smaller share of steps is rarely requested
@@ -40,7 +41,7 @@ class FusedStreams:
         cost: cost of a forward of ``times`` the rows in plain forwards, a function of ``(model, rows, times)``.
 
     Attributes:
-        cache: pass this cache to `generate` as ``past_key_values``; forwards over another cache are not changed.
+        cache: pass this cache to `generate` with `with_cache`; forwards over another cache are not changed.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class FusedStreams:
 
     def _widen(self, _: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Add the rows of the second streams below the rows of a forward."""
-        if kwargs.get("past_key_values") is not self.cache:
+        if cache_of(kwargs) is not self.cache:
             return None
         ids: Tensor = kwargs["input_ids"]
         if self._rows is None:
@@ -133,7 +134,7 @@ class FusedStreams:
 
     def _share_out(self, _: Any, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Keep the logits of the streams, and return the rows of `generate`."""
-        if kwargs.get("past_key_values") is not self.cache or self._rows is None:
+        if cache_of(kwargs) is not self.cache or self._rows is None:
             return None
         self._thin_products.close()
         if output is None:  # the forward failed

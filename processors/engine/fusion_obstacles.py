@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.streams import FusableStream, Stream
 from logitkit.processors.model_facts import text_config
+from logitkit.processors.transformers_api import CACHE_NAMES
 
 # Settings of generate under which rows are reordered or rewound, or the cache is of another kind.
 OBSTACLES: dict[str, Callable[[Any], bool]] = {
@@ -24,7 +25,8 @@ OBSTACLES: dict[str, Callable[[Any], bool]] = {
     "token_healing": bool,
 }
 OBSTACLES |= dict.fromkeys(
-    ("assistant_model", "cache_implementation", "past_key_values", "custom_generate"), lambda value: value is not None
+    ("assistant_model", "cache_implementation", "custom_generate", *CACHE_NAMES),
+    lambda value: value is not None,
 )
 
 

@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from logitkit.errors import ModelError
 from logitkit.processors.engine.tree_attention import additive_mask, ancestor_matrix, within_window
 from logitkit.processors.model_facts import context_length, text_config
+from logitkit.processors.transformers_api import with_cache
 
 CHUNK = 256  # tokens of a long sequence that one forward reads
 ROOM = 2048  # tokens that may stay in the cache for groups other than the first
@@ -267,7 +268,7 @@ class KVTree:
             input_ids=torch.tensor([[node.token for node in fresh]], device=device),
             attention_mask=mask,
             position_ids=torch.tensor(depths[None, len(self._slots) :], device=device),
-            past_key_values=self._cache,
+            **with_cache(self._cache),
             use_cache=True,
             logits_to_keep=0 if every else 1,
         )

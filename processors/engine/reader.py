@@ -19,6 +19,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.engine.cache_rewinding import can_crop
 from logitkit.processors.engine.prompts import Prompts, left_padded
 from logitkit.processors.model_facts import text_config
+from logitkit.processors.transformers_api import CACHE, cache_of, takes_cache, with_cache
 
 KEPT_POSITIONS = 16  # positions whose logits are kept, so that a short rewind needs no forward
 KEPT_NUMBERS = 2**24  # limit on the numbers of these logits: 64 MiB in fp32
@@ -71,12 +72,11 @@ class Reader:
         self._own_length = mask.sum(-1).to(model.device)  # [prompts]
         self._padded = not bool(mask.all())
         parameters = inspect.signature(model.forward).parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.takes_positions = "position_ids" in parameters
         self._limits_logits = "logits_to_keep" in parameters
-        if "past_key_values" not in parameters and not takes_any:
+        if not takes_cache(model):
             raise ModelError(
-                f"Reader: the forward of {type(model).__name__} must take past_key_values, the cache of a reader; "
+                f"Reader: the forward of {type(model).__name__} must take {CACHE}, the cache of a reader; "
                 "choose a model with a KV cache"
             )
         self.release()
@@ -286,13 +286,13 @@ class Reader:
             extra["attention_mask"] = mask
         if self.takes_positions:
             extra["position_ids"] = positions
-        output = self.model(input_ids=chunk, past_key_values=self._cache, use_cache=True, **extra)
+        output = self.model(input_ids=chunk, use_cache=True, **with_cache(self._cache), **extra)
         return self._counted(output, chunk, count)
 
     def _counted(self, output: Any, chunk: Tensor, count: int) -> Tensor:
         """Count a forward and return its last logits in fp32."""
-        if output.get("past_key_values") is None:
-            raise ModelError(f"Reader: {type(self.model).__name__} must return a cache (past_key_values), got None")
+        if cache_of(output) is None:
+            raise ModelError(f"Reader: {type(self.model).__name__} must return a cache ({CACHE}), got None")
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -count:].float()  # type: ignore[no-any-return]

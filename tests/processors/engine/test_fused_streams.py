@@ -13,6 +13,7 @@ from transformers import LogitsProcessor, MaxLengthCriteria, StoppingCriteriaLis
 from fakes import absolute_model, sliding_model
 from fusing import PROMPTS, bound, decode, hooks
 from logitkit.inspection.streaming import Streamer
+from logitkit.processors.transformers_api import cache_of
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.recompute import Recompute
 
@@ -98,7 +99,7 @@ def test_scores_and_logits_of_generate_are_those_of_its_rows() -> None:
     call = bound("cfg(2.0)")
     asked = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
     fused, lazy = (decode(call, streams, **asked) for streams in ("fused", "lazy"))
-    assert fused.past_key_values is None
+    assert cache_of(fused) is None
     for name in ("scores", "logits"):
         for mine, theirs in zip(fused[name], lazy[name], strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from fusing import CODE, bound, decode
+from logitkit.processors.transformers_api import cache_of
 
 
 def test_memory_is_freed_with_the_call() -> None:
@@ -31,7 +32,7 @@ def test_the_cache_of_a_fused_run_is_twice_the_plain_one() -> None:
     held: list[int] = []
     call = bound("uscd(gate=1.0)", prompts=[CODE])
     hook = call.model.register_forward_hook(
-        lambda _, __, kwargs, ___: held.append(kwargs["past_key_values"].layers[0].keys.numel()), with_kwargs=True
+        lambda _, __, kwargs, ___: held.append(cache_of(kwargs).layers[0].keys.numel()), with_kwargs=True
     )
     decode(call, "fused")
     fused = held[-1]

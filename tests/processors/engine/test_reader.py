@@ -245,7 +245,7 @@ def test_a_model_without_a_cache_is_refused() -> None:
 
         def forward(self, input_ids: torch.Tensor) -> None: ...
 
-    with pytest.raises(ModelError, match="past_key_values"):
+    with pytest.raises(ModelError, match="must take"):
         Binding(model, tokenizer, read_prompts(tokenizer, model, PROMPTS)).reader([[1], [2], [3]], Uncached())
 
 
