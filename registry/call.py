@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,8 @@ Streams = Literal["auto", "fused", "lazy"]
 class Call:
     """A chain, a model and the prompts of one generate call; made by `Chain.bind`.
 
-    A call may generate several times from the same prompts, one generation after another.
+    A call may generate several times from the same prompts, one generation after another. Several calls on one model
+    may run in several threads at the same time.
 
     Attributes:
         chain, model, tokenizer: as bound.
@@ -59,6 +61,7 @@ class Call:
         if not self.composite.streams:
             self.trace.fusion = NO_STREAMS
         self.processors = LogitsProcessorList([self.composite])
+        self._generating = threading.Lock()
         self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)
 
     def generate(self, *, streams: Streams = "auto", **kwargs: Any) -> Any:
@@ -75,10 +78,23 @@ class Call:
             What ``model.generate`` returns: ids ``[rows, length]``, or an output object.
 
         Raises:
-            ModeError: a setting under which the chain would be ignored or wrong.
+            ModeError: a setting under which the chain would be ignored or wrong; or a second `generate` of this call
+                while the first one runs.
             ParameterError: an unknown value of ``streams``.
         """
         refuse_settings(self.chain, kwargs)
+        if not self._generating.acquire(blocking=False):
+            raise ModeError(
+                "generate: a Call must run one generate at a time, got a second one while the first one runs; "
+                "bind a Call for each thread: chain.bind(model, tokenizer, prompts)"
+            )
+        try:
+            return self._generate(streams, kwargs)
+        finally:
+            self._generating.release()
+
+    def _generate(self, streams: Streams, kwargs: dict[str, Any]) -> Any:
+        """Run ``model.generate``, with fused streams where they are possible and cheaper; see `generate`."""
         sampling = kwargs.get("do_sample", getattr(kwargs.get("generation_config"), "do_sample", None))
         sampling = self.model.generation_config.do_sample if sampling is None else sampling
         # Without sampling transformers warns of any sampling setting, neutral or not.
@@ -90,7 +106,7 @@ class Call:
             return self.model.generate(**self.inputs, **settings)
         settings = {name: value for name, value in settings.items() if name not in CACHE_NAMES}  # None: not set
         with fused:
-            output = self.model.generate(**self.inputs, **settings, **with_cache(fused.cache))
+            output = fused.view.generate(**self.inputs, **settings, **with_cache(fused.cache))
         if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
             output = type(output)(**{name: value for name, value in output.items() if name != CACHE})
         return output

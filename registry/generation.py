@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -13,12 +11,14 @@ from logitkit.processors.engine.trace import Trace
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Generation:
-    """Continuations of the prompts, and the trace of the call. Can be pickled, also when the call read a model.
+    """Continuations of the prompts, and the trace of the call, as plain data that can be pickled.
+
+    A generation holds no model, no reader and no cache, so keeping many generations keeps nothing else alive.
 
     Attributes:
         texts: the continuation of each row, without its prompt and without special tokens.
         ids: token ids ``[rows, length]`` as transformers returns them, prompts included.
-        trace: counters of the call, and every step if it was bound with ``trace=True``.
+        trace: counters of the call, and every step if it was bound with ``trace=True``; a copy made by `Trace.plain`.
 
     >>> import logitkit, pickle
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -30,19 +30,3 @@ class Generation:
     texts: list[str]
     ids: Tensor
     trace: Trace
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for pickling, with counts in place of the readers, which hold models."""
-        counts: dict[str, Any] = {
-            name: _Counts(reader.forwards, reader.tokens) for name, reader in self.trace.readers.items()
-        }
-        trace = dataclasses.replace(self.trace, readers=counts)
-        return {"texts": self.texts, "ids": self.ids, "trace": trace}
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """Forward passes and tokens of a reader that no longer exists."""
-
-    forwards: int
-    tokens: int

@@ -10,6 +10,7 @@ rows instead. Two alternatives were rejected: a reader alone doubles the forward
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -114,13 +115,16 @@ class CapturedOutputs:
         )
 
 
-class _LastForward:
-    """Outputs at the last position of the last forward. A separate object, so that a hook keeps no processor alive."""
+class _LastForward(threading.local):
+    """Outputs at the last position of the last forward of a thread.
 
-    def __init__(self) -> None:
-        self.logits: Tensor | None = None
-        self.hidden: Tensor | None = None
-        self._pending_hidden: Tensor | None = None
+    Other threads may run the model at the same time; each thread sees the outputs of its own forwards. A hook holds
+    this object instead of a processor, so that the hook keeps no processor alive.
+    """
+
+    logits: Tensor | None = None
+    hidden: Tensor | None = None
+    _pending_hidden: Tensor | None = None
 
     def after_base_model(self, _: Any, __: Any, output: Any) -> None:
         """Keep the hidden state; the logits of the same forward follow."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -82,8 +83,16 @@ class Composite(LogitsProcessor):
     ) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
         self.owners, self.histories = dict(owners or {}), dict(histories or {})
+        self._lock = threading.RLock()  # the streams of a call serve one step at a time
         self.prefetcher: Prefetcher | None = None
         self.observer: Observer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.RLock()
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -104,6 +113,11 @@ class Composite(LogitsProcessor):
             ScoresError: a row without a finite maximum, before or after some processor; names the processor.
             PluginError: a processor that raises, or returns anything but scores of the same shape.
         """
+        with self._lock:
+            return self._step(input_ids, scores)
+
+    def _step(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores after every processor; see `__call__`."""
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
         mark, caches = self.trace.mark(), {place: history.cache for place, history in self.histories.items()}

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fusion_cost import fused_cost
+from logitkit.processors.engine.model_view import model_view
 from logitkit.processors.engine.streams import FusableStream
 from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
 from logitkit.processors.engine.trace import FusionReport
@@ -41,6 +42,8 @@ class FusedStreams:
         cost: cost of a forward of ``times`` the rows in plain forwards, a function of ``(model, rows, times)``.
 
     Attributes:
+        view: the model with the hooks of this call; run ``view.generate``. The model itself is not changed, so other
+            threads may use it at the same time.
         cache: pass this cache to `generate` with `with_cache`; forwards over another cache are not changed.
     """
 
@@ -54,6 +57,7 @@ class FusedStreams:
         cost: Callable[[Any, int, int], float] | None = None,
     ) -> None:
         self.composite, self.model, self.streams = composite, model, tuple(dict.fromkeys(readers))
+        self.view = model_view(model)
         self.trace, self.may_separate, self.cost = composite.trace, may_separate, cost or fused_cost
         self.cache = DynamicCache(config=text_config(model))
         self._takes_positions = readers[0].takes_positions
@@ -68,8 +72,8 @@ class FusedStreams:
         self.trace.fusion = FusionReport(state="lazy", reason="generate called no forward of this model")
         self.composite.prefetcher = self
         self._hooks = [
-            self.model.register_forward_pre_hook(self._widen, with_kwargs=True),
-            self.model.register_forward_hook(self._share_out, with_kwargs=True, always_call=True),
+            self.view.register_forward_pre_hook(self._widen, with_kwargs=True),
+            self.view.register_forward_hook(self._share_out, with_kwargs=True, always_call=True),
         ]
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -23,6 +23,18 @@ class Counts(Protocol):
     @property
     def tokens(self) -> int:
         """Tokens fed so far, summed over rows."""
+
+
+class ReaderCounts(NamedTuple):
+    """The counts of a reader, without the reader.
+
+    Attributes:
+        forwards: forward passes.
+        tokens: tokens fed, summed over rows.
+    """
+
+    forwards: int
+    tokens: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -236,6 +248,18 @@ class Trace:
             if (processor, quantity) in self._interventions:
                 shares.setdefault(processor, {})[quantity] = means[processor][quantity]
         return shares
+
+    def plain(self) -> Trace:
+        """Return a copy that holds numbers only: counts in place of readers, and totals on the CPU."""
+        return replace(
+            self,
+            steps=list(self.steps),
+            notices=list(self.notices),
+            readers={name: ReaderCounts(reader.forwards, reader.tokens) for name, reader in self.readers.items()},
+            _fired={name: total.cpu() for name, total in self._fired.items()},
+            _sums={key: (total.cpu(), count) for key, (total, count) in self._sums.items()},
+            _pending={},
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return the counters as plain data: calls, rows, forwards, fired gates, means, fusing and notices."""

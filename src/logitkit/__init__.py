@@ -135,7 +135,7 @@ def generate(
 
     call = Chain(chain).bind(model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, **(resources or {}))
     output = call.generate(**generate_kwargs)
-    return Generation(texts=call.texts(output), ids=call.ids(output), trace=call.trace)
+    return Generation(texts=call.texts(output), ids=call.ids(output), trace=call.trace.plain())
 
 
 def score(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -219,6 +221,18 @@ def test_a_generation_survives_pickling(chain: str) -> None:
     assert copied.texts == done.texts and torch.equal(copied.ids, done.ids)
     assert copied.trace.forwards == done.trace.forwards and copied.trace.fired == done.trace.fired
     assert [vars(step) for step in copied.trace.steps] == [vars(step) for step in done.trace.steps]
+
+
+def test_a_kept_generation_keeps_no_model() -> None:
+    """A second model is freed when its last user lets go, although the generation that it helped is kept."""
+    model = copy.deepcopy(tiny_model(1))
+    freed = weakref.ref(model)
+    kept = logitkit.generate(
+        tiny_model(), tiny_tokenizer(), TEXTS, chain="contrastive('a')", resources={"a": model}, max_new_tokens=3
+    )
+    del model
+    gc.collect()
+    assert freed() is None and kept.trace.forwards["a"] > 0
 
 
 def test_a_bound_chain_without_second_streams_says_so() -> None:
