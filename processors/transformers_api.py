@@ -37,12 +37,12 @@ def takes_cache(model: Any) -> bool:
 
 
 def with_cache(cache: Any) -> dict[str, Any]:
-    """Return the keyword arguments that pass a cache to a forward or to `generate`.
+    """Return the keyword arguments that make a forward, or `generate`, use a cache.
 
-    >>> list(with_cache(None)) == [CACHE]
+    >>> with_cache("a cache") == {CACHE: "a cache", "use_cache": True}
     True
     """
-    return {CACHE: cache}
+    return {CACHE: cache, "use_cache": True}
 
 
 def cache_of(mapping: Mapping[str, Any]) -> Any:

@@ -106,7 +106,7 @@ class Call:
             return self.model.generate(**self.inputs, **settings)
         settings = {name: value for name, value in settings.items() if name not in CACHE_NAMES}  # None: not set
         with fused:
-            output = fused.view.generate(**self.inputs, **settings, **with_cache(fused.cache))
+            output = fused.view.generate(**self.inputs, **(settings | with_cache(fused.cache)))
         if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
             output = type(output)(**{name: value for name, value in output.items() if name != CACHE})
         return output

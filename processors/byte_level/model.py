@@ -29,7 +29,7 @@ from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens.byte_trie import END
-from logitkit.processors.transformers_api import with_cache
+from logitkit.processors.transformers_api import CACHE
 
 DISTRIBUTIONS_KEPT = 1024  # largest number of cached distributions
 
@@ -274,7 +274,7 @@ def _output(
     """Return distributions as the output of a model; ``shape`` is rows by kept positions."""
     return ByteOutput(
         logits=torch.stack([distribution.logp for distribution in distributions]).view(*shape, SIZE).to(device),
-        **with_cache(cache),
+        **{CACHE: cache},
         leak=torch.tensor([distribution.leak for distribution in distributions], device=device).view(shape),
         bound=torch.tensor([distribution.bound for distribution in distributions], device=device).view(shape),
     )

@@ -247,7 +247,6 @@ class CrossTokenizerReader:
             input_ids=chunk.to(device),
             position_ids=positions.to(device),
             **with_cache(self._cache),
-            use_cache=True,
             **extra,
         )
         self.forwards += 1

@@ -62,6 +62,5 @@ class EncoderDecoderReader(Reader):
             attention_mask=self._own_mask[self._index],
             decoder_input_ids=chunk,
             **with_cache(self._cache),
-            use_cache=True,
         )
         return self._counted(output, chunk, count)

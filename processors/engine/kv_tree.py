@@ -269,7 +269,6 @@ class KVTree:
             attention_mask=mask,
             position_ids=torch.tensor(depths[None, len(self._slots) :], device=device),
             **with_cache(self._cache),
-            use_cache=True,
             logits_to_keep=0 if every else 1,
         )
         self.forwards += 1

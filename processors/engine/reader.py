@@ -286,7 +286,7 @@ class Reader:
             extra["attention_mask"] = mask
         if self.takes_positions:
             extra["position_ids"] = positions
-        output = self.model(input_ids=chunk, use_cache=True, **with_cache(self._cache), **extra)
+        output = self.model(input_ids=chunk, **with_cache(self._cache), **extra)
         return self._counted(output, chunk, count)
 
     def _counted(self, output: Any, chunk: Tensor, count: int) -> Tensor:
