@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,7 @@ def test_help_imports_neither_torch_nor_transformers() -> None:
         (["run", "a", "--chain", "uscd(rho=-1)"], "uscd: rho must be a finite number >= 0, got -1"),
         (["run", "a", "--file", "b"], "the prompt must be given once"),
         (["run", "--file", "/nowhere"], "--file must be a file that exists"),
+        (["run", "a", "--chain", "/nowhere.yaml"], "--chain must be the text of a chain or a file that exists"),
         (["run", "a", "--model", "no-such-model"], "no model named 'no-such-model'"),
         (["check", "transformers:Nothing"], "must be importable"),
     ],
@@ -92,3 +94,12 @@ def test_errors_are_printed_without_a_traceback(arguments: list[str], message: s
     """An error of logitkit ends the command with exit status 2 and one message."""
     result = logitkit_command(*arguments)
     assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("arguments", [["run", "--file"], ["label-divergence", "--small", "a", "--large", "b"]])
+def test_a_text_file_of_another_encoding_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """The error says where the text stops being UTF-8."""
+    (tmp_path / "a.txt").write_bytes("caf\u00e9".encode("cp1252") + b" au lait")
+    rest = [str(tmp_path / "labels.jsonl")] if arguments[0] != "run" else []
+    result = logitkit_command(*arguments, str(tmp_path / "a.txt"), *rest)
+    assert result.exit_code == 2 and "must be UTF-8 text (invalid continuation byte at byte 3)" in result.output

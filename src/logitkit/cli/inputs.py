@@ -14,8 +14,33 @@ if TYPE_CHECKING:
 
 
 def read_chain(chain: str) -> Chain:
-    """Return the chain of ``--chain``, which is the text of a chain or the name of a YAML or JSON file."""
-    return Chain.from_file(chain) if chain.endswith((".yaml", ".yml", ".json")) else Chain(chain)
+    """Return the chain of ``--chain``, which is the text of a chain or the name of a YAML or JSON file.
+
+    Raises:
+        ParameterError: the file is missing.
+    """
+    if not chain.endswith((".yaml", ".yml", ".json")):
+        return Chain(chain)
+    if not Path(chain).is_file():
+        raise ParameterError("chain", "--chain", "the text of a chain or a file that exists", chain)
+    return Chain.from_file(chain)
+
+
+def utf8_text(command: str, parameter: str, file: Path) -> str:
+    """Return the text of a file.
+
+    Args:
+        command, parameter: named in the error.
+        file: a file that exists.
+
+    Raises:
+        ParameterError: the file is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        why = f"{error.reason} at byte {error.start}"
+        raise ParameterError(command, parameter, f"UTF-8 text ({why})", str(file), "convert the file") from error
 
 
 def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
@@ -27,7 +52,7 @@ def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
         file: the value of ``--file``, or None.
 
     Raises:
-        ParameterError: the prompt is missing, empty, or given both as argument and as file.
+        ParameterError: the prompt is missing, empty, no UTF-8, or given both as argument and as file.
     """
     if prompt is not None and file is not None:
         raise ParameterError(command, "the prompt", "given once", str(file), "drop the argument or --file")
@@ -36,7 +61,7 @@ def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
     if prompt is None and file is None and sys.stdin.isatty():
         way_out = f"write the prompt after {command}, use --file, or pipe the prompt to standard input"
         raise ParameterError(command, "the prompt", "given", None, way_out)
-    text = prompt if prompt is not None else file.read_text(encoding="utf-8") if file else sys.stdin.read()
+    text = prompt if prompt is not None else utf8_text(command, "--file", file) if file else sys.stdin.read()
     if not text:
         raise ParameterError(command, "the prompt", "text", text)
     return text

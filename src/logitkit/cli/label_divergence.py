@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from logitkit.cli import options
+from logitkit.cli.inputs import utf8_text
 from logitkit.cli.model_pair import load_pair
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.models.progress import progress_bar
@@ -79,7 +80,7 @@ def _read_prompts(path: Path, field: str) -> list[str]:
     """
     if not path.is_file():
         raise FileFormatError(f"label-divergence: prompts must be a file, got {path}")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in utf8_text("label-divergence", "prompts", path).splitlines() if line.strip()]
     if path.suffix == ".jsonl":
         try:
             lines = [json.loads(line)[field] for line in lines]
