@@ -30,7 +30,8 @@ def read(text: str, order: Callable[[str], list[str]]) -> list[Step]:
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        raise _error_at(text, max((error.offset or 1) - 1, 0), error.msg) from None
+        mistake = f"{error.msg}; write name(parameter=value) | name()"
+        raise _error_at(text, max((error.offset or 1) - 1, 0), mistake) from None
     return [_step(text, node, order) for node in _split(tree)]
 
 

@@ -95,8 +95,9 @@ def build(owner: str, target: str, factory: type[Any], binding: Any, parameters:
         inspect.signature(make).bind(*arguments, **parameters)
     except TypeError as error:
         raise PluginError(
-            f"{owner}: {target} must accept its declared parameters {sorted(parameters)}, "
-            f"got {type(error).__name__}: {error}; align Spec and constructor"
+            f"{owner}: {target}{'' if bind is None else '.bind'} must accept its declared parameters "
+            f"{sorted(parameters)}, got {type(error).__name__}: {error}; "
+            f"align {'Spec and constructor' if bind is None else 'constructor and bind'}"
         ) from error
     try:
         processor = make(*arguments, **parameters)

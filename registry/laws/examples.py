@@ -59,7 +59,7 @@ def example_chain(spec: Spec, registry: Registry | None = None) -> Chain:
         registry: where the name is looked up; by default everything installed.
 
     Raises:
-        PluginError: the example cannot be read, or is not a chain of this processor alone.
+        PluginError: the target is broken, or the example is no chain of this processor alone.
 
     >>> import logitkit
     >>> example_chain(logitkit.describe("cfg"))
@@ -68,6 +68,8 @@ def example_chain(spec: Spec, registry: Registry | None = None) -> Chain:
     must = f"{spec.owner}: example must be a chain of this processor alone, got {spec.example!r}"
     try:
         chain = Chain(spec.example or spec.name, registry=registry)
+    except PluginError:
+        raise  # a fault of the target, which names its remedy
     except (LogitkitError, ValueError) as error:
         raise PluginError(f"{must}; {error}") from error
     if [name for name, _ in chain.steps] != [spec.name]:

@@ -59,6 +59,12 @@ class BindsNothing(Fine):
         cls(strength=strength)
 
 
+class BindsLess(Fine):
+    @classmethod
+    def bind(cls, binding: Any) -> Any:
+        return cls()
+
+
 class Raises(Fine):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         return scores[:, 10**9]
@@ -110,6 +116,7 @@ FAULTS = {
     FailsToBuild: r"must build with \{'strength': 1.0\}, got KeyError: 'missing'; correct its constructor",
     FailsToBind: "their_module:FailsToBind must build with .*AttributeError.*no_such_thing.*; correct its constructor",
     BindsNothing: "must return a processor, got None; return it",
+    BindsLess: r"their_module:BindsLess.bind must accept its declared .*'strength'; align constructor and bind",
     Raises: r"__call__ must accept rows \[1, 8\] and scores \[1, 272\], got IndexError: .*; correct __call__, ",
     WantsMore: "__call__ must accept .*TypeError: .*missing 1 required positional argument: 'mask'",
     ReturnsNothing: r"__call__ must return scores \[1, 272\], got None; return all of them",
