@@ -6,9 +6,10 @@ import json
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from logitkit.cli import options
-from logitkit.cli.rendering import listing
+from logitkit.cli.rendering import listing, with_origin
 from logitkit.registry.discovery import default_registry
 
 
@@ -19,5 +20,8 @@ def tasks(as_json: options.AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([spec.as_data() for spec in specs], indent=2))
         return
-    rows = [(spec.name, spec.summary, spec.mode, spec.data or "built in", spec.source, spec.plugin) for spec in specs]
-    Console().print(listing(("name", "what it measures", "mode", "data", "source", "plugin"), rows))
+    table = listing("name", "what it measures", "mode", "data", "source")
+    for spec in specs:
+        about = with_origin(spec.summary, spec.plugin)
+        table.add_row(spec.name, about, spec.mode, spec.data or "built in", Text(spec.source))
+    Console().print(table)

@@ -6,10 +6,9 @@ import json
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from logitkit.cli import options
-from logitkit.cli.rendering import escape_markup
+from logitkit.cli.rendering import escape_markup, listing
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.registry import Plugin
 
@@ -38,7 +37,7 @@ def _as_data(plugin: Plugin) -> dict[str, object]:
 def _print_table(plugins: tuple[Plugin, ...]) -> None:
     """Print a table of all plugins, then the traceback of each broken one."""
     console = Console(highlight=False)
-    table = Table("plugin", "distribution", "offers")
+    table = listing("plugin", "distribution", "offers")
     for plugin in plugins:
         offers = f"[red]{escape_markup(plugin.fault)}[/]" if plugin.error else ", ".join(plugin.offers)
         table.add_row(plugin.name, plugin.origin, offers)

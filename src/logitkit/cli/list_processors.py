@@ -6,10 +6,11 @@ import json
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 import logitkit
 from logitkit.cli import options
-from logitkit.cli.rendering import listing
+from logitkit.cli.rendering import listing, with_origin
 
 
 def list_processors(as_json: options.AsJson = False) -> None:
@@ -19,8 +20,8 @@ def list_processors(as_json: options.AsJson = False) -> None:
         typer.echo(json.dumps([spec.as_data(schema=False) for spec in specs], indent=2))
         return
     specs.sort(key=lambda spec: (spec.family == "transformers", spec.family, spec.name))  # those of transformers last
-    rows = [
-        (spec.name, spec.summary, spec.extra_forwards.replace("_", " "), spec.source.replace(", ", "\n"), spec.plugin)
-        for spec in specs
-    ]
-    Console().print(listing(("name", "what it does", "extra forwards", "source", "plugin"), rows))
+    table = listing("name", "what it does", "extra forwards", "source")
+    for spec in specs:
+        forwards, sources = spec.extra_forwards.replace("_", " "), spec.source.replace(", ", "\n")
+        table.add_row(spec.name, with_origin(spec.summary, spec.plugin), forwards, Text(sources))
+    Console().print(table)

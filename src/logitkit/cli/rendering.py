@@ -28,23 +28,25 @@ def print_line(text: str, *, stderr: bool = False) -> None:
     Console(stderr=stderr, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
-def listing(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table whose cells are complete at every width; its first column, the names, is never broken.
+def listing(*headings: str) -> Table:
+    """Return an empty table whose cells are complete at every width; its first column, the names, is never broken.
 
-    A last column ``plugin`` that holds ``logitkit`` alone is left out.
-
-    >>> [column.header for column in listing(["name", "plugin"], [["cfg", "logitkit"]]).columns]
-    ['name']
+    >>> [column.no_wrap for column in listing("name", "source").columns]
+    [True, False]
     """
-    kept = len(headings)
-    if headings[-1] == "plugin" and {row[-1] for row in rows} <= {"logitkit"}:
-        kept -= 1
     table = Table()
-    for heading in headings[:kept]:
+    for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading == headings[0])
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row[:kept]))
     return table
+
+
+def with_origin(summary: str, plugin: str) -> Text:
+    """Return a summary, followed by the distribution that offers what it describes, unless that is logitkit.
+
+    >>> with_origin("Forbid tokens.", "logitkit-quiet 0.1.0").plain
+    'Forbid tokens. (logitkit-quiet 0.1.0)'
+    """
+    return Text(summary if plugin == "logitkit" else f"{summary} ({plugin})")
 
 
 def largest_changes(steps: Sequence[Step], tokenizer: Any, count: int = 5) -> Table:
