@@ -69,7 +69,7 @@ def _print_summary(completion: Completion) -> None:
     gates = ", ".join(f"{name} at {share:.0%} of tokens" for name, share in trace.fired.items())
     console.print(
         f"[dim]{completion.tokens} tokens, {completion.tokens_per_second:.1f} tokens/s, "
-        f"{completion.forwards_per_token:.2f} forwards/token, {f'gates fired: {gates}' if gates else 'no gate'}[/]"
+        f"{completion.forwards_per_token:.2f} forwards/token{f', gates fired: {gates}' if gates else ''}[/]"
     )
     if trace.readers:
         console.print(f"[dim]second streams {escape_markup(str(trace.fusion))}[/]")
