@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from logitkit.processors.ngram.counting import Ids
 from logitkit.processors.ngram.lexicon import Lexicon, WordKind, arrange
 from logitkit.processors.ngram.smoothing import BackoffModel
 from logitkit.processors.ngram.table import NgramTable, check_orders
+
+MOST_LOG10 = 300.0  # 10 to a larger power is infinite
 
 
 class _ArpaOrder(NamedTuple):
@@ -42,7 +45,7 @@ def from_arpa(path: str | Path, tokenizer: Any, *, words: WordKind = "tokens") -
         words: whether the file's words are tokens in the tokenizer's spelling, or decimal ids.
 
     Raises:
-        FileFormatError: another format or a truncated file, with the line.
+        FileFormatError: another format, a truncated file, or a number out of range, with the line.
         ModelError: a word that is not a token.
         ParameterError: orders out of range.
 
@@ -161,10 +164,15 @@ def _parse_entry(text: str, order: int, lexicon: Lexicon) -> tuple[list[int], tu
     """Return the ids of an n-gram, and its log10 probability and log10 backoff weight.
 
     Raises:
-        ValueError: the line does not contain an n-gram of this order.
+        ValueError: the line does not contain an n-gram of this order, or a number is out of range.
     """
     probability, *fields = text.split()
     words, weight = fields[:order], fields[order:]
     if len(words) != order or len(weight) > 1:
         raise ValueError(f"expected a probability, {order} words and perhaps a weight")
-    return [lexicon(word) for word in words], (float(probability), float(weight[0]) if weight else 0.0)
+    log10 = float(probability), float(weight[0]) if weight else 0.0
+    if not (math.isfinite(log10[0]) and log10[0] <= 0):
+        raise ValueError(f"expected a finite log10 probability of at most 0, not {probability}")
+    if not (math.isfinite(log10[1]) and log10[1] <= MOST_LOG10):
+        raise ValueError(f"expected a finite log10 weight of at most {MOST_LOG10}, not {weight[0]}")
+    return [lexicon(word) for word in words], log10

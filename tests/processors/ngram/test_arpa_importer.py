@@ -79,6 +79,13 @@ def test_arpa_carries_any_smoothed_table(tmp_path: Path) -> None:
             "got line 14: .*expected a probability, 2 words and",
         ),
         (ARPA.replace("-0.5", "minus"), "got line 14"),
+        (ARPA.replace("-0.5", "nan"), "got line 14: .*probability of at most 0, not nan"),
+        (ARPA.replace("-0.5", "-inf"), "got line 14: .*probability of at most 0, not -inf"),
+        (ARPA.replace("-0.5", "inf"), "got line 14: .*probability of at most 0, not inf"),
+        (ARPA.replace("-0.5", "0.5"), "got line 14: .*probability of at most 0, not 0.5"),
+        (ARPA.replace("\t-0.2", "\tnan"), "got line 8: .*weight of at most 300.0, not nan"),
+        (ARPA.replace("\t-0.2", "\t-inf"), "got line 8: .*weight of at most 300.0, not -inf"),
+        (ARPA.replace("\t-0.2", "\t400"), "got line 8: .*weight of at most 300.0, not 400"),
         (ARPA.replace("\\2-grams:", "\\3-grams:"), "order 2 must come next"),
     ],
 )

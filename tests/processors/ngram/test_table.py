@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
@@ -54,6 +56,97 @@ def test_a_bad_file_is_refused(tmp_path: Path) -> None:
     save_file(arrays, str(bad), metadata={"format": "logitkit n-gram table", "about": json.dumps(about)})
     with pytest.raises(FileFormatError, match="do not fit"):
         NgramTable.load(bad)
+
+
+def _rewritten(path: Path, change: Any, *, checksum: bool = False) -> None:
+    """Write the file again after a change of its arrays and metadata, without a checksum or with the old one."""
+    with safe_open(str(path), framework="pt") as file:
+        arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        header = dict(file.metadata())
+    about = json.loads(header["about"])
+    change(arrays, about)
+    if not checksum:
+        del header["sha256"]
+    save_file(arrays, str(path), metadata={**header, "about": json.dumps(about)})
+
+
+def _set(name: str, index: int, value: float) -> Any:
+    """Return a change of one element of an array."""
+    return lambda arrays, about: arrays[name].__setitem__(index, value)
+
+
+def _is(name: str, value: Any) -> Any:
+    """Return a change of one entry of the metadata."""
+    return lambda arrays, about: about.__setitem__(name, value)
+
+
+def _typed(name: str, dtype: torch.dtype) -> Any:
+    """Return a change of the type of an array."""
+    return lambda arrays, about: arrays.__setitem__(name, arrays[name].to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set("keys.1", 0, 2), "keys of order 1 that are not sorted"),
+        (_set("keys.2", 1, 2), "keys of order 2 that are not sorted"),
+        (_set("keys.1", 0, -1), "keys.1 with values outside 0 to 4"),
+        (_set("keys.2", -1, 1000), "keys.2 with values outside 0 to 14"),
+        (_set("starts.2", 1, 3), "starts of order 2 that are not the first"),
+        (_set("starts.2", 1, 100), "starts.2 with values outside"),
+        (_set("counts.1", 0, -3), "counts.1 with values outside"),
+        (_set("special", 0, 7), "special with values outside 0 to 4"),
+        (_typed("keys.1", torch.int32), "keys.1 of torch.int32"),
+        (_typed("counts.2", torch.float32), "counts.2 of torch.float32"),
+        (_typed("starts.1", torch.float64), "starts.1 of torch.float64"),
+        (_is("base", 10**30), "base = 1000"),
+        (_is("size", 6), "size = 6"),
+        (_is("orders", 10**9), "orders = 1000000000"),
+        (_is("orders", True), "orders = True"),
+        (_is("counted", 1), "counted = 1"),
+        (_is("smoothing", {"name": "good-turing"}), "name must be one of"),
+        (_is("sources", 3), "sources 3"),
+    ],
+)
+def test_damaged_contents_are_refused(change: Any, says: str, tmp_path: Path) -> None:
+    """Unsorted keys, wrong offsets, types, ranges and metadata are refused without a checksum, and by the checksum."""
+    path = tmp_path / "t.safetensors"
+    for checksum in (False, True):
+        NgramTable.count(DOCUMENTS, size=5, special=[4], orders=2).save(path)
+        _rewritten(path, change, checksum=checksum)
+        with pytest.raises(FileFormatError, match="do not have the checksum" if checksum else says):
+            NgramTable.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set("probability.1", 0, math.nan), "probability.1 with values outside 0 to 1"),
+        (_set("probability.2", 0, 1.5), "probability.2 with values outside 0 to 1"),
+        (_set("weight.2", 0, -0.5), "weight.2 with values outside"),
+        (_set("weight.2", 0, math.inf), "weight.2 with values outside"),
+        (_typed("probability.1", torch.float32), "probability.1 of torch.float32"),
+        (_is("floor", math.nan), "floor = nan"),
+        (_is("unseen_weight", "1"), "unseen_weight = '1'"),
+    ],
+)
+def test_damaged_probabilities_are_refused(change: Any, says: str, tmp_path: Path) -> None:
+    """In a table without counts, values that are no probabilities or weights are refused."""
+    path = tmp_path / "m.arpa"
+    path.write_text("\\data\\\nngram 1=2\nngram 2=1\n\\1-grams:\n-1 a -0.5\n-1 b\n\\2-grams:\n-1 a b\n\\end\\\n")
+    NgramTable.from_arpa(path, tiny_tokenizer()).save(tmp_path / "t.safetensors")
+    assert NgramTable.load(tmp_path / "t.safetensors").orders == 2
+    _rewritten(tmp_path / "t.safetensors", change)
+    with pytest.raises(FileFormatError, match=says):
+        NgramTable.load(tmp_path / "t.safetensors")
+
+
+def test_a_file_without_a_checksum_is_read(tmp_path: Path) -> None:
+    """Tables of older versions have no checksum; their contents are checked all the same."""
+    table = NgramTable.count(DOCUMENTS, size=5)
+    table.save(tmp_path / "t.safetensors")
+    _rewritten(tmp_path / "t.safetensors", lambda arrays, about: None)
+    assert counts_of(NgramTable.load(tmp_path / "t.safetensors")) == counts_of(table)
 
 
 @pytest.mark.parametrize(
