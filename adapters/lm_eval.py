@@ -27,7 +27,8 @@ from logitkit import models
 from logitkit.adapters.tokens_only import tables
 from logitkit.bench.config.loading import is_model_name
 from logitkit.errors import ModeError, ParameterError, PromptError
-from logitkit.processors.engine.prompts import left_padded, pad_token
+from logitkit.processors.engine.padded_rows import left_padded
+from logitkit.processors.engine.prompts import pad_token
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.scoring import continuation_tokens, score_tokens

@@ -27,7 +27,8 @@ from logitkit.processors.byte_level.continuation_table import ContinuationTable,
 from logitkit.processors.byte_level.covers import CoverKind, Covers
 from logitkit.processors.byte_level.prompt_trimming import TrimmedPrompt, text_behind_special_tokens, trim
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.prompts import Prompts, left_padded, pad_token
+from logitkit.processors.engine.padded_rows import left_padded
+from logitkit.processors.engine.prompts import Prompts, pad_token
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.vocabulary import Vocabulary
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from logitkit.processors.engine.prompts import left_padded
+from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.tokens.byte_trie import END
 from logitkit.processors.tokens.token_bytes import byte_alphabet
 

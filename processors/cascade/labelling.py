@@ -33,7 +33,8 @@ from logitkit.processors.cascade.label_files import (
 from logitkit.processors.cascade.model_fingerprint import ModelPair
 from logitkit.processors.cascade.router_head import RouterHeadConfig, router_features
 from logitkit.processors.engine.captured_outputs import HiddenStates
-from logitkit.processors.engine.prompts import left_padded, pad_token, read_prompts
+from logitkit.processors.engine.padded_rows import left_padded
+from logitkit.processors.engine.prompts import pad_token, read_prompts
 from logitkit.processors.model_facts import end_tokens, text_config
 
 

@@ -16,9 +16,10 @@ from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderRead
 from logitkit.processors.engine.history import History
 from logitkit.processors.engine.kv_tree import KVTree
 from logitkit.processors.engine.log_probabilities import log_probabilities
+from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.engine.prefix_random import PrefixRandom
-from logitkit.processors.engine.prompts import Prompts, apply_template, left_padded, pad_token, read_prompts
+from logitkit.processors.engine.prompts import Prompts, apply_template, pad_token, read_prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import FusableStream, Stream, StreamLike, as_stream

@@ -17,6 +17,7 @@ from torch import Tensor
 from logitkit.errors import ModelError, PromptError
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.memo import Memo
+from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.model_facts import end_tokens
 
 Message = Mapping[str, Any]
@@ -27,7 +28,7 @@ class Prompts:
     """The prompts of one call as token ids and as text. `read_prompts` builds them.
 
     Attributes:
-        ids: token ids, ``[prompts, width]``, padded on the left.
+        ids: token ids, ``[prompts, width]``, padded on the left; prompts of an encoder are padded on the right.
         mask: 1 for a token of the prompt, 0 for padding; ``[prompts, width]``.
         texts: each prompt as text; a chat prompt after its template.
         messages: the chat messages of each prompt, or ``None``.
@@ -137,32 +138,6 @@ def _unknown_rows(rows: Tensor, prompts: Prompts) -> str:
     )
 
 
-def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Stack token rows of unequal length, padded on the left.
-
-    Args:
-        rows: token ids; a row may be empty.
-        pad: id of the padding.
-
-    Returns:
-        Ids and mask, ``[rows, longest]`` each; the mask is 0 on padding.
-
-    Example:
-        >>> left_padded([[5], [6, 7]], pad=0)
-        (tensor([[0, 5],
-                [6, 7]]), tensor([[0, 1],
-                [1, 1]]))
-    """
-    width = max((len(row) for row in rows), default=0)
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for number, row in enumerate(rows):
-        if row:
-            ids[number, width - len(row) :] = torch.tensor(row, dtype=torch.long)
-            mask[number, width - len(row) :] = 1
-    return ids, mask
-
-
 def pad_token(tokenizer: Any, model: Any) -> int:
     """Return the id used for padding. Padding is masked, so the id changes no result.
 
@@ -216,7 +191,7 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
     for number, row in enumerate(rows):
         if not row:
             raise PromptError(f"bind: prompt {number} has no tokens; give it text (this tokenizer adds no begin token)")
-    ids, mask = left_padded(rows, pad)
+    ids, mask = padded_for(rows, pad, in_encoder=in_encoder)
     ids, mask = (tensor.to(model.device) for tensor in (ids, mask))
     return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=specials, in_encoder=in_encoder)
 
@@ -265,7 +240,7 @@ def _is_chat(value: Any) -> bool:
 
 
 def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bool) -> Prompts:
-    """Return the prompts of a ``BatchEncoding``; padding on the right is moved to the left, as `generate` needs it."""
+    """Return the prompts of a ``BatchEncoding``; padding is moved to the side that the model needs."""
     if "inputs_embeds" in inputs or "input_ids" not in inputs:
         raise PromptError("bind: encoded prompts must hold input_ids (not inputs_embeds), got " + ", ".join(inputs))
     extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
@@ -279,9 +254,10 @@ def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bo
         raise PromptError(
             f"bind: input_ids and attention_mask must be [prompts, tokens], got {[*ids.shape]} and {[*mask.shape]}"
         )
-    if bool((mask[:, 1:] < mask[:, :-1]).any()):  # padding after text
+    behind, ahead = mask[:, 1:] < mask[:, :-1], mask[:, 1:] > mask[:, :-1]  # padding after text, before text
+    if bool((ahead if in_encoder else behind).any()):
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-        padded, padded_mask = left_padded(rows, pad)
+        padded, padded_mask = padded_for(rows, pad, in_encoder=in_encoder)
         ids, mask = padded.to(ids.device), padded_mask.to(ids.device)
     if not bool(mask.any(-1).all()):
         raise PromptError("bind: every prompt must have a token, got a prompt that is all padding")

@@ -17,7 +17,8 @@ from transformers import DynamicCache
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.cache_rewinding import can_crop
-from logitkit.processors.engine.prompts import Prompts, left_padded
+from logitkit.processors.engine.padded_rows import padded_for
+from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE, cache_of, takes_cache, with_cache
 
@@ -67,7 +68,7 @@ class Reader:
         self.prefetch_used: bool | Tensor = False
         self._prefetched: tuple[Tensor, Tensor] | None = None
         self._defers_checks = True
-        ids, mask = left_padded(self.own, pad=0)
+        ids, mask = padded_for(self.own, 0, in_encoder=bool(model.config.is_encoder_decoder))
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
         self._own_length = mask.sum(-1).to(model.device)  # [prompts]
         self._padded = not bool(mask.all())

@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 from tokenizers.processors import TemplateProcessing
 
 import logitkit
-from logitkit.processors.engine.prompts import left_padded
+from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.tokens import Vocabulary
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
