@@ -5,6 +5,7 @@ Each plugin is loaded separately. The exception of a broken plugin is stored wit
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -18,11 +19,13 @@ import pluggy
 
 from logitkit.errors import NameTakenError, PluginError
 from logitkit.registry import hookspecs
+from logitkit.registry.foreign_code import contained
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
 
 HOOKS = ("logitkit_specs", "logitkit_tasks")
+MOST_DECLARATIONS = 1000  # of one hook; an endless generator ends here
 Declaration = TypeVar("Declaration", Spec, TaskSpec)
 BUILT_IN = ("byte_level", "cascade", "contrast", "ensemble", "ngram", "tasks", "warpers")
 
@@ -100,28 +103,18 @@ def _load(manager: pluggy.PluginManager, name: str, origin: str, load: Callable[
     """Load one plugin and call its hooks; an exception makes it broken."""
     key = f"{name} ({origin})"
     try:
-        module = load()
-        _check_hooks(module)
-        manager.register(module, name=key)
-        specs = _declarations(manager.hook.logitkit_specs, module, Spec, origin)
-        tasks = _declarations(manager.hook.logitkit_tasks, module, TaskSpec, origin)
+        with contained():
+            module = load()
+            _check_hooks(module)
+            manager.register(module, name=key)
+            specs = _declarations(manager.hook.logitkit_specs, module, Spec, origin)
+            tasks = _declarations(manager.hook.logitkit_tasks, module, TaskSpec, origin)
         plugin = Plugin(name=name, origin=origin, specs=tuple(specs), tasks=tuple(tasks))
         _check_distinct(plugin.offers)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         manager.unregister(name=key) if manager.has_plugin(key) else None
-        return Plugin(name=name, origin=origin, error=_as_exception(error))
+        return Plugin(name=name, origin=origin, error=error)
     return plugin
-
-
-def _as_exception(error: BaseException) -> Exception:
-    """Return the exception; a SystemExit becomes a PluginError, so that raising it does not end the program."""
-    if isinstance(error, Exception):
-        return error
-    wrapped = PluginError(
-        f"a plugin must not end the program when it is loaded, got SystemExit: {error}; remove the exit"
-    )
-    wrapped.__cause__ = error
-    return wrapped
 
 
 def _check_hooks(module: Any) -> None:
@@ -162,8 +155,19 @@ def _declarations(caller: Any, module: Any, kind: type[Declaration], origin: str
         for declaration in returned:
             if not isinstance(declaration, kind):
                 raise PluginError(f"{must} {kind.__name__}s, got {type(declaration).__name__}; return {way_out}")
-            declarations.append(declaration.offered_by(origin))
+            if len(declarations) == MOST_DECLARATIONS:
+                raise PluginError(f"{must} at most {MOST_DECLARATIONS} {kind.__name__}s, got more; return a list")
+            declarations.append(_as_offered(declaration, kind, origin))
     return declarations
+
+
+def _as_offered(declaration: Declaration, kind: type[Declaration], origin: str) -> Declaration:
+    """Return a declaration, built again so that every field is checked, and marked with the origin of its plugin.
+
+    Fields may have changed since the plugin built the declaration, and a subclass may skip the checks.
+    """
+    given = {part.name: getattr(declaration, part.name) for part in dataclasses.fields(kind)}
+    return kind(**{**given, "plugin": origin})
 
 
 def _check_distinct(names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from logitkit.errors import LogitkitError, PluginError, UnknownNameError
+from logitkit.registry.foreign_code import printable, text_of, words
 from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
 
@@ -39,9 +40,9 @@ uninstall it"
         """One line with the error and what to do; empty for a plugin that works."""
         if self.error is None:
             return ""
-        what = str(self.error)
+        what = text_of(self.error)
         if not isinstance(self.error, LogitkitError):
-            what = f"{type(self.error).__name__}: {what}; correct it, upgrade it, or pip uninstall it"
+            what = f"{words(self.error)}; correct it, upgrade it, or pip uninstall it"
         return f"plugin {self.name!r} (from {self.origin}) is broken: {what}"
 
     @property
@@ -52,7 +53,7 @@ uninstall it"
     @property
     def traceback(self) -> str:
         """The error as Python prints it; empty for a plugin that works."""
-        return "".join(traceback.format_exception(self.error)) if self.error else ""
+        return printable("".join(traceback.format_exception(self.error))) if self.error else ""
 
 
 class Registry:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from logitkit.errors import ParameterError, PluginError, UnknownNameError
 from logitkit.params import validate
 from logitkit.registry import target
+from logitkit.registry.declaration_checks import check_flags, check_name, check_texts, text_mapping, text_tuple
 
 # The modes of generating that a Spec may refuse. The last two are the benchmark's: "loglikelihood" is the scoring of
 # given texts, and "tokens" is a generating model over tokens, refused by methods that need a model over bytes.
@@ -32,6 +33,7 @@ COSTS: Mapping[ExtraForwards, str] = {
 
 EXAMPLE_RESOURCES = ("model", "foreign_model", "byte_model", "ngram_table")
 TARGET = r"[\w.]+:\w+"
+TEXTS = ("summary", "source", "target", "example", "family", "formula", "cost", "failure", "plugin")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -110,9 +112,10 @@ class Spec:
     plugin: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
-            raise ParameterError("Spec", "name", "snake_case", self.name)
+        check_name("Spec", self.name)
         owner = f"Spec {self.name}"
+        check_texts(owner, self, TEXTS)
+        check_flags(owner, self, ("rewrites_prompt", "discards"))
         if not re.fullmatch(TARGET, self.target):
             raise ParameterError(owner, "target", "'module:Class'", self.target)
         for part in ("summary", "source"):
@@ -129,9 +132,9 @@ class Spec:
     def _check_facts(self, owner: str) -> None:
         """Refuse values outside the vocabulary of a typed field."""
         for part in ("needs_models", "needs_tables", "needs_files", "needs", "replaces"):
-            value = getattr(self, part)
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-                raise ParameterError(owner, part, "a tuple of texts", value)
+            object.__setattr__(self, part, text_tuple(owner, part, getattr(self, part)))
+        for part in ("modes", "laws", "example_resources"):
+            object.__setattr__(self, part, text_mapping(owner, part, getattr(self, part)))
         if self.extra_forwards not in get_args(ExtraForwards):
             allowed = ", ".join(map(repr, get_args(ExtraForwards)))
             raise ParameterError(owner, "extra_forwards", f"one of {allowed}", self.extra_forwards)

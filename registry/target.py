@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from logitkit.errors import LogitkitError, PluginError
 from logitkit.params import declared, model_of
+from logitkit.registry.foreign_code import contained, words
 
 
 def load_target(owner: str, target: str) -> type[Any]:
@@ -25,11 +26,11 @@ def load_target(owner: str, target: str) -> type[Any]:
     """
     module, _, attribute = target.partition(":")
     try:
-        loaded = getattr(importlib.import_module(module), attribute)
+        with contained():
+            loaded = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         raise PluginError(
-            f"{owner}: target {target!r} must be importable, "
-            f"got {type(error).__name__}: {error}; correct the Spec's target"
+            f"{owner}: target {target!r} must be importable, got {words(error)}; correct the Spec's target"
         ) from error
     if not isinstance(loaded, type):
         raise PluginError(
@@ -67,7 +68,7 @@ def read_parameters(owner: str, target: str, factory: type[Any], name: str) -> t
     except Exception as error:
         raise PluginError(
             f"{owner}: the annotations of {target} must state the types of its parameters, "
-            f"got {type(error).__name__}: {error}; import the names they use, or give the Spec parameters=..."
+            f"got {words(error)}; import the names they use, or give the Spec parameters=..."
         ) from error
 
 
@@ -96,7 +97,7 @@ def build(owner: str, target: str, factory: type[Any], binding: Any, parameters:
     except TypeError as error:
         raise PluginError(
             f"{owner}: {target}{'' if bind is None else '.bind'} must accept its declared parameters "
-            f"{sorted(parameters)}, got {type(error).__name__}: {error}; "
+            f"{sorted(parameters)}, got {words(error)}; "
             f"align {'Spec and constructor' if bind is None else 'constructor and bind'}"
         ) from error
     try:
@@ -105,7 +106,7 @@ def build(owner: str, target: str, factory: type[Any], binding: Any, parameters:
         raise
     except Exception as error:
         raise PluginError(
-            f"{owner}: {target} must build with {dict(parameters)}, got {type(error).__name__}: {error}; "
+            f"{owner}: {target} must build with {dict(parameters)}, got {words(error)}; "
             "correct its constructor, or the rule of the parameter"
         ) from error
     if not callable(processor):

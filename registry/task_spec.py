@@ -14,6 +14,8 @@ from pydantic import BaseModel
 
 from logitkit.errors import LogitkitError, ParameterError, PluginError
 from logitkit.params import declared, model_of, validate
+from logitkit.registry.declaration_checks import check_flags, check_name, check_texts
+from logitkit.registry.foreign_code import contained, words
 
 TaskMode = Literal["generate", "loglikelihood"]
 
@@ -56,9 +58,10 @@ class TaskSpec:
     plugin: str = ""
 
     def __post_init__(self) -> None:
+        check_name("TaskSpec", self.name)
         owner = f"TaskSpec {self.name}"
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
-            raise ParameterError("TaskSpec", "name", "snake_case", self.name)
+        check_texts(owner, self, ("summary", "source", "target", "data", "hub", "encoding", "plugin"))
+        check_flags(owner, self, ("executes",))
         if not re.fullmatch(r"[\w.]+:\w+", self.target):
             raise ParameterError(owner, "target", "'module:Class'", self.target)
         if self.mode not in get_args(TaskMode):
@@ -81,10 +84,11 @@ class TaskSpec:
         module, _, attribute = self.target.partition(":")
         owner = f"task {self.name} (from {self.plugin or 'an unnamed plugin'}): target {self.target!r}"
         try:
-            loaded = getattr(importlib.import_module(module), attribute)
+            with contained():
+                loaded = getattr(importlib.import_module(module), attribute)
         except Exception as error:
             raise PluginError(
-                f"{owner} must be importable, got {type(error).__name__}: {error}; correct the TaskSpec's target"
+                f"{owner} must be importable, got {words(error)}; correct the TaskSpec's target"
             ) from error
         if not isinstance(loaded, type) or not all(hasattr(loaded, name) for name in ("request", "judge", "metrics")):
             raise PluginError(f"{owner} must be a class of tasks; subclass logitkit.bench.Task")

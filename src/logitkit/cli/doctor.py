@@ -6,9 +6,10 @@ import json
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from logitkit.cli import options
-from logitkit.cli.rendering import escape_markup, listing
+from logitkit.cli.rendering import listing
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.registry import Plugin
 
@@ -39,10 +40,10 @@ def _print_table(plugins: tuple[Plugin, ...]) -> None:
     console = Console(highlight=False)
     table = listing("plugin", "distribution", "offers")
     for plugin in plugins:
-        offers = f"[red]{escape_markup(plugin.fault)}[/]" if plugin.error else ", ".join(plugin.offers)
-        table.add_row(plugin.name, plugin.origin, offers)
+        offers = Text(plugin.fault, style="red") if plugin.error else Text(", ".join(plugin.offers))
+        table.add_row(Text(plugin.name), Text(plugin.origin), offers)
     console.print(table)
     for plugin in plugins:
         if plugin.error:
-            traceback = escape_markup(plugin.traceback)
-            console.print(f"[bold]{plugin.name}[/] ({plugin.origin})\n{traceback}", soft_wrap=True)
+            heading = Text.assemble((plugin.name, "bold"), f" ({plugin.origin})")
+            console.print(heading, Text(plugin.traceback), sep="\n", soft_wrap=True)

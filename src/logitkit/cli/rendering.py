@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def escape_markup(text: str) -> str:
-    r"""Return the text with rich's markup escaped.
+    r"""Return the text with rich's markup escaped, also behind a backslash.
 
     >>> escape_markup("[red]")
     '\\[red]'
     """
-    return text.replace("[", r"\[")
+    return escape(text)
 
 
 def print_line(text: str, *, stderr: bool = False) -> None:
