@@ -39,12 +39,13 @@ def margin_uncertainty(logits: Tensor) -> Tensor:
         logits: logits or log-probabilities, ``[rows, vocab]``.
 
     Returns:
-        ``[rows]``: 0 for a one-hot distribution, 1 where the two most likely tokens tie.
+        ``[rows]``: 0 for a one-hot distribution and a vocabulary of one, 1 where the two most likely tokens tie.
 
     >>> margin_uncertainty(torch.tensor([[0.5, 0.25, 0.25]]).log())
     tensor([0.7500])
     """
-    best = logits.float().softmax(-1).topk(2, dim=-1).values
+    p = logits.float().softmax(-1)
+    best = torch.nn.functional.pad(p, (0, 1)).topk(2, dim=-1).values  # a vocabulary of one has no second token
     return 1 - (best[:, 0] - best[:, 1])
 
 

@@ -42,7 +42,7 @@ def confidence(logits: Tensor, measure: Confidence = "norm") -> Tensor:
             difference between the two largest. ``entropy``: 1 minus the entropy divided by ln(vocab).
 
     Returns:
-        ``[rows]`` fp32.
+        ``[rows]`` fp32; 1 under every measure for a vocabulary of one.
 
     Example:
         >>> import torch
@@ -57,10 +57,10 @@ def confidence(logits: Tensor, measure: Confidence = "norm") -> Tensor:
     if measure == "max":
         return p.amax(-1)
     if measure == "margin":
-        best = p.topk(2, dim=-1).values
+        best = torch.nn.functional.pad(p, (0, 1)).topk(2, dim=-1).values  # a vocabulary of one has no second token
         return best[..., 0] - best[..., 1]
     negative_entropy: Tensor = torch.special.xlogy(p, p).sum(-1)
-    return (1 + negative_entropy / math.log(p.shape[-1])).clamp(0, 1)
+    return (1 + negative_entropy / math.log(max(2, p.shape[-1]))).clamp(0, 1)
 
 
 def uscd(

@@ -107,12 +107,15 @@ class Composite(LogitsProcessor):
             scores: logits or log-probabilities, ``[rows, vocab]``; not written to.
 
         Returns:
-            ``[rows, vocab]``; every row has a token with a finite score.
+            ``[rows, vocab]``; every row has a token with a finite score. Without rows, the scores themselves; no
+            processor is called.
 
         Raises:
             ScoresError: a row without a finite maximum, before or after some processor; names the processor.
             PluginError: a processor that raises, or returns anything but scores of the same shape.
         """
+        if not len(scores):
+            return scores
         with self._lock:
             return self._step(input_ids, scores)
 

@@ -216,7 +216,8 @@ def _possible_columns(p: Tensor) -> Tensor:
     which the models do not disagree.
     """
     possible = (p > 0).any(0)  # [rows, vocab]
-    most = min(int(possible.sum(-1).max()) + 1, p.shape[-1])
+    counts = possible.sum(-1)
+    most = min(int(counts.max()) + 1 if len(counts) else 1, p.shape[-1])
     return possible.float().topk(most, dim=-1).indices
 
 

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import logitkit
 from fakes import encoder_decoder_model
 from logitkit.errors import ModeError
-from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 
 TEXTS = ["one prompt", "a second, longer prompt", "three"]
 CHAT = [{"role": "user", "content": "hello"}]
@@ -240,3 +240,13 @@ def test_a_bound_chain_without_second_streams_says_so() -> None:
     model, tokenizer = tiny_model(), tiny_tokenizer()
     states = [logitkit.chain(chain).bind(model, tokenizer, "a prompt").trace.fusion.state for chain in ("", "cfg(2.0)")]
     assert states == ["none", "lazy"]
+
+
+@pytest.mark.parametrize("text", ["cfg(scale=2.0)", "core(models=['other'])"])
+def test_a_batch_without_rows_stays_without_rows(text: str) -> None:
+    """Processors with a second prompt and with a foreign model map zero rows to zero rows, without a forward."""
+    others = {"other": foreign_model()} if "other" in text else {}
+    tokenizers = {"other": foreign_tokenizer()} if others else {}
+    call = logitkit.chain(text).bind(tiny_model(), tiny_tokenizer(), "a prompt", tokenizers=tokenizers, **others)
+    scores = torch.zeros(0, tiny_model().config.vocab_size)
+    assert call.processors(call.inputs["input_ids"][:0], scores).shape == scores.shape

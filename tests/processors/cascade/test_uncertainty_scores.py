@@ -33,3 +33,9 @@ def test_aleatoric_uncertainty_is_the_expected_entropy() -> None:
     assert float(aleatoric_uncertainty(logits.log_softmax(-1))) == pytest.approx(want, abs=1e-6)
     assert float(aleatoric_uncertainty(torch.tensor([[3.0, 1.0, -1.0, -3.0, -torch.inf]]))) == pytest.approx(want)
     assert 0 <= float(aleatoric_uncertainty(torch.zeros(1, 20))) <= 1  # a uniform row has no evidence
+
+
+def test_a_vocabulary_of_one_leaves_no_uncertainty() -> None:
+    """The only token has probability 1."""
+    for score in (uncertainty, margin_uncertainty, aleatoric_uncertainty):
+        assert score(torch.tensor([[3.0]])).tolist() == [0.0]

@@ -181,3 +181,16 @@ def test_fit_widens_and_narrows() -> None:
     row = torch.tensor([[1.0, 2.0]])
     assert fit(row, 3).tolist() == [[1.0, 2.0, -INF]]
     assert fit(row, 1).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("measure", ["norm", "max", "margin", "entropy"])
+def test_a_vocabulary_of_one_is_certain(measure: Confidence) -> None:
+    """The only token has probability 1, which is confidence 1 under every measure; no rows have no confidence."""
+    assert confidence(torch.tensor([[3.0], [-2.0]]), measure).tolist() == [1.0, 1.0]
+    assert confidence(torch.zeros(0, 4), measure).shape == (0,)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_no_rows_stay_no_rows(name: str) -> None:
+    """Every formula maps zero rows to zero rows."""
+    assert FORMULAS[name](torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)

@@ -190,3 +190,9 @@ def test_a_helper_below_the_support_has_no_weight() -> None:
     main, helper = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.1, 0.0, 0.0]])
     assert torch.equal(core(main, [helper], support=0.2), main.log())
     assert not torch.equal(core(main, [helper], support=0.05), main.log())
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_rows_stay_no_rows(kernel: Any) -> None:
+    """Zero rows of probabilities give zero rows of log-probabilities."""
+    assert core(torch.zeros(0, 4), [torch.zeros(0, 4)], kernel=kernel).shape == (0, 4)
