@@ -37,8 +37,8 @@ class SpeculativeCascade:
     """A decoding loop for ``model.generate(custom_generate=...)``; the generating model is the small one.
 
     Temperature, top-k, top-p and other logits processors of that `generate` call shape both sampling
-    distributions, q and p; the rule compares the distributions that the models return. Without sampling the
-    sampling distributions are greedy.
+    distributions, q and p, each by itself: top-p keeps other tokens of p than of q. The rule compares the
+    distributions that the models return. Without sampling the sampling distributions are greedy.
 
     Args:
         large: the large model, with the vocabulary of the small one.
@@ -126,7 +126,8 @@ class SpeculativeCascade:
         logits = fit(large.positions(draft.ids, count + 1)[0], draft.sampling.shape[-1])  # [count + 1, vocab]
         start = draft.ids.shape[1] - count
         p = torch.cat([sampler.distribution(draft.ids[:, : start + n], row[None]) for n, row in enumerate(logits)])
-        p = p if sampler.greedy else rules.restricted_to_support(p, draft.sampling)
+        # Each law keeps the tokens of its own warpers. A forced token that the large model lacks leaves p empty.
+        p = torch.where((p == -torch.inf).all(-1, keepdim=True), draft.sampling, p)
         pi = rules.cascade_distribution(
             self.rule,
             draft.logp,
@@ -190,9 +191,14 @@ class _Sampler:
         self.processors, self.greedy = processors, not do_sample
 
     def distribution(self, ids: Tensor, logits: Tensor) -> Tensor:
-        """Return the sampling distribution after these tokens as log-probabilities, ``[1, vocab]``."""
-        logp = self.processors(ids, logits.clone()).float().log_softmax(-1)
-        return rules.tempered(logp, 0) if self.greedy else logp
+        """Return the sampling distribution after these tokens as log-probabilities, ``[1, vocab]``.
+
+        All are -inf where the processors leave no token that the logits allow.
+        """
+        scores = self.processors(ids, logits.clone()).float()
+        possible = (scores > -torch.inf).any(-1, keepdim=True)
+        logp = torch.where(possible, scores.log_softmax(-1), -torch.inf)
+        return rules.tempered(logp, 0) if self.greedy and bool(possible) else logp
 
     def draw(self, probabilities: Tensor) -> Tensor:
         """Return a token, ``[1, 1]``."""
