@@ -17,6 +17,7 @@ SPECS = [
         extra_forwards="prompt",
         rewrites_prompt=True,
         cost="the prompt once more, and one forward over the positions inside the cut token",
+        revision=2,
         failure="the cut tokens are generated again and count towards max_new_tokens; chat prompts are not cut",
     ),
     Spec(

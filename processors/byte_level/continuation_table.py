@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from logitkit.errors import PromptError
 from logitkit.processors.byte_level.covers import Covers, Hypothesis
 from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.prompt_trimming import TrimmedPrompt
@@ -116,8 +117,18 @@ def continuation_table(prompts: Sequence[TrimmedPrompt], covers: Covers, read: P
 
 
 def _continuations(prompt: TrimmedPrompt, covers: Covers, read: PathReader) -> list[Continuations]:
-    """Return the paths of one prompt that can complete the removed bytes, the paths with the most bytes first."""
-    begin = Hypothesis(context=covers.context(prompt.context_tokens), start=0)
+    """Return the paths of one prompt that can complete the removed bytes, the paths with the most bytes first.
+
+    Raises:
+        PromptError: no tokens spell the removed bytes after the trimmed prompt.
+    """
+    context = covers.placing_context(prompt.context_tokens, prompt.removed)
+    if context is None:
+        raise PromptError(
+            f"byte_boundary: the bytes removed from a prompt must be ones that its tokenizer can spell there, got "
+            f"{prompt.removed!r}; bind the whole prompt"
+        )
+    begin = Hypothesis(context=context, start=0)
     extensions = _all_extensions(begin, prompt.removed, covers)
     # Paths with the most bytes come first, because the value of a path is computed from its extensions.
     inner = sorted((entry.hypothesis for entry in extensions.values()), key=lambda hypothesis: -hypothesis.start)

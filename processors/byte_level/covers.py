@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.successor_rule import EveryToken, SuccessorRule
 from logitkit.processors.engine.kv_tree import Node
@@ -212,13 +214,45 @@ class Covers:
             ]
         return extensions
 
-    def live(self, begin: Hypothesis, text: bytes) -> list[Hypothesis]:
-        """Return all hypotheses of a text that extend a hypothesis, or are that hypothesis."""
+    def live(self, begin: Hypothesis, text: bytes, *, lenient: bool = True) -> list[Hypothesis]:
+        """Return all hypotheses of a text that extend a hypothesis, or are that hypothesis; see `advance`."""
         hypotheses = [begin]
         for end in range(begin.start + 1, len(text) + 1):
-            continued, completed = self.advance(hypotheses, text[:end])
+            continued, completed = self.advance(hypotheses, text[:end], lenient=lenient)
             hypotheses = continued + completed
         return hypotheses
+
+    def placing_context(self, tokens: Sequence[int], text: bytes) -> Context | None:
+        """Return the context behind tokens from which allowed tokens spell a text; None where no tokens do.
+
+        Tokens that the tokenizer never writes in this order, such as the tokens of pieces that were encoded apart,
+        can forbid every next token. The context is then that of the longest last tokens that the rule allows.
+
+        Args:
+            tokens: the tokens before the text.
+            text: the bytes to spell.
+        """
+        context = self.context(tokens)
+        if self._spells(context, text):
+            return context
+        for first in range(max(0, len(tokens) - TAIL), len(tokens)):
+            shorter = self._allowed_context(tokens[first:])
+            if shorter is not None:
+                return shorter if self._spells(shorter, text) else None
+        return None
+
+    def _spells(self, context: Context, text: bytes) -> bool:
+        """Return whether allowed tokens behind a context spell a text."""
+        return bool(self.live(Hypothesis(context=context, start=0), text, lenient=False))
+
+    def _allowed_context(self, tokens: Sequence[int]) -> Context | None:
+        """Return the context of a token sequence that the rule allows as a whole; None for any other sequence."""
+        context: Context = ()
+        for token in tokens:
+            if not self.rule.allowed(context, np.array([token]))[0]:
+                return None
+            context = self.rule.extend(context, token)
+        return context
 
     def log_mass(self, hypothesis: Hypothesis, text: bytes) -> float:
         """Return the log of the probability of all covers of a text that extend a hypothesis by one token, in nats.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logitkit.processors.byte_level.covers import Covers, Hypothesis
+from logitkit.processors.byte_level.covers import Covers
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 SENTINELS = (  # prefix, suffix and middle sentinel of the known fill-in-the-middle formats
@@ -50,8 +50,8 @@ def trim(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary, covers: 
         covers: its canonical covers.
 
     Returns:
-        The tokens that are left and the removed bytes; all tokens and no bytes where no canonical cover continues
-        from the trimmed prompt.
+        The tokens that are left and the removed bytes; all tokens and no bytes where no canonical cover of the
+        removed bytes continues from the trimmed prompt.
 
     >>> from logitkit.registry.laws import foreign_tokenizer
     >>> tokenizer = foreign_tokenizer()  # has the tokens "th", "the" and " the"
@@ -72,8 +72,8 @@ def trim(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary, covers: 
     kept = max(count for count, length in enumerate(lengths) if length <= shared)
     kept = max(kept, 1 - first)  # the model needs one token to begin with
     removed = text[len(vocabulary.join(text_tokens[:kept])) :]
-    context = covers.context(text_tokens[:kept] if middle is None else [])
-    if not removed or not covers.live(Hypothesis(context=context, start=0), removed):
+    before = text_tokens[:kept] if middle is None else []
+    if not removed or covers.placing_context(before, removed) is None:
         return tokens, b""
     return tokens[: first + kept] + tokens[stop:], removed
 

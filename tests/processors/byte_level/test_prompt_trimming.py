@@ -27,7 +27,7 @@ def test_special_tokens_and_chats_are_left_alone() -> None:
     tokenizer.chat_template = "{{ messages[0]['content'] }}:"
     call = logitkit.chain("byte_boundary()").bind(tiny_model(), tokenizer, [{"role": "user", "content": "hi"}])
     tokenizer.chat_template = None
-    assert call.prompts.removed == () and "nothing is cut" in call.trace.notices[0]
+    assert call.prompts.removed == () and "nothing is removed" in call.trace.notices[0]
 
 
 def test_fill_in_the_middle() -> None:
