@@ -1,9 +1,10 @@
-"""Rewinding of caches: whether a cache of transformers can drop its last tokens exactly."""
+"""Rewinding of caches: which tokens a cache shares with new rows, and whether it can drop its last tokens exactly."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from transformers import EncoderDecoderCache
 
 
@@ -27,3 +28,22 @@ def can_crop(cache: Any, removed: int) -> bool:
         if not layer.record_past or left < min(window - 1, layer.get_seq_length() - removed):
             return False
     return True
+
+
+def longest_cached_prefix(index: Tensor, tail: Tensor, cached_index: Tensor, cached: Tensor) -> tuple[int, Tensor]:
+    """Return how many continuation tokens every row shares with a cached row, and that cached row, ``[rows]``.
+
+    The number is -1 when the cache holds no row of the prompt of some row.
+
+    Args:
+        index: number of the prompt of each row, ``[rows]``.
+        tail: continuations, ``[rows, tokens]``.
+        cached_index: number of the prompt of each cached row, ``[cached]``.
+        cached: cached continuations, ``[cached, tokens]``.
+    """
+    width = min(tail.shape[1], cached.shape[1])
+    equal = tail[:, None, :width] == cached[None, :, :width]  # [rows, cached, width]
+    prefix = equal.long().cumprod(-1).sum(-1)  # [rows, cached]
+    prefix = prefix.masked_fill(index[:, None] != cached_index[None], -1)
+    best, source = prefix.max(-1)
+    return int(best.min()), source

@@ -156,7 +156,7 @@ class HiddenStates:
                 f"HiddenStates: {type(model).__name__} must be decoder-only with a base model under its head; "
                 "choose a method that needs no hidden states"
             )
-        self.base = model.base_model
+        self.base = self.checked_as = model.base_model
         self.forward, self.config = self.base.forward, model.config
 
     @property

@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from logitkit.errors import ModelError
-from logitkit.processors.engine.cache_rewinding import can_crop
+from logitkit.processors.engine.cache_rewinding import can_crop, longest_cached_prefix
 from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities, refuse_padding
 from logitkit.processors.model_facts import text_config
-from logitkit.processors.transformers_api import CACHE, cache_of, takes_cache, with_cache
+from logitkit.processors.transformers_api import CACHE, cache_of, with_cache
 
 KEPT_POSITIONS = 16  # positions whose logits are kept, so that a short rewind needs no forward
 KEPT_NUMBERS = 2**24  # limit on the numbers of these logits: 64 MiB in fp32
@@ -35,6 +36,7 @@ class Reader:
         model: a causal language model whose forward takes a cache.
         own: the reader's prompts as token ids, one for each of ``prompts``, none empty.
         prompts: the prompts of the call; the tokens of a row after its prompt are its continuation.
+        abilities: what the model's cache can do; None: checked at the first use of the model.
 
     Attributes:
         forwards: forward passes of the model so far.
@@ -43,7 +45,7 @@ class Reader:
         prefetch_used: whether prefetched logits were requested; a bool, or a bool tensor on the device.
 
     Raises:
-        ModelError: the number of own prompts is wrong, one is empty, or the model takes no cache.
+        ModelError: the number of own prompts is wrong, one is empty, or the model cannot read them exactly.
 
     Example:
         >>> from logitkit.processors.engine import Reader, read_prompts
@@ -56,7 +58,14 @@ class Reader:
 
     fusable = True
 
-    def __init__(self, model: Any, own: Sequence[Sequence[int]], prompts: Prompts) -> None:
+    def __init__(
+        self,
+        model: Any,
+        own: Sequence[Sequence[int]],
+        prompts: Prompts,
+        *,
+        abilities: ReadingAbilities | None = None,
+    ) -> None:
         if len(own) != len(prompts) or not all(len(ids) for ids in own):
             raise ModelError(
                 f"Reader: own prompts must be one for each prompt of the call, none empty, got {len(own)} "
@@ -75,11 +84,9 @@ class Reader:
         parameters = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in parameters
         self._limits_logits = "logits_to_keep" in parameters
-        if not takes_cache(model):
-            raise ModelError(
-                f"Reader: the forward of {type(model).__name__} must take {CACHE}, the cache of a reader; "
-                "choose a model with a KV cache"
-            )
+        self.abilities = abilities or reading_abilities(model, type(self))
+        if self._padded and not self.abilities.padding:
+            refuse_padding(model)
         self.release()
 
     def __reduce__(self) -> Any:
@@ -194,7 +201,9 @@ class Reader:
     def _catch_up(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Bring the cache to these rows: keep the longest cached prefix, and feed the other tokens in one chunk."""
         index, tail = index.to(self.model.device), tail.to(self.model.device)
-        keep, source = self._longest_cached_prefix(index, tail)
+        keep, source = -1, index
+        if self._cache is not None:
+            keep, source = longest_cached_prefix(index, tail, self._index, self._tail)
         length = tail.shape[1]
         behind = self._tail.shape[1] - length
         # All logits are kept: the rows are a permutation of the cached ones, or a short rewind.
@@ -209,20 +218,6 @@ class Reader:
         self._select(source)
         self._crop(removed)
         self._feed(tail[:, keep:], count)
-
-    def _longest_cached_prefix(self, index: Tensor, tail: Tensor) -> tuple[int, Tensor]:
-        """Return how many continuation tokens every row shares with a cached row, and that cached row, ``[rows]``.
-
-        The number is -1 when the cache is empty or holds no row of the prompt of some row.
-        """
-        if self._cache is None:
-            return -1, index
-        width = min(tail.shape[1], self._tail.shape[1])
-        equal = tail[:, None, :width] == self._tail[None, :, :width]  # [rows, cached, width]
-        prefix = equal.long().cumprod(-1).sum(-1)  # [rows, cached]
-        prefix = prefix.masked_fill(index[:, None] != self._index[None], -1)
-        best, source = prefix.max(-1)
-        return int(best.min()), source
 
     def _select(self, source: Tensor) -> None:
         """Reorder the cache: cached row ``source[r]`` becomes row ``r``."""
@@ -242,6 +237,11 @@ class Reader:
     def _feed(self, chunk: Tensor, count: int) -> None:
         """Feed a chunk, ``[rows, tokens]``, after the cached tokens; keep the logits at its last ``count`` tokens."""
         chunk = chunk.to(self.model.device)
+        for part in chunk.split(chunk.shape[1] if self.abilities.chunks else 1, dim=1):
+            self._feed_at_once(part, count)
+
+    def _feed_at_once(self, chunk: Tensor, count: int) -> None:
+        """Feed a chunk in one forward."""
         before = self._tail.shape[1]
         positions = self._own_length[self._index, None] + torch.arange(
             before, before + chunk.shape[1], device=chunk.device
