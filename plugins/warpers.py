@@ -182,6 +182,7 @@ SPECS = [
         f"{WRAPPED}:MinNewTokens",
         "Forbid end tokens before a number of new tokens.",
         "min_new_tokens(3)",
+        revision=2,
         replaces=("min_new_tokens",),
     ),
     _spec(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 from transformers.generation.logits_process import (
-    MinNewTokensLengthLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
@@ -20,6 +20,7 @@ from transformers.generation.logits_process import (
 from logitkit.errors import ModelError
 from logitkit.params import Resource, checked, is_neutral, number, whole
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.call_settings import BoundSettings
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.model_facts import end_tokens
 
@@ -117,6 +118,7 @@ class MinNewTokens(LogitsProcessor):
         count: minimum number of new tokens; 0 changes nothing.
         width: number of tokens of a row before its first new token, padding included.
         ends: ids of the end tokens.
+        settings: the settings of the call; what `generate` is told replaces ``width`` and ``ends``.
 
     Example:
         >>> import torch
@@ -132,9 +134,9 @@ class MinNewTokens(LogitsProcessor):
         count: Annotated[int, whole("minimum number of new tokens", ge=0, neutral=0)],
         width: Annotated[int, Resource()] = 0,
         ends: Annotated[Sequence[int], Resource()],
+        settings: BoundSettings = None,
     ) -> None:
-        self.count, self._width = count, width
-        self._inner = MinNewTokensLengthLogitsProcessor(width, count, list(ends))
+        self.count, self._width, self._ends, self._settings = count, width, tuple(ends), settings
 
     @classmethod
     def bind(cls, binding: Binding, *, count: int) -> MinNewTokens:
@@ -149,8 +151,7 @@ class MinNewTokens(LogitsProcessor):
             raise ModelError(
                 "min_new_tokens: the model must have an end token; set model.generation_config.eos_token_id"
             )
-        width = 1 if binding.prompts.in_encoder else binding.prompts.width
-        return cls(count=count, width=width, ends=ends)
+        return cls(count=count, ends=ends, settings=binding.settings)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores, with end tokens at -inf where a row is too short, ``[rows, vocab]``.
@@ -159,8 +160,12 @@ class MinNewTokens(LogitsProcessor):
             input_ids: ``[rows, length]``.
             scores: logits or log-probabilities, ``[rows, vocab]``.
         """
-        if input_ids.shape[1] - self._width >= self.count:
+        start, ends = self._width, self._ends
+        if self._settings is not None:
+            start, told = self._settings.start, self._settings.end_tokens()
+            ends = told if self._settings.ends_are_told else told or ends
+        if input_ids.shape[1] - start >= self.count:
             return scores
-        self._inner.eos_token_id = self._inner.eos_token_id.to(scores.device)
-        masked: Tensor = self._inner(input_ids, scores)
+        masked = scores.clone()
+        masked[:, [end for end in ends if end < scores.shape[-1]]] = -torch.inf
         return masked

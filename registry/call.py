@@ -15,6 +15,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
 from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacle
+from logitkit.processors.engine.history import HistoryCache
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
@@ -61,7 +62,8 @@ class Call:
         if not self.composite.streams:
             self.trace.fusion = NO_STREAMS
         self.processors = LogitsProcessorList([self.composite])
-        self._generating = threading.Lock()
+        self._generating, self.settings = threading.Lock(), binding.settings
+        self._histories = binding.histories
         self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)
 
     def generate(self, *, streams: Streams = "auto", **kwargs: Any) -> Any:
@@ -101,6 +103,7 @@ class Call:
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
         further = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
         settings = {"logits_processor": LogitsProcessorList([*self.processors, *further]), **owned, **kwargs}
+        self._tell(settings)
         fused = self._fused_streams(streams, settings)
         if fused is None:
             return self.model.generate(**self.inputs, **settings)
@@ -110,6 +113,42 @@ class Call:
         if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
             output = type(output)(**{name: value for name, value in output.items() if name != CACHE})
         return output
+
+    def settings_for(self, **kwargs: Any) -> dict[str, Any]:
+        """Return settings for a bare ``model.generate`` of this call, and let the steps of the chain know them.
+
+        A processor does not learn what ``model.generate`` is told. Steps that depend on end tokens, on beams or on
+        the decoder's prompt read the model's ``generation_config`` unless `generate` or this method tells them more.
+
+        Args:
+            kwargs: settings of ``model.generate``.
+
+        Returns:
+            ``generate_kwargs`` of the call, replaced by ``kwargs`` where both have a setting.
+
+        Raises:
+            ModeError: as in `generate`.
+
+        >>> import logitkit
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> call = logitkit.chain("min_new_tokens(4)").bind(tiny_model(), tiny_tokenizer(), "ab")
+        >>> settings = call.settings_for(eos_token_id=7, max_new_tokens=5, do_sample=False)
+        >>> output = tiny_model().generate(**call.inputs, logits_processor=call.processors, **settings)
+        >>> 7 in output[0, 2:6].tolist()
+        False
+        """
+        refuse_settings(self.chain, kwargs)
+        settings = self.generate_kwargs | kwargs
+        self._tell(settings)
+        return settings
+
+    def _tell(self, settings: Mapping[str, Any]) -> None:
+        """Let the steps of the chain know what `generate` is told."""
+        before = self.settings.start
+        self.settings.tell(settings)
+        if self.settings.start != before:  # what histories hold begins at another token
+            for history in self._histories.values():
+                history.cache = HistoryCache()
 
     def _fused_streams(self, streams: str, settings: Mapping[str, Any]) -> FusedStreams | None:
         """Return the second streams that the generating model's forward computes, or None, and report the choice."""
@@ -150,8 +189,8 @@ class Call:
             ModeError: tokens were generated without a call of the chain.
         """
         ids = self.ids(output)
-        start = self.prompts.width
-        if self.composite.parts and not self.trace.calls and ids.shape[1] > start + self.prompts.in_encoder:
+        start = self.settings.start
+        if self.composite.parts and not self.trace.calls and ids.shape[1] > start:
             raise ModeError(
                 "logitkit: the chain must be called at every step, but generate never called it (continuous batching "
                 "drops processors; so does leaving out logits_processor=call.processors); use call.generate(...)"

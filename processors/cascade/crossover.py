@@ -27,6 +27,7 @@ from logitkit.processors.cascade.crossover_budget import budget_left, switches_w
 from logitkit.processors.cascade.rules import replaced_rows
 from logitkit.processors.cascade.uncertainty_scores import uncertainty
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.call_settings import BoundSettings
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.divergences import js_bits
 from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
@@ -45,7 +46,7 @@ class Crossover(LogitsProcessor):
     Args:
         primary: stream of the generating model, or a function ``rows of tokens -> logits [rows, vocab]``.
         other: stream of the other model, likewise.
-        prompt_width: number of tokens of a row before its position 0.
+        prompt_width: number of tokens of a row before its position 0, where no call states it.
         threshold: a position switches when its measure is higher; at 1 no position switches.
         budget: number of positions of a row (``int``) or share of the positions so far (``float``, 0 to 1) that
             may switch; None sets no limit. See `budget_left`.
@@ -54,6 +55,7 @@ class Crossover(LogitsProcessor):
         captured: logits of the generating model at the current step, at no extra forward; None: ``primary`` is
             read instead.
         random_numbers: the random numbers of ``random``, a function of the row's tokens.
+        settings: the settings of the call, which state the length of the prompt; None: ``prompt_width`` counts.
         trace: receives the mean ``switched`` under ``crossover`` and, when it records, a note at every step with
             ``js``, ``score``, ``switched``, ``used``, ``own_token`` and ``other_token``.
 
@@ -74,7 +76,7 @@ class Crossover(LogitsProcessor):
         *,
         primary: StreamLike,
         other: StreamLike,
-        prompt_width: Annotated[int, Resource()],
+        prompt_width: Annotated[int, Resource()] = 0,
         threshold: Annotated[
             float, number("switch above this value of the measure (js in bits); 1: never", ge=0, le=1, neutral=1)
         ] = 0.1,
@@ -88,12 +90,19 @@ class Crossover(LogitsProcessor):
         ] = "js",
         captured: Annotated[CapturedOutputs | None, Resource()] = None,
         random_numbers: UniformSource = None,
+        settings: BoundSettings = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        self.primary, self.other, self.prompt_width = as_stream(primary), as_stream(other), prompt_width
+        self.primary, self.other = as_stream(primary), as_stream(other)
+        self._prompt_width, self._settings = prompt_width, settings
         self.threshold, self.budget, self.measure = threshold, budget, measure
         self.captured, self.random_numbers, self.trace = captured, random_numbers or PrefixRandom(), trace
         self._used = _UsedBudget()
+
+    @property
+    def prompt_width(self) -> int:
+        """Number of tokens of a row before its position 0; a decoder's prompt is among them."""
+        return self._prompt_width if self._settings is None else self._settings.start
 
     @classmethod
     def bind(
@@ -116,8 +125,7 @@ class Crossover(LogitsProcessor):
         return cls(
             primary=captured.reader,
             other=binding.reader(binding.own_prompts(), model, label=other),
-            # The rows of an encoder-decoder model begin with the decoder's start token.
-            prompt_width=1 if binding.prompts.in_encoder else binding.prompts.width,
+            settings=binding.settings,
             threshold=threshold,
             budget=budget,
             measure=measure,
@@ -136,14 +144,14 @@ class Crossover(LogitsProcessor):
         if is_neutral(self.threshold, 1) or (self.budget is not None and is_neutral(self.budget, 0)):
             return scores
         position = input_ids.shape[1] - self.prompt_width
-        used = self._used.before(input_ids)
+        used = self._used.before(input_ids, self.prompt_width)
         if used is None:
             used = switches_within_budget(self._earlier_requests(input_ids, position), self.budget).sum(-1)
         other = fit(self.other(input_ids), scores.shape[-1])
         own = fit(self._own_logits(input_ids, scores), scores.shape[-1])
         score = self._score(input_ids, own, other)
         switched = (score > self.threshold) & budget_left(used, position, self.budget)
-        self._used.remember(input_ids, used + switched.long())
+        self._used.remember(input_ids, used + switched.long(), self.prompt_width)
         self._record(own, other, score, switched, used)
         return replaced_rows(scores, other, switched) if bool(switched.any()) else scores
 
@@ -189,17 +197,18 @@ class _UsedBudget:
     def __init__(self) -> None:
         self._rows: Tensor | None = None
         self._used: Tensor | None = None
+        self._start = 0  # where position 0 of the rows was
 
-    def before(self, input_ids: Tensor) -> Tensor | None:
+    def before(self, input_ids: Tensor, start: int) -> Tensor | None:
         """Return the number of switches before the last token of each row, ``[rows]``; None on a cache miss."""
         rows, used = self._rows, self._used
-        if rows is None or used is None or rows.shape[1] != input_ids.shape[1] - 1:
+        if rows is None or used is None or start != self._start or rows.shape[1] != input_ids.shape[1] - 1:
             return None
         if torch.equal(rows, input_ids[:, :-1]):
             return used
         match = (input_ids[:, None, :-1] == rows[None]).all(-1)  # [rows, cached rows]
         return used[match.int().argmax(-1)] if bool(match.any(-1).all()) else None
 
-    def remember(self, input_ids: Tensor, used: Tensor) -> None:
+    def remember(self, input_ids: Tensor, used: Tensor, start: int) -> None:
         """Store the number of switches of each row, the decision after its last token included."""
-        self._rows, self._used = input_ids, used
+        self._rows, self._used, self._start = input_ids, used, start

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import ModelError, ParameterError, UnknownNameError
+from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
 from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderReader
@@ -72,6 +73,7 @@ class Binding:
         self.resources, self._tokenizers = dict(resources or {}), dict(tokenizers or {})
         self.trace = trace or Trace()
         self._load, self.cache = load, cache
+        self._settings = CallSettings(model, prompts)
         self.used: set[str] = set()
         self.histories: dict[int, History] = {}
         self._loaded: dict[str, Any] = {}
@@ -139,6 +141,12 @@ class Binding:
         return step
 
     @property
+    def settings(self) -> CallSettings:
+        """What `generate` is told: end tokens, beams, the length of a row's prompt. Processors ask at every step."""
+        self._settings.prompts = self.prompts  # a processor may have shortened the prompts since
+        return self._settings
+
+    @property
     def history(self) -> History:
         """Log-probabilities of the tokens already written, under the steps before the step that is being built.
 
@@ -152,12 +160,11 @@ class Binding:
 
     def _new_history(self) -> History:
         """Return a history of the preceding steps; without a model it holds observed rows only."""
+        settings: dict[str, Any] = {"trace": self.trace, "settings": self.settings}
         if not self.has_model:
-            return History(self.prompts, self._preceding, stream=None, trace=self.trace)
+            return History(self.prompts, self._preceding, stream=None, **settings)
         captured = CapturedOutputs(self)
-        return History(
-            self.prompts, self._preceding, stream=captured.reader, trusted=captured.computed, trace=self.trace
-        )
+        return History(self.prompts, self._preceding, stream=captured.reader, trusted=captured.computed, **settings)
 
     def own_prompts(self) -> list[list[int]]:
         """Return the token ids of the prompts of the call, without padding."""

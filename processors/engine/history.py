@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.streams import Stream, declared_streams
@@ -91,13 +92,19 @@ class History:
         stream: Stream | None,
         trusted: Callable[[Tensor], bool] = lambda scores: True,
         trace: Trace | None = None,
+        settings: CallSettings | None = None,
     ) -> None:
         self.prompts, self.parts, self.stream = prompts, tuple(parts), stream
         self.trace = trace or Trace()
-        # With an encoder, rows begin with a start token that no model predicts.
-        self.start = prompts.width + prompts.in_encoder
+        self._settings = settings
         self._trusted = trusted
         self.cache = HistoryCache()
+
+    @property
+    def start(self) -> int:
+        """Number of tokens of a row that no step of the chain chose; a decoder's prompt is among them."""
+        own = self.prompts.width + self.prompts.in_encoder
+        return own if self._settings is None else self._settings.start
 
     def __reduce__(self) -> Any:
         raise ModelError("History: cannot be pickled, because it reads a model; pickle the chain and bind it again")

@@ -1,0 +1,102 @@
+"""What `generate` is told for one run, as far as processors need to know it: end tokens, beams, the decoder's prompt.
+
+A chain is bound before `generate` is called, and the arguments of `generate` win over the configuration of the model.
+`Call.generate` and `Call.settings_for` tell a call's settings; processors ask them at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from logitkit.params import Resource
+from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.model_facts import end_tokens, id_tuple
+
+OWN_START = ("donut", "whisper")  # models whose decoder prompts generate leaves as they are
+
+
+class CallSettings:
+    """The settings of the `generate` that runs, with the model's configuration where nothing was told.
+
+    Args:
+        model: the generating model; only its ``generation_config`` and ``config`` are read.
+        prompts: the prompts of the call.
+
+    Attributes:
+        decoder_width: number of tokens of a decoder's prompt, its start token included; 0 without an encoder.
+        beams: whether `generate` searches with more than one beam.
+
+    Example:
+        >>> from logitkit.processors.engine import read_prompts
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> prompts = read_prompts(tiny_tokenizer(), tiny_model(), "a prompt")
+        >>> settings = CallSettings(tiny_model(), prompts)
+        >>> settings.end_tokens(), settings.beams, settings.start
+        ((257,), False, 8)
+        >>> settings.tell({"eos_token_id": [5, 7], "num_beams": 4})
+        >>> settings.end_tokens(), settings.beams
+        ((5, 7), True)
+    """
+
+    def __init__(self, model: Any, prompts: Prompts) -> None:
+        self._model, self.prompts = model, prompts
+        self.tell({})
+
+    def __getstate__(self) -> dict[str, Any]:
+        facts = {name: getattr(self._model, name, None) for name in ("generation_config", "config")}
+        return vars(self) | {"_model": SimpleNamespace(**facts)}  # without the weights
+
+    def tell(self, settings: Mapping[str, Any]) -> None:
+        """Replace what was told before by the settings of another `generate`.
+
+        Args:
+            settings: keyword arguments of ``model.generate``.
+        """
+        given, own = settings.get("generation_config"), getattr(self._model, "generation_config", None)
+
+        def value(name: str) -> Any:
+            if name in settings:
+                return settings[name]
+            stated = getattr(given, name, None)
+            return getattr(own, name, None) if stated is None else stated
+
+        told = "eos_token_id" in settings or getattr(given, "eos_token_id", None) is not None
+        self._told_ends = id_tuple(value("eos_token_id")) if told else None
+        self.beams = (value("num_beams") or 1) > 1
+        self.decoder_width = 0
+        if self.prompts.in_encoder:
+            begin = value("decoder_start_token_id")
+            begin = value("bos_token_id") if begin is None else begin
+            self.decoder_width = self._width(settings.get("decoder_input_ids"), begin)
+
+    @property
+    def ends_are_told(self) -> bool:
+        """Whether `generate` was told end tokens, or that there are none."""
+        return self._told_ends is not None
+
+    @property
+    def start(self) -> int:
+        """Number of tokens of a row before its first new token, padding and the decoder's prompt included."""
+        return self.decoder_width if self.prompts.in_encoder else self.prompts.width
+
+    def end_tokens(self) -> tuple[int, ...]:
+        """Return the tokens at which `generate` ends a row; empty when there are none."""
+        return end_tokens(self._model) if self._told_ends is None else self._told_ends
+
+    def _width(self, decoder: Tensor | None, begin: Any) -> int:
+        """Return the length of a decoder's prompt; `generate` puts the start token before it where it is missing."""
+        if decoder is None:
+            return 1
+        kinds = f"{type(self._model).__name__} {getattr(self._model.config, 'model_type', '')}".lower()
+        if any(kind in kinds for kind in OWN_START) or begin is None:
+            return int(decoder.shape[1])
+        first = begin.to(decoder.device).view(-1) if isinstance(begin, Tensor) else begin
+        return int(decoder.shape[1]) + bool((decoder[:, 0] != first).all())
+
+
+BoundSettings = Annotated[CallSettings | None, Resource()]
+"""What a constructor accepts as the settings of a call; None: the processor is used without a call."""

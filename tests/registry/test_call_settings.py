@@ -1,0 +1,91 @@
+"""What `generate` is told wins over what the model's configuration stated when the chain was bound."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+import logitkit
+from fakes import encoder_decoder_model
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
+
+GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12}
+
+
+def first_token(model: Any) -> int:
+    """Return the token that greedy decoding writes first, which serves as a told end token."""
+    plain = logitkit.generate(model, tiny_tokenizer(), "a prompt", eos_token_id=None, **GREEDY)
+    return int(plain.ids[0, -12])
+
+
+@pytest.mark.parametrize("way", ["call", "config", "bare", "changed"])
+def test_min_new_tokens_forbids_the_told_end_token(way: str) -> None:
+    """`generate(eos_token_id=X)` gives as many tokens as asked, as transformers' own min_new_tokens does."""
+    model, tokenizer = copy.copy(tiny_model()), tiny_tokenizer()
+    model.generation_config = copy.deepcopy(tiny_model().generation_config)
+    end = first_token(model)
+    call = logitkit.chain("min_new_tokens(4)").bind(model, tokenizer, "a prompt")
+    want = model.generate(**call.inputs, min_new_tokens=4, eos_token_id=end, **GREEDY)
+    if way == "call":
+        got = call.generate(eos_token_id=end, **GREEDY)
+    elif way == "config":
+        got = call.generate(generation_config=GenerationConfig(eos_token_id=end, **GREEDY))
+    elif way == "bare":
+        settings = call.settings_for(eos_token_id=end, **GREEDY)
+        got = model.generate(**call.inputs, logits_processor=call.processors, **settings)
+    else:
+        model.generation_config.eos_token_id = end
+        got = model.generate(**call.inputs, logits_processor=call.processors, **GREEDY)
+    assert torch.equal(got, want)
+    assert end not in got[0, call.prompts.width : call.prompts.width + 4].tolist()
+
+
+def test_settings_hold_for_one_generate() -> None:
+    """The next `generate` of the call reads the model's configuration again; None means no end token."""
+    call = logitkit.chain("min_new_tokens(4)").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    first = call.generate(**GREEDY)
+    call.generate(eos_token_id=first_token(tiny_model()), **GREEDY)
+    assert torch.equal(call.generate(**GREEDY), first)
+    call.settings_for(eos_token_id=None)
+    scores = torch.zeros(1, 272)
+    assert torch.equal(call.composite(call.prompts.ids, scores), scores)
+
+
+@pytest.mark.parametrize("with_start", [True, False])
+def test_a_decoder_prompt_counts_as_prompt(with_start: bool) -> None:
+    """min_new_tokens and texts begin after the decoder's prompt, with or without its start token."""
+    model, tokenizer = encoder_decoder_model(), tiny_tokenizer()
+    start = model.config.decoder_start_token_id
+    decoder = torch.tensor([[start] * with_start + [97, 98, 99]])
+    call = logitkit.chain("min_new_tokens(4)").bind(model, tokenizer, "a prompt")
+    settings = {"decoder_input_ids": decoder, **GREEDY}
+    free = model.generate(**call.inputs, eos_token_id=None, **settings)
+    end = int(free[0, 4])
+    got = call.generate(eos_token_id=end, **settings)
+    assert torch.equal(got, model.generate(**call.inputs, min_new_tokens=4, eos_token_id=end, **settings))
+    assert end not in got[0, 4:8].tolist()
+    assert call.texts(got) == tokenizer.batch_decode(got[:, 4:], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("chain", ["crossover('other', threshold=0.0, budget=2)", "crossover('other', budget=0.5)"])
+def test_a_budget_begins_after_the_decoder_prompt(chain: str) -> None:
+    """A decoder's prompt spends no budget: positions are counted from the first new token, in a used call too."""
+    model, other = encoder_decoder_model(), encoder_decoder_model(1)
+    start = model.config.decoder_start_token_id
+
+    def bind() -> Any:
+        return logitkit.chain(chain).bind(model, tiny_tokenizer(), "a prompt", other=other)
+
+    used = bind()
+    plain = used.generate(eos_token_id=None, **GREEDY)
+    decoder = plain[:, :3].clone()
+    assert int(decoder[0, 0]) == start
+    settings = {"decoder_input_ids": decoder, "eos_token_id": None, **GREEDY}
+    fresh = bind()
+    want = fresh.generate(**settings)
+    assert torch.equal(used.generate(**settings), want)
+    assert fresh.composite.parts[0][1].prompt_width == 3
