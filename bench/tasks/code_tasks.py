@@ -53,12 +53,13 @@ class _Programs(Task):
         self.limits = Limits(seconds=seconds)
 
     @abc.abstractmethod
-    def program(self, sample: Sample, text: str) -> str:
-        """Return the program that ends without an exception if the answer ``text`` is right."""
+    def program(self, sample: Sample, text: str) -> tuple[str, str]:
+        """Return the program with the answer ``text``, and tests that raise an exception if the answer is wrong."""
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
         """Return whether the tests pass."""
-        return {"pass_at_1": float(execute(self.program(sample, answer.text), self.limits).passed)}
+        program, tests = self.program(sample, answer.text)
+        return {"pass_at_1": float(execute(program, self.limits, tests=tests).passed)}
 
     def combine(self, answers: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
         """Return pass@k for every k that is at most the number of answers."""
@@ -87,10 +88,10 @@ class HumanEval(_Programs):
         """Return signature and docstring as the prompt."""
         return Request(prompt=sample.data["prompt"], stops=STOPS)
 
-    def program(self, sample: Sample, text: str) -> str:
+    def program(self, sample: Sample, text: str) -> tuple[str, str]:
         """Return the function, its tests and the call of the tests."""
         data = sample.data
-        return f"{data['prompt']}{text}\n{data['test']}\ncheck({data['entry_point']})\n"
+        return f"{data['prompt']}{text}\n", f"{data['test']}\ncheck({data['entry_point']})\n"
 
 
 class MBPP(_Programs):
@@ -115,9 +116,9 @@ class MBPP(_Programs):
         text = f'"""\n{sample.data["prompt"]}\n{sample.data["test_list"][0]}\n"""\n'
         return Request(prompt=text, stops=(*(stop for stop in STOPS if stop != "\ndef "), '\n"""'))
 
-    def program(self, sample: Sample, text: str) -> str:
-        """Return the answer and all tests."""
-        return "\n".join([text, *sample.data["test_imports"], *sample.data["test_list"]])
+    def program(self, sample: Sample, text: str) -> tuple[str, str]:
+        """Return the answer with the imports of the tests, and all tests."""
+        return "\n".join([text, *sample.data["test_imports"]]), "\n".join(sample.data["test_list"])
 
 
 class Infilling(_Programs):
@@ -165,10 +166,10 @@ class Infilling(_Programs):
         first, middle, last = sentinels or SENTINELS[0]
         return Request(prompt=f"{first}{before}{middle}{after}{last}")
 
-    def program(self, sample: Sample, text: str) -> str:
+    def program(self, sample: Sample, text: str) -> tuple[str, str]:
         """Return the function with the span filled in, its tests and the call of the tests."""
         data = sample.data
-        return f"{data['prompt']}{text}{data['suffix']}\n{data['test']}\ncheck({data['entry_point']})\n"
+        return f"{data['prompt']}{text}{data['suffix']}\n", f"{data['test']}\ncheck({data['entry_point']})\n"
 
     def judge(self, sample: Sample, answer: Answer) -> dict[str, float | None]:
         """Return whether the tests pass, and whether the answer equals the original span."""
