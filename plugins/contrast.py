@@ -15,7 +15,7 @@ SPECS = [
         summary="Contrast with the prompt without its examples, at steps where the model is uncertain.",
         source="arXiv:2409.05923",
         target="logitkit.processors.contrast.selective:USCD",
-        revision=2,
+        revision=3,
         formula="log(p - rho q) or log p - rho log q,  where confidence(p) <= gate, over tokens p >= head / vocab;"
         "\np, q: with and without the examples",
         extra_forwards="gated",

@@ -29,6 +29,7 @@ from logitkit.processors.byte_level.prompt_trimming import TrimmedPrompt, text_b
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.prompts import Prompts, pad_token
+from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
@@ -146,7 +147,7 @@ class ByteBoundary(LogitsProcessor):
         matched, path = matches.int().max(-1)
         matched = matched.bool()
         tokens = table.tokens[path]  # [rows, most]
-        weighted = scores.log_softmax(-1).gather(1, tokens) + table.rest[path]
+        weighted = with_infinite_masks(scores).log_softmax(-1).gather(1, tokens) + table.rest[path]
         conditional = torch.full_like(scores, -torch.inf).scatter(1, tokens, weighted.to(scores.dtype))
         if bool((conditional.amax(-1)[matched] == -torch.inf).any()):
             raise ScoresError(

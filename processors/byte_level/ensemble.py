@@ -19,7 +19,7 @@ from logitkit.processors.byte_level.fusion import Fuse, fuse_distributions, norm
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.byte_level.tokenizer import SIZE
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import fit, with_infinite_masks
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.tokens.byte_trie import END
@@ -112,13 +112,14 @@ class ByteEnsemble(LogitsProcessor):
         if not self.helpers:
             return scores
         helper_logits = [fit(helper(input_ids), scores.shape[-1]) for helper in self.helpers]
-        distributions = torch.stack([scores, *helper_logits]).float().log_softmax(-1)
+        own = with_infinite_masks(scores)
+        distributions = torch.stack([own, *helper_logits]).float().log_softmax(-1)
         log_weights = self.log_weights.to(scores.device)
         if self.fuse == "sequence" and self.evidence is not None:
             log_weights = log_weights[:, None] + self.evidence(input_ids)
             if self.trace is not None:
                 self.trace.note(weight_main=log_weights.softmax(0)[0])
-        allowed = scores != -torch.inf
+        allowed = own != -torch.inf
         return fuse_distributions(distributions, log_weights, self.fuse, allowed=allowed).to(scores.dtype)
 
 

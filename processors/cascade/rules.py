@@ -35,6 +35,7 @@ from torch import Tensor
 
 from logitkit.params import is_neutral
 from logitkit.processors.engine.divergences import js_bits
+from logitkit.processors.engine.scores import is_impossible, with_infinite_masks
 
 TokenRule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js"]
 TOKEN_RULES: tuple[TokenRule, ...] = get_args(TokenRule)
@@ -119,7 +120,7 @@ def decided_without_large(
     if rule in ("chow", "diff"):
         return small.amax(-1).exp() >= 1 - alpha
     if rule == "token_v1":
-        possible = (small if sampling_small is None else sampling_small) > -torch.inf
+        possible = ~is_impossible(small if sampling_small is None else sampling_small)
         return (~possible | (small.exp() >= 1 - alpha)).all(-1)
     return torch.zeros_like(small[:, 0], dtype=torch.bool)
 
@@ -139,7 +140,8 @@ def mixture(small: Tensor, large: Tensor, accepted: Tensor) -> Tensor:
     >>> mixture(small, large, torch.tensor([[False, True]])).exp()  # (0.6 * 0.2, 0.4 + 0.6 * 0.8)
     tensor([[0.1200, 0.8800]])
     """
-    kept = torch.where(accepted, small, -torch.inf)
+    kept = torch.where(accepted, with_infinite_masks(small), -torch.inf)
+    large = with_infinite_masks(large)
     mixed = torch.logaddexp(kept, large + resampled_mass(small, accepted).log()[:, None])
     mixed = torch.where((kept == -torch.inf) & (large == -torch.inf), -torch.inf, mixed)
     mixed = torch.where(accepted.any(-1, keepdim=True), mixed, large)
@@ -224,7 +226,8 @@ def restricted_to_support(logits: Tensor, scores: Tensor) -> Tensor:
     >>> restricted_to_support(torch.tensor([[1.0, 9.0, 1.0]]), scores).exp()
     tensor([[0.5000, 0.0000, 0.5000]])
     """
-    possible = logits.float().masked_fill(scores == -torch.inf, -torch.inf)
+    scores = with_infinite_masks(scores)
+    possible = with_infinite_masks(logits).float().masked_fill(scores == -torch.inf, -torch.inf)
     disjoint = (possible == -torch.inf).all(-1, keepdim=True)
     return torch.where(disjoint, scores.float(), possible).log_softmax(-1)
 

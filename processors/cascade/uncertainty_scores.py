@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from logitkit.processors.engine.log_probabilities import log_probabilities
+from logitkit.processors.engine.scores import with_infinite_masks
 
 EVIDENCE_TOKENS = 10  # number of most likely tokens that `aleatoric_uncertainty` uses, as in its source
 
@@ -66,7 +67,7 @@ def aleatoric_uncertainty(logits: Tensor) -> Tensor:
     >>> aleatoric_uncertainty(torch.tensor([[3.0, 1.0, -1.0, -3.0]]))
     tensor([0.1991])
     """
-    logits = logits.float()
+    logits = with_infinite_masks(logits).float()
     possible = logits > -torch.inf
     mean = logits.masked_fill(~possible, 0).sum(-1, keepdim=True) / possible.sum(-1, keepdim=True).clamp_min(1)
     a = (logits - mean).topk(min(EVIDENCE_TOKENS, logits.shape[-1]), dim=-1).values.clamp_min(0)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from logitkit.errors import ParameterError
 from logitkit.params import is_neutral
+from logitkit.processors.engine.scores import is_impossible
 
 LossyResidual = Literal["difference", "scaled"]
 
@@ -33,7 +34,7 @@ def acceptance_probability(draft: Tensor, target: Tensor) -> Tensor:
     tensor([[0.5000, 0.5000, 1.0000]])
     """
     ratio = (target - draft).exp().clamp_max(1)
-    return torch.where(draft == -torch.inf, torch.ones_like(ratio), ratio)  # target - draft may be nan there
+    return torch.where(is_impossible(draft), torch.ones_like(ratio), ratio)  # target - draft may be nan there
 
 
 def residual_distribution(draft: Tensor, target: Tensor) -> Tensor:

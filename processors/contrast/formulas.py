@@ -11,7 +11,7 @@ accepted too, because log_softmax leaves them unchanged. Results are normalised 
 
 Three rules hold for all of them. A token that is impossible (``-inf``) under the first stream stays
 impossible. A token that is impossible only under another stream keeps its score under the first stream. At the
-neutral strength the first argument itself is returned.
+neutral strength the first argument itself is returned. A token masked with ``finfo.min`` counts as impossible.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from logitkit.params import is_neutral
 from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised
+from logitkit.processors.engine.scores import with_infinite_masks
 
 Confidence = Literal["norm", "max", "entropy", "margin"]
 Form = Literal["diff", "ratio"]
@@ -204,7 +205,7 @@ def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: fl
     if is_neutral(beta, 0):
         return expert
     # The expert needs no log_softmax here, because the final normalisation cancels a constant.
-    first, logq = expert.float(), _own_log_softmax(amateur)
+    first, logq = with_infinite_masks(expert).float(), _own_log_softmax(amateur)
     score = _keep_first_where_infinite(torch.sub(first, logq, alpha=beta, out=logq), first)
     implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
     return mark_normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
@@ -282,7 +283,7 @@ def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float =
         return base
     shift = _own_log_softmax(expert).sub_(_own_log_softmax(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
     # The base needs no log_softmax here, because the final normalisation cancels a constant.
-    return mark_normalised(base.float().add(shift, alpha=alpha).log_softmax(-1))
+    return mark_normalised(with_infinite_masks(base).float().add(shift, alpha=alpha).log_softmax(-1))
 
 
 def _own_log_softmax(logits: Tensor) -> Tensor:
@@ -290,7 +291,7 @@ def _own_log_softmax(logits: Tensor) -> Tensor:
 
     Allocating a tensor for every operation would cost more than the arithmetic at large batches.
     """
-    return logits.float().log_softmax(-1)
+    return with_infinite_masks(logits).float().log_softmax(-1)
 
 
 def _keep_first_where_infinite(score: Tensor, first: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.scores import is_impossible
 
 if TYPE_CHECKING:
     from logitkit.processors.engine.binding import Binding
@@ -108,7 +108,7 @@ class CapturedOutputs:
         if logits is None or len(logits) < len(scores) or logits.shape[1] != scores.shape[1]:
             return False
         own = logits[: len(scores)].to(scores.device)
-        possible = scores > -torch.inf
+        possible = ~is_impossible(scores)
         return any(
             bool(((candidate == scores) | ~possible).all() and possible.any(-1).all())
             for candidate in (own, own.log_softmax(-1))  # beam search passes log-probabilities

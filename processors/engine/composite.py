@@ -15,6 +15,7 @@ from logitkit.processors.engine.deferred_checks import DeferredCheck
 from logitkit.processors.engine.history import History, HistoryCache
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.scores import is_impossible
 from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace, TraceMark
 
@@ -198,15 +199,20 @@ def _processed(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Ten
 def _is_finite(before: Tensor, after: Tensor) -> Tensor:
     """Return whether every row has a finite maximum before and after; NaN and infinities survive a maximum."""
     maxima = after.amax(-1) if after is before else torch.stack([before.amax(-1), after.amax(-1)])
-    return torch.isfinite(maxima).all()
+    return _is_score(maxima).all()
 
 
 def _fault(scores: Tensor) -> tuple[int, str] | None:
     """Return the first row without a finite maximum, and the maximum in words; None: every row has one."""
     maxima = scores.amax(-1)
-    faulty = (~torch.isfinite(maxima)).nonzero()
+    faulty = (~_is_score(maxima)).nonzero()
     if not len(faulty):
         return None
     row = int(faulty[0])
     maximum = float(maxima[row])
     return row, "NaN" if maximum != maximum else "+inf" if maximum > 0 else "only -inf"
+
+
+def _is_score(maxima: Tensor) -> Tensor:
+    """Return which maxima are scores, neither NaN nor infinite nor the number that masks a token."""
+    return torch.isfinite(maxima) & ~is_impossible(maxima[..., None])[..., 0]

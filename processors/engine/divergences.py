@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ParameterError
+from logitkit.processors.engine.scores import with_infinite_masks
 
 Measure = Literal["js"]
 Unit = Literal["bits", "nats"]
@@ -50,7 +51,7 @@ def js_bits(first: Tensor, second: Tensor) -> Tensor:
         >>> js_bits(torch.tensor([[1.0, 0.0]]).log(), torch.tensor([[0.0, 1.0]]).log())
         tensor([1.])
     """
-    p, q = first.float().log_softmax(-1), second.float().log_softmax(-1)
+    p, q = (with_infinite_masks(logits).float().log_softmax(-1) for logits in (first, second))
     middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0))
     halves = [torch.where(x > -torch.inf, x.exp() * (x - middle), 0.0).sum(-1) for x in (p, q)]
     return (0.5 * (halves[0] + halves[1]) / torch.log(torch.tensor(2.0))).clamp(0, 1)

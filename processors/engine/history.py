@@ -18,6 +18,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace
 
@@ -149,7 +150,7 @@ class History:
         complete = logp.shape[1] == rows.shape[1] - self.start
         self.cache = HistoryCache(
             written=_Known(rows, index, logp) if complete else self.cache.written,
-            following=_Known(rows, index, scores.double().log_softmax(-1)),
+            following=_Known(rows, index, with_infinite_masks(scores).double().log_softmax(-1)),
         )
 
     def _cached(self, rows: Tensor, index: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ class History:
         columns = []
         for number, place in enumerate(places):
             scores = self._processed(rows[:, :place], logits[:, number])
-            columns.append(scores.double().log_softmax(-1).gather(-1, rows[:, place, None]))
+            columns.append(with_infinite_masks(scores).double().log_softmax(-1).gather(-1, rows[:, place, None]))
         return columns
 
     def _processed(self, rows: Tensor, scores: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """A tree of token sequences with common prefixes, in one KV cache.
 
 All sequences share one row of the cache. A mask lets each token attend to its ancestors only, and positions count along
-the path of the token. One forward therefore reads any number of continuations, a fork has no cost, and a common prefix
-is read once. Nodes are found by their tokens, so results depend on the tokens alone.
+its path. One forward therefore reads any number of continuations, a fork has no cost, and a common prefix is read once.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.engine.tree_attention import additive_mask, ancestor_matrix, within_window
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.transformers_api import with_cache
@@ -244,9 +244,9 @@ class KVTree:
             node.slot = len(self._slots)
             self._slots.append(node)
         if not (keep or scored):
-            fresh[-1].logp = logits[-1].log_softmax(-1).cpu().numpy()
+            fresh[-1].logp = with_infinite_masks(logits[-1]).log_softmax(-1).cpu().numpy()
             return
-        logp = logits.log_softmax(-1)
+        logp = with_infinite_masks(logits).log_softmax(-1)
         if scored:
             _add_totals(fresh, logp)
         if keep:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from torch import Tensor
 
 from logitkit.processors.engine.memo import Memo
+from logitkit.processors.engine.scores import with_infinite_masks
 
 _STEP: ContextVar[Memo[Tensor] | None] = ContextVar("log-probabilities of a step", default=None)
 
@@ -35,7 +36,8 @@ def log_probabilities(scores: Tensor) -> Tensor:
         scores: logits or log-probabilities, ``[rows, vocab]``.
 
     Returns:
-        fp32, nats, ``[rows, vocab]``. Processors of one step share the tensor, so it must not be written to.
+        fp32, nats, ``[rows, vocab]``; -inf for tokens masked with -inf or ``finfo.min``.
+        Processors of one step share the tensor, so it must not be written to.
 
     Example:
         >>> import torch
@@ -45,7 +47,7 @@ def log_probabilities(scores: Tensor) -> Tensor:
     step = _STEP.get()
     known = None if step is None else step.get(scores)
     if known is None:
-        known = scores.float().log_softmax(-1)
+        known = with_infinite_masks(scores).float().log_softmax(-1)
         if step is not None:
             step.put(known, scores)
     return known

@@ -1,15 +1,63 @@
-"""The width of rows of scores."""
+"""The width of rows of scores, and the tokens that rows of scores make impossible.
+
+Models and processors mask a token with ``-inf`` or with the least finite number of their dtype. logitkit treats the
+two alike: every formula reads its logits through `with_infinite_masks`, or asks `is_impossible`.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+# A logit so far below the largest of its row has probability 0 even in double precision. The bound is below the
+# differences between the logits of any language model, and above -65504, the least number of fp16.
+LEAST_DIFFERENCE = -30_000.0
+
+
+def is_impossible(scores: Tensor) -> Tensor:
+    """Return which tokens the scores make impossible.
+
+    A token is impossible if its score is ``-inf``, near the least finite number of the dtype, or `LEAST_DIFFERENCE`
+    below the largest score of its row, which is where masks of another dtype (``finfo.min`` of fp16 in fp32 scores)
+    and masks divided by a temperature are.
+
+    Args:
+        scores: logits or log-probabilities, ``[..., vocab]``.
+
+    Returns:
+        bool ``[..., vocab]``. NaN is not impossible, and a row that contains NaN is judged by the dtype alone.
+
+    Example:
+        >>> import torch
+        >>> is_impossible(torch.tensor([[0.0, -torch.inf, torch.finfo(torch.float32).min, -65504.0, -900.0]]))
+        tensor([[False,  True,  True,  True, False]])
+    """
+    if not scores.shape[-1]:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    least = torch.finfo(scores.dtype).min / 4
+    bound = scores.amax(-1, keepdim=True).double().add(LEAST_DIFFERENCE).nan_to_num(nan=least, posinf=least)
+    return scores <= bound.clamp(min=least).to(scores.dtype)
+
+
+def with_infinite_masks(scores: Tensor) -> Tensor:
+    """Return the scores with ``-inf`` for every token that `is_impossible`; the other scores are bit-identical.
+
+    Args:
+        scores: logits or log-probabilities, ``[..., vocab]``; not written to.
+
+    Example:
+        >>> import torch
+        >>> with_infinite_masks(torch.tensor([[1.0, torch.finfo(torch.float32).min]]))
+        tensor([[1., -inf]])
+    """
+    return scores.masked_fill(is_impossible(scores), -torch.inf)
+
 
 def fit(logits: Tensor, width: int) -> Tensor:
     """Bring logits of a second stream to the width of the scores.
 
-    Models that share a tokenizer may pad their vocabularies to different widths; padded ids have no token.
+    Models that share a tokenizer may pad their vocabularies to different widths; padded ids have no token. Masks of
+    the second stream become -inf.
 
     Args:
         logits: ``[rows, own width]``.
@@ -23,5 +71,6 @@ def fit(logits: Tensor, width: int) -> Tensor:
         >>> fit(torch.tensor([[1.0, 2.0]]), 3), fit(torch.tensor([[1.0, 2.0]]), 1)
         (tensor([[1., 2., -inf]]), tensor([[1.]]))
     """
+    logits = with_infinite_masks(logits)
     missing = width - logits.shape[-1]
     return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, :width]

@@ -31,7 +31,7 @@ from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import fit, is_impossible, with_infinite_masks
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.ensemble.helper_models import find_helper_models
 from logitkit.processors.ensemble.options import HelperPrompts, Models, checked_weights
@@ -65,8 +65,8 @@ def search(logits: Tensor, rows: Tensor, wanted: Tensor, *, rate: float, steps: 
     """
     if is_neutral(rate, 0):
         return logits
-    possible = logits > -torch.inf
-    z = logits.float()
+    possible = ~is_impossible(logits)
+    z = with_infinite_masks(logits).float()
     first = second = torch.zeros_like(z)
     for step in range(1, steps + 1):
         p = z.softmax(-1)  # [batch, tokens]

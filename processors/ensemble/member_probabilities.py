@@ -16,7 +16,7 @@ from torch import Tensor
 
 from logitkit.processors.alignment.alignment import Alignment
 from logitkit.processors.engine.log_probabilities import log_probabilities
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import fit, with_infinite_masks
 from logitkit.processors.engine.streams import Stream
 
 UNITE_TOPK = 10  # tokens of each model that make up the union, as in UniTE
@@ -78,7 +78,7 @@ def member_probabilities(
     """
     logp = log_probabilities(scores)
     possible = logp > -torch.inf
-    logits = [member.read(input_ids) for member in members]
+    logits = [with_infinite_masks(member.read(input_ids)) for member in members]
     if any(member.alignment is not None and member.alignment.reverse is not None for member in members):
         return _over_union(logp, logits, members, topk or UNITE_TOPK)
     helpers = [_translated(own, member, topk, logp.shape[-1]) for own, member in zip(logits, members, strict=True)]

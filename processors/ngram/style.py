@@ -19,9 +19,10 @@ from logitkit.errors import ModelError, ParameterError
 from logitkit.params import Resource, checked, is_neutral, option
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
+from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.ngram.evidence import Evidence
 from logitkit.processors.ngram.exponential_tilting import ExponentialTilting, SharedEvidence
-from logitkit.processors.ngram.formulas import StyleRule, default_order_weights
+from logitkit.processors.ngram.formulas import StyleRule
 from logitkit.processors.ngram.mixture import Mixture, mixture_of_orders
 from logitkit.processors.ngram.parameters import (
     CapBits,
@@ -34,6 +35,7 @@ from logitkit.processors.ngram.parameters import (
     TargetJS,
     Top,
     Weight,
+    checked_order_weights,
 )
 from logitkit.processors.ngram.repetition import repeating_tokens
 from logitkit.processors.ngram.table import NgramTable
@@ -106,7 +108,7 @@ class NgramStyle(LogitsProcessor):
         if table.base > table.size and table.groups > 1:
             raise ParameterError("ngram_style", "table", "of one corpus, or without words outside the tokenizer", table)
         self.table, self.weight, self.rule = table, weight, rule
-        self.order_weights = _checked_order_weights(order_weights, table.orders)
+        self.order_weights = checked_order_weights(order_weights, table.orders)
         self.cap = math.inf if cap_bits is None else cap_bits * math.log(2)
         self.plausible, self.once, self.target_js = plausible, once, target_js
         self.prompts, self.groups, self.trace = prompts, groups, trace
@@ -159,7 +161,7 @@ class NgramStyle(LogitsProcessor):
         """Return the scores with the style raised, ``[rows, vocab]``, in the dtype of the scores."""
         if is_neutral(self.weight, 0):
             return scores
-        dtype, scores = scores.dtype, scores.float()
+        dtype, scores = scores.dtype, with_infinite_masks(scores).float()
         self._move_to(scores.device)
         ids = without_padding(self.prompts, input_ids, self.table.base) if self._sees_padding(input_ids) else input_ids
         contexts = self.table.contexts(ids, None if self.groups is None else self.groups(input_ids))
@@ -271,19 +273,6 @@ class NgramStyle(LogitsProcessor):
         if table is not self.table:
             self.table = table
             self.evidence = None if self.evidence is None else self.evidence.on(table)
-
-
-def _checked_order_weights(order_weights: list[float] | None, orders: int) -> list[float]:
-    """Return the weights of the orders, or the default weights for None.
-
-    Raises:
-        ParameterError: not one weight for each order, a negative or infinite weight, or all weights are 0.
-    """
-    weights = default_order_weights(orders) if order_weights is None else list(order_weights)
-    if len(weights) != orders or not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
-        must = f"{orders} numbers >= 0, one for each order of the table, not all 0"
-        raise ParameterError("ngram_style", "order_weights", must, order_weights)
-    return weights
 
 
 def _load(binding: Binding, name: str) -> NgramTable:
