@@ -8,7 +8,7 @@ from logitkit.registry.spec import Spec
 SPECS = [
     Spec(
         name="byte_boundary",
-        family="bytes",
+        family="byte_level",
         summary="Continue a prompt that ends inside a token, by the model's exact conditional distribution.",
         source="arXiv:2410.09303, arXiv:2506.14123",
         target="logitkit.processors.byte_level.boundary:ByteBoundary",
@@ -22,7 +22,7 @@ SPECS = [
     ),
     Spec(
         name="byte_ensemble",
-        family="bytes",
+        family="byte_level",
         summary="Mix or multiply the next-byte distributions of models with any tokenizers.",
         source="arXiv:2410.09303, arXiv:2506.14123, arXiv:2412.03719",
         target="logitkit.processors.byte_level.ensemble:ByteEnsemble",

@@ -8,7 +8,7 @@ from logitkit.registry.spec import Spec
 SPECS = [
     Spec(
         name="cascade",
-        family="cascades",
+        family="cascade",
         summary="Generate with a small model, and take a token from a large model where a deferral rule says so.",
         source="arXiv:2405.19261",
         target="logitkit.processors.cascade.token:Cascade",
@@ -26,7 +26,7 @@ SPECS = [
     ),
     Spec(
         name="router",
-        family="cascades",
+        family="cascade",
         summary="Generate with a small model, and let a network on its hidden state route tokens to a large model.",
         source="arXiv:2505.21600",
         target="logitkit.processors.cascade.router:Router",
@@ -47,7 +47,7 @@ SPECS = [
     ),
     Spec(
         name="crossover",
-        family="cascades",
+        family="cascade",
         summary="Take the token of another model at the positions of largest disagreement, within a budget.",
         source="arXiv:2603.22446",
         target="logitkit.processors.cascade.crossover:Crossover",

@@ -11,7 +11,7 @@ LIFT = "log p + weight sum_n w_n log((count_n + k) / k),  over the orders n whos
 SPECS = [
     Spec(
         name="ngram_style",
-        family="style",
+        family="ngram",
         summary="Favour the tokens that follow the current context in a corpus, by n-gram counts.",
         source="arXiv:2601.16224",
         target="logitkit.processors.ngram.style:NgramStyle",
@@ -25,7 +25,7 @@ SPECS = [
     ),
     Spec(
         name="ngram_context",
-        family="style",
+        family="ngram",
         summary="Favour the wording of the prompt, to copy and cite from retrieved text.",
         source="arXiv:2601.16224",
         target="logitkit.processors.ngram.context:NgramContext",
