@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import is_impossible
 
@@ -54,7 +55,7 @@ class CapturedOutputs:
         self.misses = 0
         self.reader = binding.reader(own, label="generating model")
         self._states: Reader | None = None
-        last = self._last = _LastForward()
+        last = self._last = _LastForward(ModelDepth(model))
         hooks = [model.register_forward_hook(last.after_model)]
         if states is not None:
             self._states = binding.reader(own, states, label="hidden states of the generating model")
@@ -126,14 +127,18 @@ class _LastForward(threading.local):
     hidden: Tensor | None = None
     _pending_hidden: Tensor | None = None
 
+    def __init__(self, depth: ModelDepth) -> None:
+        super().__init__()
+        self._depth = depth
+
     def after_base_model(self, _: Any, __: Any, output: Any) -> None:
         """Keep the hidden state; the logits of the same forward follow."""
         state = getattr(output, "last_hidden_state", None)
         self._pending_hidden = None if state is None else state[:, -1].float().clone()
 
     def after_model(self, _: Any, __: Any, output: Any) -> None:
-        """Keep the logits, and the hidden state of the same forward."""
-        logits = getattr(output, "logits", None)
+        """Keep the logits, and the hidden state of the same forward; drop both when a draft left out layers."""
+        logits = None if self._depth.is_lowered() else getattr(output, "logits", None)
         self.logits = None if logits is None else logits[:, -1].float().clone()
         self.hidden, self._pending_hidden = self._pending_hidden, None
 

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.cache_rewinding import can_crop, longest_cached_prefix
+from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities, refuse_padding
@@ -67,11 +68,9 @@ class Reader:
         abilities: ReadingAbilities | None = None,
     ) -> None:
         if len(own) != len(prompts) or not all(len(ids) for ids in own):
-            raise ModelError(
-                f"Reader: own prompts must be one for each prompt of the call, none empty, got {len(own)} "
-                f"for {len(prompts)}"
-            )
-        self.model, self.prompts = model, prompts
+            got = f"got {len(own)} for {len(prompts)}"
+            raise ModelError(f"Reader: own prompts must be one for each prompt of the call, none empty, {got}")
+        self.model, self.prompts, self._depth = model, prompts, ModelDepth(model)
         self.own = tuple(tuple(ids) for ids in own)
         self.forwards = self.tokens = 0
         self.prefetch_used: bool | Tensor = False
@@ -172,10 +171,11 @@ class Reader:
     def _read(self, rows: Tensor, count: int) -> list[Tensor]:
         """Bring the cache to these rows; return the logits after the last ``count`` prefixes, oldest first."""
         try:
-            if count == 1 and self._grew_by_one(rows):
-                self._feed(rows[:, -1:], 1)
-            else:
-                self._catch_up(self.prompts.rows(rows), rows[:, self.prompts.width :], count)
+            with self._depth.restored():
+                if count == 1 and self._grew_by_one(rows):
+                    self._feed(rows[:, -1:], 1)
+                else:
+                    self._catch_up(self.prompts.rows(rows), rows[:, self.prompts.width :], count)
         except BaseException:  # an interrupted forward leaves a cache that matches no tokens
             self.release()
             raise
