@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from logitkit.errors import DataError, FileFormatError
+from logitkit.files import parse_json
 from logitkit.registry.task_spec import TaskSpec
 
 VARIABLE = "LOGITKIT_DATA"
@@ -90,10 +90,10 @@ def read(path: Path, *, encoding: str = "utf-8") -> list[dict[str, Any]]:
             paragraphs = content.replace("\r\n", "\n").split("\n\n")
             data: Any = [{"text": part.strip()} for part in paragraphs if part.strip()]
         elif kind == ".jsonl":
-            data = [json.loads(line) for line in content.split("\n") if line.strip()]
+            data = [parse_json(line) for line in content.split("\n") if line.strip()]
         else:
-            data = json.loads(content)
-    except (OSError, EOFError, LookupError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            data = parse_json(content)
+    except (OSError, EOFError, LookupError, ValueError) as error:
         raise FileFormatError(
             f"data: {path} must be JSON lines, JSON or text in {encoding}, got: {error}; set the task's encoding"
         ) from error

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from logitkit.bench.config.loading import chain_revisions
 from logitkit.bench.config.run import Run
 from logitkit.errors import FileFormatError, ModeError
-from logitkit.files import replace_file
+from logitkit.files import parse_json, replace_file
 from logitkit.registry.chain import Chain
 
 Record = dict[str, Any]
@@ -98,6 +98,7 @@ class Store:
             manifest = {"hash": run.hash, "run": data, **session}
             with replace_file(path) as temporary:
                 temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _cut_incomplete_line(self.folder / "sessions.jsonl")
         with (self.folder / "sessions.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps({"run": run.hash, **session}, ensure_ascii=False) + "\n")
 
@@ -108,8 +109,8 @@ class Store:
     def sessions(self, run: Run) -> list[Record]:
         """Return the sessions in which records of a run were written, oldest first."""
         path = self.folder / "sessions.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        return [session for line in lines if (session := _record(line)) and session["run"] == run.hash]
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        return [session for line in lines if (session := _record(line)) and session.get("run") == run.hash]
 
 
 def _revisions(run: Run) -> dict[str, dict[str, int]]:
@@ -120,23 +121,29 @@ def _revisions(run: Run) -> dict[str, dict[str, int]]:
 def _read(path: Path) -> dict[str, Record]:
     """Return the records of a file by key; the first record of a key counts.
 
-    Text after the last line break is an incomplete record and ignored.
+    Bytes after the last line break are an incomplete record and ignored: a crash may have cut a character in two.
     """
     records: dict[str, Record] = {}
-    *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
     for number, line in enumerate(lines, 1):
         record = _record(line)
-        if record is None or "key" not in record:
-            raise FileFormatError(f"{path}:{number}: must be a record of logitkit bench, got {line[:60]!r}")
+        if record is None or not isinstance(record.get("key"), str):
+            raise FileFormatError(
+                f"{path}:{number}: must be a record of logitkit bench, got {line[:60].decode(errors='replace')!r}; "
+                "remove the line, or choose another --out"
+            )
         records.setdefault(record["key"], record)
     return records
 
 
-def _record(line: str) -> Record | None:
-    """Return a line as a record; None if it is not a JSON object."""
+def _record(line: bytes) -> Record | None:
+    """Return a line as a record; None if it is not a JSON object in UTF-8.
+
+    JSON that is nested too deeply, and numbers with too many digits, are no records.
+    """
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
+        record = parse_json(line)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 

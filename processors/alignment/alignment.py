@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, ModelError
-from logitkit.files import replace_file
+from logitkit.files import parse_json, replace_file
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.tokens.vocabulary import fingerprint
 
@@ -163,7 +163,7 @@ class Alignment:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["logitkit"])
+                facts = parse_json((file.metadata() or {})["logitkit"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
             version = facts.pop("format")
             if version != FORMAT:
@@ -171,7 +171,7 @@ class Alignment:
             tensors |= {name: tensors[name].long() for name in ("targets", "reverse") if name in tensors}
             alignment = cls(**facts, **tensors)
             alignment.validate()
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise FileFormatError(
                 f"alignment: {path} must be an alignment file of format {FORMAT}, got {type(error).__name__}: "
                 f"{error}; build it again"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from logitkit.errors import FileFormatError
-from logitkit.files import replace_file
+from logitkit.files import parse_json, replace_file
 
 VERSION = 1
 WEIGHTS, METADATA = "head.safetensors", "head.json"
@@ -53,7 +53,7 @@ def load_head(folder: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[st
     """
     folder = Path(folder)
     try:
-        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        metadata = parse_json((folder / METADATA).read_bytes())
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise FileFormatError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import FileFormatError
-from logitkit.files import replace_file
+from logitkit.files import parse_json, replace_file
 from logitkit.processors.cascade.model_fingerprint import PairFingerprint
 
 KIND, VERSION = "divergence labels", 1
@@ -75,14 +75,17 @@ def read_labels(path: str | Path) -> tuple[LabelSettings, list[DivergenceLabels]
     """
     try:
         first, *lines = Path(path).read_text(encoding="utf-8").splitlines()
-        header = json.loads(first)
-        labels = [DivergenceLabels(**json.loads(line)) for line in lines]
+        header = parse_json(first)
+        labels = [DivergenceLabels(**parse_json(line)) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise FileFormatError(f"{KIND}: {path} must be a file of labels, got {error}") from error
     if not isinstance(header, dict) or (header.get("kind"), header.get("version")) != (KIND, VERSION):
         raise FileFormatError(f"{KIND}: {path} must start with the settings of its run; label again")
-    pair = PairFingerprint(**header["pair"])
-    return LabelSettings(judge=header["judge"], tokens=header["tokens"], pair=pair), labels
+    try:
+        settings = LabelSettings(judge=header["judge"], tokens=header["tokens"], pair=PairFingerprint(**header["pair"]))
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(f"{KIND}: {path} must start with the settings of its run, got {error}") from error
+    return settings, labels
 
 
 def resume_labels(path: Path, settings: LabelSettings) -> list[DivergenceLabels]:
@@ -91,13 +94,13 @@ def resume_labels(path: Path, settings: LabelSettings) -> list[DivergenceLabels]
     Raises:
         FileFormatError: the file was written with other settings.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    complete = text[: text.rfind("\n") + 1]
+    content = path.read_bytes() if path.is_file() else b""
+    complete = content[: content.rfind(b"\n") + 1]
     if not complete:
-        complete = json.dumps(_header(settings)) + "\n"
-    if complete != text:
+        complete = (json.dumps(_header(settings)) + "\n").encode()
+    if complete != content:
         with replace_file(path) as temporary:
-            temporary.write_text(complete, encoding="utf-8")
+            temporary.write_bytes(complete)
     stored, labels = read_labels(path)
     for name in ("judge", "pair", "tokens"):
         if getattr(stored, name) != getattr(settings, name):

@@ -6,12 +6,12 @@ import codecs
 import gzip
 import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from logitkit.errors import FileFormatError, ParameterError
+from logitkit.files import parse_json
 
 LONGEST = 1 << 22  # characters of one document; a longer text is split at a blank line
 BLOCK = 1 << 20  # bytes read at once
@@ -200,8 +200,8 @@ def _json_lines(blocks: Iterator[str], path: Path, field: str) -> Iterator[str]:
             if not line.strip():
                 continue
             try:
-                document = json.loads(line)
-            except json.JSONDecodeError as error:
+                document = parse_json(line)
+            except ValueError as error:
                 raise FileFormatError(
                     f"corpus: {path} must contain JSON on each line, got line {number}: {error}"
                 ) from None

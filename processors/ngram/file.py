@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError
-from logitkit.files import replace_file
+from logitkit.files import parse_json, replace_file
 from logitkit.processors.ngram.counting import Level
 from logitkit.processors.ngram.smoothing import BackoffModel, Smoothing
 
@@ -77,7 +77,7 @@ def read(path: Path) -> dict[str, Any]:
                     f"n-gram table: {path} must be a {FORMAT}, got another safetensors file; "
                     "make one with logitkit train-ngram"
                 )
-            metadata = json.loads(header["about"])
+            metadata = parse_json(header["about"])
             if metadata["version"] != VERSION:
                 raise FileFormatError(
                     f"n-gram table: {path} must be of version {VERSION}, got {metadata['version']}; train it again"

@@ -1,13 +1,18 @@
-"""Atomic replacement of files: readers see the old content or the new content, never a part of it."""
+"""Atomic replacement of files, and JSON from files of unknown origin.
+
+Readers of a replaced file see the old content or the new content, never a part of it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -59,3 +64,24 @@ def _flush(path: Path, mode: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Return the value of JSON text; every fault is a ValueError.
+
+    Args:
+        content: JSON as text, or as bytes in UTF-8.
+
+    Raises:
+        ValueError: the content is no JSON or not UTF-8, is nested too deeply, or holds a number of too many digits.
+
+    >>> parse_json(b'{"key": 1}')
+    {'key': 1}
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: nested too deeply
+    """
+    try:
+        return json.loads(content if isinstance(content, str) else content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from logitkit.cli.rendering import print_line
-from logitkit.errors import ParameterError
-from logitkit.files import replace_file
+from logitkit.errors import FileFormatError, ParameterError
+from logitkit.files import parse_json, replace_file
 
 if TYPE_CHECKING:
     from logitkit.bench.config.run import Run
@@ -55,7 +55,10 @@ def write_report(run: Run, store: Any, reading: str) -> None:
 
     summary = summarise(run, store)
     path = store.manifest(run)
-    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        manifest = parse_json(path.read_bytes()) if path.exists() else {}
+    except ValueError as error:
+        raise FileFormatError(f"bench report: {path} must be a manifest, got {error}; remove the file") from error
     show(summary, Console())
     reports = {
         "report.md": markdown(summary, reading),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from logitkit.cli import options
 from logitkit.cli.inputs import utf8_text
 from logitkit.cli.model_pair import load_pair
 from logitkit.errors import FileFormatError, ParameterError
+from logitkit.files import parse_json
 from logitkit.models.progress import progress_bar
 
 EXAMPLES = ("logitkit label-divergence prompts.jsonl labels.jsonl --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)
@@ -83,7 +83,7 @@ def _read_prompts(path: Path, field: str) -> list[str]:
     lines = [line for line in utf8_text("label-divergence", "prompts", path).splitlines() if line.strip()]
     if path.suffix == ".jsonl":
         try:
-            lines = [json.loads(line)[field] for line in lines]
+            lines = [parse_json(line)[field] for line in lines]
         except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(
                 f"label-divergence: every line of {path} must be JSON with {field!r}, got {error!r}; see --field"

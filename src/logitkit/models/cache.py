@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from logitkit.errors import DownloadError, FileFormatError
+from logitkit.files import parse_json
 from logitkit.models.catalog import KnownModel
 
 MANIFEST = "manifest.json"
@@ -62,10 +63,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FileFormatError: the manifest is missing, unreadable, or of another format.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] == FORMAT and {"source", "files"} <= manifest.keys():
+        manifest: dict[str, Any] = parse_json((folder / MANIFEST).read_bytes())
+        entries = manifest["files"].values()
+        if (manifest["format"], type(manifest["source"])) == (FORMAT, str) and all(
+            isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in entries
+        ):
             return manifest
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise _damaged(folder, f"{MANIFEST} must exist and have format {FORMAT}")
 

@@ -116,3 +116,35 @@ def test_an_unknown_engine_is_refused() -> None:
     """The error suggests the closest name of an engine."""
     with pytest.raises(UnknownNameError, match="did you mean 'local'"):
         engine_named("locl")
+
+
+def test_a_line_torn_anywhere_is_no_error(tmp_path: Path) -> None:
+    """A last line that ends at any byte, also within a character, is left out when read and removed when written."""
+    whole = '{"key": "a", "text": "é"}\n'.encode()
+    torn = '{"key": "b", "text": "naïve 日本 🦊"}'.encode()
+    for end in range(len(torn)):
+        (tmp_path / "results.jsonl").write_bytes(whole + torn[:end])
+        (tmp_path / "sessions.jsonl").write_bytes(torn[:end])
+        assert list(Store(tmp_path).records) == ["a"]
+        with Store(tmp_path) as store:
+            store.add([{"key": "b"}])
+        assert list(Store(tmp_path).records) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"key": ["a"]}',
+        b'{"key": null}',
+        b"[" * 100_000,
+        b'{"key": ' + b"[" * 100_000,
+        b'{"key": "a", "n": ' + b"9" * 10_000 + b"}",
+        b'{"key": "\xff"}',
+        b"",
+    ],
+)
+def test_foreign_lines_are_named(tmp_path: Path, line: bytes) -> None:
+    """A whole line that is no record is an error with its number, whatever the line holds."""
+    (tmp_path / "results.jsonl").write_bytes(b'{"key": "a"}\n' + line + b"\n")
+    with pytest.raises(FileFormatError, match=r"results.jsonl:2: must be a record"):
+        Store(tmp_path)
