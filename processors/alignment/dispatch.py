@@ -19,9 +19,12 @@ Methods:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from logitkit.errors import FileFormatError, ModelError, UnknownNameError
 from logitkit.processors.alignment import embedding, matching
@@ -55,7 +58,8 @@ def align(
         helper: vocabulary of the helper model.
         main: vocabulary of the main model.
         cache: folder of cached alignments; None caches nothing. A file is named after a hash of everything that the
-            alignment depends on; a damaged file is replaced.
+            alignment depends on; a damaged file is
+            replaced, and a folder that cannot be read or written is left out.
         cached_pairs: smallest product of the two sizes at which the cache is used.
 
     Raises:
@@ -77,18 +81,20 @@ def align(
     alignment = _read(path, helper, main)
     if alignment is None:
         alignment = BUILDERS[method](helper, main)
-        alignment.save(path)
+        # A cache that cannot be written costs time in the next call; this call has its answer.
+        with contextlib.suppress(OSError, SafetensorError):
+            alignment.save(path)
     return alignment
 
 
 def _read(path: Path, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment | None:
     """Return the alignment of a cached file; None where the file is absent, damaged, or of other vocabularies."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         alignment = Alignment.load(path)
         alignment.check(helper, main, "align")
-    except (FileFormatError, ModelError):
+    except (FileFormatError, ModelError, OSError):
         return None
     return alignment
 

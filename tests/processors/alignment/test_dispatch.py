@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from alignments import HELPERS, sides
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from logitkit.errors import UnknownNameError
 from logitkit.processors.alignment import METHODS, Match, align
+from logitkit.processors.alignment import alignment as alignment_module
 
 
 @pytest.mark.parametrize("style", HELPERS)
@@ -51,3 +54,39 @@ def test_an_unknown_method_is_refused() -> None:
     """The error for an unknown method suggests the nearest name."""
     with pytest.raises(UnknownNameError, match="did you mean 'mined'"):
         align("minedd", *sides())
+
+
+@pytest.mark.parametrize("fault", ["read-only", "full", "a file", "a folder", "unreadable", "foreign", "no tensors"])
+def test_a_faulty_cache_fails_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """An alignment is built where its cached file cannot be read, and returned where it cannot be written."""
+    folder = tmp_path / "cache"
+    expected = align("mined", *sides(), cache=folder, cached_pairs=0)
+    (file,) = folder.iterdir()
+
+    def refuse(*args: object, **settings: object) -> None:
+        raise {"read-only": PermissionError(13), "full": SafetensorError("No space left on device")}.get(
+            fault, OSError()
+        )
+
+    if fault in ("read-only", "full"):
+        file.unlink()
+        monkeypatch.setattr(alignment_module, "save_file", refuse)
+    elif fault == "a file":
+        file.unlink()
+        folder.rmdir()
+        folder.write_text("no folder")
+    elif fault == "a folder":
+        file.unlink()
+        file.mkdir()
+    elif fault == "unreadable":
+        monkeypatch.setattr(Path, "is_file", refuse)
+    else:
+        tensors = (
+            {}
+            if fault == "no tensors"
+            else {"targets": torch.zeros(()), "weights": torch.zeros(()), "matches": torch.zeros(())}
+        )
+        facts = "[" * 100_000 if fault == "no tensors" else "[1]"
+        save_file(tensors, file, metadata={"logitkit": facts})
+    again = align("mined", *sides(), cache=folder, cached_pairs=0)
+    assert torch.equal(again.targets, expected.targets) and torch.equal(again.weights, expected.weights)
