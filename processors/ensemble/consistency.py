@@ -14,10 +14,13 @@ model's distribution where the ensemble only spells the main model's choice diff
 (`logitkit.processors.ensemble.spelling_guard`). For multiple choice the code leaves out the token filter and the
 agreement.
 
+Token scores are summed over the support of a model (``support``). In the released code (``own``), the support of the
+main model is its own tokens, and the support of a helper is the helper's tokens and the main model's, up to twice as
+many; a helper therefore reaches a larger agreement. With ``union``, the tokens of all models are the support of every
+model. The figure does not say which tokens are summed over, so the presets all take the support of the code.
+
 Departures from the released code:
 
-- Scores are summed over one support for all models; the code counts up to twice as many tokens for a helper as for
-  the main model.
 - An entropy counts as at least `LEAST_ENTROPY` nats; the code divides by the entropy plus 1e-12.
 - Under ``reciprocal``, full agreement has consistency 1; the code yields NaN.
 - A helper without translated probability has weight 0.
@@ -37,6 +40,7 @@ import torch
 from torch import Tensor
 
 Kernel = Literal["linear", "rbf", "power", "reciprocal", "sigmoid"]
+Support = Literal["own", "union"]
 PresetName = Literal["released", "choice", "published"]
 
 SHARPNESS: dict[str, float] = {"linear": 1, "rbf": 2, "power": 5, "reciprocal": 1, "sigmoid": 5}  # of the paper
@@ -75,6 +79,7 @@ class Preset:
         guard: keep the main model's row where the ensemble only spells the main model's choice differently, or where
             the main model ends the text.
         topk: number of likeliest tokens of each model to use; None: all.
+        support: tokens over which the scores of a model are summed: ``own`` or ``union``.
 
     >>> PRESETS["released"].main_floor, PRESETS["published"].main_floor
     (0.5, 0.0)
@@ -84,8 +89,9 @@ class Preset:
     variant: Variant
     guard: bool
     topk: int | None
+    support: Support = "own"
 
-    def replaced(self, **settings: float | bool | None) -> Preset:
+    def replaced(self, **settings: float | bool | str | None) -> Preset:
         """Return the preset with some settings replaced; None keeps a setting unchanged.
 
         Args:
@@ -138,7 +144,8 @@ def core(
     *,
     kernel: Kernel = "rbf",
     main_floor: float = 0.5,
-    support: float = SUPPORT,
+    support: Support = "own",
+    threshold: float = SUPPORT,
     sharpness: float | None = None,
     variant: Variant = PRESETS["released"].variant,
 ) -> Tensor:
@@ -150,7 +157,9 @@ def core(
             to 0.
         kernel: how consistency falls with disagreement; see `token_consistency`.
         main_floor: least weight of the main model, 0 to 1: 0 in the figure, 1/2 in the code; 1 returns ``main``.
-        support: a probability above this belongs to the support, over which token scores are summed.
+        support: tokens over which token scores are summed. ``own``: the main model's tokens for the main model, and
+            those of the helper and of the main model for a helper. ``union``: the tokens of all models for each.
+        threshold: a probability above this belongs to the support.
         sharpness: sharpness of the kernel, ``> 0``; None: the paper's, in `SHARPNESS`.
         variant: parts of the formula; see `Variant`.
 
@@ -163,7 +172,14 @@ def core(
     tensor([[0.3000, 0.7000, 0.0000]])
     """
     return consensus(
-        main, helpers, kernel=kernel, main_floor=main_floor, support=support, sharpness=sharpness, variant=variant
+        main,
+        helpers,
+        kernel=kernel,
+        main_floor=main_floor,
+        support=support,
+        threshold=threshold,
+        sharpness=sharpness,
+        variant=variant,
     ).logp
 
 
@@ -173,7 +189,8 @@ def consensus(
     *,
     kernel: Kernel = "rbf",
     main_floor: float = 0.5,
-    support: float = SUPPORT,
+    support: Support = "own",
+    threshold: float = SUPPORT,
     sharpness: float | None = None,
     variant: Variant = PRESETS["released"].variant,
 ) -> Consensus:
@@ -187,10 +204,10 @@ def consensus(
     whole = whole.to(torch.promote_types(whole.dtype, torch.float32))  # [models, rows, vocab]
     columns = _possible_columns(whole)
     p = whole.gather(-1, columns.expand(len(whole), -1, -1))  # only tokens with probability under some model
-    has_mass = p.sum(-1, keepdim=True) > support  # [models, rows, 1]
+    has_mass = p.sum(-1, keepdim=True) > threshold  # [models, rows, 1]
     reference = p.sum(0) / has_mass.sum(0).clamp_min(1)  # [rows, tokens]
     delta = (p - reference).abs() * has_mass
-    score = token_consistency(delta, kernel, sharpness) * (p > support).any(0)  # [models, rows, tokens]
+    score = token_consistency(delta, kernel, sharpness) * _support(p > threshold, support)  # [models, rows, tokens]
     total = score.sum(-1)  # [models, rows]
     certainty = 1 / entropy(p).clamp_min(LEAST_ENTROPY)
     weight = (total * certainty if variant.agreement else certainty) * has_mass.squeeze(-1)
@@ -205,8 +222,18 @@ def consensus(
         logp=torch.full_like(whole[0], -torch.inf).scatter_(-1, columns, logp),
         weights=weight,
         disagreement=0.5 * delta[1:].sum(-1),
-        filtered=((score[1:] < 0.5) & (p[1:] > support)).sum(-1) if variant.filters else torch.zeros_like(total[1:]),
+        filtered=((score[1:] < 0.5) & (p[1:] > threshold)).sum(-1) if variant.filters else torch.zeros_like(total[1:]),
     )
+
+
+def _support(likely: Tensor, support: Support) -> Tensor:
+    """Return the tokens over which the scores of each model are summed, bool ``[models, rows, tokens]``.
+
+    Args:
+        likely: tokens with a probability under each model, main first, same shape.
+        support: ``own`` or ``union``.
+    """
+    return likely.any(0).expand_as(likely) if support == "union" else likely | likely[:1]
 
 
 def _possible_columns(p: Tensor) -> Tensor:

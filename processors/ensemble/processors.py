@@ -113,6 +113,7 @@ class Core(LogitsProcessor):
 
     Args:
         kernel, sharpness: how consistency falls with disagreement; see `token_consistency`.
+        support: tokens over which the scores of a model are summed, see `core`; None: as the preset.
         main_floor: least weight of the main model, 0 to 1; None: as the preset.
         preset: the values of all parameters that are None; see `consistency.PRESETS`.
         guard: keep the main model's row where the ensemble only spells its choice differently; see `SpellingGuard`.
@@ -158,6 +159,13 @@ class Core(LogitsProcessor):
         ] = None,
         mean_one: Annotated[bool | None, option("scale token consistencies to mean 1; None: as the preset")] = None,
         sharpness: Annotated[float | None, number("sharpness of the kernel; None: the paper's", gt=0)] = None,
+        support: Annotated[
+            consistency.Support | None,
+            option(
+                "tokens over which scores are summed: own: the main model's, and for a helper its own too; "
+                "union: those of all models; None: as the preset"
+            ),
+        ] = None,
         topk: Annotated[
             int | None, whole("number of likeliest tokens of each model to use; 0: all; None: as the preset", ge=0)
         ] = None,
@@ -168,11 +176,18 @@ class Core(LogitsProcessor):
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         settings = consistency.PRESETS[preset].replaced(
-            main_floor=main_floor, guard=guard, topk=topk, filters=filters, agreement=agreement, mean_one=mean_one
+            main_floor=main_floor,
+            guard=guard,
+            topk=topk,
+            filters=filters,
+            agreement=agreement,
+            mean_one=mean_one,
+            support=support,
         )
         self.formula: dict[str, Any] = {
             "kernel": kernel,
             "main_floor": settings.main_floor,
+            "support": settings.support,
             "sharpness": sharpness,
             "variant": settings.variant,
         }
@@ -196,6 +211,7 @@ class Core(LogitsProcessor):
         agreement: bool | None,
         mean_one: bool | None,
         sharpness: float | None,
+        support: consistency.Support | None,
         topk: int | None,
         gate: float,
     ) -> Core:
@@ -210,6 +226,7 @@ class Core(LogitsProcessor):
             agreement=agreement,
             mean_one=mean_one,
             sharpness=sharpness,
+            support=support,
             topk=topk,
             gate=gate,
             helpers=find_members(binding, "core", models, align, prompts),

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logitkit.processors.ensemble import PRESETS, Variant, consensus, core
+from logitkit.processors.ensemble import PRESETS, Core, Variant, consensus, core
 from logitkit.processors.ensemble.consistency import SHARPNESS, token_consistency
 
 KERNELS = sorted(SHARPNESS)
@@ -29,14 +29,18 @@ AT_ZERO = dict.fromkeys(KERNELS, 1.0) | {"sigmoid": 1 - 1 / (1 + math.exp(2.5))}
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_worked_example_as_published(kernel: Any) -> None:
-    """By hand: agreement and entropy are equal, so both weights are 1/2; only the helper's tokens are filtered.
+@pytest.mark.parametrize("support", ["own", "union"])
+def test_worked_example_as_published(kernel: Any, support: Any) -> None:
+    """By hand: the entropies are equal, so the weights are the agreements; only the helper's tokens are filtered.
 
-    1/2 [1/2, 1/2, 0, 0] + 1/2 [0, s0/2, s/2, 0] = [1, 1 + s0, s, 0] / 4, normalised.
+    The helper's agreement is s + s0 + s. The main model's is the same over the union of the tokens, and s + s0 over
+    its own two tokens. The result is w0 [1/2, 1/2, 0, 0] + w1 [0, s0/2, s/2, 0], normalised.
     """
     far, near = AT_QUARTER[kernel], AT_ZERO[kernel]
-    want = torch.tensor([[1.0, 1 + near, far, 0.0]])
-    got = core(MAIN, [HELPER], kernel=kernel, **PUBLISHED).exp()
+    helper_agreement = 2 * far + near
+    main_agreement = far + near if support == "own" else helper_agreement
+    want = torch.tensor([[main_agreement] * 2 + [0.0, 0.0]]) + helper_agreement * torch.tensor([[0.0, near, far, 0.0]])
+    got = core(MAIN, [HELPER], kernel=kernel, support=support, **PUBLISHED).exp()
     torch.testing.assert_close(got, want / want.sum(), rtol=0, atol=2e-6)
 
 
@@ -79,7 +83,15 @@ def test_multiple_choice_weighs_by_certainty_alone() -> None:
     torch.testing.assert_close(got.exp(), want, rtol=0, atol=2e-6)
 
 
-def released(main: list[float], helpers: list[list[float]], kernel: str, floor: float) -> list[float]:
+def test_every_preset_says_its_support() -> None:
+    """All presets take the support of the released code; `Core` passes it on, and an option replaces it."""
+    assert {name: preset.support for name, preset in PRESETS.items()} == dict.fromkeys(PRESETS, "own")
+    assert PRESETS["released"].replaced(support="union").support == "union"
+    assert Core(helpers=[], guard=False).formula["support"] == "own"
+    assert Core(helpers=[], guard=False, support="union").formula["support"] == "union"
+
+
+def released(main: list[float], helpers: list[list[float]], kernel: str, floor: float, own: bool) -> list[float]:
     """Return one row of the released code's generation branch, in plain Python with the departures of `core`."""
     models = [main, *helpers]
     width = len(main)
@@ -99,8 +111,9 @@ def released(main: list[float], helpers: list[list[float]], kernel: str, floor: 
         score = [
             [(s - low >= 1e-6) * (s - low) / (high - low) if high - low > 1e-6 else 1.0 for s in row] for row in score
         ]
-    support = [any(p[v] > 1e-12 for p in models) for v in range(width)]
-    score = [[s * on for s, on in zip(row, support, strict=True)] for row in score]
+    union = [any(p[v] > 1e-12 for p in models) for v in range(width)]
+    supports = [[p[v] + main[v] > 1e-12 for v in range(width)] if own else union for p in models]
+    score = [[s * on for s, on in zip(row, support, strict=True)] for row, support in zip(score, supports, strict=True)]
     weight = []
     for p, row, on in zip(models, score, speaks, strict=True):
         total = sum(p) or 1
@@ -124,18 +137,18 @@ def row(data: st.DataObject, width: int, whole: bool) -> list[float]:
     return [count / total if total else 0.0 for count in counts]
 
 
-@given(st.data(), st.sampled_from(KERNELS), st.sampled_from([0.0, 0.3, 0.5]))
+@given(st.data(), st.sampled_from(KERNELS), st.sampled_from([0.0, 0.3, 0.5]), st.sampled_from(["own", "union"]))
 @settings(max_examples=100, deadline=None)
-def test_equals_the_reference(data: st.DataObject, kernel: Any, floor: float) -> None:
+def test_equals_the_reference(data: st.DataObject, kernel: Any, floor: float, support: Any) -> None:
     """For any helpers, with zeros and lost probability, each row of a batch is the reference's, and sums to 1."""
     width, count, rows = 5, data.draw(st.integers(1, 3)), 3
     main = [row(data, width, True) for _ in range(rows)]
     helpers = [[row(data, width, False) for _ in range(rows)] for _ in range(count)]
     inputs = (torch.tensor(p, dtype=torch.float64) for p in (main, helpers))
-    got = core(*inputs, kernel=kernel, **{**RELEASED, "main_floor": floor}).exp()
+    got = core(*inputs, kernel=kernel, support=support, **{**RELEASED, "main_floor": floor}).exp()
     for number in range(rows):
         helper_rows = [helper[number] for helper in helpers]
-        want = torch.tensor(released(main[number], helper_rows, kernel, floor), dtype=torch.float64)
+        want = torch.tensor(released(main[number], helper_rows, kernel, floor, support == "own"), dtype=torch.float64)
         if all(p in (main[number], [0.0] * width) for p in helper_rows):
             want = torch.tensor(main[number], dtype=torch.float64)
         torch.testing.assert_close(got[number], want, rtol=0, atol=1e-9)
@@ -186,10 +199,10 @@ def test_core_keeps_double_precision() -> None:
 
 
 def test_a_helper_below_the_support_has_no_weight() -> None:
-    """A helper whose whole probability is at most ``support`` leaves the main model's row unchanged."""
+    """A helper whose whole probability is at most ``threshold`` leaves the main model's row unchanged."""
     main, helper = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.1, 0.0, 0.0]])
-    assert torch.equal(core(main, [helper], support=0.2), main.log())
-    assert not torch.equal(core(main, [helper], support=0.05), main.log())
+    assert torch.equal(core(main, [helper], threshold=0.2), main.log())
+    assert not torch.equal(core(main, [helper], threshold=0.05), main.log())
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
