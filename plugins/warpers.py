@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import field_validator
+
 from logitkit.params import Parameters, number, option, whole
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
 KEEP = Annotated[int, whole("keep at least this many tokens", ge=1)]
-WRAPPED = "logitkit.processors.warpers"  # processors that need to know which tokens are padding
+WRAPPED = "logitkit.processors.warpers"  # processors that depend on padding, end tokens or beams
+TRUNCATIONS = "logitkit.processors.truncations"  # keep more tokens under beams
 ORIGINAL = "transformers.generation.logits_process"
 SCALE = "the penalty depends on the sign of a score, so it differs between logits and log-probabilities"
 
@@ -74,6 +77,14 @@ class BadWords(Parameters):
 
     bad_words_ids: Annotated[list[list[int]], option("forbidden sequences of token ids")]
 
+    @field_validator("bad_words_ids")
+    @classmethod
+    def _ids(cls, words: list[list[int]]) -> list[list[int]]:
+        """Refuse an empty list, an empty sequence, and negative ids."""
+        if not words or not all(words) or any(token < 0 for word in words for token in word):
+            raise ValueError("one or more lists of token ids >= 0, none empty")
+        return words
+
 
 def _spec(name: str, target: str, summary: str, example: str, **more: object) -> Spec:
     """Return the Spec of a processor of transformers."""
@@ -101,29 +112,32 @@ SPECS = [
     ),
     _spec(
         "top_k",
-        f"{ORIGINAL}:TopKLogitsWarper",
+        f"{TRUNCATIONS}:TopK",
         "Keep the k likeliest tokens.",
         "top_k(5)",
         parameters=TopK,
         replaces=("top_k",),
+        revision=2,
     ),
     _spec(
         "top_p",
-        f"{ORIGINAL}:TopPLogitsWarper",
+        f"{TRUNCATIONS}:TopP",
         "Keep the likeliest tokens up to a cumulative probability (nucleus sampling).",
         "top_p(0.9)",
         parameters=TopP,
         replaces=("top_p",),
         source="arXiv:1904.09751",
+        revision=2,
     ),
     _spec(
         "min_p",
-        f"{ORIGINAL}:MinPLogitsWarper",
+        f"{TRUNCATIONS}:MinP",
         "Keep tokens whose probability is at least a fraction of the largest one.",
         "min_p(0.05)",
         parameters=MinP,
         replaces=("min_p",),
         source="arXiv:2407.01082",
+        revision=2,
     ),
     _spec(
         "top_h",
@@ -136,30 +150,33 @@ SPECS = [
     ),
     _spec(
         "typical_p",
-        f"{ORIGINAL}:TypicalLogitsWarper",
+        f"{TRUNCATIONS}:Typical",
         "Keep tokens whose surprisal is close to the entropy (locally typical sampling).",
         "typical_p(0.9)",
         parameters=Typical,
         replaces=("typical_p",),
         source="arXiv:2202.00666",
+        revision=2,
     ),
     _spec(
         "epsilon_cutoff",
-        f"{ORIGINAL}:EpsilonLogitsWarper",
+        f"{TRUNCATIONS}:EpsilonCutoff",
         "Remove tokens below a fixed probability (epsilon sampling).",
         "epsilon_cutoff(0.001)",
         parameters=Cutoff,
         replaces=("epsilon_cutoff",),
         source="arXiv:2210.15191",
+        revision=2,
     ),
     _spec(
         "eta_cutoff",
-        f"{ORIGINAL}:EtaLogitsWarper",
+        f"{TRUNCATIONS}:EtaCutoff",
         "Remove tokens below a probability that depends on the entropy (eta sampling).",
         "eta_cutoff(0.001)",
         parameters=Cutoff,
         replaces=("eta_cutoff",),
         source="arXiv:2210.15191",
+        revision=2,
     ),
     _spec(
         "repetition_penalty",
@@ -194,10 +211,11 @@ SPECS = [
     ),
     _spec(
         "bad_words",
-        f"{ORIGINAL}:NoBadWordsLogitsProcessor",
+        f"{WRAPPED}:BadWords",
         "Forbid token sequences.",
         "bad_words([[3], [4, 5]])",
         parameters=BadWords,
+        revision=2,
     ),
 ]
 

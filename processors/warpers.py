@@ -1,7 +1,8 @@
-"""Processors of transformers that read the tokens so far, with left padding hidden from them.
+"""Processors of transformers that depend on padding or end tokens, which a processor in a list is not told.
 
 `generate` derives the padding from the attention mask when it builds these processors itself. A processor in a list
-does not receive the mask, so these classes take the prompts of the call. The formulas are those of transformers.
+does not receive the mask, so these classes take the prompts of the call, and its settings for end tokens.
+The formulas are those of transformers.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 from transformers.generation.logits_process import (
+    NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
 
-from logitkit.errors import ModelError
+from logitkit.errors import ModelError, ParameterError
 from logitkit.params import Resource, checked, is_neutral, number, whole
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import BoundSettings
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
-from logitkit.processors.model_facts import end_tokens
+from logitkit.processors.model_facts import end_tokens, vocabulary_size
 
-__all__ = ["MinNewTokens", "NoRepeatNgram", "RepetitionPenalty"]
+__all__ = [
+    "BadWords",
+    "MinNewTokens",
+    "NoRepeatNgram",
+    "RepetitionPenalty",
+]
 
 
 class RepetitionPenalty(LogitsProcessor):
@@ -169,3 +176,52 @@ class MinNewTokens(LogitsProcessor):
         masked = scores.clone()
         masked[:, [end for end in ends if end < scores.shape[-1]]] = -torch.inf
         return masked
+
+
+class BadWords(LogitsProcessor):
+    """Forbid sequences of tokens. An end token alone stays possible, as with ``bad_words_ids`` of `generate`.
+
+    Args:
+        bad_words_ids: forbidden sequences of token ids, none empty.
+        settings: the settings of the call, which state the end tokens; None: there are none.
+
+    Example:
+        >>> import torch
+        >>> BadWords(bad_words_ids=[[2], [0, 1]])(torch.tensor([[0]]), torch.zeros(1, 3))
+        tensor([[0., -inf, -inf]])
+    """
+
+    def __init__(self, *, bad_words_ids: Sequence[Sequence[int]], settings: BoundSettings = None) -> None:
+        self.words, self._settings = tuple(tuple(word) for word in bad_words_ids), settings
+        self._built: dict[tuple[tuple[int, ...], ...], LogitsProcessor] = {}
+
+    @classmethod
+    def bind(cls, binding: Binding, *, bad_words_ids: list[list[int]]) -> BadWords:
+        """Return the processor with the end tokens of the call.
+
+        Raises:
+            ParameterError: an id outside the vocabulary of the model.
+        """
+        if binding.has_model:
+            size = vocabulary_size(binding.model)
+            if any(token >= size for word in bad_words_ids for token in word):
+                raise ParameterError("bad_words", "bad_words_ids", f"token ids below {size}", bad_words_ids)
+        return cls(bad_words_ids=bad_words_ids, settings=binding.settings)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores with tokens that would complete a sequence at -inf, ``[rows, vocab]``.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: logits or log-probabilities, ``[rows, vocab]``.
+        """
+        ends = () if self._settings is None else self._settings.end_tokens()
+        words = tuple(
+            word for word in self.words if max(word) < scores.shape[-1] and not (len(word) == 1 and word[0] in ends)
+        )
+        if not words:
+            return scores
+        if words not in self._built:
+            self._built[words] = NoBadWordsLogitsProcessor([list(word) for word in words])
+        forbidden: Tensor = self._built[words](input_ids, scores)
+        return forbidden
