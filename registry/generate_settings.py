@@ -41,6 +41,12 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any]) -> None:
         raise ModeError(
             "logitkit: cache_implementation must not be 'paged', continuous batching drops processors; leave it out"
         )
+    healing = settings.get("token_healing", getattr(settings.get("generation_config"), "token_healing", False))
+    if healing and chain.specs:
+        raise ModeError(
+            "logitkit: token_healing must not be set, it rewrites the bound prompts without the chain; "
+            "leave it out and begin the chain with byte_boundary()"
+        )
     for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
         if name in settings:
             raise ModeError(

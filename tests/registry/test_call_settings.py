@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 import logitkit
 from fakes import encoder_decoder_model
+from logitkit.errors import ModeError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12}
@@ -89,3 +90,9 @@ def test_a_budget_begins_after_the_decoder_prompt(chain: str) -> None:
     want = fresh.generate(**settings)
     assert torch.equal(used.generate(**settings), want)
     assert fresh.composite.parts[0][1].prompt_width == 3
+
+
+def test_token_healing_is_refused() -> None:
+    """The error points to byte_boundary, which does this within the chain."""
+    with pytest.raises(ModeError, match=r"token_healing must not be set.*byte_boundary"):
+        logitkit.generate(tiny_model(), tiny_tokenizer(), "a", chain="cfg(2.0)", token_healing=True)
