@@ -11,6 +11,7 @@ from torch import Tensor
 from logitkit.processors.ngram.formulas import EvidenceRule, lift_evidence, literal_evidence, ratio_evidence
 from logitkit.processors.ngram.table import NgramTable
 
+PUBLISHED_TOP = 512  # n-grams of each context that arXiv:2601.16224 keeps
 CHUNK = 200_000  # n-grams looked up in a background table at once, which bounds the memory
 
 
@@ -20,15 +21,17 @@ class Evidence:
     Args:
         table: the table of the style.
         rule: how evidence is computed.
-        k: pseudo-count of ``lift``.
-        top: only the ``top`` most frequent n-grams of each context have evidence; None: all have.
+        k: pseudo-count of ``lift`` and of ``literal``.
+        top: only the ``top`` most frequent n-grams of each context have evidence; None: all have, under ``literal``
+            the `PUBLISHED_TOP` most frequent.
         background: the neutral table of ``pmi``.
     """
 
     def __init__(
         self, table: NgramTable, rule: EvidenceRule, *, k: float, top: int | None, background: NgramTable | None
     ) -> None:
-        self.table, self.rule, self.k, self.top, self.background = table, rule, k, top, background
+        self.table, self.rule, self.k, self.background = table, rule, k, background
+        self.top = PUBLISHED_TOP if top is None and rule == "literal" else top
 
     def on(self, table: NgramTable) -> Evidence:
         """Return the same evidence for a copy of the table on another device."""
@@ -46,11 +49,18 @@ class Evidence:
         elif self.rule == "lift":
             values = self._lift_without_counts[order - 1][entries]
         elif self.rule == "literal":
-            probability = self.table.backoff.probability[order - 1][entries]
+            probability = self._published.backoff.probability[order - 1][entries]
             values = literal_evidence(probability, floor=smallest_probability(self.table))
         else:
             values = self._pmi[order - 1][entries]
         return values if self.top is None else values * self._is_top[order - 1][entries]
+
+    @cached_property
+    def _published(self) -> NgramTable:
+        """The table under add-k, the smoothing of the published rule; a table without counts keeps its own."""
+        if not self.table.has_counts or self.table.smoothing.name == "add-k":
+            return self.table
+        return self.table.smoothed("add-k", self.k)
 
     @cached_property
     def _lift_without_counts(self) -> list[Tensor]:

@@ -72,7 +72,8 @@ class Mixture:
 def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequence[float], width: int) -> Tensor:
     """Return the probabilities ``P_mix`` of arXiv:2601.16224, section 2.2: a weighted mean over the orders.
 
-    Only orders whose context occurs take part, and their weights are normalised. The smoothing of the table gives the
+    Only orders whose context occurs before some token take part, and their weights are normalised. A context that
+    occurs at the end of documents alone says nothing of the next token. The smoothing of the table gives the
     probabilities of each order.
 
     Args:
@@ -85,7 +86,8 @@ def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequen
         ``[rows, width]`` float32.
     """
     model, rows = table.backoff, contexts.shape[0]
-    occurs = (contexts >= 0).float() * torch.tensor(order_weights, device=contexts.device)  # [rows, orders]
+    followed = torch.stack([_has_follower(table, m, contexts[:, m - 1]) for m in range(1, table.orders + 1)], dim=1)
+    occurs = followed.float() * torch.tensor(order_weights, device=contexts.device)  # [rows, orders]
     shares = occurs / occurs.sum(-1, keepdim=True).clamp(min=1e-30)
     total = torch.zeros(rows, width, device=contexts.device)
     lower = torch.full((rows, width), model.floor, device=contexts.device)
@@ -101,6 +103,14 @@ def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequen
         total += shares[:, order - 1 : order] * probability
         lower = probability
     return total
+
+
+def _has_follower(table: NgramTable, order: int, contexts: Tensor) -> Tensor:
+    """Return which contexts some n-gram of this order extends, bool ``[rows]``."""
+    starts, known = table.levels[order - 1].starts, contexts.clamp(min=0)
+    if len(starts) < 2:  # no context of this order
+        return torch.zeros_like(contexts, dtype=torch.bool)
+    return (contexts >= 0) & (starts[known + 1] > starts[known])
 
 
 def _write(probability: Tensor, followers: Followers, values: Tensor, size: int) -> None:

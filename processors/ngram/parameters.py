@@ -17,9 +17,10 @@ Weight = Annotated[float, number("weight of the evidence; below 0 the style is a
 OrderWeights = Annotated[
     list[float] | None, option("one weight for each order; None: in the proportion 1 : 3 : 6 : 10 : 15, with sum 1")
 ]
-PseudoCount = Annotated[float, number("pseudo-count of the rule lift, log((count + k) / k)", gt=0)]
+PseudoCount = Annotated[float, number("pseudo-count of the rules lift, log((count + k) / k), and literal", gt=0)]
 Top = Annotated[
-    int | None, whole("number of most frequent tokens after each context that have evidence; None: all", ge=1)
+    int | None,
+    whole("number of most frequent tokens after each context that have evidence; None: all, rule literal: 512", ge=1),
 ]
 CapBits = Annotated[float | None, number("largest move of a token's score, in bits; None: unlimited", gt=0)]
 Plausible = Annotated[

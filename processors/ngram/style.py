@@ -51,14 +51,16 @@ class NgramStyle(LogitsProcessor):
         rule: ``lift``: n-grams of the table gain; ``literal``: they lose, as published; ``pmi``: n-grams that are
             more probable than in the background gain; ``mixture``: a mixture of probabilities.
         order_weights: one for each order, >= 0; None: in the proportion 1 : 3 : 6 : 10 : 15, with sum 1.
-        k: pseudo-count of ``lift``, above 0.
-        top: number of most frequent tokens after each context that have evidence; None: all.
+        k: pseudo-count of ``lift`` and ``literal``, above 0; under ``literal``, a table with add-k keeps its own.
+        top: number of most frequent tokens after each context that have evidence; None: all, under ``literal`` 512.
         cap_bits: largest move of a score, in bits; None: unlimited.
         plausible: 0 to 1; only tokens with at least this share of the largest probability move.
         once: whether n-grams of the longest order give no evidence once the continuation contains them.
         target_js: Jensen-Shannon divergence in bits, between 0 and 1, by which each row moves, with at most the full
             weight; None: the full weight.
-        background: table of neutral text, for ``pmi`` only.
+        background: table of neutral text, for ``pmi`` only. A token to which it gives less than
+            ``1 / (tokens + size)`` counts as having this probability, with ``tokens`` and ids of the background; in a
+            background without counts, less than the probability of the unknown word.
         prompts: the bound prompts, whose left padding is not part of any context; None: no row is padded.
         groups: maps rows of tokens to the group of the table in which each is looked up, ``[rows]``; None: group 0.
         trace: receives the weight of each row where ``target_js`` is set.

@@ -92,6 +92,26 @@ def test_literal_is_the_published_rule(corpus: Any, orders: int, weight: float, 
         assert ours == pytest.approx(want, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", ["kneser-ney", "witten-bell", "mle", "stupid-backoff"])
+def test_literal_needs_no_smoothing_of_the_table(smoothing: str) -> None:
+    """The rule ``literal`` alone gives the published scores, add-k with k = 0.001, whatever the table's smoothing."""
+    scores = scores_of(3, len(ROWS))
+    style = NgramStyle(table=table_of(smoothing=smoothing), weight=0.4, rule="literal")
+    got, counts = style(ROWS, scores), counted(CORPUS, 3, SPECIAL)
+    for row, logits, ours in zip(ROWS.tolist(), scores.tolist(), got.tolist(), strict=True):
+        want = literal(counts, row, logits, weight=0.4, weights=[0.1, 0.3, 0.6], k=1e-3, outcomes=8)
+        assert ours == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+
+def test_literal_keeps_512_followers() -> None:
+    """As published, the 512 most frequent followers of a context have evidence, and the others have none."""
+    corpus = [[0, token] for token in range(1, 601)] + [[0, 600]]
+    table = NgramTable.count(corpus, size=601, orders=2)
+    style = NgramStyle(table=table, weight=1.0, rule="literal", order_weights=[0.0, 1.0])
+    moved = style(torch.tensor([[0]]), torch.zeros(1, 601))[0] != 0
+    assert int(moved.sum()) == 512 and bool(moved[600])
+
+
 def test_top_keeps_the_most_frequent() -> None:
     """With top = 1 only the most frequent follower of token 1 moves."""
     table = table_of(orders=2)
