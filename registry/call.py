@@ -12,7 +12,7 @@ from transformers.utils.generic import ModelOutput
 
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.composite import Composite
+from logitkit.processors.engine.composite import Composite, FinalCheck
 from logitkit.processors.engine.fused_streams import FusedStreams
 from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacle
 from logitkit.processors.engine.history import HistoryCache
@@ -36,7 +36,8 @@ class Call:
         chain, model, tokenizer: as bound.
         prompts: the prompts as the model reads them; a processor such as ``byte_boundary`` may have shortened them.
         user_prompts: the prompts as given.
-        inputs: ``input_ids`` and ``attention_mask`` for ``model.generate(**call.inputs, ...)``.
+        inputs: ``input_ids`` and ``attention_mask`` for ``model.generate(**call.inputs, ...)``. They may be narrower
+            than an encoding that was given, when padding moved to the other side.
         composite: the chain as one processor, ``composite(input_ids, scores)``.
         processors: a `LogitsProcessorList` of the composite, for ``logits_processor=``.
         generate_kwargs: settings that `generate` needs besides, such as a padding token for a model without one, and
@@ -102,6 +103,8 @@ class Call:
         # Without sampling transformers warns of any sampling setting, neutral or not.
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
         further = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
+        if further and self.composite.parts:  # what is behind the chain may forbid every token that the chain left
+            further.append(FinalCheck([type(processor).__name__ for processor in further]))
         settings = {"logits_processor": LogitsProcessorList([*self.processors, *further]), **owned, **kwargs}
         self._tell(settings)
         fused = self._fused_streams(streams, settings)
@@ -213,5 +216,16 @@ class Call:
 
     @staticmethod
     def ids(output: Any) -> Tensor:
-        """Return the token ids of an output of ``model.generate``, ``[rows, length]``, prompts included."""
-        return output if isinstance(output, Tensor) else output.sequences
+        """Return the token ids of an output of ``model.generate``, ``[rows, length]``, prompts included.
+
+        Raises:
+            ModeError: another shape, as continuous batching returns it.
+        """
+        ids = output if isinstance(output, Tensor) else getattr(output, "sequences", None)
+        if not isinstance(ids, Tensor) or ids.ndim != 2:
+            got = list(ids.shape) if isinstance(ids, Tensor) else type(output).__name__
+            raise ModeError(
+                f"logitkit: an output must hold ids [rows, length], got {got}; continuous batching "
+                "(cache_implementation='paged') returns other shapes and drops processors, leave it out"
+            )
+        return ids

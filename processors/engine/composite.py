@@ -179,6 +179,39 @@ class Composite(LogitsProcessor):
         )
 
 
+class FinalCheck(LogitsProcessor):
+    """Refuse rows of which the processors behind a chain leave no token, from which `generate` would write token 0.
+
+    Args:
+        names: the processors behind the chain, for the error.
+
+    Example:
+        >>> import torch
+        >>> FinalCheck(["Mine"])(torch.tensor([[0]]), torch.tensor([[1.0, 2.0]]))
+        tensor([[1., 2.]])
+    """
+
+    supports_continuous_batching = False
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores themselves, ``[rows, vocab]``.
+
+        Raises:
+            ScoresError: a row without a finite maximum.
+        """
+        fault = _fault(scores)
+        if fault:
+            row, problem = fault
+            raise ScoresError(
+                f"logitkit: every row must keep a token with a finite score, got {problem} in row {row} from the "
+                f"processors behind the chain ({', '.join(self.names)}); loosen them or the truncation before them"
+            )
+        return scores
+
+
 def _processed(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Tensor) -> Tensor:
     """Return the scores after one processor; errors of the processor name its plugin."""
     try:

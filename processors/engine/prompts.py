@@ -6,6 +6,7 @@ a chain is bound to its prompts, and `Prompts` keeps them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -134,7 +135,7 @@ def _unknown_rows(rows: Tensor, prompts: Prompts) -> str:
     return (
         f"logitkit: every row must start with a prompt of this call ({len(prompts)} of {prompts.width} tokens), "
         f"got {rows.shape[0]} row(s) of {rows.shape[1]} tokens starting {start}; bind the chain to these prompts, "
-        "pass **call.inputs to generate, and input_ids rather than inputs_embeds"
+        "pass **call.inputs to generate, input_ids rather than inputs_embeds, and no token_healing"
     )
 
 
@@ -179,7 +180,7 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
     in_encoder = bool(model.config.is_encoder_decoder)
     pad = pad_token(tokenizer, model)
     if isinstance(prompts, Mapping) and "role" not in prompts:
-        return _encoded(tokenizer, prompts, pad, in_encoder)
+        return _encoded(tokenizer, prompts, pad, model)
     items = [prompts] if isinstance(prompts, (str, Mapping)) or _is_chat(prompts) else prompts
     if not isinstance(items, Sequence) or not items:
         raise PromptError(
@@ -239,14 +240,19 @@ def _is_chat(value: Any) -> bool:
     return isinstance(value, Sequence) and bool(value) and all(isinstance(m, Mapping) and "role" in m for m in value)
 
 
-def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, in_encoder: bool) -> Prompts:
+def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, model: Any) -> Prompts:
     """Return the prompts of a ``BatchEncoding``; padding is moved to the side that the model needs."""
     if "inputs_embeds" in inputs or "input_ids" not in inputs:
         raise PromptError("bind: encoded prompts must hold input_ids (not inputs_embeds), got " + ", ".join(inputs))
-    extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
+    in_encoder = bool(model.config.is_encoder_decoder)
+    extra = sorted(set(inputs) - {"input_ids", "attention_mask"})
+    forward = getattr(model, "forward", None)  # another engine's model has none
+    if "token_type_ids" in extra and (forward is None or "token_type_ids" not in inspect.signature(forward).parameters):
+        extra.remove("token_type_ids")  # many tokenizers add them, and a model without them reads the same
     if extra:
         raise PromptError(
-            f"bind: encoded prompts must hold input_ids and attention_mask only, got also {', '.join(extra)}"
+            "bind: encoded prompts must hold input_ids and attention_mask only, got also "
+            f"{', '.join(extra)}; leave them out (return_token_type_ids=False)"
         )
     ids = torch.as_tensor(inputs["input_ids"])
     mask = torch.as_tensor(inputs.get("attention_mask", torch.ones_like(ids)))

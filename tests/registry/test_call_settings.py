@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, SuppressTokensLogitsProcessor
 
 import logitkit
-from fakes import encoder_decoder_model
-from logitkit.errors import ModeError
+from fakes import absolute_model, encoder_decoder_model
+from logitkit.errors import ModeError, PromptError, ScoresError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12}
@@ -96,3 +96,35 @@ def test_token_healing_is_refused() -> None:
     """The error points to byte_boundary, which does this within the chain."""
     with pytest.raises(ModeError, match=r"token_healing must not be set.*byte_boundary"):
         logitkit.generate(tiny_model(), tiny_tokenizer(), "a", chain="cfg(2.0)", token_healing=True)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"do_sample": True}])
+def test_a_processor_behind_the_chain_leaves_a_token(settings: dict[str, Any]) -> None:
+    """A processor that forbids every token that the chain left is named, and token 0 is not written."""
+    call = logitkit.chain("suppress_tokens([0, 1]) | top_k(2)").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    behind = SuppressTokensLogitsProcessor(list(range(2, 272)))
+    with pytest.raises(ScoresError, match=r"only -inf in row 0 .*SuppressTokensLogitsProcessor"):
+        call.generate(logits_processor=[behind], **(GREEDY | settings))
+    plain = call.generate(**GREEDY)
+    harmless = SuppressTokensLogitsProcessor([0])
+    assert torch.equal(call.generate(logits_processor=[harmless], **GREEDY), plain)
+
+
+def test_the_output_of_continuous_batching_is_refused() -> None:
+    """Continuous batching returns three dimensions and drops processors; texts says so instead of returning ''."""
+    call = logitkit.chain("cfg(2.0)").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    with pytest.raises(ModeError, match=r"ids \[rows, length\], got \[1, 1, 9\]; continuous batching"):
+        call.texts(torch.zeros(1, 1, 9, dtype=torch.long))
+    with pytest.raises(ModeError, match="got dict"):
+        call.texts({})
+
+
+@pytest.mark.parametrize("name", ["token_type_ids", "position_ids"])
+def test_inputs_that_the_model_reads_are_refused_by_name(name: str) -> None:
+    """GPT-2 reads both; a Llama reads no token types, so those of a tokenizer are left out."""
+    ids = torch.tensor([[97, 98]])
+    encoded = {"input_ids": ids, "attention_mask": torch.ones_like(ids), name: torch.zeros_like(ids)}
+    with pytest.raises(PromptError, match=f"got also {name}; leave them out"):
+        logitkit.chain("cfg(2.0)").bind(absolute_model(), tiny_tokenizer(), encoded)
+    if name == "token_type_ids":
+        assert logitkit.chain("").bind(tiny_model(), tiny_tokenizer(), encoded).prompts.width == 2
