@@ -21,6 +21,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.byte_fallback import ByteFallback
@@ -34,6 +35,8 @@ from logitkit.processors.tokens.token_window import Window, character_classes, s
 from logitkit.processors.tokens.tokenizer_description import description
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.tokens.writable_tokens import SAMPLE_CONTINUATIONS, uncut_tokens, writable_tokens
+
+FEW = 4  # up to as many tokens are decided alone; more are looked up in the answer for the whole vocabulary
 
 
 class WordPosition(enum.Enum):
@@ -92,7 +95,7 @@ class CanonicalRules(Reencoding):
         }
         self._successors = functools.lru_cache(maxsize=1024)(self._find_successors)
         self._window = functools.lru_cache(maxsize=4096)(self._read_window)
-        self._positions_by_shape: dict[Any, tuple[Mask, Mask]] = {}
+        self._positions_by_shape: dict[Any, NDArray[np.int8]] = {}
 
     def extend(self, context: Context, token: int) -> Context:
         """Return the context after one more token.
@@ -116,6 +119,8 @@ class CanonicalRules(Reencoding):
 
     def allowed(self, context: Context, ids: Ids) -> Mask:
         """Return which of some tokens can come next; bool, of the shape of ``ids``."""
+        if ids.size <= FEW and not self._window(context).open_bytes:
+            return self._decide(context, ids)
         mask: Mask = self.successors(context)[ids]
         return mask
 
@@ -129,11 +134,16 @@ class CanonicalRules(Reencoding):
         window = self._window(context)
         if window.open_bytes:
             return self._completing_tokens(window)
-        start, inside = self._positions(window)
+        return self._decide(context, np.arange(len(self.vocabulary)))
+
+    def _decide(self, context: Context, ids: Ids) -> Mask:
+        """Compute the value of `allowed` for a context that does not end inside a character."""
+        window = self._window(context)
+        start, inside = self._positions(window, ids)
         if window.last is not None and not self._fallback.is_byte_token(window.last):
-            inside = inside & self._mergeable(window.last)
-        mask: Mask = self.writable & ~self._inside_character & (start | inside) | self._fallback.first
-        return mask | self._isolated if self.may_end(context) else mask
+            inside = inside & self._mergeable(window.last)[ids]
+        mask: Mask = self.writable[ids] & ~self._inside_character[ids] & (start | inside) | self._fallback.first[ids]
+        return mask | self._isolated[ids] if self.may_end(context) else mask
 
     def _mergeable(self, token: int) -> Mask:
         """Return the tokens that the merge rule allows directly after a token inside a word, bool ``[vocab]``."""
@@ -143,13 +153,13 @@ class CanonicalRules(Reencoding):
             mask[:width] = self.merge_rule.successors(token)[:width]
         return mask
 
-    def _positions(self, window: Window) -> tuple[Mask, Mask]:
-        """Return the tokens that can start a word after a window, and the tokens that can continue a word.
+    def _positions(self, window: Window, ids: Ids) -> tuple[Mask, Mask]:
+        """Return which of the tokens can start a word after a window, and which of them can continue a word.
 
-        Both results are bool ``[vocab]``.
+        Both results are bool, of the shape of ``ids``. Only the shapes of these tokens are examined.
         """
         if self.pretokenizer.never_cuts:
-            every = np.ones(len(self.vocabulary), dtype=bool)
+            every = np.ones(ids.shape, dtype=bool)
             return np.zeros_like(every) if window.last is not None else every, every
         fine = bool(self.pretokenizer.letters) and "'" in window.text[-2:]
         shapes = self._shapes[fine]
@@ -157,10 +167,13 @@ class CanonicalRules(Reencoding):
         classes = character_classes(window, self.pretokenizer)
         key = fine, classes, window.added, window.taken_whole, *window.boundaries()
         if key not in self._positions_by_shape:
-            each = [self._positions_of(window, example) for example in shapes.examples]
-            self._positions_by_shape[key] = np.array([row[0] for row in each]), np.array([row[1] for row in each])
-        start, inside = self._positions_by_shape[key]
-        return start[shapes.of], inside[shapes.of]
+            self._positions_by_shape[key] = np.full((len(shapes.examples), 2), -1, dtype=np.int8)
+        table = self._positions_by_shape[key]  # -1: not examined yet
+        for number in np.unique(shapes.of[ids]).tolist():
+            if table[number, 0] < 0:
+                table[number] = self._positions_of(window, shapes.examples[number])
+        start, inside = table[shapes.of[ids]].astype(bool).T
+        return start.T, inside.T
 
     def _positions_of(self, window: Window, example: ShapeExample) -> tuple[bool, bool]:
         """Return whether a token of this shape can start a word, and whether such a token can continue a word.
@@ -177,13 +190,18 @@ class CanonicalRules(Reencoding):
         return False, inside
 
     def _continuations_of(self, text: str, open_bytes: bytes) -> tuple[str, ...]:
-        """Return the continuations to try after a token with this text and these bytes of an incomplete character."""
+        """Return the continuations to try after a token with this text and these bytes of an incomplete character.
+
+        After the character that completes these bytes one more character is tried, because a cut before white space
+        depends on the character after the white space.
+        """
         contraction = bool(self.pretokenizer.letters) and text.endswith("'")
         # A heuristic: after two classes of characters, known patterns depend on a few more characters at most.
         mixed = len({self.pretokenizer.class_of(char) for char in text}) > 1 and not contraction
-        return self.pretokenizer.completions(open_bytes) or (
-            SAMPLE_CONTINUATIONS[:3] if mixed else SAMPLE_CONTINUATIONS
-        )
+        completing = self.pretokenizer.completions(open_bytes)
+        if completing:
+            return (*completing, *(char + more for char in completing for more in SAMPLE_CONTINUATIONS[1:3]))
+        return SAMPLE_CONTINUATIONS[:3] if mixed else SAMPLE_CONTINUATIONS
 
     def _word_position(
         self, window: Window, text: str, continuation: str, *, added: bool = False

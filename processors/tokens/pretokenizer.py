@@ -7,14 +7,17 @@ A result for one token therefore holds for every token with the same character c
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import regex
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from logitkit.processors.tokens.reencoding import completions
+from logitkit.processors.tokens.byte_fallback import code_points
 from logitkit.processors.tokens.token_bytes import MARKER
 from logitkit.processors.tokens.tokenizer_description import parts_of, without_prefix_space
 from logitkit.processors.tokens.vocabulary import Vocabulary
@@ -114,13 +117,30 @@ class Pretokenizer:
     def _completions(self, open_bytes: bytes) -> tuple[str, ...]:
         """Return the first and the last character of each class among the characters that start with these bytes.
 
+        All code points count, so that rare members of a class are found, such as the only white space in a block.
         Two characters represent a class, because the newest characters of Unicode can have another class in the
         tokenizer's own tables. Without bytes the result is empty.
         """
-        chars = completions(open_bytes) if open_bytes else ()
-        last = {self.class_of(char): char for char in chars}
-        first = {self.class_of(char): char for char in reversed(chars)}
-        return tuple(dict.fromkeys([*first.values(), *last.values()]))
+        points = code_points(open_bytes) if open_bytes else range(0)
+        numbers = self._class_numbers[points.start : points.stop]
+        _, first = np.unique(numbers, return_index=True)
+        _, last = np.unique(numbers[::-1], return_index=True)
+        places = dict.fromkeys([*np.sort(first).tolist(), *np.sort(len(numbers) - 1 - last).tolist()])
+        return tuple(chr(points.start + place) for place in places)
+
+    @cached_property
+    def _class_numbers(self) -> NDArray[np.int64]:
+        """The number of the class of each code point; characters of one class have one number."""
+        characters = _all_characters()
+        numbers = np.zeros(len(characters), dtype=np.int64)
+        for bit, pattern in enumerate(self._classes):
+            for match in regex.finditer(f"(?:{pattern.pattern})+", characters):
+                numbers[match.start() : match.end()] |= 1 << bit
+        alone = {char for char in self._literals if char not in self.letters}
+        alone |= {match.group() for match in regex.finditer(r"\s|[\x1c-\x1f]", characters)}
+        for place, char in enumerate(sorted(alone)):
+            numbers[ord(char)] = (1 << len(self._classes)) + place
+        return numbers
 
     def shape(self, text: str, *, fine: bool = False, longest: int = 4) -> CharacterClass:
         """Return the classes of the first characters of a token.
@@ -138,6 +158,12 @@ class Pretokenizer:
             if len(shape) == longest:
                 break
         return tuple(shape)
+
+
+@lru_cache(maxsize=1)
+def _all_characters() -> str:
+    """Return every code point at its own index; surrogates, which are no characters, are replaced."""
+    return "".join(chr(code) if not 0xD800 <= code < 0xE000 else "\ufffd" for code in range(sys.maxunicode + 1))
 
 
 def unknown_step(data: Mapping[str, Any]) -> str | None:

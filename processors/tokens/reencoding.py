@@ -17,6 +17,7 @@ from __future__ import annotations
 import codecs
 import functools
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -154,11 +155,17 @@ class Reencoding:
 def completions(open_bytes: bytes) -> tuple[str, ...]:
     """Return characters whose UTF-8 starts with these bytes.
 
-    Up to 2047 characters are all returned. Of more characters, about a thousand are returned, evenly spaced.
+    Up to 2047 characters are all returned. Of more characters, about a thousand are returned, evenly spaced, and
+    the first and the last character of each general category of Unicode, so that rare categories are represented.
     """
     points = code_points(open_bytes)
     # The step is odd, because capitals and small letters alternate in many blocks.
-    return tuple(map(chr, points[:: len(points) // 1024 | 1]))
+    spaced = points[:: len(points) // 1024 | 1]
+    if len(spaced) == len(points):
+        return tuple(map(chr, points))
+    last = {unicodedata.category(chr(point)): point for point in points}
+    first = {unicodedata.category(chr(point)): point for point in reversed(points)}
+    return tuple(map(chr, dict.fromkeys([*first.values(), *last.values(), *spaced])))
 
 
 def _without_special_tokens(data: dict[str, Any]) -> Tokenizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,9 @@ def test_byte_distributions_of_unigram_models_equal_enumeration(seed: int, text:
     for letter, want in reference.distribution(written, b"ab ").items():
         assert float(distribution.logp[letter]) == pytest.approx(want, abs=2e-6)
     assert float(distribution.logp.exp().sum()) + distribution.leak == pytest.approx(1, abs=2e-6)
+
+
+def test_completions_include_rare_categories() -> None:
+    """The only white space among 4,096 characters is a completion, and so is punctuation of the astral planes."""
+    assert "\u1680" in completions(b"\xe1")
+    assert {unicodedata.category(char) for char in completions(b"\xf0")} >= {"Po", "Nd", "Sm", "Nl"}

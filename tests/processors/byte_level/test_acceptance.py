@@ -1,0 +1,87 @@
+"""The acceptance law of byte probabilities: a text is at least as likely by bytes as by the tokenizer's own tokens.
+
+The sum over covers keeps the law exactly if the tokenizer's own encoding is one of the covers. Thousands of texts are
+therefore checked by the rules alone, and a sample of them by the probabilities of a random model.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from logitkit.processors.byte_level import ByteTree
+from logitkit.processors.tokens import CanonicalRules, Vocabulary
+from reference.byte_covers import random_model
+from reference.texts_of_all_kinds import text_of_all_kinds
+
+REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
+CASES = (  # texts whose own encoding was missing among the covers
+    "Hello \u2003world",
+    "_ \u2003\U00010100",
+    "'s\x00  \u1680\u200b",
+    "a \u1680b",
+    "x\U00011047y",
+)
+
+
+@functools.cache
+def parts(path: Path) -> tuple[Any, CanonicalRules]:
+    """Return a tokenizer and its rules."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+    return tokenizer, CanonicalRules(tokenizer, Vocabulary.of(tokenizer))
+
+
+def own_encoding_is_a_cover(rules: CanonicalRules, text: str) -> bool:
+    """Return whether the rules allow the tokenizer's own encoding of a text; True where the tokens lose bytes."""
+    tokens = rules.encode(text)
+    context: tuple[int, ...] = ()
+    if rules.vocabulary.join(tokens) != text.encode():
+        return True
+    for token in tokens:
+        if not rules.allows(context, token):
+            return False
+        context = rules.extend(context, token)
+    return rules.may_end(context)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", REAL)
+def test_the_own_encoding_is_a_cover(shared_tokenizers: Path, name: str) -> None:
+    """The rules allow the tokenizer's own encoding of each of 340 texts and of the known cases."""
+    _, rules = parts(shared_tokenizers / name)
+    generator = random.Random(1)
+    texts = [*CASES, *(text_of_all_kinds(generator) for _ in range(340))]
+    assert [text for text in texts if not own_encoding_is_a_cover(rules, text)] == []
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_the_own_encoding_is_a_cover_of_many_texts(shared_tokenizers: Path, name: str) -> None:
+    """The rules allow the tokenizer's own encoding of each of 3,000 more texts."""
+    _, rules = parts(shared_tokenizers / name)
+    generator = random.Random(2)
+    texts = [text_of_all_kinds(generator) for _ in range(3_000)]
+    assert [text for text in texts if not own_encoding_is_a_cover(rules, text)] == []
+
+
+@pytest.mark.data
+def test_bytes_are_at_least_as_likely_as_tokens(shared_tokenizers: Path) -> None:
+    """With a random model over GPT-2's tokens, the log-probability by bytes is at least the one by tokens."""
+    tokenizer, rules = parts(shared_tokenizers / "gpt2")
+    model = random_model(tokenizer, 5)
+    tree = ByteTree(model, tokenizer)
+    generator = random.Random(3)
+    for text in [*CASES, *(text_of_all_kinds(generator) for _ in range(15))]:
+        tokens = rules.encode(text)
+        rows = torch.tensor([[tokenizer.bos_token_id, *tokens]])
+        with torch.no_grad():
+            logp = model(rows).logits[0, :-1].log_softmax(-1)
+        by_tokens = float(logp.gather(1, rows[0, 1:, None]).sum())
+        assert tree.logp(text.encode()) >= by_tokens - 1e-3, text
