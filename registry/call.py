@@ -21,6 +21,7 @@ from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
 from logitkit.registry.chain import Chain
+from logitkit.registry.extra_inputs import refuse_extra_inputs
 from logitkit.registry.generate_settings import SAMPLING, owned_settings, padding_settings, refuse_settings
 
 Streams = Literal["auto", "fused", "lazy"]
@@ -86,6 +87,7 @@ class Call:
             ParameterError: an unknown value of ``streams``.
         """
         refuse_settings(self.chain, kwargs)
+        refuse_extra_inputs(self.model, self.trace.readers, kwargs)
         if not self._generating.acquire(blocking=False):
             raise ModeError(
                 "generate: a Call must run one generate at a time, got a second one while the first one runs; "
@@ -141,6 +143,7 @@ class Call:
         False
         """
         refuse_settings(self.chain, kwargs)
+        refuse_extra_inputs(self.model, self.trace.readers, kwargs)
         settings = self.generate_kwargs | kwargs
         self._tell(settings)
         return settings
