@@ -47,6 +47,11 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any]) -> None:
             "logitkit: token_healing must not be set, it rewrites the bound prompts without the chain; "
             "leave it out and begin the chain with byte_boundary()"
         )
+    if settings.get("assistant_tokenizer") is not None and chain.steps:
+        raise ModeError(
+            "logitkit: assistant_tokenizer must not be given, since the assistant would ask the chain about tokens of "
+            "another vocabulary; use an assistant with the tokenizer of the model, or prompt_lookup_num_tokens"
+        )
     for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
         if name in settings:
             raise ModeError(

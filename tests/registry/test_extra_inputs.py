@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGener
 import logitkit
 from fakes import seeded
 from logitkit.errors import ModeError
-from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 
 IMAGE = 270  # the token that stands for a part of an image
 GREEDY: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
@@ -64,3 +64,12 @@ def test_settings_of_generate_are_no_inputs() -> None:
     """Tensors among the settings, such as end tokens, are no inputs of a stream."""
     call = logitkit.chain("cfg(2.0, negative='no')").bind(tiny_model(), tiny_tokenizer(), "a fox")
     call.generate(eos_token_id=torch.tensor([257]), use_cache=True, output_scores=True, **GREEDY)
+
+
+def test_universal_assisted_decoding_is_refused_with_its_reason() -> None:
+    """The assistant would ask the chain about rows of its own vocabulary; an empty chain has no such limit."""
+    settings = {"tokenizer": tiny_tokenizer(), "assistant_tokenizer": foreign_tokenizer()}
+    for text in ("top_k(5)", "cfg(2.0, negative='no')"):
+        call = logitkit.chain(text).bind(tiny_model(), tiny_tokenizer(), "a fox")
+        with pytest.raises(ModeError, match=r"assistant_tokenizer must not be given.*another vocabulary"):
+            call.generate(assistant_model=tiny_model(1), **settings, **GREEDY)
