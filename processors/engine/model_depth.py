@@ -34,7 +34,9 @@ class ModelDepth:
     def __init__(self, model: Any) -> None:
         base = getattr(model, getattr(model, "base_model_prefix", "") or "base_model", model)
         configs = (text_config(model), getattr(base, "config", None))
-        self._layers = [(config, count) for config in configs if (count := _layers(config)) is not None]
+        self._layers: list[tuple[Any, int]] = [
+            (config, count) for config in configs if (count := _layers(config)) is not None
+        ]
 
     def is_lowered(self) -> bool:
         """Return whether the model runs without some of its layers now."""
@@ -52,8 +54,8 @@ class ModelDepth:
                 config.num_hidden_layers = count
             yield
         finally:
-            for config, count in lowered:
-                config.num_hidden_layers = count
+            for config, fewer in lowered:
+                config.num_hidden_layers = fewer
 
 
 def _layers(config: Any) -> int | None:
