@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.streams import stacked_positions
 from logitkit.processors.model_facts import context_length, text_config
@@ -243,12 +244,8 @@ class CrossTokenizerReader:
         device = self.model.device
         if not self._used.all():
             extra["attention_mask"] = torch.from_numpy(self._used.astype(np.int64)).to(device)
-        output = self.model(
-            input_ids=chunk.to(device),
-            position_ids=positions.to(device),
-            **with_cache(self._cache),
-            **extra,
-        )
+        inputs = {"input_ids": chunk.to(device), "position_ids": positions.to(device)}
+        output = forwarded(self.model, **inputs, **with_cache(self._cache), **extra)
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -1].float()  # type: ignore[no-any-return]

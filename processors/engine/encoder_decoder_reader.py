@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import with_cache
@@ -57,7 +58,8 @@ class EncoderDecoderReader(Reader):
             positions: unused; a decoder with relative positions counts them itself.
             count: number of last tokens.
         """
-        output = self.model(
+        output = forwarded(
+            self.model,
             encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded),
             attention_mask=self._own_mask[self._index],
             decoder_input_ids=chunk,

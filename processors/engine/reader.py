@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from logitkit.errors import ModelError
 from logitkit.processors.engine.cache_rewinding import can_crop, longest_cached_prefix
 from logitkit.processors.engine.model_depth import ModelDepth
+from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities, refuse_padding
@@ -287,7 +288,7 @@ class Reader:
             extra["attention_mask"] = mask
         if self.takes_positions:
             extra["position_ids"] = positions
-        output = self.model(input_ids=chunk, **with_cache(self._cache), **extra)
+        output = forwarded(self.model, input_ids=chunk, **with_cache(self._cache), **extra)
         return self._counted(output, chunk, count)
 
     def _counted(self, output: Any, chunk: Tensor, count: int) -> Tensor:

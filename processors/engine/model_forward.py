@@ -1,0 +1,37 @@
+"""The forward of a stream's model, whose errors name the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from logitkit.errors import LogitkitError, ModelError
+
+
+def forwarded(model: Any, **inputs: Any) -> Any:
+    """Return the output of a model's forward.
+
+    Args:
+        model: a model of transformers.
+        inputs: keyword arguments of its forward.
+
+    Raises:
+        ModelError: the forward raises; the message names the model, and the cause is chained. Exhausted memory and
+            errors of logitkit pass as they are.
+
+    Example:
+        >>> import torch
+        >>> from logitkit.registry.laws import tiny_model
+        >>> forwarded(tiny_model(), input_ids=torch.tensor([[1, 2]])).logits.shape
+        torch.Size([1, 2, 272])
+    """
+    try:
+        return model(**inputs)
+    except (LogitkitError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__}: the forward must read the rows of a second stream, "
+            f"got {type(error).__name__}: {error}; check the model's context length, device and dtype"
+        ) from error
