@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitkit.errors import ChainError, FileFormatError
-from logitkit.files import replace_file
+from logitkit.files import parse_json, replace_file
 from logitkit.registry import expression
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.registry import Registry
@@ -70,11 +70,13 @@ class Chain:
         """
         import yaml  # imported here, to keep the listing of names fast
 
+        from logitkit.registry.yaml_files import compose, construct
+
         path = _chain_file(path)
         try:
             text = path.read_text(encoding="utf-8")
-            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+            data = parse_json(text) if path.suffix == ".json" else construct(compose(text))
+        except (ValueError, yaml.YAMLError) as error:
             raise FileFormatError(f"chain file: {path} must be {path.suffix[1:]}, got: {error}") from error
         return cls([] if data is None else data, registry=registry)
 

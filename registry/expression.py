@@ -8,6 +8,7 @@ from typing import Any
 
 from logitkit.errors import ChainError
 
+LONGEST = 20_000  # characters of a chain
 Step = tuple[str, dict[str, Any]]
 
 
@@ -27,11 +28,17 @@ def read(text: str, order: Callable[[str], list[str]]) -> list[Step]:
     text = " ".join(text.split("\n")).strip()
     if not text:
         return []
+    if len(text) > LONGEST:
+        raise ChainError(f"chain: a text must have at most {LONGEST} characters, got {len(text)}")
     try:
         tree = ast.parse(text, mode="eval").body
+    except (RecursionError, MemoryError):
+        raise ChainError("chain: a text must not be nested deeply or have hundreds of steps") from None
     except SyntaxError as error:
         mistake = f"{error.msg}; write name(parameter=value) | name()"
         raise _error_at(text, max((error.offset or 1) - 1, 0), mistake) from None
+    except ValueError as error:  # null characters, lone surrogates
+        raise ChainError(f"chain: a text must be valid Unicode without null characters, got: {error}") from None
     return [_step(text, node, order) for node in _split(tree)]
 
 
@@ -48,9 +55,14 @@ def write(steps: list[Step]) -> str:
 
 def _split(node: ast.expr) -> list[ast.expr]:
     """Return the operands of ``a | b | c``, from left to right."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return [*_split(node.left), *_split(node.right)]
-    return [node]
+    operands, waiting = [], [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, ast.BinOp) and isinstance(one.op, ast.BitOr):
+            waiting += [one.right, one.left]
+        else:
+            operands.append(one)
+    return operands
 
 
 def _step(text: str, node: ast.expr, order: Callable[[str], list[str]]) -> Step:
@@ -85,7 +97,9 @@ def _literal(text: str, node: ast.expr) -> Any:
 
 
 def _error_at(text: str, column: int, mistake: str) -> ChainError:
-    """Return an error with a caret under the column of the mistake."""
+    """Return an error with a caret under the column of the mistake; of a long text, only the part around it."""
+    start = max(0, column - 100)
+    text, column = text[start : start + 200], column - start
     return ChainError(f"chain: {mistake}\n  {text}\n  {' ' * column}^")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import string
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from logitkit.bench.config.preflight import Mistake, Place
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
 from logitkit.errors import RunError
 from logitkit.params import rule_of
+from logitkit.registry.yaml_files import compose, construct
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "models": ModelEntry,
@@ -24,6 +26,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "tasks": TaskEntry,
     "resources": ResourceEntry,
 }
+SWEPT = 10_000  # chains of one sweep
 NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
 
 
@@ -53,8 +56,9 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
+        node = compose(text)
+        data = construct(node)
+    except (OSError, ValueError, yaml.reader.ReaderError) as error:
         raise RunError(str(path), [str(error)]) from error
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
@@ -64,7 +68,7 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
     if node is None or not isinstance(node, yaml.MappingNode):
         raise RunError(str(path), ["must be a mapping with models, chains and tasks"])
     _collect_lines(node, (), lines, mistakes)
-    run, further = _build(yaml.safe_load(text), folder=str(path.parent), allow=allow_code_execution)
+    run, further = _build(data, folder=str(path.parent), allow=allow_code_execution)
     mistakes += further
     if run is None or mistakes:
         raise RunError(str(path), _messages(mistakes, lines))
@@ -174,6 +178,9 @@ def _swept(name: str, entry: dict[str, Any], mistakes: list[Mistake]) -> Iterato
     sweep, place = entry.pop("sweep"), ("chains", name, "sweep")
     if not isinstance(sweep, Mapping) or not all(isinstance(values, list) and values for values in sweep.values()):
         mistakes.append((place, f"sweep must be lists of values by name, got {sweep!r}"))
+        return
+    if (count := math.prod(map(len, sweep.values()))) > SWEPT:
+        mistakes.append((place, f"a sweep must have at most {SWEPT} combinations, got {count}"))
         return
     for values in itertools.product(*sweep.values()):
         chosen = dict(zip(sweep, values, strict=True))

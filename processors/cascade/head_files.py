@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from logitkit.errors import FileFormatError
 from logitkit.files import parse_json, replace_file
 
+Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 VERSION = 1
 WEIGHTS, METADATA = "head.safetensors", "head.json"
 
@@ -86,3 +88,37 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], kind: str) -> 
         reason = " ".join(str(error).split())
         raise FileFormatError(f"{kind}: {WEIGHTS} must fit {METADATA}, got: {reason}") from error
     network.eval()
+
+
+def build_network(
+    make: Callable[[Any], tuple[Config, Network]], metadata: Mapping[str, Any], state: Mapping[str, Tensor], kind: str
+) -> tuple[Config, Network]:
+    """Build a network from the metadata of a file, and load its weights.
+
+    Sizes are compared without memory for the weights before the network is built.
+
+    Args:
+        make: returns the configuration and the network of the entry ``config`` of the metadata.
+        metadata: as `load_head` returns it.
+        state: the weights by name.
+        kind: name of the kind of head, for the error message.
+
+    Raises:
+        FileFormatError: the configuration is missing or false, or the weights do not fit the network.
+    """
+    try:
+        content = metadata["config"]
+        largest = sum(tensor.numel() for tensor in state.values())
+        if any(isinstance(value, int) and not 0 <= value <= largest for value in content.values()):
+            raise ValueError(f"a size that is negative or larger than the {largest} weights")
+        with torch.device("meta"):
+            shapes = {name: tensor.shape for name, tensor in make(content)[1].state_dict().items()}
+        if shapes != {name: tensor.shape for name, tensor in state.items()}:
+            raise ValueError("weights of other names or sizes")
+        config, network = make(content)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise FileFormatError(
+            f"{kind}: {WEIGHTS} must fit {METADATA}, got {type(error).__name__}: {error}; train it again"
+        ) from error
+    load_weights(network, state, kind)
+    return config, network

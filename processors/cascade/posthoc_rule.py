@@ -11,7 +11,7 @@ quantiles are interpolated linearly; the prediction is calibrated on held-out it
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from logitkit.errors import ParameterError
+from logitkit.errors import FileFormatError, ParameterError
 from logitkit.processors.cascade import head_training
-from logitkit.processors.cascade.head_files import load_head, load_weights, save_head
+from logitkit.processors.cascade.head_files import build_network, load_head, save_head
 from logitkit.processors.cascade.head_training import Loss, Standardised, TrainingSettings
 from logitkit.processors.cascade.sequence_rules import sequence_score
 
@@ -203,10 +203,16 @@ class PostHocRule:
             FileFormatError: the folder holds no post-hoc rule, or a damaged one.
         """
         state, metadata = load_head(folder, KIND)
-        config = PostHocRuleConfig(**metadata["config"])
-        network = PostHocNetwork(config)
-        load_weights(network, state, KIND)
+        config, network = build_network(_network, metadata, state, KIND)
+        if not isinstance(metadata.get("report"), dict):
+            raise FileFormatError(f"{KIND}: {folder} must hold a report, got none; train it again")
         return cls(network, config, report=metadata["report"])
+
+
+def _network(content: Mapping[str, Any]) -> tuple[PostHocRuleConfig, PostHocNetwork]:
+    """Return the configuration and the untrained network of a file."""
+    config = PostHocRuleConfig(**content)
+    return config, PostHocNetwork(config)
 
 
 @torch.enable_grad()

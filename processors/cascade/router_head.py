@@ -11,7 +11,7 @@ relative to the largest, so that logits and log-probabilities give the same feat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from logitkit.errors import ParameterError
+from logitkit.errors import FileFormatError, ParameterError
 from logitkit.processors.cascade import head_training
-from logitkit.processors.cascade.head_files import load_head, load_weights, save_head
+from logitkit.processors.cascade.head_files import build_network, load_head, save_head
 from logitkit.processors.cascade.head_training import Split, Standardised, TrainingSettings
 from logitkit.processors.cascade.model_fingerprint import ModelPair, PairFingerprint
 from logitkit.processors.engine.log_probabilities import log_probabilities
@@ -216,11 +216,20 @@ class RouterHead:
             FileFormatError: the folder holds no router head, or a damaged one.
         """
         state, metadata = load_head(folder, KIND)
-        config = RouterHeadConfig(**metadata["config"])
-        network = RouterNetwork(config)
-        load_weights(network, state, KIND)
-        pair = PairFingerprint(**metadata["pair"])
-        return cls(network, config, threshold=metadata["threshold"], pair=pair, report=metadata["report"])
+        config, network = build_network(_network, metadata, state, KIND)
+        try:
+            pair, threshold = PairFingerprint(**metadata["pair"]), float(metadata["threshold"])
+            return cls(network, config, threshold=threshold, pair=pair, report=dict(metadata["report"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(
+                f"{KIND}: {folder} must hold threshold, pair and report, got {error!r}; train it again"
+            ) from error
+
+
+def _network(content: Mapping[str, Any]) -> tuple[RouterHeadConfig, RouterNetwork]:
+    """Return the configuration and the untrained network of a file."""
+    config = RouterHeadConfig(**content)
+    return config, RouterNetwork(config)
 
 
 def threshold_for_recall(scores: Tensor, labels: Tensor, recall: float) -> float:

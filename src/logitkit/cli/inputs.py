@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,10 +62,25 @@ def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
     if prompt is None and file is None and sys.stdin.isatty():
         way_out = f"write the prompt after {command}, use --file, or pipe the prompt to standard input"
         raise ParameterError(command, "the prompt", "given", None, way_out)
-    text = prompt if prompt is not None else utf8_text(command, "--file", file) if file else sys.stdin.read()
+    text = prompt if prompt is not None else utf8_text(command, "--file", file) if file else _standard_input(command)
     if not text:
         raise ParameterError(command, "the prompt", "text", text)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ParameterError(command, "the prompt", "valid Unicode", text[:60], "remove the lone surrogates")
     return text
+
+
+def _standard_input(command: str) -> str:
+    """Return the text of standard input.
+
+    Raises:
+        ParameterError: the input is not UTF-8.
+    """
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        why = f"{error.reason} at byte {error.start}"
+        raise ParameterError(command, "standard input", f"UTF-8 text ({why})", "other bytes") from error
 
 
 def load_model(name: str) -> tuple[Any, Any]:
@@ -88,6 +104,12 @@ def generate_settings(
     >>> generate_settings(max_new_tokens=8, do_sample=False, temperature=0.7, top_k=None, top_p=None)
     {'temperature': 0.7, 'do_sample': True, 'max_new_tokens': 8}
     """
+    for name, value, high in (("--temperature", temperature, math.inf), ("--top-p", top_p, 1.0)):
+        if value is not None and not (0 < value <= high and math.isfinite(value)):
+            rule = "a finite number > 0" + (" and <= 1" if high == 1.0 else "")
+            raise ParameterError("generate", name, rule, value, f"leave {name} out to decode without it")
+    if top_k is not None and top_k < 0:
+        raise ParameterError("generate", "--top-k", "an integer >= 0", top_k)
     settings: GenerateSettings = {}
     if temperature is not None:
         settings["temperature"] = temperature
