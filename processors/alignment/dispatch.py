@@ -7,7 +7,8 @@ and ids that a tokenizer lacks, are aligned to nothing.
 Methods:
 - ``exact``: the main token of the same bytes. The probability of other helper tokens is lost.
 - ``mined`` (MinED of FuseLLM, arXiv:2401.10491): where no main token has the same bytes, the main token at the least
-  edit distance over bytes; among equally near tokens, the one of the lowest id.
+  edit distance over bytes. `logitkit.processors.alignment.nearest` decides between equally near tokens. Departure:
+  the paper takes the first of them.
 - ``gac`` (arXiv:2406.12585): where no main token has the same bytes, the first token that the main tokenizer writes
   for them. Departure: the paper adds probabilities over the union of the two vocabularies. A processor can only
   choose main tokens, so a helper token outside the main vocabulary counts for the main token that it begins with.
@@ -40,6 +41,7 @@ BUILDERS: dict[str, Callable[[AlignmentVocabulary, AlignmentVocabulary], Alignme
     "embedding": embedding.neighbours,
 }
 METHODS = tuple(BUILDERS)
+REVISION = 2  # raised when a method builds other alignments than before, so that cached files are not used again
 CACHED_PAIRS = 10**7  # for fewer pairs of tokens, building an alignment takes no longer than reading its file
 
 
@@ -101,7 +103,7 @@ def _read(path: Path, helper: AlignmentVocabulary, main: AlignmentVocabulary) ->
 
 def _key(method: str, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> str:
     """Return 16 hexadecimal digits of a hash of everything that an alignment depends on."""
-    parts: list[object] = [FORMAT, method]
+    parts: list[object] = [FORMAT, REVISION, method]
     for side in (helper, main):
         parts += [fingerprint(side.tokenizer), side.size, side.end_tokens]
         if method == "embedding" and side.embeddings is not None:

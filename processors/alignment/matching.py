@@ -5,19 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
-from tqdm import tqdm
 
 from logitkit.processors.alignment.alignment import Alignment, Match
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
+from logitkit.processors.alignment.nearest import distance_bounds, is_whole, nearest_targets
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import fingerprint
-
-CELLS = 2**25  # largest number of edit distances in memory, one or two bytes each
 
 
 class Pair(NamedTuple):
@@ -50,18 +44,21 @@ def unite(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
 def mined(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     """Return the alignment by equal bytes, else to the main token at the least edit distance over bytes.
 
-    Among main tokens at the same distance, the one with the lowest id is taken.
+    `nearest_targets` decides between main tokens at the same distance. A helper token of whole characters is never
+    aligned to a main token that holds a part of a character.
     """
     pairs, candidates = _equal_bytes(helper, main), main.text_tokens()
-    if not candidates:
-        return _one_to_one("mined", helper, main, pairs)
+    whole = [token for token in candidates if is_whole(_bytes_of(main, token))]
     unmatched = _unmatched(helper, pairs)
-    sources = [_bytes_of(helper, token) for token in unmatched]
-    targets = [_bytes_of(main, token) for token in candidates]
-    nearest = nearest_targets(sources, distance_bounds(sources, set(targets)), targets)
-    pairs += [
-        Pair(token, candidates[place], Match.PARTIAL) for token, place in zip(unmatched, nearest.tolist(), strict=True)
-    ]
+    texts = [token for token in unmatched if is_whole(_bytes_of(helper, token))]
+    parts = [token for token in unmatched if not is_whole(_bytes_of(helper, token))]
+    for tokens, allowed in ((texts, whole), (parts, candidates)):
+        if not tokens or not allowed:
+            continue
+        sources = [_bytes_of(helper, token) for token in tokens]
+        targets = [_bytes_of(main, token) for token in allowed]
+        nearest = nearest_targets(sources, distance_bounds(sources, set(targets)), targets)
+        pairs += [Pair(token, allowed[place], Match.PARTIAL) for token, place in zip(tokens, nearest, strict=True)]
     return _one_to_one("mined", helper, main, pairs)
 
 
@@ -136,58 +133,3 @@ def _first_tokens(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> lis
 def _encoded(side: AlignmentVocabulary, texts: list[bytes]) -> list[list[int]]:
     """Return the token ids of texts in the middle of a document."""
     return Retokenizer(side.vocabulary, side.tokenizer, side.vocabulary).of_bytes(texts)
-
-
-def distance_bounds(sources: list[bytes], targets: set[bytes]) -> list[int]:
-    """Return an upper bound, at least 1, of the edit distance from each source to its nearest target.
-
-    The bound is the distance to the longest proper prefix or suffix that is a target. Without such a target, the bound
-    is the largest possible distance.
-    """
-    longest = max(map(len, targets))
-    bounds = []
-    for source in sources:
-        cuts = (cut for cut in range(1, len(source)) if source[cut:] in targets or source[:-cut] in targets)
-        bounds.append(next(cuts, max(len(source), longest)))
-    return bounds
-
-
-def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes]) -> NDArray[np.int64]:
-    """Return the index of the first target at the least edit distance from each source, ``[sources]``.
-
-    Args:
-        sources: byte strings.
-        bounds: upper bounds, at least 1, of the distance from each source to its nearest target.
-        targets: byte strings, at least one.
-    """
-    target_counts, source_counts = _class_counts(targets), _class_counts(sources)
-    lengths = target_counts.sum(1)
-    dtype = np.uint8 if max(lengths.max(), source_counts.sum(1).max(initial=0)) < 256 else np.uint16
-    texts = np.array([target.decode("latin-1") for target in targets], dtype=object)
-    best = np.zeros(len(sources), dtype=np.int64)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, bound in enumerate(bounds):
-        groups.setdefault((bound, *source_counts[number].tolist()), []).append(number)
-    with tqdm(total=len(sources), desc="edit distances", unit="token", disable=None, leave=False) as bar:
-        for (bound, *counts), group in groups.items():
-            # A lower bound of the distance: each byte of a class that one string has in excess must be edited.
-            least = np.maximum(lengths, sum(counts)) - np.minimum(target_counts, counts).sum(1)
-            near = np.flatnonzero(least <= bound)
-            choices = texts[near].tolist()
-            step = max(1, CELLS // max(1, len(choices)))
-            for start in range(0, len(group), step):
-                part = group[start : start + step]
-                queries = [sources[number].decode("latin-1") for number in part]
-                table = cdist(queries, choices, scorer=Levenshtein.distance, dtype=dtype, workers=-1)
-                best[part] = near[table.argmin(1)]
-                bar.update(len(part))
-    return best
-
-
-def _class_counts(texts: list[bytes]) -> NDArray[np.int64]:
-    """Count lower-case letters, capitals, other ASCII bytes and other bytes in each text, ``[texts, 4]``."""
-    byte_class = bytes(
-        3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256)
-    )
-    classes = [text.translate(byte_class) for text in texts]
-    return np.array([[text.count(number) for number in range(4)] for text in classes], dtype=np.int64).reshape(-1, 4)
