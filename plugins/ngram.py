@@ -29,7 +29,7 @@ SPECS = [
         summary="Favour the wording of the prompt, to copy and cite from retrieved text.",
         source="arXiv:2601.16224",
         target="logitkit.processors.ngram.context:NgramContext",
-        revision=3,
+        revision=4,
         formula=f"{LIFT};  counted in the prompt",
         failure="instructions in the prompt are copied too; set context to the retrieved text alone",
         example="ngram_context(weight=0.2)",

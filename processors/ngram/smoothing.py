@@ -13,6 +13,10 @@ Sources: Chen and Goodman 1998 for the interpolated models, Brants et al. 2007 f
 sum to 1. All are computed as in nltk 3.10. Departure: nltk divides by zero for Kneser-Ney contexts that occur only at
 the beginning of documents. Here the lower order is used instead, and the relative frequency for order 1. As in nltk,
 Kneser-Ney sums to more than 1 after contexts that occur both at the beginning of a document and elsewhere.
+
+Modified Kneser-Ney, the default, is that of Chen and Goodman as KenLM computes it (Heafield et al. 2013): three
+discounts for each order, estimated from the counts, and single tokens interpolated with the uniform distribution. It
+sums to 1 after every context. The beginning of a document counts as one preceding token.
 """
 
 from __future__ import annotations
@@ -28,9 +32,12 @@ from logitkit.errors import ParameterError
 from logitkit.params import checked, number, option, whole
 from logitkit.processors.ngram.counting import Level
 
-SmoothingName = Literal["add-k", "witten-bell", "kneser-ney", "absolute-discounting", "stupid-backoff", "mle"]
+SmoothingName = Literal[
+    "add-k", "witten-bell", "kneser-ney", "modified-kneser-ney", "absolute-discounting", "stupid-backoff", "mle"
+]
 SMOOTHING_NAMES: tuple[str, ...] = get_args(SmoothingName)
 Floats = NDArray[np.float64]
+FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)  # of KenLM, where too few different counts occur to estimate discounts
 DEFAULT_STRENGTH: dict[str, float] = {
     "add-k": 1e-3,
     "kneser-ney": 0.75,
@@ -43,10 +50,10 @@ class Smoothing:
     """The smoothing method of a table and its strength.
 
     Args:
-        name: one of the six methods.
+        name: one of the seven methods.
         strength: add-k: the pseudo-count, above 0. Kneser-Ney and absolute discounting: the discount, 0 to 1. Stupid
             backoff: the factor of a shorter context, >= 0. The other methods have none. None: the default.
-        outcomes: number of tokens that share the pseudo-counts of add-k.
+        outcomes: number of tokens that share the pseudo-counts of add-k, and the uniform part of modified Kneser-Ney.
 
     Raises:
         ParameterError: an unknown method, or a strength outside its range.
@@ -60,9 +67,9 @@ class Smoothing:
     def __init__(
         self,
         *,
-        name: Annotated[SmoothingName, option("smoothing method")] = "kneser-ney",
+        name: Annotated[SmoothingName, option("smoothing method")] = "modified-kneser-ney",
         strength: Annotated[float | None, number("pseudo-count, discount or backoff factor", ge=0)] = None,
-        outcomes: Annotated[int, whole("tokens that share the pseudo-counts of add-k", ge=1)] = 1,
+        outcomes: Annotated[int, whole("tokens that share pseudo-counts", ge=1)] = 1,
     ) -> None:
         if name not in DEFAULT_STRENGTH and strength is not None:
             raise ParameterError("Smoothing", "strength", f"None for {name}, which has no strength", strength)
@@ -113,12 +120,16 @@ def smooth(levels: Sequence[Level], suffixes: Sequence[Any], smoothing: Smoothin
         smoothing: the method.
     """
     backs_off = smoothing.name not in ("add-k", "mle")
+    modified = smoothing.name == "modified-kneser-ney"
+    floor = 1 / smoothing.outcomes if modified else 0.0
     probability: list[Floats] = []
     weight: list[Floats] = []
     for order, level in enumerate(levels, 1):
         starts = np.asarray(level.starts)
         alpha, gamma = _interpolation(levels, suffixes, order, smoothing)
-        if order == 1 and backs_off:
+        if order == 1 and modified:
+            alpha = alpha + np.repeat(gamma, np.diff(starts)) * floor
+        elif order == 1 and backs_off:
             gamma = np.zeros_like(gamma)
         if order > 1 and backs_off:
             suffix = np.asarray(suffixes[order - 2])
@@ -137,6 +148,7 @@ def smooth(levels: Sequence[Level], suffixes: Sequence[Any], smoothing: Smoothin
         weight=tuple(weight),
         unseen_weight=special_cases.get(smoothing.name, 1.0),
         backs_off=backs_off,
+        floor=floor,
     )
 
 
@@ -147,6 +159,8 @@ def _interpolation(
     level, name, k = levels[order - 1], smoothing.name, smoothing.strength
     starts = np.asarray(level.starts)
     counts = np.asarray(level.counts, dtype=np.float64)
+    if name == "modified-kneser-ney":
+        return _modified_kneser_ney(levels, suffixes, order)
     if name == "kneser-ney" and order < len(levels):
         counts = _continuation_counts(levels, suffixes, order)
     totals = _sums_by_context(counts, starts)
@@ -167,14 +181,52 @@ def _interpolation(
     return share(np.maximum(counts - k, 0), totals), _ratio(k * kinds, totals)
 
 
+def _modified_kneser_ney(levels: Sequence[Level], suffixes: Sequence[Any], order: int) -> tuple[Floats, Floats]:
+    """Return alpha of every entry and gamma of every context of one order under modified Kneser-Ney."""
+    starts = np.asarray(levels[order - 1].starts)
+    counts = np.asarray(levels[order - 1].counts, dtype=np.float64)
+    if order < len(levels):
+        preceding = _preceding_tokens(levels, suffixes, order)
+        counts = np.maximum(preceding, counts > 0)  # nothing but the beginning of documents precedes: one
+    discounts = np.asarray([0.0, *modified_discounts(counts)])[np.minimum(counts, 3).astype(np.int64)]
+    totals = _sums_by_context(counts, starts)
+    alpha = (counts - discounts) / np.maximum(np.repeat(totals, np.diff(starts)), np.finfo(float).tiny)
+    return alpha, _ratio(_sums_by_context(discounts, starts), totals)
+
+
+def modified_discounts(counts: Floats) -> tuple[float, float, float]:
+    """Return the discounts of the counts 1, 2, and 3 or more, as Chen and Goodman estimate them.
+
+    Args:
+        counts: adjusted counts of all n-grams of one order. Where none is 1, 2 or 3, or an estimate is out of range,
+            the discounts are `FALLBACK_DISCOUNTS`, as in KenLM.
+
+    Example:
+        >>> modified_discounts(np.array([1.0] * 8 + [2.0] * 4 + [3.0] * 2 + [4.0]))  # Y = 8 / 16
+        (0.5, 1.25, 2.0)
+    """
+    n1, n2, n3, n4 = (int((counts == value).sum()) for value in (1, 2, 3, 4))
+    if not (n1 and n2 and n3):
+        return FALLBACK_DISCOUNTS
+    y = n1 / (n1 + 2 * n2)
+    discounts = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+    in_range = all(0 <= discount <= most for most, discount in enumerate(discounts, 1))
+    return discounts if in_range else FALLBACK_DISCOUNTS
+
+
+def _preceding_tokens(levels: Sequence[Level], suffixes: Sequence[Any], order: int) -> Floats:
+    """Return for each n-gram the number of different tokens that precede it, without the beginning of documents."""
+    longer = np.where(np.asarray(levels[order].counts) > 0, np.asarray(suffixes[order - 1]), -1)
+    return np.bincount(longer[longer >= 0], minlength=len(levels[order - 1])).astype(np.float64)
+
+
 def _continuation_counts(levels: Sequence[Level], suffixes: Sequence[Any], order: int) -> Floats:
     """Return for each n-gram the number of different tokens that precede it.
 
     Where no bigram exists at all, the counts themselves are returned, which give the relative frequency.
     """
     level = levels[order - 1]
-    longer = np.where(np.asarray(levels[order].counts) > 0, np.asarray(suffixes[order - 1]), -1)
-    preceding = np.bincount(longer[longer >= 0], minlength=len(level)).astype(np.float64)
+    preceding = _preceding_tokens(levels, suffixes, order)
     starts = np.asarray(level.starts)
     no_bigram = np.repeat((_sums_by_context(preceding, starts) == 0) & (order == 1), np.diff(starts))
     return np.where(no_bigram, np.asarray(level.counts, dtype=np.float64), preceding)

@@ -74,7 +74,7 @@ class NgramTable(NgramIndex):
         size: int,
         orders: int = 3,
         special: Sequence[int] = (),
-        smoothing: str = "kneser-ney",
+        smoothing: str = "modified-kneser-ney",
         strength: float | None = None,
         fingerprint: str | None = None,
     ) -> NgramTable:
@@ -110,7 +110,7 @@ class NgramTable(NgramIndex):
         tokenizer: Any,
         *,
         orders: int = 3,
-        smoothing: str = "kneser-ney",
+        smoothing: str = "modified-kneser-ney",
         strength: float | None = None,
         chunk: int | None = None,
         resume: str | Path | None = None,

@@ -31,7 +31,7 @@ def train(
     tokenizer: Any,
     *,
     orders: int = 3,
-    smoothing: str = "kneser-ney",
+    smoothing: str = "modified-kneser-ney",
     strength: float | None = None,
     chunk: int = CHUNK,
     resume: str | Path | None = None,

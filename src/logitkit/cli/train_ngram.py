@@ -33,8 +33,11 @@ def train_ngram(
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, *.safetensors.")],
     orders: Annotated[int, typer.Option(help="Length of the longest n-grams, 1 to 5.")] = 3,
     smoothing: Annotated[
-        str, typer.Option(help="add-k, witten-bell, kneser-ney, absolute-discounting, stupid-backoff or mle.")
-    ] = "kneser-ney",
+        str,
+        typer.Option(
+            help="modified-kneser-ney, kneser-ney, witten-bell, absolute-discounting, add-k, stupid-backoff or mle."
+        ),
+    ] = "modified-kneser-ney",
     strength: Annotated[
         float | None, typer.Option(help="Pseudo-count, discount or back-off factor of the smoothing.")
     ] = None,

@@ -60,6 +60,31 @@ def test_kneser_ney_by_hand() -> None:
     torch.testing.assert_close(float(got), 0.75 + 0.25 / 3)
 
 
+def test_modified_kneser_ney_by_hand() -> None:
+    """P(2 | 1), P(1) and P of an unseen token, with KenLM's fallback discounts 0.5, 1 and 1.5.
+
+    Bigrams: 1 2 twice, 2 1 twice, 2 3 once. P1 has the counts of preceding tokens 1, 1, 1, each discounted by 0.5:
+    P1 = 0.5 / 3 + (1.5 / 3) / 5 = 4/15 for tokens 1 to 3, and 0.1 elsewhere. P(2 | 1) = (2 - 1) / 2 + 1/2 P1(2).
+    """
+    table = NgramTable.count(DOCUMENTS, size=5, orders=2)
+    assert table.smoothing.name == "modified-kneser-ney"
+    none = torch.zeros(5, 0, dtype=torch.long)
+    want = torch.tensor([0.1, 4 / 15, 4 / 15, 4 / 15, 0.1], dtype=torch.float64)
+    torch.testing.assert_close(table.probability(none, torch.arange(5)), want)
+    got = table.probability(torch.tensor([[1], [1]]), torch.tensor([2, 3]))
+    torch.testing.assert_close(got, torch.tensor([0.5 + 2 / 15, 2 / 15], dtype=torch.float64))
+
+
+@given(CORPORA, st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_the_default_sums_to_one(corpus: Any, orders: int) -> None:
+    """After every context, seen, unseen or at the beginning or end of documents, the default sums to one."""
+    table = NgramTable.count(corpus, size=6, orders=orders)
+    for context in every_context(orders, 6)[::5]:
+        total = table.probability(context.expand(6, len(context)), torch.arange(6)).sum()
+        assert abs(float(total) - 1) < 1e-9
+
+
 def test_kneser_ney_where_nltk_divides_by_zero() -> None:
     """A context that occurs only at the beginning of documents gets the probabilities of the lower order."""
     table = NgramTable.count([[1, 2, 3]], size=5, orders=3, smoothing="kneser-ney")
