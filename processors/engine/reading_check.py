@@ -89,26 +89,6 @@ def refuse_padding(model: Any) -> NoReturn:
     )
 
 
-def refuse_padding_and_chunks(model: Any, kind: type[Reader], label: str) -> None:
-    """Refuse a model that cannot read padded rows in chunks exactly.
-
-    Args:
-        model: the model of a stream that needs both.
-        kind: a reader class of this model.
-        label: name of the stream, for the error.
-
-    Raises:
-        ModelError: names the model and what it cannot do.
-    """
-    found = reading_abilities(model, kind)
-    if not (found.chunks and found.padding):
-        what = "several tokens after its cache" if not found.chunks else "padded rows"
-        raise ModelError(
-            f"{label}: the model must read {what} exactly, got {type(model).__name__}; choose a model with "
-            "attention layers only"
-        )
-
-
 def _refuse_by_name(model: Any, name: str) -> None:
     """Refuse a model whose forward takes no cache of keys and values, or puts in tokens of its own.
 
