@@ -23,6 +23,7 @@ from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
 from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import refuse_extra_inputs
 from logitkit.registry.generate_settings import SAMPLING, owned_settings, padding_settings, refuse_settings
+from logitkit.registry.stop_strings import NewBytesStop, with_new_bytes_stop
 
 Streams = Literal["auto", "fused", "lazy"]
 
@@ -109,6 +110,11 @@ class Call:
             further.append(FinalCheck([type(processor).__name__ for processor in further]))
         settings = {"logits_processor": LogitsProcessorList([*self.processors, *further]), **owned, **kwargs}
         self._tell(settings)
+        if any(self.prompts.removed) and settings.get("stop_strings"):
+            criterion = NewBytesStop(
+                Vocabulary.of(self.tokenizer), self.prompts.width, self.prompts.removed, settings["stop_strings"]
+            )
+            settings = with_new_bytes_stop(settings, criterion)
         fused = self._fused_streams(streams, settings)
         if fused is None:
             return self.model.generate(**self.inputs, **settings)

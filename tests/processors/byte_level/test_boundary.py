@@ -234,3 +234,15 @@ def test_a_cut_word_of_a_real_model(smollm2: tuple[Any, Any]) -> None:
         assert call.texts(call.generate(max_new_tokens=3, do_sample=False))[0].startswith(want)
         plain = logitkit.generate(model, tokenizer, prompt, max_new_tokens=3, do_sample=False)
         assert not plain.texts[0].startswith(want)
+
+
+def test_only_new_bytes_stop() -> None:
+    """A stop string that the prompt ends with does not stop its continuation; one in the new bytes does."""
+    call = bound("<s>ab a")
+    settings = {"max_new_tokens": 12, "do_sample": False}
+    plain = call.generate(**settings)
+    stop = call.prompts.removed[0].decode()
+    assert call.generate(**settings, stop_strings=[stop], tokenizer=call.tokenizer).shape[1] > call.prompts.width + 1
+    new = call.texts(plain)[0]
+    stopped = call.texts(call.generate(**settings, stop_strings=new[2], tokenizer=call.tokenizer))[0]
+    assert new[2] in stopped and len(stopped) <= len(new)

@@ -1,0 +1,55 @@
+"""Stop strings for continuations that spell the end of their prompt again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from logitkit.processors.tokens.vocabulary import Vocabulary
+
+
+class NewBytesStop(StoppingCriteria):
+    """Stops a row when a stop string occurs in its new bytes, after the bytes removed from its prompt.
+
+    The criterion of transformers also matches inside the removed bytes, so that a prompt that ends with its own stop
+    string would stop at once.
+
+    Args:
+        vocabulary: the tokens as bytes.
+        width: number of tokens of the prompts.
+        removed: the removed bytes of each prompt.
+        stop_strings: the stop strings.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, width: int, removed: Sequence[bytes], stop_strings: str | Sequence[str]
+    ) -> None:
+        self._vocabulary, self._width, self._removed = vocabulary, width, tuple(removed)
+        strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
+        self._stops = [string.encode() for string in strings]
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Return which rows stop, bool ``[rows]``.
+
+        Args:
+            input_ids: rows, those of one prompt next to each other, ``[rows, length]``.
+            scores: unused.
+            kwargs: unused.
+        """
+        rows_per_prompt = max(1, len(input_ids) // len(self._removed))
+        stopped = []
+        for number, row in enumerate(input_ids[:, self._width :].tolist()):
+            written = self._vocabulary.join(token for token in row if token < len(self._vocabulary))
+            new = written[len(self._removed[number // rows_per_prompt]) :]
+            stopped.append(any(stop in new for stop in self._stops))
+        return torch.tensor(stopped, dtype=torch.bool, device=input_ids.device)
+
+
+def with_new_bytes_stop(settings: dict[str, Any], criterion: NewBytesStop) -> dict[str, Any]:
+    """Return settings of ``generate`` in which a criterion takes the place of ``stop_strings``."""
+    criteria = StoppingCriteriaList([*(settings.get("stopping_criteria") or ()), criterion])
+    return {name: value for name, value in settings.items() if name != "stop_strings"} | {"stopping_criteria": criteria}
