@@ -71,8 +71,10 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._out.close()
-        self._lock.release()
+        try:
+            self._out.close()  # writes the rest of the buffer, which fails on a full disk
+        finally:
+            self._lock.release()
 
     def add(self, records: Iterable[Record]) -> None:
         """Append the records whose key is new, and hand them to the operating system before returning."""

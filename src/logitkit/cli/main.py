@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,12 @@ class ErrorReportingGroup(typer.core.TyperGroup):
         except LogitkitError as error:
             typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
             typer.echo(str(error), err=True)
+            raise typer.Exit(2) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
+            typer.echo("the disk must have free space, got none; free some, and run the same command again", err=True)
             raise typer.Exit(2) from error
 
 
