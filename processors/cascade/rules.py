@@ -241,11 +241,12 @@ def replaced_rows(scores: Tensor, other: Tensor, replaced: Tensor) -> Tensor:
         replaced: the rows to replace, bool ``[rows]``.
 
     Returns:
-        ``[rows, vocab]``: `restricted_to_support` of ``other`` in replaced rows, ``scores`` elsewhere.
+        ``[rows, vocab]``, in the dtype of the scores: `restricted_to_support` of ``other`` in replaced rows, ``scores``
+        elsewhere.
 
     >>> scores, other = torch.zeros(2, 2), torch.tensor([[0.9, 0.1], [0.9, 0.1]]).log()
     >>> replaced_rows(scores, other, torch.tensor([False, True])).exp()
     tensor([[1.0000, 1.0000],
             [0.9000, 0.1000]])
     """
-    return torch.where(replaced[:, None], restricted_to_support(other, scores), scores)
+    return torch.where(replaced[:, None], restricted_to_support(other, scores).to(scores.dtype), scores)

@@ -105,7 +105,7 @@ class Cascade(LogitsProcessor):
         )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return log pi, ``[rows, vocab]``; rows that accept every token keep their scores.
+        """Return log pi, ``[rows, vocab]``, in the dtype of the scores; rows that accept every token keep their scores.
 
         Args:
             input_ids: tokens of the rows, ``[rows, length]``.
@@ -120,13 +120,13 @@ class Cascade(LogitsProcessor):
         decided = self._decided_without_large(input_ids, small, q)
         if bool(decided.all()):
             self._record(torch.zeros_like(q[:, 0]), torch.ones_like(q[:, 0]), decided)
-            return unchanged
+            return unchanged.to(scores.dtype)
         large = rules.restricted_to_support(fit(self.large(input_ids), scores.shape[-1]), scores)
         p = rules.tempered(large, self.temperature)
         accepted = self._accepted(small, large, q, p, decided)
         pi = rules.mixture(q, p, accepted)
         self._record(rules.resampled_mass(q, accepted), acceptance_rate(q, pi), decided)
-        return torch.where(accepted.all(-1, keepdim=True), unchanged, pi)
+        return torch.where(accepted.all(-1, keepdim=True), unchanged, pi).to(scores.dtype)
 
     def _decided_without_large(self, input_ids: Tensor, small: Tensor, q: Tensor) -> Tensor:
         """Return the rows that need no large model, bool ``[rows]``."""

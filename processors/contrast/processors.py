@@ -78,7 +78,7 @@ class CFG(LogitsProcessor):
         if is_neutral(self.scale, 1):
             return scores
         unconditional = fit(self.unconditional(input_ids), scores.shape[-1])
-        return cfg(scores, unconditional, scale=self.scale)
+        return cfg(scores, unconditional, scale=self.scale).to(scores.dtype)
 
 
 class CAD(LogitsProcessor):
@@ -140,7 +140,7 @@ class CAD(LogitsProcessor):
         if is_neutral(self.alpha, 0):
             return scores
         without = fit(self.without(input_ids), scores.shape[-1])
-        return cad(scores, without, alpha=self.alpha)
+        return cad(scores, without, alpha=self.alpha).to(scores.dtype)
 
 
 class Contrastive(LogitsProcessor):
@@ -197,7 +197,7 @@ class Contrastive(LogitsProcessor):
         if is_neutral(self.beta, 0):
             return scores
         amateur = fit(self.amateur(input_ids), scores.shape[-1])
-        return contrastive(scores, amateur, beta=self.beta, alpha=self.alpha)
+        return contrastive(scores, amateur, beta=self.beta, alpha=self.alpha).to(scores.dtype)
 
 
 class DExperts(LogitsProcessor):
@@ -261,4 +261,4 @@ class DExperts(LogitsProcessor):
             return scores
         width = scores.shape[-1]
         expert, antiexpert = (fit(stream(input_ids), width) for stream in (self.expert, self.antiexpert))
-        return dexperts(scores, expert, antiexpert, alpha=self.alpha)
+        return dexperts(scores, expert, antiexpert, alpha=self.alpha).to(scores.dtype)

@@ -129,7 +129,7 @@ class USCD(LogitsProcessor):
         if lame is None:
             return scores
         lame = fit(lame, scores.shape[-1])
-        return uscd_where(fired, scores, lame, rho=self.rho, head=self.head, form=self.form)
+        return uscd_where(fired, scores, lame, rho=self.rho, head=self.head, form=self.form).to(scores.dtype)
 
 
 def _lame_prompts(binding: Binding, texts: PromptTexts | None) -> list[list[int]]:

@@ -31,12 +31,17 @@ def is_impossible(scores: Tensor) -> Tensor:
         >>> import torch
         >>> is_impossible(torch.tensor([[0.0, -torch.inf, torch.finfo(torch.float32).min, -65504.0, -900.0]]))
         tensor([[False,  True,  True,  True, False]])
+        >>> is_impossible(torch.tensor([[1e30, 9e29]]))
+        tensor([[False, False]])
     """
     if not scores.shape[-1]:
         return torch.zeros_like(scores, dtype=torch.bool)
     least = torch.finfo(scores.dtype).min / 4
-    bound = scores.amax(-1, keepdim=True).double().add(LEAST_DIFFERENCE).nan_to_num(nan=least, posinf=least)
-    return scores <= bound.clamp(min=least).to(scores.dtype)
+    largest = scores.amax(-1, keepdim=True)
+    bound = largest.double().add(LEAST_DIFFERENCE).nan_to_num(nan=least, posinf=least).clamp(min=least)
+    bound = bound.to(scores.dtype)
+    # Scores of 1e30 are coarser than the difference, which rounding removes; the dtype alone judges them.
+    return scores <= torch.where(bound < largest, bound, least)
 
 
 def with_infinite_masks(scores: Tensor) -> Tensor:

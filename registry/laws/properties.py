@@ -7,27 +7,21 @@ them breaks ``leaves_its_input_alone`` and is still tested for every other prope
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from transformers import LogitsProcessorList
 
 from logitkit.errors import LogitkitError
+from logitkit.registry.laws.comparison import assert_same_distribution
 from logitkit.registry.laws.subjects import ROW_TOKENS, Subject
+from logitkit.registry.laws.wide_properties import WIDE_LAWS
 
 Law = Callable[[Subject], None]
-TOLERANCE = 1e-4  # nats; with and without a KV cache the logits differ in the last bits of fp32
 LENGTHS = (3, 4, 7, 5, 5, 12, 0, 1)  # grown by one and by several, rewound, repeated
-
-
-def assert_same_distribution(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Assert that two tensors of scores give the same softmax, up to `TOLERANCE`, and the same impossible tokens."""
-    actual, expected = actual.float().log_softmax(-1), expected.float().log_softmax(-1)
-    assert torch.equal(actual == -torch.inf, expected == -torch.inf), f"{what}: other tokens are impossible"
-    torch.testing.assert_close(actual, expected, rtol=TOLERANCE, atol=TOLERANCE, msg=lambda text: f"{what}: {text}")
 
 
 def leaves_its_input_alone(subject: Subject) -> None:
@@ -38,15 +32,6 @@ def leaves_its_input_alone(subject: Subject) -> None:
         processor(ids, scores)
         assert torch.equal(ids, before[0]), "the processor wrote to input_ids"
         assert torch.equal(scores, before[1]), "the processor wrote to scores"
-
-
-def keeps_shape_dtype_device(subject: Subject) -> None:
-    """The returned scores have the shape, dtype and device of the given scores."""
-    scores = subject.scores()
-    returned = subject.make()(subject.rows(), scores)
-    assert isinstance(returned, Tensor), f"the processor returned {type(returned).__name__}, not a tensor"
-    properties = returned.shape, returned.dtype, returned.device
-    assert properties == (scores.shape, scores.dtype, scores.device), f"the returned scores are {properties}"
 
 
 def forgets(subject: Subject) -> None:
@@ -133,9 +118,11 @@ def survives_pickling_or_says_why(subject: Subject) -> None:
 
 
 def two_argument_call(subject: Subject) -> None:
-    """The processor is called with input_ids and scores alone; transformers fails on a third required argument."""
-    names = list(inspect.signature(subject.make().__call__).parameters)
-    assert names == ["input_ids", "scores"], f"__call__ takes {names}"
+    """`generate` can call the processor with rows and scores alone; it fails on a third argument."""
+    processor, scores = subject.make(), subject.scores()
+    ids: Any = subject.rows()
+    by_list = LogitsProcessorList([processor])(ids, scores.clone())  # checks the signature as `generate` does
+    assert_same_distribution(by_list, subject.make()(ids, scores.clone()), "called as `generate` calls")
 
 
 def identity_equality(subject: Subject) -> None:
@@ -149,7 +136,6 @@ LAWS: dict[str, Law] = {
     law.__name__: law
     for law in (
         leaves_its_input_alone,
-        keeps_shape_dtype_device,
         forgets,
         depends_only_on_the_prefix,
         treats_rows_alike,
@@ -161,5 +147,6 @@ LAWS: dict[str, Law] = {
         survives_pickling_or_says_why,
         two_argument_call,
         identity_equality,
+        *WIDE_LAWS,
     )
 }

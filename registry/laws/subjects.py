@@ -61,6 +61,17 @@ class Subject:
         tail = torch.randint(0, 256, (2, length), generator=generator)
         return torch.cat([inputs["input_ids"], tail], dim=1)
 
+    def batch(self, count: int, length: int = ROW_TOKENS) -> Tensor:
+        """Return ``count`` rows, the two prompts in turn, each continued differently, ``[count, width + length]``."""
+        pairs = [self.rows(length, seed=seed) for seed in range((count + 1) // 2)]
+        return torch.cat(pairs)[:count]
+
+    @property
+    def end_token(self) -> int:
+        """The end token of the tokenizer, or the last token where the tokenizer has none."""
+        tokenizer = self.tokenizer or tiny_tokenizer()
+        return int(len(tokenizer) - 1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id)
+
     def scores(self, seed: int = 0, rows: int = 2) -> Tensor:
         """Return random logits, ``[rows, vocab]``; ids that the tokenizer does not have are impossible."""
         scores = 3 * torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed))
