@@ -32,13 +32,12 @@ class NewBytesStop(StoppingCriteria):
         strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
         self._stops = [string.encode() for string in strings]
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Return which rows stop, bool ``[rows]``.
 
         Args:
             input_ids: rows, those of one prompt next to each other, ``[rows, length]``.
             scores: unused.
-            kwargs: unused.
         """
         rows_per_prompt = max(1, len(input_ids) // len(self._removed))
         stopped = []
