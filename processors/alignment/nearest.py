@@ -126,7 +126,8 @@ def _shared_prefix(heads: NDArray[np.int16], source: bytes) -> NDArray[np.int64]
     """Return the length of the prefix that each head shares with the source, ``[heads]``."""
     head = np.frombuffer(source[:COMPARED], dtype=np.uint8)
     agree: NDArray[np.bool_] = np.logical_and.accumulate(heads[:, : len(head)] == head, axis=1)
-    return agree.sum(1, dtype=np.int64)
+    lengths: NDArray[np.int64] = agree.sum(1, dtype=np.int64)
+    return lengths
 
 
 def _case(text: bytes) -> int:
