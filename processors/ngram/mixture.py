@@ -110,7 +110,8 @@ def _has_follower(table: NgramTable, order: int, contexts: Tensor) -> Tensor:
     starts, known = table.levels[order - 1].starts, contexts.clamp(min=0)
     if len(starts) < 2:  # no context of this order
         return torch.zeros_like(contexts, dtype=torch.bool)
-    return (contexts >= 0) & (starts[known + 1] > starts[known])
+    followed: Tensor = (contexts >= 0) & (starts[known + 1] > starts[known])
+    return followed
 
 
 def _write(probability: Tensor, followers: Followers, values: Tensor, size: int) -> None:
