@@ -103,6 +103,7 @@ def differences(model: str, table: str, want: dict[str, list[dict[str, Any]]]) -
         dtype="float32",
         max_model_len=256,
         max_num_seqs=16,
+        gpu_memory_utilization=0.3,  # on a CPU: the share of the memory, however busy the machine is
         enforce_eager=True,
         logits_processors=[ChainProcessor],
     )
