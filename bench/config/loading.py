@@ -98,8 +98,8 @@ def chain_revisions(chain: Chain) -> dict[str, int]:
     """Return the revision of each processor of a chain, as records and manifests state it.
 
     Examples:
-        >>> chain_revisions(Chain("cfg(1.5)"))
-        {'cfg': 1}
+        >>> list(chain_revisions(Chain("cfg(1.5) | top_p(0.9)")))
+        ['cfg', 'top_p']
     """
     return {spec.name: spec.revision for spec in chain.specs}
 

@@ -127,6 +127,9 @@ class _LastForward(threading.local):
     hidden: Tensor | None = None
     _pending_hidden: Tensor | None = None
 
+    def __reduce__(self) -> Any:
+        return type(self), ()  # a deep copy of the model has hooks of its own, which have seen no forward
+
     def __init__(self, depth: ModelDepth) -> None:
         super().__init__()
         self._depth = depth

@@ -52,7 +52,8 @@ _KNOWN: WeakKeyDictionary[Any, ReadingAbilities] = WeakKeyDictionary()
 def reading_abilities(model: Any, kind: type[Reader]) -> ReadingAbilities:
     """Return what the model's cache can do, checked with three short forwards at the first use of the model.
 
-    A model in training mode is not checked, since dropout makes every forward different.
+    A model in training mode is not checked, since dropout makes every forward different. A model without input
+    embeddings, such as one over bytes, is not checked either: not every sequence of its ids is a text.
 
     Args:
         model: the model of a reader.
@@ -71,10 +72,16 @@ def reading_abilities(model: Any, kind: type[Reader]) -> ReadingAbilities:
     if checked not in _KNOWN:
         name = type(checked).__name__
         _refuse_by_name(model, name)
-        if getattr(checked, "training", False):
+        if getattr(checked, "training", False) or _has_no_embeddings(checked):
             return ReadingAbilities()
         _KNOWN[checked] = _checked(_without_hooks(model) if checked is model else model, kind, name)
     return _KNOWN[checked]
+
+
+def _has_no_embeddings(model: Any) -> bool:
+    """Return whether a model states that its ids have no embeddings."""
+    embeddings = getattr(model, "get_input_embeddings", None)
+    return embeddings is not None and embeddings() is None
 
 
 def refuse_padding(model: Any) -> NoReturn:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import logitkit
 from bench_runs import tiny_run
 from logitkit.bench.config import ChainEntry, Run, TaskEntry
 from logitkit.bench.execution import Store, carry_out, keys, missing, plan
@@ -73,6 +74,7 @@ def test_records_sessions_and_summaries_state_the_revision(
         store.begin(run, {})
         carry_out(run, store)
     revisions = [record["revisions"]["cfg"] for record in store.records.values() if record["chain"] == "cfg"]
-    assert revisions == [1] * (len(revisions) // 2) + [2] * (len(revisions) // 2)
-    assert [session["processor_revisions"]["cfg"] for session in store.sessions(run)] == [{"cfg": 1}, {"cfg": 2}]
+    old, new = logitkit.describe("cfg").revision, registry.describe("cfg").revision
+    assert old < new and revisions == [old] * (len(revisions) // 2) + [new] * (len(revisions) // 2)
+    assert [session["processor_revisions"]["cfg"] for session in store.sessions(run)] == [{"cfg": old}, {"cfg": new}]
     assert summarise(run, store).done == len(store.records) - len(revisions) // 2

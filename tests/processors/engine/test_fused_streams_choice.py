@@ -30,7 +30,6 @@ LAZY = {
     "static cache": ("cfg(2.0)", {"cache_implementation": "static"}, "cache_implementation=static"),
     "no cache": ("cfg(2.0)", {"use_cache": False}, "use_cache=False"),
     "attentions": ("cfg(2.0)", {"output_hidden_states": True}, "output_hidden_states=True"),
-    "a tensor of the rows": ("cfg(2.0)", {"position_ids": torch.arange(10)[None]}, "position_ids is a tensor"),
     "much longer": (f"cfg(2.0, negative='{'n' * 300}')", {}, "a second prompt of 300 tokens beside 10"),
 }
 
