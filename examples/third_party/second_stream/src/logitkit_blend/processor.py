@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.params import checked, is_neutral, number, option
-from logitkit.processors.engine import Binding, StreamLike, as_stream, fit
+from logitkit.processors.engine import Binding, StreamLike, as_stream, fit, log_probabilities
 
 
 def mixture(first: Tensor, second: Tensor, *, weight: float) -> Tensor:
@@ -21,8 +21,9 @@ def mixture(first: Tensor, second: Tensor, *, weight: float) -> Tensor:
         second: logits of q, ``[rows, vocab]``.
         weight: share of q, between 0 and 1, both excluded.
     """
-    p, q = first.log_softmax(-1), second.masked_fill(first == -torch.inf, -torch.inf).log_softmax(-1)
-    return torch.logaddexp(p + math.log(1 - weight), q + math.log(weight))
+    p = log_probabilities(first)  # fp32; a mask of finfo.min counts as -inf
+    q = log_probabilities(second.masked_fill(p == -torch.inf, -torch.inf))
+    return torch.logaddexp(p + math.log(1 - weight), q + math.log(weight)).to(first.dtype)
 
 
 class Blend(LogitsProcessor):
