@@ -39,7 +39,8 @@ FORMULAS: dict[str, Formula] = {
     "margin": lambda p, q, r: uncertainty_scores.margin_uncertainty(p)[:, None],
     "confidence": lambda p, q, r: formulas.confidence(p, "entropy")[:, None],
     "restricted": lambda p, q, r: rules.restricted_to_support(p, q),
-    "mixture": lambda p, q, r: rules.mixture(_log(p), _log(q), r > 0),
+    # A row that accepts every token is returned bit for bit, with the kind of its masks.
+    "mixture": lambda p, q, r: with_infinite_masks(rules.mixture(_log(p), _log(q), r > 0)),
     "without large": lambda p, q, r: rules.decided_without_large("token_v1", _log(p), alpha=0.9)[:, None].float(),
     "acceptance": lambda p, q, r: verification.acceptance_probability(_log(p), _log(q)),
     "deepen": lambda p, q, r: search(p, r.softmax(-1)[:, :, None] * torch.eye(6)[None], q.softmax(-1), rate=0.1),
