@@ -15,6 +15,8 @@ FIRST_CALL = "treats the rows of its first call as the prompt, so the result dep
 IN_PLACE = "writes to the given scores, so `output_logits` returns changed logits"
 COUNTER = "keeps a counter for each row by index, and continues from the value of the last generation"
 BATCH = "has `batch_size` counters; beams and several sequences have more rows"
+CLIPS = "replaces -inf by the lowest finite number, which is its purpose"
+LOWEST = "gives masked tokens the lowest finite number"
 REWINDS = "treats a prefix that did not grow by one token as a new text"
 
 REASONS: dict[str, Mapping[str, str]] = {
@@ -23,29 +25,60 @@ REASONS: dict[str, Mapping[str, str]] = {
         "treats_rows_alike": BY_PLACE,
         "ignores_left_padding": "counts padding of the encoder prompt as text",
         "ignores_the_scale_of_a_row": SIGN,
+        "holds_for_long_rows": BY_PLACE,
+        "holds_in_large_batches": BY_PLACE,
     },
-    "NoRepeatNGramLogitsProcessor": {"ignores_left_padding": PADDING},
+    "NoRepeatNGramLogitsProcessor": {
+        "ignores_left_padding": PADDING,
+        "keeps_sparse_masks": "masks every token that would repeat, even where no other token is possible",
+    },
     "EncoderNoRepeatNGramLogitsProcessor": {
         "treats_rows_alike": BY_PLACE,
         "ignores_left_padding": "counts padding of the encoder prompt as text",
+        "holds_for_long_rows": BY_PLACE,
+        "holds_in_large_batches": BY_PLACE,
+        "keeps_sparse_masks": BY_PLACE,
     },
-    "MinLengthLogitsProcessor": {"ignores_left_padding": LENGTH},
-    "ForcedEOSTokenLogitsProcessor": {"ignores_left_padding": LENGTH},
+    "PrefixConstrainedLogitsProcessor": {
+        "keeps_sparse_masks": "makes all tokens of its constraint possible where the scores leave none of them",
+    },
+    "MinLengthLogitsProcessor": {
+        "ignores_left_padding": LENGTH,
+        "keeps_sparse_masks": "masks the end token before the least length, even where no other token is possible",
+    },
+    "ForcedEOSTokenLogitsProcessor": {
+        "ignores_left_padding": LENGTH,
+        "keeps_sparse_masks": "gives the end token at the last position the score 0, even where it was masked",
+    },
     "ExponentialDecayLengthPenalty": {
         "ignores_the_scale_of_a_row": "adds a share of the end token's score, which differs in log-probabilities",
     },
     "InfNanRemoveLogitsProcessor": {
-        "keeps_masked_tokens_masked": "replaces -inf by the lowest finite number, which is its purpose",
+        "keeps_masked_tokens_masked": CLIPS,
+        "agrees_across_dtypes": CLIPS,
+        "holds_for_long_rows": CLIPS,
+        "keeps_sparse_masks": CLIPS,
+        "survives_extreme_scores": CLIPS,
     },
     "UnbatchedClassifierFreeGuidanceLogitsProcessor": {
         "forgets": "continues the KV cache of its second stream from the last call, even for another text",
         "depends_only_on_the_prefix": "never crops or reorders the KV cache, so it is wrong under beams and rewinds",
         "treats_rows_alike": BY_PLACE,
+        "keeps_shape_dtype_device": "combines scores with the fp32 logits of its model, so half precision becomes fp32",
+        "holds_for_long_rows": f"{BY_PLACE}, and continues the KV cache of the last call",
+        "holds_in_large_batches": BY_PLACE,
+        "keeps_sparse_masks": BY_PLACE,
+        "draws_from_the_prefix": "adds the last token to its second stream at each call, even if the row did not grow",
     },
     "SynthIDTextWatermarkLogitsProcessor": {
         "forgets": "keeps the last contexts of each row by index",
         "depends_only_on_the_prefix": "uses the contexts of the rows that had the same index before",
-        "keeps_masked_tokens_masked": "gives masked tokens the lowest finite number",
+        "keeps_masked_tokens_masked": LOWEST,
+        "agrees_across_dtypes": LOWEST,
+        "holds_for_long_rows": f"{LOWEST}, and keeps the last contexts of each row by index",
+        "keeps_sparse_masks": LOWEST,
+        "survives_extreme_scores": LOWEST,
+        "draws_from_the_prefix": "adds the last token to its context at each call, even if the row did not grow",
     },
     "GenLengthLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,16 +187,30 @@ def table(others: tuple[Other, ...] = OTHERS) -> str:
     return markdown_table(["processor", "laws kept", "broken laws, with reasons"], rows)
 
 
-def page() -> str:
-    """Return the section of the documentation."""
-    parts = [("transformers", TRANSFORMERS), ("logits-processor-zoo", ZOO)]
+def page(earlier: str = "") -> str:
+    """Return the section of the documentation.
+
+    Args:
+        earlier: the section as it was; a library that is not installed keeps its table of this text, marked as such.
+
+    Raises:
+        PackageNotFoundError: a library is not installed and ``earlier`` has no table of it.
+    """
     text = ["<!-- written by python -m studies.laws_of_others -->", ""]
-    for distribution, module in parts:
+    for distribution, module in (("transformers", TRANSFORMERS), ("logits-processor-zoo", ZOO)):
         own = tuple(other for other in OTHERS if other.module == module)
-        text += [f"**{distribution} {version(distribution)}**", "", table(own), ""]
+        try:
+            text += [f"**{distribution} {version(distribution)}**", "", table(own), ""]
+        except PackageNotFoundError:
+            kept = re.search(rf"^(\*\*{distribution} .*\*\*)\n[^|]*((?:\|.*\n)+)", earlier, re.MULTILINE)
+            if kept is None:
+                raise
+            text += [kept[1], "", EARLIER, "", kept[2]]
     return "\n".join(text) + f"\n{NOTE}\n"
 
 
+EARLIER = """This table is of an earlier measurement, because the library was not installed for this one. Laws that were
+added or extended since then were not tested here."""
 NOTE = """Each processor was built as callers of `logits_processor=` build it, with settings that make a fault visible.
 The law of neutral values is tested where a processor has one. Processors of audio models (Whisper, Bark, Dia,
 codebooks) are not tested, because their rows are not text. A processor with state is right in greedy decoding of one
@@ -207,7 +222,7 @@ def main(
 ) -> None:
     """Measure all processors and write the section of the documentation."""
     try:
-        text = page()
+        text = page(out.read_text(encoding="utf-8") if out is not None and out.exists() else "")
     except ModuleNotFoundError as error:
         raise SystemExit(f"laws of others: {error}; pip install logits-processor-zoo") from None
     if out is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from logitkit.errors import PluginError
 from logitkit.registry.laws import tiny_model
 from studies import laws_of_others
-from studies.laws_of_others import OTHERS, TRANSFORMERS, Other, table
+from studies.known_violations import REASONS
+from studies.laws_of_others import OTHERS, TRANSFORMERS, Other, page, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "laws_of_others.md"
 CLIPS = Other(module=TRANSFORMERS, name="InfNanRemoveLogitsProcessor")
@@ -25,19 +27,33 @@ def test_the_page_is_what_is_measured() -> None:
 
 def test_a_failure_is_shown_with_its_reason() -> None:
     """The table counts the laws that a processor keeps and shows the reason for a broken one."""
-    assert "| 11 of 12 | `keeps_masked_tokens_masked`: replaces -inf by the lowest finite number" in table((CLIPS,))
+    assert "| 15 of 20 | `keeps_masked_tokens_masked`: replaces -inf by the lowest finite number" in table((CLIPS,))
 
 
 def test_a_failure_without_a_reason_is_refused(monkeypatch: Any) -> None:
     """The error names the processor and the law."""
     monkeypatch.setattr(laws_of_others, "REASONS", {})
-    with pytest.raises(PluginError, match=r"got no reason for InfNan\w+ keeps_masked_tokens_masked"):
+    with pytest.raises(PluginError, match=r"got no reason for InfNan\w+ agrees_across_dtypes"):
         table((CLIPS,))
 
 
 def test_a_reason_for_what_is_kept_is_refused(monkeypatch: Any) -> None:
     """A reason for a law that the processor keeps is an error, so the page holds no outdated reason."""
-    reasons = {"keeps_masked_tokens_masked": "that is what it is for", "forgets": "no"}
+    reasons = {**REASONS[CLIPS.name], "forgets": "no"}
     monkeypatch.setattr(laws_of_others, "REASONS", {CLIPS.name: reasons})
     with pytest.raises(PluginError, match=r"a reason for a law that holds: InfNan\w+ forgets"):
         table((CLIPS,))
+
+
+def test_a_library_that_is_not_installed_keeps_its_table(monkeypatch: Any) -> None:
+    """Without the library its earlier table stays, marked once as earlier; without that table it is an error."""
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(laws_of_others, "version", version)
+    once = page(PAGE.read_text())
+    assert once.count(laws_of_others.EARLIER) == 2
+    assert page(once) == once
+    with pytest.raises(PackageNotFoundError):
+        page()
