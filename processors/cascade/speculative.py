@@ -126,7 +126,7 @@ class SpeculativeCascade:
         logits = fit(large.positions(draft.ids, count + 1)[0], draft.sampling.shape[-1])  # [count + 1, vocab]
         start = draft.ids.shape[1] - count
         p = torch.cat([sampler.distribution(draft.ids[:, : start + n], row[None]) for n, row in enumerate(logits)])
-        # Each law keeps the tokens of its own warpers. A forced token that the large model lacks leaves p empty.
+        # p and q each keep the tokens of their own warpers. A forced token that the large model lacks leaves p empty.
         p = torch.where((p == -torch.inf).all(-1, keepdim=True), draft.sampling, p)
         pi = rules.cascade_distribution(
             self.rule,

@@ -154,3 +154,14 @@ def test_an_error_in_the_forward_names_the_model() -> None:
     prompts = read_prompts(tiny_tokenizer(), tiny_model(), "one")
     with pytest.raises(ModelError, match=r"the forward of NeedsImages must read tokens .*missing 1 required"):
         Reader(NeedsImages(), [[1, 2]], prompts)
+
+
+def test_a_model_without_a_standard_place_of_embeddings_is_checked() -> None:
+    """``get_input_embeddings`` may raise NotImplementedError; the model is then checked like any other."""
+    model = copy.deepcopy(tiny_model())
+
+    def missing() -> None:
+        raise NotImplementedError
+
+    model.get_input_embeddings = missing
+    assert reading_abilities(model, Reader) == ReadingAbilities()
