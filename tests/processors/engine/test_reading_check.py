@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from fakes import SPECIALS, absolute_model, encoder_decoder_model, seeded, slidi
 from logitkit.errors import ModelError
 from logitkit.processors.engine import Binding, EncoderDecoderReader, Reader, read_prompts, reading_check
 from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities
+from logitkit.processors.transformers_api import CACHE
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.laws.tiny_models import WIDTH
 
@@ -29,9 +31,10 @@ HEADS: dict[str, Any] = {
 WITHOUT_CACHE: dict[str, dict[str, Any]] = {
     "Rwkv": {**SIZES, "attention_hidden_size": 32, "context_length": 64},
     "Mamba": {**SIZES, "state_size": 8},
-    "Mamba2": {**SIZES, "state_size": 8, "head_dim": 16, "num_heads": 4, "expand": 2, "n_groups": 2},
     "MiniMax": {**SIZES, **HEADS, "num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8},
 }
+MAMBA2: dict[str, Any] = {**SIZES, "state_size": 8, "head_dim": 16, "num_heads": 4, "expand": 2, "n_groups": 2}
+REFUSED = "Reader: the forward of {}ForCausalLM must "
 
 
 def model_of(name: str, settings: dict[str, Any]) -> Any:
@@ -90,9 +93,28 @@ def test_a_model_that_ignores_its_state_is_read_token_by_token() -> None:
 def test_a_model_without_a_cache_of_keys_and_values_is_refused_at_bind(name: str) -> None:
     """The error names the model, and says nothing of the plugin."""
     model = model_of(name, WITHOUT_CACHE[name])
-    with pytest.raises(ModelError, match=f"Reader: the forward of {name}ForCausalLM must "):
+    with pytest.raises(ModelError, match=REFUSED.format(name)):
         logitkit.chain("cfg(2.0, negative='a fish')").bind(model, tiny_tokenizer(), "a prompt")
     logitkit.chain("top_p(0.9)").bind(model, tiny_tokenizer(), "a prompt")  # needs no stream
+
+
+def test_mamba2_is_refused_or_equals_plain_forwards_where_it_takes_a_cache() -> None:
+    """Mamba2 takes the cache of a reader from transformers 5.24 on, and continues from it exactly."""
+    model, tokenizer = model_of("Mamba2", MAMBA2), tiny_tokenizer()
+    chain = logitkit.chain("cfg(2.0, negative='a fish')")
+    if CACHE not in signature(model.forward).parameters:
+        with pytest.raises(ModelError, match=REFUSED.format("Mamba2")):
+            chain.bind(model, tokenizer, "a prompt")
+        return
+    call = chain.bind(model, tokenizer, "a prompt")
+    ids = model.generate(**call.inputs, logits_processor=call.processors, max_new_tokens=8, do_sample=False)
+    start, own = call.inputs["input_ids"].shape[1], torch.tensor([tokenizer("a fish")["input_ids"]])
+    with torch.no_grad():
+        for place in range(start, ids.shape[1]):
+            plain = model(ids[:, :place], use_cache=False).logits[:, -1].log_softmax(-1)
+            other = torch.cat([own, ids[:, start:place]], dim=1)
+            negative = model(other, use_cache=False).logits[:, -1].log_softmax(-1)
+            assert ids[0, place] == (negative + 2 * (plain - negative)).argmax()
 
 
 def test_a_model_that_reads_padding_as_text_takes_prompts_of_one_length() -> None:
