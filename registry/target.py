@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from logitkit.errors import LogitkitError, PluginError
-from logitkit.params import declared, model_of
+from logitkit.params import model_of
+from logitkit.registry.declared_parameters import declared_parameters
 from logitkit.registry.foreign_code import contained, words
 
 
@@ -58,30 +59,18 @@ def read_parameters(owner: str, target: str, factory: type[Any], name: str) -> t
         name: of the processor.
 
     Raises:
-        PluginError: an annotation cannot be evaluated or is no type that pydantic knows.
+        PluginError: an annotation cannot be evaluated or is no type that pydantic knows, or ``__init__`` and ``bind``
+            contradict each other.
     """
     try:
-        of_init = declared(factory.__init__)
-        bind = getattr(factory, "bind", None)
-        of_bind = {key: value for key, value in declared(bind).items() if key != "binding"} if bind else {}
-        return model_of(name, _in_order(factory, of_init, of_bind))
+        return model_of(name, declared_parameters(factory))
+    except PluginError as error:
+        raise PluginError(f"{owner}: {target}: {error}") from error
     except Exception as error:
         raise PluginError(
             f"{owner}: the annotations of {target} must state the types of its parameters, "
             f"got {words(error)}; import the names they use, or give the Spec parameters=..."
         ) from error
-
-
-def _in_order(factory: type[Any], of_init: dict[str, Any], of_bind: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of both, in the order in which a chain accepts them without their names.
-
-    The attribute ``order`` of the class comes first, then the signature of the constructor, then that of ``bind``.
-    A parameter of both takes its rule and its default from the constructor, so ``bind`` need not repeat them.
-    """
-    either = {**of_bind, **of_init}
-    in_signature = [name for name in inspect.signature(factory).parameters if name in either]
-    names = dict.fromkeys([*getattr(factory, "order", ()), *in_signature, *of_bind])
-    return {name: either[name] for name in names}
 
 
 def build(owner: str, target: str, factory: type[Any], binding: Any, parameters: Mapping[str, Any]) -> Any:

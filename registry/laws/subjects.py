@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ParameterError, UnknownNameError
-from logitkit.params import declared
 from logitkit.registry import expression
 from logitkit.registry.chain import Chain
+from logitkit.registry.declared_parameters import declared_parameters, has_rule
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.laws.examples import Example, example_of
 from logitkit.registry.laws.tiny_models import WIDTH, tiny_model, tiny_tokenizer
@@ -209,8 +209,7 @@ def _of_target(text: str) -> Subject:
 
 def has_rules(kind: type) -> bool:
     """Return whether the constructor of a class declares rules for its parameters."""
-    constructor: Any = kind.__init__  # type: ignore[misc]
     try:
-        return any(hasattr(annotation, "__metadata__") for annotation, _ in declared(constructor).values())
+        return any(has_rule(annotation) for annotation, _ in declared_parameters(kind).values())
     except Exception:
         return False  # annotations that cannot be evaluated declare no rules
