@@ -11,7 +11,7 @@ from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
 KEEP = Annotated[int, whole("keep at least this many tokens", ge=1)]
-WRAPPED = "logitkit.processors.warpers"  # processors that depend on padding, end tokens or beams
+WRAPPED = "logitkit.processors.warpers"  # processors that depend on padding, end tokens or the vocabulary
 TRUNCATIONS = "logitkit.processors.truncations"  # keep more tokens under beams
 ORIGINAL = "transformers.generation.logits_process"
 SCALE = "the penalty depends on the sign of a score, so it differs between logits and log-probabilities"
@@ -70,6 +70,14 @@ class Suppress(Parameters):
     """Parameters of `suppress_tokens`."""
 
     suppress_tokens: Annotated[list[int], option("ids of the forbidden tokens")]
+
+    @field_validator("suppress_tokens")
+    @classmethod
+    def _ids(cls, tokens: list[int]) -> list[int]:
+        """Refuse negative ids."""
+        if any(token < 0 for token in tokens):
+            raise ValueError("a list of token ids >= 0")
+        return tokens
 
 
 class BadWords(Parameters):
@@ -204,7 +212,7 @@ SPECS = [
     ),
     _spec(
         "suppress_tokens",
-        f"{ORIGINAL}:SuppressTokensLogitsProcessor",
+        f"{WRAPPED}:SuppressTokens",
         "Forbid tokens.",
         "suppress_tokens([3, 4])",
         parameters=Suppress,

@@ -1,7 +1,8 @@
-"""Processors of transformers that depend on padding or end tokens, which a processor in a list is not told.
+"""Processors of transformers that depend on padding, end tokens or the vocabulary, which a list does not tell them.
 
-`generate` derives the padding from the attention mask when it builds these processors itself. A processor in a list
-does not receive the mask, so these classes take the prompts of the call, and its settings for end tokens.
+`generate` passes the padding to the repetition penalty when it builds the penalty itself; its n-gram processor reads
+padding as text. A processor in a list does not receive the mask, so these classes take the prompts of the call, and its
+settings for end tokens. Token ids are compared with the vocabulary when a chain is bound.
 The formulas are those of transformers.
 """
 
@@ -17,6 +18,7 @@ from transformers.generation.logits_process import (
     NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
 )
 
 from logitkit.errors import ModelError, ParameterError
@@ -31,6 +33,7 @@ __all__ = [
     "MinNewTokens",
     "NoRepeatNgram",
     "RepetitionPenalty",
+    "SuppressTokens",
 ]
 
 
@@ -185,6 +188,9 @@ class BadWords(LogitsProcessor):
         bad_words_ids: forbidden sequences of token ids, none empty.
         settings: the settings of the call, which state the end tokens; None: there are none.
 
+    Raises:
+        ParameterError: no sequence, an empty sequence, or a negative id.
+
     Example:
         >>> import torch
         >>> BadWords(bad_words_ids=[[2], [0, 1]])(torch.tensor([[0]]), torch.zeros(1, 3))
@@ -192,6 +198,9 @@ class BadWords(LogitsProcessor):
     """
 
     def __init__(self, *, bad_words_ids: Sequence[Sequence[int]], settings: BoundSettings = None) -> None:
+        if not bad_words_ids or not all(map(len, bad_words_ids)) or any(min(word) < 0 for word in bad_words_ids):
+            rule = "one or more lists of token ids >= 0, none empty"
+            raise ParameterError("bad_words", "bad_words_ids", rule, bad_words_ids)
         self.words, self._settings = tuple(tuple(word) for word in bad_words_ids), settings
         self._built: dict[tuple[tuple[int, ...], ...], LogitsProcessor] = {}
 
@@ -202,10 +211,7 @@ class BadWords(LogitsProcessor):
         Raises:
             ParameterError: an id outside the vocabulary of the model.
         """
-        if binding.has_model:
-            size = vocabulary_size(binding.model)
-            if any(token >= size for word in bad_words_ids for token in word):
-                raise ParameterError("bad_words", "bad_words_ids", f"token ids below {size}", bad_words_ids)
+        _check_ids(binding, "bad_words", "bad_words_ids", bad_words_ids)
         return cls(bad_words_ids=bad_words_ids, settings=binding.settings)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -225,3 +231,56 @@ class BadWords(LogitsProcessor):
             self._built[words] = NoBadWordsLogitsProcessor([list(word) for word in words])
         forbidden: Tensor = self._built[words](input_ids, scores)
         return forbidden
+
+
+class SuppressTokens(LogitsProcessor):
+    """Forbid tokens.
+
+    Args:
+        suppress_tokens: ids of the forbidden tokens; an empty list changes nothing.
+
+    Raises:
+        ParameterError: a negative id.
+
+    Example:
+        >>> import torch
+        >>> SuppressTokens(suppress_tokens=[1])(torch.tensor([[0]]), torch.zeros(1, 3))
+        tensor([[0., -inf, 0.]])
+    """
+
+    def __init__(self, *, suppress_tokens: Sequence[int]) -> None:
+        if any(token < 0 for token in suppress_tokens):
+            raise ParameterError("suppress_tokens", "suppress_tokens", "token ids >= 0", suppress_tokens)
+        self._inner = SuppressTokensLogitsProcessor(suppress_tokens)
+
+    @classmethod
+    def bind(cls, binding: Binding, *, suppress_tokens: list[int]) -> SuppressTokens:
+        """Return the processor.
+
+        Raises:
+            ParameterError: an id outside the vocabulary of the model.
+        """
+        _check_ids(binding, "suppress_tokens", "suppress_tokens", [suppress_tokens])
+        return cls(suppress_tokens=suppress_tokens)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores with the tokens at -inf, ``[rows, vocab]``.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            scores: logits or log-probabilities, ``[rows, vocab]``.
+        """
+        suppressed: Tensor = self._inner(input_ids, scores)
+        return suppressed
+
+
+def _check_ids(binding: Binding, name: str, parameter: str, sequences: Sequence[Sequence[int]]) -> None:
+    """Refuse token ids outside the vocabulary of the generating model; another engine's vocabulary is not known.
+
+    Raises:
+        ParameterError: an id that is not below the number of the model's logits.
+    """
+    size = vocabulary_size(binding.model) if binding.has_model else None
+    beyond = sorted({token for ids in sequences for token in ids if size is not None and token >= size})
+    if beyond:
+        raise ParameterError(name, parameter, f"token ids below {size}, the size of the vocabulary", beyond)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-PADDING = "counts left padding as text; `generate` hides padding only from processors that it builds itself"
+PADDING = "counts left padding as text"
+HIDDEN_PADDING = f"{PADDING}; `generate` hides padding from the penalty that it builds itself, and from no other step"
 SIGN = "divides positive scores and multiplies negative ones; log-probabilities, as in beam search, are all negative"
 BY_PLACE = "holds one prompt for each row by index, so another number or order of rows does not fit"
 LENGTH = "counts the length of the row, with padding and prompt"
@@ -16,11 +17,13 @@ IN_PLACE = "writes to the given scores, so `output_logits` returns changed logit
 COUNTER = "keeps a counter for each row by index, and continues from the value of the last generation"
 BATCH = "has `batch_size` counters; beams and several sequences have more rows"
 CLIPS = "replaces -inf by the lowest finite number, which is its purpose"
+WRITES = "writes to the given scores, so rows that share memory change together"
 LOWEST = "gives masked tokens the lowest finite number"
+GAP = "adds an infinite gap to a choice that is already masked, which gives NaN"
 REWINDS = "treats a prefix that did not grow by one token as a new text"
 
 REASONS: dict[str, Mapping[str, str]] = {
-    "RepetitionPenaltyLogitsProcessor": {"ignores_left_padding": PADDING, "ignores_the_scale_of_a_row": SIGN},
+    "RepetitionPenaltyLogitsProcessor": {"ignores_left_padding": HIDDEN_PADDING, "ignores_the_scale_of_a_row": SIGN},
     "EncoderRepetitionPenaltyLogitsProcessor": {
         "treats_rows_alike": BY_PLACE,
         "ignores_left_padding": "counts padding of the encoder prompt as text",
@@ -29,7 +32,7 @@ REASONS: dict[str, Mapping[str, str]] = {
         "holds_in_large_batches": BY_PLACE,
     },
     "NoRepeatNGramLogitsProcessor": {
-        "ignores_left_padding": PADDING,
+        "ignores_left_padding": f"{PADDING}, also where `generate` builds it from `no_repeat_ngram_size`",
         "keeps_sparse_masks": "masks every token that would repeat, even where no other token is possible",
     },
     "EncoderNoRepeatNGramLogitsProcessor": {
@@ -84,32 +87,43 @@ REASONS: dict[str, Mapping[str, str]] = {
         "leaves_its_input_alone": IN_PLACE,
         "forgets": FIRST_CALL,
         "depends_only_on_the_prefix": REWINDS,
+        "reads_its_arguments_only": WRITES,
     },
     "CiteFromPromptLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
         "forgets": FIRST_CALL,
         "depends_only_on_the_prefix": REWINDS,
-        "ignores_left_padding": PADDING.partition(";")[0],
+        "ignores_left_padding": PADDING,
+        "reads_its_arguments_only": WRITES,
     },
     "ForceLastPhraseLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
         "forgets": COUNTER,
         "treats_rows_alike": BATCH,
+        "holds_in_large_batches": BATCH,
+        "keeps_sparse_masks": BATCH,
     },
     "MultipleChoiceLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
-        "leaves_a_choice": "adds an infinite gap to a choice that is already masked, which gives NaN",
+        "leaves_a_choice": GAP,
+        "holds_for_long_rows": GAP,
+        "keeps_sparse_masks": GAP,
+        "reads_its_arguments_only": WRITES,
     },
     "TriggerPhraseLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
         "forgets": COUNTER,
         "treats_rows_alike": BATCH,
+        "holds_in_large_batches": BATCH,
+        "keeps_sparse_masks": BATCH,
     },
     "PreventHallucinationLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,
         "forgets": COUNTER,
         "depends_only_on_the_prefix": REWINDS,
         "treats_rows_alike": BATCH,
+        "holds_in_large_batches": BATCH,
+        "keeps_sparse_masks": BATCH,
     },
     "MaxTimeLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,

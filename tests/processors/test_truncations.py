@@ -13,6 +13,7 @@ from logitkit.errors import ParameterError
 from logitkit.processors.engine import read_prompts
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.truncations import TopK
+from logitkit.processors.warpers import BadWords, SuppressTokens
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 END = 257
@@ -74,7 +75,35 @@ def test_wrong_bad_words_are_the_users_mistake(words: str) -> None:
         logitkit.chain(f"bad_words({words})")
 
 
-def test_bad_words_outside_the_vocabulary_are_refused_at_bind() -> None:
-    """The error states the size of the vocabulary."""
-    with pytest.raises(ParameterError, match="bad_words: bad_words_ids must be token ids below 272"):
-        logitkit.chain("bad_words([[5, 272]])").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+@pytest.mark.parametrize(
+    ("chain", "message"),
+    [
+        ("bad_words([[5, 272], [9000]])", r"bad_words: bad_words_ids must be token ids below 272.*, got \[272, 9000\]"),
+        ("suppress_tokens([271, 272])", r"suppress_tokens: suppress_tokens must be token ids below 272.*, got \[272\]"),
+        ("suppress_tokens([3, -1])", r"suppress_tokens: suppress_tokens must be a list of token ids >= 0"),
+    ],
+)
+def test_tokens_outside_the_vocabulary_are_refused_at_bind(chain: str, message: str) -> None:
+    """The error states the size of the vocabulary and the ids; the last ids of the vocabulary are accepted."""
+    with pytest.raises(ParameterError, match=message):
+        logitkit.chain(chain).bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    for last in ("suppress_tokens([0, 271])", "bad_words([[0], [271]])", "suppress_tokens([])"):
+        logitkit.chain(last).bind(tiny_model(), tiny_tokenizer(), "a prompt")
+
+
+def test_negative_tokens_are_refused_without_a_chain() -> None:
+    """The classes check ids themselves."""
+    with pytest.raises(ParameterError, match="suppress_tokens must be token ids >= 0"):
+        SuppressTokens(suppress_tokens=[-1])
+    for words in ([], [[]], [[3, -1]]):
+        with pytest.raises(ParameterError, match="bad_words_ids must be one or more lists of token ids >= 0"):
+            BadWords(bad_words_ids=words)
+
+
+def test_suppress_tokens_equals_the_setting_of_generate() -> None:
+    """The processed scores are those that transformers computes from ``suppress_tokens``."""
+    call = logitkit.chain("suppress_tokens([92, 98, 271])").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    asked = {"max_new_tokens": 5, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
+    got = call.generate(**asked)
+    want = tiny_model().generate(**call.inputs, suppress_tokens=[92, 98, 271], **asked)
+    assert torch.equal(got.sequences, want.sequences) and torch.equal(got.scores[0], want.scores[0])

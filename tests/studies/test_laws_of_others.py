@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from logitkit.errors import PluginError
-from logitkit.registry.laws import tiny_model
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import laws_of_others
 from studies.known_violations import REASONS
 from studies.laws_of_others import OTHERS, TRANSFORMERS, Other, page, table
@@ -23,6 +24,21 @@ def test_the_page_is_what_is_measured() -> None:
     """The part on transformers agrees with a new measurement; ``studies.laws_of_others`` writes the page."""
     tiny_model.cache_clear()  # other tests may have left hooks on it, which cannot be pickled
     assert table(tuple(other for other in OTHERS if other.module == TRANSFORMERS)) in PAGE.read_text()
+
+
+def test_generate_hides_padding_from_the_repetition_penalty_alone() -> None:
+    """The reasons on the page: the penalty that `generate` builds skips padding, its n-gram processor counts it."""
+    pad = tiny_tokenizer().pad_token_id
+    ids = torch.tensor([[pad, pad, 97, 98]])
+    asked = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
+
+    def score_of_padding(**setting: Any) -> float:
+        output = tiny_model().generate(input_ids=ids, attention_mask=(ids != pad).long(), **setting, **asked)
+        return float(output.scores[0][0, pad])
+
+    assert score_of_padding(repetition_penalty=5.0) == score_of_padding()
+    assert score_of_padding(no_repeat_ngram_size=1) == -torch.inf
+    assert "builds it from `no_repeat_ngram_size`" in PAGE.read_text()
 
 
 def test_a_failure_is_shown_with_its_reason() -> None:
