@@ -23,7 +23,7 @@ from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
 from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import refuse_extra_inputs
 from logitkit.registry.generate_settings import SAMPLING, owned_settings, padding_settings, refuse_settings
-from logitkit.registry.stop_strings import NewBytesStop, with_new_bytes_stop
+from logitkit.registry.stop_strings import NewBytesStop, with_new_bytes_stop, with_stop_strings
 
 Streams = Literal["auto", "fused", "lazy"]
 
@@ -85,7 +85,7 @@ class Call:
         Raises:
             ModeError: a setting under which the chain would be ignored or wrong; or a second `generate` of this call
                 while the first one runs.
-            ParameterError: an unknown value of ``streams``.
+            ParameterError: an unknown value of ``streams``, or stop strings that are not texts.
         """
         refuse_settings(self.chain, kwargs)
         refuse_extra_inputs(self.model, self.trace.readers, kwargs)
@@ -109,6 +109,7 @@ class Call:
         if further and self.composite.parts:  # what is behind the chain may forbid every token that the chain left
             further.append(FinalCheck([type(processor).__name__ for processor in further]))
         settings = {"logits_processor": LogitsProcessorList([*self.processors, *further]), **owned, **kwargs}
+        settings = with_stop_strings(settings, self.tokenizer)
         self._tell(settings)
         if any(self.prompts.removed) and settings.get("stop_strings"):
             criterion = NewBytesStop(
@@ -138,7 +139,7 @@ class Call:
             ``generate_kwargs`` of the call, replaced by ``kwargs`` where both have a setting.
 
         Raises:
-            ModeError: as in `generate`.
+            ModeError, ParameterError: as in `generate`.
 
         >>> import logitkit
         >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -150,7 +151,7 @@ class Call:
         """
         refuse_settings(self.chain, kwargs)
         refuse_extra_inputs(self.model, self.trace.readers, kwargs)
-        settings = self.generate_kwargs | kwargs
+        settings = with_stop_strings(self.generate_kwargs | kwargs, self.tokenizer)
         self._tell(settings)
         return settings
 

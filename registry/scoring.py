@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError
+from logitkit.params import is_valid_unicode
 from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
@@ -51,12 +52,15 @@ def score(
 
     Raises:
         ModelError: a model with an encoder, or prompt and continuation longer than the context of the model.
-        ParameterError: an empty continuation, or another number of prompts than of continuations.
+        ParameterError: an empty continuation, text with lone surrogates, or another number of prompts than
+            of continuations.
     """
     if model.config.is_encoder_decoder:
         raise ModelError("score: the model must be decoder-only; generate with an encoder-decoder model instead")
-    if not continuations or not all(continuations):
+    if not continuations or not all(isinstance(text, str) and text for text in continuations):
         raise ParameterError("score", "continuations", "one or more texts, none empty", continuations)
+    if not is_valid_unicode(list(continuations)):
+        raise ParameterError("score", "continuations", "valid Unicode", continuations, "remove the lone surrogates")
     prompts = [prompts] * len(continuations) if isinstance(prompts, str) else prompts
     call = chain.bind(model, tokenizer, prompts, tokenizers=tokenizers, **(resources or {}))
     if len(call.prompts) != len(continuations):

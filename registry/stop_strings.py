@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from logitkit.errors import ParameterError
+from logitkit.params import is_valid_unicode
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
@@ -46,6 +48,29 @@ class NewBytesStop(StoppingCriteria):
             new = written[len(self._removed[number // rows_per_prompt]) :]
             stopped.append(any(stop in new for stop in self._stops))
         return torch.tensor(stopped, dtype=torch.bool, device=input_ids.device)
+
+
+def with_stop_strings(settings: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """Return settings of ``generate`` with the tokenizer that their stop strings need.
+
+    Args:
+        settings: settings of ``model.generate``; without ``stop_strings`` they are returned as they are.
+        tokenizer: the tokenizer of the generating model, for settings without one.
+
+    Raises:
+        ParameterError: stop strings that are not texts, are empty, or contain lone surrogates.
+
+    >>> with_stop_strings({"stop_strings": "end"}, "a tokenizer")
+    {'tokenizer': 'a tokenizer', 'stop_strings': 'end'}
+    """
+    stops = settings.get("stop_strings")
+    if stops is None:
+        return settings
+    strings = [stops] if isinstance(stops, str) else stops
+    texts = isinstance(strings, (list, tuple)) and all(isinstance(string, str) and string for string in strings)
+    if not texts or not strings or not is_valid_unicode(list(strings)):
+        raise ParameterError("generate", "stop_strings", "one or more texts of valid Unicode, none empty", stops)
+    return {"tokenizer": tokenizer} | settings
 
 
 def with_new_bytes_stop(settings: dict[str, Any], criterion: NewBytesStop) -> dict[str, Any]:

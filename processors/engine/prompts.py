@@ -6,7 +6,6 @@ a chain is bound to its prompts, and `Prompts` keeps them.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,9 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, PromptError
+from logitkit.params import is_valid_unicode
 from logitkit.processors.engine.deferred_checks import DeferredChecks
+from logitkit.processors.engine.encoded_prompts import read_encoding
 from logitkit.processors.engine.memo import Memo
 from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.model_facts import end_tokens
@@ -168,7 +169,8 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
         prompts: a text, a list of texts, a chat (messages with a role), a list of chats, or a ``BatchEncoding``.
 
     Raises:
-        PromptError: no prompt, a prompt without tokens, embeddings instead of ids, or another type.
+        PromptError: no prompt, a prompt without tokens, text with lone surrogates, chat messages that the template
+            refuses, encoded inputs that the model cannot read, or another type.
         ModelError: chat messages, and a tokenizer without a chat template.
 
     Example:
@@ -187,6 +189,9 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
             f"bind: prompts must be text, chat messages, a list of either, or encoded inputs, got {prompts!r}"
         )
     texts, messages = _texts_and_messages(tokenizer, items)
+    for number, text in enumerate(texts):
+        if not is_valid_unicode(text):
+            raise PromptError(f"bind: prompt {number} must be valid Unicode, got a lone surrogate; remove it")
     specials = messages[0] is None  # the text of a chat already contains its special tokens
     rows = [list(tokenizer(text, add_special_tokens=specials)["input_ids"]) for text in texts]
     for number, row in enumerate(rows):
@@ -222,6 +227,7 @@ def apply_template(tokenizer: Any, chat: Sequence[Message]) -> str:
 
     Raises:
         ModelError: the tokenizer has no chat template.
+        PromptError: the template refuses the messages.
 
     Example:
         >>> from types import SimpleNamespace
@@ -232,7 +238,11 @@ def apply_template(tokenizer: Any, chat: Sequence[Message]) -> str:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError("bind: chat messages need a tokenizer with a chat template; pass plain text instead")
-    return str(tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program of the model's authors, and raises what it likes
+        why = f"{type(error).__name__}: {error}"
+        raise PromptError(f"bind: chat messages must fit the chat template of the tokenizer, got {why:.300}") from error
 
 
 def _is_chat(value: Any) -> bool:
@@ -242,31 +252,8 @@ def _is_chat(value: Any) -> bool:
 
 def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, model: Any) -> Prompts:
     """Return the prompts of a ``BatchEncoding``; padding is moved to the side that the model needs."""
-    if "inputs_embeds" in inputs or "input_ids" not in inputs:
-        raise PromptError("bind: encoded prompts must hold input_ids (not inputs_embeds), got " + ", ".join(inputs))
-    in_encoder = bool(model.config.is_encoder_decoder)
-    extra = sorted(set(inputs) - {"input_ids", "attention_mask"})
-    forward = getattr(model, "forward", None)  # another engine's model has none
-    if "token_type_ids" in extra and (forward is None or "token_type_ids" not in inspect.signature(forward).parameters):
-        extra.remove("token_type_ids")  # many tokenizers add them, and a model without them reads the same
-    if extra:
-        raise PromptError(
-            "bind: encoded prompts must hold input_ids and attention_mask only, got also "
-            f"{', '.join(extra)}; leave them out (return_token_type_ids=False)"
-        )
-    ids = torch.as_tensor(inputs["input_ids"])
-    mask = torch.as_tensor(inputs.get("attention_mask", torch.ones_like(ids)))
-    if ids.ndim != 2 or ids.shape != mask.shape or not ids.numel():
-        raise PromptError(
-            f"bind: input_ids and attention_mask must be [prompts, tokens], got {[*ids.shape]} and {[*mask.shape]}"
-        )
-    behind, ahead = mask[:, 1:] < mask[:, :-1], mask[:, 1:] > mask[:, :-1]  # padding after text, before text
-    if bool((ahead if in_encoder else behind).any()):
-        rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-        padded, padded_mask = padded_for(rows, pad, in_encoder=in_encoder)
-        ids, mask = padded.to(ids.device), padded_mask.to(ids.device)
-    if not bool(mask.any(-1).all()):
-        raise PromptError("bind: every prompt must have a token, got a prompt that is all padding")
+    ids, mask = read_encoding(model, inputs, pad)
     texts = tuple(tokenizer.decode(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True))
+    in_encoder = bool(model.config.is_encoder_decoder)
     messages = (None,) * len(texts)
     return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=False, in_encoder=in_encoder)

@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.files import parse_json
+from logitkit.params import is_valid_unicode
 
 LONGEST = 1 << 22  # characters of one document; a longer text is split at a blank line
 BLOCK = 1 << 20  # bytes read at once
@@ -89,10 +90,7 @@ class TextFiles:
 
     def __init__(self, paths: Iterable[str | Path], *, field: str = "text", encoding: str = "utf-8") -> None:
         self.field, self.encoding, self.sources, self.read = field, encoding, list[dict[str, Any]](), 0
-        try:
-            codecs.getincrementaldecoder(encoding)
-        except LookupError:
-            raise ParameterError("corpus", "encoding", "an encoding known to Python, such as utf-8", encoding) from None
+        _check_encoding(encoding)
         self.files = [file for path in paths for file in _files_at(Path(path))]
         self.bytes = sum(file.path.stat().st_size for file in self.files)
 
@@ -116,6 +114,21 @@ class TextFiles:
                     yield block
         except (gzip.BadGzipFile, EOFError) as error:
             raise FileFormatError(f"corpus: {path} must be a whole gzip file, got: {error}") from error
+
+
+def _check_encoding(encoding: str) -> None:
+    """Refuse encodings that Python does not know, and codecs such as base64 that decode to no text.
+
+    Raises:
+        ParameterError: names the encoding.
+    """
+    try:
+        codecs.getincrementaldecoder(encoding)
+        known = getattr(codecs.lookup(encoding), "_is_text_encoding", True)
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        raise ParameterError("corpus", "encoding", "a text encoding known to Python, such as utf-8", encoding)
 
 
 class _NamedFile(NamedTuple):
@@ -148,7 +161,7 @@ def _decoded(blocks: Iterator[bytes], path: Path, encoding: str) -> Iterator[str
     """Yield the text of a file block by block, without a byte order mark.
 
     Raises:
-        FileFormatError: bytes of another encoding, with their offset and line.
+        FileFormatError: bytes of another encoding, with their offset and line, or lone surrogates.
     """
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, line, started = 0, 1, False
@@ -163,6 +176,10 @@ def _decoded(blocks: Iterator[bytes], path: Path, encoding: str) -> Iterator[str
                 f"corpus: {path} must be {encoding.upper()}, got byte 0x{bad_byte:02x} at offset {bad_offset} "
                 f"(line {line}): {error.reason}; name its encoding (--encoding cp1252), or convert it"
             ) from None
+        except ValueError as error:  # some decoders raise no UnicodeDecodeError, such as UTF-16 without a mark
+            raise FileFormatError(f"corpus: {path} must be {encoding.upper()}, got: {error}") from None
+        if not is_valid_unicode(text):  # UTF-7 and unicode_escape can spell lone surrogates
+            raise FileFormatError(f"corpus: {path} must be valid Unicode, got a lone surrogate; remove it")
         offset, line = offset + len(block), line + text.count("\n")
         yield text if started else text.removeprefix("\ufeff")
         started = started or bool(text)
@@ -212,10 +229,12 @@ def _text_of(document: Any, field: str, where: str) -> str:
     """Return the text of a document.
 
     Raises:
-        ParameterError: neither a string nor a mapping with a string in the field.
+        ParameterError: neither a string nor a mapping with a string in the field, or text with a lone surrogate.
     """
     text = document.get(field) if isinstance(document, Mapping) else document
     if not isinstance(text, str):
         content = ", ".join(map(str, document)) if isinstance(document, Mapping) else type(document).__name__
         raise ParameterError("corpus", where, f"text, or contain text in field {field!r}", content, "name the field")
+    if not is_valid_unicode(text):  # JSON can write lone surrogates, and tokenizers refuse them
+        raise ParameterError("corpus", where, "valid Unicode", text[:60], "remove the lone surrogates")
     return text

@@ -16,7 +16,7 @@ Importing logitkit and listing names imports no torch; the classes that need tor
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from logitkit import errors
@@ -162,7 +162,8 @@ def score(
 
     Raises:
         ModelError: a model with an encoder, or a text longer than the context of the model.
-        ParameterError: an empty continuation, or another number of prompts than of continuations.
+        ParameterError: an empty continuation, text with lone surrogates, or another number of prompts than of
+            continuations.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
     >>> likely, banned = score(tiny_model(), tiny_tokenizer(), "ab", ["cd", "e"], chain="suppress_tokens([68])")
@@ -171,7 +172,8 @@ def score(
     """
     from logitkit.registry import scoring
 
-    texts = [continuations] if isinstance(continuations, str) else list(continuations)
+    several = isinstance(continuations, Iterable) and not isinstance(continuations, str)
+    texts: list[Any] = list(continuations) if several else [continuations]  # `scoring.score` refuses other values
     scored, _ = scoring.score(
         Chain(chain), model, tokenizer, prompts, texts, resources=resources, tokenizers=tokenizers
     )

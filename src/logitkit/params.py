@@ -165,6 +165,9 @@ def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> d
     for name in values:
         if name not in model.model_fields:
             raise UnknownNameError(f"parameter of {owner}", name, model.model_fields)
+    for name, value in values.items():
+        if not is_valid_unicode(value):
+            raise ParameterError(owner, name, "valid Unicode", value, "remove the lone surrogates")
     try:
         checked_values = model.model_validate(dict(values))
     except ValidationError as error:
@@ -214,6 +217,22 @@ def checked(init: F) -> F:
         init(self, **values)
 
     return wrapper  # type: ignore[return-value]
+
+
+def is_valid_unicode(value: Any) -> bool:
+    r"""Return whether no text in a value has a lone surrogate, which no tokenizer and no file in UTF-8 accepts.
+
+    Args:
+        value: a text; lists and mappings are searched, and other types have no text.
+
+    >>> is_valid_unicode("a\U0001f600"), is_valid_unicode(["a", "\ud800"])
+    (True, False)
+    """
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        return all(map(is_valid_unicode, (*value.keys(), *value.values())))
+    return not isinstance(value, (list, tuple)) or all(map(is_valid_unicode, value))
 
 
 def is_neutral(value: float, neutral: float) -> bool:

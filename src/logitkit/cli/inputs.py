@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitkit.errors import ParameterError
+from logitkit.params import is_valid_unicode
 from logitkit.registry.chain import Chain
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def read_prompt(command: str, prompt: str | None, file: Path | None) -> str:
     text = prompt if prompt is not None else utf8_text(command, "--file", file) if file else _standard_input(command)
     if not text:
         raise ParameterError(command, "the prompt", "text", text)
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_valid_unicode(text):
         raise ParameterError(command, "the prompt", "valid Unicode", text[:60], "remove the lone surrogates")
     return text
 
