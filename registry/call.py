@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from torch import Tensor
-from transformers import LogitsProcessorList
 from transformers.utils.generic import ModelOutput
 
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.composite import Composite, FinalCheck
+from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
 from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacle
 from logitkit.processors.engine.history import HistoryCache
+from logitkit.processors.engine.processor_list import GuardedList
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
@@ -41,7 +41,8 @@ class Call:
         inputs: ``input_ids`` and ``attention_mask`` for ``model.generate(**call.inputs, ...)``. They may be narrower
             than an encoding that was given, when padding moved to the other side.
         composite: the chain as one processor, ``composite(input_ids, scores)``.
-        processors: a `LogitsProcessorList` of the composite, for ``logits_processor=``.
+        processors: a `LogitsProcessorList` of the composite, for ``logits_processor=``. Processors that ``append`` or
+            ``+`` put behind the chain are followed by a check that they leave a token.
         generate_kwargs: settings that `generate` needs besides, such as a padding token for a model without one, and
             neutral values for warpers that the chain replaces. `Call.generate` adds them.
         trace: counters, and every step if bound with ``trace=True``.
@@ -64,7 +65,7 @@ class Call:
         )
         if not self.composite.streams:
             self.trace.fusion = NO_STREAMS
-        self.processors = LogitsProcessorList([self.composite])
+        self.processors = GuardedList([self.composite])
         self._generating, self.settings = threading.Lock(), binding.settings
         self._histories = binding.histories
         self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)
@@ -105,10 +106,8 @@ class Call:
         sampling = self.model.generation_config.do_sample if sampling is None else sampling
         # Without sampling transformers warns of any sampling setting, neutral or not.
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
-        further = LogitsProcessorList(kwargs.pop("logits_processor", None) or [])
-        if further and self.composite.parts:  # what is behind the chain may forbid every token that the chain left
-            further.append(FinalCheck([type(processor).__name__ for processor in further]))
-        settings = {"logits_processor": LogitsProcessorList([*self.processors, *further]), **owned, **kwargs}
+        further = kwargs.pop("logits_processor", None) or []
+        settings = {"logits_processor": self.processors + further, **owned, **kwargs}
         settings = with_stop_strings(settings, self.tokenizer)
         self._tell(settings)
         if any(self.prompts.removed) and settings.get("stop_strings"):
@@ -133,7 +132,8 @@ class Call:
         the decoder's prompt read the model's ``generation_config`` unless `generate` or this method tells them more.
 
         Args:
-            kwargs: settings of ``model.generate``.
+            kwargs: settings of ``model.generate``. With ``logits_processor``, the returned setting holds the chain,
+                then these processors, then a check that they leave a token.
 
         Returns:
             ``generate_kwargs`` of the call, replaced by ``kwargs`` where both have a setting.
@@ -152,6 +152,8 @@ class Call:
         refuse_settings(self.chain, kwargs)
         refuse_extra_inputs(self.model, self.trace.readers, kwargs)
         settings = with_stop_strings(self.generate_kwargs | kwargs, self.tokenizer)
+        if kwargs.get("logits_processor"):
+            settings["logits_processor"] = self.processors + kwargs["logits_processor"]
         self._tell(settings)
         return settings
 

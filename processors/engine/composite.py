@@ -15,7 +15,7 @@ from logitkit.processors.engine.deferred_checks import DeferredCheck
 from logitkit.processors.engine.history import History, HistoryCache
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
-from logitkit.processors.engine.scores import is_impossible
+from logitkit.processors.engine.scores import are_usable, unusable_row
 from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace, TraceMark
 
@@ -166,50 +166,17 @@ class Composite(LogitsProcessor):
     def _refuse(self, input_ids: Tensor, scores: Tensor) -> None:
         """Raise an error that names the first processor after which a row has no finite maximum."""
         owner = "the model (or a processor before the chain)"
-        fault = _fault(scores)
+        fault = unusable_row(scores)
         for name, part in self.parts:
             if fault:
                 break
             scores = part(input_ids, scores)
-            owner, fault = self.owners.get(name, name), _fault(scores)
+            owner, fault = self.owners.get(name, name), unusable_row(scores)
         row, problem = fault or (0, "scores that changed when computed again")
         raise ScoresError(
             f"logitkit: every row must keep a token with a finite score, got {problem} in row {row} from {owner}; "
             "loosen the processor that removes the last token, or check the model's dtype"
         )
-
-
-class FinalCheck(LogitsProcessor):
-    """Refuse rows of which the processors behind a chain leave no token, from which `generate` would write token 0.
-
-    Args:
-        names: the processors behind the chain, for the error.
-
-    Example:
-        >>> import torch
-        >>> FinalCheck(["Mine"])(torch.tensor([[0]]), torch.tensor([[1.0, 2.0]]))
-        tensor([[1., 2.]])
-    """
-
-    supports_continuous_batching = False
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores themselves, ``[rows, vocab]``.
-
-        Raises:
-            ScoresError: a row without a finite maximum.
-        """
-        fault = _fault(scores)
-        if fault:
-            row, problem = fault
-            raise ScoresError(
-                f"logitkit: every row must keep a token with a finite score, got {problem} in row {row} from the "
-                f"processors behind the chain ({', '.join(self.names)}); loosen them or the truncation before them"
-            )
-        return scores
 
 
 def _processed(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -232,20 +199,4 @@ def _processed(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Ten
 def _is_finite(before: Tensor, after: Tensor) -> Tensor:
     """Return whether every row has a finite maximum before and after; NaN and infinities survive a maximum."""
     maxima = after.amax(-1) if after is before else torch.stack([before.amax(-1), after.amax(-1)])
-    return _is_score(maxima).all()
-
-
-def _fault(scores: Tensor) -> tuple[int, str] | None:
-    """Return the first row without a finite maximum, and the maximum in words; None: every row has one."""
-    maxima = scores.amax(-1)
-    faulty = (~_is_score(maxima)).nonzero()
-    if not len(faulty):
-        return None
-    row = int(faulty[0])
-    maximum = float(maxima[row])
-    return row, "NaN" if maximum != maximum else "+inf" if maximum > 0 else "only -inf"
-
-
-def _is_score(maxima: Tensor) -> Tensor:
-    """Return which maxima are scores, neither NaN nor infinite nor the number that masks a token."""
-    return torch.isfinite(maxima) & ~is_impossible(maxima[..., None])[..., 0]
+    return are_usable(maxima).all()

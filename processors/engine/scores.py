@@ -79,3 +79,34 @@ def fit(logits: Tensor, width: int) -> Tensor:
     logits = with_infinite_masks(logits)
     missing = width - logits.shape[-1]
     return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, :width]
+
+
+def are_usable(maxima: Tensor) -> Tensor:
+    """Return which maxima of rows are scores, neither NaN nor infinite nor the number that masks a token.
+
+    Example:
+        >>> import torch
+        >>> are_usable(torch.tensor([1.0, torch.nan, torch.inf, -torch.inf, torch.finfo(torch.float32).min]))
+        tensor([ True, False, False, False, False])
+    """
+    return torch.isfinite(maxima) & ~is_impossible(maxima[..., None])[..., 0]
+
+
+def unusable_row(scores: Tensor) -> tuple[int, str] | None:
+    """Return the first row without a usable maximum, and the maximum in words; None: every row has one.
+
+    Args:
+        scores: ``[rows, vocab]``.
+
+    Example:
+        >>> import torch
+        >>> unusable_row(torch.tensor([[0.0, 1.0], [-torch.inf, -torch.inf]]))
+        (1, 'only -inf')
+    """
+    maxima = scores.amax(-1)
+    faulty = (~are_usable(maxima)).nonzero()
+    if not len(faulty):
+        return None
+    row = int(faulty[0])
+    maximum = float(maxima[row])
+    return row, "NaN" if maximum != maximum else "+inf" if maximum > 0 else "only -inf"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import operator
+import pickle
 from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, SuppressTokensLogitsProcessor
+from transformers import GenerationConfig, LogitsProcessorList, SuppressTokensLogitsProcessor, TopKLogitsWarper
 
 import logitkit
 from fakes import absolute_model, encoder_decoder_model
@@ -108,6 +110,45 @@ def test_a_processor_behind_the_chain_leaves_a_token(settings: dict[str, Any]) -
     plain = call.generate(**GREEDY)
     harmless = SuppressTokensLogitsProcessor([0])
     assert torch.equal(call.generate(logits_processor=[harmless], **GREEDY), plain)
+
+
+BEHIND = {
+    "appended": lambda call, mine: call.processors.append(mine) or call.processors,
+    "inserted": lambda call, mine: call.processors.insert(1, mine) or call.processors,
+    "added": lambda call, mine: operator.add(call.processors, [mine]),
+    "added in place": lambda call, mine: operator.iadd(call.processors, [mine]),
+    "added to others": lambda call, mine: operator.add([TopKLogitsWarper(9)], operator.add(call.processors, [mine])),
+    "copied": lambda call, mine: operator.add(call.processors.copy(), LogitsProcessorList([mine])),
+    "told": lambda call, mine: call.settings_for(logits_processor=[mine])["logits_processor"],
+    "a list of the list": lambda call, mine: LogitsProcessorList(operator.add(call.processors, [mine])),
+}
+
+
+@pytest.mark.parametrize("way", BEHIND)
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"do_sample": True, "top_k": 0}])
+def test_a_bare_generate_checks_what_follows_the_chain(way: str, settings: dict[str, Any]) -> None:
+    """Processors put behind the chain in the list of the call are named when they forbid every token."""
+    model = tiny_model()
+    call = logitkit.chain("suppress_tokens([0, 1]) | top_k(2)").bind(model, tiny_tokenizer(), "a prompt")
+    behind = BEHIND[way](call, SuppressTokensLogitsProcessor(list(range(2, 272))))
+    with pytest.raises(ScoresError, match=r"only -inf in row 0 .*SuppressTokensLogitsProcessor"):
+        model.generate(**call.inputs, logits_processor=behind, **(GREEDY | settings))
+
+
+def test_a_harmless_processor_behind_the_chain_changes_nothing_else() -> None:
+    """The list holds what was put into it; the check is yielded behind it, once, and survives pickling."""
+    model, mine = tiny_model(), SuppressTokensLogitsProcessor([0])
+    call = logitkit.chain("suppress_tokens([0, 1]) | top_k(2)").bind(model, tiny_tokenizer(), "a prompt")
+    plain = model.generate(**call.inputs, logits_processor=call.processors, **GREEDY)
+    behind = operator.add(call.processors, [mine])
+    assert len(call.processors) == len(list(call.processors)) == 1
+    assert len(behind) == 2 and behind[1] is mine and len(list(behind.copy())) == 3
+    assert len(list(pickle.loads(pickle.dumps(behind)))) == 3
+    assert torch.equal(model.generate(**call.inputs, logits_processor=behind, **GREEDY), plain)
+    assert torch.equal(model.generate(**call.inputs, **call.settings_for(logits_processor=[mine], **GREEDY)), plain)
+    call.processors.append(SuppressTokensLogitsProcessor(list(range(2, 272))))
+    with pytest.raises(ScoresError, match="SuppressTokensLogitsProcessor"):
+        call.generate(**GREEDY)
 
 
 def test_the_output_of_continuous_batching_is_refused() -> None:
