@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
-from logitkit.bench.report import bootstrap_interval, compare, holm, mcnemar, sign_flips
+from logitkit.bench.report import Comparison, bootstrap_interval, compare, holm, mcnemar, sign_flips
 
 
 def test_holm_by_hand() -> None:
@@ -85,3 +86,31 @@ def test_no_false_calls() -> None:
     pairs = [(rng.integers(0, 2, 50), rng.integers(0, 2, 50)) for _ in range(100)]
     calls = [compare(a.tolist(), [b.tolist()])[0].conclusion("higher") != "not shown" for a, b in pairs]
     assert sum(calls) <= 13
+
+
+def compared(**changes: float) -> Comparison:
+    """Return a comparison that shows a gain, with some fields changed."""
+    shown: Any = {"samples": 9, "difference": 0.2, "low": 0.1, "high": 0.3, "p": 0.01, "adjusted": 0.01}
+    return Comparison(**shown | changes, up=5, down=0, test="sign flips")
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        ({}, "better"),
+        ({"low": 1e-9}, "better"),
+        ({"low": 0.0}, "not shown"),  # an interval that touches zero
+        ({"low": -0.1}, "not shown"),
+        ({"low": -0.3, "high": -0.1, "difference": -0.2}, "worse"),
+        ({"low": -0.3, "high": 0.0, "difference": -0.2}, "not shown"),
+        ({"adjusted": 0.05}, "not shown"),
+        ({"adjusted": 0.0499}, "better"),
+    ],
+)
+def test_the_conclusion_by_hand(changes: dict[str, float], want: str) -> None:
+    """A difference is shown where the corrected p-value is below .05 and the interval excludes zero."""
+    comparison = compared(**changes)
+    assert comparison.conclusion("higher") == want
+    opposite = {"better": "worse", "worse": "better"}.get(want, want)
+    assert comparison.conclusion("lower") == opposite
+    assert comparison.conclusion(None) == ("different" if want != "not shown" else want)

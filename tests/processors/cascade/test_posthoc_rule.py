@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.processors.cascade import (
@@ -20,6 +20,7 @@ from logitkit.processors.cascade import (
     posthoc_features,
     sequence_score,
 )
+from logitkit.processors.cascade.posthoc_rule import _calibrate
 
 FASTER = dataclasses.replace(PostHocRule.default_settings, learning_rate=3e-3)
 
@@ -113,3 +114,48 @@ def test_bad_examples_are_refused() -> None:
         PostHocRule.fit(logps, mask, **qualities, extra=torch.full((20, 1), torch.nan))
     with pytest.raises(ParameterError, match="targets must be different between items, got '0 everywhere'"):
         PostHocRule.fit(logps, mask, small=large, large=large)
+
+
+class Line(nn.Module):
+    """A network that returns its only feature, with the calibration of a `PostHocNetwork`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope, self.offset = nn.Buffer(torch.tensor(1.0)), nn.Buffer(torch.tensor(0.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the feature, ``[rows]``."""
+        return features[:, 0]
+
+
+def calibrated(outputs: list[float], targets: list[float], loss: Any = nn.functional.mse_loss) -> tuple[float, float]:
+    """Return the slope and the offset that calibration gives for these outputs on held-out rows."""
+    network: Any = Line()
+    _calibrate(network, torch.tensor(outputs)[:, None], torch.tensor(targets), loss)
+    return float(network.slope), float(network.offset)
+
+
+def test_calibration_by_hand() -> None:
+    """For the targets 2 x + 1 of x = -1 and 1 the loss is (s - 2)^2 + (o - 1)^2, with the penalty of 1/1000.
+
+    Its minimum is s = (2 + 1/1000) / (1 + 1/1000) and o = 1 / (1 + 1/1000).
+    """
+    assert calibrated([-1.0, 1.0], [-1.0, 3.0]) == pytest.approx((2.001 / 1.001, 1 / 1.001), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "loss"),
+    [
+        ([-1.0, 1.0], [3.0, -1.0], nn.functional.mse_loss),  # the slope would be -2
+        ([-2.0, -1.0, 1.0, 2.0], [1.0, 1.0, 0.0, 0.0], nn.functional.binary_cross_entropy_with_logits),
+        ([-1.0, 1.0], [2.0, 2.0], nn.functional.mse_loss),  # equal targets
+        ([1.0], [5.0], nn.functional.mse_loss),  # one row
+        ([], [], nn.functional.mse_loss),
+        ([math.inf, 1.0], [0.0, 1.0], nn.functional.mse_loss),  # no finite loss
+    ],
+)
+def test_a_calibration_that_would_reverse_the_order_is_discarded(
+    outputs: list[float], targets: list[float], loss: Any
+) -> None:
+    """Held-out rows that contradict the network, that do not differ, or that are too few change nothing."""
+    assert calibrated(outputs, targets, loss) == (1.0, 0.0)

@@ -119,3 +119,19 @@ def test_replaced_rows_leave_the_others_bit_identical() -> None:
     got = rules.replaced_rows(scores, other, torch.tensor([True, False]))
     torch.testing.assert_close(got[0].exp(), torch.tensor([0.5, 0.0, 0.5]))
     assert torch.equal(got[1], scores[1])
+
+
+@pytest.mark.parametrize(("dtype", "above"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_opt_decides_equal_sides_for_the_small_model(dtype: torch.dtype, above: float) -> None:
+    """For two tokens max p - TV(p, q) equals max q, which rounding must not decide; a real difference decides.
+
+    With q = (x, 1 - x), p = (y, 1 - y) and 1/2 <= x <= y the total variation is y - x.
+    """
+    first = torch.arange(50, 100, dtype=torch.float64) / 100
+    x, y = (side.flatten() for side in torch.meshgrid(first, first, indexing="ij"))
+    x, y = x[x <= y], y[x <= y]
+    small, large = (torch.stack([side, 1 - side], dim=1).log().to(dtype) for side in (x, y))
+    assert bool(rules.accepted_tokens("opt", small, large, alpha=1.0).all())
+    better = torch.stack([x + above, 1 - x - above], dim=1).log().to(dtype)
+    small = torch.stack([x, 1 - x], dim=1).log().to(dtype)
+    assert not bool(rules.accepted_tokens("opt", small, better, alpha=0.0).any())

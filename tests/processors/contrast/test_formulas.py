@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitkit.processors.contrast import Confidence, cad, cfg, confidence, contrastive, dexperts, uscd
+from logitkit.processors.contrast.formulas import uscd_gate
 from logitkit.processors.engine.scores import fit
 
 INF = math.inf
@@ -194,3 +196,27 @@ def test_a_vocabulary_of_one_is_certain(measure: Confidence) -> None:
 def test_no_rows_stay_no_rows(name: str) -> None:
     """Every formula maps zero rows to zero rows."""
     assert FORMULAS[name](torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)
+
+
+def test_a_row_at_the_threshold_is_contrasted() -> None:
+    """A gate fires at its threshold and not above: confidence 1/4 of four equal tokens, and 1 of a certain one."""
+    equal, certain = torch.zeros(1, 4), torch.tensor([[0.0, -INF]])
+    assert uscd_gate(equal, gate=0.25, measure="max").fired.tolist() == [True]
+    assert uscd_gate(equal, gate=0.25 - 1e-6, measure="max").fired.tolist() == [False]
+    assert uscd_gate(certain, gate=1.0).fired.tolist() == [True]
+    assert uscd_gate(certain, gate=1 - 1e-6).fired.tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("expert", "antiexpert", "want"),
+    [
+        ([1.0, 0.0], [0.5, 0.5], [2 / 3, 1 / 3]),  # weights .5 * 1/.5 and .5
+        ([0.5, 0.5], [1.0, 0.0], [1 / 3, 2 / 3]),  # weights .5 * .5/1 and .5
+        ([1.0, 0.0], [1.0, 0.0], [1 / 2, 1 / 2]),  # weights .5 and .5
+    ],
+)
+def test_dexperts_keeps_the_base_where_an_expert_forbids_a_token(expert: Any, antiexpert: Any, want: Any) -> None:
+    """Token 1 is impossible under expert, antiexpert or both, and keeps its score under the base, at both signs."""
+    base, expert, antiexpert = (torch.tensor([row]).log() for row in ([0.5, 0.5], expert, antiexpert))
+    torch.testing.assert_close(dexperts(base, expert, antiexpert).exp(), torch.tensor([want]))
+    torch.testing.assert_close(dexperts(base, antiexpert, expert, alpha=-1.0).exp(), torch.tensor([want]))

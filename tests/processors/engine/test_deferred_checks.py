@@ -42,3 +42,17 @@ def test_rows_that_were_not_continued_are_read_again() -> None:
     ):
         torch.testing.assert_close(call.composite(ids, scores), bound().composite(ids, scores), rtol=1e-4, atol=1e-4)
     assert call.trace.calls == 4
+
+
+def test_a_step_that_is_run_again_is_reported_once() -> None:
+    """The reports of the run on assumed rows are dropped: one step a row, and a gate that always fires has share 1."""
+    call = logitkit.chain("uscd(gate=1.0, lame='x')").bind(tiny_model(), tiny_tokenizer(), ["one", "two"])
+    call.trace.recording = True
+    prompts, scores, runs = call.prompts.ids, torch.randn(2, call.model.config.vocab_size), []
+    record = call.trace.record
+    call.trace.record = lambda *arguments: (runs.append(1), record(*arguments))[1]  # type: ignore[method-assign]
+    for ids in ([], [[5], [6]], [[6, 7], [5, 8]]):  # the last rows do not continue those before
+        call.composite(torch.cat([prompts, torch.tensor(ids, dtype=torch.long).reshape(2, -1)], dim=1), scores)
+    assert len(runs) == 4  # the third step ran twice
+    assert call.trace.fired == {"uscd": 1.0}
+    assert [step.position for step in call.trace.steps] == [0, 0, 1, 1, 2, 2]

@@ -106,3 +106,23 @@ def test_an_interrupted_forward_drops_the_cache(monkeypatch: pytest.MonkeyPatch)
             tree.read(tree.root, PROMPT)
     assert not tree.root.children
     check(model, tree.read(tree.read(tree.root, PROMPT[:1], conditioning=True), PROMPT[1:]), 1)
+
+
+def test_a_forward_that_is_interrupted_between_layers_drops_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first layer has stored its states when the second is interrupted; all tokens are then read again."""
+    model = tiny_model()
+    tree = KVTree(model)
+    prompt = tree.read(tree.root, PROMPT, conditioning=True)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(model.model.layers[-1], "forward", interrupted)
+        tree.grow([(prompt, [20, 21])])
+    assert not tree.root.children
+    fed = tree.tokens_fed
+    again = tree.read(tree.root, PROMPT, conditioning=True)
+    (end,) = tree.grow([(again, [20, 21])])
+    check(model, end, len(PROMPT))
+    assert tree.tokens_fed == fed + len(PROMPT) + 2

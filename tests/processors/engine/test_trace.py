@@ -42,3 +42,23 @@ def test_a_rewound_trace_drops_what_was_reported_since_the_mark() -> None:
     assert not trace.fired and not trace.means and not trace.steps
     step()
     assert trace.fired == {"gate": 0.5} and trace.means == {"gate": {"share": 0.5}} and len(trace.steps) == 2
+
+
+def test_a_rewound_trace_keeps_what_was_reported_before_the_mark() -> None:
+    """Totals of before the mark stay, notes of the dropped step go, and a mark serves several rewinds."""
+    trace = Trace(rows=2, recording=True)
+    one, scores = torch.tensor([True]), torch.zeros(1, 2)
+    trace.count_fired("gate", one)
+    trace.average("gate", "share", torch.tensor([0.5]))
+    trace.record("gate", 0, scores, scores)
+    mark = trace.mark()
+    for _ in range(2):
+        trace.count_fired("gate", one)
+        trace.count_fired("other", one)
+        trace.average("gate", "share", torch.tensor([1.0]))
+        trace.record("gate", 1, scores, scores)
+        trace.note(fired=one)
+        trace.rewind(mark)
+    assert trace.fired == {"gate": 0.5} and trace.means == {"gate": {"share": 0.5}}
+    trace.record("gate", 1, scores, scores)
+    assert [step.position for step in trace.steps] == [0, 1] and trace.steps[1].notes == {}

@@ -106,3 +106,30 @@ def test_probabilities_sum_to_one(name: str, corpus: Any) -> None:
         if int(table.levels[2].starts[following + 1]) > int(table.levels[2].starts[following]):
             total = table.probability(torch.tensor([context] * 5), torch.arange(5)).sum()
             assert abs(float(total) - 1) < 1e-9 or (name == "kneser-ney" and total > 1)
+
+
+@pytest.mark.parametrize("orders", [1, 2, 3])
+def test_kneser_ney_without_a_bigram(orders: int) -> None:
+    """Documents of one token have no bigram, so no token precedes another: P(1) is its relative frequency 2/3."""
+    table = NgramTable.count([[1], [1], [2]], size=4, orders=orders, smoothing="kneser-ney", strength=0.5)
+    got = table.probability(torch.zeros(4, 0, dtype=torch.long), torch.arange(4))
+    torch.testing.assert_close(got, torch.tensor([0, 2 / 3, 1 / 3, 0], dtype=torch.float64))
+
+
+def test_kneser_ney_where_a_token_only_begins_documents() -> None:
+    """The bigrams are 1 2 and 1 3, so 1 follows no token: P is 0, 1/2 and 1/2, and P(2 | 1) = 1/4 + 1/2 P(2)."""
+    table = NgramTable.count([[1, 2], [1, 3]], size=4, orders=2, smoothing="kneser-ney", strength=0.5)
+    got = table.probability(torch.zeros(4, 0, dtype=torch.long), torch.arange(4))
+    torch.testing.assert_close(got, torch.tensor([0, 0, 0.5, 0.5], dtype=torch.float64))
+    got = table.probability(torch.full((4, 1), 1), torch.arange(4))
+    torch.testing.assert_close(got, torch.tensor([0, 0, 0.5, 0.5], dtype=torch.float64))
+
+
+def test_kneser_ney_of_a_middle_order_without_precursors() -> None:
+    """The bigram 1 2 only begins documents, so the middle order has no mass after 1, and all of it goes to order 1.
+
+    The documents are 1 2 and 3 4 5. Their bigrams give P(2) = P(4) = P(5) = 1/3. After 1 no bigram has a precursor.
+    """
+    table = NgramTable.count([[1, 2], [3, 4, 5]], size=6, orders=3, smoothing="kneser-ney", strength=0.5)
+    got = table.probability(torch.full((6, 1), 1), torch.arange(6))
+    torch.testing.assert_close(got, torch.tensor([0, 0, 1 / 3, 0, 1 / 3, 1 / 3], dtype=torch.float64))

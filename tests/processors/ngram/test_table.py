@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.ngram import NgramTable, Smoothing, TableVocabulary
+from logitkit.processors.ngram.counting import Level
 from logitkit.registry.laws import tiny_tokenizer
 from reference.ngrams import counts_of
 
@@ -171,3 +172,29 @@ def test_another_tokenizer_is_refused() -> None:
     """A table whose ids come from no tokenizer is refused."""
     with pytest.raises(ModelError, match="must be trained with the generating model's tokenizer"):
         NgramTable.count(DOCUMENTS, size=5).check_tokenizer(tiny_tokenizer(), "ngram_style")
+
+
+@pytest.mark.parametrize(
+    ("most", "dtype"), [(2**31 - 1, torch.int32), (2**31, torch.int64), (2**31 + 5, torch.int64), (7, torch.int32)]
+)
+def test_large_counts_survive_a_file(most: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Counts up to 2^31 - 1 are stored in 32 bits, larger counts in 64, and all are loaded unchanged."""
+    level = Level(torch.arange(3), torch.tensor([1, most, 2]), torch.tensor([0, 3]))
+    NgramTable([level], size=3).save(tmp_path / "t.safetensors")
+    loaded = NgramTable.load(tmp_path / "t.safetensors").levels[0].counts
+    assert loaded is not None and loaded.tolist() == [1, most, 2] and loaded.dtype == dtype
+
+
+def _shortened(name: str) -> Any:
+    """Return a change that drops the last element of an array."""
+    return lambda arrays, about: arrays.__setitem__(name, arrays[name][:-1].clone())
+
+
+@pytest.mark.parametrize("name", ["keys.1", "keys.2", "counts.1", "counts.2", "starts.1", "starts.2"])
+def test_arrays_that_do_not_fit_each_other_are_refused(name: str, tmp_path: Path) -> None:
+    """An array that is one element too short is refused, with the order in which it is."""
+    path = tmp_path / "t.safetensors"
+    NgramTable.count(DOCUMENTS, size=5, orders=2).save(path)
+    _rewritten(path, _shortened(name))
+    with pytest.raises(FileFormatError, match=r"arrays of order \d do not fit|starts of order 1 that"):
+        NgramTable.load(path)
