@@ -51,7 +51,9 @@ def declared_parameters(factory: type[Any]) -> Fields:
     for name in first:
         if name not in either:
             raise PluginError(f"the attribute order must name parameters ({', '.join(either)}), got {name!r}")
-    return {name: either[name] for name in dict.fromkeys([*first, *of_init, *of_bind])}
+    # The whole signature gives the order: a stream of the constructor may have the place of a name that bind takes.
+    in_signature = [name for name in inspect.signature(factory).parameters if name in either]
+    return {name: either[name] for name in dict.fromkeys([*first, *in_signature, *of_init, *of_bind])}
 
 
 def _inherited(factory: type[Any], method: str) -> tuple[Fields, str]:

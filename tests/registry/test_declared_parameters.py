@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from logitkit import describe
 from logitkit.cli.plugin_template import write_plugin
 from logitkit.errors import ParameterError, PluginError
 from logitkit.params import checked, number, whole
@@ -239,3 +240,12 @@ def test_the_plugin_template_keeps_its_rules(tmp_path: Path) -> None:
     assert (strength["minimum"], strength["default"], strength["neutral"]) == (0, 0.5, 0)
     (result,) = check_processor(spec_of(kind), laws=["is_identity_when_neutral"]).results
     assert result.kept and result.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("crossover", ["other", "threshold", "budget"]), ("cad", ["alpha", "context"]), ("cascade", ["large", "rule"])],
+)
+def test_a_stream_of_the_constructor_keeps_the_place_of_the_model_that_bind_takes(name: str, first: list[str]) -> None:
+    """The order of parameters without names is that of the whole signature, streams included."""
+    assert list(describe(name).model.model_fields)[: len(first)] == first
