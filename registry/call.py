@@ -22,7 +22,13 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
 from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import refuse_extra_inputs
-from logitkit.registry.generate_settings import SAMPLING, owned_settings, padding_settings, refuse_settings
+from logitkit.registry.generate_settings import (
+    SAMPLING,
+    owned_settings,
+    padding_settings,
+    refuse_settings,
+    without_stated_padding,
+)
 from logitkit.registry.stop_strings import NewBytesStop, with_new_bytes_stop, with_stop_strings
 
 Streams = Literal["auto", "fused", "lazy"]
@@ -61,7 +67,12 @@ class Call:
         self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask}
         owners = {spec.name: spec.owner for spec in chain.specs}
         self.composite = Composite(
-            parts, prompts=self.prompts, trace=self.trace, owners=owners, histories=binding.histories
+            parts,
+            prompts=self.prompts,
+            trace=self.trace,
+            owners=owners,
+            histories=binding.histories,
+            settings=binding.settings,
         )
         if not self.composite.streams:
             self.trace.fusion = NO_STREAMS
@@ -69,6 +80,7 @@ class Call:
         self._generating, self.settings = threading.Lock(), binding.settings
         self._histories = binding.histories
         self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)
+        self.settings.tell(self.generate_kwargs)
 
     def generate(self, *, streams: Streams = "auto", **kwargs: Any) -> Any:
         """Run ``model.generate`` with the inputs, processors and settings of this call.
@@ -106,6 +118,7 @@ class Call:
         sampling = self.model.generation_config.do_sample if sampling is None else sampling
         # Without sampling transformers warns of any sampling setting, neutral or not.
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
+        owned = without_stated_padding(owned, kwargs)
         further = kwargs.pop("logits_processor", None) or []
         settings = {"logits_processor": self.processors + further, **owned, **kwargs}
         settings = with_stop_strings(settings, self.tokenizer)
@@ -151,7 +164,7 @@ class Call:
         """
         refuse_settings(self.chain, kwargs)
         refuse_extra_inputs(self.model, self.trace.readers, kwargs)
-        settings = with_stop_strings(self.generate_kwargs | kwargs, self.tokenizer)
+        settings = with_stop_strings(without_stated_padding(self.generate_kwargs, kwargs) | kwargs, self.tokenizer)
         if kwargs.get("logits_processor"):
             settings["logits_processor"] = self.processors + kwargs["logits_processor"]
         self._tell(settings)
@@ -192,7 +205,7 @@ class Call:
         return None
 
     def texts(self, output: Any) -> list[str]:
-        """Return the continuations as text, without prompts and special tokens.
+        """Return the continuations as text, without prompts, special tokens and padding after an end token.
 
         Args:
             output: what ``model.generate`` returned: ids ``[rows, length]``, or an output object with ``sequences``.
@@ -210,17 +223,18 @@ class Call:
                 "logitkit: the chain must be called at every step, but generate never called it (continuous batching "
                 "drops processors; so does leaving out logits_processor=call.processors); use call.generate(...)"
             )
+        rows = [self.settings.without_padding(row) for row in ids[:, start:].tolist()]
         if any(self.prompts.removed):
-            return self._texts_after_removed_bytes(ids[:, start:])
-        texts: list[str] = self.tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
+            return self._texts_after_removed_bytes(rows)
+        texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
-    def _texts_after_removed_bytes(self, ids: Tensor) -> list[str]:
+    def _texts_after_removed_bytes(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return the continuations without their first bytes, which were removed from the end of the prompts."""
         vocabulary = Vocabulary.of(self.tokenizer)
-        rows_per_prompt = len(ids) // len(self.prompts)
+        rows_per_prompt = len(rows) // len(self.prompts)
         texts = []
-        for number, row in enumerate(ids.tolist()):
+        for number, row in enumerate(rows):
             written = vocabulary.join(token for token in row if token < len(vocabulary))
             removed = len(self.prompts.removed[number // rows_per_prompt])
             texts.append(written[removed:].decode(errors="replace"))

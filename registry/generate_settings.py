@@ -31,6 +31,17 @@ def padding_settings(tokenizer: Any, model: Any) -> dict[str, Any]:
     return {} if model.generation_config.pad_token_id is not None else {"pad_token_id": pad_token(tokenizer, model)}
 
 
+def without_stated_padding(owned: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's own settings without its padding token where a given ``generation_config`` states one.
+
+    >>> from transformers import GenerationConfig
+    >>> without_stated_padding({"pad_token_id": 2}, {"generation_config": GenerationConfig(pad_token_id=5)})
+    {}
+    """
+    stated = getattr(settings.get("generation_config"), "pad_token_id", None) is not None
+    return {name: value for name, value in owned.items() if not (stated and name == "pad_token_id")}
+
+
 def refuse_settings(chain: Chain, settings: Mapping[str, Any]) -> None:
     """Refuse settings under which `generate` would ignore the chain or apply a processor twice.
 

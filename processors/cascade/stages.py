@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ParameterError
+from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.prompts import pad_token, read_prompts
-from logitkit.processors.model_facts import end_tokens
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,23 +93,26 @@ def generate_outputs(
 def _generate_batch(stage: Stage, prompts: list[Any], include_end: bool, settings: dict[str, Any]) -> StageOutputs:
     """Generate the outputs of one batch."""
     bound = read_prompts(stage.tokenizer, stage.model, prompts)
+    told = CallSettings(stage.model, bound)
+    told.tell(settings)
+    padding = pad_token(stage.tokenizer, stage.model) if told.padding is None else told.padding
     output = stage.model.generate(
         bound.ids,
         attention_mask=bound.mask,
         return_dict_in_generate=True,
         output_logits=True,
-        pad_token_id=pad_token(stage.tokenizer, stage.model),
-        **settings,
+        **{**settings, "pad_token_id": padding},
     )
     tokens = output.sequences[:, output.sequences.shape[1] - len(output.logits) :]
     steps = [
         logits.float().log_softmax(-1).gather(-1, chosen[:, None].to(logits.device))[:, 0].cpu()
         for logits, chosen in zip(output.logits, tokens.unbind(1), strict=True)
     ]
+    written = [told.without_padding(row) for row in tokens.tolist()]
     return StageOutputs(
-        texts=stage.tokenizer.batch_decode(tokens, skip_special_tokens=True),
+        texts=stage.tokenizer.batch_decode(written, skip_special_tokens=True),
         logps=torch.stack(steps, dim=1),
-        mask=_emitted(tokens.cpu(), end_tokens(stage.model, settings=settings), include_end),
+        mask=_emitted(tokens.cpu(), told.end_tokens(), include_end),
     )
 
 

@@ -1,4 +1,4 @@
-"""What `generate` is told for one run, as far as processors need to know it: end tokens, beams, the decoder's prompt.
+"""What `generate` is told for one run, as far as processors need it: end tokens, padding, beams, the decoder's prompt.
 
 A chain is bound before `generate` is called, and the arguments of `generate` win over the configuration of the model.
 `Call.generate` and `Call.settings_for` tell a call's settings; processors ask them at every step.
@@ -6,7 +6,7 @@ A chain is bound before `generate` is called, and the arguments of `generate` wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ class CallSettings:
     Attributes:
         decoder_width: number of tokens of a decoder's prompt, its start token included; 0 without an encoder.
         beams: whether `generate` searches with more than one beam.
+        padding: id that `generate` writes after the end of a row; None: no row ends before the others.
 
     Example:
         >>> from logitkit.processors.engine import read_prompts
@@ -67,6 +68,8 @@ class CallSettings:
         told = "eos_token_id" in settings or getattr(given, "eos_token_id", None) is not None
         self._told_ends = id_tuple(value("eos_token_id")) if told else None
         self.beams = (value("num_beams") or 1) > 1
+        pads = id_tuple(value("pad_token_id")) or self.end_tokens()
+        self.padding = pads[0] if pads else None
         self.decoder_width = 0
         if self.prompts.in_encoder:
             begin = value("decoder_start_token_id")
@@ -86,6 +89,40 @@ class CallSettings:
     def end_tokens(self) -> tuple[int, ...]:
         """Return the tokens at which `generate` ends a row; empty when there are none."""
         return end_tokens(self._model) if self._told_ends is None else self._told_ends
+
+    def text_ends(self, tokenizer: Any) -> tuple[int, ...]:
+        """Return the tokens that end a text: those at which `generate` ends a row, else the tokenizer's end token.
+
+        Training texts end with the tokenizer's end token. It counts where neither `generate` was told end tokens nor
+        the model states any.
+
+        Args:
+            tokenizer: the tokenizer of the generating model.
+        """
+        ends = self.end_tokens()
+        return ends if ends or self.ends_are_told else id_tuple(tokenizer.eos_token_id)
+
+    def without_padding(self, row: Sequence[int]) -> list[int]:
+        """Return the new tokens of a row without the padding that `generate` wrote after an end token.
+
+        Args:
+            row: the tokens after the prompt.
+
+        Example:
+            >>> from logitkit.processors.engine import read_prompts
+            >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+            >>> settings = CallSettings(tiny_model(), read_prompts(tiny_tokenizer(), tiny_model(), "a prompt"))
+            >>> settings.tell({"eos_token_id": 5, "pad_token_id": 97})
+            >>> settings.without_padding([97, 5, 97, 97]), settings.without_padding([98, 97])
+            ([97, 5], [98, 97])
+        """
+        length = len(row)
+        while length and row[length - 1] == self.padding:
+            length -= 1
+        ends = self.end_tokens()
+        if self.padding in ends and length < len(row):
+            return list(row[: length + 1])  # the first of them is the end token
+        return list(row[:length] if length and row[length - 1] in ends else row)
 
     def _width(self, decoder: Tensor | None, begin: Any) -> int:
         """Return the length of a decoder's prompt; `generate` puts the start token before it where it is missing."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import LogitkitError, PluginError, ScoresError
+from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.deferred_checks import DeferredCheck
 from logitkit.processors.engine.history import History, HistoryCache
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
@@ -54,6 +55,7 @@ class Composite(LogitsProcessor):
         trace: receives counters and recorded steps.
         owners: the plugin that offers each processor, by the processor's name, for error messages.
         histories: the `History` that a processor reads, by the position of the processor in ``parts``.
+        settings: the settings of the call, which state the length of a decoder's prompt; None: there is none.
 
     Attributes:
         prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
@@ -81,9 +83,11 @@ class Composite(LogitsProcessor):
         trace: Trace,
         owners: Mapping[str, str] | None = None,
         histories: Mapping[int, History] | None = None,
+        settings: CallSettings | None = None,
     ) -> None:
         self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
         self.owners, self.histories = dict(owners or {}), dict(histories or {})
+        self._settings = settings
         self._lock = threading.RLock()  # the streams of a call serve one step at a time
         self.prefetcher: Prefetcher | None = None
         self.observer: Observer | None = None
@@ -146,13 +150,14 @@ class Composite(LogitsProcessor):
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, and show the scores between them to histories and trace."""
         raw = scores
+        start = self.prompts.width if self._settings is None else self._settings.start
         with shared_log_probabilities():
             for place, (name, part) in enumerate(self.parts):
                 if place in self.histories:
                     self.histories[place].observe(input_ids, raw, scores)
                 before, scores = scores, _processed(part, self.owners.get(name, name), input_ids, scores)
                 if self.trace.recording:
-                    self.trace.record(name, input_ids.shape[1] - self.prompts.width, before, scores)
+                    self.trace.record(name, input_ids.shape[1] - start, before, scores)
         return scores
 
     def _undo(self, failed: Sequence[Callable[[], None]], mark: TraceMark, caches: Mapping[int, HistoryCache]) -> None:

@@ -94,6 +94,59 @@ def test_a_budget_begins_after_the_decoder_prompt(chain: str) -> None:
     assert fresh.composite.parts[0][1].prompt_width == 3
 
 
+@pytest.mark.parametrize("decoder", [None, [97], [97, 98, 99]])
+def test_positions_of_a_trace_begin_after_the_decoder_prompt(decoder: list[int] | None) -> None:
+    """The first new token of an encoder-decoder has position 0, with the start token and a decoder prompt before it."""
+    model, tokenizer = encoder_decoder_model(), tiny_tokenizer()
+    call = logitkit.chain("cfg(2.0)").bind(model, tokenizer, "a prompt", trace=True)
+    settings = {} if decoder is None else {"decoder_input_ids": torch.tensor([decoder])}
+    call.generate(**settings, do_sample=False, max_new_tokens=3, eos_token_id=None)
+    assert [step.position for step in call.trace.steps] == [0, 1, 2]
+
+
+def test_positions_of_a_trace_begin_after_padding() -> None:
+    """Padding is part of the prompt of a causal model."""
+    done = logitkit.generate(
+        tiny_model(), tiny_tokenizer(), ["a prompt", "b"], chain="cfg(2.0)", trace=True, do_sample=False,
+        max_new_tokens=2, eos_token_id=None,
+    )  # fmt: skip
+    assert [step.position for step in done.trace.steps] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("way", ["call", "config", "bare"])
+@pytest.mark.parametrize("make", [tiny_model, encoder_decoder_model])
+def test_told_padding_is_no_text(make: Any, way: str) -> None:
+    """Rows that end early are padded with the told id, here a letter; each text is that of the prompt alone."""
+    model, tokenizer, prompts = make(), tiny_tokenizer(), ["a prompt", "fox"]
+    plain = [logitkit.generate(model, tokenizer, prompt, eos_token_id=None, **GREEDY) for prompt in prompts]
+    written = [done.ids[0, -12:].tolist() for done in plain]
+    end = next(token for token in written[0][1:] if token not in written[1][:8] and token < 256)
+    told: dict[str, Any] = {"eos_token_id": end, "pad_token_id": 97}
+    want = [text for prompt in prompts for text in logitkit.generate(model, tokenizer, prompt, **told, **GREEDY).texts]
+    call = logitkit.chain("top_k(40)").bind(model, tokenizer, prompts)
+    if way == "call":
+        output = call.generate(**told, **GREEDY)
+    elif way == "config":
+        output = call.generate(generation_config=GenerationConfig(**told, **GREEDY))
+    else:
+        settings = call.settings_for(**told, **GREEDY)
+        output = model.generate(**call.inputs, logits_processor=call.processors, **settings)
+    assert output[0, -1] == 97 and len(want[0]) < len(want[1])
+    assert call.texts(output) == want
+
+
+def test_padding_of_a_given_generation_config_is_kept() -> None:
+    """A call supplies a padding token to a model without one, unless ``generation_config`` states one."""
+    model = copy.copy(tiny_model())
+    model.generation_config = copy.deepcopy(model.generation_config)
+    model.generation_config.pad_token_id = None
+    call = logitkit.chain("").bind(model, tiny_tokenizer(), ["a prompt", "fox"])
+    assert call.generate_kwargs == {"pad_token_id": tiny_tokenizer().pad_token_id}
+    config = GenerationConfig(pad_token_id=97)
+    assert "pad_token_id" not in call.settings_for(generation_config=config)
+    assert call.settings_for(pad_token_id=98)["pad_token_id"] == 98
+
+
 def test_token_healing_is_refused() -> None:
     """The error points to byte_boundary, which does this within the chain."""
     with pytest.raises(ModeError, match=r"token_healing must not be set.*byte_boundary"):

@@ -52,7 +52,7 @@ class Completion:
     @property
     def tokens(self) -> int:
         """Number of new tokens."""
-        return len(self.row) - self.call.prompts.width
+        return len(self.row) - self.call.settings.start
 
     @property
     def tokens_per_second(self) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from logitkit.processors.cascade import Stage, generate_outputs
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -47,3 +48,18 @@ def test_the_mask_stops_at_the_first_end_token(include_end: bool) -> None:
     end = int(model.generate(three, max_new_tokens=3, do_sample=False)[0, -1])
     got = generate_outputs(stage, PROMPTS, include_end=include_end, **SETTINGS, eos_token_id=end)
     assert int(got.mask[2].sum()) == 2 + include_end
+
+
+@pytest.mark.parametrize("way", ["arguments", "generation_config"])
+def test_told_end_and_padding_are_used(way: str) -> None:
+    """A told end token ends the mask, and padding with a letter is no text, in either way of telling."""
+    stage = Stage(model=tiny_model(), tokenizer=tiny_tokenizer())
+    three = tiny_tokenizer()("three", return_tensors="pt")["input_ids"]
+    end = int(tiny_model().generate(three, max_new_tokens=3, do_sample=False)[0, -1])
+    told: dict[str, Any] = {"eos_token_id": end, "pad_token_id": 97}
+    if way == "generation_config":
+        told = {"generation_config": GenerationConfig(**told)}
+    got = generate_outputs(stage, PROMPTS, **SETTINGS, **told)
+    assert int(got.mask[2].sum()) == 3
+    alone = [generate_outputs(stage, [prompt], **SETTINGS, eos_token_id=end).texts[0] for prompt in PROMPTS]
+    assert got.texts == alone
