@@ -135,3 +135,34 @@ def test_opt_decides_equal_sides_for_the_small_model(dtype: torch.dtype, above: 
     better = torch.stack([x + above, 1 - x - above], dim=1).log().to(dtype)
     small = torch.stack([x, 1 - x], dim=1).log().to(dtype)
     assert not bool(rules.accepted_tokens("opt", small, better, alpha=0.0).any())
+
+
+@pytest.mark.parametrize("rule", TOKEN_RULES)
+def test_ties_are_accepted(rule: TokenRule) -> None:
+    """At alpha 0 both sides of each condition are equal for a certain token, and for tokens tied with the best."""
+    certain = torch.tensor([[0.0, -INF]])
+    assert rules.accepted_tokens(rule, certain, certain, alpha=0.0)[0, 0]
+    equal = torch.tensor([[0.5, 0.5]]).log()
+    want = rule != "chow"  # chow asks for a certain small model at alpha 0
+    assert rules.accepted_tokens(rule, equal, equal, alpha=0.0).tolist() == [[want, want]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "alpha", "temperature", "want"),
+    [
+        ("token_v1", 0.71, 1, [True, True]),  # .3 >= 1 - .71; the impossible token does not matter
+        ("token_v1", 0.69, 1, [False, True]),
+        ("token_v1", 0.31, 0, [True, True]),  # greedy: .7 >= 1 - .31, and no other token can be drawn
+        ("token_v1", 0.29, 0, [False, True]),
+        ("diff", 0.31, 1, [True, True]),  # .7 >= 1 - .31
+        ("diff", 0.29, 1, [False, True]),
+        ("chow", 0.29, 1, [False, True]),
+        ("js", 0.99, 1, [False, False]),
+        ("opt", 1.0, 1, [False, False]),
+    ],
+)
+def test_decided_rows_by_hand(rule: TokenRule, alpha: float, temperature: float, want: list[bool]) -> None:
+    """The small model has (.7, .3, 0) in the first row and is certain in the second."""
+    small = torch.tensor([[0.7, 0.3, 0.0], [1.0, 0.0, 0.0]]).log()
+    sampling = rules.tempered(small, temperature)
+    assert rules.decided_without_large(rule, small, alpha=alpha, sampling_small=sampling).tolist() == want

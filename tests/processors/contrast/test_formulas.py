@@ -220,3 +220,27 @@ def test_dexperts_keeps_the_base_where_an_expert_forbids_a_token(expert: Any, an
     base, expert, antiexpert = (torch.tensor([row]).log() for row in ([0.5, 0.5], expert, antiexpert))
     torch.testing.assert_close(dexperts(base, expert, antiexpert).exp(), torch.tensor([want]))
     torch.testing.assert_close(dexperts(base, antiexpert, expert, alpha=-1.0).exp(), torch.tensor([want]))
+
+
+def test_default_strengths_are_the_published_ones() -> None:
+    """USCD: rho .7 over the head of 1/6 leaves .5 - .175 and .2 - .07; CFG: scale 1.5; CAD: alpha .5.
+
+    Contrastive: beta .5 among tokens of at least .1 times .5.
+    """
+    torch.testing.assert_close(uscd(P, Q).exp(), torch.tensor([[5 / 7, 0.0, 2 / 7, 0.0]]))
+    sure = torch.tensor([[0.9, 0.1, 0.0, 0.0]]).log()  # the norm is .906, above the gate of .894
+    assert torch.equal(uscd(sure, Q), sure)
+    weights = torch.tensor([[0.5**1.5 / 0.25**0.5, 0.3**1.5 / 0.6**0.5, 0.2**1.5 / 0.1**0.5, 0.0]])
+    torch.testing.assert_close(cfg(P, Q).exp(), weights / weights.sum())
+    torch.testing.assert_close(cad(P, Q), cfg(P, Q))
+    p, q = torch.tensor([[0.5, 0.45, 0.05, 0.0]]).log(), torch.tensor([[0.25, 0.25, 0.25, 0.25]]).log()
+    torch.testing.assert_close(contrastive(p, q).exp(), torch.tensor([[0.5, 0.45, 0.05, 0.0]]))
+    p = torch.tensor([[0.5, 0.451, 0.049, 0.0]]).log()
+    torch.testing.assert_close(contrastive(p, q).exp(), torch.tensor([[0.5, 0.451, 0.0, 0.0]]) / 0.951)
+    torch.testing.assert_close(contrastive(p, Q, alpha=0.5).exp()[0, 0], torch.tensor(1 / (1 + 0.451 / 0.6**0.5)))
+
+
+def test_the_gate_uses_the_measure() -> None:
+    """Of (.5, .3, .2) the maximum .5 is below the gate .55, and the norm .616 is above it."""
+    assert torch.equal(uscd(P, Q, gate=0.55), P)
+    assert not torch.equal(uscd(P, Q, gate=0.55, measure="max"), P)

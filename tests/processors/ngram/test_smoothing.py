@@ -133,3 +133,13 @@ def test_kneser_ney_of_a_middle_order_without_precursors() -> None:
     table = NgramTable.count([[1, 2], [3, 4, 5]], size=6, orders=3, smoothing="kneser-ney", strength=0.5)
     got = table.probability(torch.full((6, 1), 1), torch.arange(6))
     torch.testing.assert_close(got, torch.tensor([0, 0, 1 / 3, 0, 1 / 3, 1 / 3], dtype=torch.float64))
+
+
+def test_modified_kneser_ney_of_a_token_that_only_begins_documents() -> None:
+    """The beginning of a document counts as one preceding token, so the tokens 1, 2 and 3 all have the count 1.
+
+    With KenLM's fallback discounts P = 0.5 / 3 + (1.5 / 3) / 5 for each of them, and 0.1 for an unseen token.
+    """
+    table = NgramTable.count([[1, 2], [1, 3]], size=5, orders=2)
+    got = table.probability(torch.zeros(5, 0, dtype=torch.long), torch.arange(5))
+    torch.testing.assert_close(got, torch.tensor([0.1, 4 / 15, 4 / 15, 4 / 15, 0.1], dtype=torch.float64))

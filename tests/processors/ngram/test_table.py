@@ -198,3 +198,10 @@ def test_arrays_that_do_not_fit_each_other_are_refused(name: str, tmp_path: Path
     _rewritten(path, _shortened(name))
     with pytest.raises(FileFormatError, match=r"arrays of order \d do not fit|starts of order 1 that"):
         NgramTable.load(path)
+
+
+def test_a_table_without_a_longer_ngram_survives_its_file(tmp_path: Path) -> None:
+    """Documents of one token have no bigram; the empty arrays of order 2 are saved and loaded."""
+    NgramTable.count([[1], [1], [2]], size=4, orders=2).save(tmp_path / "t.safetensors")
+    loaded = NgramTable.load(tmp_path / "t.safetensors")
+    assert [len(level) for level in loaded.levels] == [2, 0] and loaded.tokens == 3
