@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from logitkit import models
@@ -23,8 +23,16 @@ def bind(
     trace: bool,
     tokenizers: Mapping[str, Any] | None,
     resources: Mapping[str, Any],
+    kept: Mapping[str, Any] | None = None,
+    load: Callable[..., tuple[Any, Any]] = models.load,
 ) -> Call:
-    """Build the processors of a chain for one call; arguments and errors as in `Chain.bind`."""
+    """Build the processors of a chain for one call; errors as in `Chain.bind`.
+
+    Args:
+        chain, model, tokenizer, prompts, trace, tokenizers, resources: as in `Chain.bind`.
+        kept: further objects by name, which a chain may leave unused.
+        load: loads the models that parameters name, as `logitkit.models.load` does.
+    """
     if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
         raise ModelError(f"bind: model must be a transformers model with generate, got {type(model).__name__}")
     user_prompts = read_prompts(tokenizer, model, prompts)
@@ -32,10 +40,10 @@ def bind(
         model,
         tokenizer,
         user_prompts,
-        resources=resources,
+        resources={**(kept or {}), **resources},
         tokenizers=tokenizers,
         trace=Trace(recording=trace),
-        load=models.load,
+        load=load,
         cache=models.cache_folder(),
     )
     steps = [(spec, parameters) for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True)]

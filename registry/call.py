@@ -20,6 +20,7 @@ from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
+from logitkit.registry.attached_generate import plain_generate
 from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import refuse_extra_inputs
 from logitkit.registry.generate_settings import (
@@ -130,10 +131,10 @@ class Call:
             settings = with_new_bytes_stop(settings, criterion)
         fused = self._fused_streams(streams, settings)
         if fused is None:
-            return self.model.generate(**self.inputs, **settings)
+            return plain_generate(self.model)(**self.inputs, **settings)
         settings = {name: value for name, value in settings.items() if name not in CACHE_NAMES}  # None: not set
         with fused:
-            output = fused.view.generate(**self.inputs, **(settings | with_cache(fused.cache)))
+            output = plain_generate(fused.view)(**self.inputs, **(settings | with_cache(fused.cache)))
         if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
             output = type(output)(**{name: value for name, value in output.items() if name != CACHE})
         return output
@@ -196,6 +197,8 @@ class Call:
         reason = "requested" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
         if reason is None and tensors:  # it may have one entry per row, and a fused forward has more rows
             reason = f"{tensors[0]} is a tensor of the rows"
+        if reason is None and getattr(plain_generate(self.model), "__func__", None) is not type(self.model).generate:
+            reason = "a program replaced the generate of this model"
         if reason is None:
             readers = fusable_streams(self.model, declared)
             return FusedStreams(self.composite, self.model, readers, may_separate=streams == "auto")

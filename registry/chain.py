@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logitkit.errors import ChainError, FileFormatError
+from logitkit.errors import ChainError, FileFormatError, ParameterError
 from logitkit.files import parse_json, replace_file
 from logitkit.registry import expression
 from logitkit.registry.discovery import default_registry
@@ -102,6 +103,47 @@ class Chain:
         text = json.dumps(data, indent=2) if path.suffix == ".json" else yaml.safe_dump(data, sort_keys=False)
         with replace_file(path) as temporary:
             temporary.write_text(text + ("\n" if path.suffix == ".json" else ""), encoding="utf-8")
+
+    def save(self, folder: str | Path, name: str = "default") -> Path:
+        """Write the chain beside a model, into ``folder/chains/name.yaml``, from where `saved` reads it.
+
+        Args:
+            folder: the folder of a model, as ``save_pretrained`` wrote it.
+            name: letters, digits, ``_`` and ``-``.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ParameterError: another name.
+
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> path = Chain("top_p(0.9)").save(folder, "careful")
+        >>> Chain.saved(folder, "careful")
+        Chain('top_p(top_p=0.9)')
+        """
+        path = Path(folder) / saved_file(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.to_file(path)
+        return path
+
+    @classmethod
+    def saved(cls, model: str | Path, name: str = "default", *, registry: Registry | None = None) -> Chain:
+        """Read a chain that `save` wrote beside a model.
+
+        Args:
+            model: the folder, known name or hub id of a model.
+            name: as in `save`.
+            registry: as for the class.
+
+        Raises:
+            FileFormatError: there is no such file; the error lists the saved chains.
+            ChainError, UnknownNameError, ParameterError: as for the class.
+        """
+        from logitkit.registry.saved_chains import find
+
+        return cls.from_file(find(str(model), saved_file(name)), registry=registry)
 
     @property
     def hash(self) -> str:
@@ -197,6 +239,17 @@ class Chain:
 
     def __reduce__(self) -> tuple[type[Chain], tuple[list[dict[str, Any]]]]:
         return Chain, (self.as_data(),)
+
+
+def saved_file(name: str) -> str:
+    """Return the path, inside the folder of a model, of a chain that `Chain.save` writes.
+
+    Raises:
+        ParameterError: a name with other characters than letters, digits, ``_`` and ``-``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ParameterError("chain", "name", "1 to 64 letters, digits, _ and -", name)
+    return f"chains/{name}.yaml"
 
 
 def _chain_file(path: str | Path) -> Path:

@@ -30,12 +30,14 @@ from logitkit.registry.task_spec import TaskSpec
 if TYPE_CHECKING:
     from logitkit.processors.engine.binding import Binding
     from logitkit.processors.engine.trace import Trace
+    from logitkit.registry.attachment import Attachment, attach
     from logitkit.registry.call import Call
     from logitkit.registry.generation import Generation
 
     __version__: str
 
 __all__ = [
+    "Attachment",
     "Binding",
     "Call",
     "Chain",
@@ -45,6 +47,7 @@ __all__ = [
     "TaskSpec",
     "Trace",
     "__version__",
+    "attach",
     "chain",
     "describe",
     "errors",
@@ -54,8 +57,10 @@ __all__ = [
     "score",
 ]
 
-# Public classes whose modules import torch.
+# Public names whose modules import torch.
 _NEEDS_TORCH = {
+    "Attachment": "logitkit.registry.attachment",
+    "attach": "logitkit.registry.attachment",
     "Binding": "logitkit.processors.engine.binding",
     "Call": "logitkit.registry.call",
     "Generation": "logitkit.registry.generation",
@@ -181,7 +186,7 @@ def score(
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class that needs torch, or read the version from the metadata of the distribution."""
+    """Import what needs torch, or read the version from the metadata of the distribution."""
     if name in _NEEDS_TORCH:
         return getattr(importlib.import_module(_NEEDS_TORCH[name]), name)
     if name == "__version__":
