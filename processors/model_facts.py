@@ -53,6 +53,20 @@ def vocabulary_size(model: Any) -> int:
     return int(text_config(model).vocab_size)
 
 
+def logits_widths(model: Any) -> tuple[int, ...]:
+    """Return the widths that the logits of a model may have: that of its output layer, and that of its configuration.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> logits_widths(tiny_model())
+    (272,)
+    """
+    try:
+        weight = getattr(model.get_output_embeddings(), "weight", None)
+    except (AttributeError, NotImplementedError):
+        weight = None
+    return tuple(dict.fromkeys([*([] if weight is None else [int(weight.shape[0])]), vocabulary_size(model)]))
+
+
 def end_tokens(model: Any, tokenizer: Any = None, *, settings: Mapping[str, Any] | None = None) -> tuple[int, ...]:
     """Return the ids of the tokens that end a text.
 

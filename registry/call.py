@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -17,7 +18,9 @@ from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacl
 from logitkit.processors.engine.history import HistoryCache
 from logitkit.processors.engine.processor_list import GuardedList
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.row_check import RowCheck
 from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
+from logitkit.processors.model_facts import logits_widths
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
 from logitkit.registry.attached_generate import plain_generate
@@ -28,6 +31,7 @@ from logitkit.registry.generate_settings import (
     owned_settings,
     padding_settings,
     refuse_settings,
+    stated,
     without_stated_padding,
 )
 from logitkit.registry.stop_strings import NewBytesStop, with_new_bytes_stop, with_stop_strings
@@ -74,7 +78,10 @@ class Call:
             owners=owners,
             histories=binding.histories,
             settings=binding.settings,
+            widths=logits_widths(binding.model),
         )
+        if not self.prompts.in_encoder:
+            self.composite.row_check = RowCheck(self.prompts)
         if not self.composite.streams:
             self.trace.fusion = NO_STREAMS
         self.processors = GuardedList([self.composite])
@@ -101,7 +108,7 @@ class Call:
                 while the first one runs.
             ParameterError: an unknown value of ``streams``, or stop strings that are not texts.
         """
-        refuse_settings(self.chain, kwargs)
+        refuse_settings(self.chain, kwargs, self.model)
         refuse_extra_inputs(self.model, self.trace.readers, kwargs)
         if not self._generating.acquire(blocking=False):
             raise ModeError(
@@ -163,13 +170,30 @@ class Call:
         >>> 7 in output[0, 2:6].tolist()
         False
         """
-        refuse_settings(self.chain, kwargs)
+        refuse_settings(self.chain, kwargs, self.model)
         refuse_extra_inputs(self.model, self.trace.readers, kwargs)
         settings = with_stop_strings(without_stated_padding(self.generate_kwargs, kwargs) | kwargs, self.tokenizer)
         if kwargs.get("logits_processor"):
             settings["logits_processor"] = self.processors + kwargs["logits_processor"]
         self._tell(settings)
         return settings
+
+    def continuing(self) -> Call:
+        """State that rows may continue the bound prompts with tokens that this call did not write; return the call.
+
+        Without this statement, such rows in a bare ``model.generate`` give a `ContinuationWarning`: they may as well
+        be longer prompts, to which the chain must be bound. A `generate` that continues its own output needs none.
+
+        >>> import logitkit, torch
+        >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> model, tokenizer = tiny_model(), tiny_tokenizer()
+        >>> call = logitkit.chain("cfg(2.0)").bind(model, tokenizer, "ab").continuing()
+        >>> rows = tokenizer("abc", return_tensors="pt")
+        >>> model.generate(**rows, logits_processor=call.processors, max_new_tokens=2, do_sample=False).shape
+        torch.Size([1, 5])
+        """
+        self.composite.row_check = None
+        return self
 
     def _tell(self, settings: Mapping[str, Any]) -> None:
         """Let the steps of the chain know what `generate` is told."""
@@ -188,11 +212,7 @@ class Call:
             self.trace.fusion = NO_STREAMS
             return None
 
-        def setting(name: str) -> Any:
-            configs = (settings.get("generation_config"), self.model.generation_config)
-            values = (settings.get(name), *(getattr(config, name, None) for config in configs))
-            return next((value for value in values if value is not None), None)
-
+        setting = functools.partial(stated, settings=settings, model=self.model)
         tensors = [name for name, value in settings.items() if isinstance(value, Tensor)]
         reason = "requested" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
         if reason is None and tensors:  # it may have one entry per row, and a fused forward has more rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from logitkit.errors import ModeError
@@ -14,6 +15,9 @@ SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "top_h"
 SAMPLING |= {"typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
 # The same for processors that generate adds under greedy decoding too.
 PENALTIES = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": None}
+
+# Settings under which another model, or the model itself cut short, drafts tokens.
+DRAFTS = ("assistant_model", "assistant_early_exit", "use_mtp")
 
 
 def owned_settings(chain: Chain) -> dict[str, Any]:
@@ -42,23 +46,46 @@ def without_stated_padding(owned: Mapping[str, Any], settings: Mapping[str, Any]
     return {name: value for name, value in owned.items() if not (stated and name == "pad_token_id")}
 
 
-def refuse_settings(chain: Chain, settings: Mapping[str, Any]) -> None:
+def stated(name: str, settings: Mapping[str, Any], model: Any) -> Any:
+    """Return the value of a setting that `generate` will use, or None.
+
+    Args:
+        name: of the setting.
+        settings: keyword arguments of `generate`; a ``generation_config`` among them comes second.
+        model: the generating model, whose ``generation_config`` comes last.
+
+    >>> from types import SimpleNamespace
+    >>> model = SimpleNamespace(generation_config=SimpleNamespace(num_beams=4))
+    >>> stated("num_beams", {}, model), stated("num_beams", {"num_beams": 1}, model)
+    (4, 1)
+    """
+    configs = (settings.get("generation_config"), model.generation_config)
+    values = (settings.get(name), *(getattr(config, name, None) for config in configs))
+    return next((value for value in values if value is not None), None)
+
+
+def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> None:
     """Refuse settings under which `generate` would ignore the chain or apply a processor twice.
+
+    Args:
+        chain: the chain.
+        settings: keyword arguments of `generate`.
+        model: the generating model; settings of its ``generation_config`` count where `generate` is told none.
 
     Raises:
         ModeError: names the setting, the reason and what to do.
     """
-    if settings.get("cache_implementation") == "paged":
+    setting = functools.partial(stated, settings=settings, model=model)
+    if setting("cache_implementation") == "paged":
         raise ModeError(
             "logitkit: cache_implementation must not be 'paged', continuous batching drops processors; leave it out"
         )
-    healing = settings.get("token_healing", getattr(settings.get("generation_config"), "token_healing", False))
-    if healing and chain.specs:
+    if setting("token_healing") and chain.specs:
         raise ModeError(
             "logitkit: token_healing must not be set, it rewrites the bound prompts without the chain; "
             "leave it out and begin the chain with byte_boundary()"
         )
-    if settings.get("assistant_tokenizer") is not None and chain.steps:
+    if setting("assistant_tokenizer") is not None and chain.steps:
         raise ModeError(
             "logitkit: assistant_tokenizer must not be given, since the assistant would ask the chain about tokens of "
             "another vocabulary; use an assistant with the tokenizer of the model, or prompt_lookup_num_tokens"
@@ -69,7 +96,7 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any]) -> None:
                 f"logitkit: {name} must not be given to generate, the prompts are bound; bind the chain to them"
             )
     for spec in chain.specs:
-        for mode in modes_in(settings):
+        for mode in modes_in(setting):
             if mode in spec.modes:
                 raise ModeError(f"{spec.name}: cannot run under {mode}, {spec.modes[mode]}")
     twice = sorted(_replaced(chain) & {name for name, value in settings.items() if value is not None})
@@ -77,17 +104,20 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any]) -> None:
         raise ModeError(f"logitkit: {twice[0]} must be given once, got it in the chain and to generate; drop one")
 
 
-def modes_in(settings: Mapping[str, Any]) -> list[str]:
-    """Return the modes of generating, as named in `Spec.modes`, that these settings select.
+def modes_in(setting: Callable[[str], Any]) -> list[str]:
+    """Return the modes of generating, as named in `Spec.modes`, that the settings select.
 
-    >>> modes_in({"num_beams": 4, "do_sample": True})
-    ['beams']
+    Args:
+        setting: returns the value that `generate` will use for a setting, by name; None: not set.
+
+    >>> modes_in({"num_beams": 4, "do_sample": True, "assistant_early_exit": 2}.get)
+    ['beams', 'assisted']
     """
     modes = {
-        "beams": (settings.get("num_beams") or 1) > 1,
-        "assisted": settings.get("assistant_model") is not None,
-        "prompt_lookup": settings.get("prompt_lookup_num_tokens") is not None,
-        "static_cache": str(settings.get("cache_implementation", "")).startswith("static"),
+        "beams": (setting("num_beams") or 1) > 1,
+        "assisted": any(setting(name) not in (None, False) for name in DRAFTS),
+        "prompt_lookup": setting("prompt_lookup_num_tokens") is not None,
+        "static_cache": str(setting("cache_implementation") or "").startswith("static"),
     }
     return [mode for mode, selected in modes.items() if selected]
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.errors import LogitkitError, PluginError, ScoresError
+from logitkit.errors import LogitkitError, ModeError, PluginError, ScoresError
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.deferred_checks import DeferredCheck
 from logitkit.processors.engine.history import History, HistoryCache
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.row_check import RowCheck
 from logitkit.processors.engine.scores import are_usable, unusable_row
 from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace, TraceMark
@@ -56,10 +57,12 @@ class Composite(LogitsProcessor):
         owners: the plugin that offers each processor, by the processor's name, for error messages.
         histories: the `History` that a processor reads, by the position of the processor in ``parts``.
         settings: the settings of the call, which state the length of a decoder's prompt; None: there is none.
+        widths: widths that the scores of the generating model may have; None: any.
 
     Attributes:
         prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
         observer: receives what the whole chain did at each step; None: no observer.
+        row_check: warns of rows that this call did not write; None: rows may begin anywhere.
 
     Example:
         >>> import torch
@@ -84,13 +87,15 @@ class Composite(LogitsProcessor):
         owners: Mapping[str, str] | None = None,
         histories: Mapping[int, History] | None = None,
         settings: CallSettings | None = None,
+        widths: Sequence[int] | None = None,
     ) -> None:
-        self.parts, self.prompts, self.trace = tuple(parts), prompts, trace
+        self.parts, self.prompts, self.trace, self.widths = tuple(parts), prompts, trace, widths
         self.owners, self.histories = dict(owners or {}), dict(histories or {})
         self._settings = settings
         self._lock = threading.RLock()  # the streams of a call serve one step at a time
         self.prefetcher: Prefetcher | None = None
         self.observer: Observer | None = None
+        self.row_check: RowCheck | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -118,9 +123,16 @@ class Composite(LogitsProcessor):
         Raises:
             ScoresError: a row without a finite maximum, before or after some processor; names the processor.
             PluginError: a processor that raises, or returns anything but scores of the same shape.
+            ModeError: scores of another vocabulary.
         """
         if not len(scores):
             return scores
+        if self.widths and self.parts and scores.shape[-1] not in self.widths:
+            raise ModeError(
+                f"logitkit: scores must have the {self.widths[0]} columns of the generating model, got "
+                f"{scores.shape[-1]}; an assistant asks the chain too, so leave assistant_tokenizer out: use an "
+                "assistant with the tokenizer of the model, or prompt_lookup_num_tokens"
+            )
         with self._lock:
             return self._step(input_ids, scores)
 
@@ -129,14 +141,21 @@ class Composite(LogitsProcessor):
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
         mark, caches = self.trace.mark(), {place: history.cache for place, history in self.histories.items()}
+        row_check = self.row_check if self.parts else None
+        grew = row_check.grew_by_one(input_ids) if row_check else None
+        if row_check and grew is None:
+            row_check.compare(input_ids)
         prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else None
         with self.prompts.deferred_checks.collected() as checks:
             processed = self._run(input_ids, scores)
         if self.prefetcher and prefetched is not None:
             checks.append(DeferredCheck(prefetched, self.prefetcher.invalidate))
         # One read for all comparisons of the step: each read makes the host wait for the device.
-        holds = [_is_finite(scores, processed), *(check.holds for check in checks)]
-        if not bool(holds[0] if len(holds) == 1 else torch.stack(holds).all()):
+        holds = [_is_finite(scores, processed), *(check.holds for check in checks), *([] if grew is None else [grew])]
+        all_hold = bool(holds[0] if len(holds) == 1 else torch.stack(holds).all())
+        if row_check and grew is not None:
+            row_check.remember(input_ids) if all_hold or bool(grew) else row_check.compare(input_ids)
+        if not all_hold:
             failed = [check.on_failure for check in checks if not bool(check.holds)]
             if failed:
                 self._undo(failed, mark, caches)

@@ -136,7 +136,7 @@ def _unknown_rows(rows: Tensor, prompts: Prompts) -> str:
     return (
         f"logitkit: every row must start with a prompt of this call ({len(prompts)} of {prompts.width} tokens), "
         f"got {rows.shape[0]} row(s) of {rows.shape[1]} tokens starting {start}; bind the chain to these prompts, "
-        "pass **call.inputs to generate, input_ids rather than inputs_embeds, and no token_healing"
+        "pass **call.inputs to generate, input_ids rather than inputs_embeds, no token_healing, no assistant_tokenizer"
     )
 
 

@@ -92,7 +92,7 @@ class Recomputation:
         own = self.model(**inputs, use_cache=False).logits[:, -1].float()
         own = own.log_softmax(-1) if normalised else own
         received = own if scores is None else scores.expand(len(rows), -1).clone()
-        return call.composite(rows, received)[prompt].log_softmax(-1)
+        return call.continuing().composite(rows, received)[prompt].log_softmax(-1)
 
     def greedy(self, prompt: int, tokens: int) -> Continuation:
         """Return the greedy continuation of a prompt, of at most ``tokens`` tokens, up to an end token."""

@@ -22,6 +22,10 @@ class LogitkitError(Exception):
     """Base class of every error that logitkit raises on purpose."""
 
 
+class ContinuationWarning(UserWarning):
+    """Rows continue a bound prompt with tokens that the call did not write; they may be a longer prompt."""
+
+
 class ParameterError(LogitkitError, ValueError):
     """A parameter breaks its rule.
 

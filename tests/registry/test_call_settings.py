@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import operator
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from transformers import GenerationConfig, LogitsProcessorList, SuppressTokensLo
 import logitkit
 from fakes import absolute_model, encoder_decoder_model
 from logitkit.errors import ModeError, PromptError, ScoresError
+from logitkit.registry.generate_settings import refuse_settings
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12}
@@ -222,3 +225,51 @@ def test_inputs_that_the_model_reads_are_refused_by_name(name: str) -> None:
         logitkit.chain("cfg(2.0)").bind(absolute_model(), tiny_tokenizer(), encoded)
     if name == "token_type_ids":
         assert logitkit.chain("").bind(tiny_model(), tiny_tokenizer(), encoded).prompts.width == 2
+
+
+HIDDEN: dict[str, dict[str, Any]] = {
+    "assistant_tokenizer": {"assistant_tokenizer": tiny_tokenizer()},
+    "token_healing": {"token_healing": True},
+    "cache_implementation": {"cache_implementation": "paged"},
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("place", ["keyword", "generation_config", "model"])
+def test_a_refused_setting_is_refused_wherever_it_is_stated(name: str, place: str) -> None:
+    """In a keyword argument, in a GenerationConfig, and in the model's own configuration."""
+    model = copy.copy(tiny_model())
+    model.generation_config = copy.deepcopy(model.generation_config)
+    call = logitkit.chain("cfg(2.0)").bind(model, tiny_tokenizer(), "a prompt")
+    settings = HIDDEN[name]
+    if place == "model":
+        vars(model.generation_config).update(settings)
+    given = {"keyword": settings, "generation_config": {"generation_config": GenerationConfig(**settings)}, "model": {}}
+    for refuse in (call.generate, call.settings_for):
+        with pytest.raises(ModeError, match=f"{name} must not be"):
+            refuse(**given[place])
+
+
+DRAFTED = [{"prompt_lookup_num_tokens": 3}, {"assistant_early_exit": 1}]
+
+
+@pytest.mark.parametrize("settings", DRAFTED)
+@pytest.mark.parametrize("place", ["keyword", "generation_config", "model"])
+def test_drafts_give_the_greedy_text_wherever_they_are_stated(settings: dict[str, Any], place: str) -> None:
+    """Prompt lookup and early exit: streams are read lazily, and a Spec that refuses drafts refuses them."""
+    model = copy.copy(tiny_model())
+    model.generation_config = copy.deepcopy(model.generation_config)
+    chain = logitkit.chain("cfg(1.5, negative='a fish')")
+    want = chain.bind(model, tiny_tokenizer(), "the sea the sea the").generate(**GREEDY)
+    if place == "model":
+        vars(model.generation_config).update(settings)
+    given = {"keyword": settings, "generation_config": {"generation_config": GenerationConfig(**settings)}, "model": {}}
+    call = chain.bind(model, tiny_tokenizer(), "the sea the sea the")
+    assert torch.equal(call.generate(**GREEDY, **given[place]), want)
+    assert call.trace.fusion.state == "lazy" and next(iter(settings)) in call.trace.fusion.reason
+    bare = model.generate(**call.inputs, logits_processor=call.processors, **GREEDY, **given[place])
+    assert torch.equal(bare, want)
+    mode = "prompt_lookup" if "prompt_lookup_num_tokens" in settings else "assisted"
+    refusing = [dataclasses.replace(spec, modes={mode: "it must not"}) for spec in chain.specs]
+    with pytest.raises(ModeError, match=f"cfg: cannot run under {mode}, it must not"):
+        refuse_settings(SimpleNamespace(specs=refusing, steps=chain.steps), given[place], model)  # type: ignore[arg-type]
