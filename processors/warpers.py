@@ -172,8 +172,7 @@ class MinNewTokens(LogitsProcessor):
         """
         start, ends = self._width, self._ends
         if self._settings is not None:
-            start, told = self._settings.start, self._settings.end_tokens()
-            ends = told if self._settings.ends_are_told else told or ends
+            start, ends = self._settings.start, self._settings.text_ends(ends)
         if input_ids.shape[1] - start >= self.count:
             return scores
         masked = scores.clone()

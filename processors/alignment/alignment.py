@@ -116,6 +116,30 @@ class Alignment:
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
         return dataclasses.replace(self, **moved)
 
+    def with_end_tokens(self, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
+        """Return the alignment with the end tokens of the helper aligned to those of ``main``.
+
+        `generate` may be told other end tokens than those with which an alignment was built.
+
+        Args:
+            helper: the helper's vocabulary.
+            main: the main vocabulary, with the end tokens that count.
+        """
+        targets, weights, matches = self.targets.clone(), self.weights.clone(), self.matches.clone()
+        marks = list(helper.end_marks)
+        weights[marks] = 0.0
+        if main.end is not None:
+            targets[marks, 0], weights[marks, 0] = main.end, 1.0
+        matches[marks] = Match.SPECIAL if main.end is None else Match.EXACT
+        reverse = self.reverse
+        if reverse is not None and helper.end is not None:
+            vocabulary = main.vocabulary
+            no_text = [not text or token in vocabulary.added for token, text in enumerate(vocabulary.token_bytes)]
+            ended = (reverse == helper.end) & torch.tensor(no_text, device=reverse.device)
+            reverse = reverse.masked_fill(ended, -1)
+            reverse[list(main.end_marks)] = helper.end
+        return dataclasses.replace(self, targets=targets, weights=weights, matches=matches, reverse=reverse)
+
     def check(self, helper: AlignmentVocabulary, main: AlignmentVocabulary, owner: str) -> None:
         """Raise unless the alignment was built for these two vocabularies.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from logitkit.processors.model_facts import end_tokens
+from logitkit.processors.model_facts import end_tokens, id_tuple
 from logitkit.processors.tokens.vocabulary import Vocabulary, vocabulary_of
 
 
@@ -18,7 +20,7 @@ class AlignmentVocabulary:
     Attributes:
         tokenizer: a fast tokenizer.
         vocabulary: the bytes of each token, one entry for each logit of the model.
-        end_tokens: ids of the tokens that end a text. End tokens of the other model are aligned to the first.
+        end_tokens: ids of the tokens that end a text; see `end`.
         embeddings: input embeddings, ``[size, width]``; needed by the method ``embedding`` only.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -54,10 +56,32 @@ class AlignmentVocabulary:
         """Number of ids, which is the number of the model's logits."""
         return len(self.vocabulary)
 
+    @property
+    def end_marks(self) -> tuple[int, ...]:
+        """The end tokens that are no text: special and added tokens.
+
+        An ordinary token, such as a newline, may end a row too; it keeps its bytes and is aligned as text.
+        """
+        vocabulary = self.vocabulary
+        return tuple(end for end in self.end_tokens if end in vocabulary.added or not vocabulary.token_bytes[end])
+
+    @property
+    def end(self) -> int | None:
+        """The token to which end tokens of the other model are aligned; None without end tokens.
+
+        The tokenizer's own end token where it is one of ``end_tokens``, else the first that is no text.
+        """
+        own = id_tuple(self.tokenizer.eos_token_id)
+        choices = [*(end for end in own if end in self.end_tokens), *self.end_marks, *self.end_tokens]
+        return next(iter(choices), None)
+
     def text_tokens(self) -> list[int]:
-        """Return the ids of tokens that stand for bytes of text: no special token, no end token, no absent id."""
+        """Return the ids of tokens that stand for bytes of text: no special token, no end mark, no absent id."""
+        marks = set(self.end_marks)
         return [
-            token
-            for token, token_bytes in enumerate(self.vocabulary.token_bytes)
-            if token_bytes and token not in self.end_tokens
+            token for token, token_bytes in enumerate(self.vocabulary.token_bytes) if token_bytes and token not in marks
         ]
+
+    def ended_by(self, ends: Iterable[int]) -> AlignmentVocabulary:
+        """Return the vocabulary with other end tokens; ids beyond the vocabulary are left out."""
+        return dataclasses.replace(self, end_tokens=tuple(end for end in ends if end < self.size))

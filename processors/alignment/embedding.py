@@ -46,7 +46,7 @@ def neighbours(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignm
         raise ModelError("align: both models must have input embeddings for 'embedding'; choose another alignment")
     base = exact(helper, main)
     text_token = torch.ones(helper.size, dtype=torch.bool)
-    text_token[list(helper.end_tokens)] = False
+    text_token[list(helper.end_marks)] = False
     shared = ((base.matches == Match.EXACT) & text_token).nonzero()[:, 0]
     if len(shared) < 2:
         raise ModelError(f"align: vocabularies must share two tokens for 'embedding', got {len(shared)}; use 'gac'")

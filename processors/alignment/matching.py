@@ -37,7 +37,7 @@ def unite(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
     reverse = torch.full((main.size,), -1, dtype=torch.long)
     for pair in _first_tokens(main, helper):
         reverse[pair.helper] = pair.main  # in these pairs, ``helper`` is a main token and ``main`` a helper token
-    reverse[list(main.end_tokens)] = helper.end_tokens[0] if helper.end_tokens else -1
+    reverse[list(main.end_marks)] = -1 if helper.end is None else helper.end
     return dataclasses.replace(gac(helper, main), method="unite", reverse=reverse)
 
 
@@ -68,7 +68,7 @@ def _one_to_one(method: str, helper: AlignmentVocabulary, main: AlignmentVocabul
     weights = torch.zeros(helper.size, 1)
     matches = torch.full((helper.size,), Match.SPECIAL, dtype=torch.uint8)
     matches[torch.tensor(helper.text_tokens(), dtype=torch.long)] = Match.NONE
-    ends = [Pair(end, main.end_tokens[0], Match.EXACT) for end in helper.end_tokens if main.end_tokens]
+    ends = [] if main.end is None else [Pair(end, main.end, Match.EXACT) for end in helper.end_marks]
     table = torch.tensor([*pairs, *ends], dtype=torch.long).reshape(-1, 3)
     targets[table[:, 0], 0], weights[table[:, 0], 0] = table[:, 1], 1.0
     matches[table[:, 0]] = table[:, 2].to(torch.uint8)
@@ -107,11 +107,8 @@ def _equal_bytes(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list
         if ids and ids[0] in ids_of[token_bytes]:
             target_of[token_bytes] = ids[0]
     targets = [(token, target_of.get(_bytes_of(helper, token))) for token in helper.text_tokens()]
-    return [
-        Pair(token, target, Match.EXACT)
-        for token, target in targets
-        if target is not None and target not in main.end_tokens
-    ]
+    marks = main.end_marks
+    return [Pair(token, target, Match.EXACT) for token, target in targets if target is not None and target not in marks]
 
 
 def _first_tokens(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> list[Pair]:
@@ -121,10 +118,10 @@ def _first_tokens(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> lis
     is no pair if the helper token does not start with the bytes of this first token, for example an unknown token.
     """
     pairs = _equal_bytes(helper, main)
-    unmatched = _unmatched(helper, pairs)
+    unmatched, marks = _unmatched(helper, pairs), main.end_marks
     texts = [_bytes_of(helper, token) for token in unmatched]
     for token, text, ids in zip(unmatched, texts, _encoded(main, texts), strict=True):
-        first_bytes = main.vocabulary.token_bytes[ids[0]] if ids and ids[0] not in main.end_tokens else None
+        first_bytes = main.vocabulary.token_bytes[ids[0]] if ids and ids[0] not in marks else None
         if first_bytes and text.startswith(first_bytes):
             pairs.append(Pair(token, ids[0], Match.PARTIAL))
     return pairs

@@ -90,17 +90,15 @@ class CallSettings:
         """Return the tokens at which `generate` ends a row; empty when there are none."""
         return end_tokens(self._model) if self._told_ends is None else self._told_ends
 
-    def text_ends(self, tokenizer: Any) -> tuple[int, ...]:
-        """Return the tokens that end a text: those at which `generate` ends a row, else the tokenizer's end token.
-
-        Training texts end with the tokenizer's end token. It counts where neither `generate` was told end tokens nor
-        the model states any.
+    def text_ends(self, otherwise: Sequence[int]) -> tuple[int, ...]:
+        """Return the tokens that end a text: those at which `generate` ends a row, else those of the training texts.
 
         Args:
-            tokenizer: the tokenizer of the generating model.
+            otherwise: the tokenizer's end token, which counts where neither `generate` was told end tokens nor the
+                model states any.
         """
         ends = self.end_tokens()
-        return ends if ends or self.ends_are_told else id_tuple(tokenizer.eos_token_id)
+        return ends if ends or self.ends_are_told else tuple(otherwise)
 
     def without_padding(self, row: Sequence[int]) -> list[int]:
         """Return the new tokens of a row without the padding that `generate` wrote after an end token.

@@ -8,7 +8,7 @@ model's softmax is taken over the union of all models' likeliest tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from logitkit.processors.alignment.alignment import Alignment
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.scores import fit, with_infinite_masks
 from logitkit.processors.engine.streams import Stream
+from logitkit.processors.ensemble.end_alignment import EndAlignment
 
 UNITE_TOPK = 10  # tokens of each model that make up the union, as in UniTE
 EVA_TOPK = 320  # tokens of a helper that are translated by embeddings, as in EVA (arXiv:2404.09492)
@@ -32,6 +33,7 @@ class Member:
         read: a stream, or a function, from rows of main tokens ``[rows, length]`` to fp32 logits in the helper's own
             vocabulary, ``[rows, own vocab]``.
         alignment: from the helper's vocabulary to the main one; None: they are the same vocabulary.
+        ends: aligns the helper's end tokens to those of the running `generate`; None: as in ``alignment``.
         is_main: the helper is the generating model under the same prompts, so it cannot change the ensemble.
 
     >>> Member(name="flat", read=lambda rows: torch.zeros(len(rows), 4)).alignment is None
@@ -41,7 +43,12 @@ class Member:
     name: str
     read: Stream | Callable[[Tensor], Tensor]
     alignment: Alignment | None = None
+    ends: EndAlignment | None = None
     is_main: bool = False
+
+    def current(self) -> Member:
+        """Return the member with the alignment for the end tokens of the running `generate`."""
+        return self if self.ends is None else replace(self, alignment=self.ends.current(), ends=None)
 
 
 class Probabilities(NamedTuple):
@@ -76,6 +83,7 @@ def member_probabilities(
     >>> main, flat
     (tensor([[0.7500, 0.2500]]), tensor([[0.5000, 0.5000]]))
     """
+    members = [member.current() for member in members]
     logp = log_probabilities(scores)
     possible = logp > -torch.inf
     logits = [with_infinite_masks(member.read(input_ids)) for member in members]
@@ -92,6 +100,7 @@ def reachable_tokens(member: Member) -> Tensor | None:
     >>> reachable_tokens(Member(name="flat", read=lambda rows: rows)) is None
     True
     """
+    member = member.current()
     if member.alignment is None:
         return None
     if member.alignment.reverse is not None:

@@ -15,6 +15,7 @@ from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabula
 from logitkit.processors.alignment.dispatch import align
 from logitkit.processors.byte_level.ensemble import byte_helpers
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.ensemble.end_alignment import EndAlignment
 from logitkit.processors.ensemble.helper_models import HelperModel, PromptTexts, find_helper_models
 from logitkit.processors.ensemble.member_probabilities import Member
 
@@ -52,8 +53,11 @@ def find_members(
         return _byte_members(binding, owner, models, each, prompts)
     members = []
     for helper, source in zip(find_helper_models(binding, owner, models, prompts), each, strict=True):
-        alignment = _alignment(binding, owner, helper, source) if helper.needs_alignment else None
-        members.append(Member(name=helper.name, read=helper.read, alignment=alignment, is_main=helper.is_main))
+        ends = _alignment(binding, owner, helper, source) if helper.needs_alignment else None
+        alignment = None if ends is None else ends.alignment
+        members.append(
+            Member(name=helper.name, read=helper.read, alignment=alignment, ends=ends, is_main=helper.is_main)
+        )
     united = [member.alignment.method == "unite" for member in members if member.alignment is not None]
     if any(united) and not all(united):
         raise ParameterError(owner, "align", "'unite' for all models or for none", alignments)
@@ -75,7 +79,7 @@ def _byte_members(
     ]
 
 
-def _alignment(binding: Binding, owner: str, helper: HelperModel, source: str) -> Alignment:
+def _alignment(binding: Binding, owner: str, helper: HelperModel, source: str) -> EndAlignment:
     """Return the alignment of a helper: passed to `bind`, read from a file, or built; its coverage is a notice."""
     helper_vocabulary = AlignmentVocabulary.of(helper.model, helper.tokenizer)
     main_vocabulary = AlignmentVocabulary.of(binding.model, binding.tokenizer)
@@ -92,4 +96,4 @@ def _alignment(binding: Binding, owner: str, helper: HelperModel, source: str) -
         alignment = align(source, helper_vocabulary, main_vocabulary, cache=folder)
     coverage = ", ".join(f"{count} {kind}" for kind, count in alignment.coverage().items())
     binding.trace.notices.append(f"{owner}: tokens of {helper.name} by {alignment.method}: {coverage}")
-    return alignment.to(binding.model.device)
+    return EndAlignment(alignment.to(binding.model.device), helper_vocabulary, main_vocabulary, binding.settings)

@@ -16,8 +16,10 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
+from logitkit.processors.alignment.alignment import Alignment
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.call_settings import BoundSettings
 from logitkit.processors.engine.log_probabilities import mark_normalised
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.ensemble import consistency
@@ -31,6 +33,7 @@ from logitkit.processors.ensemble.member_probabilities import (
 from logitkit.processors.ensemble.members import find_members
 from logitkit.processors.ensemble.options import Align, Gate, HelperPrompts, Models, TopK, checked_weights
 from logitkit.processors.ensemble.spelling_guard import SpellingGuard
+from logitkit.processors.model_facts import id_tuple
 
 
 class Ensemble(LogitsProcessor):
@@ -75,7 +78,7 @@ class Ensemble(LogitsProcessor):
         self.helpers = tuple(helper for helper, _ in weighted)
         self.weights = (all_weights[0], *(weight for _, weight in weighted))
         self.fuse, self.topk, self.gate, self.trace = fuse, topk, gate, trace
-        self.reachable = [reachable_tokens(helper) for helper in self.helpers]
+        self._reachable: tuple[list[Alignment | None], list[Tensor | None]] | None = None
 
     @classmethod
     def bind(
@@ -102,10 +105,16 @@ class Ensemble(LogitsProcessor):
         main, helpers = member_probabilities(input_ids, scores, self.helpers, topk=self.topk)
         if self.trace is not None:
             self.trace.note(**_lost(self.helpers, helpers))
-        width = scores.shape[-1]
-        reachable = [None if mask is None else fit_probabilities(mask, width) for mask in self.reachable]
-        fused = fuse(main, helpers, self.weights, self.fuse, reachable)
+        fused = fuse(main, helpers, self.weights, self.fuse, self.reachable(scores.shape[-1]))
         return torch.where(gated[:, None], mark_normalised(fused).to(scores.dtype), scores)
+
+    def reachable(self, width: int) -> list[Tensor | None]:
+        """Return the main tokens that each helper can give probability, computed once for each set of end tokens."""
+        alignments = [helper.current().alignment for helper in self.helpers]
+        known = self._reachable
+        if known is None or any(one is not other for one, other in zip(known[0], alignments, strict=True)):
+            known = self._reachable = alignments, [reachable_tokens(helper) for helper in self.helpers]
+        return [None if mask is None else fit_probabilities(mask, width) for mask in known[1]]
 
 
 class Core(LogitsProcessor):
@@ -123,6 +132,7 @@ class Core(LogitsProcessor):
         helpers: the other models.
         token_bytes: bytes of each main token, for the guard; None for a special token.
         end_tokens: main tokens that end a text, for the guard.
+        settings: the settings of the call; the end tokens of `generate` replace ``end_tokens``.
         trace: receives weights, disagreements and filtered tokens at each recorded step.
 
     >>> flat = Member(name="flat", read=lambda rows: torch.zeros(len(rows), 2))
@@ -173,9 +183,10 @@ class Core(LogitsProcessor):
         helpers: Annotated[Sequence[Member], Resource()],
         token_bytes: Annotated[Sequence[bytes | None], Resource()] = (),
         end_tokens: Annotated[Sequence[int], Resource()] = (),
+        settings: BoundSettings = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
-        settings = consistency.PRESETS[preset].replaced(
+        chosen = consistency.PRESETS[preset].replaced(
             main_floor=main_floor,
             guard=guard,
             topk=topk,
@@ -186,14 +197,15 @@ class Core(LogitsProcessor):
         )
         self.formula: dict[str, Any] = {
             "kernel": kernel,
-            "main_floor": settings.main_floor,
-            "support": settings.support,
+            "main_floor": chosen.main_floor,
+            "support": chosen.support,
             "sharpness": sharpness,
-            "variant": settings.variant,
+            "variant": chosen.variant,
         }
-        self.topk, self.gate, self.trace = settings.topk or 0, gate, trace
-        self.guard = SpellingGuard(token_bytes, frozenset(end_tokens)) if settings.guard else None
-        self.helpers = () if is_neutral(settings.main_floor, 1) else tuple(helpers)
+        self.topk, self.gate, self.trace = chosen.topk or 0, gate, trace
+        self.guard = SpellingGuard(token_bytes) if chosen.guard else None
+        self.helpers = () if is_neutral(chosen.main_floor, 1) else tuple(helpers)
+        self._end_tokens, self._settings = tuple(end_tokens), settings
 
     @classmethod
     def bind(  # More than 8 arguments: each parameter of the chain is one, as in __init__.
@@ -231,7 +243,8 @@ class Core(LogitsProcessor):
             gate=gate,
             helpers=find_members(binding, "core", models, align, prompts),
             token_bytes=main.vocabulary.token_bytes,
-            end_tokens=main.end_tokens,
+            end_tokens=id_tuple(binding.tokenizer.eos_token_id),
+            settings=binding.settings,
             trace=binding.trace,
         )
 
@@ -246,7 +259,8 @@ class Core(LogitsProcessor):
         main, helpers = member_probabilities(input_ids, scores, self.helpers, topk=self.topk)
         logp = consistency.core(main, helpers, **self.formula)
         if self.guard is not None:
-            changed = changed & ~self.guard.holds(scores.argmax(-1), logp.argmax(-1))
+            ends = self._end_tokens if self._settings is None else self._settings.text_ends(self._end_tokens)
+            changed = changed & ~self.guard.holds(scores.argmax(-1), logp.argmax(-1), end_tokens=ends)
         if self.trace is not None and self.trace.recording:
             self._note(self.trace, main, helpers)
         return torch.where(changed[:, None], mark_normalised(logp).to(scores.dtype), scores)

@@ -121,7 +121,7 @@ def test_the_processor_returns_the_pure_function_fuse(how: Any) -> None:
     ids, scores = call.inputs["input_ids"], 3 * torch.randn(3, 272)
     processor = call.composite.parts[0][1]
     main, helpers = member_probabilities(ids, scores, processor.helpers)
-    want = fuse(main, helpers, [1.0, 2.0, 3.0], how, processor.reachable)
+    want = fuse(main, helpers, [1.0, 2.0, 3.0], how, processor.reachable(272))
     assert torch.equal(processor(ids, scores), want)
 
 
