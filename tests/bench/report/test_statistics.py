@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from logitkit.bench.report import Comparison, bootstrap_interval, compare, holm, mcnemar, sign_flips
+from logitkit.bench.report import Comparison, bootstrap_interval, compare, holm, mcnemar, sign_flips, statistics
 
 
 def test_holm_by_hand() -> None:
@@ -28,6 +30,7 @@ def test_sign_flips_by_enumeration() -> None:
     means = [np.mean(d * signs) for signs in itertools.product([1, -1], repeat=6)]
     share = np.mean([abs(mean) >= abs(d.mean()) - 1e-12 for mean in means])
     assert sign_flips(d) == pytest.approx(share) and sign_flips(np.zeros(4)) == 1
+    assert sign_flips(np.array([0.5, 0.0, 0.1, 0.3])) == 0.25  # a difference of zero changes nothing: 2 of 2^3
 
 
 def test_intervals_cover_what_they_promise() -> None:
@@ -114,3 +117,31 @@ def test_the_conclusion_by_hand(changes: dict[str, float], want: str) -> None:
     opposite = {"better": "worse", "worse": "better"}.get(want, want)
     assert comparison.conclusion("lower") == opposite
     assert comparison.conclusion(None) == ("different" if want != "not shown" else want)
+
+
+def test_the_interval_of_two_values_by_hand() -> None:
+    """Of four equally likely resamples one has only the first value and one only the second: both are the bounds."""
+    assert bootstrap_interval([0.0, 1.0]) == (0.5, 0.0, 1.0)
+    assert bootstrap_interval([0.5, 2.0], [2.0, 0.5]) == (1.0, 0.25, 4.0)
+
+
+def test_the_interval_is_bca_with_the_documented_resamples() -> None:
+    """For skewed values the interval is scipy's BCa interval of 9,999 resamples, and not the percentile interval."""
+    values = np.random.default_rng(5).exponential(size=12)
+    bounds = {
+        method: stats.bootstrap(
+            (values,), np.mean, n_resamples=9999, method=method, rng=np.random.default_rng(7)
+        ).confidence_interval
+        for method in ("BCa", "percentile")
+    }
+    _, low, high = bootstrap_interval(values, seed=7)
+    assert (low, high) == pytest.approx(bounds["BCa"], rel=1e-12)
+    assert low > bounds["percentile"].low and high > bounds["percentile"].high
+
+
+def test_where_bca_is_undefined_the_interval_is_the_percentile_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds that are not finite are replaced by those of the percentile method."""
+    for undefined in ((math.nan, math.nan), (0.0, math.nan)):
+        bounds = {"BCa": undefined, "percentile": (1.0, 2.0)}
+        monkeypatch.setattr(statistics, "_bootstrap", lambda data, method, seed, bounds=bounds: bounds[method])
+        assert bootstrap_interval([1.0, 3.0]) == (2.0, 1.0, 2.0)
