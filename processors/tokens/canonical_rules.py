@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.byte_fallback import ByteFallback
+from logitkit.processors.tokens.look_ahead import continuations
 from logitkit.processors.tokens.merge_rule import MergeRule
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
 from logitkit.processors.tokens.reencoding import LONGEST, Context, Ids, Mask, Reencoding
@@ -34,7 +35,7 @@ from logitkit.processors.tokens.token_shapes import ShapeExample, TokenShapes
 from logitkit.processors.tokens.token_window import Window, character_classes, shortened
 from logitkit.processors.tokens.tokenizer_description import description
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.processors.tokens.writable_tokens import SAMPLE_CONTINUATIONS, uncut_tokens, writable_tokens
+from logitkit.processors.tokens.writable_tokens import cut_alone, writable_tokens
 
 FEW = 4  # up to as many tokens are decided alone; more are looked up in the answer for the whole vocabulary
 
@@ -54,7 +55,7 @@ class CanonicalRules(Reencoding):
         vocabulary: its vocabulary, of the size of the model.
 
     Attributes:
-        writable: tokens that occur in the encoding of some text, bool ``[vocab]``.
+        writable: tokens that the merges can produce from some text, bool ``[vocab]``.
         merge_rule: which tokens can be neighbours inside a word.
 
     Raises:
@@ -89,9 +90,10 @@ class CanonicalRules(Reencoding):
         self._isolated = np.zeros(len(vocabulary), dtype=bool)
         self._isolated[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self._isolated &= writable
-        self.writable = writable & uncut_tokens(vocabulary, self.pretokenizer, writable)
+        self.writable = writable
+        whole = cut_alone(vocabulary, self.pretokenizer, writable)
         self._shapes = {
-            fine: TokenShapes(vocabulary, self.pretokenizer, self.writable, fine=fine) for fine in (False, True)
+            fine: TokenShapes(vocabulary, self.pretokenizer, writable, whole, fine=fine) for fine in (False, True)
         }
         self._successors = functools.lru_cache(maxsize=1024)(self._find_successors)
         self._window = functools.lru_cache(maxsize=4096)(self._read_window)
@@ -161,7 +163,7 @@ class CanonicalRules(Reencoding):
         if self.pretokenizer.never_cuts:
             every = np.ones(ids.shape, dtype=bool)
             return np.zeros_like(every) if window.last is not None else every, every
-        fine = bool(self.pretokenizer.letters) and "'" in window.text[-2:]
+        fine = self.pretokenizer.literal.open(window.text)
         shapes = self._shapes[fine]
         window = shortened(window, self.pretokenizer)
         classes = character_classes(window, self.pretokenizer)
@@ -182,26 +184,12 @@ class CanonicalRules(Reencoding):
         where the first value is True: a token that starts a word is allowed regardless of the merge rule.
         """
         inside = False
-        for continuation in self._continuations_of(example.text, example.open_bytes):
+        for continuation in continuations(self.pretokenizer, window.text, example.text, example.open_bytes):
             position = self._word_position(window, example.text, continuation, added=example.added)
             if position is WordPosition.START:
                 return True, inside
             inside = inside or position is WordPosition.INSIDE
         return False, inside
-
-    def _continuations_of(self, text: str, open_bytes: bytes) -> tuple[str, ...]:
-        """Return the continuations to try after a token with this text and these bytes of an incomplete character.
-
-        After the character that completes these bytes one more character is tried, because a cut before white space
-        depends on the character after the white space.
-        """
-        contraction = bool(self.pretokenizer.letters) and text.endswith("'")
-        # A heuristic: after two classes of characters, known patterns depend on a few more characters at most.
-        mixed = len({self.pretokenizer.class_of(char) for char in text}) > 1 and not contraction
-        completing = self.pretokenizer.completions(open_bytes)
-        if completing:
-            return (*completing, *(char + more for char in completing for more in SAMPLE_CONTINUATIONS[1:3]))
-        return SAMPLE_CONTINUATIONS[:3] if mixed else SAMPLE_CONTINUATIONS
 
     def _word_position(
         self, window: Window, text: str, continuation: str, *, added: bool = False
@@ -266,7 +254,7 @@ class CanonicalRules(Reencoding):
         agreeing = {WordPosition.INSIDE, WordPosition.START} if ends_here else {WordPosition.INSIDE}
         return any(
             self._word_position(whole, behind, continuation) in agreeing
-            for continuation in self._continuations_of(behind, open_bytes)
+            for continuation in continuations(self.pretokenizer, whole.text, behind, open_bytes)
         )
 
     def _read_window(self, context: Context) -> Window:

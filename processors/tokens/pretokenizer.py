@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from logitkit.processors.tokens.byte_fallback import code_points
+from logitkit.processors.tokens.pattern_letters import PatternLetters
 from logitkit.processors.tokens.token_bytes import MARKER
 from logitkit.processors.tokens.tokenizer_description import parts_of, without_prefix_space
 from logitkit.processors.tokens.vocabulary import Vocabulary
@@ -48,7 +49,7 @@ class Pretokenizer:
     Attributes:
         never_cuts: whether a whole text is one word.
         added: id of each added token that the tokenizer looks for in a text, by the text of the token.
-        letters: letters that occur literally in a pattern, such as the letters of English contractions.
+        literal: letters that occur literally in a pattern, such as the letters of English contractions.
     """
 
     def __init__(self, data: Mapping[str, Any], vocabulary: Vocabulary) -> None:
@@ -69,9 +70,10 @@ class Pretokenizer:
         self._classes += [
             regex.compile(f"[{span}]") for span in sorted(set(regex.findall(r"[^\x00-\x7f]-.|a-z|A-Z|0-9", patterns)))
         ]
+        self.literal = PatternLetters.of(patterns)
         literals = regex.sub(r"\\[pP]\{\w+\}|\\[sSdDwW]|\\[rnt]|\(\?[i:!=]*", "", patterns)
-        self._literals = frozenset(char for char in literals.lower() + literals.upper() if not char.isspace())
-        self.letters = frozenset(char for char in self._literals if char.isalpha())
+        written = frozenset(char for char in literals if not char.isspace() and not char.isalpha())
+        self._literals = written | self.literal.letters
         self.class_of = lru_cache(maxsize=None)(self._class_of)
         self.completions = lru_cache(maxsize=None)(self._completions)
 
@@ -106,11 +108,13 @@ class Pretokenizer:
         before, here, after = text[place - 1], text[place], text[place + 1]
         if self.class_of(before) == self.class_of(here) or (here.isspace() and (before.isspace() or after.isspace())):
             return False
+        if self.literal.may_grow(text[place:]):
+            return False
         return self.never_cuts or place in self.cuts(text)[0]
 
     def _class_of(self, char: str, *, fine: bool = False) -> CharacterClass:
-        """Return the class of a character; with ``fine``, each letter in `letters` forms a separate class."""
-        if char.isspace() or (char in self._literals and (fine or char not in self.letters)):
+        """Return the class of a character; with ``fine``, each letter in `literal` forms a separate class."""
+        if char.isspace() or (char in self._literals and (fine or char not in self.literal.letters)):
             return (char,)
         return tuple(bool(pattern.fullmatch(char)) for pattern in self._classes)
 
@@ -136,27 +140,28 @@ class Pretokenizer:
         for bit, pattern in enumerate(self._classes):
             for match in regex.finditer(f"(?:{pattern.pattern})+", characters):
                 numbers[match.start() : match.end()] |= 1 << bit
-        alone = {char for char in self._literals if char not in self.letters}
+        alone = self._literals - self.literal.letters
         alone |= {match.group() for match in regex.finditer(r"\s|[\x1c-\x1f]", characters)}
         for place, char in enumerate(sorted(alone)):
             numbers[ord(char)] = (1 << len(self._classes)) + place
         return numbers
 
-    def shape(self, text: str, *, fine: bool = False, longest: int = 4) -> CharacterClass:
-        """Return the classes of the first characters of a token.
+    def shape(self, text: str, *, fine: bool = False, whole: bool = False) -> CharacterClass:
+        """Return the classes of the characters of a token.
 
         Args:
             text: the token.
-            fine: whether the first two characters distinguish the letters in `letters`.
-            longest: largest number of classes; a class appears at most three times in a row.
+            fine: whether the first characters distinguish the letters in `literal`. Characters behind an opener inside
+                the token always do.
+            whole: whether each character counts; otherwise a class appears at most three times in a row.
         """
         shape: list[object] = []
+        reach = self.literal.reach
         for place, char in enumerate(text):
-            kind = self.class_of(char, fine=fine and place < 2)
-            if shape[-3:] != [kind] * 3:
+            behind_opener = not self.literal.openers.isdisjoint(text[max(0, place - reach) : place])
+            kind = self.class_of(char, fine=behind_opener or (fine and place < reach))
+            if whole or shape[-3:] != [kind] * 3:
                 shape.append(kind)
-            if len(shape) == longest:
-                break
         return tuple(shape)
 
 

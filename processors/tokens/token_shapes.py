@@ -24,13 +24,14 @@ class ShapeExample(NamedTuple):
 class TokenShapes:
     """The shape of each token.
 
-    Tokens of one shape start with the same character classes, and the same characters complete their last character.
+    Tokens of one shape have the same character classes, and the same characters complete their last character.
 
     Args:
         vocabulary: the tokens as bytes.
         pretokenizer: the pretokenizer that defines the character classes.
         writable: tokens that the tokenizer can write at all, bool ``[vocab]``; the others have shape 0.
-        fine: whether the letters in `Pretokenizer.letters` are distinguished.
+        whole: tokens all of whose characters count: they are written only behind certain texts, bool ``[vocab]``.
+        fine: whether the letters in `Pretokenizer.literal` are distinguished.
 
     Attributes:
         of: number of the shape of each token, int64 ``[vocab]``; 0 for tokens that start inside a character.
@@ -38,7 +39,13 @@ class TokenShapes:
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, pretokenizer: Pretokenizer, writable: NDArray[np.bool_], *, fine: bool
+        self,
+        vocabulary: Vocabulary,
+        pretokenizer: Pretokenizer,
+        writable: NDArray[np.bool_],
+        whole: NDArray[np.bool_],
+        *,
+        fine: bool,
     ) -> None:
         self.of = np.zeros(len(vocabulary), dtype=np.int64)
         self.examples: list[ShapeExample] = [ShapeExample("", b"", False)]
@@ -53,7 +60,10 @@ class TokenShapes:
             text = decoder.decode(token_bytes)
             added = token in vocabulary.added and text in pretokenizer.added
             open_bytes = decoder.getstate()[0]
-            key = token if added else (pretokenizer.shape(text, fine=fine), pretokenizer.completions(open_bytes))
+            key = token
+            if not added:
+                shape = pretokenizer.shape(text, fine=fine, whole=bool(whole[token]))
+                key = shape, bool(whole[token]), pretokenizer.completions(open_bytes)
             if key not in numbers:
                 numbers[key] = len(self.examples)
                 self.examples.append(ShapeExample(text, open_bytes, added))

@@ -61,6 +61,6 @@ def shortened(window: Window, pretokenizer: Pretokenizer) -> Window:
 
 
 def character_classes(window: Window, pretokenizer: Pretokenizer) -> tuple[Any, ...]:
-    """Return the class of each character; after an apostrophe, letters of contractions have separate classes."""
-    fine = "'" in window.text
+    """Return the class of each character; where a text has an opener, letters of contractions have separate classes."""
+    fine = pretokenizer.literal.anywhere(window.text)
     return tuple(pretokenizer.class_of(char, fine=fine) for char in window.text)

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from logitkit.processors.tokens.look_ahead import SAMPLE_CONTINUATIONS
 from logitkit.processors.tokens.merge_rule import MergeRule
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
 from logitkit.processors.tokens.reencoding import Mask, completions
 from logitkit.processors.tokens.token_bytes import byte_alphabet, starts_inside_character
 from logitkit.processors.tokens.tokenizer_description import parts_of
 from logitkit.processors.tokens.vocabulary import Vocabulary
-
-# Texts after a token: the empty text, and one character of each class that known patterns distinguish.
-SAMPLE_CONTINUATIONS = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")
 
 
 def writable_tokens(data: Mapping[str, Any], vocabulary: Vocabulary, merge_rule: MergeRule) -> Mask:
@@ -48,26 +46,26 @@ def writable_tokens(data: Mapping[str, Any], vocabulary: Vocabulary, merge_rule:
     return mask
 
 
-def uncut_tokens(vocabulary: Vocabulary, pretokenizer: Pretokenizer, tokens: Mask) -> Mask:
-    """Return the tokens that the pretokenizer leaves uncut for some continuation of the text, bool ``[vocab]``.
+def cut_alone(vocabulary: Vocabulary, pretokenizer: Pretokenizer, tokens: Mask) -> Mask:
+    r"""Return the tokens whose text is cut whatever follows it when nothing precedes it, bool ``[vocab]``.
 
+    Such a token can still be written behind other text: patterns like GPT-4o's leave ``\n//`` uncut behind a symbol.
     Added tokens that the pretokenizer looks for are never cut. Tokens that start inside a character are not examined.
 
     Args:
         vocabulary: the tokens as bytes.
         pretokenizer: the pretokenizer.
-        tokens: the tokens to examine, bool ``[vocab]``; the result is True for the others.
+        tokens: the tokens to examine, bool ``[vocab]``; the result is False for the others.
     """
-    mask = np.ones(len(vocabulary), dtype=bool)
+    mask = np.zeros(len(vocabulary), dtype=bool)
     for token in () if pretokenizer.never_cuts else np.flatnonzero(tokens).tolist():
         token_bytes = vocabulary.token_bytes[token] or b""
         if starts_inside_character(token_bytes):
             continue
         text = codecs.getincrementaldecoder("utf-8")("replace").decode(token_bytes)
         if token not in vocabulary.added or text not in pretokenizer.added:
-            mask[token] = any(
-                not any(0 < cut < len(text) for cut in pretokenizer.cuts(text + more)[0])
-                for more in SAMPLE_CONTINUATIONS
+            mask[token] = all(
+                any(0 < cut < len(text) for cut in pretokenizer.cuts(text + more)[0]) for more in SAMPLE_CONTINUATIONS
             )
     return mask
 

@@ -1,0 +1,31 @@
+"""Continuations of a text to try after a token: the cut of a pretokenizer can depend on the characters that follow."""
+
+from __future__ import annotations
+
+from logitkit.processors.tokens.pretokenizer import Pretokenizer
+
+# Texts after a token: the empty text, and one character of each class that known patterns distinguish.
+SAMPLE_CONTINUATIONS = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")
+
+
+def continuations(pretokenizer: Pretokenizer, before: str, text: str, open_bytes: bytes) -> tuple[str, ...]:
+    """Return the continuations to try after a token with this text and these bytes of an incomplete character.
+
+    After the character that completes these bytes one more character is tried, because a cut before white space
+    depends on the character after the white space. Behind the apostrophe of a contraction, the letters of the pattern
+    are tried.
+
+    Args:
+        pretokenizer: the pretokenizer.
+        before: the text before the token.
+        text: the whole characters of the token.
+        open_bytes: the bytes of an incomplete character at the end of the token.
+    """
+    completing = pretokenizer.completions(open_bytes)
+    if completing:
+        return (*completing, *(char + more for char in completing for more in SAMPLE_CONTINUATIONS[1:3]))
+    if pretokenizer.literal.open(before + text):
+        return SAMPLE_CONTINUATIONS + pretokenizer.literal.texts
+    # A heuristic: after two classes of characters, known patterns depend on a few more characters at most.
+    mixed = len({pretokenizer.class_of(char) for char in text}) > 1
+    return SAMPLE_CONTINUATIONS[:3] if mixed else SAMPLE_CONTINUATIONS
