@@ -16,7 +16,7 @@ SPECS = [
         summary="Average models with different tokenizers, at every step or where the main model is uncertain.",
         source="arXiv:2406.12585, arXiv:2410.03777, arXiv:2404.09492",
         target="logitkit.processors.ensemble.processors:Ensemble",
-        revision=5,
+        revision=6,
         formula="log sum_i w_i p_i A_i, or the mean of logs, or the maximum;"
         "\nA_i: alignment of the vocabulary of model i to that of the main model",
         needs_models=("models",),
@@ -34,7 +34,7 @@ SPECS = [
         summary="Weight tokens by the agreement of the models, and models by agreement and certainty (CoRE).",
         source="arXiv:2510.13855",
         target="logitkit.processors.ensemble.processors:Core",
-        revision=6,
+        revision=7,
         formula="w_0 p + sum_i w_i (p_i A_i) f(abs(p_i A_i - mean));"
         "\nw_i: sum of f over the entropy of model i, w_0 >= main_floor; f: kernel",
         needs_models=("models",),
@@ -52,7 +52,7 @@ SPECS = [
         summary="Move the main model's logits towards the mean of all models in a space of shared tokens (DeePEn).",
         source="arXiv:2404.12715",
         target="logitkit.processors.ensemble.deepen:Deepen",
-        revision=3,
+        revision=4,
         formula="AdamW steps on KL(sum_i w_i p_i T_i || softmax(z) T_0);"
         "\nz: logits of the main model, T_i: softmax of 100 cosines to the shared tokens of model i",
         needs_models=("models",),

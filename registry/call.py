@@ -79,6 +79,7 @@ class Call:
             histories=binding.histories,
             settings=binding.settings,
             widths=logits_widths(binding.model),
+            vocabulary=binding.vocabulary,
         )
         if not self.prompts.in_encoder:
             self.composite.row_check = RowCheck(self.prompts)

@@ -23,10 +23,12 @@ import typer
 from torch import Tensor
 
 from logitkit import models
-from logitkit.errors import FileFormatError, ModelError
+from logitkit.errors import FileFormatError
 from logitkit.models.progress import progress_bar
 from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.processors.cascade import Stage, generate_outputs
+from logitkit.processors.model_facts import vocabulary_size
+from logitkit.processors.tokens import TokenAgreement
 from studies.cascade_report import write
 from studies.cascade_sweep import ALPHAS, positions, sweep
 from studies.records import append_record, read_records, resumed_records
@@ -62,8 +64,9 @@ class ModelPair:
             ModelError: the tokenizers differ and ``through_bytes`` is False.
         """
         (first, tokenizer), (second, other) = models.load(small), models.load(large)
-        if not through_bytes and tokenizer.get_vocab() != other.get_vocab():
-            raise ModelError(f"collect: {large} must have the tokenizer of {small}; pass --through-bytes")
+        if not through_bytes:
+            agreement = TokenAgreement.of((first, tokenizer), (second, other))
+            agreement.check("collect", large, way_out="pass --through-bytes")
         second = second.to(getattr(torch, dtype))
         if not through_bytes:
             return cls(small=first, large=second, tokenizer=tokenizer)
@@ -95,7 +98,9 @@ def measure_passage(pair: ModelPair, text: str, *, tail: int, longest: int) -> d
         return {"left_out": len(ids)}
     last = len(ids) - len(head)
     count = max(last, min(tail, len(ids) - 1)) if tail else len(ids) - 1
-    small, large = (log_probabilities(model, ids, count) for model in (pair.small, pair.large))
+    both = (pair.small, pair.large)
+    width = min(vocabulary_size(model) for model in both)  # one tokenizer may be padded to two widths
+    small, large = (log_probabilities(model, ids, count)[:, :width].log_softmax(-1) for model in both)
     stage = Stage(
         model=pair.small, tokenizer=pair.tokenizer, generate_kwargs={"max_new_tokens": 5, "eos_token_id": None}
     )

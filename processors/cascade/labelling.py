@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessorList
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.cascade.judges import ContinuationPair, Judge, SameAnswer
@@ -35,7 +36,8 @@ from logitkit.processors.cascade.router_head import RouterHeadConfig, router_fea
 from logitkit.processors.engine.captured_outputs import HiddenStates
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.prompts import pad_token, read_prompts
-from logitkit.processors.model_facts import end_tokens, text_config
+from logitkit.processors.engine.shared_vocabulary import SharedVocabulary, check_prompts, with_shared_ids
+from logitkit.processors.model_facts import end_tokens, text_config, vocabulary_size
 
 
 # Over 40 lines: the docstring documents eight parameters.
@@ -119,6 +121,7 @@ class Labeller:
             prompt: the prompt.
         """
         bound = read_prompts(self.pair.tokenizer, self.pair.large, prompt)
+        check_prompts([bound.tokens(0)], self.pair.agreement, "label_divergence: the large model")
         row = self._continued(bound.ids, bound.mask, self.tokens)[0]
         prompt_ids, answer = row[: bound.width].tolist(), row[bound.width :].tolist()
         predicted = self._small_predictions(row, len(answer))
@@ -139,11 +142,12 @@ class Labeller:
         """Return the small model's most likely token in the place of each of the last ``count`` tokens."""
         small = self.pair.small
         logits = small(input_ids=row[None].to(small.device), logits_to_keep=count + 1).logits[0, -count - 1 : -1]
-        return logits.argmax(-1).tolist()  # type: ignore[no-any-return]
+        logits = with_shared_ids(logits, self.pair.agreement.shared.to(logits.device))
+        return logits.argmax(-1).tolist()
 
     def _continuations(self, rows: list[list[int]], places: list[int]) -> list[list[int]]:
         """Return each row's last token and the large model's continuation, up to ``tokens`` tokens of an answer."""
-        ids, mask = left_padded(rows, pad_token(self.pair.tokenizer, self.pair.large))
+        ids, mask = left_padded(rows, self._pad)
         output = self._continued(ids, mask, max(1, self.tokens - min(places) - 1))
         ends = end_tokens(self.pair.large)
         continuations = []
@@ -152,15 +156,23 @@ class Labeller:
         return continuations
 
     def _continued(self, ids: Tensor, mask: Tensor, tokens: int) -> Tensor:
-        """Continue rows with the large model, greedily."""
-        large = self.pair.large
+        """Continue rows with the large model, greedily; tokens that the small model lacks are impossible."""
+        large, vocabulary = self.pair.large, SharedVocabulary()
+        vocabulary.restrict(self.pair.agreement.shared)
         return large.generate(  # type: ignore[no-any-return]
             ids.to(large.device),
             attention_mask=mask.to(large.device),
             max_new_tokens=tokens,
             do_sample=False,
-            pad_token_id=pad_token(self.pair.tokenizer, large),
+            pad_token_id=self._pad,
+            logits_processor=LogitsProcessorList([vocabulary]),
         )
+
+    @property
+    def _pad(self) -> int:
+        """Id of the padding, one that the large model can read; padding is masked, so the id changes no result."""
+        pad = pad_token(self.pair.tokenizer, self.pair.large)
+        return pad if pad < vocabulary_size(self.pair.large) else 0
 
     def _text(self, ids: list[int]) -> str:
         """Return the text of token ids."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 
 from logitkit.errors import ModelError
+from logitkit.processors.tokens.token_agreement import TokenAgreement
 from logitkit.processors.tokens.vocabulary import fingerprint
 
 NUMBERS_READ = 8  # leading numbers of each parameter that enter a fingerprint
@@ -35,6 +37,11 @@ class PairFingerprint(NamedTuple):
 class ModelPair:
     """A small model, a large model and the tokenizer that they share.
 
+    Attributes:
+        small, large: the models.
+        tokenizer: tokenizer of the small model.
+        large_tokenizer: tokenizer of the large model; None: that of the small model.
+
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
     >>> pair = ModelPair(small=tiny_model(), large=tiny_model(1), tokenizer=tiny_tokenizer())
     >>> pair.fingerprint().small == pair.fingerprint().large
@@ -44,6 +51,12 @@ class ModelPair:
     small: Any
     large: Any
     tokenizer: Any
+    large_tokenizer: Any = None
+
+    @cached_property
+    def agreement(self) -> TokenAgreement:
+        """How the token ids of the two models agree."""
+        return TokenAgreement.of((self.small, self.tokenizer), (self.large, self.large_tokenizer))
 
     def fingerprint(self) -> PairFingerprint:
         """Return the fingerprints of both models and the tokenizer."""

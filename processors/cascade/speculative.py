@@ -29,8 +29,10 @@ from logitkit.processors.cascade.verification import acceptance_probability, res
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.shared_vocabulary import SharedIdsModel, check_prompts
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import vocabulary_size
+from logitkit.processors.tokens.token_agreement import TokenAgreement, stated_tokenizer
 
 
 class SpeculativeCascade:
@@ -41,10 +43,13 @@ class SpeculativeCascade:
     distributions that the models return. Without sampling the sampling distributions are greedy.
 
     Args:
-        large: the large model, with the vocabulary of the small one.
+        large: the large model, with the tokenizer of the small one. The models may pad their vocabularies differently,
+            and one of them may have added tokens; an id that only one of them can write is never generated.
         rule, alpha: deferral rule and tolerance, as in `logitkit.processors.cascade.rules.accepted_tokens`.
             ``token_v2`` and ``token_v3`` with alpha 0 and without sampling give the large model's greedy text.
         draft_length: number of tokens drafted before each forward of the large model.
+        tokenizers: the tokenizers of the generating and of the large model. None: where the vocabularies have
+            different widths, the tokenizers are loaded from the models' folders or hub ids.
         trace: receives, under ``speculative``, the means ``accepted`` (share of accepted drafts) and
             ``tokens per check``.
 
@@ -70,10 +75,13 @@ class SpeculativeCascade:
         rule: Annotated[TokenRule, option("deferral rule: when a drafted token is accepted")] = "token_v3",
         alpha: Annotated[float, number("tolerance for the small model; 1: keep the small model", ge=0, le=1)] = 0.3,
         draft_length: Annotated[int, whole("tokens drafted before each forward of the large model", ge=1)] = 4,
+        tokenizers: Annotated[tuple[Any, Any] | None, Resource()] = None,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.large, self.rule, self.alpha = large, rule, alpha
         self.draft_length, self.trace = draft_length, trace or Trace()
+        self.tokenizers = tokenizers
+        self._agreement: tuple[Any, TokenAgreement] | None = None  # with the model of the last call
 
     # Over 40 lines: the signature is that of `custom_generate`, and the docstring documents every argument.
     @torch.no_grad()
@@ -101,12 +109,19 @@ class SpeculativeCascade:
 
         Raises:
             ModeError: several rows, beam search, or ``return_dict_in_generate``.
-            ModelError: the models have different vocabularies.
+            ModelError: an id stands for other text in the two models; or their vocabularies have different widths, and
+                their tokenizers are not known.
+            PromptError: the prompt holds a token that one of the models lacks.
         """
-        self._check_mode(model, input_ids, generation_config)
+        _check_mode(input_ids, generation_config)
+        agreement = self._agreement_with(model)
         prompts = _single_prompt(input_ids, model_kwargs.get("attention_mask"))
         own = [prompts.tokens(0)]
-        small, large = Reader(model, own, prompts), Reader(self.large, own, prompts)
+        check_prompts(own, agreement, "SpeculativeCascade: the large model")
+        models = [
+            each if agreement.complete else SharedIdsModel(each, agreement.shared) for each in (model, self.large)
+        ]
+        small, large = (Reader(each, own, prompts) for each in models)
         self.trace.readers |= {"small": small, "large": large}
         sampler = _Sampler(logits_processor or LogitsProcessorList(), bool(generation_config.do_sample))
         ids, stopped = input_ids, False
@@ -151,21 +166,38 @@ class SpeculativeCascade:
         remaining = int(config.max_length) - ids.shape[1]
         return max(0, min(self.draft_length, remaining - 1))
 
-    def _check_mode(self, model: Any, input_ids: Tensor, config: Any) -> None:
-        """Refuse other vocabularies and unsupported modes of `generate`."""
-        sizes = [vocabulary_size(m) for m in (model, self.large)]
-        if sizes[0] != sizes[1]:
-            raise ModelError(
-                f"SpeculativeCascade: large must have the vocabulary of the generating model ({sizes[0]}), "
-                f"got {sizes[1]}; read both as byte models"
-            )
-        if input_ids.shape[0] != 1 or (config.num_beams or 1) > 1 or (config.num_return_sequences or 1) > 1:
-            raise ModeError(
-                "SpeculativeCascade: rows must be 1, since each row accepts a different number of drafts, got "
-                f"{input_ids.shape[0]}; generate the rows one at a time, or use the cascade processor"
-            )
-        if config.return_dict_in_generate:
-            raise ModeError("SpeculativeCascade: return_dict_in_generate must be off, only ids are returned; omit it")
+    def _agreement_with(self, model: Any) -> TokenAgreement:
+        """Return how the ids of the generating and of the large model agree.
+
+        Raises:
+            ModelError: the models cannot be paired.
+        """
+        if self._agreement is None or self._agreement[0] is not model:
+            widths, tokenizers = [vocabulary_size(each) for each in (model, self.large)], self.tokenizers
+            if tokenizers is None and widths[0] != widths[1]:
+                tokenizers = stated_tokenizer(model), stated_tokenizer(self.large)
+                if None in tokenizers:
+                    raise ModelError(
+                        f"SpeculativeCascade: large must have the vocabulary of the generating model ({widths[0]} "
+                        f"ids), got {widths[1]} ids and no tokenizers; pass tokenizers=(tokenizer, large_tokenizer), "
+                        "or read both as byte models"
+                    )
+            first, second = tokenizers or (None, None)
+            agreement = TokenAgreement.of((model, first), (self.large, second))
+            agreement.check("SpeculativeCascade", "large", way_out="read both as byte models")
+            self._agreement = model, agreement
+        return self._agreement[1]
+
+
+def _check_mode(input_ids: Tensor, config: Any) -> None:
+    """Refuse unsupported modes of `generate`."""
+    if input_ids.shape[0] != 1 or (config.num_beams or 1) > 1 or (config.num_return_sequences or 1) > 1:
+        raise ModeError(
+            "SpeculativeCascade: rows must be 1, since each row accepts a different number of drafts, got "
+            f"{input_ids.shape[0]}; generate the rows one at a time, or use the cascade processor"
+        )
+    if config.return_dict_in_generate:
+        raise ModeError("SpeculativeCascade: return_dict_in_generate must be off, only ids are returned; omit it")
 
 
 class _Draft(NamedTuple):

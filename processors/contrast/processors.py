@@ -17,7 +17,7 @@ from logitkit.errors import ParameterError
 from logitkit.params import checked, is_neutral, number, option
 from logitkit.processors.contrast.formulas import cad, cfg, contrastive, dexperts
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import fit, within_width
 from logitkit.processors.engine.streams import StreamLike, as_stream
 
 PromptTexts = str | list[str]  # one text for all prompts, or one for each prompt
@@ -77,8 +77,9 @@ class CFG(LogitsProcessor):
         """Return guided log-probabilities, ``[rows, vocab]``."""
         if is_neutral(self.scale, 1):
             return scores
-        unconditional = fit(self.unconditional(input_ids), scores.shape[-1])
-        return cfg(scores, unconditional, scale=self.scale).to(scores.dtype)
+        unconditional = self.unconditional(input_ids)
+        scores = within_width(scores, unconditional)
+        return cfg(scores, fit(unconditional, scores.shape[-1]), scale=self.scale).to(scores.dtype)
 
 
 class CAD(LogitsProcessor):
@@ -139,8 +140,9 @@ class CAD(LogitsProcessor):
         """Return log-probabilities that amplify the effect of the context, ``[rows, vocab]``."""
         if is_neutral(self.alpha, 0):
             return scores
-        without = fit(self.without(input_ids), scores.shape[-1])
-        return cad(scores, without, alpha=self.alpha).to(scores.dtype)
+        without = self.without(input_ids)
+        scores = within_width(scores, without)
+        return cad(scores, fit(without, scores.shape[-1]), alpha=self.alpha).to(scores.dtype)
 
 
 class Contrastive(LogitsProcessor):
@@ -196,8 +198,10 @@ class Contrastive(LogitsProcessor):
         """Return contrasted log-probabilities, ``[rows, vocab]``."""
         if is_neutral(self.beta, 0):
             return scores
-        amateur = fit(self.amateur(input_ids), scores.shape[-1])
-        return contrastive(scores, amateur, beta=self.beta, alpha=self.alpha).to(scores.dtype)
+        amateur = self.amateur(input_ids)
+        scores = within_width(scores, amateur)
+        fitted = fit(amateur, scores.shape[-1])
+        return contrastive(scores, fitted, beta=self.beta, alpha=self.alpha).to(scores.dtype)
 
 
 class DExperts(LogitsProcessor):
@@ -259,6 +263,7 @@ class DExperts(LogitsProcessor):
         """Return shifted log-probabilities, ``[rows, vocab]``."""
         if is_neutral(self.alpha, 0):
             return scores
-        width = scores.shape[-1]
-        expert, antiexpert = (fit(stream(input_ids), width) for stream in (self.expert, self.antiexpert))
+        width, read = scores.shape[-1], [stream(input_ids) for stream in (self.expert, self.antiexpert)]
+        scores = within_width(scores, *read)
+        expert, antiexpert = (fit(logits, width) for logits in read)
         return dexperts(scores, expert, antiexpert, alpha=self.alpha).to(scores.dtype)

@@ -15,9 +15,11 @@ from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderRead
 from logitkit.processors.engine.history import History
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.shared_vocabulary import SharedIdsModel, SharedVocabulary, check_prompts, lacking_tokens
 from logitkit.processors.engine.trace import Trace
-from logitkit.processors.model_facts import vocabulary_size
+from logitkit.processors.model_facts import end_tokens, vocabulary_size
 from logitkit.processors.tokens.retokenization import Retokenizer
+from logitkit.processors.tokens.token_agreement import TokenAgreement, stated_tokenizer
 from logitkit.processors.tokens.vocabulary import vocabulary_of
 
 
@@ -42,6 +44,7 @@ class Binding:
         has_model: whether ``model`` can compute logits; False where another engine hands over scores alone.
         used: names of the resources that processors requested.
         histories: each requested `History`, by the number of steps that precede its step.
+        vocabulary: makes the ids impossible that some model of the call does not share with the generating model.
 
     Example:
         >>> from logitkit.processors.engine import Binding, read_prompts
@@ -76,6 +79,8 @@ class Binding:
         self._settings = CallSettings(model, prompts)
         self.used: set[str] = set()
         self.histories: dict[int, History] = {}
+        self.vocabulary = SharedVocabulary()
+        self._narrowed: dict[int, SharedIdsModel] = {}  # by the id of a model that lacks ids of the generating model
         self._loaded: dict[str, Any] = {}
         self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Any] = {}
         self._preceding: tuple[tuple[str, Any], ...] = ()
@@ -97,7 +102,7 @@ class Binding:
         key = id(model), tuple(tuple(ids) for ids in own)
         if key not in self._readers:
             kind = EncoderDecoderReader if model.config.is_encoder_decoder else Reader
-            self._readers[key] = kind(model, own, self.prompts)
+            self._readers[key] = kind(self._narrowed.get(id(model), model), own, self.prompts)
             self._add_to_trace(label, self._readers[key])
         return self._readers[key]  # type: ignore[no-any-return]
 
@@ -161,10 +166,11 @@ class Binding:
     def _new_history(self) -> History:
         """Return a history of the preceding steps; without a model it holds observed rows only."""
         settings: dict[str, Any] = {"trace": self.trace, "settings": self.settings}
+        steps = [("shared vocabulary", self.vocabulary), *self._preceding]
         if not self.has_model:
-            return History(self.prompts, self._preceding, stream=None, **settings)
+            return History(self.prompts, steps, stream=None, **settings)
         captured = CapturedOutputs(self)
-        return History(self.prompts, self._preceding, stream=captured.reader, trusted=captured.computed, **settings)
+        return History(self.prompts, steps, stream=captured.reader, trusted=captured.computed, **settings)
 
     def own_prompts(self) -> list[list[int]]:
         """Return the token ids of the prompts of the call, without padding."""
@@ -216,42 +222,62 @@ class Binding:
         """Return the tokenizer of the model with this name.
 
         Raises:
-            ModelError: no tokenizer was passed, and the model does not state its folder or hub id.
+            ModelError: no tokenizer was passed, and none can be loaded from the model's folder or hub id.
         """
         if name not in self._tokenizers:
-            origin = getattr(self.model_named(name), "name_or_path", "")
-            if not origin:
+            tokenizer = stated_tokenizer(self.model_named(name))
+            if tokenizer is None:
                 raise ModelError(
                     f"bind: model {name!r} must come with its tokenizer; "
                     f"pass bind(..., tokenizers={{{name!r}: tokenizer}})"
                 )
-            from transformers import AutoTokenizer
-
-            self._tokenizers[name] = AutoTokenizer.from_pretrained(origin)
+            self._tokenizers[name] = tokenizer
         return self._tokenizers[name]
 
     def model_with_same_vocabulary(self, name: str, owner: str) -> Any:
-        """Return the model with this name after a check that it shares the tokenizer of the generating model.
+        """Return the model with this name after a check that its ids mean what those of the generating model mean.
 
-        Where no tokenizer of the model can be found, the widths of the two vocabularies are compared instead.
+        `TokenAgreement` compares the tokenizers. Ids that only one of the two models can write become impossible in
+        the chain and in readers of the model. Where no tokenizer of the model can be found, it counts as that of the
+        generating model if the two vocabularies have one width.
 
         Args:
             name: as in `model_named`.
             owner: the processor, for the error.
 
         Raises:
-            ModelError: the vocabularies differ.
+            ModelError: an id stands for other text in the two models; or the widths of the vocabularies differ, and no
+                tokenizer of the model can be found.
+            PromptError: a prompt holds a token that the model lacks.
         """
         model = self.model_named(name)
-        has_tokenizer = name in self._tokenizers or bool(getattr(model, "name_or_path", ""))
-        if has_tokenizer and self.tokenizer_named(name).get_vocab() != self.tokenizer.get_vocab():
-            raise ModelError(
-                f"{owner}: model {name!r} must have the tokenizer of the generating model; "
-                "use the ensemble or bytes plugins"
-            )
+        tokenizer = self._tokenizers.get(name) or stated_tokenizer(model)
         own, other = vocabulary_size(self.model), vocabulary_size(model)
-        if not has_tokenizer and own != other:
+        if tokenizer is None and own != other:
             raise ModelError(
-                f"{owner}: model {name!r} must have the vocabulary of the generating model ({own}), got {other}"
+                f"{owner}: model {name!r} must have the vocabulary of the generating model ({own} ids), got {other} "
+                f"ids and no tokenizer; pass its tokenizer, bind(..., tokenizers={{{name!r}: tokenizer}})"
             )
+        agreement = TokenAgreement.of((self.model, self.tokenizer), (model, tokenizer))
+        agreement.check(owner, name, way_out="use the ensemble or bytes plugins")
+        self.share_ids(model, agreement, f"{owner}: model {name!r}")
         return model
+
+    def share_ids(self, model: Any, agreement: TokenAgreement, owner: str) -> None:
+        """Make the ids impossible that a model does not share with the generating model; a notice names its tokens.
+
+        Args:
+            model: the other model; readers that are built from here on give no probability to these ids.
+            agreement: of the generating model and this model.
+            owner: processor and model, for the notice and the error.
+
+        Raises:
+            PromptError: a prompt holds a token that the model lacks.
+        """
+        if agreement.complete or id(model) in self._narrowed:
+            return
+        check_prompts(self.own_prompts(), agreement, owner)
+        self.vocabulary.restrict(agreement.shared)
+        self._narrowed[id(model)] = SharedIdsModel(model, agreement.shared)
+        if agreement.lacking:
+            self.trace.notices.append(f"{owner} {lacking_tokens(agreement, end_tokens(self.model))}")

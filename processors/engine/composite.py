@@ -18,6 +18,7 @@ from logitkit.processors.engine.log_probabilities import shared_log_probabilitie
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.row_check import RowCheck
 from logitkit.processors.engine.scores import are_usable, unusable_row
+from logitkit.processors.engine.shared_vocabulary import SharedVocabulary
 from logitkit.processors.engine.streams import Stream, declared_streams
 from logitkit.processors.engine.trace import Trace, TraceMark
 
@@ -58,6 +59,7 @@ class Composite(LogitsProcessor):
         histories: the `History` that a processor reads, by the position of the processor in ``parts``.
         settings: the settings of the call, which state the length of a decoder's prompt; None: there is none.
         widths: widths that the scores of the generating model may have; None: any.
+        vocabulary: makes ids impossible before the first processor; None: none.
 
     Attributes:
         prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
@@ -88,10 +90,12 @@ class Composite(LogitsProcessor):
         histories: Mapping[int, History] | None = None,
         settings: CallSettings | None = None,
         widths: Sequence[int] | None = None,
+        vocabulary: SharedVocabulary | None = None,
     ) -> None:
         self.parts, self.prompts, self.trace, self.widths = tuple(parts), prompts, trace, widths
         self.owners, self.histories = dict(owners or {}), dict(histories or {})
         self._settings = settings
+        self.vocabulary = vocabulary or SharedVocabulary()
         self._lock = threading.RLock()  # the streams of a call serve one step at a time
         self.prefetcher: Prefetcher | None = None
         self.observer: Observer | None = None
@@ -168,7 +172,7 @@ class Composite(LogitsProcessor):
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, and show the scores between them to histories and trace."""
-        raw = scores
+        raw, scores = scores, self.vocabulary(input_ids, scores)
         start = self.prompts.width if self._settings is None else self._settings.start
         with shared_log_probabilities():
             for place, (name, part) in enumerate(self.parts):
@@ -191,6 +195,7 @@ class Composite(LogitsProcessor):
         """Raise an error that names the first processor after which a row has no finite maximum."""
         owner = "the model (or a processor before the chain)"
         fault = unusable_row(scores)
+        scores = self.vocabulary(input_ids, scores)
         for name, part in self.parts:
             if fault:
                 break

@@ -110,3 +110,24 @@ def unusable_row(scores: Tensor) -> tuple[int, str] | None:
     row = int(faulty[0])
     maximum = float(maxima[row])
     return row, "NaN" if maximum != maximum else "+inf" if maximum > 0 else "only -inf"
+
+
+def within_width(scores: Tensor, *logits: Tensor) -> Tensor:
+    """Return the scores with ``-inf`` for ids that a second stream is too narrow to have.
+
+    Args:
+        scores: logits or log-probabilities of the generating model, ``[rows, vocab]``.
+        logits: of each second stream that decides at every step, ``[rows, own width]``.
+
+    Returns:
+        ``[rows, vocab]``; the scores themselves where no stream is narrower.
+
+    Example:
+        >>> import torch
+        >>> within_width(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0]]))
+        tensor([[1., -inf]])
+    """
+    width = min(stream.shape[-1] for stream in logits)
+    if width >= scores.shape[-1]:
+        return scores
+    return torch.nn.functional.pad(scores[..., :width], (0, scores.shape[-1] - width), value=-torch.inf)

@@ -14,7 +14,7 @@ from logitkit.processors.engine.prompts import Prompts, apply_template
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
-from logitkit.processors.tokens.vocabulary import fingerprint
+from logitkit.processors.tokens.token_agreement import TokenAgreement
 
 PromptTexts: TypeAlias = str | list[str]  # one text for all prompts of the call, or one for each
 
@@ -28,7 +28,8 @@ class HelperModel:
         model: the model.
         tokenizer: the model's tokenizer.
         read: from rows of main tokens ``[rows, length]`` to fp32 logits of the model, ``[rows, own vocab]``.
-        needs_alignment: whether the tokenizer differs from the generating model's.
+        needs_alignment: whether the tokenizer differs from the generating model's; one that differs by added tokens of
+            the helper alone does not.
         is_main: whether the model is the generating model under the same prompts.
 
     >>> from logitkit.processors.engine import as_stream
@@ -141,13 +142,20 @@ def find_helper_models(
 def _helper_model(binding: Binding, owner: str, name: str, texts: PromptTexts | None) -> HelperModel:
     """Return one named model with its reader."""
     model, tokenizer = binding.model_named(name), binding.tokenizer_named(name)
-    own = _own_prompts(binding, owner, name, tokenizer, texts)
-    same_tokenizer = fingerprint(tokenizer) == fingerprint(binding.tokenizer)
+    agreement = TokenAgreement.of((binding.model, binding.tokenizer), (model, tokenizer))
+    # A helper that reads the rows as they are makes tokens impossible that it lacks; an alignment keeps them.
+    same_tokenizer = agreement.same_text and not agreement.lacking
+    own = _own_prompts(binding, owner, name, tokenizer, texts, same_tokenizer)
     read: Stream
+    if agreement.same_text and agreement.lacking:
+        kept = agreement.shared.clone()
+        kept[list(agreement.lacking)] = True  # only padding that the helper lacks becomes impossible
+        binding.vocabulary.restrict(kept)
     if not same_tokenizer or model.config.is_encoder_decoder != binding.prompts.in_encoder:
         read = binding.foreign_reader(own, model, tokenizer, label=name)
         is_main = False
     else:
+        binding.share_ids(model, agreement, f"{owner}: model {name!r}")
         context = None if binding.prompts.in_encoder else context_length(model)
         reader = binding.reader(own, model, label=name)
         read = BoundedStream(reader, binding.prompts, context, f"{owner}: model {name!r}")
@@ -162,7 +170,9 @@ def _helper_model(binding: Binding, owner: str, name: str, texts: PromptTexts | 
     )
 
 
-def _own_prompts(binding: Binding, owner: str, name: str, tokenizer: Any, texts: PromptTexts | None) -> list[list[int]]:
+def _own_prompts(
+    binding: Binding, owner: str, name: str, tokenizer: Any, texts: PromptTexts | None, same_tokenizer: bool
+) -> list[list[int]]:
     """Return a model's own prompts as its token ids, one for each prompt of the call."""
     prompts = binding.prompts
     if texts is not None:
@@ -182,7 +192,7 @@ def _own_prompts(binding: Binding, owner: str, name: str, tokenizer: Any, texts:
     if prompts.adds_specials:
         return [_encoded(owner, name, tokenizer, text) for text in prompts.texts]
     own = binding.own_prompts()
-    if fingerprint(tokenizer) == fingerprint(binding.tokenizer):
+    if same_tokenizer:
         return own
     binding.trace.notices.append(f"{owner}: model {name!r} reads the encoded prompts as text, without special tokens")
     return [_encoded(owner, name, tokenizer, binding.tokenizer.decode(ids, skip_special_tokens=True)) for ids in own]

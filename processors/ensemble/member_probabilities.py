@@ -16,7 +16,7 @@ from torch import Tensor
 
 from logitkit.processors.alignment.alignment import Alignment
 from logitkit.processors.engine.log_probabilities import log_probabilities
-from logitkit.processors.engine.scores import fit, with_infinite_masks
+from logitkit.processors.engine.scores import fit, with_infinite_masks, within_width
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.ensemble.end_alignment import EndAlignment
 
@@ -84,9 +84,10 @@ def member_probabilities(
     (tensor([[0.7500, 0.2500]]), tensor([[0.5000, 0.5000]]))
     """
     members = [member.current() for member in members]
-    logp = log_probabilities(scores)
-    possible = logp > -torch.inf
     logits = [with_infinite_masks(member.read(input_ids)) for member in members]
+    unaligned = [own for own, member in zip(logits, members, strict=True) if member.alignment is None]
+    logp = log_probabilities(within_width(scores, scores, *unaligned))
+    possible = logp > -torch.inf
     if any(member.alignment is not None and member.alignment.reverse is not None for member in members):
         return _over_union(logp, logits, members, topk or UNITE_TOPK)
     helpers = [_translated(own, member, topk, logp.shape[-1]) for own, member in zip(logits, members, strict=True)]

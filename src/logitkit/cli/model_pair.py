@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from logitkit.errors import ModelError
-
 if TYPE_CHECKING:
     from logitkit.processors.cascade import ModelPair
 
@@ -19,15 +17,12 @@ def load_pair(command: str, small: str, large: str) -> ModelPair:
         large: the same for the large model.
 
     Raises:
-        ModelError: the two models have different vocabularies.
+        ModelError: an id stands for other text in the two models.
     """
     from logitkit import models
     from logitkit.processors.cascade import ModelPair
 
     (small_model, tokenizer), (large_model, other) = models.load(small), models.load(large)
-    if tokenizer.get_vocab() != other.get_vocab():
-        raise ModelError(
-            f"{command}: {large} must have the tokenizer of {small}, got another vocabulary; "
-            "choose two models of one family"
-        )
-    return ModelPair(small=small_model, large=large_model, tokenizer=tokenizer)
+    pair = ModelPair(small=small_model, large=large_model, tokenizer=tokenizer, large_tokenizer=other)
+    pair.agreement.check(command, large, way_out="choose two models of one family")
+    return pair
