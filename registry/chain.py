@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitkit.errors import ChainError, FileFormatError, ParameterError
-from logitkit.files import parse_json, replace_file
+from logitkit.files import parse_json, read_text, replace_file
 from logitkit.registry import expression
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.registry import Registry
@@ -66,7 +66,7 @@ class Chain:
             registry: as for the class.
 
         Raises:
-            FileFormatError: another ending, or content that is not YAML or JSON.
+            FileFormatError: another ending, a file that cannot be read, or content that is not YAML or JSON.
             ChainError, UnknownNameError, ParameterError: as for the class.
         """
         import yaml  # imported here, to keep the listing of names fast
@@ -75,8 +75,11 @@ class Chain:
 
         path = _chain_file(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
             data = parse_json(text) if path.suffix == ".json" else construct(compose(text))
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise FileFormatError(f"chain file: {path} must be a file that can be read, got: {why}") from error
         except (ValueError, yaml.YAMLError) as error:
             raise FileFormatError(f"chain file: {path} must be {path.suffix[1:]}, got: {error}") from error
         return cls([] if data is None else data, registry=registry)

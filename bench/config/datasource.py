@@ -6,11 +6,12 @@ import functools
 import gzip
 import hashlib
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 from logitkit.errors import DataError, FileFormatError
-from logitkit.files import parse_json
+from logitkit.files import is_file, parse_json, read_bytes
 from logitkit.registry.task_spec import TaskSpec
 
 VARIABLE = "LOGITKIT_DATA"
@@ -53,7 +54,7 @@ def text(name: str, folder: str, *, encoding: str = "utf-8") -> str:
     path = _require(name, folder)
     try:
         return path.read_text(encoding=encoding)
-    except (UnicodeDecodeError, LookupError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise FileFormatError(f"{path} must be text in {encoding}, got: {error}; set its encoding") from error
 
 
@@ -70,7 +71,10 @@ def file_hash(name: str, folder: str) -> str:
 @functools.lru_cache(maxsize=64)
 def _content_hash(path: Path, changed: int) -> str:
     """Return 16 hex digits of a file's content; ``changed``, its time of change, is part of the cache's key."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise FileFormatError(f"{path} must be a file that can be read, got: {error.strerror}") from error
 
 
 def read(path: Path, *, encoding: str = "utf-8") -> list[dict[str, Any]]:
@@ -84,16 +88,17 @@ def read(path: Path, *, encoding: str = "utf-8") -> list[dict[str, Any]]:
     compressed = path.suffix == ".gz"
     kind = path.with_suffix("").suffix if compressed else path.suffix
     try:
-        raw = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
-        content = raw.decode(encoding).removeprefix("\ufeff")
+        content = read_bytes(path)
+        raw = gzip.decompress(content) if compressed else content
+        text = raw.decode(encoding).removeprefix("\ufeff")
         if kind == ".txt":
-            paragraphs = content.replace("\r\n", "\n").split("\n\n")
+            paragraphs = text.replace("\r\n", "\n").split("\n\n")
             data: Any = [{"text": part.strip()} for part in paragraphs if part.strip()]
         elif kind == ".jsonl":
-            data = [parse_json(line) for line in content.split("\n") if line.strip()]
+            data = [parse_json(line) for line in text.split("\n") if line.strip()]
         else:
-            data = parse_json(content)
-    except (OSError, EOFError, LookupError, ValueError) as error:
+            data = parse_json(text)
+    except (OSError, EOFError, zlib.error, LookupError, ValueError) as error:
         raise FileFormatError(
             f"data: {path} must be JSON lines, JSON or text in {encoding}, got: {error}; set the task's encoding"
         ) from error
@@ -109,7 +114,7 @@ def _find(name: str, folder: str, searched: list[str]) -> Path | None:
     if data and not Path(name).is_absolute():
         places.append(Path(data).expanduser() / name)
     for place in places:
-        if place.is_file():
+        if is_file(place):
             return place
         searched.append(str(place))
     if not data:

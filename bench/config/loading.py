@@ -14,6 +14,7 @@ from logitkit.bench.config import datasource
 from logitkit.bench.config.run import ResourceEntry, Run
 from logitkit.bench.tasks.passages import halves
 from logitkit.bench.tasks.task import Task
+from logitkit.files import is_file, is_folder
 from logitkit.processors.model_facts import context_length
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
@@ -40,7 +41,7 @@ def tokenizer_and_context_length(run: Run, name: str) -> tuple[Any, int | None]:
     place = model_place(run, run.models[name].name)
     tokenizer = models.load_tokenizer(place)
     folder = str(models.pull(place)) if place in models.names() else place
-    config = AutoConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
+    config = AutoConfig.from_pretrained(folder, local_files_only=is_folder(folder))
     return tokenizer, context_length(config)
 
 
@@ -118,7 +119,7 @@ def is_model_name(name: str) -> bool:
         >>> is_model_name("owner/name"), is_model_name("tables/style.safetensors")
         (True, False)
     """
-    if name in models.names() or (Path(name).expanduser() / "config.json").is_file():
+    if name in models.names() or is_file(Path(name).expanduser() / "config.json"):
         return True
     owner, _, model = name.partition("/")
     is_path = "/" in model or name.startswith((".", "~")) or name.endswith(FILE_ENDINGS)
@@ -128,7 +129,7 @@ def is_model_name(name: str) -> bool:
 def model_place(run: Run, name: str) -> str:
     """Return the folder beside the run file that has this name, else the name itself."""
     beside = Path(run.folder) / Path(name).expanduser()
-    return str(beside.resolve()) if beside.is_dir() else name
+    return str(beside.resolve()) if is_folder(beside) else name
 
 
 def clear_caches() -> None:

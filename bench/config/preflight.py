@@ -14,6 +14,7 @@ from logitkit.bench.config.run import Run, TaskEntry
 from logitkit.bench.tasks import sandbox
 from logitkit.bench.tasks.task import Request
 from logitkit.errors import LogitkitError, UnknownNameError
+from logitkit.files import is_file
 from logitkit.processors.engine.prompts import apply_template
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
@@ -130,7 +131,7 @@ def _resources(run: Run, chains: dict[str, Chain], *, complete: bool) -> Iterato
             yield ("resources", name), f"must hold one of model, table and corpus, got {', '.join(kinds) or 'none'}"
         elif entry.model is not None and not loading.is_model(run, entry.model):
             yield ("resources", name, "model"), _unknown_model(entry.model)
-        elif entry.table is not None and not (Path(run.folder) / entry.table).is_file():
+        elif entry.table is not None and not is_file(Path(run.folder) / entry.table):
             yield ("resources", name, "table"), f"no such file: {Path(run.folder) / entry.table}"
         elif entry.corpus is not None:
             try:
@@ -180,7 +181,7 @@ def _missing_resources(run: Run, chain: Chain) -> Iterator[Mistake]:
     for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True):
         required = {name for name, field in spec.model.model_fields.items() if field.is_required()}
         for name in spec.resource_names({key: value for key, value in parameters.items() if key in required}):
-            if name not in run.resources and not loading.is_model(run, name) and not Path(name).is_file():
+            if name not in run.resources and not loading.is_model(run, name) and not is_file(name):
                 known = ", ".join(run.resources) or "none"
                 yield (
                     ("chain",),

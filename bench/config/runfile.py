@@ -17,6 +17,7 @@ from logitkit.bench.config import preflight
 from logitkit.bench.config.preflight import Mistake, Place
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
 from logitkit.errors import RunError
+from logitkit.files import read_text
 from logitkit.params import rule_of
 from logitkit.registry.yaml_files import compose, construct
 
@@ -55,7 +56,7 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
         ['plain', 'cfg(1.5)']
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         node = compose(text)
         data = construct(node)
     except (OSError, ValueError, yaml.reader.ReaderError) as error:

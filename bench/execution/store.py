@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from logitkit.bench.config.loading import chain_revisions
 from logitkit.bench.config.run import Run
 from logitkit.errors import FileFormatError, ModeError
-from logitkit.files import parse_json, replace_file
+from logitkit.files import parse_json, read_bytes, replace_file
 from logitkit.registry.chain import Chain
 
 Record = dict[str, Any]
@@ -111,7 +111,7 @@ class Store:
     def sessions(self, run: Run) -> list[Record]:
         """Return the sessions in which records of a run were written, oldest first."""
         path = self.folder / "sessions.jsonl"
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        lines = _content(path).split(b"\n")
         return [session for line in lines if (session := _record(line)) and session.get("run") == run.hash]
 
 
@@ -126,7 +126,7 @@ def _read(path: Path) -> dict[str, Record]:
     Bytes after the last line break are an incomplete record and ignored: a crash may have cut a character in two.
     """
     records: dict[str, Record] = {}
-    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    *lines, _ = _content(path).split(b"\n")
     for number, line in enumerate(lines, 1):
         record = _record(line)
         if record is None or not isinstance(record.get("key"), str):
@@ -136,6 +136,22 @@ def _read(path: Path) -> dict[str, Record]:
             )
         records.setdefault(record["key"], record)
     return records
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a file of the store; nothing if there is no such file.
+
+    Raises:
+        FileFormatError: a folder, a pipe or another file that cannot be read.
+    """
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise FileFormatError(
+            f"bench: {path} must be a file that can be read, got: {error.strerror}; choose another --out"
+        ) from error
 
 
 def _record(line: bytes) -> Record | None:
@@ -152,7 +168,7 @@ def _record(line: bytes) -> Record | None:
 
 def _cut_incomplete_line(path: Path) -> None:
     """Remove the text after the last line break of a file."""
-    if not path.exists():
+    if not _content(path):
         return
     with path.open("rb+") as file:
         content = file.read()

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError, ModelError
-from logitkit.files import parse_json, replace_file
+from logitkit.files import check_readable, parse_json, replace_file, save_tensors
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.tokens.vocabulary import fingerprint
 
@@ -176,7 +175,7 @@ class Alignment:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
         tensors |= {name: tensors[name].int() for name in ("targets", "reverse") if name in tensors}
         with replace_file(path) as temporary:
-            save_file(tensors, temporary, metadata={"logitkit": json.dumps({"format": FORMAT, **facts})})
+            save_tensors(tensors, temporary, {"logitkit": json.dumps({"format": FORMAT, **facts})})
 
     @classmethod
     def load(cls, path: str | Path) -> Alignment:
@@ -186,6 +185,7 @@ class Alignment:
             FileFormatError: the file is absent, truncated, of another format or version, or has ids out of range.
         """
         try:
+            check_readable(path)
             with safe_open(path, framework="pt") as file:
                 facts = parse_json((file.metadata() or {})["logitkit"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict

@@ -28,6 +28,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from logitkit.errors import FileFormatError, ModelError, UnknownNameError
+from logitkit.files import is_file
 from logitkit.processors.alignment import embedding, matching
 from logitkit.processors.alignment.alignment import FORMAT, Alignment
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
@@ -92,7 +93,7 @@ def align(
 def _read(path: Path, helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment | None:
     """Return the alignment of a cached file; None where the file is absent, damaged, or of other vocabularies."""
     try:
-        if not path.is_file():
+        if not is_file(path):
             return None
         alignment = Alignment.load(path)
         alignment.check(helper, main, "align")

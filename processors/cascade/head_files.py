@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from logitkit.errors import FileFormatError
-from logitkit.files import parse_json, replace_file
+from logitkit.files import LONGEST_TEXT, check_readable, parse_json, read_bytes, replace_file, save_tensors
 
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=nn.Module)
@@ -34,7 +34,7 @@ def save_head(folder: str | Path, kind: str, network: nn.Module, metadata: Mappi
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replace_file(folder / WEIGHTS) as path:
-        save_file(state, path)
+        save_tensors(state, path)
     text = json.dumps({"kind": kind, "version": VERSION, **metadata}, indent=2, sort_keys=True)
     with replace_file(folder / METADATA) as path:
         path.write_text(text + "\n", encoding="utf-8")
@@ -55,7 +55,8 @@ def load_head(folder: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[st
     """
     folder = Path(folder)
     try:
-        metadata = parse_json((folder / METADATA).read_bytes())
+        metadata = parse_json(read_bytes(folder / METADATA, most=LONGEST_TEXT))
+        check_readable(folder / WEIGHTS)
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise FileFormatError(

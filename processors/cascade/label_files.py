@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import FileFormatError
-from logitkit.files import parse_json, replace_file
+from logitkit.files import parse_json, read_text, replace_file
 from logitkit.processors.cascade.model_fingerprint import PairFingerprint
 
 KIND, VERSION = "divergence labels", 1
@@ -74,7 +74,7 @@ def read_labels(path: str | Path) -> tuple[LabelSettings, list[DivergenceLabels]
     True
     """
     try:
-        first, *lines = Path(path).read_text(encoding="utf-8").splitlines()
+        first, *lines = read_text(path, most=None).splitlines() or [""]
         header = parse_json(first)
         labels = [DivergenceLabels(**parse_json(line)) for line in lines]
     except (OSError, ValueError, TypeError) as error:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import ModelError, ParameterError
+from logitkit.files import is_folder
 from logitkit.params import Resource, checked, is_neutral, number, option
 from logitkit.processors.cascade.activated_parameters import ParameterCounts, parameter_counts
 from logitkit.processors.cascade.model_fingerprint import ModelPair, check_pair
@@ -178,7 +179,7 @@ def _score_named(binding: Binding, name: str, large: Any) -> tuple[RowScore, flo
         return (lambda _, scores: measure(scores)), threshold
     if name in binding.resources:
         head = binding.resource(name)
-    elif Path(name).expanduser().is_dir():
+    elif is_folder(Path(name).expanduser()):
         head = RouterHead.load(Path(name).expanduser())
     else:
         choices = f"one of {', '.join(TRAINING_FREE_SCORES)}, a folder, or a name passed to bind"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from logitkit.errors import FileFormatError, ModelError
+from logitkit.files import check_readable
 from logitkit.processors.ngram.counting import Ids
 from logitkit.processors.ngram.lexicon import Lexicon, WordKind, arrange
 from logitkit.processors.ngram.smoothing import BackoffModel
@@ -60,13 +62,12 @@ def from_arpa(path: str | Path, tokenizer: Any, *, words: WordKind = "tokens") -
         tensor([0.1000], dtype=torch.float64)
     """
     path, lexicon = Path(path), Lexicon(tokenizer, words, "from_arpa")
-    if not path.is_file():
-        raise FileFormatError(f"ARPA: {path} must be a file")
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        try:
+    try:
+        check_readable(path)
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             sections = _parse(path, lines, lexicon)
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            raise FileFormatError(f"ARPA: {path} must be whole UTF-8 text, got: {error}") from error
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise FileFormatError(f"ARPA: {path} must be a file of whole UTF-8 text, got: {error}") from error
     check_orders(len(sections))
     return _table(sections, lexicon, path.name)
 

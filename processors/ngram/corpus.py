@@ -6,12 +6,13 @@ import codecs
 import gzip
 import hashlib
 import itertools
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from logitkit.errors import FileFormatError, ParameterError
-from logitkit.files import parse_json
+from logitkit.files import check_readable, parse_json
 from logitkit.params import is_valid_unicode
 
 LONGEST = 1 << 22  # characters of one document; a longer text is split at a blank line
@@ -78,7 +79,8 @@ class TextFiles:
     Raises:
         ParameterError: a path that does not exist, a folder without files, or an unknown encoding. During the
             iteration: a line of JSON without the field.
-        FileFormatError: during the iteration: bytes of another encoding, damaged gzip, or a line that is not JSON.
+        FileFormatError: during the iteration: bytes of another encoding, damaged gzip, a file that cannot be read,
+            or a line that is not JSON.
 
     Example:
         >>> import tempfile
@@ -112,8 +114,10 @@ class TextFiles:
                     digest.update(block)
                     self.read = read_before + raw.tell()
                     yield block
-        except (gzip.BadGzipFile, EOFError) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise FileFormatError(f"corpus: {path} must be a whole gzip file, got: {error}") from error
+        except OSError as error:
+            raise FileFormatError(f"corpus: {path} must be a file that can be read, got: {error.strerror}") from error
 
 
 def _check_encoding(encoding: str) -> None:
@@ -144,10 +148,15 @@ def _files_at(path: Path) -> list[_NamedFile]:
     Raises:
         ParameterError: neither exists, or the folder has no files.
     """
-    if path.is_file():
+    try:
+        check_readable(path)
         return [_NamedFile(path.name, path)]
-    if not path.is_dir():
-        raise ParameterError("corpus", "path", "a file or folder that exists", str(path))
+    except IsADirectoryError:
+        pass
+    except OSError as error:
+        raise ParameterError(
+            "corpus", "path", "a file or folder that exists", str(path), error.strerror or ""
+        ) from error
     relative = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
     files = [
         _NamedFile(str(name), file) for name, file in relative if not any(part.startswith(".") for part in name.parts)

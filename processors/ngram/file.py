@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from logitkit.errors import FileFormatError
-from logitkit.files import parse_json, replace_file
+from logitkit.files import check_readable, parse_json, replace_file, save_tensors
 from logitkit.processors.ngram.counting import Level
 from logitkit.processors.ngram.smoothing import BackoffModel, Smoothing
 
@@ -58,7 +57,7 @@ def write(path: Path, table: NgramTable) -> None:
     about = json.dumps(metadata)
     header = {"format": FORMAT, "about": about, CHECKSUM: _checksum(about, contiguous)}
     with replace_file(path) as temporary:
-        save_file(contiguous, temporary, metadata=header)
+        save_tensors(contiguous, temporary, header)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -67,8 +66,12 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FileFormatError: no such file, or a truncated or damaged file, another format, or another version.
     """
-    if not path.is_file():
-        raise FileFormatError(f"n-gram table: {path} must be a file; make one with logitkit train-ngram")
+    try:
+        check_readable(path)
+    except OSError as error:
+        raise FileFormatError(
+            f"n-gram table: {path} must be a file, got: {error.strerror}; make one with logitkit train-ngram"
+        ) from error
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}

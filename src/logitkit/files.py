@@ -1,18 +1,22 @@
-"""Atomic replacement of files, and JSON from files of unknown origin.
+"""Files: reading of files of unknown origin, atomic replacement, and JSON.
 
 Readers of a replaced file see the old content or the new content, never a part of it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+LONGEST_TEXT = 1 << 26  # bytes of a chain, a run, a manifest or a prompt; a larger file is a mistake
 
 
 @contextmanager
@@ -64,6 +68,137 @@ def _flush(path: Path, mode: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_readable(path: str | Path, *, most: int | None = None) -> None:
+    """Refuse anything but a regular file, so that reading neither waits for a pipe nor reads a device without end.
+
+    Args:
+        path: the file; a symbolic link is followed.
+        most: largest size in bytes; None: any size.
+
+    Raises:
+        OSError: the file is missing, a folder, a pipe, a device or a socket, or too large.
+
+    >>> check_readable("/dev/zero")
+    Traceback (most recent call last):
+    OSError: [Errno 22] not a regular file: '/dev/zero'
+    """
+    try:
+        status = Path(path).stat()
+    except ValueError as error:  # a null character, or a character that no file name holds
+        raise OSError(errno.EINVAL, f"not a file name ({error})", str(path)) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder and not a file", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if most is not None and status.st_size > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
+
+
+def is_file(path: str | Path) -> bool:
+    """Return whether a regular file is at a path; False also where the system cannot tell, as in a closed folder.
+
+    >>> is_file("x" * 1000), is_file("/dev/null")
+    (False, False)
+    """
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether a folder is at a path; False also where the system cannot tell.
+
+    >>> is_folder("x" * 1000), is_folder("/dev")
+    (False, True)
+    """
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def read_bytes(path: str | Path, *, most: int | None = None) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path, most: as in `check_readable`.
+
+    Raises:
+        OSError: as in `check_readable`, or the file cannot be read.
+
+    >>> read_bytes("/dev/null")
+    Traceback (most recent call last):
+    OSError: [Errno 22] not a regular file: '/dev/null'
+    """
+    check_readable(path, most=most)
+    return Path(path).read_bytes()
+
+
+def read_text(path: str | Path, *, most: int | None = LONGEST_TEXT) -> str:
+    """Return the content of a regular file in UTF-8; line ends become line feeds.
+
+    Args:
+        path, most: as in `check_readable`; by default at most 64 MiB.
+
+    Raises:
+        OSError: as in `read_bytes`.
+        UnicodeDecodeError: the content is not UTF-8.
+
+    >>> read_text("/dev")
+    Traceback (most recent call last):
+    IsADirectoryError: [Errno 21] a folder and not a file: '/dev'
+    """
+    check_readable(path, most=most)
+    return Path(path).read_text(encoding="utf-8")
+
+
+def save_tensors(tensors: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file; a fault of the system is an OSError, as it is for every other file.
+
+    Args:
+        tensors: contiguous tensors on the CPU by name.
+        path: the file.
+        metadata: texts for the header of the file.
+
+    Raises:
+        OSError: the file cannot be written, for instance on a full disk.
+
+    >>> import torch
+    >>> save_tensors({"a": torch.ones(1)}, Path("/dev/null/file"))
+    Traceback (most recent call last):
+    NotADirectoryError: [Errno 20] Not a directory: '/dev/null/file'
+    """
+    from safetensors.torch import save_file
+
+    with system_errors(path):
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+
+
+@contextmanager
+def system_errors(path: str | Path) -> Iterator[None]:
+    """Raise the errors of the system that safetensors meets in the block as OSError, with their number.
+
+    Args:
+        path: named in the error.
+
+    >>> from safetensors import SafetensorError
+    >>> with system_errors("table"):
+    ...     raise SafetensorError("I/O error: No space left on device (os error 28)")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device: 'table'
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def parse_json(content: str | bytes) -> Any:

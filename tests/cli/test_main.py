@@ -85,7 +85,7 @@ def test_help_imports_neither_torch_nor_transformers() -> None:
         (["run", "a", "--chain", "uscd(rho=-1)"], "uscd: rho must be a finite number >= 0, got -1"),
         (["run", "a", "--file", "b"], "the prompt must be given once"),
         (["run", "--file", "/nowhere"], "--file must be a file that exists"),
-        (["run", "a", "--chain", "/nowhere.yaml"], "--chain must be the text of a chain or a file that exists"),
+        (["run", "a", "--chain", "/nowhere.yaml"], "--chain must be the text of a chain or a file that can be read"),
         (["run", "a", "--model", "no-such-model"], "no model named 'no-such-model'"),
         (["check", "transformers:Nothing"], "must be importable"),
     ],

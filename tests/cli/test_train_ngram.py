@@ -80,7 +80,7 @@ def test_an_interrupted_command_continues(
         ({"a.txt": b"a"}, ["--orders", "6"], "orders must be a whole number from 1 to 5, got 6"),
         ({"a.txt": b"a"}, ["--smoothing", "none"], "name must be one of 'add-k'"),
         ({"a.txt": b"a"}, ["--smoothing", "kneser-ney", "--strength", "2"], "strength must be a discount of 0 to 1"),
-        ({"a.txt": b"a"}, ["--encoding", "x"], "encoding must be an encoding known to Python"),
+        ({"a.txt": b"a"}, ["--encoding", "x"], "encoding must be a text encoding known to Python"),
         ({"a.txt": b"a"}, ["--tokenizer", "no-such"], "no model named 'no-such'"),
         ({"a.txt": b"a"}, ["-o", "t.bin"], "--out must be a file named *.safetensors"),
         ({"a.jsonl": b'{"body": "a"}'}, [], "contain text in field 'text', got 'body'"),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from logitkit.cli.inputs import utf8_text
 from logitkit.cli.rendering import print_line
 from logitkit.errors import FileFormatError, ParameterError
-from logitkit.files import parse_json, replace_file
+from logitkit.files import parse_json, read_bytes, replace_file
 
 if TYPE_CHECKING:
     from logitkit.bench.config.run import Run
@@ -44,7 +45,7 @@ def report(
     if as_json:
         typer.echo(json.dumps(summarise(run, store).as_data(), indent=2))
         return
-    write_report(run, store, reading.read_text(encoding="utf-8") if reading else "")
+    write_report(run, store, utf8_text("bench report", "--reading", reading) if reading else "")
 
 
 def write_report(run: Run, store: Any, reading: str) -> None:
@@ -56,8 +57,8 @@ def write_report(run: Run, store: Any, reading: str) -> None:
     summary = summarise(run, store)
     path = store.manifest(run)
     try:
-        manifest = parse_json(path.read_bytes()) if path.exists() else {}
-    except ValueError as error:
+        manifest = parse_json(read_bytes(path)) if path.exists() else {}
+    except (OSError, ValueError) as error:
         raise FileFormatError(f"bench report: {path} must be a manifest, got {error}; remove the file") from error
     show(summary, Console())
     reports = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitkit.errors import ParameterError
+from logitkit.files import check_readable, read_text
 from logitkit.params import is_valid_unicode
 from logitkit.registry.chain import Chain
 
@@ -19,12 +20,15 @@ def read_chain(chain: str) -> Chain:
     """Return the chain of ``--chain``, which is the text of a chain or the name of a YAML or JSON file.
 
     Raises:
-        ParameterError: the file is missing.
+        ParameterError: the file is missing or no regular file.
     """
     if not chain.endswith((".yaml", ".yml", ".json")):
         return Chain(chain)
-    if not Path(chain).is_file():
-        raise ParameterError("chain", "--chain", "the text of a chain or a file that exists", chain)
+    try:
+        check_readable(chain)
+    except OSError as error:
+        rule = "the text of a chain or a file that can be read"
+        raise ParameterError("chain", "--chain", rule, chain, error.strerror or "") from error
     return Chain.from_file(chain)
 
 
@@ -33,13 +37,16 @@ def utf8_text(command: str, parameter: str, file: Path) -> str:
 
     Args:
         command, parameter: named in the error.
-        file: a file that exists.
+        file: the file.
 
     Raises:
-        ParameterError: the file is not UTF-8.
+        ParameterError: the file is missing, no regular file, or not UTF-8.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
+    except OSError as error:
+        rule = "a file that can be read"
+        raise ParameterError(command, parameter, rule, str(file), error.strerror or "") from error
     except UnicodeDecodeError as error:
         why = f"{error.reason} at byte {error.start}"
         raise ParameterError(command, parameter, f"UTF-8 text ({why})", str(file), "convert the file") from error

@@ -12,7 +12,7 @@ from logitkit.cli import options
 from logitkit.cli.inputs import generate_settings, load_model, read_chain, read_prompt
 from logitkit.cli.rendering import print_line
 from logitkit.errors import ParameterError
-from logitkit.files import replace_file
+from logitkit.files import check_readable, replace_file
 
 EXAMPLES = (
     'logitkit inspect "Once upon a time" --chain "cfg(1.5)" -o page.html',
@@ -75,6 +75,16 @@ def _page_path(out: Path | None) -> Path:
     if path.suffix not in (".html", ".htm") or path.is_dir() or not path.absolute().parent.is_dir():
         raise ParameterError("inspect", "--out", "a file *.html in a folder that exists", str(path))
     mark = 'content="logitkit inspect"'
-    if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+    if path.exists() and mark not in _beginning(path):
         raise ParameterError("inspect", "--out", "a new file, or a page that inspect wrote", str(path))
     return path
+
+
+def _beginning(path: Path) -> str:
+    """Return the first characters of a file; none of a file that cannot be read, such as a pipe."""
+    try:
+        check_readable(path)
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(1000)
+    except OSError:
+        return ""

@@ -29,10 +29,10 @@ from logitkit.errors import LogitkitError
 
 
 class ErrorReportingGroup(typer.core.TyperGroup):
-    """A group of commands that prints an error of logitkit as one line, without a traceback."""
+    """A group of commands that prints an error of logitkit or of the system as one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; an error of logitkit ends the program with exit status 2."""
+        """Run a command; an error of logitkit or of the system ends the program with exit status 2."""
         try:
             return super().invoke(ctx)
         except LogitkitError as error:
@@ -40,11 +40,23 @@ class ErrorReportingGroup(typer.core.TyperGroup):
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno is None or error.errno == errno.EPIPE:  # not from a file; or whoever read the output left
                 raise
             typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
-            typer.echo("the disk must have free space, got none; free some, and run the same command again", err=True)
+            typer.echo(_of_the_system(error), err=True)
             raise typer.Exit(2) from error
+
+
+def _of_the_system(error: OSError) -> str:
+    """Return an error of the system, such as a full disk or a folder without permission, as one line."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk must have free space, got none; free some, and run the same command again"
+    where = (
+        f"{error.filename} must be a file or folder that can be used"
+        if error.filename
+        else "the system must read or write a file"
+    )
+    return f"{where}, got: {error.strerror or type(error).__name__}"
 
 
 app = typer.Typer(

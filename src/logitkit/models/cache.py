@@ -16,7 +16,7 @@ from typing import Any
 import platformdirs
 
 from logitkit.errors import DownloadError, FileFormatError
-from logitkit.files import parse_json
+from logitkit.files import LONGEST_TEXT, parse_json, read_bytes
 from logitkit.models.catalog import KnownModel
 
 MANIFEST = "manifest.json"
@@ -63,7 +63,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FileFormatError: the manifest is missing, unreadable, or of another format.
     """
     try:
-        manifest: dict[str, Any] = parse_json((folder / MANIFEST).read_bytes())
+        manifest: dict[str, Any] = parse_json(read_bytes(folder / MANIFEST, most=LONGEST_TEXT))
         entries = manifest["files"].values()
         if (manifest["format"], type(manifest["source"])) == (FORMAT, str) and all(
             isinstance(entry["size"], int) and isinstance(entry["sha256"], str) for entry in entries

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import FileFormatError
+from logitkit.files import system_errors
 from logitkit.models.catalog import KnownModel
 
 DIGITS = "12345"
@@ -72,7 +73,8 @@ def _write_weights(model: KnownModel, gguf: Path, into: Path) -> None:
     loaded.config.architectures = [type(loaded).__name__]
     loaded.config.name_or_path = model.hub
     loaded.generation_config.eos_token_id = model.eos_token_id
-    loaded.save_pretrained(into)
+    with system_errors(into):
+        loaded.save_pretrained(into)
 
 
 def write_tokenizer(model: KnownModel, gguf: Path, into: Path, tokenizer: bytes | None) -> None:

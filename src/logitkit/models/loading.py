@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import DownloadError, ModelError, UnknownNameError
+from logitkit.files import is_folder
 from logitkit.models.catalog import KNOWN
 from logitkit.models.installation import names, pull
 from logitkit.models.sources import hub_reachable
@@ -69,16 +70,18 @@ def load_tokenizer(name: str) -> Any:
 
 def _read_from(name: str, read: Callable[[str, bool], Any]) -> Any:
     """Call ``read`` with the folder or hub id of a name, and with whether only local files may be read."""
-    local = name in KNOWN or Path(name).expanduser().is_dir()
+    local = name in KNOWN or is_folder(Path(name).expanduser())
     if not local and not _is_hub_id(name):
         raise UnknownNameError("model", name, names(), "give a known name, a folder, or a hub id owner/name")
     place = str(pull(name) if name in KNOWN else Path(name).expanduser())
     try:
         return read(place, local or not hub_reachable())
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # transformers, safetensors and tokenizers raise errors of many kinds
+        reason = str(error).partition("\n")[0] or type(error).__name__
         if local:
             raise ModelError(f"{name}: transformers cannot load this folder: {reason}") from error
+        if not isinstance(error, (OSError, ValueError)):
+            raise ModelError(f"{name}: transformers cannot load this model: {reason}") from error
         raise DownloadError(
             f"{name}: the Hugging Face hub does not provide this model: {reason}; known models: {', '.join(names())}"
         ) from error

@@ -70,7 +70,7 @@ def test_a_faulty_cache_fails_no_call(tmp_path: Path, monkeypatch: pytest.Monkey
 
     if fault in ("read-only", "full"):
         file.unlink()
-        monkeypatch.setattr(alignment_module, "save_file", refuse)
+        monkeypatch.setattr(alignment_module, "save_tensors", refuse)
     elif fault == "a file":
         file.unlink()
         folder.rmdir()
