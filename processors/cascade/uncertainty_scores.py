@@ -72,6 +72,6 @@ def aleatoric_uncertainty(logits: Tensor) -> Tensor:
     mean = logits.masked_fill(~possible, 0).sum(-1, keepdim=True) / possible.sum(-1, keepdim=True).clamp_min(1)
     a = (logits - mean).topk(min(EVIDENCE_TOKENS, logits.shape[-1]), dim=-1).values.clamp_min(0)
     total = a.sum(-1, keepdim=True)
-    share = torch.where(total > 0, a / total.clamp_min(1e-9), 1 / a.shape[-1])
+    share = a / total.clamp_min(1e-9)  # without evidence the expected entropy is 0 for any shares
     expected = (share * (torch.digamma(total + 1) - torch.digamma(a + 1))).sum(-1)
     return (expected / math.log(EVIDENCE_TOKENS)).clamp(0, 1)

@@ -71,7 +71,8 @@ def test_intervals_cover_the_true_area() -> None:
 def test_length_bias_by_hand() -> None:
     """The correlation is -1 for a score that falls with the length and 0 for a constant one; ties share a rank."""
     assert length_bias([-1, -2, -3], [1, 2, 3]) == pytest.approx(-1)
-    assert length_bias([5, 5, 5], [1, 2, 3]) == 0
+    assert length_bias([5, 5, 5], [1, 2, 3]) == 0 == length_bias([1, 2, 3], [7, 7, 7]) == length_bias([1], [2])
+    assert length_bias([-1, -2], [1, 2]) == pytest.approx(-1)
     assert length_bias([1, 1, 2], [1, 2, 3]) == pytest.approx(np.corrcoef([0.5, 0.5, 2], [0, 1, 2])[0, 1])
 
 
@@ -84,3 +85,14 @@ def test_bad_columns_and_settings_are_refused() -> None:
         deferral_curve([1, np.nan], [0, 1], [1, 1])
     with pytest.raises(ParameterError, match="level and resamples must be"):
         area_under_deferral_curve([1], [1], [1], level=1.0)
+
+
+def test_intervals_by_hand() -> None:
+    """Two items have four equally likely resamples, so the ends of the 95 % intervals are the extremes.
+
+    Both items: the curve is 1/2, 1, 1 with the area 7/8, and random deferral has 3/4. The first item alone goes from
+    0 to 1, with the area 1/2, and the second alone stays at 1; their gains are zero.
+    """
+    got = area_under_deferral_curve([1, 2], [0, 1], [1, 1])
+    assert (got.area, got.random, got.gain) == (0.875, 0.75, 0.125)
+    assert got.interval == (0.5, 1.0) and got.gain_interval == (0.0, 0.125)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.special import digamma
 
 from logitkit.processors.cascade import aleatoric_uncertainty, margin_uncertainty, uncertainty
 
@@ -39,3 +40,12 @@ def test_a_vocabulary_of_one_leaves_no_uncertainty() -> None:
     """The only token has probability 1."""
     for score in (uncertainty, margin_uncertainty, aleatoric_uncertainty):
         assert score(torch.tensor([[3.0]])).tolist() == [0.0]
+
+
+def test_aleatoric_uncertainty_of_little_evidence_in_a_batch() -> None:
+    """Logits (.3, .1, -.1, -.3) have the evidence .3 and .1; the second row has (3, 1), and the third has none."""
+    small = 0.75 * (digamma(1.4) - digamma(1.3)) + 0.25 * (digamma(1.4) - digamma(1.1))
+    large = 0.75 * 0.25 + 0.25 * (1 / 2 + 1 / 3 + 1 / 4)
+    logits = torch.tensor([[0.3, 0.1, -0.1, -0.3, -torch.inf], [7.0, 5.0, 3.0, 1.0, -torch.inf], [2.0] * 5])
+    want = [small / math.log(10), large / math.log(10), 0.0]
+    assert aleatoric_uncertainty(logits).tolist() == pytest.approx(want, abs=1e-6)

@@ -63,3 +63,22 @@ def test_lossy_sampling_checks_its_range() -> None:
     """An alpha above 1 raises a ParameterError."""
     with pytest.raises(ParameterError, match="alpha must be"):
         verification.lossy_distribution(Q, P, alpha=1.1)
+
+
+@pytest.mark.parametrize(
+    ("residual", "want"),
+    [
+        ("difference", [0.4, 0.3 + 0.2 * 1 / 4, 0.1 + 0.2 * 3 / 4]),
+        ("scaled", [0.4, 0.3 + 0.2 * 5 / 12, 0.1 + 0.2 * 7 / 12]),
+    ],
+)
+def test_lossy_sampling_by_hand(residual: verification.LossyResidual, want: list[float]) -> None:
+    """For q = (.6, .3, .1), p = (.2, .4, .4) and alpha 1/2, the target is (.4, .8, .8): the draft keeps (.4, .3, .1).
+
+    The rest of .2 goes to the residual: (0, .1, .3) of p - q, or (0, .5, .7) of the target minus q.
+    """
+    q, p = (torch.tensor([x], dtype=torch.float64).log() for x in ([0.6, 0.3, 0.1], [0.2, 0.4, 0.4]))
+    got = verification.lossy_distribution(q, p, alpha=0.5, residual=residual)
+    torch.testing.assert_close(got, torch.tensor([want], dtype=torch.float64))
+    if residual == "difference":
+        assert torch.equal(verification.lossy_distribution(q, p, alpha=0.5), got)
