@@ -21,7 +21,7 @@ from logitkit.processors.ngram import file as ngram_file
 from logitkit.processors.ngram.counting import Level
 from logitkit.processors.ngram.index import NO_CONTEXT, NgramIndex
 from logitkit.processors.ngram.smoothing import BackoffModel, Smoothing, smooth
-from logitkit.processors.tokens.vocabulary import fingerprint
+from logitkit.processors.tokens.vocabulary import fingerprint, fingerprints
 
 MOST_ORDERS = 5
 
@@ -214,7 +214,7 @@ class NgramTable(NgramIndex):
         return copy
 
     def check_tokenizer(self, tokenizer: Any, owner: str) -> None:
-        """Refuse a tokenizer other than the table's own.
+        """Refuse a tokenizer other than the table's own, or the table's own with further added tokens.
 
         Args:
             tokenizer: of the generating model.
@@ -223,7 +223,7 @@ class NgramTable(NgramIndex):
         Raises:
             ModelError: another tokenizer, or a table whose ids come from no tokenizer.
         """
-        if self.fingerprint != fingerprint(tokenizer):
+        if self.fingerprint not in fingerprints(tokenizer):
             raise ModelError(
                 f"{owner}: table must be trained with the generating model's tokenizer ({fingerprint(tokenizer)}), "
                 f"got a table of {self.fingerprint or 'no tokenizer'}; run logitkit train-ngram with this tokenizer"

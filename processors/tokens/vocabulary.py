@@ -131,17 +131,41 @@ def fingerprint(tokenizer: Any) -> str:
     >>> len(fingerprint(tiny_tokenizer())), fingerprint(tiny_tokenizer()) == fingerprint(foreign_tokenizer())
     (16, False)
     """
+    return fingerprints(tokenizer)[0]
+
+
+def fingerprints(tokenizer: Any) -> tuple[str, ...]:
+    """Return the `fingerprint` of a tokenizer, then those that it had before each of its last added tokens.
+
+    A tokenizer that was extended by added tokens, as for fine-tuning, keeps the ids of all earlier tokens.
+
+    Args:
+        tokenizer: a tokenizer of transformers, fast or slow; a slow one has one fingerprint.
+
+    >>> import copy
+    >>> from logitkit.registry.laws import tiny_tokenizer
+    >>> extended = copy.deepcopy(tiny_tokenizer())
+    >>> extended.add_tokens(["<tool>"])
+    1
+    >>> fingerprints(extended)[1] == fingerprint(tiny_tokenizer())
+    True
+    """
     cache = tokenizer_cache(tokenizer)
-    key = "fingerprint", len(tokenizer)
+    key = "fingerprints", len(tokenizer)
     if key not in cache:
         inner = getattr(tokenizer, "backend_tokenizer", None)
         if inner is None:
-            data: Any = sorted(tokenizer.get_vocab().items())
+            states = [json.dumps(sorted(tokenizer.get_vocab().items()), sort_keys=True)]
         else:
             data = json.loads(inner.to_str())
-            data = [data.get(part) for part in ("model", "normalizer", "pre_tokenizer", "added_tokens")]
-        cache[key] = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-    return str(cache[key])
+            # The text of [model, normalizer, pre_tokenizer, added tokens], without writing the model more than once.
+            fixed = json.dumps([data.get(part) for part in ("model", "normalizer", "pre_tokenizer")], sort_keys=True)
+            added = data.get("added_tokens")
+            counts = range(len(added or ()), -1, -1)
+            kept = [added[:count] for count in counts] if added else [added]
+            states = [f"{fixed[:-1]}, {json.dumps(tokens, sort_keys=True)}]" for tokens in kept]
+        cache[key] = tuple(hashlib.sha256(state.encode()).hexdigest()[:16] for state in states)
+    return cache[key]  # type: ignore[no-any-return]
 
 
 def _read(tokenizer: Any, size: int) -> Vocabulary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import logitkit
 from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.ngram import NgramTable, Smoothing, TableVocabulary
 from logitkit.processors.ngram.counting import Level
-from logitkit.registry.laws import tiny_tokenizer
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.ngrams import counts_of
 
 DOCUMENTS = [[1, 2, 1, 2, 3], [2, 1]]
@@ -172,6 +174,21 @@ def test_another_tokenizer_is_refused() -> None:
     """A table whose ids come from no tokenizer is refused."""
     with pytest.raises(ModelError, match="must be trained with the generating model's tokenizer"):
         NgramTable.count(DOCUMENTS, size=5).check_tokenizer(tiny_tokenizer(), "ngram_style")
+
+
+def test_a_tokenizer_with_further_added_tokens_fits_its_table() -> None:
+    """Every id of the table keeps its meaning; a tokenizer with fewer tokens than the table's does not fit."""
+    extended = copy.deepcopy(tiny_tokenizer())
+    extended.add_tokens(["<tool>", "<answer>"])
+    vocabulary, larger = TableVocabulary.of(tiny_tokenizer()), TableVocabulary.of(extended)
+    table = NgramTable.count(DOCUMENTS, size=vocabulary.size, fingerprint=vocabulary.fingerprint)
+    table.check_tokenizer(extended, "ngram_style")
+    with pytest.raises(ModelError, match="must be trained with the generating model's tokenizer"):
+        NgramTable.count(DOCUMENTS, size=larger.size, fingerprint=larger.fingerprint).check_tokenizer(
+            tiny_tokenizer(), "ngram_style"
+        )
+    call = logitkit.chain("ngram_style(table='t', weight=1.0)").bind(tiny_model(), extended, "the <tool> cat", t=table)
+    assert call.generate(max_new_tokens=3, do_sample=False).shape[1] == call.prompts.width + 3
 
 
 @pytest.mark.parametrize(
