@@ -30,6 +30,7 @@ REASONS: dict[str, Mapping[str, str]] = {
         "ignores_the_scale_of_a_row": SIGN,
         "holds_for_long_rows": BY_PLACE,
         "holds_in_large_batches": BY_PLACE,
+        "tells_rows_apart": BY_PLACE,
     },
     "NoRepeatNGramLogitsProcessor": {
         "ignores_left_padding": f"{PADDING}, also where `generate` builds it from `no_repeat_ngram_size`",
@@ -41,6 +42,7 @@ REASONS: dict[str, Mapping[str, str]] = {
         "holds_for_long_rows": BY_PLACE,
         "holds_in_large_batches": BY_PLACE,
         "keeps_sparse_masks": BY_PLACE,
+        "tells_rows_apart": BY_PLACE,
     },
     "PrefixConstrainedLogitsProcessor": {
         "keeps_sparse_masks": "makes all tokens of its constraint possible where the scores leave none of them",
@@ -72,6 +74,7 @@ REASONS: dict[str, Mapping[str, str]] = {
         "holds_in_large_batches": BY_PLACE,
         "keeps_sparse_masks": BY_PLACE,
         "draws_from_the_prefix": "adds the last token to its second stream at each call, even if the row did not grow",
+        "tells_rows_apart": "continues the KV cache of the last call for rows that differ from those of that call",
     },
     "SynthIDTextWatermarkLogitsProcessor": {
         "forgets": "keeps the last contexts of each row by index",
@@ -82,6 +85,8 @@ REASONS: dict[str, Mapping[str, str]] = {
         "keeps_sparse_masks": LOWEST,
         "survives_extreme_scores": LOWEST,
         "draws_from_the_prefix": "adds the last token to its context at each call, even if the row did not grow",
+        "holds_in_large_batches": "keeps the last contexts of as many rows as its first call has",
+        "tells_rows_apart": "uses the contexts of the rows that had the same index before",
     },
     "GenLengthLogitsProcessor": {
         "leaves_its_input_alone": IN_PLACE,

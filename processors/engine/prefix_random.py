@@ -46,6 +46,7 @@ class PrefixRandom:
         Args:
             input_ids: ``[rows, length]``.
         """
+        input_ids = input_ids.long()  # the mixing is of 64 bits
         places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         counts = torch.ones_like(input_ids)
         if self.prompts is not None and self.prompts.width:

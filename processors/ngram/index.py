@@ -72,7 +72,7 @@ class NgramIndex:
         if not len(keys):
             return torch.full_like(tokens, UNSEEN)
         wanted = torch.add(tokens, contexts, alpha=self.base)
-        entries = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        entries = torch.searchsorted(keys, wanted.contiguous()).clamp_(max=len(keys) - 1)
         occurs = (keys[entries] == wanted) & (contexts >= 0) & (tokens >= 0) & (tokens < self.base)
         return torch.where(occurs, entries, UNSEEN)
 

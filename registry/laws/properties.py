@@ -17,6 +17,7 @@ from transformers import LogitsProcessorList
 
 from logitkit.errors import LogitkitError
 from logitkit.registry.laws.comparison import assert_same_distribution
+from logitkit.registry.laws.context_properties import CONTEXT_LAWS
 from logitkit.registry.laws.subjects import ROW_TOKENS, Subject
 from logitkit.registry.laws.wide_properties import WIDE_LAWS
 
@@ -148,5 +149,6 @@ LAWS: dict[str, Law] = {
         two_argument_call,
         identity_equality,
         *WIDE_LAWS,
+        *CONTEXT_LAWS,
     )
 }

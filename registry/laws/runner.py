@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitkit.errors import UnknownNameError
+from logitkit.registry.laws.process_settings import kept_settings
 from logitkit.registry.laws.properties import LAWS, is_identity_when_neutral
 from logitkit.registry.laws.subjects import Subject, subject_of
 from logitkit.registry.spec import Spec
@@ -79,7 +80,8 @@ def judge(law: str, subject: Subject, declared: Mapping[str, str] | None = None)
     if law == is_identity_when_neutral.__name__ and not subject.neutral:
         return LawResult(law=law, kept=True, reason="not tested: no neutral value is declared")
     try:
-        LAWS[law](subject)
+        with kept_settings():
+            LAWS[law](subject)
     except Exception as error:
         first = str(error).strip().split("\n")[0] or "an assertion without a message"
         reason = first if isinstance(error, AssertionError) else f"{type(error).__name__}: {first}"

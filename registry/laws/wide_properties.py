@@ -14,9 +14,10 @@ from logitkit.registry.laws.comparison import TOLERANCE, assert_masked, assert_s
 from logitkit.registry.laws.subjects import Subject
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-LONG = (41, 150, 480, 600)  # continuation tokens
+LONG = (41, 100, 150, 250, 480, 600)  # continuation tokens
 CONTEXT = 512  # tokens of the tiny models; a processor may refuse rows that are longer
 BATCH = 17
+SIZES = (1, 9, 2, 8, 3, 7, 4, 6, 5, 12, 16)  # of batches that one processor is asked for in turn
 SAMPLED_ROWS = (0, 2, 3, 8, 16)  # rows of the batch that are compared with the row alone
 HALF_TOLERANCE = 0.05  # difference of probabilities between scores of half precision and the same scores in fp32
 
@@ -69,12 +70,16 @@ def _assert_long_rows(subject: Subject, used: Any, length: int) -> None:
 
 
 def holds_in_large_batches(subject: Subject) -> None:
-    """Rows of a batch of 17 are independent, also rows that share a prompt and differ in their continuation."""
+    """Rows of batches of 1 to 17 are independent, also rows that share a prompt and differ in their continuation."""
     ids, scores = subject.batch(BATCH), subject.scores(rows=BATCH)
     batch = subject.make()(ids, scores.clone())
     for row in SAMPLED_ROWS:
         alone = subject.make()(ids[row : row + 1], scores[row : row + 1].clone())
         assert_same_distribution(batch[row : row + 1], alone, f"row {row} of {BATCH} compared with the row alone")
+    used = subject.make()
+    for size in SIZES:
+        fewer = used(ids[:size], scores[:size].clone())
+        assert_same_distribution(fewer, batch[:size], f"a batch of {size} compared with a batch of {BATCH}")
 
 
 def keeps_sparse_masks(subject: Subject) -> None:

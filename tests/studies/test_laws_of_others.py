@@ -43,7 +43,7 @@ def test_generate_hides_padding_from_the_repetition_penalty_alone() -> None:
 
 def test_a_failure_is_shown_with_its_reason() -> None:
     """The table counts the laws that a processor keeps and shows the reason for a broken one."""
-    assert "| 15 of 20 | `keeps_masked_tokens_masked`: replaces -inf by the lowest finite number" in table((CLIPS,))
+    assert "| 20 of 25 | `keeps_masked_tokens_masked`: replaces -inf by the lowest finite number" in table((CLIPS,))
 
 
 def test_a_failure_without_a_reason_is_refused(monkeypatch: Any) -> None:

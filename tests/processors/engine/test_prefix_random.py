@@ -43,3 +43,9 @@ def test_rows_and_padding_do_not_matter() -> None:
         assert torch.equal(chance(rows[[1, 0, 0]]), numbers[0][[1, 0, 0]])
     assert torch.equal(*numbers)
     assert not torch.equal(PrefixRandom(seed=6, prompts=bound)(rows), numbers[0])
+
+
+def test_ids_of_int32_give_the_numbers_of_int64() -> None:
+    """The numbers depend on the tokens and not on the dtype of their ids."""
+    rows = torch.randint(0, 50_000, (4, 9))
+    assert torch.equal(PrefixRandom(seed=3)(rows.int()), PrefixRandom(seed=3)(rows))
