@@ -107,3 +107,9 @@ def test_suppress_tokens_equals_the_setting_of_generate() -> None:
     got = call.generate(**asked)
     want = tiny_model().generate(**call.inputs, suppress_tokens=[92, 98, 271], **asked)
     assert torch.equal(got.sequences, want.sequences) and torch.equal(got.scores[0], want.scores[0])
+
+
+def test_wrong_parameters_are_refused_by_the_constructor() -> None:
+    """The truncation of transformers is built at once, so a wrong parameter is no surprise at the first step."""
+    with pytest.raises(ValueError, match="top_k"):
+        TopK(top_k=0)

@@ -168,3 +168,18 @@ def test_the_share_of_nonsense(shared_tokenizers: Path) -> None:
         assert not passed_over or source.startswith(target)
     changed = [(s, t) for s, t in pairs if s.decode().strip().lower()[:1] != t.decode().strip().lower()[:1]]
     assert len(changed) / SAMPLE <= NONSENSE, changed
+
+
+def test_without_a_whole_target_a_whole_token_stays_alone() -> None:
+    """The main vocabulary has the two bytes of "é" only; "a" is aligned to neither, and a lone byte to its equal."""
+    halves = byte_letters("é".encode())
+    inner = Tokenizer(models.BPE(vocab={halves[0]: 0, halves[1]: 1, "<end>": 2}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    main = of(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>"))
+    helper = of(words())
+    alignment = align("mined", helper, main)
+    assert alignment.matches[token(helper, b"a")] == Match.NONE
+    assert (
+        alignment.targets[token(helper, b"\xc3"), 0] == 0 and alignment.matches[token(helper, b"\xc3")] == Match.EXACT
+    )
+    assert alignment.matches[token(helper, b"\x80")] == Match.PARTIAL

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logitkit.errors import ParameterError
 from logitkit.processors.byte_level import fuse_distributions
+from logitkit.processors.byte_level.fusion import normalised_weights
 
 HALF = torch.tensor([0.5, 0.5]).log()
 
@@ -52,3 +56,20 @@ def test_fusion_is_a_distribution_between_its_members(seed: int, models: int, ho
     torch.testing.assert_close(fuse_distributions(same, logw, how), same[0].log_softmax(-1))
     if how != "product":
         assert bool((got.exp() <= distributions.log_softmax(-1).exp().amax(0) + 1e-6).all())
+
+
+@pytest.mark.parametrize("how", ["mixture", "product", "sequence"])
+def test_only_allowed_entries_keep_probability(how: Any) -> None:
+    """Both models agree on (1/2, 1/4, 1/4), of which 2/3 and 1/3 are left; without an allowed entry the row is kept."""
+    distributions = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]).log().expand(2, 2, 3)
+    allowed = torch.tensor([[True, False, True], [False, False, False]])
+    got = fuse_distributions(distributions, HALF, how, allowed=allowed).exp()
+    torch.testing.assert_close(got, torch.tensor([[2 / 3, 0.0, 1 / 3], [0.25, 0.5, 0.25]]))
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 1.0, 1.0], [math.inf, 1.0], [-1.0, 2.0], [0.0, 0.0], [math.nan, 1.0]])
+def test_weights_that_are_no_weights_are_refused(weights: list[float]) -> None:
+    """Another number of weights, infinite, negative and undefined weights, and zeros alone raise a ParameterError."""
+    with pytest.raises(ParameterError, match="weights must be 2 finite numbers >= 0"):
+        normalised_weights(weights, 2)
+    assert normalised_weights([0.0, 2.0], 2) == [0.0, 1.0]
