@@ -30,3 +30,26 @@ def test_the_pairwise_rule_decides_whole_sequences(seed: int, picks: list[int]) 
     ids = [known[pick % len(known)] for pick in picks]
     pairs = all(rule.merge_rule.allows(left, right) for left, right in itertools.pairwise(ids))
     assert pairs == rule.is_canonical(ids)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_successors_are_the_allowed_neighbours(seed: int) -> None:
+    """The index of the merges gives for every token exactly the neighbours that the rule allows one by one."""
+    tokenizer = random_tokenizer(seed, letters=b"ab", merges=12, split=False)
+    rule = CanonicalRules(tokenizer, Vocabulary.of(tokenizer)).merge_rule
+    for left in range(rule.size):
+        assert rule.successors(left).tolist() == [rule.allows(left, right) for right in range(rule.size)]
+
+
+def test_a_merge_whose_part_has_a_later_rank() -> None:
+    """The merge "ab c" is listed before "a b"; merging "abc" gives "ab" first and then "abc", so all are reachable."""
+    rule = MergeRule({"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4, "bx": 5}, ["ab c", "a b", "b x"])
+    assert rule.reachable.tolist() == [True, True, True, True, True, False]
+    assert not rule.allows(3, 2) and rule.allows(4, 0) and not rule.allows(0, 5)
+
+
+def test_a_rule_without_tokens() -> None:
+    """An empty vocabulary has no ids."""
+    rule = MergeRule({}, [])
+    assert rule.size == 0 and rule.reachable.tolist() == []
