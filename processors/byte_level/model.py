@@ -13,19 +13,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from logitkit.errors import ModeError, ModelError
 from logitkit.processors.byte_level.covers import CoverKind
 from logitkit.processors.byte_level.distribution import ByteDistribution
 from logitkit.processors.byte_level.logsumexp import logsumexp
+from logitkit.processors.byte_level.output import ByteOutput, next_byte_loss
 from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens.byte_trie import END
@@ -54,30 +53,6 @@ class ByteConfig(PreTrainedConfig):
     def __init__(self, **settings: Any) -> None:
         self.vocab_size, self.num_hidden_layers, self.hidden_size, self.num_attention_heads = SIZE, 1, 1, 1
         super().__init__(**{"bos_token_id": END, "eos_token_id": END, "pad_token_id": END, **settings})
-
-
-@dataclass
-class ByteOutput(CausalLMOutputWithPast):
-    """Output of a `ByteModel`.
-
-    Attributes:
-        logits: normalised log-probabilities in nats of the bytes and, at index 256, of the end; fp32
-            ``[rows, kept, 257]``.
-        past_key_values, cache: cache that holds the ids so far; transformers before 5.24 uses the first name.
-        leak: probability, 0 to 1, that the model gives to tokens with which no canonical text continues; fp32
-            ``[rows, kept]``. The leak is measured before the logits are normalised.
-        bound: upper bound in nats on how far the computed log-probability of each text is below the true one; fp32
-            ``[rows, kept]``.
-
-    >>> from logitkit.processors.byte_level import rows_of
-    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
-    >>> output = ByteModel(tiny_model(), tiny_tokenizer())(**rows_of([b"ab"]))
-    >>> output.logits.shape, output.leak.shape
-    (torch.Size([1, 2, 257]), torch.Size([1, 2]))
-    """
-
-    leak: Tensor | None = None
-    bound: Tensor | None = None
 
 
 class ByteModel(PreTrainedModel, GenerationMixin):
@@ -181,7 +156,8 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
-        **_: Any,
+        labels: Tensor | None = None,
+        **settings: Any,
     ) -> ByteOutput:
         """Return distributions after the ids, with the interface of a causal language model of transformers.
 
@@ -193,10 +169,14 @@ class ByteModel(PreTrainedModel, GenerationMixin):
             use_cache: whether to return a cache; a cache that is passed is always used.
             logits_to_keep: number of last positions to return, or the positions; 0: all.
             return_dict: ignored; the output is always a `ByteOutput`.
+            labels: ids whose loss is returned, usually the ``input_ids``; -100 is ignored, ``[rows, length]``. The
+                loss has no gradient.
+            settings: ``num_items_in_batch`` and the like, for the loss; see `next_byte_loss`.
 
         Raises:
             ModelError: an id outside 0 to 256; a prompt that the language model cannot write.
             ModeError: a cache other than a `DynamicCache`.
+            ParameterError: labels of another shape than the returned logits, or other labels than ids and -100.
         """
         # Over 40 lines: the signature and the description of transformers' contract take 30 of them.
         if input_ids.numel() and not bool(((input_ids >= 0) & (input_ids < SIZE)).all()):
@@ -217,7 +197,10 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         ends = [ids.shape[1] - count + position + 1 for position in kept]
         texts = [text for row in texts_of(ids, mask, ends=ends) for text in row]
         distributions = self._after(texts, is_prompt=is_prompt)
-        return _output(distributions, (len(ids), len(kept)), input_ids.device, cache if use_cache else None)
+        output = _output(distributions, (len(ids), len(kept)), input_ids.device, cache if use_cache else None)
+        if labels is not None and output.logits is not None:
+            output.loss = next_byte_loss(output.logits, labels, **settings)
+        return output
 
     def _after(self, texts: Sequence[bytes | None], *, is_prompt: bool) -> list[_Normalised]:
         """Return distributions after texts; ended texts (None) and texts of probability 0 are followed by the end."""
