@@ -25,7 +25,12 @@ from logitkit.errors import ModelError, ScoresError
 from logitkit.params import Resource, checked, option
 from logitkit.processors.byte_level.continuation_table import ContinuationTable, PathReader, continuation_table
 from logitkit.processors.byte_level.covers import CoverKind, Covers
-from logitkit.processors.byte_level.prompt_trimming import TrimmedPrompt, text_behind_special_tokens, trim
+from logitkit.processors.byte_level.prompt_trimming import (
+    TrimmedPrompt,
+    described_end,
+    text_behind_special_tokens,
+    trim,
+)
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.prompts import Prompts, pad_token
@@ -82,10 +87,12 @@ class ByteBoundary(LogitsProcessor):
             binding.trace.notices.append("byte_boundary: chats and encoder prompts are complete; nothing is removed")
             return None
         vocabulary, canonical = _vocabulary(binding), _covers(binding, "canonical")
-        trimmed = [trim(tokens, binding.tokenizer, vocabulary, canonical) for tokens in binding.own_prompts()]
-        for number, (_, removed) in enumerate(trimmed):
+        own = binding.own_prompts()
+        trimmed = [trim(tokens, binding.tokenizer, vocabulary, canonical) for tokens in own]
+        for number, (tokens, (_, removed)) in enumerate(zip(own, trimmed, strict=True)):
             binding.trace.notices.append(
                 f"byte_boundary: {len(removed)} bytes are removed from the end of prompt {number}"
+                + described_end(tokens, binding.tokenizer, vocabulary)
             )
         ids, mask = left_padded([tokens for tokens, _ in trimmed], pad_token(binding.tokenizer, binding.model))
         return dataclasses.replace(

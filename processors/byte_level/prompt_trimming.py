@@ -18,6 +18,8 @@ SENTINELS = (  # prefix, suffix and middle sentinel of the known fill-in-the-mid
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+    ("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"),
 )
 
 
@@ -40,8 +42,9 @@ def trim(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary, covers: 
     """Trim a prompt to the last token that all canonical covers of its text share; at least one token is kept.
 
     Text before a special token is not trimmed. In a fill-in-the-middle prompt that ends with the middle sentinel, the
-    last bytes of the prefix are removed, and the continuation after the sentinel begins with them. The boundary
-    between middle and suffix sets no condition, because the suffix precedes the middle in the prompt.
+    last bytes of the prefix are removed, and the continuation after the sentinel begins with them. The prefix may
+    come before or after the suffix. The boundary between middle and suffix sets no condition, because the suffix
+    precedes the middle in the prompt.
 
     Args:
         tokens: the prompt.
@@ -78,16 +81,33 @@ def trim(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary, covers: 
     return tokens[: first + kept] + tokens[stop:], removed
 
 
+def described_end(tokens: Sequence[int], tokenizer: Any, vocabulary: Vocabulary) -> str:
+    """Return which end of a prompt is trimmed, in brackets, for notices; an empty string for ordinary prompts.
+
+    >>> from logitkit.registry.laws import tiny_tokenizer
+    >>> tokenizer = tiny_tokenizer()
+    >>> described_end([5, tokenizer.eos_token_id], tokenizer, Vocabulary.of(tokenizer))
+    ' (the prompt ends with a special token)'
+    """
+    if _end_of_fim_prefix(tokens, tokenizer) is not None:
+        return " (of the prefix of a fill-in-the-middle prompt)"
+    ends_with_special = bool(tokens) and not text_behind_special_tokens(tokens, tokenizer, vocabulary)
+    return " (the prompt ends with a special token)" if ends_with_special else ""
+
+
 def _end_of_fim_prefix(tokens: Sequence[int], tokenizer: Any) -> int | None:
-    """Return where the prefix of a fill-in-the-middle prompt ends; None for a prompt of another form."""
+    """Return where the prefix of a fill-in-the-middle prompt ends; None for a prompt of another form.
+
+    The prefix ends at the sentinel of the suffix, or at the sentinel of the middle in a prompt that has the suffix
+    first. A suffix-first prompt whose prefix follows the middle sentinel ends with its prefix, as any other prompt.
+    """
     ids = tokenizer.get_vocab()
     for names in SENTINELS:
         if all(name in ids for name in names):
             prefix, suffix, middle = (ids[name] for name in names)
             if tokens and tokens[-1] == middle and prefix in tokens and suffix in tokens:
-                place = tokens.index(suffix)
-                if tokens.index(prefix) < place:
-                    return place
+                suffix_place = tokens.index(suffix)
+                return suffix_place if tokens.index(prefix) < suffix_place else len(tokens) - 1
     return None
 
 

@@ -28,7 +28,9 @@ class ByteFallback:
     def __init__(self, model: Mapping[str, Any], vocabulary: Vocabulary) -> None:
         self._size = len(vocabulary)
         self._byte_of: dict[int, int] = {}  # token id -> byte
-        self._characters = {token.replace(MARKER, " ") for token in model["vocab"] if len(token) == 1}
+        # The marker stands for a space, so a text never reaches the byte tokens with a literal marker in it.
+        marker = {MARKER} if vocabulary.style == "sentencepiece" else set()
+        self._characters = {token.replace(MARKER, " ") for token in model["vocab"] if len(token) == 1} | marker
         if model.get("byte_fallback"):
             names = {f"<0x{byte:02X}>": byte for byte in range(256)}
             self._byte_of = {model["vocab"][name]: byte for name, byte in names.items() if name in model["vocab"]}

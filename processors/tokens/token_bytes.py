@@ -111,3 +111,18 @@ def loss_reason(data: Mapping[str, Any], style: str) -> str:
     if style == "plain" and not data["model"].get("byte_fallback"):
         return "its tokens do not cover all bytes" if data["model"].get("unk_token") else ""
     return ""
+
+
+def lost_texts(data: Mapping[str, Any], style: str) -> tuple[str, ...]:
+    """Return the few texts that a tokenizer changes although it keeps the bytes of all others.
+
+    Args:
+        data: the tokenizer's `description`.
+        style: how the tokenizer writes bytes, from `style_of`.
+    """
+    lost = []
+    if style == "sentencepiece":
+        lost.append(f"the character {MARKER} (U+2581), which stands for a space")
+    if any(step["type"] == "NFC" for step in parts_of(data["normalizer"])):
+        lost.append("text that is not in NFC, which is composed")
+    return tuple(lost)

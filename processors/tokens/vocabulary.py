@@ -16,7 +16,7 @@ from typing import Any
 
 from logitkit.errors import ModelError
 from logitkit.processors.model_facts import vocabulary_size
-from logitkit.processors.tokens.token_bytes import bytes_of_tokens, loss_reason, style_of
+from logitkit.processors.tokens.token_bytes import bytes_of_tokens, loss_reason, lost_texts, style_of
 from logitkit.processors.tokens.tokenizer_description import description, tokenizer_cache
 
 
@@ -34,6 +34,8 @@ class Vocabulary:
         prefix: bytes that the tokenizer puts before every text (``b" "`` or ``b""``).
         loss_reason: why encoding loses bytes of a text, or an empty string. A tokenizer that loses bytes has no
             distribution over bytes.
+        loses: the few texts that encoding changes although it keeps all others, such as a literal ``▁`` where this
+            character stands for a space. No token sequence that the tokenizer writes spells such a text.
 
     >>> from logitkit.registry.laws import tiny_tokenizer
     >>> vocabulary = Vocabulary.of(tiny_tokenizer(), 272)
@@ -49,6 +51,7 @@ class Vocabulary:
     style: str
     prefix: bytes
     loss_reason: str = ""
+    loses: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: Any, size: int | None = None, *, truncate: bool = False) -> Vocabulary:
@@ -183,4 +186,5 @@ def _read(tokenizer: Any, size: int) -> Vocabulary:
         style=style,
         prefix=text[: -len(b"a")] if text.endswith(b"a") else b"",
         loss_reason=loss_reason(data, style),
+        loses=lost_texts(data, style),
     )

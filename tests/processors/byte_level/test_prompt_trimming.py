@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tokenizers import AddedToken
 
 import logitkit
@@ -45,3 +46,29 @@ def test_fill_in_the_middle() -> None:
     assert removed and vocabulary.join(ids[1 : ids.index(suffix)]) + removed == b"ab a"
     out = call.generate(max_new_tokens=6, do_sample=True)
     assert vocabulary.join(out[0, call.prompts.width :].tolist()).startswith(removed)
+
+
+@pytest.mark.parametrize("form", ["{1} b{0}ab a{2}", "{0}{1} b{2}ab a"])
+def test_suffix_first_prompts(form: str) -> None:
+    """Prompts with the suffix before the prefix are trimmed in both forms; the continuation spells the bytes again."""
+    tokenizer = random_tokenizer(4, merges=10)
+    names = ["<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    model = random_model(tokenizer, 4)
+    call = logitkit.chain("byte_boundary()").bind(model, tokenizer, form.format(*names))
+    (removed,) = call.prompts.removed
+    vocabulary = Vocabulary.of(tokenizer, model.config.vocab_size)
+    ids = call.prompts.ids[0].tolist()
+    assert removed and vocabulary.join(ids) + removed == b" bab a"
+    assert ("fill-in-the-middle" in call.trace.notices[0]) == form.endswith("{2}")
+    out = call.generate(max_new_tokens=6, do_sample=True)
+    assert vocabulary.join(out[0, call.prompts.width :].tolist()).startswith(removed)
+
+
+def test_a_prompt_that_ends_with_a_special_token_says_so() -> None:
+    """Nothing is removed before a special token, and the notice gives the reason."""
+    tokenizer = random_tokenizer(4, merges=10)
+    call = logitkit.chain("byte_boundary()").bind(random_model(tokenizer, 4), tokenizer, "ab a</s>")
+    assert call.trace.notices == [
+        "byte_boundary: 0 bytes are removed from the end of prompt 0 (the prompt ends with a special token)"
+    ]

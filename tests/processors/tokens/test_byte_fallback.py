@@ -37,3 +37,6 @@ def test_byte_tokens_of_characters_that_are_all_known(shared_tokenizers: Path) -
     c3, c4 = rules.vocabulary.ids_of[b"\xc3"], rules.vocabulary.ids_of[b"\xc4"]
     assert len(c3) == len(c4) == 1
     assert not rules.allows((), c3[0]) and rules.allows((), c4[0])
+    e2, x96, x80, x81 = (rules.vocabulary.ids_of[byte][0] for byte in (b"\xe2", b"\x96", b"\x80", b"\x81"))
+    context = rules.extend(rules.extend((), e2), x96)  # U+2580 to U+25BF; the tokenizer replaces U+2581 by a space
+    assert rules.allows(context, x80) != ("\u2580" in tokenizer.get_vocab()) and not rules.allows(context, x81)

@@ -94,6 +94,19 @@ def test_fingerprints_identify_tokenizers() -> None:
     assert fingerprint(other) != first
 
 
+def test_texts_that_are_lost_are_named() -> None:
+    """A literal marker becomes a space in SentencePiece's format, and NFC composes; the vocabulary names both."""
+    tokenizer = sentencepiece()
+    vocabulary = Vocabulary.of(tokenizer)
+    spelled = vocabulary.join(tokenizer("a▁a", add_special_tokens=False)["input_ids"])
+    assert spelled == vocabulary.prefix + b"a a" and vocabulary.loss_reason == ""
+    assert vocabulary.loses == ("the character ▁ (U+2581), which stands for a space",)
+    assert Vocabulary.of(tiny_tokenizer()).loses == ()
+    inner = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    inner.normalizer = normalizers.NFC()
+    assert "NFC" in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loses[0]
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", REAL)
 def test_joined_bytes_are_the_text(shared_tokenizers: Path, name: str) -> None:
