@@ -16,6 +16,7 @@ from typing import Any
 
 from logitkit.errors import ModelError
 from logitkit.processors.model_facts import vocabulary_size
+from logitkit.processors.tokens.special_texts import produced_special_tokens
 from logitkit.processors.tokens.token_bytes import bytes_of_tokens, loss_reason, lost_texts, style_of
 from logitkit.processors.tokens.tokenizer_description import description, tokenizer_cache
 
@@ -177,6 +178,12 @@ def _read(tokenizer: Any, size: int) -> Vocabulary:
     style = style_of(data)
     token_bytes = bytes_of_tokens(data, tokenizer.get_vocab(), style, size)
     special = frozenset(token["id"] for token in data["added_tokens"] if token["special"])
+    produced = produced_special_tokens(data)
+    unknown = {data["model"].get("unk_token"), tokenizer.unk_token}
+    swallowed = next((token for token in produced if token not in unknown), None)
+    reason = loss_reason(data, style)
+    if not reason and swallowed is not None:
+        reason = f"its model writes the text {swallowed!r} as the special token of that name"
     encoded = tokenizer("a", add_special_tokens=False)["input_ids"]
     text = b"".join(token_bytes[number] or b"" for number in encoded)
     return Vocabulary(
@@ -185,6 +192,6 @@ def _read(tokenizer: Any, size: int) -> Vocabulary:
         added=frozenset(token["id"] for token in data["added_tokens"]) - special,
         style=style,
         prefix=text[: -len(b"a")] if text.endswith(b"a") else b"",
-        loss_reason=loss_reason(data, style),
-        loses=lost_texts(data, style),
+        loss_reason=reason,
+        loses=(*lost_texts(data, style), *(f"the text {token}, which becomes a special token" for token in produced)),
     )

@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ModelError
+from logitkit.processors.byte_level import ByteTree
 from logitkit.processors.tokens import Vocabulary, fingerprint, vocabulary_of
 from logitkit.registry.laws import tiny_tokenizer
+from reference.byte_covers import random_model
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
 TEXTS = [
@@ -105,6 +107,32 @@ def test_texts_that_are_lost_are_named() -> None:
     inner = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     inner.normalizer = normalizers.NFC()
     assert "NFC" in Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=inner)).loses[0]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_special_token_that_merges_produce(cut: bool) -> None:
+    """InternLM2's merges write the text "<s>" as its begin token: refused by name, unless the pretokenizer cuts it."""
+    known = {token: number for number, token in enumerate(["<", "s", ">", "<s", "<s>"])}
+    inner = Tokenizer(models.BPE(vocab=known, merges=[("<", "s"), ("<s", ">")]))
+    if cut:
+        inner.pre_tokenizer = pre_tokenizers.Punctuation()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
+    reason = Vocabulary.of(tokenizer).loss_reason
+    assert reason == ("" if cut else "its model writes the text '<s>' as the special token of that name")
+    if not cut:
+        with pytest.raises(
+            ModelError, match="writes the text '<s>' as the special token of that name; pass lossy=True"
+        ):
+            ByteTree(random_model(tokenizer), tokenizer)
+
+
+def test_a_special_piece_of_a_unigram_model() -> None:
+    """A unigram model with "<s>" among its pieces writes the text "<s>" so; its unknown token is only named."""
+    inner = Tokenizer(models.Unigram([("<unk>", 0.0), ("<s>", 0.0), ("a", -1.0), ("<", -1.0)], unk_id=0))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", unk_token="<unk>")
+    vocabulary = Vocabulary.of(tokenizer)
+    assert "'<s>'" in vocabulary.loss_reason
+    assert [text.split()[2] for text in vocabulary.loses] == ["<s>,", "<unk>,"]
 
 
 @pytest.mark.data
