@@ -11,7 +11,8 @@ Tests are compared strictly: an object whose class the program wrote never equal
 
 **The sandbox stops accidents, not attacks.** A program can circumvent an audit hook inside its own interpreter, replace
 functions that the tests call, and read files that the user may read. ``multiprocessing`` is refused. To run code of
-untrusted models, run the whole benchmark in a container or a virtual machine.
+untrusted models, run the whole benchmark in a container or a virtual machine. The page ``docs/executing_code.md``
+lists the limits, and what remains open.
 """
 
 from __future__ import annotations

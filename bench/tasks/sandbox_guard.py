@@ -7,14 +7,16 @@ parent wrote to the standard input. Only an audit hook holds the secret, and the
 
 from __future__ import annotations
 
-import ast
 import builtins
+import collections
+import functools
 import importlib
+import itertools
 import os
 import sys
 import types
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ _REFUSED = (
     *("signal.pthread_kill", "pty.", "ftplib.", "http.", "smtplib.", "urllib.Request", "resource."),
 )
 _ALLOWED = ("socket.__new__", "socket.gethostname")  # an event loop opens a pair of sockets; connections are refused
-_LIBRARIES_ONLY = ("ctypes.", "sys._current_frames", "sys.settrace", "gc.get_")
+_LIBRARIES_ONLY = ("ctypes.", "sys._current_frames", "gc.get_")
 _CHANGES = (
     *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.link", "os.symlink"),
     *("os.truncate", "os.utime", "os.setxattr", "os.removexattr"),
@@ -35,31 +37,47 @@ def main() -> None:
     """Run ``program.py``, and ``tests.py`` if it exists, within the limits of the command line."""
     folder, entries, report = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     limits = [int(value) for value in sys.argv[4:]]
-    module = types.ModuleType("__main__")
-    namespace = module.__dict__
-    namespace["__file__"] = str(Path(folder) / "program.py")
     # Everything that is used after the program has run is a local of this frame, which the program cannot change.
-    run, audit, fail, leave = exec, sys.audit, _failure(report), os._exit
+    audit, fail, leave, finished = sys.audit, _failure(report), os._exit, collections.deque
     try:
         _announce(report, sys._getframe())
-        judge = _comparison_module()
-        tests = _compiled("tests.py", judge, strict=True)
-        program = _compiled(namespace["__file__"], judge, strict=tests is not None)
-        setattr(builtins, judge.CHECK, judge.comparison(namespace, strict=tests is not None))
-        before = dict(vars(builtins))
+        steps = [_steps(folder)]
         sys.argv[:] = ["program.py"]
         sys.path.insert(0, folder)
-        sys.modules["__main__"] = module
         _restrict(folder, entries, limits)
         os.write(report, b"ready\n")
-        run(program or "", namespace)
-        if tests is not None:
-            run(tests, {**namespace, "__builtins__": before})
+        finished(steps.pop(), 0)  # no frame holds the steps while they run
     except BaseException as error:
         fail(error)
         leave(1)
-    audit("logitkit.end")
-    leave(0)
+    else:
+        audit("logitkit.end")
+        leave(0)
+
+
+def _steps(folder: str) -> Iterator[Any]:
+    """Return an iterator that runs the program and its tests, one step after the other.
+
+    No frame holds the tests and their names while the program runs, since a program can change what frames hold.
+    """
+    module = types.ModuleType("__main__")
+    namespace = module.__dict__
+    namespace["__file__"] = str(Path(folder) / "program.py")
+    judge = _comparison_module()
+    tests = judge.compiled(Path(folder) / "tests.py", folder, tests=None)
+    program = judge.compiled(Path(folder) / "program.py", folder, tests=tests)
+    sys.modules["__main__"] = module
+    calls: list[functools.partial[Any]] = [functools.partial(exec, program or "", namespace)]
+    if tests is not None:
+        (Path(folder) / "tests.py").unlink()  # a program could read the answers
+        names: dict[str, Any] = {}
+        builtins_before = dict(vars(builtins))
+        calls += [
+            functools.partial(names.update, namespace),
+            functools.partial(names.__setitem__, "__builtins__", builtins_before),
+            functools.partial(exec, tests, names),
+        ]
+    return itertools.starmap(functools.partial.__call__, [(call,) for call in calls])
 
 
 def _comparison_module() -> Any:
@@ -69,6 +87,7 @@ def _comparison_module() -> Any:
         return importlib.import_module("sandbox_comparison")
     finally:
         del sys.path[0]
+        sys.modules.pop("sandbox_comparison", None)
 
 
 def _announce(report: int, loader: types.FrameType) -> None:
@@ -99,26 +118,6 @@ def _failure(report: int) -> Callable[[BaseException], None]:
     return fail
 
 
-def _compiled(file: str, judge: Any, *, strict: bool) -> types.CodeType | None:
-    """Compile a file, or return None if it does not exist.
-
-    Comparisons of the tests go through `sandbox_comparison`. Without a file of tests, the assertions at the top level
-    of the program are its tests.
-    """
-    try:
-        text = Path(file).read_text(encoding="utf-8", errors="surrogatepass")
-    except FileNotFoundError:
-        return None
-    tests = file == "tests.py"
-    if strict and not tests:
-        return compile(text, file, "exec", dont_inherit=True)
-    tree = ast.parse(text)
-    for statement in tree.body:
-        if tests or isinstance(statement, ast.Assert):
-            judge.Comparisons().visit(statement)
-    return compile(ast.fix_missing_locations(tree), file, "exec", dont_inherit=True)
-
-
 def _restrict(folder: str, entries: int, limits: list[int]) -> None:
     """Set the limits of the process, and install the hook that refuses events."""
     import resource
@@ -127,6 +126,7 @@ def _restrict(folder: str, entries: int, limits: list[int]) -> None:
     for name, limit in zip(names, limits, strict=False):
         resource.setrlimit(getattr(resource, name), (limit, limit))
     _replace_unaudited()
+    _replace_tracing()
     inside = os.path.realpath(folder) + os.sep
     _guard_databases(inside)
     sys.addaudithook(_hook(inside, entries))
@@ -152,6 +152,18 @@ def _replace_unaudited() -> None:
                 setattr(module, name, refuse)
         module.open = open_path  # type: ignore[attr-defined]
     setattr(_posixsubprocess, "fork_exec", refuse)  # noqa: B010 - its type is another
+
+
+def _replace_tracing() -> None:
+    """Refuse functions that are called at every line or call, since they can change what other frames do next."""
+
+    def refuse(function: Any = None, *_: Any) -> None:
+        if function is not None:  # debuggers and doctest restore None
+            raise PermissionError("logitkit: tracing is not allowed here")
+
+    for name in ("settrace", "setprofile", "_settraceallthreads", "_setprofileallthreads"):
+        if hasattr(sys, name):
+            setattr(sys, name, refuse)
 
 
 def _hook(inside: str, entries: int) -> Callable[[str, tuple[Any, ...]], None]:

@@ -103,7 +103,8 @@ def test_files_of_folders_are_checked(tmp_path: Path, kind: str, name: str) -> N
     made = place(tmp_path, kind, "")
     if kind != "missing":
         made.rename(tmp_path / name) if kind != "loop" else (tmp_path / name).symlink_to(name)
-    readers: dict[str, Callable[[Path], object]] = {MANIFEST: read_manifest, "config.json": models.load}
+    readers: dict[str, Callable[[Path], object]] = {MANIFEST: read_manifest}
+    readers["config.json"] = lambda path: models.load(str(path))
     if name == "results.jsonl" and kind not in ("missing", "empty"):
         readers[name] = Store
     elif name == "results.jsonl":

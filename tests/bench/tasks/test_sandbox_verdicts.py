@@ -1,5 +1,7 @@
 """Verdicts of the sandbox: right programs pass, and programs that claim to pass do not."""
 
+# ruff: noqa: E501 (a line is a whole program)
+
 from __future__ import annotations
 
 import importlib.util
@@ -30,14 +32,14 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def test_right_programs_pass(isolation: str, program: str) -> None:
     """Ordinary modules work: numpy, threads, event loops, temporary files, databases in memory and in the folder."""
     name = program.removeprefix("import ").split(".")[0].split(";")[0].split(" ")[0]
-    if name in ("scipy", "sympy") and importlib.util.find_spec(name) is None:
+    if name in ("scipy", "sympy", "pandas") and importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     assert execute(program, PATIENT).reason == ""
 
 
 def test_the_corpus_is_large() -> None:
-    """The corpus has at least 60 programs, each of them once."""
-    assert len(set(RIGHT)) == len(RIGHT) >= 60
+    """The corpus has at least 85 programs, each of them once."""
+    assert len(set(RIGHT)) == len(RIGHT) >= 85
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,14 @@ def test_the_corpus_is_large() -> None:
         ANYTHING + "assert not E() != 1",
         ANYTHING + "assert E() in [1, 2]",
         "from unittest.mock import ANY\nassert ANY == 1",
+        "__logitkit_compare__ = lambda *a: True\nassert 1 == 2",
+        "import builtins\nfor n in dir(builtins):\n    if 'logitkit' in n: setattr(builtins, n, lambda *a: True)\nassert 1 == 2",
+        "class E:\n    def __eq__(self, other): return 1\nassert E() == 2",
+        "class B:\n    def __bool__(self): return True\nclass E:\n    def __eq__(self, other): return B()\nassert E() == 2",
+        ANYTHING + "assert E() == 1 == 1",
+        ANYTHING + "import sandbox_comparison\nassert E() == 1",
+        "import bdb\nbdb.Bdb().set_trace()\nassert 0",
+        "import sys\nsys.setprofile(lambda *a: None)\nassert 0",
     ],
 )
 def test_programs_that_claim_to_pass_fail(isolation: str, program: str) -> None:
@@ -90,6 +100,65 @@ def test_tests_compare_with_plain_data(isolation: str, answer: str) -> None:
     task = HumanEval(rows=[row], seconds=120.0)
     assert task.judge(task.samples[0], Answer(text=answer)) == {"pass_at_1": 0.0}
     assert task.judge(task.samples[0], Answer(text=" return 3")) == {"pass_at_1": 1.0}
+
+
+TESTS = "assert f(1) == 3\nassert f(2) == 5\nassert 4 < f(2) <= 5"
+CLAIMS = [
+    "class N(int): __eq__ = int.__ge__\ndef f(x): return N(10 ** 9)",
+    "class N(int):\n    __eq__ = int.__ge__\n    __module__ = 'builtins'\n    __qualname__ = 'int'\ndef f(x): return N(10 ** 9)",
+    "class E:\n    def __eq__(self, other): return 1\ndef f(x): return E()",
+    "class E:\n    __eq__ = type('C', (), {'__call__': lambda self, other: True})()\ndef f(x): return E()",
+    "import functools\nclass E: pass\nE.__eq__ = functools.partialmethod(lambda self, other: True)\ndef f(x): return E()",
+    "class M(type):\n    def __eq__(cls, other): return True\nclass K(metaclass=M): pass\ndef f(x): return K",
+    "class E:\n    __eq__ = __gt__ = __le__ = lambda self, other: True\ndef f(x): return 3 if x == 1 else E()",
+    "import fractions\nclass E(fractions.Fraction):\n    __eq__ = lambda self, other: True\ndef f(x): return E(1)",
+    "import unittest.mock\nf = unittest.mock.MagicMock(return_value=unittest.mock.ANY)",
+    "import sys\ntry: list(sys._getframe(1).f_locals['steps'].pop())\nexcept BaseException: pass\ndef f(x): return 0",
+    "import sys\ndef see(frame, *a): frame.f_locals['tests'] = None\nsys.setprofile(see)\ndef f(x): return 0",
+    "import bdb\nclass D(bdb.Bdb):\n    def user_line(self, frame): frame.f_lineno += 7\nD().set_trace()\ndef f(x): return 0",
+    "import re\nknown = dict(re.findall(r'f\\((.)\\) == (.)', open('tests.py').read()))\ndef f(x): return int(known[str(x)])",
+    "__logitkit_compare__ = lambda *a: True\ndef f(x): return 0",
+    "import sys\ndef f(x):\n    sys._getframe(1).f_globals['__logitkit_compare__'] = lambda *a: True",
+    "import builtins\nAssertionError = builtins.AssertionError = None\ndef f(x): return 0",
+    "import atexit, os\natexit.register(os._exit, 0)\ndef f(x): raise SystemExit(0)",
+]
+
+
+@pytest.mark.parametrize("program", CLAIMS)
+def test_tests_believe_no_claim(isolation: str, program: str) -> None:
+    """Classes that compare by borrowed functions, tracing, and reading or shadowing the tests count as no pass."""
+    outcome = execute(program, PATIENT, tests=TESTS)
+    assert not outcome.passed and outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("def f(x): return 2 * x + 1", TESTS),
+        ("import numpy as np\ndef f(x): return np.arange(x)", "assert (f(3) == [0, 1, 2]).all() and f(3).sum() == 3"),
+        ("from fractions import Fraction\ndef f(x): return Fraction(x, 2)", "assert f(1) == 0.5 and 0 < f(1) < 1 != 2"),
+        (
+            "from collections import *\ndef f(x): return Counter(x)",
+            "assert f('aab') == {'a': 2, 'b': 1} and f('aab') >= f('a')",
+        ),
+        (
+            "from dataclasses import dataclass\n@dataclass(order=True)\nclass P:\n    x: int",
+            "assert P(1) == P(1) < P(2)",
+        ),
+        (
+            "from enum import *\nclass C(IntEnum): A = 1\ndef f(): return C.A",
+            "assert f() == 1 and f() in [1] and f() is C.A",
+        ),
+        (
+            "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x",
+            "assert P(1) == P(1) and P(1) != P(2)",
+        ),
+        ("f = list", "calls = []\nassert not f() != [] and 2 > 1 > 0\nassert not (3 < 1 < calls[0])"),
+    ],
+)
+def test_right_answers_pass_strict_tests(isolation: str, program: str, tests: str) -> None:
+    """Values of libraries equal plain data, classes of the program equal each other, and chains stop early."""
+    assert execute(program, PATIENT, tests=tests).reason == ""
 
 
 def test_what_accident_can_reach_is_closed(isolation: str, tmp_path: Path) -> None:
