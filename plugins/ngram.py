@@ -15,7 +15,7 @@ SPECS = [
         summary="Favour the tokens that follow the current context in a corpus, by n-gram counts.",
         source="arXiv:2601.16224",
         target="logitkit.processors.ngram.style:NgramStyle",
-        revision=3,
+        revision=4,
         formula=f"{LIFT};\nrule='literal', as published, penalises the style: + weight sum_n w_n log P_n(token)",
         needs_tables=("table", "background"),
         needs=("table: a file written by `logitkit train-ngram`, or an NgramTable passed to bind by name",),

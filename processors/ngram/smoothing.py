@@ -16,7 +16,8 @@ Kneser-Ney sums to more than 1 after contexts that occur both at the beginning o
 
 Modified Kneser-Ney, the default, is that of Chen and Goodman as KenLM computes it (Heafield et al. 2013): three
 discounts for each order, estimated from the counts, and single tokens interpolated with the uniform distribution. It
-sums to 1 after every context. The beginning of a document counts as one preceding token.
+sums to 1 after every context. The beginning of a document counts as one more preceding token. Departure: KenLM also has
+n-grams that contain the beginning or the end of a document, which enter its discounts; tables hold none.
 """
 
 from __future__ import annotations
@@ -186,8 +187,7 @@ def _modified_kneser_ney(levels: Sequence[Level], suffixes: Sequence[Any], order
     starts = np.asarray(levels[order - 1].starts)
     counts = np.asarray(levels[order - 1].counts, dtype=np.float64)
     if order < len(levels):
-        preceding = _preceding_tokens(levels, suffixes, order)
-        counts = np.maximum(preceding, counts > 0)  # nothing but the beginning of documents precedes: one
+        counts = _preceding_tokens(levels, suffixes, order) + _begins_documents(levels, suffixes, order)
     discounts = np.asarray([0.0, *modified_discounts(counts)])[np.minimum(counts, 3).astype(np.int64)]
     totals = _sums_by_context(counts, starts)
     alpha = (counts - discounts) / np.maximum(np.repeat(totals, np.diff(starts)), np.finfo(float).tiny)
@@ -218,6 +218,15 @@ def _preceding_tokens(levels: Sequence[Level], suffixes: Sequence[Any], order: i
     """Return for each n-gram the number of different tokens that precede it, without the beginning of documents."""
     longer = np.where(np.asarray(levels[order].counts) > 0, np.asarray(suffixes[order - 1]), -1)
     return np.bincount(longer[longer >= 0], minlength=len(levels[order - 1])).astype(np.float64)
+
+
+def _begins_documents(levels: Sequence[Level], suffixes: Sequence[Any], order: int) -> Floats:
+    """Return for each n-gram 1 if it occurs where no token precedes it, else 0."""
+    suffix, longer = np.asarray(suffixes[order - 1]), np.asarray(levels[order].counts, dtype=np.float64)
+    known = suffix >= 0
+    own = np.asarray(levels[order - 1].counts, dtype=np.float64)
+    preceded: Floats = np.bincount(suffix[known], weights=longer[known], minlength=len(own))
+    return (own > preceded).astype(np.float64)
 
 
 def _continuation_counts(levels: Sequence[Level], suffixes: Sequence[Any], order: int) -> Floats:

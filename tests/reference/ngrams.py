@@ -85,6 +85,48 @@ def literal(
     return moved
 
 
+def modified_kneser_ney(
+    documents: Sequence[Sequence[int]], orders: int, context: Sequence[int], token: int, outcomes: int
+) -> float:
+    """Return P(token | context), word for word from Chen and Goodman 1998, section 3, and Heafield et al. 2013.
+
+    A lower order counts the different symbols before an n-gram; the beginning of a document is such a symbol. Discounts
+    are estimated for each order; KenLM's fallback replaces them where they cannot be. Single tokens are interpolated
+    with the uniform distribution.
+    """
+
+    def adjusted(order: int) -> dict[tuple[int, ...], int]:
+        seen: dict[tuple[int, ...], list[Any]] = {}
+        for document in documents:
+            for begin in range(len(document) - order + 1):
+                gram = tuple(document[begin : begin + order])
+                seen.setdefault(gram, []).append(document[begin - 1] if begin else "<s>")
+        return {gram: len(before) if order == orders else len(set(before)) for gram, before in seen.items()}
+
+    def discount(count: int, counts: dict[tuple[int, ...], int]) -> float:
+        n = [sum(value == k for value in counts.values()) for k in range(5)]
+        fallback = [0.5, 1.0, 1.5]
+        if not all(n[1:4]):
+            return fallback[min(count, 3) - 1]
+        y = n[1] / (n[1] + 2 * n[2])
+        estimated = [k - (k + 1) * y * n[k + 1] / n[k] for k in (1, 2, 3)]
+        usable = all(0 <= value <= k for k, value in enumerate(estimated, 1))
+        return (estimated if usable else fallback)[min(count, 3) - 1]
+
+    def probability(context: tuple[int, ...]) -> float:
+        counts = adjusted(len(context) + 1)
+        lower = probability(context[1:]) if context else 1 / outcomes
+        following = {gram[-1]: count for gram, count in counts.items() if gram[:-1] == context}
+        total = sum(following.values())
+        if not total:
+            return lower
+        left = sum(discount(count, counts) for count in following.values())
+        own = following[token] - discount(following[token], counts) if token in following else 0.0
+        return (own + left * lower) / total
+
+    return probability(tuple(context[max(0, len(context) - orders + 1) :]))
+
+
 def counts_of(table: Any) -> list[Counter]:
     """Return the counts of an `NgramTable` as dictionaries, one for each order."""
     return [

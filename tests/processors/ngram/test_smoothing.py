@@ -12,7 +12,8 @@ from nltk.lm import Lidstone, models
 from nltk.util import everygrams
 
 from logitkit.processors.ngram import SMOOTHING_NAMES, NgramTable
-from reference.ngrams import every_context
+from logitkit.processors.ngram.smoothing import FALLBACK_DISCOUNTS, modified_discounts
+from reference.ngrams import every_context, modified_kneser_ney
 
 DOCUMENTS = [[1, 2, 1, 2, 3], [2, 1]]
 SMOOTHINGS = {
@@ -63,16 +64,47 @@ def test_kneser_ney_by_hand() -> None:
 def test_modified_kneser_ney_by_hand() -> None:
     """P(2 | 1), P(1) and P of an unseen token, with KenLM's fallback discounts 0.5, 1 and 1.5.
 
-    Bigrams: 1 2 twice, 2 1 twice, 2 3 once. P1 has the counts of preceding tokens 1, 1, 1, each discounted by 0.5:
-    P1 = 0.5 / 3 + (1.5 / 3) / 5 = 4/15 for tokens 1 to 3, and 0.1 elsewhere. P(2 | 1) = (2 - 1) / 2 + 1/2 P1(2).
+    Bigrams: 1 2 twice, 2 1 twice, 2 3 once. Before 1 stand 2 and the beginning, before 2 stand 1 and the beginning,
+    before 3 stands 2: the counts are 2, 2 and 1. P(1) = (2 - 1) / 5 + (2.5 / 5) / 5 = 0.3, P(3) = 0.5 / 5 + 0.1, and
+    0.1 elsewhere. P(2 | 1) = (2 - 1) / 2 + 1/2 P(2).
     """
     table = NgramTable.count(DOCUMENTS, size=5, orders=2)
     assert table.smoothing.name == "modified-kneser-ney"
     none = torch.zeros(5, 0, dtype=torch.long)
-    want = torch.tensor([0.1, 4 / 15, 4 / 15, 4 / 15, 0.1], dtype=torch.float64)
+    want = torch.tensor([0.1, 0.3, 0.3, 0.2, 0.1], dtype=torch.float64)
     torch.testing.assert_close(table.probability(none, torch.arange(5)), want)
     got = table.probability(torch.tensor([[1], [1]]), torch.tensor([2, 3]))
-    torch.testing.assert_close(got, torch.tensor([0.5 + 2 / 15, 2 / 15], dtype=torch.float64))
+    torch.testing.assert_close(got, torch.tensor([0.65, 0.1], dtype=torch.float64))
+
+
+LONG_CORPORA = st.lists(st.lists(st.integers(0, 4), max_size=40), min_size=1, max_size=8).filter(any)
+
+
+@given(LONG_CORPORA, st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_modified_kneser_ney_is_that_of_the_papers(corpus: Any, orders: int) -> None:
+    """Every probability equals the slow reference to 1e-9, after contexts of every length, seen and unseen."""
+    table = NgramTable.count(corpus, size=6, orders=orders)
+    contexts = every_context(table.orders, 6)
+    chosen = contexts[torch.randperm(len(contexts), generator=torch.Generator().manual_seed(0))[:3]]
+    for length in range(table.orders):
+        for context in chosen[:, :length]:
+            got = table.probability(context.expand(6, length), torch.arange(6))
+            for token in range(6):
+                want = modified_kneser_ney(corpus, table.orders, context.tolist(), token, 6)
+                assert abs(float(got[token]) - want) < 1e-9
+
+
+def test_modified_kneser_ney_estimates_its_discounts() -> None:
+    """A seeded corpus of 3000 tokens, where every order has its own discounts and none falls back."""
+    generator = torch.Generator().manual_seed(0)
+    corpus = [(torch.rand(300, generator=generator) ** 3 * 30).long().tolist() for _ in range(10)]
+    table = NgramTable.count(corpus, size=30, orders=3)
+    got = table.probability(torch.tensor([corpus[0][:2]] * 3), torch.tensor([0, 7, 29]))
+    want = [modified_kneser_ney(corpus, 3, corpus[0][:2], token, 30) for token in (0, 7, 29)]
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64), rtol=0, atol=1e-9)
+    counts = torch.tensor([float(count) for count in table.levels[2].counts])
+    assert modified_discounts(counts.numpy()) != FALLBACK_DISCOUNTS
 
 
 @given(CORPORA, st.integers(1, 4))
