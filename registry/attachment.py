@@ -13,12 +13,14 @@ from transformers.utils.generic import ModelOutput
 
 from logitkit import models
 from logitkit.errors import ModeError, ModelError, UnknownNameError
+from logitkit.processors.engine.prompt_inputs import belongs_to_generate, input_names
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.ngram import NgramTable
 from logitkit.registry import attached_generate
 from logitkit.registry.bind import bind
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
+from logitkit.registry.extra_inputs import extra_inputs
 
 
 class Attachment:
@@ -169,6 +171,10 @@ def _split(model: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     inputs = {"input_ids": ids}
     if "attention_mask" in settings:
         inputs["attention_mask"] = settings.pop("attention_mask")
+    names = input_names(model)
+    for name in extra_inputs(model, settings):  # images and the like belong to the prompts, so that streams get them
+        if name in names and not belongs_to_generate(name):
+            inputs[name] = settings.pop(name)
     return inputs, settings
 
 

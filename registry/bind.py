@@ -8,6 +8,7 @@ from typing import Any
 from logitkit import models
 from logitkit.errors import ModelError, UnknownNameError
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.prompt_inputs import refuse_missed, refuse_missing_media
 from logitkit.processors.engine.prompts import read_prompts
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.call import Call
@@ -49,6 +50,7 @@ def bind(
     steps = [(spec, parameters) for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True)]
     for spec, parameters in steps:  # every rewrite of the prompts comes before the first reader of them
         if spec.rewrites_prompt:
+            refuse_missed(user_prompts.inputs, spec.name, "since it rewrites the tokens alone; leave it out")
             binding.prompts = spec.factory.prepare(binding, **spec.filled(parameters)) or binding.prompts
     parts: list[tuple[str, Any]] = []
     for spec, parameters in steps:
@@ -56,4 +58,19 @@ def bind(
     unused = sorted(set(resources) - binding.used)
     if unused:
         raise UnknownNameError("resource of the chain", unused[0], binding.used, "no parameter names it")
+    _refuse_unread_inputs(binding)
     return Call(chain, binding, user_prompts, parts)
+
+
+def _refuse_unread_inputs(binding: Binding) -> None:
+    """Refuse second streams that read images, or what else the prompts hold, as if it were text.
+
+    Raises:
+        ModeError: names the inputs and the stream.
+    """
+    for name, reader in binding.trace.readers.items():
+        if not binding.made(reader):  # a processor made a reader of its own
+            refuse_missed(binding.prompts.inputs, name, "since its reader takes tokens alone; leave them out")
+        refuse_missing_media(binding.model, binding.own_prompts(), binding.prompts.inputs, name)
+        for model in (binding.model, getattr(reader, "model", None)):
+            refuse_missing_media(model, getattr(reader, "own", ()), getattr(reader, "inputs", ()), name)

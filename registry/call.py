@@ -49,8 +49,9 @@ class Call:
         chain, model, tokenizer: as bound.
         prompts: the prompts as the model reads them; a processor such as ``byte_boundary`` may have shortened them.
         user_prompts: the prompts as given.
-        inputs: ``input_ids`` and ``attention_mask`` for ``model.generate(**call.inputs, ...)``. They may be narrower
-            than an encoding that was given, when padding moved to the other side.
+        inputs: ``input_ids``, ``attention_mask`` and what else the prompts hold, such as ``pixel_values``, for
+            ``model.generate(**call.inputs, ...)``. They may be narrower than an encoding that was given, when padding
+            moved to the other side.
         composite: the chain as one processor, ``composite(input_ids, scores)``.
         processors: a `LogitsProcessorList` of the composite, for ``logits_processor=``. Processors that ``append`` or
             ``+`` put behind the chain are followed by a check that they leave a token.
@@ -69,7 +70,7 @@ class Call:
     def __init__(self, chain: Chain, binding: Binding, user_prompts: Prompts, parts: Sequence[tuple[str, Any]]) -> None:
         self.chain, self.model, self.tokenizer = chain, binding.model, binding.tokenizer
         self.prompts, self.user_prompts, self.trace = binding.prompts, user_prompts, binding.trace
-        self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask}
+        self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask, **self.prompts.inputs}
         owners = {spec.name: spec.owner for spec in chain.specs}
         self.composite = Composite(
             parts,
@@ -110,7 +111,7 @@ class Call:
             ParameterError: an unknown value of ``streams``, or stop strings that are not texts.
         """
         refuse_settings(self.chain, kwargs, self.model)
-        refuse_extra_inputs(self.model, self.trace.readers, kwargs)
+        refuse_extra_inputs(self.model, self.prompts, self.trace.readers, kwargs)
         if not self._generating.acquire(blocking=False):
             raise ModeError(
                 "generate: a Call must run one generate at a time, got a second one while the first one runs; "
@@ -172,7 +173,7 @@ class Call:
         False
         """
         refuse_settings(self.chain, kwargs, self.model)
-        refuse_extra_inputs(self.model, self.trace.readers, kwargs)
+        refuse_extra_inputs(self.model, self.prompts, self.trace.readers, kwargs)
         settings = with_stop_strings(without_stated_padding(self.generate_kwargs, kwargs) | kwargs, self.tokenizer)
         if kwargs.get("logits_processor"):
             settings["logits_processor"] = self.processors + kwargs["logits_processor"]
@@ -198,9 +199,10 @@ class Call:
 
     def _tell(self, settings: Mapping[str, Any]) -> None:
         """Let the steps of the chain know what `generate` is told."""
-        before = self.settings.start
+        start, mask = self.settings.start, self.settings.decoder_mask
         self.settings.tell(settings)
-        if self.settings.start != before:  # what histories hold begins at another token
+        # What histories hold begins at another token, or was read under another mask.
+        if self.settings.start != start or self.settings.decoder_mask is not mask:
             for history in self._histories.values():
                 history.cache = HistoryCache()
 

@@ -200,7 +200,8 @@ class Chain:
         Args:
             model: the generating model.
             tokenizer: its tokenizer. Without a padding token, its end token pads; padding is masked.
-            prompts: a text, a list of texts, chat messages, a list of chats, or encoded inputs.
+            prompts: a text, a list of texts, chat messages, a list of chats, or encoded inputs, with images and other
+                inputs of the model if there are any.
             trace: record every step (gates, divergences, likeliest tokens), in addition to counters.
             tokenizers: tokenizers, by name, of models in ``resources`` that have no ``name_or_path``.
             resources: objects that parameters of the chain name, such as ``large=other_model``.
@@ -209,7 +210,8 @@ class Chain:
             A `Call`.
 
         Raises:
-            PromptError: prompts of another form, or without tokens.
+            PromptError: prompts of another form, without tokens, or with inputs that the model does not take.
+            ModeError: a second stream that cannot read the images or other inputs of the prompts.
             ModelError: a model that cannot generate, or with another vocabulary than a processor needs.
             ParameterError: a parameter that does not fit the prompts.
             UnknownNameError: a resource that is absent, or that no parameter names.

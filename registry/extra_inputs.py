@@ -1,4 +1,4 @@
-"""Inputs of a model other than tokens, such as images, which second streams do not receive."""
+"""Inputs of a model other than tokens, such as images, which second streams receive with their prompts only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
 from logitkit.errors import ModeError
+from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.transformers_api import CACHE_NAMES
 
 # Keyword arguments of generate that are no inputs of a forward, or that streams read from the rows.
@@ -37,21 +38,26 @@ def extra_inputs(model: Any, settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def refuse_extra_inputs(model: Any, streams: Iterable[str], settings: Mapping[str, Any]) -> None:
-    """Refuse inputs of the generating model that its second streams do not receive.
+def refuse_extra_inputs(model: Any, prompts: Prompts, streams: Iterable[str], settings: Mapping[str, Any]) -> None:
+    """Refuse inputs of the generating model that its second streams do not receive, or that are bound already.
 
     Args:
         model: the generating model.
+        prompts: the prompts of the call.
         streams: the names of the second streams.
         settings: keyword arguments of `generate`.
 
     Raises:
         ModeError: lists the inputs and the streams.
     """
+    twice = [name for name in settings if name in prompts.inputs]
+    if twice:
+        raise ModeError(f"generate: {twice[0]} must be given once, got it bound with the prompts too; leave it out")
     names = ", ".join(repr(name) for name in streams)
     extra = extra_inputs(model, settings) if names else []
     if extra:
         raise ModeError(
             f"generate: every second stream must read the inputs that the model reads, got also {', '.join(extra)}, "
-            f"which the chain cannot hand to {names}; leave them out, or use a chain without second streams"
+            f"which reach {names} only when they are bound with the prompts: "
+            f"chain.bind(model, tokenizer, {{'input_ids': ..., 'attention_mask': ..., {extra[0]!r}: ...}})"
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError
 from logitkit.params import is_valid_unicode
+from logitkit.processors.engine.inputs_reader import InputsReader
 from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
@@ -132,6 +133,10 @@ def _stacked(call: Call, rows: Sequence[Sequence[int]]) -> Tensor:
 @torch.no_grad()
 def _teacher_forced(call: Call, ids: Tensor, longest: int) -> Tensor:
     """Return the model's fp32 logits before each token of the texts, ``[rows, longest, vocab]``."""
+    if call.prompts.inputs:
+        own = [call.prompts.tokens(number) for number in range(len(call.prompts))]
+        reader = InputsReader(call.model, own, call.prompts, inputs=call.prompts.inputs)
+        return reader.positions(ids[:, :-1], longest)
     masks: dict[str, Any] = {}
     if call.prompts.padded:
         mask = torch.cat([call.prompts.mask, torch.ones_like(ids[:, call.prompts.width : -1])], dim=1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from media_models import ENCODINGS
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = [
@@ -36,6 +37,16 @@ def example(name: str) -> Any:
 def test_example_runs(name: str) -> None:
     """The example returns a result."""
     assert example(name).main(tiny_model(), tiny_tokenizer())
+
+
+def test_visual_contrast_runs() -> None:
+    """Visual contrastive decoding answers two prompts with images; without strength the answers are the model's own."""
+    make, encoding = ENCODINGS["llava"]
+    run = example("visual_contrast").main
+    assert len(run(make(), tiny_tokenizer(), encoding())) == 2
+    plain = make().generate(**encoding(), max_new_tokens=24, do_sample=False)
+    want = tiny_tokenizer().batch_decode(plain[:, encoding()["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert run(make(), tiny_tokenizer(), encoding(), strength=0.0) == want
 
 
 def test_every_example_has_a_test() -> None:

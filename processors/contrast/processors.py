@@ -18,6 +18,7 @@ from logitkit.params import checked, is_neutral, number, option
 from logitkit.processors.contrast.formulas import cad, cfg, contrastive, dexperts
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.scores import fit, within_width
+from logitkit.processors.engine.second_inputs import second_inputs
 from logitkit.processors.engine.streams import StreamLike, as_stream
 
 PromptTexts = str | list[str]  # one text for all prompts, or one for each prompt
@@ -59,13 +60,26 @@ class CFG(LogitsProcessor):
             PromptTexts | None,
             option("negative prompt, one for all prompts or one for each; None: the last token of the prompt alone"),
         ] = None,
+        negative_inputs: Annotated[
+            str | None,
+            option(
+                "name under which bind gets the inputs of the negative prompt: an encoding, or distorted pixel_values "
+                "for the images of the prompt"
+            ),
+        ] = None,
         scale: float,
     ) -> CFG:
-        """Build the processor whose second stream has the negative prompt.
+        """Build the processor whose second stream has the negative prompt, or negative inputs such as images.
 
         Raises:
-            ParameterError: the number of negative prompts is neither one nor the number of prompts.
+            ParameterError: the number of negative prompts is neither one nor the number of prompts; or both a
+                negative prompt and negative inputs.
         """
+        if negative_inputs is not None:
+            if negative is not None:
+                raise ParameterError("cfg", "negative_inputs", "None where negative is given", negative_inputs)
+            own, inputs = second_inputs(binding, "cfg", "negative_inputs", negative_inputs)
+            return cls(unconditional=binding.reader(own, label="negative inputs", inputs=inputs), scale=scale)
         if negative is None:
             negative_prompts = [ids[-1:] for ids in binding.own_prompts()]
         else:

@@ -11,10 +11,11 @@ from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
-from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderReader
 from logitkit.processors.engine.history import History
+from logitkit.processors.engine.prompt_inputs import refuse_missed
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.reader_choice import carried_inputs, new_reader
 from logitkit.processors.engine.shared_vocabulary import SharedIdsModel, SharedVocabulary, check_prompts, lacking_tokens
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import end_tokens, vocabulary_size
@@ -82,10 +83,17 @@ class Binding:
         self.vocabulary = SharedVocabulary()
         self._narrowed: dict[int, SharedIdsModel] = {}  # by the id of a model that lacks ids of the generating model
         self._loaded: dict[str, Any] = {}
-        self._readers: dict[tuple[int, tuple[tuple[int, ...], ...]], Any] = {}
+        self._readers: dict[tuple[Any, ...], Any] = {}
         self._preceding: tuple[tuple[str, Any], ...] = ()
 
-    def reader(self, own: Sequence[Sequence[int]], model: Any = None, *, label: str = "second prompt") -> Reader:
+    def reader(
+        self,
+        own: Sequence[Sequence[int]],
+        model: Any = None,
+        *,
+        label: str = "second prompt",
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Reader:
         """Return the stream of a model under prompts of its own.
 
         Processors of one chain that ask for the same model and prompts share one reader and its forwards.
@@ -94,15 +102,18 @@ class Binding:
             own: token ids of the stream's prompts, one list for each prompt of the call.
             model: a model with the tokenizer of the generating model; None: the generating model.
             label: name of the stream in the trace.
+            inputs: what its prompts hold besides tokens; None: what those of the call hold. Given, nothing is shared.
 
         Raises:
             ModelError: the number of prompts is wrong, one is empty, or the model takes no cache.
+            ModeError: the prompts of the call hold inputs that this stream cannot read.
         """
         model = self.model if model is None else model
-        key = id(model), tuple(tuple(ids) for ids in own)
+        key = id(model), tuple(tuple(ids) for ids in own), None if inputs is None else object()
         if key not in self._readers:
-            kind = EncoderDecoderReader if model.config.is_encoder_decoder else Reader
-            self._readers[key] = kind(self._narrowed.get(id(model), model), own, self.prompts)
+            carried = carried_inputs(self.prompts, own, model, label, like=self.model) if inputs is None else inputs
+            narrowed = self._narrowed.get(id(model), model)
+            self._readers[key] = new_reader(narrowed, own, self.prompts, carried, self._settings)
             self._add_to_trace(label, self._readers[key])
         return self._readers[key]  # type: ignore[no-any-return]
 
@@ -119,14 +130,20 @@ class Binding:
 
         Raises:
             ModelError: the model has an encoder, no cache, or a state that cannot be rewound.
+            ModeError: the prompts of the call hold inputs besides tokens.
         """
-        key = id(model), tuple(tuple(ids) for ids in own)
+        refuse_missed(self.prompts.inputs, label, "since it reads text alone; leave them out")
+        key = id(model), tuple(tuple(ids) for ids in own), "foreign"
         if key not in self._readers:
             source, target = vocabulary_of(self.model, self.tokenizer), vocabulary_of(model, tokenizer)
             retokenize = Retokenizer(source, tokenizer, target)
             self._readers[key] = CrossTokenizerReader(model, own, self.prompts, retokenize, label=label)
             self._add_to_trace(label, self._readers[key])
         return self._readers[key]  # type: ignore[no-any-return]
+
+    def made(self, reader: Any) -> bool:
+        """Return whether this binding made the second stream."""
+        return reader in self._readers.values()
 
     def _add_to_trace(self, label: str, reader: Any) -> None:
         """List a reader in the trace; a second reader of the same label gets a number."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Annotated, Any
 
+import torch
 from torch import Tensor
 
 from logitkit.params import Resource
@@ -30,6 +31,7 @@ class CallSettings:
         decoder_width: number of tokens of a decoder's prompt, its start token included; 0 without an encoder.
         beams: whether `generate` searches with more than one beam.
         padding: id that `generate` writes after the end of a row; None: no row ends before the others.
+        decoder_mask: the mask of the decoder's prompts, ``[prompts, decoder_width]``; None: every token is read.
 
     Example:
         >>> from logitkit.processors.engine import read_prompts
@@ -70,11 +72,12 @@ class CallSettings:
         self.beams = (value("num_beams") or 1) > 1
         pads = id_tuple(value("pad_token_id")) or self.end_tokens()
         self.padding = pads[0] if pads else None
-        self.decoder_width = 0
+        self.decoder_width, self.decoder_mask = 0, None
         if self.prompts.in_encoder:
             begin = value("decoder_start_token_id")
             begin = value("bos_token_id") if begin is None else begin
             self.decoder_width = self._width(settings.get("decoder_input_ids"), begin)
+            self.decoder_mask = self._mask(settings.get("decoder_attention_mask"))
 
     @property
     def ends_are_told(self) -> bool:
@@ -131,6 +134,12 @@ class CallSettings:
             return int(decoder.shape[1])
         first = begin.to(decoder.device).view(-1) if isinstance(begin, Tensor) else begin
         return int(decoder.shape[1]) + bool((decoder[:, 0] != first).all())
+
+    def _mask(self, told: Any) -> Tensor | None:
+        """Return a decoder's mask; `generate` reads the start token that it puts before the decoder's prompt."""
+        if not isinstance(told, Tensor) or bool((told == 1).all()):
+            return None
+        return torch.nn.functional.pad(told.long(), (max(0, self.decoder_width - told.shape[1]), 0), value=1)
 
 
 BoundSettings = Annotated[CallSettings | None, Resource()]

@@ -166,6 +166,7 @@ class HiddenStates:
             )
         self.base = self.checked_as = model.base_model
         self.forward, self.config = self.base.forward, model.config
+        self.prepared_by = model  # the methods that prepare inputs for `generate` are those of the whole model
 
     @property
     def device(self) -> Any:

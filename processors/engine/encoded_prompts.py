@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,31 +10,35 @@ from torch import Tensor
 
 from logitkit.errors import PromptError
 from logitkit.processors.engine.padded_rows import padded_for
+from logitkit.processors.engine.prompt_inputs import inputs_of_prompts, media_tokens
 from logitkit.processors.model_facts import id_tuple, vocabulary_size
 
 
-def read_encoding(model: Any, inputs: Mapping[str, Any], pad: int) -> tuple[Tensor, Tensor]:
+def read_encoding(model: Any, inputs: Mapping[str, Any], pad: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Return the ids and the mask of a ``BatchEncoding`` on the device of the model, padded on the side that it needs.
+
+    What the encoding holds besides them, such as images, is returned as it is.
 
     Args:
         model: the generating model.
         inputs: ``input_ids`` and ``attention_mask``; tensors, arrays or lists. Without a mask, the padding token of
-            the model is padding unless it also ends a text, as in ``model.generate``.
+            the model is padding unless it also ends a text, as in ``model.generate``. Further inputs of the model, by
+            name.
         pad: id of the padding.
 
     Returns:
-        Ids and mask, int64, ``[prompts, tokens]`` each; the mask is 0 on padding.
+        Ids and mask, int64, ``[prompts, tokens]`` each; the mask is 0 on padding. The further inputs by name.
 
     Raises:
-        PromptError: other inputs, another shape or type, an id that the model does not know, a mask of other values
-            than 0 and 1, or a prompt that is all padding.
+        PromptError: an input that the model does not take, further inputs with other padding, another shape or type,
+            an id that the model does not know, a mask of other values than 0 and 1, or a prompt that is all padding.
 
     Example:
         >>> from logitkit.registry.laws import tiny_model
         >>> read_encoding(tiny_model(), {"input_ids": [[7, 0]], "attention_mask": [[1, 0]]}, pad=3)
-        (tensor([[7]]), tensor([[1]]))
+        (tensor([[7]]), tensor([[1]]), {})
     """
-    _check_names(model, inputs)
+    further = _further_inputs(model, inputs)
     in_encoder = bool(model.config.is_encoder_decoder)
     ids = _whole_numbers("input_ids", inputs["input_ids"])
     given = inputs.get("attention_mask")
@@ -45,7 +48,8 @@ def read_encoding(model: Any, inputs: Mapping[str, Any], pad: int) -> tuple[Tens
             f"bind: input_ids and attention_mask must be [prompts, tokens], got {[*ids.shape]} and {[*mask.shape]}"
         )
     known = _known_ids(model)
-    wrong = ids[(ids < 0) | (ids >= known)]
+    media = torch.tensor(list(media_tokens(model).values()), device=ids.device)  # a model may embed none of these
+    wrong = ids[((ids < 0) | (ids >= known)) & ~torch.isin(ids, media)]
     if len(wrong):
         raise PromptError(
             f"bind: input_ids must be >= 0 and < {known}, the ids that the model embeds, got {int(wrong[0])}; "
@@ -54,31 +58,30 @@ def read_encoding(model: Any, inputs: Mapping[str, Any], pad: int) -> tuple[Tens
     if not bool(mask.any(-1).all()):
         raise PromptError("bind: every prompt must have a token, got a prompt that is all padding")
     behind, ahead = mask[:, 1:] < mask[:, :-1], mask[:, 1:] > mask[:, :-1]  # padding after text, before text
-    if bool((ahead if in_encoder else behind).any()):
+    moves = bool((ahead if in_encoder else behind).any())
+    if further and (moves or not bool(mask.any(0).all())):  # the inputs may have an entry for each token
+        side = "right" if in_encoder else "left"
+        raise PromptError(
+            f"bind: an encoding with {', '.join(further)} must be padded on the {side} to its longest prompt, "
+            f"got other padding; encode with padding='longest' and padding_side={side!r}"
+        )
+    if moves:
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
         ids, mask = padded_for(rows, pad, in_encoder=in_encoder)
     device = getattr(model, "device", ids.device)  # another engine's model may have none
-    return ids.to(device), mask.to(device)
+    return ids.to(device), mask.to(device), further
 
 
-def _check_names(model: Any, inputs: Mapping[str, Any]) -> None:
-    """Refuse inputs other than ids and mask.
+def _further_inputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs other than ids and mask.
 
     Raises:
-        PromptError: ``input_ids`` are absent, or there are other inputs.
+        PromptError: ``input_ids`` are absent, or the model does not take an input.
     """
     if "inputs_embeds" in inputs or "input_ids" not in inputs:
         got = ", ".join(map(str, inputs)) or "nothing"
         raise PromptError(f"bind: encoded prompts must hold input_ids (not inputs_embeds), got {got}")
-    extra = sorted(map(str, set(inputs) - {"input_ids", "attention_mask"}))
-    forward = getattr(model, "forward", None)  # another engine's model has none
-    if "token_type_ids" in extra and (forward is None or "token_type_ids" not in inspect.signature(forward).parameters):
-        extra.remove("token_type_ids")  # many tokenizers add them, and a model without them reads the same
-    if extra:
-        raise PromptError(
-            "bind: encoded prompts must hold input_ids and attention_mask only, got also "
-            f"{', '.join(extra)}; leave them out (return_token_type_ids=False)"
-        )
+    return inputs_of_prompts(model, inputs)
 
 
 def _tensor(name: str, values: Any) -> Tensor:

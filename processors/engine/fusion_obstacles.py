@@ -46,6 +46,8 @@ def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: C
         setting: returns the value that `generate` will use for a setting, by name; None: not set.
     """
     readers = fusable_streams(model, streams)
+    if prompts.inputs:
+        return f"the prompts hold {next(iter(prompts.inputs))} besides tokens"
     if not readers:
         return "the prompt is read in an encoder" if prompts.in_encoder else "the streams belong to other models"
     for name, hinders in OBSTACLES.items():

@@ -37,6 +37,7 @@ class Prompts:
         adds_specials: whether `encode` adds the special tokens of the tokenizer.
         in_encoder: whether the model reads its prompt in an encoder; rows then hold decoder tokens only.
         removed: bytes cut from the end of each prompt, with which the continuation begins; empty: none were cut.
+        inputs: what the prompts hold besides tokens, such as ``pixel_values``, by the name that `generate` knows.
 
     Example:
         >>> from logitkit.processors.engine import read_prompts
@@ -53,6 +54,7 @@ class Prompts:
     adds_specials: bool
     in_encoder: bool = False
     removed: tuple[bytes, ...] = ()
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     prompt_index_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     growth_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     deferred_checks: DeferredChecks = field(default_factory=DeferredChecks, init=False, repr=False)
@@ -166,7 +168,8 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
     Args:
         tokenizer: the model's tokenizer.
         model: the generating model.
-        prompts: a text, a list of texts, a chat (messages with a role), a list of chats, or a ``BatchEncoding``.
+        prompts: a text, a list of texts, a chat (messages with a role), a list of chats, or a ``BatchEncoding``. An
+            encoding may hold further inputs that `generate` takes, such as ``pixel_values``.
 
     Raises:
         PromptError: no prompt, a prompt without tokens, text with lone surrogates, chat messages that the template
@@ -252,8 +255,9 @@ def _is_chat(value: Any) -> bool:
 
 def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, model: Any) -> Prompts:
     """Return the prompts of a ``BatchEncoding``; padding is moved to the side that the model needs."""
-    ids, mask = read_encoding(model, inputs, pad)
+    ids, mask, further = read_encoding(model, inputs, pad)
     texts = tuple(tokenizer.decode(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True))
     in_encoder = bool(model.config.is_encoder_decoder)
     messages = (None,) * len(texts)
-    return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=False, in_encoder=in_encoder)
+    fields: dict[str, Any] = {"texts": texts, "messages": messages, "in_encoder": in_encoder, "inputs": further}
+    return Prompts(ids=ids, mask=mask, adds_specials=False, **fields)

@@ -14,8 +14,8 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, SuppressTokensLogitsProcessor, TopKLogitsWarper
 
 import logitkit
-from fakes import absolute_model, encoder_decoder_model
-from logitkit.errors import ModeError, PromptError, ScoresError
+from fakes import encoder_decoder_model
+from logitkit.errors import ModeError, ScoresError
 from logitkit.registry.generate_settings import refuse_settings
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
@@ -214,17 +214,6 @@ def test_the_output_of_continuous_batching_is_refused() -> None:
         call.texts(torch.zeros(1, 1, 9, dtype=torch.long))
     with pytest.raises(ModeError, match="got dict"):
         call.texts({})
-
-
-@pytest.mark.parametrize("name", ["token_type_ids", "position_ids"])
-def test_inputs_that_the_model_reads_are_refused_by_name(name: str) -> None:
-    """GPT-2 reads both; a Llama reads no token types, so those of a tokenizer are left out."""
-    ids = torch.tensor([[97, 98]])
-    encoded = {"input_ids": ids, "attention_mask": torch.ones_like(ids), name: torch.zeros_like(ids)}
-    with pytest.raises(PromptError, match=f"got also {name}; leave them out"):
-        logitkit.chain("cfg(2.0)").bind(absolute_model(), tiny_tokenizer(), encoded)
-    if name == "token_type_ids":
-        assert logitkit.chain("").bind(tiny_model(), tiny_tokenizer(), encoded).prompts.width == 2
 
 
 HIDDEN: dict[str, dict[str, Any]] = {
