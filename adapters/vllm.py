@@ -9,7 +9,7 @@ On a server started with ``--logits-processors logitkit.adapters.vllm:ChainProce
 clients that may read these files.
 
 vLLM 0.32 requires transformers below 5.20, and logitkit requires 5.23 or above. This module works with both: install
-logitkit with ``pip install --no-deps``, and pluggy, nltk, rapidfuzz, platformdirs and pyyaml by name. On a GPU with
+logitkit with ``pip install --no-deps``, and pluggy, nltk, platformdirs and pyyaml by name. On a GPU with
 Triton, where vLLM chooses its V2 model runner, set ``VLLM_USE_V2_MODEL_RUNNER=0``.
 
 vLLM applies a chain before its own temperature, top-k, top-p and min-p. Leave these out of a request whose chain has

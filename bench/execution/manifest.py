@@ -12,7 +12,7 @@ from typing import Any
 
 from logitkit.bench.tasks import sandbox
 
-PACKAGES = ("logitkit", "torch", "transformers", "tokenizers", "numpy", "scipy")
+PACKAGES = ("logitkit", "torch", "transformers", "tokenizers", "numpy", "scipy", "statsmodels")
 
 
 def environment(engine: str = "local", *, executes: bool = False) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Record
 from logitkit.bench.execution.unit import Unit
-from logitkit.errors import ModeError, ParameterError
+from logitkit.errors import MissingPackageError, ModeError, ParameterError
 
 MAX_TRIES = 4  # after this many dead workers, the unit is taken as the cause
 
@@ -144,12 +144,12 @@ def _import_ray() -> Any:
     """Return the module ray, which is imported only when this engine is used.
 
     Raises:
-        ModeError: Ray is not installed.
+        MissingPackageError: Ray is not installed.
     """
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ModeError("bench: --engine ray needs Ray; pip install 'logitkit[ray]'") from error
+        raise MissingPackageError("bench --engine ray", "ray", "ray") from error
     return ray
 
 

@@ -14,11 +14,14 @@ this order, prefer the target
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
 from tqdm import tqdm
+
+from logitkit.errors import MissingPackageError
 
 CELLS = 2**25  # largest number of edit distances in memory, one or two bytes each
 COMPARED = 32  # number of leading bytes that are compared for a shared prefix
@@ -73,6 +76,7 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, bound in enumerate(bounds):
         groups.setdefault((bound, *source_counts[number].tolist()), []).append(number)
+    edit_distances = _edit_distances()
     with tqdm(total=len(sources), desc="edit distances", unit="token", disable=None, leave=False) as bar:
         for (bound, *counts), group in groups.items():
             # A lower bound of the distance: each byte of a class that one string has in excess must be edited.
@@ -83,11 +87,25 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
             for start in range(0, len(group), step):
                 part = group[start : start + step]
                 queries = [sources[number].decode("latin-1") for number in part]
-                table = cdist(queries, choices, scorer=Levenshtein.distance, dtype=dtype, workers=-1)
+                table = edit_distances(queries, choices, dtype=dtype, workers=-1)
                 for number, row in zip(part, table, strict=True):
                     best[number] = preference.best(sources[number], near[np.flatnonzero(row == row.min())])
                 bar.update(len(part))
     return best
+
+
+def _edit_distances() -> Any:
+    """Return the function that computes a table of edit distances.
+
+    Raises:
+        MissingPackageError: rapidfuzz is not installed.
+    """
+    try:
+        from rapidfuzz.distance import Levenshtein
+        from rapidfuzz.process import cdist
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("align by edit distance", "rapidfuzz", "ensembles") from error
+    return partial(cdist, scorer=Levenshtein.distance)
 
 
 class _Preference:

@@ -1,7 +1,8 @@
 """N-gram tables and style injection, arXiv:2601.16224.
 
-Tables: `NgramTable` with its `Smoothing`, counted in `Documents` or `TextFiles`; `TableVocabulary`, the ids that a
-table may contain. Logits processors: `NgramStyle` with a table, `NgramContext` with the prompts of the call.
+Tables: `NgramTable` with its `Smoothing`, counted in `Documents`, `TextFiles` or an `NltkCorpus`; `TableVocabulary`,
+the ids that a table may contain. Logits processors: `NgramStyle` with a table, `NgramContext` with the prompts of the
+call.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from logitkit.processors.ngram.context import NgramContext, table_of_groups
 from logitkit.processors.ngram.corpus import Documents, TextFiles
 from logitkit.processors.ngram.formulas import StyleRule, default_order_weights
+from logitkit.processors.ngram.nltk_corpus import NltkCorpus
 from logitkit.processors.ngram.smoothing import SMOOTHING_NAMES, Smoothing
 from logitkit.processors.ngram.style import NgramStyle
 from logitkit.processors.ngram.table import NgramTable
@@ -20,6 +22,7 @@ __all__ = [
     "NgramContext",
     "NgramStyle",
     "NgramTable",
+    "NltkCorpus",
     "Smoothing",
     "StyleRule",
     "TableVocabulary",

@@ -57,7 +57,7 @@ class Documents:
         for number, document in enumerate(self.documents, 1):
             text = _text_of(document, self.field, f"document {number}")
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-            yield from _split_long(iter([text]))
+            yield from split_long(iter([text]))
         self.sources = [{"name": "stream", "documents": number, "sha256": digest.hexdigest()}]
 
 
@@ -101,7 +101,7 @@ class TextFiles:
         for name, path in self.files:
             digest = hashlib.sha256()
             blocks = _decoded(self._blocks(path, digest), path, self.encoding)
-            yield from _json_lines(blocks, path, self.field) if ".jsonl" in path.suffixes else _split_long(blocks)
+            yield from _json_lines(blocks, path, self.field) if ".jsonl" in path.suffixes else split_long(blocks)
             self.sources.append({"name": name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
 
     def _blocks(self, path: Path, digest: Any) -> Iterator[bytes]:
@@ -194,10 +194,14 @@ def _decoded(blocks: Iterator[bytes], path: Path, encoding: str) -> Iterator[str
         started = started or bool(text)
 
 
-def _split_long(blocks: Iterator[str]) -> Iterator[str]:
+def split_long(blocks: Iterator[str]) -> Iterator[str]:
     """Join blocks to documents of at most `LONGEST` characters.
 
     A longer text is split at a blank line, else at a line break, else at a space, else after `LONGEST` characters.
+
+    Example:
+        >>> list(split_long(iter(["a text ", "in blocks"])))
+        ['a text in blocks']
     """
     text = ""
     for block in blocks:
@@ -231,7 +235,7 @@ def _json_lines(blocks: Iterator[str], path: Path, field: str) -> Iterator[str]:
                 raise FileFormatError(
                     f"corpus: {path} must contain JSON on each line, got line {number}: {error}"
                 ) from None
-            yield from _split_long(iter([_text_of(document, field, f"line {number} of {path}")]))
+            yield from split_long(iter([_text_of(document, field, f"line {number} of {path}")]))
 
 
 def _text_of(document: Any, field: str, where: str) -> str:

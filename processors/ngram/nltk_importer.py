@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -60,6 +61,21 @@ def from_nltk(model: Any, tokenizer: Any, *, words: WordKind = "tokens") -> Ngra
         levels.append(replace(level, counts=level_counts))
     sources = [{"name": f"nltk.lm {type(model).__name__}"}]
     return NgramTable(levels, base=lexicon.base, smoothing=smoothing, sources=sources, **lexicon.vocabulary._asdict())
+
+
+def is_nltk_model(value: Any) -> bool:
+    """Return whether a value is a language model of `nltk.lm`.
+
+    Example:
+        >>> from nltk.lm import MLE
+        >>> is_nltk_model(MLE(1)), is_nltk_model("a path")
+        (True, False)
+    """
+    if not type(value).__module__.startswith("nltk.") and "nltk.lm.api" not in sys.modules:
+        return False  # nltk takes long to import
+    from nltk.lm.api import LanguageModel
+
+    return isinstance(value, LanguageModel)
 
 
 def _counts_of(model: Any, order: int) -> Iterator[tuple[tuple[Any, ...], int]]:

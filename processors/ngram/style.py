@@ -24,6 +24,7 @@ from logitkit.processors.ngram.evidence import Evidence
 from logitkit.processors.ngram.exponential_tilting import ExponentialTilting, SharedEvidence
 from logitkit.processors.ngram.formulas import StyleRule
 from logitkit.processors.ngram.mixture import Mixture, mixture_of_orders
+from logitkit.processors.ngram.nltk_importer import from_nltk, is_nltk_model
 from logitkit.processors.ngram.parameters import (
     CapBits,
     Groups,
@@ -278,14 +279,18 @@ class NgramStyle(LogitsProcessor):
 
 
 def _load(binding: Binding, name: str) -> NgramTable:
-    """Return the table passed to `bind` under this name, else the table in the file of this name.
+    """Return the table or nltk model passed to `bind` under this name, else the table in the file of this name.
 
     Raises:
-        ModelError: the resource is no table, or the table is of another tokenizer.
+        ModelError: the resource is neither a table nor an nltk model, or the table is of another tokenizer.
         FileFormatError: there is no such file, or the file is not a table.
     """
     table = binding.resource(name) if name in binding.resources else NgramTable.load(name)
+    if is_nltk_model(table):
+        return from_nltk(table, binding.tokenizer)
     if not isinstance(table, NgramTable):
-        raise ModelError(f"ngram_style: table {name!r} must be an NgramTable, got {type(table).__name__}")
+        raise ModelError(
+            f"ngram_style: table {name!r} must be an NgramTable or a model of nltk.lm, got {type(table).__name__}"
+        )
     table.check_tokenizer(binding.tokenizer, "ngram_style")
     return table

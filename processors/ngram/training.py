@@ -18,6 +18,7 @@ from logitkit.errors import FileFormatError, ParameterError
 from logitkit.processors.ngram import counting
 from logitkit.processors.ngram.corpus import Corpus, Documents, TextFiles
 from logitkit.processors.ngram.counting import Ids, Level
+from logitkit.processors.ngram.nltk_corpus import NltkCorpus
 from logitkit.processors.ngram.smoothing import Smoothing
 from logitkit.processors.ngram.table import NgramTable, check_orders
 from logitkit.processors.ngram.vocabulary import TableVocabulary
@@ -40,7 +41,8 @@ def train(
     """Tokenize and count texts.
 
     Args:
-        texts: strings, or mappings with the field ``text``; or `TextFiles`; or `Documents`, for another field.
+        texts: strings, or mappings with the field ``text``; or `TextFiles`; or `NltkCorpus`; or
+            `Documents`, for another field.
         tokenizer: a fast tokenizer of transformers; no special tokens are added.
         orders: longest n-gram, 1 to 5.
         smoothing: method of `Smoothing`.
@@ -63,7 +65,7 @@ def train(
     vocabulary = TableVocabulary.of(tokenizer)
     outcomes = vocabulary.size - len(vocabulary.special)
     method = Smoothing(name=smoothing, strength=strength, outcomes=outcomes)  # type: ignore[arg-type]
-    corpus: Corpus = texts if isinstance(texts, (TextFiles, Documents)) else Documents(texts)
+    corpus: Corpus = texts if isinstance(texts, (TextFiles, Documents, NltkCorpus)) else Documents(texts)
     settings = {"orders": orders, "fingerprint": vocabulary.fingerprint, "size": vocabulary.size, "chunk": chunk}
     partial = PartialCounts(resume, settings)
     excluded = np.asarray(vocabulary.special, dtype=np.int64)

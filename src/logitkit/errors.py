@@ -105,6 +105,29 @@ class FileFormatError(LogitkitError, ValueError):
     """A file is absent, truncated, of another format or of another version."""
 
 
+class MissingPackageError(LogitkitError, ImportError):
+    """A package that belongs to an extra of logitkit is not installed.
+
+    Attributes:
+        owner: what needs the package.
+        package: the name of the package.
+        extra: the extra of logitkit that installs it.
+
+    >>> raise MissingPackageError("bench", "scipy", "bench")
+    Traceback (most recent call last):
+    logitkit.errors.MissingPackageError: bench: scipy must be installed, got no such package; run: pip install ...
+    """
+
+    def __init__(self, owner: str, package: str, extra: str) -> None:
+        self.owner, self.package, self.extra = owner, package, extra
+        super().__init__(
+            f"{owner}: {package} must be installed, got no such package; run: pip install 'logitkit[{extra}]'"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.owner, self.package, self.extra)
+
+
 class DownloadError(LogitkitError, OSError):
     """A model or data set could not be downloaded."""
 

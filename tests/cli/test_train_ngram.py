@@ -97,3 +97,18 @@ def test_wrong_input_is_refused(
     result = logitkit_command("train-ngram", tmp_path / "corpus", "--tokenizer", tokenizer_folder, "-o", out, *more)
     assert result.exit_code == 2 and message in result.output.replace("\n", ""), result.output
     assert "Traceback" not in result.output and [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_a_corpus_of_nltk_is_counted(tokenizer_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nltk:NAME/FILE` names a file of a corpus; it stands alone."""
+    folder = tmp_path / "nltk" / "corpora" / "gutenberg"
+    folder.mkdir(parents=True)
+    (folder / "book.txt").write_text(TEXT)
+    (folder / "other.txt").write_text("something else")
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path / "nltk")])
+    out = tmp_path / "t.safetensors"
+    command = ["train-ngram", "nltk:gutenberg/book.txt", "--tokenizer", tokenizer_folder, "-o", out, "--json"]
+    data = json.loads(logitkit_command(*command).stdout)
+    assert data["tokens"] == len(TEXT) and data["sources"][0]["name"] == "nltk:gutenberg/book.txt"
+    refused = logitkit_command(*command, folder)
+    assert refused.exit_code == 2 and "must be files and folders, or one nltk corpus" in refused.stderr

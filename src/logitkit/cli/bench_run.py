@@ -106,6 +106,7 @@ def run(
     """Run every task with every chain, model and seed. The same command continues an interrupted run."""
     from logitkit.bench.config import runfile
     from logitkit.bench.execution.engine import engine_named
+    from logitkit.bench.report import statistics  # noqa: F401 - a missing package is told before a model runs
 
     flags = RunFlags(
         model=model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from logitkit.errors import ModeError
+from logitkit.errors import MissingPackageError
 
 # The harness parses every argument, --help included.
 CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -17,8 +17,5 @@ def lm_eval(context: typer.Context) -> None:
     except ModuleNotFoundError as error:
         if error.name != "lm_eval":
             raise
-        raise ModeError(
-            "lm-eval: the lm-evaluation-harness must be installed, got no module lm_eval; "
-            "run: pip install 'logitkit[lm-eval]'"
-        ) from error
+        raise MissingPackageError("lm-eval", "lm-eval", "lm-eval") from error
     main(context.args)

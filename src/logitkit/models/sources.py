@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import os
 import shutil
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from logitkit.errors import DownloadError
+from logitkit.errors import DownloadError, MissingPackageError
 from logitkit.models.catalog import KnownModel, NpmTokenizer
 
 HUB_TIMEOUT = 4.5  # seconds; an unreachable hub is noticed within 5 s, which a test checks
@@ -137,6 +138,17 @@ def join(parts: Iterable[IO[bytes]], into: Path) -> str:
                 digest.update(block)
                 file.write(block)
     return digest.hexdigest()
+
+
+def check_gguf(model: KnownModel) -> None:
+    """Check, before the weights are downloaded, that the packages are installed that read a GGUF file.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError(f"{model.name} from the package index", package, "models")
 
 
 def check_npm(model: KnownModel) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from nltk.corpus import PlaintextCorpusReader
 from nltk.lm import Laplace, Lidstone, models
 from nltk.lm.preprocessing import padded_everygram_pipeline
 from nltk.util import ngrams
 
-from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.ngram import NgramStyle, NgramTable
-from logitkit.registry.laws import tiny_tokenizer
+import logitkit
+from logitkit.errors import DataError, ModelError, ParameterError
+from logitkit.processors.ngram import NgramStyle, NgramTable, NltkCorpus
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 LETTERS = "abcd"
 MAKE = {
@@ -126,3 +128,46 @@ def test_words_that_are_no_tokens_are_refused() -> None:
     model.fit(*padded_everygram_pipeline(2, [["a", "word"]]))
     with pytest.raises(ModelError, match=r"must be a token of the tokenizer, got 'word'; fit it on .*words='ids'"):
         NgramTable.from_nltk(model, tiny_tokenizer())
+
+
+def test_a_fitted_model_serves_as_a_table() -> None:
+    """A chain takes the nltk model itself, and gives what its imported table gives."""
+    model = fitted("KneserNey", 2, 0)
+    settings: dict[str, Any] = {"chain": "ngram_style('prior', 0.5)", "max_new_tokens": 6, "do_sample": False}
+    texts = [
+        logitkit.generate(tiny_model(), tiny_tokenizer(), "ab", resources={"prior": prior}, **settings).texts
+        for prior in (model, NgramTable.from_nltk(model, tiny_tokenizer()))
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_corpus_readers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of a reader is that of its files; the sources name them."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"the text of {name}")
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])  # nltk reads no other folders
+    reader = PlaintextCorpusReader(str(tmp_path), r".*\.txt")
+    corpus = NltkCorpus(reader, ["b.txt", "a.txt"])
+    table = NgramTable.train(corpus, tiny_tokenizer())
+    want = NgramTable.train(["the text of b", "the text of a"], tiny_tokenizer())
+    assert all((got.counts == level.counts).all() for got, level in zip(table.levels, want.levels, strict=True))
+    assert [source["name"] for source in table.sources] == [
+        "nltk:PlaintextCorpusReader/b.txt",
+        "nltk:PlaintextCorpusReader/a.txt",
+    ]
+    with pytest.raises(ParameterError, match=r"fileid must be one of a.txt, b.txt, got 'c.txt'"):
+        NltkCorpus(reader, ["c.txt"])
+
+
+@pytest.mark.parametrize("name", ["no_such_corpus", "_private", "reader", "PlaintextCorpusReader", ""])
+def test_unknown_corpora_are_refused(name: str) -> None:
+    """The error names a corpus that exists."""
+    with pytest.raises(ParameterError, match=r"the name of a corpus in nltk\.corpus, such as gutenberg"):
+        NltkCorpus(name)
+
+
+def test_a_corpus_that_is_not_downloaded_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error has the command that downloads it."""
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    with pytest.raises(DataError, match=r"run: python -m nltk\.downloader inaugural"):
+        NltkCorpus("inaugural")
