@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from nltk.lm import Lidstone, models
 from nltk.util import everygrams
 
-from logitkit.processors.ngram import SMOOTHING_NAMES, NgramTable
+from logitkit.processors.ngram import SMOOTHING_NAMES, NgramTable, Smoothing
+from logitkit.processors.ngram.counting import Level
 from logitkit.processors.ngram.smoothing import FALLBACK_DISCOUNTS, modified_discounts
 from reference.ngrams import every_context, modified_kneser_ney
 
@@ -175,3 +177,39 @@ def test_modified_kneser_ney_of_a_token_that_only_begins_documents() -> None:
     table = NgramTable.count([[1, 2], [1, 3]], size=5, orders=2)
     got = table.probability(torch.zeros(5, 0, dtype=torch.long), torch.arange(5))
     torch.testing.assert_close(got, torch.tensor([0.1, 4 / 15, 4 / 15, 4 / 15, 0.1], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["kneser-ney", "absolute-discounting", "stupid-backoff"])
+def test_strengths_at_the_ends_of_their_range(name: Any) -> None:
+    """Discounts and factors of 0 and 1 are accepted; at 0 the seen bigrams have their relative frequencies."""
+    for strength in (0.0, 1.0):
+        assert Smoothing(name=name, strength=strength).as_data()["strength"] == strength
+    table = NgramTable.count(DOCUMENTS, size=5, orders=2, smoothing=name, strength=0.0)
+    got = table.probability(torch.full((5, 1), 2), torch.arange(5))
+    torch.testing.assert_close(got, torch.tensor([0, 2 / 3, 0, 1 / 3, 0], dtype=torch.float64))
+
+
+def test_stupid_backoff_of_an_entry_without_a_count() -> None:
+    """Imported models may hold the bigram 1 2 with the count 0; it backs off: P(2 | 1) = 0.4 P(2) = 0.4 / 3."""
+    single = Level(torch.tensor([1, 2]), torch.tensor([2, 1]), torch.tensor([0, 2]))
+    pair = Level(torch.tensor([2]), torch.tensor([0]), torch.tensor([0, 1, 1]))
+    table = NgramTable([single, pair], size=3, smoothing=Smoothing(name="stupid-backoff"))
+    got = table.probability(torch.full((3, 1), 1), torch.arange(3))
+    torch.testing.assert_close(got, torch.tensor([0, 0.8 / 3, 0.4 / 3], dtype=torch.float64))
+
+
+def test_modified_kneser_ney_of_an_entry_without_a_count() -> None:
+    """Token 1 is seen once and token 2 never, and no bigram: the adjusted counts are 1 and 0.
+
+    With the fallback discount 1/2, P(1) = 1/2 + 1/2 * 1/3, and the other two tokens share the rest evenly.
+    """
+    single = Level(torch.tensor([1, 2]), torch.tensor([1, 0]), torch.tensor([0, 2]))
+    nothing = torch.zeros(0, dtype=torch.long)
+    table = NgramTable([single, Level(nothing, nothing, torch.zeros(3, dtype=torch.long))], size=3)
+    got = table.probability(torch.zeros(3, 0, dtype=torch.long), torch.arange(3))
+    torch.testing.assert_close(got, torch.tensor([1 / 6, 2 / 3, 1 / 6], dtype=torch.float64))
+
+
+def test_the_largest_discount_is_accepted() -> None:
+    """With no count of 4 the third discount is 3, the largest in range: Y = 8 / 16 as in the docstring."""
+    assert modified_discounts(np.array([1.0] * 8 + [2.0] * 4 + [3.0] * 2)) == (0.5, 1.25, 3.0)

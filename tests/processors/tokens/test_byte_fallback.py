@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,18 @@ def test_byte_tokens_of_characters_that_are_all_known(shared_tokenizers: Path) -
     e2, x96, x80, x81 = (rules.vocabulary.ids_of[byte][0] for byte in (b"\xe2", b"\x96", b"\x80", b"\x81"))
     context = rules.extend(rules.extend((), e2), x96)  # U+2580 to U+25BF; the tokenizer replaces U+2581 by a space
     assert rules.allows(context, x80) != ("\u2580" in tokenizer.get_vocab()) and not rules.allows(context, x81)
+
+
+def test_code_points_of_every_two_bytes() -> None:
+    """The code points of every byte and of every two bytes are those whose encodings begin so, by enumeration."""
+    want: dict[bytes, list[int]] = {}
+    for code in itertools.chain(range(0xD800), range(0xE000, 0x110000)):
+        encoded = chr(code).encode()
+        for prefix in {encoded[:1], encoded[:2]}:
+            first_and_count = want.setdefault(prefix, [code, 0])
+            first_and_count[1] += 1
+    for prefix in map(bytes, itertools.chain(itertools.product(range(256)), itertools.product(range(256), repeat=2))):
+        points = code_points(prefix)
+        surrogates = len(range(max(points.start, 0xD800), min(points.stop, 0xE000)))
+        first, count = want.get(prefix, [points.start, 0])
+        assert (points.start, len(points) - surrogates) == (first, count), prefix
