@@ -16,7 +16,7 @@ from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
 from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacle
 from logitkit.processors.engine.history import HistoryCache
-from logitkit.processors.engine.processor_list import GuardedList
+from logitkit.processors.engine.processor_list import ChainInGenerate, GuardedList
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.row_check import RowCheck
 from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
@@ -52,8 +52,8 @@ class Call:
         inputs: ``input_ids``, ``attention_mask`` and what else the prompts hold, such as ``pixel_values``, for
             ``model.generate(**call.inputs, ...)``. They may be narrower than an encoding that was given, when padding
             moved to the other side.
-        composite: the chain as one processor, ``composite(input_ids, scores)``.
-        processors: a `LogitsProcessorList` of the composite, for ``logits_processor=``. Processors that ``append`` or
+        composite: the chain as one processor, ``composite(input_ids, scores)``, for rows of any length.
+        processors: a `LogitsProcessorList` of the chain, for ``logits_processor=``. Processors that ``append`` or
             ``+`` put behind the chain are followed by a check that they leave a token.
         generate_kwargs: settings that `generate` needs besides, such as a padding token for a model without one, and
             neutral values for warpers that the chain replaces. `Call.generate` adds them.
@@ -86,7 +86,7 @@ class Call:
             self.composite.row_check = RowCheck(self.prompts)
         if not self.composite.streams:
             self.trace.fusion = NO_STREAMS
-        self.processors = GuardedList([self.composite])
+        self.processors = GuardedList([ChainInGenerate(self.composite)])
         self._generating, self.settings = threading.Lock(), binding.settings
         self._histories = binding.histories
         self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)

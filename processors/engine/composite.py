@@ -58,13 +58,13 @@ class Composite(LogitsProcessor):
         owners: the plugin that offers each processor, by the processor's name, for error messages.
         histories: the `History` that a processor reads, by the position of the processor in ``parts``.
         settings: the settings of the call, which state the length of a decoder's prompt; None: there is none.
-        widths: widths that the scores of the generating model may have; None: any.
+        widths: widths that the scores of the generating model may have in `generate`; None: any.
         vocabulary: makes ids impossible before the first processor; None: none.
 
     Attributes:
         prefetcher: supplies logits of second streams before each step; None: each stream runs its own forwards.
         observer: receives what the whole chain did at each step; None: no observer.
-        row_check: warns of rows that this call did not write; None: rows may begin anywhere.
+        row_check: warns of rows in `generate` that this call did not write; None: rows may begin anywhere.
 
     Example:
         >>> import torch
@@ -127,6 +127,16 @@ class Composite(LogitsProcessor):
         Raises:
             ScoresError: a row without a finite maximum, before or after some processor; names the processor.
             PluginError: a processor that raises, or returns anything but scores of the same shape.
+        """
+        if not len(scores):
+            return scores
+        with self._lock:
+            return self._step(input_ids, scores, None)
+
+    def in_generate(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores after every processor, as `generate` calls the chain: `__call__` with two more checks.
+
+        Raises:
             ModeError: scores of another vocabulary.
         """
         if not len(scores):
@@ -138,14 +148,13 @@ class Composite(LogitsProcessor):
                 "assistant with the tokenizer of the model, or prompt_lookup_num_tokens"
             )
         with self._lock:
-            return self._step(input_ids, scores)
+            return self._step(input_ids, scores, self.row_check if self.parts else None)
 
-    def _step(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def _step(self, input_ids: Tensor, scores: Tensor, row_check: RowCheck | None) -> Tensor:
         """Return the scores after every processor; see `__call__`."""
         self.trace.calls += 1
         self.trace.rows += scores.shape[0]
         mark, caches = self.trace.mark(), {place: history.cache for place, history in self.histories.items()}
-        row_check = self.row_check if self.parts else None
         grew = row_check.grew_by_one(input_ids) if row_check else None
         if row_check and grew is None:
             row_check.compare(input_ids)

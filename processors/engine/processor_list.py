@@ -50,6 +50,31 @@ class FinalCheck(LogitsProcessor):
         return scores
 
 
+class ChainInGenerate(LogitsProcessor):
+    """A chain as `generate` calls it; see `Composite.in_generate`.
+
+    Args:
+        composite: the chain.
+
+    Example:
+        >>> import torch
+        >>> from logitkit.processors.engine import Prompts, Trace
+        >>> prompts = Prompts(ids=torch.tensor([[0]]), mask=torch.ones(1, 1), texts=("",), messages=(None,),
+        ...                   adds_specials=False)
+        >>> ChainInGenerate(Composite([], prompts=prompts, trace=Trace()))(prompts.ids, torch.tensor([[1.0, 2.0]]))
+        tensor([[1., 2.]])
+    """
+
+    supports_continuous_batching = False
+
+    def __init__(self, composite: Composite) -> None:
+        self.composite = composite
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores after the chain, ``[rows, vocab]``."""
+        return self.composite.in_generate(input_ids, scores)
+
+
 class GuardedList(LogitsProcessorList):
     """A `LogitsProcessorList` that yields a `FinalCheck` behind processors that follow a chain.
 
@@ -64,11 +89,11 @@ class GuardedList(LogitsProcessorList):
         >>> prompts = Prompts(ids=torch.tensor([[0]]), mask=torch.ones(1, 1), texts=("",), messages=(None,),
         ...                   adds_specials=False)
         >>> chain = Composite([("top_k", TopKLogitsWarper(1))], prompts=prompts, trace=Trace())
-        >>> processors = GuardedList([chain])
+        >>> processors = GuardedList([ChainInGenerate(chain)])
         >>> [type(processor).__name__ for processor in processors]
-        ['Composite']
+        ['ChainInGenerate']
         >>> [type(processor).__name__ for processor in processors + [TopKLogitsWarper(1)]]
-        ['Composite', 'TopKLogitsWarper', 'FinalCheck']
+        ['ChainInGenerate', 'TopKLogitsWarper', 'FinalCheck']
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -92,6 +117,7 @@ class GuardedList(LogitsProcessorList):
 def _behind_a_chain(processors: Sequence[Any]) -> Sequence[Any]:
     """Return the processors behind the first chain with steps; an empty chain leaves every token."""
     for place, processor in enumerate(processors):
-        if isinstance(processor, Composite) and processor.parts:
+        chain = processor.composite if isinstance(processor, ChainInGenerate) else processor
+        if isinstance(chain, Composite) and chain.parts:
             return processors[place + 1 :]
     return ()
