@@ -83,6 +83,40 @@ def test_multiple_choice_weighs_by_certainty_alone() -> None:
     torch.testing.assert_close(got.exp(), want, rtol=0, atol=2e-6)
 
 
+# The released code's steps a to i in plain arithmetic, for the models below: probabilities of tokens 0 to 3.
+THREE_MODELS = ([0.6, 0.4, 0, 0, 0], [0, 0.5, 0.5, 0, 0], [0.2, 0, 0, 0.7, 0])  # the last one lost 0.1 in translation
+ELEVEN = {
+    ("published", "linear"): [0.3110, 0.3168, 0.1523, 0.2198],
+    ("published", "rbf"): [0.3864, 0.3417, 0.1186, 0.1533],
+    ("published", "power"): [0.5582, 0.3689, 0.0400, 0.0329],
+    ("published", "sigmoid"): [0.3008, 0.3203, 0.1608, 0.2181],
+    ("published", "reciprocal"): [0.5204, 0.4079, 0.0717, 0.0],
+    ("released", "linear"): [0.3979, 0.3407, 0.1060, 0.1554],
+    ("released", "rbf"): [0.4272, 0.3555, 0.0966, 0.1207],
+    ("released", "power"): [0.5190, 0.3833, 0.0610, 0.0366],
+    ("released", "sigmoid"): [0.3939, 0.3416, 0.1091, 0.1553],
+    ("released", "reciprocal"): [0.4837, 0.4338, 0.0825, 0.0],
+    ("choice", "rbf"): [0.3671, 0.3173, 0.1115, 0.2042],
+}
+
+
+@pytest.mark.parametrize(("preset", "kernel"), ELEVEN)
+def test_three_models_under_every_preset(preset: Any, kernel: Any) -> None:
+    """By hand for ``linear``: p* = [.8, .9, .5, .7, 0] / 3; the main model differs from it by [1/3, .1, 1/6, .7/3, 0].
+
+    Its support is its own two tokens: s = [2/3, .9]; the first helper's is tokens 0 to 2: [.7333, .8, .6667]; the
+    second's 0, 1 and 3: [.9333, .7, .5333]. With the entropies .6730, .6931 and .5297 the model scores are 2.328, 3.174
+    and 4.091, which sum to 9.592; the main model's weight is .2427 as published and 1/2 as released.
+    """
+    setting, (main, *helpers) = PRESETS[preset], (torch.tensor([p]) for p in THREE_MODELS)
+    options: dict[str, Any] = {"main_floor": setting.main_floor, "variant": setting.variant, "support": setting.support}
+    got = core(main, helpers, kernel=kernel, **options).exp()
+    torch.testing.assert_close(got[0, :4], torch.tensor(ELEVEN[preset, kernel]), rtol=0, atol=6e-5)
+    weights = consensus(main, helpers, kernel="linear", **options).weights[:, 0]
+    want = {"published": [0.2427, 0.3309, 0.4264], "released": [0.5, 0.2185, 0.2815], "choice": [0.5, 0.2166, 0.2834]}
+    torch.testing.assert_close(weights, torch.tensor(want[preset]), rtol=0, atol=6e-5)
+
+
 def test_every_preset_says_its_support() -> None:
     """All presets take the support of the released code; `Core` passes it on, and an option replaces it."""
     assert {name: preset.support for name, preset in PRESETS.items()} == dict.fromkeys(PRESETS, "own")
