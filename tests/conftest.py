@@ -12,7 +12,17 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker; torch reads the variable once, at import
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
+
+# No test depends on the speed of the machine: examples have no deadline, and may be drawn slowly.
+hypothesis.settings.register_profile(
+    "logitkit",
+    hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check=[*hypothesis.settings.default.suppress_health_check, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("logitkit")
 
 ROOT = Path(__file__).parents[1]
 

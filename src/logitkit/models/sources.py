@@ -27,7 +27,7 @@ from typing import IO
 from logitkit.errors import DownloadError, MissingPackageError
 from logitkit.models.catalog import KnownModel, NpmTokenizer
 
-HUB_TIMEOUT = 4.5  # seconds; an unreachable hub is noticed within 5 s, which a test checks
+HUB_TIMEOUT = 4.5  # seconds; an unreachable hub is noticed within 5 s
 POLL_INTERVAL = 0.2  # seconds between two measurements of a download
 BLOCK = 1 << 20  # bytes
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "LICENSE*"]  # no pickles and no code

@@ -23,8 +23,14 @@ from pathlib import Path
 from logitkit.bench.execution.engine import carry_out
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Store
+
+class Slow(Store):  # waits for a line before it appends records, so that no speed decides what is written
+    def add(self, records):
+        sys.stdin.readline()
+        super().add(records)
+
 run = Run.model_validate_json(Path(sys.argv[1]).read_text())
-with Store(Path(sys.argv[2])) as store:
+with Slow(Path(sys.argv[2])) as store:
     print("ready", flush=True)
     carry_out(run, store)
 """
@@ -47,15 +53,16 @@ def test_killed_at_random_points_it_ends_with_the_same_results(bench_place: Path
     spec.write_text(run.model_dump_json())
     dice, sizes = random.Random(0), []
     for attempt in range(4):
-        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(spec), str(folder)], stdout=subprocess.PIPE)
-        assert worker.stdout and worker.stdout.readline() == b"ready\n"
-        before, begun = file.stat().st_size, time.monotonic()
-        while file.stat().st_size == before and worker.poll() is None and time.monotonic() - begun < 60:
-            time.sleep(0.002)
-        time.sleep(dice.uniform(0, 0.02))
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait()
-        worker.stdout.close()
+        command = [sys.executable, "-c", WORKER, str(spec), str(folder)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as worker:
+            assert worker.stdin and worker.stdout and worker.stdout.readline() == b"ready\n"
+            before = file.stat().st_size
+            worker.stdin.write(b"\n")  # the first unit is written whole
+            while file.stat().st_size == before and worker.poll() is None:
+                time.sleep(0.002)
+            worker.stdin.write(b"\n")  # the second one may be cut anywhere
+            time.sleep(dice.uniform(0, 0.02))
+            os.kill(worker.pid, signal.SIGKILL)
         sizes.append(len(Store(folder).records))
         if attempt == 2:
             with file.open("a") as out:

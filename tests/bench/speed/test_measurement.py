@@ -76,7 +76,7 @@ def test_the_profile_of_processors() -> None:
     """The profile has the time outside forwards and the host reads of each processor, beside one log_softmax."""
     costs = profile.profile_processors(400, 2, steps=3, names=["cfg", "top_k"])
     assert list(costs) == [profile.UNIT, "cfg", "top_k", "the composite around a chain"]
-    assert all(0 < cost.seconds < 1 for cost in costs.values())
+    assert all(cost.seconds > 0 for cost in costs.values())
     assert costs["cfg"].syncs == 1 and costs["top_k"].syncs == 0
     assert profile.table(400, 2, costs).count("\n") == 5
 

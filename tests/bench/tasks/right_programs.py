@@ -87,7 +87,7 @@ LONGER = [
 ]
 FURTHER = [
     "from dataclasses import dataclass, field, asdict, replace\n@dataclass(order=True)\nclass P:\n    x: int\n    y: list = field(default_factory=list)\np=P(1)\nassert asdict(replace(p,x=2))=={'x':2,'y':[]} and P(1)<P(2) and p==P(1)",
-    "import asyncio\nasync def m():\n    async with asyncio.timeout(5):\n        q=asyncio.Queue()\n        async def p():\n            for i in range(3): await q.put(i)\n        async with asyncio.TaskGroup() as g:\n            g.create_task(p())\n        return [q.get_nowait() for _ in range(3)]\nassert asyncio.run(m())==[0,1,2]",
+    "import asyncio\nasync def m():\n    async with asyncio.timeout(100):\n        q=asyncio.Queue()\n        async def p():\n            for i in range(3): await q.put(i)\n        async with asyncio.TaskGroup() as g:\n            g.create_task(p())\n        return [q.get_nowait() for _ in range(3)]\nassert asyncio.run(m())==[0,1,2]",
     "import asyncio\nassert asyncio.run(asyncio.to_thread(sum,[1,2]))==3",
     "import queue, threading\nq=queue.Queue()\nthreading.Thread(target=lambda:[q.put(i) for i in range(3)]).start()\nassert [q.get(timeout=60) for _ in range(3)]==[0,1,2]",
     "import tempfile, os\nwith tempfile.TemporaryDirectory() as d:\n    p=os.path.join(d,'a')\n    open(p,'w').write('x')\n    assert os.path.getsize(p)==1\nwith tempfile.NamedTemporaryFile('w+') as f:\n    f.write('a'); f.seek(0); assert f.read()=='a'\nwith tempfile.SpooledTemporaryFile(max_size=1) as f:\n    f.write(b'abc'); f.seek(0); assert f.read()==b'abc'\nwith tempfile.TemporaryFile() as f: f.write(b'a')",
