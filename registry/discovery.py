@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -19,23 +19,32 @@ import pluggy
 
 from logitkit.errors import NameTakenError, PluginError
 from logitkit.registry import hookspecs
-from logitkit.registry.foreign_code import contained
+from logitkit.registry.foreign_code import announced, contained
 from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
 
 HOOKS = ("logitkit_specs", "logitkit_tasks")
+PATIENCE = 10.0  # seconds after which a plugin that is still loading is named
 MOST_DECLARATIONS = 1000  # of one hook; an endless generator ends here
+Examine = Callable[[Sequence[EntryPoint]], Mapping[EntryPoint, Exception]]
 Declaration = TypeVar("Declaration", Spec, TaskSpec)
 BUILT_IN = ("byte_level", "cascade", "contrast", "ensemble", "ngram", "tasks", "warpers")
 
 
-def discover(*, third_party: str = "all", strict: bool = False) -> Registry:
+def discover(
+    *,
+    third_party: str = "all",
+    strict: bool = False,
+    examine: Examine | None = None,
+) -> Registry:
     """Load every plugin and return the registry, which holds the broken plugins too.
 
     Args:
         third_party: ``all``, ``none``, or a comma-separated list of the entry points to load.
         strict: raise the error of the first broken plugin.
+        examine: asked for the faults of entry points before they are loaded; a plugin with a fault is broken and is
+            not loaded.
 
     Raises:
         PluginError: a broken plugin if ``strict``; an entry point in the list that is not installed.
@@ -45,9 +54,15 @@ def discover(*, third_party: str = "all", strict: bool = False) -> Registry:
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    plugins = [_load(manager, name, "logitkit", functools.partial(_built_in, name)) for name in BUILT_IN]
-    for entry in _chosen(entry_points(group=hookspecs.PROJECT), third_party):
-        plugins.append(_load(manager, entry.name, _origin(entry), entry.load))
+    plugins = [load_plugin(manager, name, "logitkit", functools.partial(_built_in, name)) for name in BUILT_IN]
+    chosen = _chosen(entry_points(group=hookspecs.PROJECT), third_party)
+    faults = examine(chosen) if examine else {}
+    for entry in chosen:
+        if entry in faults:
+            plugins.append(Plugin(name=entry.name, origin=_origin(entry), error=faults[entry]))
+            continue
+        with announced(f"plugin {entry.name!r} (from {_origin(entry)})", PATIENCE):
+            plugins.append(load_plugin(manager, entry.name, _origin(entry), entry.load))
     plugins = _without_collisions(plugins)
     for plugin in plugins:
         if strict and plugin.error:
@@ -99,7 +114,7 @@ def _chosen(entries: Iterable[EntryPoint], third_party: str) -> list[EntryPoint]
     return [entry for entry in installed if entry.name in wanted]
 
 
-def _load(manager: pluggy.PluginManager, name: str, origin: str, load: Callable[[], Any]) -> Plugin:
+def load_plugin(manager: pluggy.PluginManager, name: str, origin: str, load: Callable[[], Any]) -> Plugin:
     """Load one plugin and call its hooks; an exception makes it broken."""
     key = f"{name} ({origin})"
     try:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from logitkit.errors import ParameterError, PluginError, UnknownNameError
 from logitkit.registry import Spec, TaskSpec
+from logitkit.registry.foreign_code import contained
 from logitkit.registry.registry import Plugin
 from logitkit.registry.target import load_target
 
@@ -40,6 +42,24 @@ FAULTS = {
         HOOK + "spec = " + SPEC + "); object.__setattr__(spec, 'summary', object()); return [spec]",
         "summary must be a text",
     ),
+    "long": (
+        ONE.replace('"s"', "'x' * 10_000_000") + ")]",
+        "summary must be a text of at most 10000 characters, got 'xxx",
+    ),
+    "long_name": (ONE.replace('"{name}"', "'x' * 101") + ")]", "name must be a text of at most 100 characters"),
+    "reversed": (ONE.replace('"s"', "'a\\u202eb'") + ")]", "summary must be printable text in one line"),
+    "text_of_its_own": (
+        "class Odd(str):\n    def __str__(self): raise RuntimeError('no text')\n    __repr__ = __str__\n"
+        + ONE.replace('"s"', "Odd('s')")
+        + ")]",
+        "summary must be a text, got <class",
+    ),
+    "revision": (ONE + ", revision='2')]", "revision must be a whole number >= 1, got '2'"),
+    "absent": ("raise ModuleNotFoundError('numba')", "ModuleNotFoundError: numba"),
+    "changes_folder": (
+        "import os\nos.chdir(os.sep)\n" + ONE + ")]",
+        "must leave the current folder alone when it is loaded, got ",
+    ),
     "unchecked_subclass": (
         "import logitkit\nclass Mine(logitkit.Spec):\n    def __post_init__(self): pass\n"
         + HOOK
@@ -51,6 +71,10 @@ FAULTS = {
 }
 HARMLESS = {
     "markup": ONE.replace('"s"', '"ends [/INST] and [bold"') + ", family='[/x]')]",
+    "writes_to_descriptors": "import os, sys, atexit\natexit.register(print, 'at the end')\n"
+    "os.write(1, b'to the descriptor')\nprint('to the original', file=sys.__stdout__)\nos.system('echo from a child')\n"
+    + ONE
+    + ")]",
     "prints": "print('at import')\n" + HOOK + "print('in the hook'); return [" + SPEC + ")]",
 }
 
@@ -84,7 +108,8 @@ def test_list_works_beside_every_fault(installed: Path) -> None:
     names = {spec["name"] for spec in json.loads(data.stdout)}
     assert {"uscd", "from_markup", "from_prints"} <= names
     assert names & {f"from_{name}" for name in FAULTS} == set()
-    assert "in the hook" in data.stderr
+    for text in ("in the hook", "to the descriptor", "to the original", "from a child", "at the end"):
+        assert text in data.stderr
 
 
 def test_doctor_names_every_culprit(installed: Path) -> None:
@@ -114,6 +139,20 @@ def test_a_target_is_contained_too(installed: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PluginError, match="must be importable, got AttributeError"):
         load_target("odd (from dist 1.0)", "plugin_prints:Thing")
     assert capsys.readouterr().out == ""
+
+
+def test_settings_of_torch_that_a_plugin_changes_are_set_back() -> None:
+    """The default dtype and the gradient mode are as before, and the change is a fault of the plugin."""
+    dtype = pytest.raises(PluginError, match=r"leave the default dtype of torch alone when it is loaded, got float64")
+    with dtype, contained():
+        torch.set_default_dtype(torch.float64)
+    gradients = pytest.raises(PluginError, match=r"must leave the gradient mode of torch alone .* got False")
+    with gradients, contained():
+        torch.set_grad_enabled(False)
+    with pytest.raises(ImportError, match="gone"), contained():
+        torch.set_grad_enabled(False)
+        raise ImportError("gone")
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
 
 
 def test_a_keyboard_interrupt_is_the_users() -> None:

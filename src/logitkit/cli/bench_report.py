@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from logitkit.cli.inputs import utf8_text
+from logitkit.cli.json_output import divert, print_json
 from logitkit.cli.rendering import print_line
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.files import parse_json, read_bytes, replace_file
@@ -26,7 +26,7 @@ def report(
     reading: Annotated[
         Path | None, typer.Option(help="A text file for the top of the report; blank lines separate paragraphs.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and write no files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", callback=divert, help="Print JSON and write no files.")] = False,
 ) -> None:
     """Write report.md and report.html from the results that exist. Nothing is run."""
     from logitkit.bench.config import runfile
@@ -43,7 +43,7 @@ def report(
     if reading is not None and not reading.is_file():
         raise ParameterError("bench report", "--reading", "a file that exists", str(reading))
     if as_json:
-        typer.echo(json.dumps(summarise(run, store).as_data(), indent=2))
+        print_json(summarise(run, store).as_data())
         return
     write_report(run, store, utf8_text("bench report", "--reading", reading) if reading else "")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
-import typer
 from rich.console import Console
 from rich.text import Text
 
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import listing, with_origin
 from logitkit.registry.discovery import default_registry
 
@@ -18,7 +16,7 @@ def tasks(as_json: options.AsJson = False) -> None:
     registry = default_registry()
     specs = [registry.describe_task(name) for name in registry.tasks()]
     if as_json:
-        typer.echo(json.dumps([spec.as_data() for spec in specs], indent=2))
+        print_json([spec.as_data() for spec in specs])
         return
     table = listing("name", "what it measures", "mode", "data", "source")
     for spec in specs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def check(
     failures = len(report.failures) + sum(bool(cell.fault) for cell in cells)
     if as_json:
         data = _as_data(report, failures) | ({"modes": [vars(cell) for cell in cells]} if modes else {})
-        typer.echo(json.dumps(data, indent=2))
+        print_json(data)
     else:
         Console().print(_law_table(report))
         if modes:

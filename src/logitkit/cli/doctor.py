@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import os
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import listing
-from logitkit.registry.discovery import default_registry
-from logitkit.registry.registry import Plugin
+from logitkit.registry.discovery import discover
+from logitkit.registry.plugin_probe import probe
+from logitkit.registry.registry import Plugin, Registry
 
 
-def doctor(as_json: options.AsJson = False) -> None:
-    """List the installed plugins and their errors. The exit status is 1 when a plugin is broken."""
-    plugins = default_registry().plugins
+def doctor(
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds that a plugin may take to be loaded.")] = 60.0,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the installed plugins and their errors. The exit status is 1 when a plugin is broken.
+
+    Each plugin of another distribution is loaded in a process of its own first, with the classes that it offers.
+    """
+    plugins = examined_registry(time_limit).plugins
     if as_json:
-        typer.echo(json.dumps([_as_data(plugin) for plugin in plugins], indent=2))
+        print_json([_as_data(plugin) for plugin in plugins])
     else:
         _print_table(plugins)
     raise typer.Exit(1 if any(plugin.error for plugin in plugins) else 0)
+
+
+def examined_registry(time_limit: float) -> Registry:
+    """Return the registry, in which a plugin that does not return, or whose targets are broken, is broken too."""
+    chosen = os.environ.get("LOGITKIT_PLUGINS", "all")
+    return discover(third_party=chosen, examine=functools.partial(probe, time_limit=time_limit))
 
 
 def _as_data(plugin: Plugin) -> dict[str, object]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
-import typer
 from rich.console import Console
 from rich.text import Text
 
 import logitkit
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import listing, with_origin
 
 
@@ -17,7 +15,7 @@ def list_processors(as_json: options.AsJson = False) -> None:
     """List all installed processors."""
     specs = [logitkit.describe(name) for name in logitkit.names()]
     if as_json:
-        typer.echo(json.dumps([spec.as_data(schema=False) for spec in specs], indent=2))
+        print_json([spec.as_data(schema=False) for spec in specs])
         return
     specs.sort(key=lambda spec: (spec.family == "transformers", spec.family, spec.name))  # those of transformers last
     table = listing("name", "what it does", "extra forwards", "source")

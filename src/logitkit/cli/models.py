@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.errors import LogitkitError
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def list_models(as_json: options.AsJson = False) -> None:
     with _errors_reported():
         entries = [models.describe(name) for name in models.names()]
     if as_json:
-        typer.echo(json.dumps(entries, indent=1))
+        print_json(entries, indent=1)
         return
     table = Table("name", "download", "licence", "cached", "description", box=None)
     for entry in entries:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from logitkit.cli.json_output import divert
+
+AsJson = Annotated[bool, typer.Option("--json", callback=divert, help="Print JSON.")]
 Prompt = Annotated[str | None, typer.Argument(help="The prompt. Without it, --file or standard input is read.")]
 File = Annotated[Path | None, typer.Option(help="Read the prompt from this file.")]
 Model = Annotated[str, typer.Option(help="A known model name, a folder, or a hub id.")]

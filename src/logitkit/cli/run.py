@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from logitkit.cli import options
 from logitkit.cli.inputs import generate_settings, load_model, read_chain, read_prompt
+from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import escape_markup, largest_changes
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(
         loaded, tokenizer, message, bound_chain, seed=seed, record=trace, stream=not as_json, **settings
     )
     if as_json:
-        typer.echo(json.dumps(completion.as_data(), indent=2))
+        print_json(completion.as_data())
         return
     _print_summary(completion)
     if trace:

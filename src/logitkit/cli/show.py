@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 
 import logitkit
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import escape_markup
 from logitkit.registry.pages import man_page
 
@@ -23,7 +23,7 @@ def show(
     """Show one processor: formula, parameters, cost, limits and source."""
     spec = logitkit.describe(name)
     if as_json:
-        typer.echo(json.dumps(spec.as_data(), indent=2))
+        print_json(spec.as_data())
         return
     console = Console(highlight=False)
     for title, text in man_page.sections(spec):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line
 from logitkit.errors import ParameterError
 
@@ -78,7 +78,10 @@ def train_ngram(
     table.save(out)
     shutil.rmtree(partial)
     seconds = time.perf_counter() - begin
-    typer.echo(json.dumps(_as_data(out, table, seconds), indent=2) if as_json else _sentence(out, table, seconds))
+    if as_json:
+        print_json(_as_data(out, table, seconds))
+    else:
+        typer.echo(_sentence(out, table, seconds))
 
 
 def _nltk_corpus(corpus: list[Path]) -> NltkCorpus | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
 from logitkit.models.progress import progress_bar
 
@@ -47,4 +47,4 @@ def train_router(
             advance=bar.advance,
         )
     head.save(out)
-    typer.echo(json.dumps({"threshold": head.threshold, **head.report}, indent=2))
+    print_json({"threshold": head.threshold, **head.report})
