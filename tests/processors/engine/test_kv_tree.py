@@ -126,3 +126,25 @@ def test_a_forward_that_is_interrupted_between_layers_drops_the_cache(monkeypatc
     (end,) = tree.grow([(again, [20, 21])])
     check(model, end, len(PROMPT))
     assert tree.tokens_fed == fed + len(PROMPT) + 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_branch_from_within_the_prompt(kind: str) -> None:
+    """A node of the prompt without log-probabilities is read again, so that its new child has the right total."""
+    model = KINDS[kind]()
+    tree = KVTree(model)
+    middle = tree.read(tree.root, PROMPT, conditioning=True).path()[3]
+    assert middle.logp is None
+    (grown,) = tree.grow([(middle, [20, 21])])
+    check(model, grown, 4)
+    assert tree.tokens_fed == len(PROMPT) + 3
+
+
+def test_room_for_later_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later groups are kept while all fit into the room, or into twice the first group: 11 + 2 into 22, not 11 + 14."""
+    monkeypatch.setattr("logitkit.processors.engine.kv_tree.ROOM", 4)
+    tree = KVTree(tiny_model())
+    prompt = tree.read(tree.root, PROMPT, conditioning=True)
+    first, second, *others = tree.grow([(prompt, [token, token]) for token in range(20, 28)])
+    assert tree.keep([[first], [second]]) == 2
+    assert tree.keep([[first], others, [second]]) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from logitkit.processors.engine.trace import Trace
+from logitkit.processors.engine.trace import ReaderCounts, Trace
 
 
 def test_means_are_kept_by_processor_and_quantity() -> None:
@@ -62,3 +64,36 @@ def test_a_rewound_trace_keeps_what_was_reported_before_the_mark() -> None:
     assert trace.fired == {"gate": 0.5} and trace.means == {"gate": {"share": 0.5}}
     trace.record("gate", 1, scores, scores)
     assert [step.position for step in trace.steps] == [0, 1] and trace.steps[1].notes == {}
+
+
+def test_a_recorded_step_by_hand() -> None:
+    """The most probable tokens before and after, best first, and the divergence of (1/4, 3/4) from (1, 0) in bits."""
+    trace = Trace(recording=True, top=1)
+    before, after = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.0, -torch.inf]])
+    trace.record("cut", 3, before, after)
+    (step,) = trace.steps
+    assert step.before == ((1, pytest.approx(0.75)),) and step.after == ((0, 1.0),) and step.position == 3
+    middle = 0.5 * (0.25 * math.log2(0.25 / 0.625) + 0.75 * math.log2(0.75 / 0.375)) + 0.5 * math.log2(1 / 0.625)
+    assert step.js_bits == pytest.approx(middle, abs=1e-6)
+
+
+def test_a_plain_copy_is_independent_and_has_the_same_summary() -> None:
+    """Counts after the copy do not reach it; the summary has calls, rows, forwards, gates, means and notices."""
+    trace = Trace(calls=2, rows=4, notices=["a notice"], readers={"far": ReaderCounts(3, 7)})
+    trace.count_fired("gate", torch.tensor([True, False]))
+    trace.average("gate", "share", torch.tensor([0.5]))
+    plain = trace.plain()
+    want = {
+        "calls": 2,
+        "rows": 4,
+        "forwards": {"far": 3},
+        "fired": {"gate": 0.25},
+        "means": {"gate": {"share": 0.5}},
+        "notices": ["a notice"],
+    }
+    trace.count_fired("gate", torch.tensor([True]))
+    trace.average("gate", "share", torch.tensor([1.0]))
+    trace.notices.append("another")
+    summary = plain.summary()
+    assert {name: summary[name] for name in want} == want and summary["fusion"]["state"] == "lazy"
+    assert trace.summary()["fired"] == {"gate": 0.5} and trace.summary()["means"] == {"gate": {"share": 0.75}}
