@@ -148,3 +148,22 @@ def test_every_plugin_exports_its_schema(name: str) -> None:
     data = json.loads(json.dumps(logitkit.describe(name).as_data()))
     assert data["parameters"]["additionalProperties"] is False
     assert all(p.get("description") for p in data["parameters"].get("properties", {}).values())
+
+
+def test_a_file_is_read_with_its_registry_and_keeps_the_order(tmp_path: Path) -> None:
+    """Names come from the given registry; parameters stay in the order in which they were written."""
+    chain = logitkit.chain("uscd(rho=0.5, gate=0.25)")
+    chain.to_file(tmp_path / "c.yaml")
+    text = (tmp_path / "c.yaml").read_text()
+    assert text.index("name: uscd") < text.index("rho: 0.5") < text.index("gate: 0.25")
+    assert Chain.from_file(tmp_path / "c.yaml", registry=chain.registry).registry is chain.registry
+    with pytest.raises(UnknownNameError):
+        Chain.from_file(tmp_path / "c.yaml", registry=Registry([]))
+
+
+def test_the_longest_text() -> None:
+    """A text may have 20,000 characters and no more."""
+    longest = f"top_k(5{' ' * 19_992})"
+    assert len(longest) == 20_000 and logitkit.chain(longest) == logitkit.chain("top_k(5)")
+    with pytest.raises(ChainError, match="at most 20000 characters, got 20001"):
+        logitkit.chain(longest[:-1] + " )")
