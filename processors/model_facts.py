@@ -37,7 +37,7 @@ def context_length(model: Any) -> int | None:
     (128, None)
     """
     limit = getattr(text_config(model), "max_position_embeddings", None)
-    return int(limit) if limit else None
+    return int(limit) if limit and limit > 0 else None  # XLNet states -1 for no limit
 
 
 def vocabulary_size(model: Any) -> int:

@@ -32,9 +32,11 @@ from logitkit.processors.byte_level.prompt_trimming import (
     trim,
 )
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.kv_tree import KVTree
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.prompts import Prompts, pad_token
 from logitkit.processors.engine.scores import with_infinite_masks
+from logitkit.processors.engine.tree_check import check_tree
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
@@ -115,8 +117,14 @@ class ByteBoundary(LogitsProcessor):
             CoverKind, option("token sequences to sum over: those that the tokenizer writes, or every tokenization")
         ] = "canonical",
     ) -> ByteBoundary:
-        """Return the processor for the prompts that `prepare` has trimmed; the model reads nothing yet."""
+        """Return the processor for the prompts that `prepare` has trimmed; the model reads no prompt yet.
+
+        Raises:
+            ModelError: the model does not read forks of a text exactly; see `KVTree`.
+        """
         prompts, vocabulary = binding.prompts, _vocabulary(binding)
+        if any(prompts.removed):
+            check_tree(binding.model, KVTree)
         removed = prompts.removed or (b"",) * len(prompts)
         trimmed = [
             TrimmedPrompt(

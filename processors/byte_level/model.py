@@ -103,6 +103,7 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         if isinstance(model, ByteModel):
             raise ModelError("ByteModel: model must be over tokens, got a ByteModel; use the ByteModel directly")
         super().__init__(ByteConfig())
+        model.train(False)
         self.tree = ByteTree(model, tokenizer, covers=covers, tolerance=tolerance, bos=bos, lossy=lossy)
         self.model, self.covers = model, covers
         self.conditioning = None if conditioning is None else tuple(int(token) for token in conditioning)

@@ -21,6 +21,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from logitkit.errors import ModelError
 from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.reading_check import refuse_inexact
 from logitkit.processors.engine.streams import stacked_positions
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.tokens.retokenization import Retokenizer
@@ -50,8 +52,8 @@ class CrossTokenizerReader:
         context: number of tokens that the model can read; None: no limit.
 
     Raises:
-        ModelError: a model without a cache, with an encoder, or with a recurrent state, which cannot be rewound; an own
-            prompt that exceeds the context.
+        ModelError: a model without a cache, with an encoder, with a recurrent state, which cannot be rewound, or one
+            that reads chunks or padded rows wrongly; an own prompt that exceeds the context.
 
     Example:
         >>> from logitkit.processors.engine import Binding, read_prompts
@@ -67,13 +69,12 @@ class CrossTokenizerReader:
 
     def __init__(self, model: Any, own: Rows, prompts: Prompts, retokenize: Retokenizer, *, label: str) -> None:
         self.model, self.prompts, self.retokenize, self.label = model, prompts, retokenize, label
-        self.own = tuple(tuple(ids) for ids in own)
+        self.own, self.forwards, self.tokens = tuple(tuple(ids) for ids in own), 0, 0
         if len(own) != len(prompts) or not all(self.own):
             raise ModelError(
                 f"{label}: own prompts must be one for each prompt of the call, none empty, "
                 f"got {len(own)} for {len(prompts)}"
             )
-        self.forwards = self.tokens = 0
         parameters = inspect.signature(model.forward).parameters
         if model.config.is_encoder_decoder or not {CACHE, "position_ids"} <= set(parameters):
             raise ModelError(
@@ -84,6 +85,7 @@ class CrossTokenizerReader:
         self._window = _window(model, label)
         self.context = context_length(model)
         self._refuse_long([list(ids) for ids in self.own])
+        refuse_inexact(model, label, Reader)
         self.release()
 
     def __reduce__(self) -> Any:
@@ -267,7 +269,8 @@ def _window(model: Any, label: str) -> int | None:
             f"rewound, got {', '.join(sorted(unsupported))}; choose a model with attention layers only"
         )
     windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
-    return min(windows, default=None)
+    local = getattr(text_config(model), "window_size", None)  # GPT-Neo applies its window itself
+    return min([*windows, *([local] if local else [])], default=None)
 
 
 def _common_prefix(row: Sequence[int], cached: Sequence[int]) -> int:

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from logitkit.errors import ModelError
 from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.engine.tree_attention import additive_mask, ancestor_matrix, within_window
+from logitkit.processors.engine.tree_check import check_tree
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.transformers_api import with_cache
 
@@ -68,6 +69,7 @@ class KVTree:
 
     Args:
         model: a causal language model that accepts an attention mask with four dimensions.
+        exact: the model is known to read trees exactly; else its first tree runs `check_tree`.
 
     Attributes:
         forwards: forward passes so far.
@@ -75,7 +77,8 @@ class KVTree:
         root: the empty sequence; it has no next-token probabilities.
 
     Raises:
-        ModelError: an encoder-decoder or a recurrent model.
+        ModelError: an encoder-decoder or a recurrent model, a model that fails on a tree, or one that gives a path of
+            a tree other logits than the path alone.
 
     Example:
         >>> from logitkit.registry.laws import tiny_model
@@ -86,17 +89,14 @@ class KVTree:
         ([1, 2, 3, 4, 5], 2, 6)
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, exact: bool = False) -> None:
         config = text_config(model)
-        if model.config.is_encoder_decoder or any(DynamicCache(config=config).is_linear):
-            raise ModelError(
-                f"KVTree: model must be causal with attention in all layers, got {type(model).__name__}; "
-                "choose a decoder-only model without recurrent layers"
-            )
+        self._layer_types = list(getattr(config, "layer_types", None) or [])
+        if not exact:
+            check_tree(model, type(self))
         self.model = model
         self.forwards = self.tokens_fed = 0
         self.root = Node(token=-1, parent=None, depth=-1)
-        self._layer_types = list(getattr(config, "layer_types", None) or [])
         self._window = getattr(config, "sliding_window", None)
         if self._layer_types and "sliding_attention" not in self._layer_types:
             self._window = None

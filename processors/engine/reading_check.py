@@ -71,20 +71,40 @@ def reading_abilities(model: Any, kind: type[Reader]) -> ReadingAbilities:
     checked = getattr(model, "checked_as", model)
     if checked not in _KNOWN:
         name = type(checked).__name__
-        _refuse_by_name(model, name)
-        if getattr(checked, "training", False) or _has_no_embeddings(checked):
+        refuse_by_name(model, name)
+        if getattr(checked, "training", False) or has_no_embeddings(checked):
             return ReadingAbilities()
-        _KNOWN[checked] = _checked(_without_hooks(model) if checked is model else model, kind, name)
+        _KNOWN[checked] = _checked(without_hooks(model) if checked is model else model, kind, name)
     return _KNOWN[checked]
 
 
-def _has_no_embeddings(model: Any) -> bool:
+def has_no_embeddings(model: Any) -> bool:
     """Return whether a model states that its ids have no embeddings."""
     embeddings = getattr(model, "get_input_embeddings", None)
     try:
         return embeddings is not None and embeddings() is None
     except NotImplementedError:  # transformers finds no standard place; the model may have embeddings elsewhere
         return False
+
+
+def refuse_inexact(model: Any, label: str, kind: type[Reader]) -> None:
+    """Refuse a model that reads chunks or padded rows wrongly, for streams whose rows are rewritten.
+
+    Args:
+        model: the model.
+        label: name of the stream, for the error.
+        kind: the class of reader with which the model is checked.
+
+    Raises:
+        ModelError: names the model and the fault.
+    """
+    abilities = reading_abilities(model, kind)
+    if not (abilities.chunks and abilities.padding):
+        fault = "padded rows" if abilities.chunks else "several tokens after cached ones"
+        raise ModelError(
+            f"{label}: a model with another tokenizer must read chunks and padded rows exactly, since rows are "
+            f"rewritten, got {type(model).__name__}, which reads {fault} wrongly; choose another model"
+        )
 
 
 def refuse_padding(model: Any) -> NoReturn:
@@ -99,8 +119,13 @@ def refuse_padding(model: Any) -> NoReturn:
     )
 
 
-def _refuse_by_name(model: Any, name: str) -> None:
+def refuse_by_name(model: Any, name: str, owner: str = "Reader") -> None:
     """Refuse a model whose forward takes no cache of keys and values, or puts in tokens of its own.
+
+    Args:
+        model: the model.
+        name: of its class.
+        owner: what reads with the model, for the error.
 
     Raises:
         ModelError: names the model.
@@ -108,12 +133,12 @@ def _refuse_by_name(model: Any, name: str) -> None:
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         method = getattr(model.active_peft_config.peft_type, "value", model.active_peft_config.peft_type)
         raise ModelError(
-            f"Reader: the model must read its tokens alone, got {name} with {method}, which adds virtual tokens at "
+            f"{owner}: the model must read its tokens alone, got {name} with {method}, which adds virtual tokens at "
             "each forward; use a model without prompt learning (merged LoRA weights work)"
         )
     if not takes_cache(model):
         raise ModelError(
-            f"Reader: the forward of {name} must take {CACHE}, the cache of a reader; choose a model with a KV cache"
+            f"{owner}: the forward of {name} must take {CACHE}, the cache of a reader; choose a model with a KV cache"
         )
 
 
@@ -122,7 +147,6 @@ def _checked(model: Any, kind: type[Reader], name: str) -> ReadingAbilities:
     size = vocabulary_size(model)
     first, second, *tail = [(size // 2 + place) % size for place in range(1, 5)]
     short, padded = [[first, second]], [[size // 2, first, second], [first, second]]
-    tolerance = TOLERANCE_16_BIT if getattr(model, "dtype", None) in (torch.float16, torch.bfloat16) else TOLERANCE
 
     def read(own: Sequence[Sequence[int]], ends: Sequence[int], assumed: ReadingAbilities) -> Tensor:
         """Return log-probabilities after the last two prefixes of the last row, read up to each of ``ends``."""
@@ -130,14 +154,14 @@ def _checked(model: Any, kind: type[Reader], name: str) -> ReadingAbilities:
         start = rows.shape[1] - len(tail)
         for end in ends[:-1]:
             reader(rows[:, : start + end])
-        return reader.positions(rows, 2)[-1].log_softmax(-1).clamp_min(SMALLEST)
+        return reader.positions(rows, 2)[-1].log_softmax(-1)
 
     def exact(own: Sequence[Sequence[int]], ends: Sequence[int], assumed: ReadingAbilities) -> bool:
-        return _agree(read(own, ends, assumed), whole, tolerance)
+        return agree(read(own, ends, assumed), whole, model)
 
     everything, one_by_one = ReadingAbilities(), ReadingAbilities(chunks=False)
-    whole = _forwarded(name, lambda: read(short, [2], everything))
-    if _forwarded(name, lambda: exact(padded, [0, 2], everything)):
+    whole = forwarded_for("Reader", name, lambda: read(short, [2], everything))
+    if forwarded_for("Reader", name, lambda: exact(padded, [0, 2], everything)):
         return everything
     if exact(short, [0, 2], everything):
         return ReadingAbilities(padding=False)
@@ -168,7 +192,7 @@ def _reader_of(
     return kind(model, own, prompts, abilities=assumed), rows
 
 
-def _forwarded(name: str, read: Callable[[], Any]) -> Any:
+def forwarded_for(owner: str, name: str, read: Callable[[], Any]) -> Any:
     """Return the result of ``read``; an error inside the forward becomes one that names the model."""
     try:
         return read()
@@ -177,18 +201,25 @@ def _forwarded(name: str, read: Callable[[], Any]) -> Any:
     except Exception as error:
         got = str(error) if isinstance(error, LogitkitError) else f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"Reader: the forward of {name} must read tokens and continue from a cache ({CACHE}), got {got}; "
+            f"{owner}: the forward of {name} must read tokens and continue from a cache ({CACHE}), got {got}; "
             "choose a model with a KV cache that reads text"
         ) from error
 
 
-def _agree(got: Tensor, want: Tensor, tolerance: float) -> bool:
-    """Return whether two tensors of log-probabilities differ by little, measured against the spread of ``want``."""
+def agree(got: Tensor, want: Tensor, model: Any) -> bool:
+    """Return whether two tensors of log-probabilities differ by little, measured against the spread of ``want``.
+
+    Args:
+        got, want: log-probabilities of the same shape, in nats.
+        model: the model that computed them; half precision allows for more rounding.
+    """
+    tolerance = TOLERANCE_16_BIT if getattr(model, "dtype", None) in (torch.float16, torch.bfloat16) else TOLERANCE
+    got, want = got.clamp_min(SMALLEST), want.clamp_min(SMALLEST)
     spread = (want - want.mean(-1, keepdim=True)).norm()
     return bool((got - want).norm() <= tolerance * spread + 1e-4 * want.numel() ** 0.5)
 
 
-def _without_hooks(model: Any) -> Any:
+def without_hooks(model: Any) -> Any:
     """Return the model as an object whose forward runs uncompiled and without hooks, so that no hook sees a check."""
     return type(type(model).__name__, (_WithoutHooks,), {})(model)
 
