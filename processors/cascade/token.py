@@ -33,6 +33,10 @@ DeferralRule = Literal[TokenRule, "random"]
 class Cascade(LogitsProcessor):
     """Sample from a large model where a deferral rule rejects the small model.
 
+    A token that the scores make impossible is impossible for the large model too, since constraints mask tokens so.
+    Warpers mask tokens in the same way: put them behind a cascade, where they act on the mixture of both models. A
+    chain refuses warpers before a cascade, and `generate` puts its own behind.
+
     Args:
         large: stream of the large model, or a function ``rows of tokens -> logits [rows, vocab]``.
         rule: deferral rule, see `logitkit.processors.cascade.rules`. ``random`` is a control: a row keeps the small

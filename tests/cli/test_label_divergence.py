@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from logitkit.cli import app
-from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
+from logitkit.registry.laws.tiny_models import wide_model
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +40,23 @@ def test_bad_input_gives_one_line(arguments: list[str], message: str, folder: st
     words[1] = str(tmp_path / words[1])
     result = CliRunner().invoke(app, ["label-divergence", *words, "--small", folder, "--large", folder])
     assert result.exit_code == 2 and message in " ".join(result.output.split()) and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_paddings_are_one_family(order: int, folder: str, tmp_path: Path) -> None:
+    """One tokenizer padded to two widths gives labels in both directions; another tokenizer is refused in one line."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("ab\na <tool> b\n")
+    wide = str(tmp_path / "wide")
+    wide_model(280).save_pretrained(wide)
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.add_tokens(["[PAD]"])
+    tokenizer.save_pretrained(wide)
+    small, large = (folder, wide)[::order]
+    words = ["label-divergence", str(prompts), str(tmp_path / "labels.jsonl"), "--tokens", "4"]
+    result = CliRunner().invoke(app, [*words, "--small", small, "--large", large])
+    assert result.exit_code == 0 and "identical" in result.output
+    foreign_tokenizer().save_pretrained(wide)
+    result = CliRunner().invoke(app, [*words, "--small", small, "--large", large])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2 and "must have the tokenizer" in said and "two models of one family" in said
