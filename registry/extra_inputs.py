@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
 from logitkit.errors import ModeError
+from logitkit.processors.engine.prompt_inputs import belongs_to_generate
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.transformers_api import CACHE_NAMES
 
@@ -55,6 +56,11 @@ def refuse_extra_inputs(model: Any, prompts: Prompts, streams: Iterable[str], se
         raise ModeError(f"generate: {twice[0]} must be given once, got it bound with the prompts too; leave it out")
     names = ", ".join(repr(name) for name in streams)
     extra = extra_inputs(model, settings) if names else []
+    if extra and belongs_to_generate(extra[0]):
+        raise ModeError(
+            f"generate: every second stream must read the inputs that the model reads, got also {', '.join(extra)}, "
+            f"which the chain cannot hand to {names}; leave them out, or use a chain without second streams"
+        )
     if extra:
         raise ModeError(
             f"generate: every second stream must read the inputs that the model reads, got also {', '.join(extra)}, "

@@ -35,6 +35,7 @@ from logitkit.processors.cascade.model_fingerprint import ModelPair
 from logitkit.processors.cascade.router_head import RouterHeadConfig, router_features
 from logitkit.processors.engine.captured_outputs import HiddenStates
 from logitkit.processors.engine.padded_rows import left_padded
+from logitkit.processors.engine.prompt_inputs import refuse_prepared_inputs
 from logitkit.processors.engine.prompts import pad_token, read_prompts
 from logitkit.processors.engine.shared_vocabulary import SharedVocabulary, check_prompts, with_shared_ids
 from logitkit.processors.model_facts import end_tokens, text_config, vocabulary_size
@@ -121,6 +122,7 @@ class Labeller:
             prompt: the prompt.
         """
         bound = read_prompts(self.pair.tokenizer, self.pair.large, prompt)
+        refuse_prepared_inputs("label_divergence", bound.inputs)
         check_prompts([bound.tokens(0)], self.pair.agreement, "label_divergence: the large model")
         row = self._continued(bound.ids, bound.mask, self.tokens)[0]
         prompt_ids, answer = row[: bound.width].tolist(), row[bound.width :].tolist()

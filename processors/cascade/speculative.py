@@ -26,6 +26,7 @@ from logitkit.params import Resource, checked, number, option, whole
 from logitkit.processors.cascade import rules
 from logitkit.processors.cascade.rules import TokenRule
 from logitkit.processors.cascade.verification import acceptance_probability, residual_distribution
+from logitkit.processors.engine.prompt_inputs import refuse_prepared_inputs
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
@@ -102,18 +103,19 @@ class SpeculativeCascade:
             logits_processor, stopping_criteria, generation_config: as prepared by `generate`.
             model_kwargs: arguments of the model's forward that `generate` has prepared. Only ``attention_mask`` is
                 used, whose zeros mark padding of the prompt, ``[1, length]``. It cannot be a named parameter:
-                `generate` would pass it twice.
+                `generate` would pass it twice. Images and other inputs besides tokens are refused.
 
         Returns:
             Prompt and continuation, ``[1, longer]``.
 
         Raises:
-            ModeError: several rows, beam search, or ``return_dict_in_generate``.
+            ModeError: several rows, beam search, ``return_dict_in_generate``, or inputs besides tokens.
             ModelError: an id stands for other text in the two models; or their vocabularies have different widths, and
                 their tokenizers are not known.
             PromptError: the prompt holds a token that one of the models lacks.
         """
         _check_mode(input_ids, generation_config)
+        refuse_prepared_inputs("SpeculativeCascade", model_kwargs)
         agreement = self._agreement_with(model)
         prompts = _single_prompt(input_ids, model_kwargs.get("attention_mask"))
         own = [prompts.tokens(0)]

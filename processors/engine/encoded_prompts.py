@@ -17,7 +17,7 @@ from logitkit.processors.model_facts import id_tuple, vocabulary_size
 def read_encoding(model: Any, inputs: Mapping[str, Any], pad: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Return the ids and the mask of a ``BatchEncoding`` on the device of the model, padded on the side that it needs.
 
-    What the encoding holds besides them, such as images, is returned as it is.
+    What the encoding holds besides them, such as images, is returned too.
 
     Args:
         model: the generating model.
@@ -69,6 +69,7 @@ def read_encoding(model: Any, inputs: Mapping[str, Any], pad: int) -> tuple[Tens
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
         ids, mask = padded_for(rows, pad, in_encoder=in_encoder)
     device = getattr(model, "device", ids.device)  # another engine's model may have none
+    further = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in further.items()}
     return ids.to(device), mask.to(device), further
 
 

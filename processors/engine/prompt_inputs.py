@@ -141,6 +141,40 @@ def refuse_missed(names: Collection[str], label: str, reason: str) -> None:
         )
 
 
+def refuse_prepared_inputs(owner: str, settings: Mapping[str, Any]) -> None:
+    """Refuse inputs besides tokens in a loop of `generate` that reads tokens alone.
+
+    Args:
+        owner: the loop, for the error.
+        settings: arguments of the forward that `generate` has prepared. Positions that follow from the mask, and the
+            outputs of an encoder that was given nothing, are no inputs.
+
+    Raises:
+        ModeError: lists the inputs.
+
+    >>> refuse_prepared_inputs("Loop", {"attention_mask": torch.tensor([[0, 1]])})
+    >>> refuse_prepared_inputs("Loop", {"pixel_values": torch.zeros(1)})
+    Traceback (most recent call last):
+    logitkit.errors.ModeError: Loop: inputs must be tokens alone, got also pixel_values; leave them out
+    """
+    names = [name for name, value in settings.items() if value is not None and not belongs_to_generate(name)]
+    read = {*TOKENS, "position_ids"} if _follow_from_the_mask(settings) else {*TOKENS}
+    given = [name for name in names if name not in read and (isinstance(settings[name], Tensor) or settings[name])]
+    if given:
+        got = ", ".join(given).replace("mm_encoder_outputs", "images or videos")  # encoded by `generate`
+        raise ModeError(f"{owner}: inputs must be tokens alone, got also {got}; leave them out")
+
+
+def _follow_from_the_mask(settings: Mapping[str, Any]) -> bool:
+    """Return whether positions are those that `generate` gives to the tokens of the mask."""
+    positions, mask = settings.get("position_ids"), settings.get("attention_mask")
+    if positions is None:
+        return True
+    mask = torch.ones_like(positions) if mask is None else mask.to(positions.device).long()
+    want = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)
+    return bool(positions.shape[-1] == want.shape[-1] and (positions == want).all())
+
+
 def media_tokens(model: Any) -> dict[str, int]:
     """Return the tokens that stand for a part of an image, a video or a recording in the prompts of a model.
 

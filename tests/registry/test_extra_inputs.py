@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import logitkit
+from fakes import encoder_decoder_model
 from logitkit.errors import ModeError
 from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 from media_models import encoding, llava
@@ -26,6 +27,14 @@ def test_images_that_a_stream_would_miss_are_refused(text: str, stream: str) -> 
     for attempt in (call.generate, call.settings_for):
         with pytest.raises(ModeError, match=f"got also pixel_values, which reach '{stream}' only when they are bound"):
             attempt(**images, **GREEDY)
+
+
+def test_what_belongs_to_one_generate_is_not_to_be_bound() -> None:
+    """Outputs of an encoder cannot be bound with the prompts, so the error has another way out."""
+    call = logitkit.chain("cfg(2.0, negative='no')").bind(encoder_decoder_model(), tiny_tokenizer(), "a fox")
+    encoded = encoder_decoder_model().get_encoder()(**call.inputs)
+    with pytest.raises(ModeError, match=r"got also encoder_outputs, .* 'negative prompt'; leave them out"):
+        call.generate(encoder_outputs=encoded, **GREEDY)
 
 
 def test_images_pass_where_no_stream_needs_them() -> None:

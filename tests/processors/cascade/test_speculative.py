@@ -16,6 +16,7 @@ from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.processors.cascade import TOKEN_RULES, SpeculativeCascade, TokenRule, rules
 from logitkit.processors.engine import Trace
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from media_models import ENCODINGS, llava, one_of
 
 
 def inputs(text: str = "a prompt") -> Any:
@@ -144,3 +145,16 @@ def test_bad_parameters_are_refused() -> None:
 
     with pytest.raises(ModelError, match=r"must have the vocabulary of the generating model .* byte models"):
         tiny_model().generate(**inputs(), custom_generate=SpeculativeCascade(large=Wide()), max_new_tokens=2)
+
+
+@pytest.mark.parametrize(("name", "got"), [("pixel_values", "images or videos"), ("position_ids", "position_ids")])
+def test_inputs_besides_tokens_are_refused(name: str, got: str) -> None:
+    """Neither the small nor the large model would read them; positions that follow from the mask are no input."""
+    given = one_of(ENCODINGS["llava"][1](), 0)
+    given["position_ids"] = torch.arange(3, 3 + given["input_ids"].shape[1])[None]
+    kept = {key: given[key] for key in ("input_ids", "attention_mask", name)}
+    cascade = SpeculativeCascade(large=llava(1), alpha=0.0)
+    with pytest.raises(ModeError, match=f"SpeculativeCascade: inputs must be tokens alone, got also {got}"):
+        llava(0).generate(**kept, custom_generate=cascade, max_new_tokens=2, do_sample=False)
+    text = tiny_tokenizer()("a fox", return_tensors="pt", return_token_type_ids=False)
+    llava(0).generate(**text, custom_generate=cascade, max_new_tokens=2, do_sample=False)
