@@ -167,9 +167,21 @@ def _record(line: bytes) -> Record | None:
 
 
 def _cut_incomplete_line(path: Path) -> None:
-    """Remove the text after the last line break of a file."""
-    if not _content(path):
+    """Remove the text after the last line break of a file.
+
+    Raises:
+        FileFormatError: the text cannot be the beginning of a record.
+    """
+    content = _content(path)
+    tail = content[content.rfind(b"\n") + 1 :]
+    record = _record(tail)
+    begins = tail.startswith(b'{"') or b'{"'.startswith(tail) or not tail.strip(b"\0")  # zeros: a crash of the system
+    if not begins or (record is not None and not record.keys() & {"key", "run"}):
+        raise FileFormatError(
+            f"{path}: must hold records of logitkit bench, got {tail[:60].decode(errors='replace')!r}; "
+            "choose another --out"
+        )
+    if not tail:
         return
     with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        file.truncate(len(content) - len(tail))

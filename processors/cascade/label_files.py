@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import FileFormatError
-from logitkit.files import parse_json, read_text, replace_file
+from logitkit.files import parse_json, read_bytes, read_text, replace_file
 from logitkit.processors.cascade.model_fingerprint import PairFingerprint
 
 KIND, VERSION = "divergence labels", 1
@@ -76,28 +76,58 @@ def read_labels(path: str | Path) -> tuple[LabelSettings, list[DivergenceLabels]
     try:
         first, *lines = read_text(path, most=None).splitlines() or [""]
         header = parse_json(first)
-        labels = [DivergenceLabels(**parse_json(line)) for line in lines]
+        labels = [_checked(DivergenceLabels(**parse_json(line))) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise FileFormatError(f"{KIND}: {path} must be a file of labels, got {error}") from error
     if not isinstance(header, dict) or (header.get("kind"), header.get("version")) != (KIND, VERSION):
         raise FileFormatError(f"{KIND}: {path} must start with the settings of its run; label again")
     try:
         settings = LabelSettings(judge=header["judge"], tokens=header["tokens"], pair=PairFingerprint(**header["pair"]))
+        if not isinstance(settings.judge, str) or type(settings.tokens) is not int:
+            raise TypeError(f"judge {settings.judge!r:.40} and tokens {settings.tokens!r:.40}")
+        if not all(isinstance(part, str) for part in settings.pair):
+            raise TypeError("fingerprints that are not texts")
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"{KIND}: {path} must start with the settings of its run, got {error}") from error
     return settings, labels
+
+
+def _checked(labels: DivergenceLabels) -> DivergenceLabels:
+    """Return labels whose ids are whole numbers, and which have a label for each token of the answer.
+
+    Raises:
+        ValueError: they are not.
+    """
+    lists = [labels.prompt_ids, labels.answer_ids, labels.small_ids, labels.labels]
+    if not all(isinstance(ids, list) and all(type(token) is int and token >= 0 for token in ids) for ids in lists):
+        raise ValueError("ids or labels that are not lists of whole numbers >= 0")
+    if not len(labels.answer_ids) == len(labels.small_ids) == len(labels.labels):
+        raise ValueError("another number of labels than of tokens")
+    if type(labels.prompt) is not int or not set(labels.labels) <= {IDENTICAL, NEUTRAL, DIVERGENT}:
+        raise ValueError("an unknown label, or a prompt without number")
+    return labels
 
 
 def resume_labels(path: Path, settings: LabelSettings) -> list[DivergenceLabels]:
     """Return the labels that a file holds already, or start the file; an incomplete last line is removed.
 
     Raises:
-        FileFormatError: the file was written with other settings.
+        FileFormatError: the file was written with other settings, or by something else.
     """
-    content = path.read_bytes() if path.is_file() else b""
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise FileFormatError(f"{KIND}: {path} must be a file of labels, got {error}") from error
     complete = content[: content.rfind(b"\n") + 1]
     if not complete:
         complete = (json.dumps(_header(settings)) + "\n").encode()
+        begin = complete[: complete.index(b",")]
+        if content.strip(b"\0") and not (content.startswith(begin) or begin.startswith(content)):
+            raise FileFormatError(
+                f"{KIND}: {path} must be a file of labels or absent, got another file; write elsewhere"
+            )
     if complete != content:
         with replace_file(path) as temporary:
             temporary.write_bytes(complete)

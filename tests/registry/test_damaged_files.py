@@ -168,3 +168,41 @@ def test_files_that_grow_are_read_after_any_cut(
         if kind == "results.jsonl":
             with Store(tmp_path) as store:
                 assert len(store.records) == content[:cut].count(b"\n")
+
+
+@pytest.mark.parametrize("kind", ["results.jsonl", "labels.jsonl", "sessions.jsonl"])
+@pytest.mark.parametrize("content", ["[1, 2]", '{"mine": 1}', "a note without a line break", "\x7fELF", "é"])
+def test_foreign_files_are_not_cut(tmp_path: Path, kind: str, content: str) -> None:
+    """A file of something else without a line break is no torn record: it is named, and keeps its content."""
+    (tmp_path / kind).write_text(content)
+    run = example_run(tmp_path)
+    with pytest.raises(LogitkitError):
+        if kind == "labels.jsonl":
+            resume_labels(tmp_path / kind, _settings())
+        else:
+            with Store(tmp_path) as store:
+                store.begin(run, {})
+    assert (tmp_path / kind).read_text() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": [0, 3]},
+        {"labels": [0]},
+        {"labels": None},
+        {"small_ids": [6, "8"]},
+        {"answer_ids": [6, -1]},
+        {"prompt_ids": 5},
+        {"prompt_ids": [True]},
+        {"prompt": "first"},
+        {"labels": [0, 1.0]},
+    ],
+)
+def test_false_labels_are_refused(tmp_path: Path, files: dict[str, tuple[bytes, Reader]], change: object) -> None:
+    """Labels of another type or number than the tokens would fail in the training, and are refused when read."""
+    first, second, _ = files["l.jsonl"][0].split(b"\n")
+    assert isinstance(change, dict)
+    (tmp_path / "l.jsonl").write_text(f"{first.decode()}\n{json.dumps(json.loads(second) | change)}\n")
+    with pytest.raises(LogitkitError, match="must be a file of labels"):
+        read_labels(tmp_path / "l.jsonl")
