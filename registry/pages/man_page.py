@@ -6,9 +6,11 @@ A page of the documentation may hold marks: ``<!-- spec: uscd -->`` is replaced 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from logitkit.params import rule_of
 from logitkit.registry.discovery import default_registry
@@ -45,12 +47,26 @@ def parameters(spec: Spec) -> list[Parameter]:
             Parameter(
                 name=name,
                 rule=rule_of(field.annotation, tuple(field.metadata)),
-                default="required" if field.is_required() else f"default {field.default!r}",
+                default="required" if field.is_required() else f"default {written(field.default)}",
                 neutral=str(extra.get("neutral", "")),
                 help=field.description or "",
             )
         )
     return described
+
+
+def written(value: object) -> str:
+    """Return a default as a person writes it: a fraction of small numbers as such.
+
+    >>> written(2 / 3), written(0.894), written("diff"), written(1e-6), written(None)
+    ('2/3', '0.894', "'diff'", '1e-06', 'None')
+    """
+    text = repr(value)
+    if isinstance(value, float) and len(text) > 8 and math.isfinite(value):
+        fraction = Fraction(value).limit_denominator(20)
+        if float(fraction) == value:
+            return str(fraction)
+    return text
 
 
 def sections(spec: Spec) -> list[tuple[str, str]]:
