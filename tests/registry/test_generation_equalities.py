@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import CONFIGS, DECODERS, architecture
+from transformers import CompileConfig
 
 import logitkit
 from logitkit.registry.laws import tiny_tokenizer
@@ -94,6 +95,39 @@ def test_a_static_cache_equals_a_dynamic_one(name: str, chain: str) -> None:
     """The kind of the KV cache changes nothing."""
     settings = {"cache_implementation": "static", "disable_compile": True}
     assert texts(name, chain, **settings) == texts(name, chain)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("chain", CHAINS[:2])
+def test_a_compiled_forward_equals_an_eager_one(name: str, chain: str) -> None:
+    """One graph without a break, over a static cache, gives the tokens of the eager forward over a dynamic cache."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    config = CompileConfig(backend="eager", fullgraph=True, mode=None)
+    config._compile_all_devices = True  # transformers compiles on accelerators alone unless told
+    call = logitkit.chain(chain).bind(architecture(name, 3), tiny_tokenizer(), [SHORT, LONG])
+    settings = {"max_new_tokens": TOKENS, "do_sample": False}
+    compiled = call.generate(cache_implementation="static", compile_config=config, **settings)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    eager = logitkit.chain(chain).bind(architecture(name, 3), tiny_tokenizer(), [SHORT, LONG])
+    assert torch.equal(compiled, eager.generate(streams="lazy", **settings))
+
+
+@every_architecture
+@every_chain
+def test_one_beam_equals_greedy(name: str, chain: str) -> None:
+    """A search with one beam is greedy decoding."""
+    assert texts(name, chain, num_beams=1, num_return_sequences=1) == texts(name, chain)
+
+
+@every_decoder
+@every_chain
+def test_left_padding_equals_no_padding(name: str, chain: str) -> None:
+    """Padding in an encoding that is given, masked, changes nothing."""
+    tokenizer = tiny_tokenizer()
+    ids = torch.tensor([[tokenizer.pad_token_id] * 5 + tokenizer(LONG)["input_ids"]])
+    encoded = {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) >= 5).long()[None]}
+    assert texts(name, chain, encoded) == texts(name, chain)
 
 
 @every_architecture
