@@ -31,6 +31,7 @@ def test_text_data_and_files_round_trip(tmp_path: Path) -> None:
     assert logitkit.chain(str(chain)) == chain
     assert logitkit.chain(chain.as_data()) == chain
     assert pickle.loads(pickle.dumps(chain)) == copy.deepcopy(chain) == chain
+    assert {chain, logitkit.chain(chain.as_data())} == {chain}
     for name in ("chain.yaml", "chain.json"):
         chain.to_file(tmp_path / name)
         assert Chain.from_file(tmp_path / name) == chain

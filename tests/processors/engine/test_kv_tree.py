@@ -138,6 +138,9 @@ def test_a_branch_from_within_the_prompt(kind: str) -> None:
     (grown,) = tree.grow([(middle, [20, 21])])
     check(model, grown, 4)
     assert tree.tokens_fed == len(PROMPT) + 3
+    (known,) = tree.grow([(tree.root, PROMPT[:3])])  # a known end without log-probabilities is read again too
+    check(model, known, 3)
+    assert tree.tokens_fed == len(PROMPT) + 4
 
 
 def test_room_for_later_groups(monkeypatch: pytest.MonkeyPatch) -> None:
