@@ -225,7 +225,7 @@ def _begins_documents(levels: Sequence[Level], suffixes: Sequence[Any], order: i
     suffix, longer = np.asarray(suffixes[order - 1]), np.asarray(levels[order].counts, dtype=np.float64)
     known = suffix >= 0
     own = np.asarray(levels[order - 1].counts, dtype=np.float64)
-    preceded: Floats = np.bincount(suffix[known], weights=longer[known], minlength=len(own))
+    preceded = np.bincount(suffix[known], weights=longer[known], minlength=len(own))
     return (own > preceded).astype(np.float64)
 
 

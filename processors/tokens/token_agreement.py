@@ -18,8 +18,8 @@ from torch import Tensor
 from logitkit.errors import ModelError
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.token_bytes import style_of
-from logitkit.processors.tokens.tokenizer_description import description
-from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens.tokenizer_description import description, tokenizer_cache
+from logitkit.processors.tokens.vocabulary import Vocabulary, fingerprint
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,20 +55,27 @@ class TokenAgreement:
         Args:
             first, second: a model or its configuration, and its tokenizer, fast or slow.
         """
-        widths = [vocabulary_size(model) for model, _ in (first, second)]
-        ids = torch.arange(max(widths))
-        shared = ids < min(widths)
-        tokenizers = [tokenizer for _, tokenizer in (first, second) if tokenizer is not None]
-        if len(tokenizers) < 2 or tokenizers[0] is tokenizers[1]:
-            lacking = _written(tokenizers[:1], range(min(widths), widths[0]))
+        widths = vocabulary_size(first[0]), vocabulary_size(second[0])
+        own, other = (tokenizer for _, tokenizer in (first, second))
+        if own is None or other is None or own is other or fingerprint(own) == fingerprint(other):
+            shared = torch.arange(max(widths)) < min(widths)
+            lacking = _written(own if other is None else other, range(min(widths), widths[0]))
             return cls(shared=shared, conflict=None, lacking=lacking, same_text=True)
+        cache, key = tokenizer_cache(own), ("agreement", len(own), fingerprint(other), widths)
+        if key not in cache:
+            cache[key] = cls._compared((own, other), widths)
+        return cache[key]  # type: ignore[no-any-return]
+
+    @classmethod
+    def _compared(cls, tokenizers: tuple[Any, Any], widths: tuple[int, int]) -> TokenAgreement:
+        """Compare two tokenizers id by id; ``widths`` are those of their models."""
         own, other = (_tokens(tokenizer) for tokenizer in tokenizers)
+        shared = torch.arange(max(widths)) < min(widths)
         conflict = None
         for token, same in _differences(own, other, tokenizers, widths):
             if same is None and conflict is None:
                 conflict = token
-            if token < len(shared):
-                shared[token] = bool(same)
+            shared[token] = bool(same)
         known = {token: text for token, text in own.items() if token < widths[0]}
         lacking = {token: text for token, text in sorted(known.items()) if not shared[token]}
         learned = [set(tokens) - set(_added(each)) for tokens, each in zip((own, other), tokenizers, strict=True)]
@@ -131,9 +138,9 @@ def _added(tokenizer: Any) -> dict[int, str]:
     return {token: str(added) for token, added in getattr(tokenizer, "added_tokens_decoder", {}).items()}
 
 
-def _written(tokenizers: Sequence[Any], ids: range) -> dict[int, str]:
-    """Return the tokens of these ids that the tokenizer has."""
-    tokens = _tokens(tokenizers[0]) if tokenizers and ids else {}
+def _written(tokenizer: Any | None, ids: range) -> dict[int, str]:
+    """Return the tokens of these ids that the tokenizer has; none without a tokenizer."""
+    tokens = {} if tokenizer is None or not ids else _tokens(tokenizer)
     return {token: tokens[token] for token in ids if token in tokens}
 
 

@@ -115,6 +115,9 @@ def test_a_slow_tokenizer_is_compared_by_its_texts() -> None:
         def get_vocab(self) -> dict[str, int]:
             return {"a": 0, "b": 1}
 
+        def __len__(self) -> int:
+            return 2
+
     class Other(Slow):
         def get_vocab(self) -> dict[str, int]:
             return {"a": 0, "c": 1}
@@ -135,3 +138,13 @@ def test_a_longer_learned_vocabulary_writes_other_ids() -> None:
 
     agreement = shared((256, bpe([])), (257, bpe([("t", "h")])))
     assert agreement.conflict is None and unshared(agreement) == [256] and not agreement.same_text
+
+
+def test_two_tokenizers_are_compared_once() -> None:
+    """A second bind finds the agreement; another token or width makes another one."""
+    first, second = with_added("<a>"), with_added("<b>")
+    agreement = shared((272, first), (280, second))
+    assert shared((272, first), (280, second)) is agreement
+    assert unshared(shared((272, first), (272, second))) == [259]
+    first.add_tokens(["<c>"])
+    assert shared((272, first), (280, second)).lacking == {259: "<a>", 260: "<c>"}
