@@ -85,5 +85,7 @@ def _generate_of_class(model: Any) -> Callable[..., Any]:
 def _is_bound(settings: dict[str, Any]) -> bool:
     """Return whether the processors of a call are those of a bound chain already."""
     from logitkit.processors.engine.composite import Composite
+    from logitkit.processors.engine.processor_list import ChainInGenerate
 
-    return any(isinstance(processor, Composite) for processor in settings.get("logits_processor") or [])
+    given = settings.get("logits_processor") or []
+    return any(isinstance(processor, (Composite, ChainInGenerate)) for processor in given)
