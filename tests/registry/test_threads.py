@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -127,3 +128,55 @@ def test_bare_generates_of_one_call_in_threads_are_right(chain: str) -> None:
         ]
 
     assert run_together(work, 3) == [[expected] * ROUNDS] * 3
+
+
+def test_each_model_may_be_the_other_model_of_another_call() -> None:
+    """A cascade from model 0 to 1, one from 1 to 0, and a fused call, at the same time and by ``asyncio``."""
+
+    def cascade(small: int, large: int) -> list[int]:
+        call = logitkit.chain("cascade(large='other')").bind(
+            tiny_model(small), tiny_tokenizer(), PROMPT, other=tiny_model(large)
+        )
+        ids: list[int] = call.generate(max_new_tokens=6, do_sample=False)[0].tolist()
+        return ids
+
+    works = [lambda: cascade(0, 1), lambda: cascade(1, 0), lambda: generated("cfg(2.0, negative='a fish')", "fused")]
+    expected = [work() for work in works]
+
+    async def together() -> list[list[int]]:
+        return await asyncio.gather(*(asyncio.to_thread(work) for work in works * 3))
+
+    assert asyncio.run(together()) == expected * 3
+
+
+@pytest.mark.parametrize("streams", ["fused", "lazy"])
+def test_a_generate_inside_a_processor_leaves_the_outer_one_right(streams: Any) -> None:
+    """A processor that generates with another call of the same model changes neither result."""
+    chain = "cfg(2.0, negative='a fish')"
+    expected, inner = generated(chain), []
+
+    def generates(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        inner.append(generated(chain, streams))
+        return scores
+
+    call = logitkit.chain(chain).bind(tiny_model(), tiny_tokenizer(), PROMPT)
+    ids = call.generate(max_new_tokens=8, do_sample=False, streams=streams, logits_processor=[generates])
+    assert ids[0].tolist() == expected and inner == [expected] * 8
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("streams", ["fused", "lazy"])
+def test_a_call_is_right_after_an_interrupted_generate(streams: Any, error: type[BaseException]) -> None:
+    """An exception in the third step leaves the call and its model as they were."""
+    expected = generated("cfg(2.0, negative='a fish')")
+    call = logitkit.chain("cfg(2.0, negative='a fish')").bind(tiny_model(), tiny_tokenizer(), PROMPT)
+    width = call.inputs["input_ids"].shape[1]
+
+    def interrupts(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if input_ids.shape[1] == width + 2:
+            raise error
+        return scores
+
+    with pytest.raises(error):
+        call.generate(max_new_tokens=8, do_sample=False, streams=streams, logits_processor=[interrupts])
+    assert call.generate(max_new_tokens=8, do_sample=False, streams=streams)[0].tolist() == expected
