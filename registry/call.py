@@ -34,7 +34,12 @@ from logitkit.registry.generate_settings import (
     stated,
     without_stated_padding,
 )
-from logitkit.registry.stop_strings import NewBytesStop, with_new_bytes_stop, with_stop_strings
+from logitkit.registry.stop_strings import (
+    NewBytesStop,
+    refuse_ends_in_removed_bytes,
+    with_new_bytes_stop,
+    with_stop_strings,
+)
 
 Streams = Literal["auto", "fused", "lazy"]
 
@@ -201,6 +206,7 @@ class Call:
         """Let the steps of the chain know what `generate` is told."""
         start, mask = self.settings.start, self.settings.decoder_mask
         self.settings.tell(settings)
+        refuse_ends_in_removed_bytes(self.tokenizer, self.settings.end_tokens(), self.prompts.removed)
         # What histories hold begins at another token, or was read under another mask.
         if self.settings.start != start or self.settings.decoder_mask is not mask:
             for history in self._histories.values():

@@ -1,4 +1,4 @@
-"""Stop strings for continuations that spell the end of their prompt again."""
+"""Stop strings and end tokens for continuations that spell the end of their prompt again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,33 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from logitkit.errors import ParameterError
+from logitkit.errors import ModeError, ParameterError
 from logitkit.params import is_valid_unicode
 from logitkit.processors.tokens.vocabulary import Vocabulary
+
+
+def refuse_ends_in_removed_bytes(tokenizer: Any, ends: Sequence[int], removed: Sequence[bytes]) -> None:
+    """Refuse end tokens with which a continuation may spell the bytes removed from its prompt: it would end there.
+
+    Args:
+        tokenizer: the tokenizer of the generating model.
+        ends: the tokens at which `generate` ends a row.
+        removed: the removed bytes of each prompt.
+
+    Raises:
+        ModeError: names the token and the bytes.
+    """
+    if not any(removed):
+        return
+    token_bytes = Vocabulary.of(tokenizer).token_bytes
+    for end in ends:
+        text = token_bytes[end] if end < len(token_bytes) else None
+        inside = next((each for each in removed if text and text in each), None)
+        if inside is not None:
+            raise ModeError(
+                f"byte_boundary: eos_token_id must not be a token of the bytes cut from a prompt ({inside!r}), which "
+                f"the continuation spells again, got {end} ({text!r}); use stop_strings, or leave byte_boundary out"
+            )
 
 
 class NewBytesStop(StoppingCriteria):

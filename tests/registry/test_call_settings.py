@@ -15,7 +15,9 @@ from transformers import GenerationConfig, LogitsProcessorList, SuppressTokensLo
 
 import logitkit
 from fakes import encoder_decoder_model
+from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ModeError, ScoresError
+from logitkit.processors.tokens.vocabulary import vocabulary_of
 from logitkit.registry.generate_settings import refuse_settings
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
@@ -262,3 +264,16 @@ def test_drafts_give_the_greedy_text_wherever_they_are_stated(settings: dict[str
     refusing = [dataclasses.replace(spec, modes={mode: "it must not"}) for spec in chain.specs]
     with pytest.raises(ModeError, match=f"cfg: cannot run under {mode}, it must not"):
         refuse_settings(SimpleNamespace(specs=refusing, steps=chain.steps), given[place], model)  # type: ignore[arg-type]
+
+
+def test_an_end_token_inside_the_removed_bytes_is_refused() -> None:
+    """A continuation that spells removed bytes again must not end among them; other end tokens are accepted."""
+    model, tokenizer = foreign_model(), foreign_tokenizer()
+    call = logitkit.chain("byte_boundary()").bind(model, tokenizer, "one th")
+    assert call.prompts.removed == (b" th",)
+    ids_of = vocabulary_of(model, tokenizer).ids_of
+    (space, *_), (letter, *_) = ids_of[b" "], ids_of[b"z"]
+    for attempt in (call.generate, call.settings_for):
+        with pytest.raises(ModeError, match=r"eos_token_id must not be a token of the bytes cut .*use stop_strings"):
+            attempt(eos_token_id=[letter, space], **GREEDY)
+    call.generate(eos_token_id=letter, **GREEDY)
