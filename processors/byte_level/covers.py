@@ -123,7 +123,7 @@ class Covers:
         Args:
             text: bytes, with the space that the tokenizer puts before every text.
         """
-        tokens = self.encode(_decodable_beginning(text)) if self.encode is not None else []
+        tokens = self._own_beginning(text)
         tail = TAIL
         while True:
             first = max(0, len(tokens) - tail)
@@ -137,6 +137,17 @@ class Covers:
                     [dataclasses.replace(hypothesis, tokens=hypothesis.tokens[common:]) for hypothesis in hypotheses],
                 )
             tail *= 2
+
+    def _own_beginning(self, text: bytes) -> list[int]:
+        """Return the tokenizer's tokens of a text up to bytes that are not UTF-8 or that the tokenizer changes."""
+        tokens = self.encode(_decodable_beginning(text)) if self.encode is not None else []
+        spelled = 0
+        for place, token in enumerate(tokens):
+            piece = self.trie.join([token])
+            if not piece or not text.startswith(piece, spelled):
+                return tokens[:place]
+            spelled += len(piece)
+        return tokens
 
     def context(self, tokens: Sequence[int]) -> Context:
         """Return the context of a token sequence; only its last `TAIL` tokens are read."""

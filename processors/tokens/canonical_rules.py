@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.byte_fallback import ByteFallback
+from logitkit.processors.tokens.composition import Composition
+from logitkit.processors.tokens.incomplete_characters import IncompleteCharacters
 from logitkit.processors.tokens.look_ahead import continuations
 from logitkit.processors.tokens.merge_rule import MergeRule
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
@@ -90,7 +92,9 @@ class CanonicalRules(Reencoding):
         self._isolated = np.zeros(len(vocabulary), dtype=bool)
         self._isolated[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self._isolated &= writable
-        self.writable = writable
+        self._incomplete = IncompleteCharacters(vocabulary, self.merge_rule, writable & self._inside_character)
+        self.writable = writable = writable & ~self._incomplete.dead_ends(writable)
+        self._composition = Composition.of(data, vocabulary)
         whole = cut_alone(vocabulary, self.pretokenizer, writable)
         self._shapes = {
             fine: TokenShapes(vocabulary, self.pretokenizer, writable, whole, fine=fine) for fine in (False, True)
@@ -110,7 +114,8 @@ class CanonicalRules(Reencoding):
         window = self._window(context)
         if len(context) > 1 and len(window.text) > 2:
             for number in range(len(context) - 1, 0, -1):
-                if self.pretokenizer.surely_cuts(window.text, window.starts[number]):
+                place = window.starts[number]
+                if self.pretokenizer.surely_cuts(window.text, place) and self._composition.parts(window.text, place):
                     return context[number:]
         return context[-LONGEST:]
 
@@ -145,6 +150,7 @@ class CanonicalRules(Reencoding):
         if window.last is not None and not self._fallback.is_byte_token(window.last):
             inside = inside & self._mergeable(window.last)[ids]
         mask: Mask = self.writable[ids] & ~self._inside_character[ids] & (start | inside) | self._fallback.first[ids]
+        mask &= self._composition.permits(window.text, ids)
         return mask | self._isolated[ids] if self.may_end(context) else mask
 
     def _mergeable(self, token: int) -> Mask:
@@ -231,6 +237,9 @@ class CanonicalRules(Reencoding):
                 allowed[token] = False
                 continue
             open_bytes = decoder.getstate()[0]
+            if not self._permits_completed(window, text, int(token), open_bytes):
+                allowed[token] = False
+                continue
             completions = self.pretokenizer.completions(open_bytes)
             # A token without a whole character leaves the character incomplete: any completion is possible.
             chars, behind, open_bytes = (text[0], text[1:], open_bytes) if text else (completions, "", b"")
@@ -239,6 +248,10 @@ class CanonicalRules(Reencoding):
                 agreements[key] = any(self._agrees(window, char, behind, open_bytes) for char in chars)
             allowed[token] = agreements[key]
         return allowed
+
+    def _permits_completed(self, window: Window, text: str, token: int, open_bytes: bytes) -> bool:
+        """Return whether a completed character stays apart from the text before, and a still open one can end."""
+        return self._composition.fits(window.text, text) if text else self._incomplete.completable(token, open_bytes)
 
     def _agrees(self, window: Window, char: str, behind: str, open_bytes: bytes) -> bool:
         """Return whether a token that completes a character and contains further text can stay uncut.
@@ -250,8 +263,7 @@ class CanonicalRules(Reencoding):
             open_bytes: bytes of an incomplete character at the end of the token.
         """
         whole = dataclasses.replace(window, text=window.text + char, open_bytes=b"")
-        ends_here = not behind and not open_bytes
-        agreeing = {WordPosition.INSIDE, WordPosition.START} if ends_here else {WordPosition.INSIDE}
+        agreeing = {WordPosition.INSIDE} if behind or open_bytes else {WordPosition.INSIDE, WordPosition.START}
         return any(
             self._word_position(whole, behind, continuation) in agreeing
             for continuation in continuations(self.pretokenizer, whole.text, behind, open_bytes)

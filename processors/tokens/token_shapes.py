@@ -60,7 +60,7 @@ class TokenShapes:
             text = decoder.decode(token_bytes)
             added = token in vocabulary.added and text in pretokenizer.added
             open_bytes = decoder.getstate()[0]
-            key = token
+            key: Any = token
             if not added:
                 shape = pretokenizer.shape(text, fine=fine, whole=bool(whole[token]))
                 key = shape, bool(whole[token]), pretokenizer.completions(open_bytes)

@@ -1,0 +1,85 @@
+"""Composition under NFC over the seam between two tokens.
+
+A tokenizer that normalizes to NFC never reads "a" followed by U+0301: it reads "á". Tokens whose first character would
+compose with the text before them, or change places with it, therefore never follow that text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitkit.processors.tokens.token_bytes import starts_inside_character
+from logitkit.processors.tokens.tokenizer_description import parts_of
+from logitkit.processors.tokens.vocabulary import Vocabulary
+
+
+class Composition:
+    """Tells which tokens a tokenizer that normalizes to NFC writes behind a text; without NFC, all.
+
+    Args:
+        vocabulary: the tokens as bytes.
+        composes: whether the tokenizer normalizes to NFC.
+
+    >>> from logitkit.registry.laws import tiny_tokenizer
+    >>> composition = Composition(Vocabulary.of(tiny_tokenizer()), composes=True)
+    >>> composition.fits("a", "\u0301"), composition.fits("x", "\u0301")
+    (False, True)
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, composes: bool) -> None:
+        self._composes = composes
+        self._text_of: dict[int, str] = {}  # tokens that can change with the text before them
+        for token, token_bytes in enumerate(vocabulary.token_bytes if composes else ()):
+            if token_bytes and not starts_inside_character(token_bytes):
+                text = codecs.getincrementaldecoder("utf-8")("replace").decode(token_bytes)
+                if text and joins(text[0]):
+                    self._text_of[token] = text
+        self._joining = np.zeros(len(vocabulary), dtype=bool)
+        self._joining[list(self._text_of)] = True
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], vocabulary: Vocabulary) -> Composition:
+        """Return the composition of a tokenizer, from its description."""
+        return cls(vocabulary, composes=any(step["type"] == "NFC" for step in parts_of(data["normalizer"])))
+
+    def permits(self, before: str, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which tokens leave the text before them unchanged; bool, of the shape of ``ids``."""
+        mask = np.ones(ids.shape, dtype=bool)
+        for place in np.argwhere(self._joining[ids]):
+            mask[tuple(place)] = self.fits(before, self._text_of[int(ids[tuple(place)])])
+        return mask
+
+    def fits(self, before: str, text: str) -> bool:
+        """Return whether normalization changes nothing where a text follows another text."""
+        if not self._composes or not text or not joins(text[0]):
+            return True
+        start = len(before)
+        while start and joins(before[start - 1]):
+            start -= 1
+        return unicodedata.is_normalized("NFC", before[max(0, start - 1) :] + text)
+
+    def parts(self, text: str, place: int) -> bool:
+        """Return whether normalization never crosses an offset of a text, whatever follows the text."""
+        return not self._composes or not joins(text[place])
+
+
+@functools.cache
+def joins(char: str) -> bool:
+    """Return whether NFC can compose a character with the text before it, or change their order."""
+    return unicodedata.combining(char) > 0 or char in _second_characters()
+
+
+@functools.cache
+def _second_characters() -> frozenset[str]:
+    """Return the characters that are second in some canonical composition."""
+    decompositions = (unicodedata.decomposition(chr(code)).split() for code in range(0x30000))
+    pairs = (parts for parts in decompositions if len(parts) == 2 and not parts[0].startswith("<"))
+    hangul = (chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)))  # vowels and final consonants
+    return frozenset([*(chr(int(second, 16)) for _, second in pairs), *hangul])
