@@ -32,7 +32,7 @@ class UnigramCovers:
     """
 
     def __init__(self, tokenizer: Any, seed: int = 0) -> None:
-        self.vocabulary = Vocabulary.of(tokenizer)
+        self.tokenizer, self.vocabulary = tokenizer, Vocabulary.of(tokenizer)
         self.covers = Covers.of(tokenizer, self.vocabulary)
         logits = 2 * np.random.default_rng(seed).standard_normal(len(self.vocabulary))
         self.logp = logits - logsumexp(logits)

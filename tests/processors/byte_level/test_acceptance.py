@@ -1,7 +1,9 @@
 """The acceptance law of byte probabilities: a text is at least as likely by bytes as by the tokenizer's own tokens.
 
 The sum over covers keeps the law exactly if the tokenizer's own encoding is one of the covers. Thousands of texts are
-therefore checked by the rules alone, and a sample of them by the probabilities of a random model.
+checked by the rules alone; the law itself is checked under a random distribution of single tokens, which needs no
+model, and for a few texts with a random model. `tests/processors/tokens/test_tokens_behind_text.py` checks the law on
+six more tokenizers, trained with the patterns of other models.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.processors.byte_level import ByteTree
-from logitkit.processors.tokens import CanonicalRules, Vocabulary
+from logitkit.processors.tokens import CanonicalRules
 from reference.byte_covers import random_model
 from reference.texts_of_all_kinds import text_of_all_kinds
+from reference.unigram_covers import UnigramCovers
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
 CASES = (  # texts whose own encoding was missing among the covers
@@ -31,10 +34,16 @@ CASES = (  # texts whose own encoding was missing among the covers
 
 
 @functools.cache
+def law_of(path: Path) -> UnigramCovers:
+    """Return the covers of a tokenizer under a random distribution of tokens."""
+    return UnigramCovers(PreTrainedTokenizerFast.from_pretrained(path))
+
+
 def parts(path: Path) -> tuple[Any, CanonicalRules]:
     """Return a tokenizer and its rules."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
-    return tokenizer, CanonicalRules(tokenizer, Vocabulary.of(tokenizer))
+    law = law_of(path)
+    assert isinstance(law.covers.rule, CanonicalRules)
+    return law.tokenizer, law.covers.rule
 
 
 def own_encoding_is_a_cover(rules: CanonicalRules, text: str) -> bool:
@@ -69,6 +78,26 @@ def test_the_own_encoding_is_a_cover_of_many_texts(shared_tokenizers: Path, name
     generator = random.Random(2)
     texts = [text_of_all_kinds(generator) for _ in range(3_000)]
     assert [text for text in texts if not own_encoding_is_a_cover(rules, text)] == []
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", REAL)
+def test_the_law_under_a_distribution_of_tokens(shared_tokenizers: Path, name: str) -> None:
+    """The law holds for 60 texts and the known cases under a random distribution of single tokens."""
+    law, generator = law_of(shared_tokenizers / name), random.Random(4)
+    texts = [*CASES, *(text_of_all_kinds(generator) for _ in range(60))]
+    assert [text for text in texts if not law.keeps_the_law(text)] == []
+    assert sum(law.by_tokens(text) is not None for text in texts) > 50
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_the_law_on_many_texts(shared_tokenizers: Path, name: str) -> None:
+    """The law holds for 3,000 more texts under a random distribution of single tokens."""
+    law, generator = law_of(shared_tokenizers / name), random.Random(2)
+    texts = [text_of_all_kinds(generator) for _ in range(3_000)]
+    assert [text for text in texts if not law.keeps_the_law(text)] == []
 
 
 @pytest.mark.data
