@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from logitkit.errors import ParameterError, UnknownNameError
 
+LARGEST = 3.4e38  # scores are float32, and a larger factor would make them infinite
 F = TypeVar("F", bound=Callable[..., Any])
 # defer_build: a validator is built on first use, so listing names builds none.
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True, defer_build=True)
@@ -168,6 +169,8 @@ def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> d
     for name, value in values.items():
         if not is_valid_unicode(value):
             raise ParameterError(owner, name, "valid Unicode", value, "remove the lone surrogates")
+        if isinstance(value, float) and LARGEST < abs(value) < math.inf:
+            raise ParameterError(owner, name, f"a number of float32, at most {LARGEST:.1e} in size", value)
     try:
         checked_values = model.model_validate(dict(values))
     except ValidationError as error:

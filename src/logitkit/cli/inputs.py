@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from logitkit.inspection.settings import GenerateSettings
 
 
+COLDEST = 1e-30  # lowest temperature; logits divided by less are infinite in float32
+
+
 def read_chain(chain: str) -> Chain:
     """Return the chain of ``--chain``, which is the text of a chain or the name of a YAML or JSON file.
 
@@ -112,9 +115,12 @@ def generate_settings(
     >>> generate_settings(max_new_tokens=8, do_sample=False, temperature=0.7, top_k=None, top_p=None)
     {'temperature': 0.7, 'do_sample': True, 'max_new_tokens': 8}
     """
-    for name, value, high in (("--temperature", temperature, math.inf), ("--top-p", top_p, 1.0)):
-        if value is not None and not (0 < value <= high and math.isfinite(value)):
-            rule = "a finite number > 0" + (" and <= 1" if high == 1.0 else "")
+    coldest = f">= {COLDEST:g}"
+    for name, value, fits, rule in (
+        ("--temperature", temperature, COLDEST <= (temperature or 0) < math.inf, f"a finite number {coldest}"),
+        ("--top-p", top_p, 0 < (top_p or 0) <= 1, "a finite number > 0 and <= 1"),
+    ):
+        if value is not None and not fits:
             raise ParameterError("generate", name, rule, value, f"leave {name} out to decode without it")
     if top_k is not None and top_k < 0:
         raise ParameterError("generate", "--top-k", "an integer >= 0", top_k)

@@ -22,7 +22,7 @@ TopK = Annotated[int | None, typer.Option(help="Sample from the K most probable 
 TopP = Annotated[
     float | None, typer.Option(help="Sample from the smallest set with this probability; implies --do-sample.")
 ]
-Seed = Annotated[int, typer.Option(help="Random seed of the sampling.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of the sampling.")]
 SmallModel = Annotated[str, typer.Option("--small", help="The small model: a known name, a folder, or a hub id.")]
 LargeModel = Annotated[str, typer.Option("--large", help="The large model; it must have the small model's tokenizer.")]
 

@@ -26,7 +26,7 @@ def train_router(
     width: Annotated[int, typer.Option(min=1, help="Width of the head's hidden layers.")] = 128,
     blocks: Annotated[int, typer.Option(min=0, help="Number of residual blocks of the head.")] = 2,
     epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the labels.")] = 50,
-    seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of the training.")] = 0,
 ) -> None:
     """Train a router on labels. Use the router as `router(large=..., head='FOLDER')` in a chain."""
     from logitkit.processors import cascade
