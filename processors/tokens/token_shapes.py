@@ -52,7 +52,7 @@ class TokenShapes:
         numbers: dict[Any, int] = {}
         if pretokenizer.never_cuts:
             return
-        for token in np.flatnonzero(writable):
+        for token in np.flatnonzero(writable).tolist():
             token_bytes = vocabulary.token_bytes[token] or b""
             if starts_inside_character(token_bytes):
                 continue
