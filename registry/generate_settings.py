@@ -90,6 +90,11 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> No
             "logitkit: assistant_tokenizer must not be given, since the assistant would ask the chain about tokens of "
             "another vocabulary; use an assistant with the tokenizer of the model, or prompt_lookup_num_tokens"
         )
+    if setting("assistant_early_exit") and not getattr(model, getattr(model, "base_model_prefix", "") or "-", None):
+        raise ModeError(
+            f"logitkit: assistant_early_exit must not be set, {type(model).__name__} has no layers to leave early; "
+            "leave it out"
+        )
     for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
         if name in settings:
             raise ModeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from logitkit.processors.byte_level.model import ByteModel
@@ -9,17 +10,13 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.laws.examples import example_of
 from logitkit.registry.laws.recomputation import Recomputation
 from logitkit.registry.laws.subjects import TEXTS
-from logitkit.registry.laws.tiny_models import (
-    encoder_decoder_model,
-    foreign_model,
-    foreign_tokenizer,
-    tiny_model,
-    tiny_tokenizer,
-)
+from logitkit.registry.laws.tiny_architectures import ARCHITECTURES, llama
+from logitkit.registry.laws.tiny_models import foreign_tokenizer, tiny_tokenizer
 from logitkit.registry.registry import Registry
 from logitkit.registry.spec import Spec
 
 PROMPTS = [TEXTS[0], f"a longer one: {TEXTS[1]}"]  # of unequal length, so that one is padded
+LONG = " ".join([TEXTS[1]] * 12)
 
 
 class ModeSubject:
@@ -31,42 +28,44 @@ class ModeSubject:
     Args:
         spec: the processor.
         registry: where its name is looked up.
-        encoded: whether the models read their prompts in an encoder.
+        architecture: of the models, a name in `ARCHITECTURES`.
 
     Attributes:
         single, batch: recomputation for the first prompt, and for both.
         draft: an assistant model with the tokenizer of the generating model.
+        strangers: an assistant model with another tokenizer, and that tokenizer.
     """
 
-    def __init__(self, spec: Spec, registry: Registry, *, encoded: bool = False) -> None:
+    def __init__(self, spec: Spec, registry: Registry, *, architecture: str = "llama") -> None:
+        self.architecture = ARCHITECTURES[architecture]
         foreign = spec.rewrites_prompt
-        tokenizer = foreign_tokenizer() if foreign else tiny_tokenizer()
+        tokenizer, other = foreign_tokenizer(), tiny_tokenizer()
+        tokenizer, other = (tokenizer, other) if foreign else (other, tokenizer)
 
         def another(number: int) -> Any:
-            if encoded:
-                return encoder_decoder_model(number, foreign=foreign)
-            return foreign_model(number) if foreign else tiny_model(number)
+            return self.architecture.another(number, tokenizer)
 
-        model = foreign_model() if foreign and not encoded else another(0)
+        model = self.architecture.model(0, tokenizer)
         self.example = example_of(spec, registry, model=model, tokenizer=tokenizer, another=another)
         self.model, self.tokenizer = self.example.model, self.example.tokenizer
         self.depends_on_scale = "ignores_the_scale_of_a_row" in spec.laws
-        self.draft = foreign_model(3) if foreign else tiny_model(3)
+        self.draft, self.strangers = ARCHITECTURES["llama"].model(3, tokenizer), (llama(5, other), other)
         if isinstance(self.model, ByteModel):
             self.draft = ByteModel(self.draft, tokenizer)
         self.single, self.batch = self.recomputation(1), self.recomputation(2)
 
-    def recomputation(self, count: int, model: Any = None) -> Recomputation:
+    def recomputation(self, count: int, model: Any = None, prompts: Sequence[str] = PROMPTS) -> Recomputation:
         """Return the recomputation for the first ``count`` prompts, with another generating model if given."""
         chain = self.example.chain
         return Recomputation(
             for_first_prompt(chain) if count == 1 else chain,
             model or self.model,
             self.tokenizer,
-            PROMPTS[:count],
+            [self.architecture.prefix + text for text in prompts[:count]],
             resources=self.example.resources,
             tokenizers=self.example.tokenizers,
             depends_on_scale=self.depends_on_scale,
+            inputs=self.architecture.inputs(count),
         )
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,14 @@ from transformers import CompileConfig, LogitsProcessorList, pipeline
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as verbosity
 
-from logitkit.errors import LogitkitError, PluginError
+from logitkit.errors import LogitkitError, PluginError, UnknownNameError
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.generate_settings import SAMPLING
 from logitkit.registry.laws.agreement import TOKENS, ScoreRecorder, assert_greedy, generate_checked, prefixes
 from logitkit.registry.laws.examples import example_chain
-from logitkit.registry.laws.mode_subject import ModeSubject
+from logitkit.registry.laws.mode_subject import LONG, PROMPTS, ModeSubject
 from logitkit.registry.laws.subjects import registry_of
+from logitkit.registry.laws.tiny_architectures import is_available
 from logitkit.registry.spec import Spec
 
 # Total variation. In bf16, logits with and without a KV cache differ by the rounding of the model, up to this much.
@@ -84,6 +86,12 @@ def left_padding(subject: ModeSubject) -> None:
     generate_checked(subject.batch, num_beams=2)
 
 
+def long_and_short(subject: ModeSubject) -> None:
+    """A long prompt beside a short one, greedy; second prompts of the example are short."""
+    scratch = subject.recomputation(2, prompts=[LONG, PROMPTS[0]])
+    assert_greedy(scratch, scratch.bind(), generate_checked(scratch))
+
+
 def assisted(subject: ModeSubject) -> None:
     """Assisted decoding with a draft model, whose tokens may be rejected."""
     _with_drafts(subject, assistant_model=subject.draft)
@@ -92,6 +100,17 @@ def assisted(subject: ModeSubject) -> None:
 def prompt_lookup(subject: ModeSubject) -> None:
     """Assisted decoding with drafts copied from the prompt."""
     _with_drafts(subject, prompt_lookup_num_tokens=3)
+
+
+def early_exit(subject: ModeSubject) -> None:
+    """Assisted decoding with drafts of the model's own first layer."""
+    _with_drafts(subject, assistant_early_exit=1)
+
+
+def universal_assisted(subject: ModeSubject) -> None:
+    """Assisted decoding with a draft model that has another tokenizer."""
+    draft, tokenizer = subject.strangers
+    _with_drafts(subject, assistant_model=draft, assistant_tokenizer=tokenizer, tokenizer=subject.tokenizer)
 
 
 def _with_drafts(subject: ModeSubject, **settings: Any) -> None:
@@ -138,10 +157,13 @@ def _copy_to_compile(model: Any) -> Any:
     return copy.deepcopy(model)
 
 
-def encoder_decoder(subject: ModeSubject) -> None:
-    """A model that reads its prompt in an encoder; two prompts, greedy and with beams."""
-    assert_greedy(subject.batch, subject.batch.bind(), generate_checked(subject.batch))
-    generate_checked(subject.batch, num_beams=2)
+def architecture(subject: ModeSubject) -> None:
+    """Models of another architecture: two prompts of unequal length, greedy and with beams."""
+    scratch = subject.batch if subject.architecture.pads else subject.single
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported")  # PEFT, at every prompt tuning
+        assert_greedy(scratch, scratch.bind(), generate_checked(scratch))
+        generate_checked(scratch, num_beams=2)
 
 
 def bf16(subject: ModeSubject) -> None:
@@ -195,21 +217,34 @@ MODES: dict[str, Callable[[ModeSubject], None]] = {
         left_padding,
         assisted,
         prompt_lookup,
+        early_exit,
+        universal_assisted,
         streaming,
         static_compiled,
-        encoder_decoder,
         bf16,
         reuse,
         text_generation_pipeline,
+        long_and_short,  # last: a byte tree that read a long prompt is too deep for the copies of other modes
     )
 }
+WAYS = tuple(MODES)  # measured on a Llama
+OF_ARCHITECTURES = {
+    "encoder_decoder": "t5",
+    "encoder_decoder_with_absolute_positions": "bart",
+    "recurrent_hybrid": "jamba",
+    "vision_language": "llava",
+    "lora": "lora",
+    "prompt_tuning": "prompt_tuning",
+}
+MODES |= dict.fromkeys(OF_ARCHITECTURES, architecture)
 
 
-def check_modes(subject: Spec | str) -> list[ModeResult]:
-    """Test every mode of generating on a processor's example.
+def check_modes(subject: Spec | str, modes: Sequence[str] | None = None) -> list[ModeResult]:
+    """Test modes of generating on a processor's example.
 
     Args:
         subject: a registered name, or a Spec.
+        modes: names in `MODES`; None: all whose models can be built, which for LoRA and prompt tuning needs PEFT.
 
     Returns:
         A result for each mode, in the order of `MODES`.
@@ -217,14 +252,22 @@ def check_modes(subject: Spec | str) -> list[ModeResult]:
     Raises:
         UnknownNameError, PluginError: an unknown name, or an example that cannot be read.
 
-    >>> [result.mode for result in check_modes("top_k") if result.fault]  # doctest: +SKIP
-    []
+    >>> [result.mode for result in check_modes("top_k", ["greedy", "beams"]) if result.right]
+    ['greedy', 'beams']
     """
     registry = registry_of(subject) if isinstance(subject, Spec) else default_registry()
     spec = subject if isinstance(subject, Spec) else registry.describe(subject)
+    for mode in modes or ():
+        if mode not in MODES:
+            raise UnknownNameError("mode of generating", mode, MODES)
     example_chain(spec, registry)  # an unreadable example is an error of the Spec, not a fault of each mode
     make = functools.cache(functools.partial(ModeSubject, spec, registry))
-    return [_result(mode, functools.partial(make, encoded=mode == "encoder_decoder")) for mode in MODES]
+    architectures = {mode: OF_ARCHITECTURES.get(mode, "llama") for mode in MODES}
+    return [
+        _result(mode, functools.partial(make, architecture=architecture))
+        for mode, architecture in architectures.items()
+        if (modes is None and is_available(architecture)) or mode in (modes or ())
+    ]
 
 
 def _result(mode: str, make: Callable[[], ModeSubject]) -> ModeResult:

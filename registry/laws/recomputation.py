@@ -28,6 +28,7 @@ class Recomputation:
         prompts: texts.
         resources, tokenizers: as in `Chain.bind`.
         depends_on_scale: the chain treats log-probabilities, as in beam search, differently from logits.
+        inputs: what the generating model reads besides tokens, one entry for each prompt.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Recomputation:
         resources: Mapping[str, Any],
         tokenizers: Mapping[str, Any] | None = None,
         depends_on_scale: bool = False,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.chain, self.model, self.tokenizer, self.prompts = chain, model, tokenizer, list(prompts)
         self.resources, self.tokenizers, self.depends_on_scale = resources, tokenizers, depends_on_scale
+        self.inputs = dict(inputs or {})
         self._known: dict[tuple[int, Continuation, bool], Tensor] = {}
 
     def bind(self, prompts: Sequence[str] | None = None) -> Call:
@@ -51,11 +54,19 @@ class Recomputation:
             self.chain,
             self.model,
             self.tokenizer,
-            list(prompts or self.prompts),
+            self._encoded(prompts) if self.inputs else list(prompts or self.prompts),
             trace=False,
             tokenizers=self.tokenizers,
             resources=self.resources,
         )
+
+    def _encoded(self, prompts: Sequence[str] | None) -> dict[str, Tensor]:
+        """Return an encoding of the prompts with the inputs of each, padded on the left."""
+        numbers = [self.prompts.index(text) for text in prompts or self.prompts]
+        rows = [self.tokenizer(self.prompts[number])["input_ids"] for number in numbers]
+        padded = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        own = {name: value[numbers] for name, value in self.inputs.items()}
+        return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"], **own}
 
     def __call__(self, prompt: int, continuation: Continuation, *, beams: bool = False) -> Tensor:
         """Return log-probabilities of the next token under the chain, in nats, ``[vocab]``.
@@ -89,10 +100,11 @@ class Recomputation:
         tail = torch.tensor([continuation] * len(ids), dtype=torch.long, device=ids.device)
         rows = tail if call.prompts.in_encoder else torch.cat([ids, tail], dim=1)
         inputs = {"input_ids": ids, "decoder_input_ids": tail} if call.prompts.in_encoder else {"input_ids": rows}
+        inputs |= {name: value[[prompt] * len(ids)] for name, value in self.inputs.items()}
         own = self.model(**inputs, use_cache=False).logits[:, -1].float()
         own = own.log_softmax(-1) if normalised else own
         received = own if scores is None else scores.expand(len(rows), -1).clone()
-        return call.continuing().composite(rows, received)[prompt].log_softmax(-1)
+        return call.composite(rows, received)[prompt].log_softmax(-1)
 
     def greedy(self, prompt: int, tokens: int) -> Continuation:
         """Return the greedy continuation of a prompt, of at most ``tokens`` tokens, up to an end token."""

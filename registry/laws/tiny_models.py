@@ -50,7 +50,7 @@ def tiny_model(seed: int = 0) -> Any:
     >>> tiny_model().config.vocab_size, tiny_model(1) is tiny_model(1)
     (272, True)
     """
-    return _seeded(seed, lambda: LlamaForCausalLM(_llama(WIDTH, tiny_tokenizer())))
+    return seeded(seed, lambda: LlamaForCausalLM(llama_config(WIDTH, tiny_tokenizer())))
 
 
 def wide_model(width: int, seed: int = 0) -> Any:
@@ -62,8 +62,8 @@ def wide_model(width: int, seed: int = 0) -> Any:
     1000
     """
     sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = LlamaConfig(vocab_size=width, initializer_range=0.3, **sizes, **_special_ids(tiny_tokenizer()))
-    return _seeded(seed, lambda: LlamaForCausalLM(config))
+    config = LlamaConfig(vocab_size=width, initializer_range=0.3, **sizes, **special_ids(tiny_tokenizer()))
+    return seeded(seed, lambda: LlamaForCausalLM(config))
 
 
 @functools.cache
@@ -93,7 +93,7 @@ def foreign_model(seed: int = 7) -> Any:
     >>> foreign_model().config.vocab_size
     300
     """
-    return _seeded(seed, lambda: LlamaForCausalLM(_llama(FOREIGN_WIDTH, foreign_tokenizer())))
+    return seeded(seed, lambda: LlamaForCausalLM(llama_config(FOREIGN_WIDTH, foreign_tokenizer())))
 
 
 @functools.cache
@@ -111,9 +111,9 @@ def encoder_decoder_model(seed: int = 0, *, foreign: bool = False) -> Any:
         initializer_factor=2.0,
         dropout_rate=0.0,
         decoder_start_token_id=tokenizer.pad_token_id,
-        **_special_ids(tokenizer),
+        **special_ids(tokenizer),
     )
-    return _seeded(seed, lambda: T5ForConditionalGeneration(config))
+    return seeded(seed, lambda: T5ForConditionalGeneration(config))
 
 
 def _byte_level(model: Any) -> Tokenizer:
@@ -124,7 +124,7 @@ def _byte_level(model: Any) -> Tokenizer:
     return inner
 
 
-def _llama(width: int, tokenizer: Any) -> LlamaConfig:
+def llama_config(width: int, tokenizer: Any) -> LlamaConfig:
     """Return the configuration of a two-layer Llama with ``width`` logits."""
     return LlamaConfig(
         vocab_size=width,
@@ -135,16 +135,17 @@ def _llama(width: int, tokenizer: Any) -> LlamaConfig:
         num_key_value_heads=2,
         max_position_embeddings=512,
         initializer_range=0.3,
-        **_special_ids(tokenizer),
+        **special_ids(tokenizer),
     )
 
 
-def _special_ids(tokenizer: Any) -> dict[str, Any]:
+def special_ids(tokenizer: Any) -> dict[str, Any]:
+    """Return the begin, end and padding tokens of a tokenizer as settings of a configuration."""
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {name: getattr(tokenizer, name) for name in names}
 
 
-def _seeded(seed: int, build: Callable[[], Model]) -> Model:
+def seeded(seed: int, build: Callable[[], Model]) -> Model:
     """Build a model in evaluation mode with weights of this seed; the global generator keeps its state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -17,6 +17,7 @@ import logitkit
 from fakes import encoder_decoder_model
 from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ModeError, ScoresError
+from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.processors.tokens.vocabulary import vocabulary_of
 from logitkit.registry.generate_settings import refuse_settings
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -277,3 +278,12 @@ def test_an_end_token_inside_the_removed_bytes_is_refused() -> None:
         with pytest.raises(ModeError, match=r"eos_token_id must not be a token of the bytes cut .*use stop_strings"):
             attempt(eos_token_id=[letter, space], **GREEDY)
     call.generate(eos_token_id=letter, **GREEDY)
+
+
+def test_early_exit_needs_layers() -> None:
+    """A model over bytes has no layers of its own to leave early; the error is not one of an attribute."""
+    model = ByteModel(tiny_model(), tiny_tokenizer())
+    call = logitkit.chain("top_k(5)").bind(model, byte_tokenizer(), "a prompt")
+    for refuse in (call.generate, call.settings_for):
+        with pytest.raises(ModeError, match="assistant_early_exit must not be set, ByteModel has no layers"):
+            refuse(assistant_early_exit=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,76 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 import logitkit
-from logitkit.errors import ModeError, PluginError
+from logitkit.errors import ModeError, PluginError, UnknownNameError
 from logitkit.registry import Spec
-from logitkit.registry.laws import MODES, check_modes
-from logitkit.registry.pages.modes_page import page, row, rows
+from logitkit.registry.laws import MODES, check_modes, tiny_tokenizer
+from logitkit.registry.laws.modes import OF_ARCHITECTURES, WAYS
+from logitkit.registry.laws.tiny_architectures import ARCHITECTURES, is_available
+from logitkit.registry.pages.modes_page import cells, entries_of, page
 
+FAST = ("byte_ensemble", "cfg", "top_k")
 PAGE = Path(__file__).parents[3] / "docs" / "modes.md"
+
+
+AVAILABLE = [mode for mode in MODES if is_available(OF_ARCHITECTURES.get(mode, "llama"))]  # without PEFT: not all
+REFUSED = {"universal_assisted"}  # for every chain with steps
+
+
+def assert_as_on_the_page(name: str, modes: Sequence[str]) -> None:
+    """Measure these modes and compare them with the page."""
+    text = PAGE.read_text()
+    reasons = [line.partition(") ")[2] for line in text.split("\n") if line.startswith("(")]
+    known = list(reasons)
+    measured = cells(name, check_modes(name, modes), reasons)
+    assert measured == {mode: entries_of(text)[name][mode] for mode in modes}
+    assert reasons == known, "refused for a reason that the page does not tell"
 
 
 @pytest.mark.parametrize("name", logitkit.names())
 def test_every_mode_is_right_or_refused(name: str) -> None:
     """The results equal the page; ``python -m logitkit.registry.pages.modes_page docs/modes.md`` writes it again."""
-    text = PAGE.read_text()
-    notes = [line.partition(") ")[2] for line in text.split("\n") if line.startswith("(")]
-    known = list(notes)
-    assert row(name, check_modes(name), notes) == rows(text)[name]
-    assert notes == known, "refused for a reason that the page does not tell"
+    assert_as_on_the_page(name, [*WAYS, "encoder_decoder"])
 
 
-def test_the_page_knows_every_processor() -> None:
-    """The page has a row for each registered processor and for no other."""
-    assert set(rows(PAGE.read_text())) == set(logitkit.names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in logitkit.names()]
+)
+def test_every_architecture_is_right_or_refused(name: str) -> None:
+    """The results equal the page; a second prompt, byte trees and a warper stand for all where time is short."""
+    assert_as_on_the_page(name, [mode for mode in AVAILABLE if mode in OF_ARCHITECTURES])
+
+
+def test_the_page_knows_every_processor_and_mode() -> None:
+    """The page has a row for each registered processor and for no other, and an entry for each mode."""
+    entries = entries_of(PAGE.read_text())
+    assert set(entries) == set(logitkit.names())
+    assert all(list(marks) == list(MODES) and "-" not in marks.values() for marks in entries.values())
+
+
+def test_a_mode_is_measured_by_its_name() -> None:
+    """An unknown name is an error that shows the closest one; an unmeasured mode has a dash."""
+    with pytest.raises(UnknownNameError, match=r"no mode of generating named 'beam'; did you mean 'beams'\?"):
+        check_modes("top_k", ["beam"])
+    marks = entries_of(page({"top_k": check_modes("top_k", ["greedy"])}))["top_k"]
+    assert marks.pop("greedy") == "yes" and set(marks.values()) == {"-"}
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")  # PEFT, at every prompt tuning
+@pytest.mark.parametrize("name", OF_ARCHITECTURES.values())
+def test_an_architecture_reads_what_it_is_given(name: str) -> None:
+    """Each tiny model depends on its tokens, and on its image where it reads one."""
+    if not is_available(name):
+        pytest.skip("the package peft is not installed")
+    architecture, tokenizer = ARCHITECTURES[name], tiny_tokenizer()
+    model, inputs = architecture.model(0, tokenizer), architecture.inputs(1)
+
+    def text(prompt: str, **changed: Tensor) -> list[str]:
+        settings = inputs | changed | {"max_new_tokens": 6, "do_sample": False}
+        return logitkit.generate(model, tokenizer, architecture.prefix + prompt, **settings).texts
+
+    assert text("one") == text("one") != text("two")
+    if architecture.images:
+        assert text("one", pixel_values=-inputs["pixel_values"]) != text("one")
 
 
 class Favours(LogitsProcessor):
@@ -99,8 +149,9 @@ def faults(kind: type, monkeypatch: Any) -> set[str]:
 
 def test_a_stateless_processor_is_right_in_every_mode(monkeypatch: Any) -> None:
     """A processor without state is right in every mode, so no mode is impossible to satisfy."""
-    cells = check_modes(spec_of(Favours, monkeypatch))
-    assert [cell.mode for cell in cells] == list(MODES) and all(cell.right for cell in cells), cells
+    found = check_modes(spec_of(Favours, monkeypatch))
+    assert [cell.mode for cell in found] == AVAILABLE
+    assert {cell.mode for cell in found if cell.refused} == REFUSED and not any(cell.fault for cell in found), found
 
 
 @pytest.mark.parametrize(
@@ -109,7 +160,7 @@ def test_a_stateless_processor_is_right_in_every_mode(monkeypatch: Any) -> None:
         (ByPlace, {"greedy", "beams", "beam_sampling", "several_sequences", "assisted", "prompt_lookup", "reuse"}),
         (FromTheFirstCall, {"reuse", "left_padding"}),
         (CountsPadding, {"left_padding", "reuse", "bf16"}),
-        (BreaksDown, set(MODES)),
+        (BreaksDown, set(AVAILABLE) - REFUSED),
     ],
 )
 def test_faulty_processors_are_caught(kind: type, caught: set[str], monkeypatch: Any) -> None:
@@ -119,9 +170,12 @@ def test_faulty_processors_are_caught(kind: type, caught: set[str], monkeypatch:
 
 def test_a_refusal_is_no_fault(monkeypatch: Any) -> None:
     """A refusal is shown with its error; a fault raises an error instead of appearing on the page."""
-    cells = check_modes(spec_of(Refuses, monkeypatch))
-    assert {cell.refused for cell in cells} == {"ModeError: refuses: everything must be plain, got this; use another"}
-    written = page({"theirs": cells})
-    assert "(1) ModeError: refuses" in written and rows(written)["theirs"].count("no (1)") == len(MODES)
+    found = [cell for cell in check_modes(spec_of(Refuses, monkeypatch)) if cell.mode not in REFUSED]
+    assert {cell.refused for cell in found} == {"ModeError: refuses: everything must be plain, got this; use another"}
+    written = page({"theirs": found})
+    assert "(1) ModeError: refuses" in written
+    assert {mode for mode, mark in entries_of(written)["theirs"].items() if mark == "no (1)"} == set(
+        AVAILABLE
+    ) - REFUSED
     with pytest.raises(PluginError, match=r"theirs: greedy must be right or refused .* got .*RuntimeError: down"):
-        page({"theirs": check_modes(spec_of(BreaksDown, monkeypatch))})
+        page({"theirs": check_modes(spec_of(BreaksDown, monkeypatch), ["greedy"])})
