@@ -92,7 +92,7 @@ def test_saved_counts_must_fit(tmp_path: Path) -> None:
     [
         (lambda path: TextFiles([path / "none"]), "path must be a file or folder that exists"),
         (lambda path: TextFiles([path]), "path must be a folder with files"),
-        (lambda path: TextFiles([path], encoding="utf-9"), "encoding must be an encoding known to Python"),
+        (lambda path: TextFiles([path], encoding="utf-9"), "encoding must be a text encoding known to Python"),
         (lambda path: train("one text", tiny_tokenizer()), "texts must be an iterable of documents"),
         (lambda path: train([], tiny_tokenizer()), "texts must be at least one token"),
         (lambda path: train(["</s>"], tiny_tokenizer()), "texts must be at least one token"),
