@@ -82,6 +82,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def speaking_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a checkpoint that continues in words and has a chat template."""
+    from speaking import save_speaking_checkpoint
+
+    return save_speaking_checkpoint(tmp_path_factory.mktemp("speaking"))
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data files: LOGITKIT_DATA, or ../shared/data beside the repository."""
     folder = Path(os.environ.get("LOGITKIT_DATA") or ROOT.parent / "shared" / "data")

@@ -10,8 +10,9 @@ import pytest
 from logitkit.models.progress import progress_bar
 
 
-def test_bar_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bar_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The final count and the printed messages go to standard error; standard output stays empty."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes the captured stream for a terminal
     with progress_bar("items", total=2, transient=False) as bar:
         bar.advance()
         bar.print("half [b]way[/b]")

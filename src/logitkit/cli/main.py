@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +35,8 @@ class ErrorReportingGroup(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an error of logitkit or of the system ends the program with exit status 2."""
+        if not sys.stderr.isatty():  # bars of loading and downloading are for people; read once, with the library
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         try:
             return super().invoke(ctx)
         except LogitkitError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import torch
 
 from logitkit.inspection.settings import GenerateSettings
 from logitkit.inspection.streaming import Streamer
+from logitkit.inspection.word_wrap import WordWrap
 from logitkit.models.progress import progress_bar
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.call import Call
@@ -93,13 +95,14 @@ def complete(
     tokenizers: Mapping[str, Any] | None = None,
     **settings: Unpack[GenerateSettings],
 ) -> Completion:
-    """Continue one prompt under a chain and show a progress bar.
+    """Continue one prompt under a chain, and show the text or a progress bar meanwhile.
 
     Args:
         model, tokenizer: the generating model and its tokenizer.
         prompt: one text, or the messages of one chat.
         chain: a chain or its text; empty is plain decoding.
-        stream: write the text to standard output while it is generated.
+        stream: write the text to standard output while it is generated, without a progress bar: the bar would take
+            the line on which the text grows. On a terminal, lines break between words.
         record: record every step of every processor in the trace.
         seed: random seed of the sampling.
         label: description of the progress bar.
@@ -123,11 +126,13 @@ def complete(
     if before_generate is not None:
         before_generate(call)
     one_row = settings.get("num_beams", 1) == 1  # the streamers of transformers accept a single row
-    with progress_bar(label, total=settings["max_new_tokens"]) as bar:
+    shown = not (stream and one_row)
+    write = _writer()
+    with progress_bar(label, total=settings["max_new_tokens"], enabled=shown) as bar:
         streamer = Streamer(
             tokenizer,
             advance=bar.advance,
-            write=_write if stream else None,
+            write=write if stream else None,
             removed=b"".join(call.prompts.removed),
         )
         begin = time.perf_counter()
@@ -135,8 +140,13 @@ def complete(
         seconds = time.perf_counter() - begin
     (text,), (row,) = call.texts(output), call.ids(output).tolist()
     if stream:
-        _write("\n" if one_row else f"{text}\n")
+        write("\n" if one_row else f"{text}\n")
     return Completion(call=call, row=row, text=text, seconds=seconds)
+
+
+def _writer() -> Callable[[str], None]:
+    """Return a function that writes to standard output; on a terminal it breaks lines between words."""
+    return WordWrap(_write, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _write
 
 
 def _write(text: str) -> None:

@@ -39,7 +39,7 @@ class ProgressBar:
 
     def print(self, message: str) -> None:
         """Print a message above the bar, without interpreting markup."""
-        self._progress.console.print(message, markup=False)
+        self._progress.console.print(message, markup=False, highlight=False)
 
 
 # Over 40 lines: the arguments are documented one by one.
@@ -54,7 +54,7 @@ def progress_bar(
     transient: bool = True,
     redirect_output: bool = True,
 ) -> Iterator[ProgressBar]:
-    """Show a progress bar on standard error while the body runs.
+    """Show a progress bar on standard error while the body runs, if standard error is a terminal.
 
     Args:
         description: text before the bar.
@@ -80,7 +80,7 @@ def progress_bar(
     with Progress(
         *_columns(unit, spinner),
         console=console,
-        disable=not enabled,
+        disable=not (enabled and console.is_terminal),
         transient=transient,
         redirect_stdout=redirect_output,
         redirect_stderr=redirect_output,

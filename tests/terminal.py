@@ -1,0 +1,133 @@
+"""A terminal for tests: commands run on a pseudo-terminal in this process, and a small emulator shows the screen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import threading
+import unicodedata
+from typing import Any
+
+import pytest
+
+from logitkit.cli import app
+
+_PART = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b\][^\x07]*\x07|([^\x1b])", re.DOTALL)
+
+
+class Screen:
+    r"""The lines that a terminal shows after it received some output: text, line breaks and cursor movements.
+
+    >>> screen = Screen(5)
+    >>> screen.feed("one\r\ntwo\rT\x1b[1A!")
+    >>> screen.lines
+    ['o!e', 'Two']
+    """
+
+    def __init__(self, columns: int) -> None:
+        self.columns, self.row, self.column = columns, 0, 0
+        self.cells: list[dict[int, str]] = [{}]
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines without the spaces at their ends; empty lines at the end are left out."""
+        lines = ["".join(row.get(i, " ") for i in range(max(row, default=-1) + 1)).rstrip() for row in self.cells]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+    def feed(self, output: str) -> None:
+        """Show more output."""
+        for arguments, command, sign in (match.groups() for match in _PART.finditer(output)):
+            if command:
+                self._move(command, int(arguments) if arguments.isdigit() else 0)
+            elif sign:
+                self._show(sign)
+
+    def _show(self, sign: str) -> None:
+        if sign == "\r":
+            self.column = 0
+        elif sign == "\n":
+            self._to(self.row + 1)
+        elif sign == "\b":
+            self.column = max(0, self.column - 1)
+        elif sign.isprintable():
+            width = 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+            if self.column + width > self.columns:
+                self.column = 0
+                self._to(self.row + 1)
+            self.cells[self.row][self.column] = sign
+            if width == 2:
+                self.cells[self.row][self.column + 1] = ""
+            self.column += width
+
+    def _move(self, command: str, count: int) -> None:
+        if command in "AB":
+            self._to(max(0, self.row + (1 if command == "B" else -1) * max(1, count)))
+        elif command == "C":
+            self.column = min(self.columns - 1, self.column + max(1, count))
+        elif command == "D":
+            self.column = max(0, self.column - max(1, count))
+        elif command == "G":
+            self.column = max(0, count - 1)
+        elif command == "K":
+            kept = {0: lambda i: i < self.column, 1: lambda i: i > self.column, 2: lambda _: False}[count]
+            self.cells[self.row] = {i: sign for i, sign in self.cells[self.row].items() if kept(i)}
+        elif command == "J":
+            self._move("K", count)
+            del self.cells[self.row + 1 :]
+        else:
+            assert command in "mhl", f"the emulator does not know the command {command!r}"
+
+    def _to(self, row: int) -> None:
+        self.row = row
+        while len(self.cells) <= row:
+            self.cells.append({})
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, *arguments: object, typed: str = "") -> tuple[int, Any]:
+    """Run ``logitkit ARGUMENTS`` with all three streams on a pseudo-terminal; return exit status and `Screen`.
+
+    Args:
+        monkeypatch: replaces the streams.
+        columns: width of the terminal.
+        arguments: of the command.
+        typed: what a person types, with line breaks; end of input follows.
+    """
+    main, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    received: list[bytes] = []
+    reader = threading.Thread(target=_receive, args=(main, received))
+    reader.start()
+    streams = [open(os.dup(slave), mode, buffering=1, encoding="utf-8") for mode in ("r", "w", "w")]  # noqa: PTH123, SIM115
+    os.write(main, typed.encode() + b"\x04")
+    for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+        monkeypatch.setattr(sys, name, stream)
+    try:
+        status = app(list(map(str, arguments)), standalone_mode=False) or 0
+    finally:
+        monkeypatch.undo()
+        for stream in streams:
+            stream.close()
+        os.close(slave)
+        reader.join()
+        os.close(main)
+    screen = Screen(columns)
+    screen.feed(b"".join(received).decode())
+    return status, screen
+
+
+def _receive(descriptor: int, received: list[bytes]) -> None:
+    """Collect the output until all writers have closed the terminal."""
+    while True:
+        try:
+            received.append(os.read(descriptor, 65536))
+        except OSError:  # EIO: closed on the other side
+            return
