@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 import types
@@ -31,6 +32,17 @@ def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
     return foreign_model(), foreign_tokenizer()
 
 
+@pytest.fixture(scope="module")
+def build() -> types.ModuleType:
+    """The script docs/build.py as a module."""
+    pytest.importorskip("latex2mathml", reason="formulas need the extra [docs]")
+    spec = importlib.util.spec_from_file_location("docs_build", DOCS / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search((DOCS / page).read_text())])
 def test_the_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one namespace, as a reader would paste them; on tiny models."""
@@ -58,6 +70,23 @@ def test_every_page_of_a_processor_has_an_example_for_each() -> None:
             name = section.split("\n")[0]
             if f"<!-- spec: {name} -->" in section:
                 assert any(name in block for block in PYTHON.findall(section)), f"{page.name}: {name} has no example"
+
+
+def test_every_processor_has_its_formula_as_mathematics() -> None:
+    """In its own section, on a line of its own or in a table of the variants."""
+    for page in sorted((DOCS / "processors").glob("*.md")):
+        for section in page.read_text().split("\n## ")[1:]:
+            name = section.split("\n")[0]
+            if f"<!-- spec: {name} -->" in section:
+                assert re.search(r"^(\$\$.+\$\$|\|.*\$.+\$ .*\|)$", section, re.MULTILINE), f"{page.name}: {name}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "$" in PYTHON.sub("", (DOCS / page).read_text())])
+def test_formulas_are_written_as_mathml(page: str, build: types.ModuleType) -> None:
+    """No dollar sign and no command of LaTeX is left in what readers see; text that is no formula keeps its signs."""
+    prose = "".join(build.CODE.split(build.filled((DOCS / page).read_text()))[::2])
+    assert prose.count("<math") == prose.count("</math>")
+    assert "$" not in prose and not re.search(r"\\[a-zA-Z]+", prose), re.findall(r".{20}\\[a-zA-Z]+", prose)
 
 
 def test_a_mark_stands_for_what_the_spec_says() -> None:
