@@ -12,9 +12,8 @@ A hypothesis is a token sequence that ends inside x and that some allowed token 
 
 The model also gives probability to tokens that its tokenizer never writes at that place. This mass is the leak: the
 probabilities of the next bytes, of the end, and the leak sum to 1.
-
-Departure from the sources: the released code renormalises the distribution at each byte. Products of renormalised
-next-byte probabilities are not P(x), so `ByteTree` does not renormalise; the caller may.
+Departure: the released code renormalises the distribution at each byte, and products of that are not P(x). `ByteTree`
+does not. A copy of a tree has read no text.
 """
 
 from __future__ import annotations
@@ -67,14 +66,12 @@ class ByteTree:
     Args:
         model: a causal language model whose layers are all attention layers.
         tokenizer: its fast tokenizer.
-        covers: ``canonical`` sums over the sequences that the tokenizer writes; ``all`` sums over every
-            tokenization, whose number grows exponentially with the text.
-        tolerance: covers whose share of the text's probability is below this are not read, ``>= 0`` and ``< 1``;
-            0 is exact.
+        covers: ``canonical`` sums over the sequences that the tokenizer writes; ``all`` sums over every tokenization,
+            whose number grows exponentially with the text.
+        tolerance: covers with a share of the text's probability below this are not read, ``[0, 1)``; 0 is exact.
         bos: id of the token that precedes every text; ``"tokenizer"``: the tokenizer's begin token, if it has one.
             With None, the first token that all covers share is taken as known and has probability 1.
-        lossy: accept a tokenizer that does not keep every byte; the distribution is then over the texts that it
-            writes.
+        lossy: accept a tokenizer that loses bytes; the distribution is then over the texts that it writes.
 
     Attributes:
         conditioning: tokens that precede every text by default; they have probability 1.
@@ -118,6 +115,13 @@ class ByteTree:
         self.conditioning: TokenIds = () if begin is None else (int(begin),)
         self.end_tokens = sorted(end_tokens(model, tokenizer))
         self._states: OrderedDict[_Key, CoverState] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes of a copy without what was read: chains of nodes are too deep to copy."""
+        return {**vars(self), "kv_tree": None, "_states": OrderedDict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, kv_tree=KVTree(state["model"]))
 
     @property
     def forwards(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import re
 from contextlib import redirect_stdout
 from typing import Any
@@ -245,3 +247,13 @@ def test_a_cast_drops_the_caches() -> None:
     moved.float()
     assert not torch.equal(before, after)
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+
+
+def test_a_copy_has_read_nothing_and_gives_the_same() -> None:
+    """Also after a long text, whose chain of nodes is deeper than Python recurses, and with the copied weights."""
+    model = ByteModel(copy.deepcopy(tiny_model()), tiny_tokenizer())
+    text = torch.tensor([list(b"the old man went to the sea " * 17)])
+    want = model(text).logits
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.forwards == 0 and other.tree.model is other.model is not model.model
+        torch.testing.assert_close(other(text).logits, want)
