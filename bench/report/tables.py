@@ -221,17 +221,14 @@ def show(summary: Summary, console: Any) -> None:
         >>> from logitkit.bench.report import summarise
         >>> show(summarise(run, Store(folder / 'results')), Console())  # no results yet
     """
-    from rich.table import Table as RichTable
-    from rich.text import Text
+    from logitkit.tables import FittedTable, print_fitted
 
     colours = {"better": "green", "worse": "red"}
     for sheet in sheets(summary):
-        table = RichTable(title=sheet.title, title_justify="left")
-        for number_, heading in enumerate(sheet.headings):
-            table.add_column(Text(heading), justify="left" if number_ == 0 else "right", overflow="fold")
+        table = FittedTable(*sheet.headings, title=sheet.title, numbers=sheet.headings[1:])
         for place, row in enumerate(sheet.rows):
             mark = sheet.marks[place] if sheet.marks else ""
-            table.add_row(*(Text(cell) for cell in row), style=colours.get(mark, ""))
-        console.print(table)
+            table.add_row(*row, style=colours.get(mark, ""))
+        print_fitted(console, table)
     for sentence in conclusions(summary):
         console.print(f"- {sentence}", markup=False, soft_wrap=True)

@@ -12,9 +12,9 @@ from logitkit.registry import discovery
 
 
 def test_every_processor_is_listed() -> None:
-    """The table and the JSON list hold all names."""
-    table = logitkit_command("list").stdout
-    assert all(f"│ {name} " in table for name in logitkit.names()) and "…" not in table
+    """The table and the JSON list hold all names; in a pipe each processor is one line."""
+    lines = logitkit_command("list").stdout.splitlines()
+    assert sorted(line.split()[0] for line in lines[1:]) == logitkit.names()
     assert [spec["name"] for spec in json.loads(logitkit_command("list", "--json").stdout)] == logitkit.names()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import typer
 import logitkit
 from command_line import logitkit_command
 from logitkit.cli import app
+from terminal import on_terminal
 
 GROUP: Any = typer.main.get_command(app)
 
@@ -35,11 +37,17 @@ def examples() -> list[str]:
 
 @pytest.mark.parametrize("path", [path for path, _ in commands() if path != ("lm-eval",)], ids=" ".join)
 def test_every_help_text_is_shown(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--help`` ends with exit status 0 and fits a terminal of 80 columns."""
-    monkeypatch.setenv("COLUMNS", "80")
-    result = logitkit_command(*path, "--help")
-    assert result.exit_code == 0 and "Usage:" in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 80
+    """``--help`` ends with exit status 0 and fits a terminal of 80 and of 60 columns, with no option cut."""
+    command = GROUP
+    for name in path:
+        command = command.commands[name]
+    for columns in (80, 60):
+        status, screen = on_terminal(monkeypatch, columns, *path, "--help")
+        text = "\n".join(screen.lines)
+        assert status == 0 and "Usage:" in text and max(map(len, screen.lines)) <= columns and "…" not in text
+        assert {option for parameter in command.params for option in parameter.opts if option[0] == "-"} <= set(
+            re.findall(r"--?[a-z-]+", text)
+        )
 
 
 def test_every_option_has_a_help_text() -> None:

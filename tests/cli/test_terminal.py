@@ -61,6 +61,32 @@ def test_beams_show_a_bar_and_then_the_text(monkeypatch: pytest.MonkeyPatch, spe
     assert re.search(r"\w", screen.lines[0])
 
 
+@pytest.mark.parametrize("columns", [80, 60, 40])
+@pytest.mark.parametrize("command", ["list", "models list", "bench tasks", "doctor", "check top_k"])
+def test_lists_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, command: str, columns: int) -> None:
+    """No line is longer than the terminal, and every name is complete."""
+    piped = logitkit_command(*command.split()).stdout
+    status, screen = on_terminal(monkeypatch, columns, *command.split())
+    assert status == 0 and max(map(len, screen.lines)) <= columns
+    assert not any(line.endswith("…") for line in screen.lines)
+    words = set(" ".join(screen.lines).replace("│", " ").replace(":", " ").split())
+    names = {line.split()[0] for line in piped.splitlines()[1:]}
+    assert names - words == set() and "│" not in piped and "\x1b" not in piped
+
+
+@WIDTHS
+def test_the_changes_of_run_and_inspect_fit(
+    monkeypatch: pytest.MonkeyPatch, speaking_checkpoint: str, columns: int
+) -> None:
+    """The tables of changed tokens keep every probability whole."""
+    settings = ["Once", "--model", speaking_checkpoint, "--chain", "cfg(1.5)", "--max-new-tokens", "8"]
+    for command, more in (("run", "--trace"), ("inspect", "--text")):
+        status, screen = on_terminal(monkeypatch, columns, command, *settings, more)
+        text = "\n".join(screen.lines)
+        assert status == 0 and "distribution most" in text and max(map(len, screen.lines)) <= columns
+        assert len(re.findall(r"\b[01]\.\d\d\b", text)) >= 30  # three tokens before and after, five steps
+
+
 def test_bars_are_shown_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
     """A redirected standard error holds nothing of a bar."""
     with progress_bar("items", total=2, transient=False) as bar:

@@ -6,13 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
+from logitkit.cli.rendering import print_table
 from logitkit.errors import ParameterError
+from logitkit.tables import FittedTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +56,9 @@ def check(
         data = _as_data(report, failures) | ({"modes": [vars(cell) for cell in cells]} if modes else {})
         print_json(data)
     else:
-        Console().print(_law_table(report))
+        print_table(_law_table(report))
         if modes:
-            Console().print(_mode_table(cells))
+            print_table(_mode_table(cells))
     raise typer.Exit(1 if failures else 0)
 
 
@@ -71,31 +71,36 @@ def _as_data(report: Report, failures: int) -> dict[str, Any]:
     return {"subject": report.subject, "failures": failures, "laws": laws}
 
 
-def _law_table(report: Report) -> Table:
+def _law_table(report: Report) -> FittedTable:
     """Return a table with one line per law."""
-    table = Table("law", "kept", "why", title=Text(report.subject))
+    table = FittedTable("law", "kept", "why", title=report.subject)
     for result in report.results:
-        table.add_row(result.law, _law_mark(result), Text(result.declared or result.reason))
+        table.add_row(result.law, _law_mark(result), result.declared or result.reason)
     return table
 
 
-def _law_mark(result: LawResult) -> str:
+def _law_mark(result: LawResult) -> Text:
     """Return the outcome of a law in one word.
 
     "declared" is a violation that the Spec declares, KEPT a declared violation that did not occur, and "-" a law
     that does not apply.
     """
     if result.declared:
-        return "[red]KEPT[/]" if result.kept else "declared"
+        return _red("KEPT") if result.kept else Text("declared")
     if not result.kept:
-        return "[red]NO[/]"
-    return "-" if result.reason else "yes"
+        return _red("NO")
+    return Text("-" if result.reason else "yes")
 
 
-def _mode_table(cells: Sequence[ModeResult]) -> Table:
+def _red(text: str) -> Text:
+    """Return a text in red."""
+    return Text(text, style="red")
+
+
+def _mode_table(cells: Sequence[ModeResult]) -> FittedTable:
     """Return a table with one line per generation mode."""
-    table = Table("generation mode", "correct", "why")
+    table = FittedTable("generation mode", "correct", "why")
     for cell in cells:
-        mark = "yes" if cell.right else "[red]NO[/]" if cell.fault else "refused"
-        table.add_row(cell.mode, mark, Text(cell.fault or cell.refused))
+        mark = Text("yes") if cell.right else _red("NO") if cell.fault else Text("refused")
+        table.add_row(cell.mode, mark, cell.fault or cell.refused)
     return table

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from logitkit.cli.inputs import load_model
-from logitkit.cli.rendering import escape_markup, largest_changes
+from logitkit.cli.rendering import escape_markup, largest_changes, print_table
 from logitkit.registry.chain import Chain
+from logitkit.tables import FittedTable
 
 if TYPE_CHECKING:
     from logitkit.inspection.completion import Completion
@@ -50,16 +50,16 @@ def demo() -> None:
     for notice in uscd.trace.notices:
         console.print(f"[bold]Notice[/]: {escape_markup(notice)}", soft_wrap=True)
     console.print()
-    console.print(_comparison(plain, uscd))
-    console.print(largest_changes(recorded.trace.steps, tokenizer))
+    print_table(_comparison(plain, uscd))
+    print_table(largest_changes(recorded.trace.steps, tokenizer))
     console.print(
         "Next: [bold]logitkit list[/], [bold]logitkit show uscd[/], [bold]logitkit run 'Once' --chain 'cfg(1.5)'[/]"
     )
 
 
-def _comparison(plain: Completion, uscd: Completion) -> Table:
+def _comparison(plain: Completion, uscd: Completion) -> FittedTable:
     """Return a table of text and cost with one column per completion."""
-    table = Table("", "plain", uscd.chain, show_lines=True)
+    table = FittedTable("", "plain", uscd.chain)
     table.add_row("text", Text(plain.text), Text(uscd.text))
     table.add_row("gate fired", "no gate", f"at {uscd.trace.fired['uscd']:.0%} of {uscd.tokens} tokens")
     table.add_row("second stream", "none", Text(str(uscd.trace.fusion)))

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
-from logitkit.cli.rendering import listing
+from logitkit.cli.rendering import print_table
 from logitkit.registry.discovery import discover
 from logitkit.registry.plugin_probe import probe
 from logitkit.registry.registry import Plugin, Registry
+from logitkit.tables import FittedTable
 
 
 def doctor(
@@ -54,11 +55,11 @@ def _as_data(plugin: Plugin) -> dict[str, object]:
 def _print_table(plugins: tuple[Plugin, ...]) -> None:
     """Print a table of all plugins, then the traceback of each broken one."""
     console = Console(highlight=False)
-    table = listing("plugin", "distribution", "offers")
+    table = FittedTable("plugin", "distribution", "offers")
     for plugin in plugins:
         offers = Text(plugin.fault, style="red") if plugin.error else Text(", ".join(plugin.offers))
         table.add_row(Text(plugin.name), Text(plugin.origin), offers)
-    console.print(table)
+    print_table(table)
     for plugin in plugins:
         if plugin.error:
             heading = Text.assemble((plugin.name, "bold"), f" ({plugin.origin})")

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from logitkit.cli import options
 from logitkit.cli.inputs import generate_settings, load_model, read_chain, read_prompt
-from logitkit.cli.rendering import print_line
+from logitkit.cli.rendering import print_line, print_table
 from logitkit.errors import ParameterError
 from logitkit.files import check_readable, replace_file
 
@@ -57,7 +56,7 @@ def inspect(
     inspection = inspect_chain(loaded, tokenizer, message, bound_chain, top=top, seed=seed, **settings)
     if text:
         for part in terminal_view(inspection):
-            Console(highlight=False).print(part)
+            print_table(part)
     if path is not None:
         with replace_file(path) as temporary:
             temporary.write_text(html_page(inspection), encoding="utf-8")

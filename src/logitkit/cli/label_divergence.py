@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from logitkit.cli import options
 from logitkit.cli.inputs import utf8_text
 from logitkit.cli.model_pair import load_pair
+from logitkit.cli.rendering import print_table
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.files import parse_json
 from logitkit.models.progress import progress_bar
+from logitkit.tables import FittedTable
 
 EXAMPLES = ("logitkit label-divergence prompts.jsonl labels.jsonl --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)
 
@@ -66,10 +66,10 @@ def label_divergence(
         )
     counts = Counter(label for prompt in labelled for label in prompt.labels)
     names = {cascade.IDENTICAL: "identical", cascade.NEUTRAL: "neutral", cascade.DIVERGENT: "divergent"}
-    table = Table("label", "tokens", "share")
+    table = FittedTable("label", "tokens", "share", numbers=("tokens", "share"))
     for label, name in names.items():
         table.add_row(name, str(counts[label]), f"{counts[label] / max(1, counts.total()):.1%}")
-    Console().print(table)
+    print_table(table)
 
 
 def _read_prompts(path: Path, field: str) -> list[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.text import Text
-
 import logitkit
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
-from logitkit.cli.rendering import listing, with_origin
+from logitkit.cli.rendering import print_table, with_origin
+from logitkit.tables import FittedTable
 
 
 def list_processors(as_json: options.AsJson = False) -> None:
@@ -18,8 +16,9 @@ def list_processors(as_json: options.AsJson = False) -> None:
         print_json([spec.as_data(schema=False) for spec in specs])
         return
     specs.sort(key=lambda spec: (spec.family == "transformers", spec.family, spec.name))  # those of transformers last
-    table = listing("name", "what it does", "extra forwards", "source")
+    headings = ("name", "what it does", "extra forwards", "source")
+    table = FittedTable(*headings, optional=("source", "extra forwards"))
     for spec in specs:
         forwards, sources = spec.extra_forwards.replace("_", " "), spec.source.replace(", ", "\n")
-        table.add_row(spec.name, with_origin(spec.summary, spec.plugin), forwards, Text(sources))
-    Console().print(table)
+        table.add_row(spec.name, with_origin(spec.summary, spec.plugin), forwards, sources)
+    print_table(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from typing import Annotated, Any
 
@@ -29,9 +30,16 @@ from logitkit.cli import (
 from logitkit.cli.options import examples
 from logitkit.errors import LogitkitError
 
+FRAMED = 80  # columns that help texts with frames need
+
 
 class ErrorReportingGroup(typer.core.TyperGroup):
     """A group of commands that prints an error of logitkit or of the system as one line, without a traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Choose help texts without frames for terminals on which frames would cut the names of options."""
+        _choose_help(self, "rich" if shutil.get_terminal_size().columns >= FRAMED else None)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an error of logitkit or of the system ends the program with exit status 2."""
@@ -49,6 +57,13 @@ class ErrorReportingGroup(typer.core.TyperGroup):
             typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
             typer.echo(_of_the_system(error), err=True)
             raise typer.Exit(2) from error
+
+
+def _choose_help(command: Any, mode: str | None) -> None:
+    """Set typer's layout of help texts for a command and the commands below it."""
+    command.rich_markup_mode = mode
+    for child in getattr(command, "commands", {}).values():
+        _choose_help(child, mode)
 
 
 def _of_the_system(error: OSError) -> str:

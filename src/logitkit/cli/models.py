@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
+from logitkit.cli.rendering import print_table
 from logitkit.errors import LogitkitError
+from logitkit.tables import FittedTable
 
 app = typer.Typer(
     help="List the models that logitkit knows by name, download them, print their folders.",
@@ -45,11 +45,11 @@ def list_models(as_json: options.AsJson = False) -> None:
     if as_json:
         print_json(entries, indent=1)
         return
-    table = Table("name", "download", "licence", "cached", "description", box=None)
+    table = FittedTable("name", "download", "licence", "cached", "description", optional=("licence",))
     for entry in entries:
         size, cached = f"{entry['download_bytes'] / 1e6:.0f} MB", "yes" if entry["cached"] else "no"
         table.add_row(entry["name"], size, entry["licence"], cached, entry["summary"])
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
+
+from logitkit.tables import FittedTable, print_fitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +30,13 @@ def print_line(text: str, *, stderr: bool = False) -> None:
     Console(stderr=stderr, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
-def listing(*headings: str) -> Table:
-    """Return an empty table whose cells are complete at every width; its first column, the names, is never broken.
-
-    >>> [column.no_wrap for column in listing("name", "source").columns]
-    [True, False]
-    """
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading == headings[0])
-    return table
+def print_table(table: FittedTable | Text, *, stderr: bool = False) -> None:
+    """Print a table, or a sentence in its place; anywhere but on a terminal, each row is one line of plain text."""
+    console = Console(stderr=stderr, highlight=False)
+    if isinstance(table, FittedTable):
+        print_fitted(console, table)
+    else:
+        console.print(table, soft_wrap=True)
 
 
 def with_origin(summary: str, plugin: str) -> Text:
@@ -50,16 +48,29 @@ def with_origin(summary: str, plugin: str) -> Text:
     return Text(summary if plugin == "logitkit" else f"{summary} ({plugin})")
 
 
-def largest_changes(steps: Sequence[Step], tokenizer: Any, count: int = 5) -> Table:
-    """Return a table of the steps at which the chain changed the distribution most, the largest change first."""
+def largest_changes(steps: Sequence[Step], tokenizer: Any, count: int = 5) -> FittedTable | Text:
+    """Return a table of the steps at which the chain changed the distribution most, the largest change first.
+
+    Where nothing changed, a sentence says so.
+    """
+    from logitkit.inspection.formatting import format_bits
+
+    changed = [step for step in steps if step.js_bits > 0]
+    if not changed:
+        return Text("The chain left the distribution unchanged at every token.")
     title = "Where the chain changed the distribution most"
-    table = Table("token", "processor", "JS, bits", "before", "after", title=title)
-    for step in sorted(steps, key=lambda step: -step.js_bits)[:count]:
+    headings = ("token", "processor", "JS, bits", "before", "after")
+    table = FittedTable(*headings, title=title, numbers=("token", "JS, bits"))
+    for step in sorted(changed, key=lambda step: -step.js_bits)[:count]:
         before, after = (_most_probable(tokenizer, tokens) for tokens in (step.before, step.after))
-        table.add_row(str(step.position), step.processor, f"{step.js_bits:.3f}", before, after)
+        table.add_row(str(step.position), step.processor, format_bits(step.js_bits), before, after)
     return table
 
 
-def _most_probable(tokenizer: Any, tokens: tuple[tuple[int, float], ...]) -> Text:
-    """Return the three most probable tokens with their probabilities."""
-    return Text("  ".join(f"{tokenizer.decode([token])!r} {probability:.2f}" for token, probability in tokens[:3]))
+def _most_probable(tokenizer: Any, tokens: tuple[tuple[int, float], ...]) -> str:
+    """Return the three most probable tokens with their probabilities, one a line."""
+    from logitkit.inspection.formatting import visible_text
+
+    return "\n".join(
+        f"{visible_text(tokenizer.decode([token]))} {probability:.2f}" for token, probability in tokens[:3]
+    )

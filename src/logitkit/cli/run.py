@@ -10,7 +10,7 @@ from rich.console import Console
 from logitkit.cli import options
 from logitkit.cli.inputs import generate_settings, load_model, read_chain, read_prompt
 from logitkit.cli.json_output import print_json
-from logitkit.cli.rendering import escape_markup, largest_changes
+from logitkit.cli.rendering import escape_markup, largest_changes, print_table
 
 if TYPE_CHECKING:
     from logitkit.inspection.completion import Completion
@@ -58,7 +58,7 @@ def run(
         return
     _print_summary(completion)
     if trace:
-        Console(stderr=True, highlight=False).print(largest_changes(completion.trace.steps, tokenizer))
+        print_table(largest_changes(completion.trace.steps, tokenizer), stderr=True)
 
 
 def _print_summary(completion: Completion) -> None:

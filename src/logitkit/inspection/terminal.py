@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from logitkit.inspection.formatting import format_bits, format_notes, visible_text
 from logitkit.inspection.measurement import Inspection
 from logitkit.inspection.moves import TokenProbabilities
+from logitkit.tables import FittedTable
 
 SHADES = ("default", "rgb(74,47,20)", "rgb(110,62,16)", "rgb(150,80,12)", "rgb(200,104,8)", "rgb(255,146,43)")
 LEGEND = (0.001, 0.04, 0.16, 0.36, 1.0)  # bits; one value per shade
 
 
-def terminal_view(inspection: Inspection, *, most: int = 10) -> Iterator[RenderableType]:
+def terminal_view(inspection: Inspection, *, most: int = 10) -> Iterator[FittedTable | Text]:
     """Yield what to print with rich: the text, a legend, and a table of the ``most`` largest moves.
 
     >>> from logitkit.inspection import inspect
@@ -36,26 +35,26 @@ def terminal_view(inspection: Inspection, *, most: int = 10) -> Iterator[Rendera
         ("  underlined: the most probable token changed", "dim"),
     )
     table = _table(inspection, most)
-    yield table if table.row_count else Text("The chain left the distribution unchanged at every token.")
+    yield table if table.rows else Text("The chain left the distribution unchanged at every token.")
 
 
-def _table(inspection: Inspection, most: int) -> Table:
+def _table(inspection: Inspection, most: int) -> FittedTable:
     """Return a table of the largest moves; tokens that did not move are left out."""
-    table = Table(
-        "token", "text", "bits", "before", "after", "notes", title="Where the chain moved the distribution most"
-    )
+    headings = ("token", "text", "bits", "before", "after", "notes")
+    title = "Where the chain moved the distribution most"
+    table = FittedTable(*headings, title=title, numbers=("token", "bits"))
     for number, move in inspection.most_moved(most):
         if move.js_bits > 0:
             notes = "; ".join(f"{step.processor}: {note}" for step in move.steps if (note := format_notes(step)))
-            before, after = (Text(_most_probable(inspection, tokens)) for tokens in (move.before, move.after))
-            name = Text(visible_text(inspection.token_text(move.token)))
-            table.add_row(str(number), name, format_bits(move.js_bits), before, after, Text(notes))
+            before, after = (_most_probable(inspection, tokens) for tokens in (move.before, move.after))
+            name = visible_text(inspection.token_text(move.token))
+            table.add_row(str(number), name, format_bits(move.js_bits), before, after, notes)
     return table
 
 
 def _most_probable(inspection: Inspection, tokens: TokenProbabilities) -> str:
-    """Return the three most probable tokens with their probabilities."""
-    return "  ".join(
+    """Return the three most probable tokens with their probabilities, one a line."""
+    return "\n".join(
         f"{visible_text(inspection.token_text(token))} {probability:.2f}" for token, probability in tokens[:3]
     )
 
