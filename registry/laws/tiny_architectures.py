@@ -115,7 +115,6 @@ def jamba(number: int, tokenizer: Any) -> Any:
         num_experts=2,
         mamba_d_state=4,
         mamba_dt_rank=4,
-        use_mamba_kernels=False,
         initializer_range=0.3,
         **special_ids(tokenizer),
     )

@@ -46,7 +46,7 @@ def model_of(name: str, settings: dict[str, Any]) -> Any:
 def jamba() -> Any:
     """Return a Jamba, whose recurrent layers ignore their state when a chunk has several tokens."""
     experts = {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8}
-    return model_of("Jamba", {**SIZES, **HEADS, **experts, "mamba_dt_rank": 4, "use_mamba_kernels": False})
+    return model_of("Jamba", {**SIZES, **HEADS, **experts, "mamba_dt_rank": 4})
 
 
 class BlindToPadding(torch.nn.Module):

@@ -31,7 +31,7 @@ INEXACT = {
     "Bloom": ({**SIZES, "n_layer": 2, "n_head": 4}, "must read tokens and continue from a cache"),
     "Mamba": ({**SIZES, "num_hidden_layers": 2, "state_size": 8}, "must be causal with attention in all layers"),
     "Jamba": (
-        {**SIZES, **HEADS, **EXPERTS, "num_hidden_layers": 2, "mamba_dt_rank": 4, "use_mamba_kernels": False},
+        {**SIZES, **HEADS, **EXPERTS, "num_hidden_layers": 2, "mamba_dt_rank": 4},
         "must be causal with attention in all layers",
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
+from transformers.utils import logging as verbosity
 
 import logitkit
 from logitkit.errors import ModeError, PluginError, UnknownNameError
@@ -166,6 +168,21 @@ def test_a_stateless_processor_is_right_in_every_mode(monkeypatch: Any) -> None:
 def test_faulty_processors_are_caught(kind: type, caught: set[str], monkeypatch: Any) -> None:
     """A faulty processor is a fault in each mode in which it gives wrong scores."""
     assert caught <= faults(kind, monkeypatch)
+
+
+def test_checking_modes_is_silent() -> None:
+    """transformers remarks on assisted decoding and on missing kernels; none of it reaches the user."""
+    remarks: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: remarks.append(record.getMessage())  # type: ignore[method-assign]
+    logger = verbosity.get_logger("transformers.generation")
+    type(logger).warning_once.cache_clear()  # type: ignore[attr-defined]
+    verbosity.add_handler(handler)
+    try:
+        check_modes("top_k", ["assisted", "text_generation_pipeline", "recurrent_hybrid"])
+    finally:
+        verbosity.remove_handler(handler)
+    assert remarks == [] and verbosity.get_verbosity() > logging.DEBUG
 
 
 def test_a_refusal_is_no_fault(monkeypatch: Any) -> None:
