@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from command_line import logitkit_command
-from logitkit.bench.speed import profile
+from logitkit.bench.speed import profile, random_models
+from logitkit.registry import discover
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_tables_are_printed_and_written(tiny_checkpoint: str, tmp_path: Path) -> None:
@@ -45,3 +47,14 @@ def test_wrong_arguments_are_refused_before_measuring(arguments: list[str], mess
     """The command ends with exit status 2 and one message."""
     result = logitkit_command("bench", "speed", *arguments)
     assert result.exit_code == 2 and message in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", discover(third_party="none").names())
+def test_every_processor_is_measured_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``bench speed --only NAME`` works for every processor with the prompts and settings of the command."""
+    monkeypatch.setattr(random_models, "load", lambda *_, **__: (tiny_model(), tiny_tokenizer()))
+    settings = ["--tokens", "4", "--rounds", "1", "--batch", "2", "--no-memory", "--no-processors"]
+    result = logitkit_command("bench", "speed", *settings, "--only", name)
+    assert result.exit_code == 0 and len([line for line in result.stdout.splitlines() if name in line]) >= 1, (
+        result.output
+    )
