@@ -6,7 +6,6 @@ import itertools
 import math
 import string
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 from logitkit.bench.config import preflight
 from logitkit.bench.config.preflight import Mistake, Place
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
-from logitkit.errors import RunError
+from logitkit.errors import RunError, closest
 from logitkit.files import read_text
-from logitkit.params import rule_of
+from logitkit.params import rule_of, suggestion
 from logitkit.registry.yaml_files import compose, construct
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -213,13 +212,15 @@ def _message(kind: type[BaseModel], error: Any) -> str:
     field = kind.model_fields[name]
     if error["type"] == "missing":
         return f"{name} must be given ({field.description})"
-    return f"{name} must be {rule_of(field.annotation, tuple(field.metadata))}, got {error['input']!r}"
+    close = suggestion(field.annotation, error["input"])
+    rule = rule_of(field.annotation, tuple(field.metadata))
+    return f"{name} must be {rule}, got {error['input']!r}" + (f"; {close}" if close else "")
 
 
 def _unknown(name: str, known: list[str]) -> str:
     """Return the message for an unknown setting, with the closest known one."""
-    close = get_close_matches(name, known, n=1)
-    return f"no setting named {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
+    close = closest(name, known)
+    return f"no setting named {name!r}; " + (f"did you mean {close!r}?" if close else f"known: {', '.join(known)}")
 
 
 def _place(location: Any) -> Place:

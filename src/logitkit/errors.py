@@ -18,6 +18,22 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like a name, or None. Case, hyphens and underscores do not count.
+
+    >>> closest("Top-P", ["top_k", "top_p"]), closest("modified-kneser", ["mle", "modified-kneser-ney"])
+    ('top_p', 'modified-kneser-ney')
+    """
+    spelled = {_plain(one): one for one in known}
+    found = get_close_matches(_plain(name), spelled, n=1)
+    return spelled[found[0]] if found else None
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, with underscores for hyphens and spaces."""
+    return name.casefold().replace("-", "_").replace(" ", "_")
+
+
 class LogitkitError(Exception):
     """Base class of every error that logitkit raises on purpose."""
 
@@ -65,8 +81,8 @@ class UnknownNameError(LogitkitError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], way_out: str = "") -> None:
         self.kind, self.name, self.known, self.way_out = kind, name, sorted(known), way_out
-        close = get_close_matches(name, self.known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else way_out or f"known: {', '.join(self.known) or 'none'}"
+        close = closest(name, self.known)
+        hint = f"did you mean {close!r}?" if close else way_out or f"known: {', '.join(self.known) or 'none'}"
         super().__init__(f"no {kind} named {name!r}; {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:

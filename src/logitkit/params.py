@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from logitkit.errors import ParameterError, UnknownNameError
+from logitkit.errors import ParameterError, UnknownNameError, closest
 
 LARGEST = 3.4e38  # scores are float32, and a larger factor would make them infinite
 F = TypeVar("F", bound=Callable[..., Any])
@@ -182,8 +182,24 @@ def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> d
             raise ParameterError(owner, name, f"given ({rule})", None, f"write {owner}({name}=...)") from None
         rule = rule_of(field.annotation, tuple(field.metadata)) if field else str(first["msg"])
         custom = str(first["ctx"]["error"]) if first["type"] == "value_error" and "ctx" in first else ""
-        raise ParameterError(owner, name, custom or rule, values.get(name)) from None
+        value = values.get(name)
+        way_out = suggestion(field.annotation, value) if field else ""
+        raise ParameterError(owner, name, custom or rule, value, way_out) from None
     return {name: getattr(checked_values, name) for name in values}
+
+
+def suggestion(annotation: Any, value: object) -> str:
+    """Return a question with the choice of a ``Literal`` that a wrong text resembles; empty when none does.
+
+    >>> suggestion(Literal["diff", "ratio"], "Ratio")
+    "did you mean 'ratio'?"
+    """
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is not Literal or not isinstance(value, str):
+        return ""
+    close = closest(value, [choice for choice in get_args(annotation) if isinstance(choice, str)])
+    return f"did you mean {close!r}?" if close else ""
 
 
 def checked(init: F) -> F:
@@ -202,21 +218,22 @@ def checked(init: F) -> F:
     """
 
     @functools.cache
-    def adapters() -> dict[str, tuple[TypeAdapter[Any], str]]:
-        rules: dict[str, tuple[TypeAdapter[Any], str]] = {}
+    def adapters() -> dict[str, tuple[TypeAdapter[Any], str, Any]]:
+        rules: dict[str, tuple[TypeAdapter[Any], str, Any]] = {}
         for name, (annotation, _) in declared(init).items():
             if any(isinstance(m, FieldInfo) for m in getattr(annotation, "__metadata__", ())):
-                rules[name] = TypeAdapter(annotation, config=ConfigDict(strict=True)), rule_of(annotation)
+                rules[name] = TypeAdapter(annotation, config=ConfigDict(strict=True)), rule_of(annotation), annotation
         return rules
 
     @functools.wraps(init)
     def wrapper(self: Any, **values: Any) -> None:
-        for name, (adapter, rule) in adapters().items():
+        for name, (adapter, rule, annotation) in adapters().items():
             if name in values:
                 try:
                     adapter.validate_python(values[name])
                 except ValidationError:
-                    raise ParameterError(type(self).__name__, name, rule, values[name]) from None
+                    way_out = suggestion(annotation, values[name])
+                    raise ParameterError(type(self).__name__, name, rule, values[name], way_out) from None
         init(self, **values)
 
     return wrapper  # type: ignore[return-value]
