@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from logitkit import models
-from logitkit.errors import ParameterError
+from logitkit.models.placement import placement
 
 
 class ModelSizes(NamedTuple):
@@ -48,13 +47,7 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any
     Raises:
         ParameterError: torch does not have the device on this machine, or the dtype is unknown.
     """
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ParameterError("bench", "dtype", "float32, bfloat16 or float16", dtype)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ParameterError("bench", "device", "a device that torch has on this machine", device) from error
-    like = SimpleNamespace(dtype=getattr(torch, dtype), device=torch.device(device))
+    like = placement("bench", device, dtype)
     if name not in RANDOM_SIZES:
         loaded: tuple[Any, Any] = models.load(name, like=like)
         return loaded

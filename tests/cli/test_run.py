@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import logitkit
 from command_line import logitkit_command
+from logitkit import models
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PYTHON_PROMPT = 'def f(x):\n    """Add one.\n\n    >>> f(1)\n    2\n    """\n'
@@ -54,6 +57,26 @@ def test_trace_prints_the_largest_divergences(tiny_checkpoint: str) -> None:
     """``--trace`` prints a table with the Jensen-Shannon divergence of the steps."""
     settings = ["--model", tiny_checkpoint, "--chain", "cfg(2.0)", "--max-new-tokens", "4", "--trace"]
     assert "JS, bits" in logitkit_command("run", "Once", *settings).output
+
+
+@pytest.mark.parametrize("command", ["run", "inspect"])
+def test_device_and_dtype_are_chosen(tiny_checkpoint: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is loaded with both; an unknown dtype and an absent device are refused before it is loaded."""
+    seen: list[tuple[object, str]] = []
+    load = models.load
+
+    def watched(name: str, *, like: Any) -> Any:
+        seen.append((like.dtype, str(like.device)))
+        return load(name, like=like)
+
+    monkeypatch.setattr(models, "load", watched)
+    settings = [command, "Once", "--model", tiny_checkpoint, "--max-new-tokens", "2"]
+    more = ["--text"] if command == "inspect" else []
+    result = logitkit_command(*settings, *more, "--device", "cpu", "--dtype", "bfloat16")
+    assert result.exit_code == 0 and seen == [(torch.bfloat16, "cpu")], result.output
+    for option, value in (("--dtype", "int4"), ("--device", "nowhere")):
+        refused = logitkit_command(*settings, *more, option, value)
+        assert refused.exit_code == 2 and f"{command}: {option[2:]} must be" in refused.stderr and len(seen) == 1
 
 
 @pytest.mark.model

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import logitkit
+from logitkit.cli import options
 from logitkit.errors import ParameterError
 from logitkit.files import replace_file
 from logitkit.models.progress import progress_bar
@@ -30,8 +31,8 @@ def speed(
     ] = None,
     processors: Annotated[bool, typer.Option(help="Also profile processors separately.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory beside the model as well; slow.")] = True,
-    device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     out: Annotated[Path | None, typer.Option(help="Write the tables to this file as well.")] = None,
 ) -> None:
     """Measure the tokens per second of every decoding variant, beside plain `generate`; prints Markdown.

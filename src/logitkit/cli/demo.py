@@ -34,7 +34,7 @@ def longest_run(numbers: list[int]) -> int:
 
 def demo() -> None:
     """Decode one prompt plainly and with USCD, side by side, on a small model."""
-    model, tokenizer = load_model("smollm2-135m")
+    model, tokenizer = load_model("demo", "smollm2-135m")
     from logitkit.inspection.completion import complete
 
     console = Console(highlight=False)

@@ -94,11 +94,18 @@ def _standard_input(command: str) -> str:
         raise ParameterError(command, "standard input", f"UTF-8 text ({why})", "other bytes") from error
 
 
-def load_model(name: str) -> tuple[Any, Any]:
-    """Return the model and the tokenizer of a name; torch is imported here and not earlier."""
-    from logitkit import models
+def load_model(command: str, name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
+    """Return the model and the tokenizer of a name; torch is imported here and not earlier.
 
-    loaded: tuple[Any, Any] = models.load(name)
+    Args:
+        command: name of the command, for error messages.
+        name: a known name, a folder, or a hub id.
+        device, dtype: see `logitkit.models.placement.placement`.
+    """
+    from logitkit import models
+    from logitkit.models.placement import placement
+
+    loaded: tuple[Any, Any] = models.load(name, like=placement(command, device, dtype))
     return loaded
 
 

@@ -32,6 +32,8 @@ def inspect(
     top_k: options.TopK = None,
     top_p: options.TopP = None,
     seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     top: Annotated[
         int, typer.Option(min=1, max=100, help="Number of most probable tokens listed before and after the chain.")
     ] = 8,
@@ -45,7 +47,7 @@ def inspect(
     """Write a page that shows, token by token, how far a chain moved the distribution, and its cost."""
     bound_chain, prompt_text = read_chain(chain), read_prompt("inspect", prompt, file)
     path = _page_path(out) if out or not text else None
-    loaded, tokenizer = load_model(model)
+    loaded, tokenizer = load_model("inspect", model, device=device, dtype=dtype)
     from logitkit.inspection import html_page, terminal_view
     from logitkit.inspection import inspect as inspect_chain
 

@@ -35,6 +35,8 @@ def run(
     top_p: options.TopP = None,
     num_beams: Annotated[int, typer.Option(min=1, help="Number of beams; 1 is no beam search.")] = 1,
     seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     trace: Annotated[
         bool, typer.Option("--trace", help="Show the tokens at which the chain changed the distribution most.")
     ] = False,
@@ -42,7 +44,7 @@ def run(
 ) -> None:
     """Continue a prompt under a chain. The text appears while it is generated."""
     bound_chain, text = read_chain(chain), read_prompt("run", prompt, file)
-    loaded, tokenizer = load_model(model)
+    loaded, tokenizer = load_model("run", model, device=device, dtype=dtype)
     from logitkit.inspection.completion import complete
 
     settings = generate_settings(
