@@ -49,7 +49,7 @@ def run(code: str, *names: str) -> str:
         (
             "from typer.testing import CliRunner\nfrom logitkit.cli import app\n"
             "result = CliRunner().invoke(app, ['bench', '--task', 'lambada'])\n"
-            "assert result.exit_code == 2, result.output\nprint(result.stderr)",
+            "assert result.exit_code == 1, result.output\nprint(result.stderr)",
             "statsmodels",
             "bench",
         ),

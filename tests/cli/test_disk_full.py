@@ -20,14 +20,14 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
 def test_a_full_disk_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that meets a full disk says so in one line and ends with status 2."""
+    """A command that meets a full disk says so in one line and ends with status 1."""
 
     def full(*args: object, **settings: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(main.typer.core.TyperGroup, "invoke", full)
     result = CliRunner().invoke(main.app, ["list"])
-    assert result.exit_code == 2 and "the disk must have free space" in result.output
+    assert result.exit_code == 1 and "the disk must have free space" in result.output
 
 
 def test_a_store_on_a_full_disk_keeps_its_records(tmp_path: Path) -> None:

@@ -39,5 +39,5 @@ def test_path_of_a_model_not_cached_says_what_to_do(fake_sources):
 def test_unknown_name(fake_sources):
     """The error for an unknown name suggests the closest known name."""
     result = logitkit_command("models", "pull", "gemma-3")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "did you mean 'gemma-3-270m'" in result.stderr

@@ -28,8 +28,17 @@ from logitkit.cli import (
     train_router,
 )
 from logitkit.cli.options import examples
-from logitkit.errors import LogitkitError
+from logitkit.errors import (
+    DataError,
+    DownloadError,
+    LogitkitError,
+    MissingPackageError,
+    PluginError,
+    ScoresError,
+)
 
+# Errors of commands that were right: the same command may succeed later, on another machine, or with other data.
+FAILURES = (DataError, DownloadError, MissingPackageError, PluginError, ScoresError)
 FRAMED = 80  # columns that help texts with frames need
 
 
@@ -42,7 +51,7 @@ class ErrorReportingGroup(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; an error of logitkit or of the system ends the program with exit status 2."""
+        """Run a command. A wrong command line ends the program with exit status 2, a failure with exit status 1."""
         if not sys.stderr.isatty():  # bars of loading and downloading are for people; read once, with the library
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         try:
@@ -50,13 +59,13 @@ class ErrorReportingGroup(typer.core.TyperGroup):
         except LogitkitError as error:
             typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
             typer.echo(str(error), err=True)
-            raise typer.Exit(2) from error
+            raise typer.Exit(1 if isinstance(error, FAILURES) else 2) from error
         except OSError as error:
             if error.errno is None or error.errno == errno.EPIPE:  # not from a file; or whoever read the output left
                 raise
             typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
             typer.echo(_of_the_system(error), err=True)
-            raise typer.Exit(2) from error
+            raise typer.Exit(1) from error
 
 
 def _choose_help(command: Any, mode: str | None) -> None:

@@ -11,7 +11,7 @@ import typer
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_table
-from logitkit.errors import LogitkitError
+from logitkit.errors import DownloadError, FileFormatError
 from logitkit.tables import FittedTable
 
 app = typer.Typer(
@@ -26,13 +26,12 @@ Name = Annotated[str, typer.Argument(help="A name from `logitkit models list`.")
 
 
 @contextmanager
-def _errors_reported() -> Iterator[None]:
-    """Print an error of logitkit as one line and end with exit status 1."""
+def _damage_is_a_failure() -> Iterator[None]:
+    """Report a damaged file of the cache, which nobody named, as a failure and not as a wrong command line."""
     try:
         yield
-    except LogitkitError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    except FileFormatError as error:
+        raise DownloadError(str(error)) from error
 
 
 @app.command("list")
@@ -40,8 +39,7 @@ def list_models(as_json: options.AsJson = False) -> None:
     """List the known models and whether they are cached."""
     from logitkit import models
 
-    with _errors_reported():
-        entries = [models.describe(name) for name in models.names()]
+    entries = [models.describe(name) for name in models.names()]
     if as_json:
         print_json(entries, indent=1)
         return
@@ -57,7 +55,7 @@ def pull(name: Name, quiet: Annotated[bool, typer.Option("--quiet", help="Show n
     """Download a model unless it is cached, and print its folder."""
     from logitkit import models
 
-    with _errors_reported():
+    with _damage_is_a_failure():
         typer.echo(models.pull(name, progress=not quiet))
 
 
@@ -68,5 +66,5 @@ def path(
     """Print the folder of a cached model."""
     from logitkit import models
 
-    with _errors_reported():
+    with _damage_is_a_failure():
         typer.echo(models.verify(name) if verify else models.path(name))
