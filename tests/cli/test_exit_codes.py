@@ -48,6 +48,7 @@ RAISED = [
     (errors.PluginError("broken"), 1),
     (errors.ScoresError("nan"), 1),
     (OSError(errno.ENOSPC, "No space left on device"), 1),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere"), 2),
     (PermissionError(errno.EACCES, "Permission denied", "/closed"), 1),
     (KeyboardInterrupt(), 130),
 ]

@@ -39,6 +39,7 @@ from logitkit.errors import (
 
 # Errors of commands that were right: the same command may succeed later, on another machine, or with other data.
 FAILURES = (DataError, DownloadError, MissingPackageError, PluginError, ScoresError)
+NO_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)  # the command names no such file
 FRAMED = 80  # columns that help texts with frames need
 
 
@@ -65,7 +66,7 @@ class ErrorReportingGroup(typer.core.TyperGroup):
                 raise
             typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
             typer.echo(_of_the_system(error), err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(2 if error.errno in NO_PATH else 1) from error
 
 
 def _choose_help(command: Any, mode: str | None) -> None:
