@@ -51,10 +51,21 @@ def test_every_move_equals_recomputation(settings: dict[str, Any]) -> None:
         assert move.before[0] == (int(before.argmax()), pytest.approx(before.max().item(), abs=1e-5))
         assert move.after[0] == (int(after.argmax()), pytest.approx(after.max().item(), abs=1e-5))
         assert move.changed == (before.argmax() != after.argmax())
+        for probabilities, entropy, surprisal in zip((before, after), move.entropy, move.surprisal, strict=True):
+            possible = probabilities[probabilities > 0]
+            assert entropy == pytest.approx(float(-(possible * possible.log2()).sum()), abs=1e-5)
+            assert surprisal == pytest.approx(-math.log2(probabilities[move.token]), abs=1e-5)
         assert move.rank[0] == 1 + int((before > before[move.token]).sum())
         assert [step.processor for step in move.steps] == ["temperature", "suppress_tokens"]
         if not settings:
             assert move.rank[1] == 1
+
+
+def test_a_certain_token_has_neither_entropy_nor_surprisal() -> None:
+    """After top_k(1) one token is possible: 0 bits, and no -0 or NaN from the impossible ones."""
+    moves = inspect_tiny_model("top_k(1)").moves
+    assert [(move.entropy[1], move.surprisal[1]) for move in moves] == [(0.0, 0.0)] * 8
+    assert all(str(move.entropy[1]) == str(move.surprisal[1]) == "0.0" for move in moves)
 
 
 def test_recording_leaves_the_continuation_unchanged() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from inspections import inspect_tiny_model
-from logitkit.inspection import html_page
+from logitkit.errors import ParameterError
+from logitkit.inspection import Comparison, csv_table, html_page, json_data
 
 HOSTILE = "</pre><script src='https://elsewhere/x.js'></script> & <b>"
 
@@ -56,7 +58,7 @@ def test_the_page_holds_everything_it_needs(text: str) -> None:
 
 def test_the_prompt_is_escaped(text: str) -> None:
     """A prompt can neither add a script nor close a tag."""
-    assert len(Outline(text).all("script")) == 1
+    assert [script.get("type") for script in Outline(text).all("script")] == ["application/json", None]
     assert "&lt;/pre&gt;&lt;script" in text and HOSTILE not in text
 
 
@@ -76,4 +78,47 @@ def test_each_token_is_a_labelled_disclosure(text: str) -> None:
 def test_impossible_tokens_are_not_listed_after(text: str) -> None:
     """After top_k(3) the panel lists three tokens and leaves the other five places empty."""
     panel = text[text.index('id="t0"') : text.index('id="t1"')]
-    assert panel.count("<td></td><td></td>") == 5
+    assert panel.count("<td></td>") == 5
+
+
+def test_the_page_holds_its_data(text: str) -> None:
+    """The script element with the data is JSON without a tag, whatever the prompt holds."""
+    inspection = inspect_tiny_model("top_k(3)", f"<!--<script>{HOSTILE}")
+    (data,) = re.findall(r'<script type="application/json" id="data">([^<]*)</script>', html_page(inspection))
+    assert json.loads(data) == {"json": json_data(inspection), "csv": csv_table(inspection)}
+
+
+def comparison(first: str, second: str, **settings: object) -> Comparison:
+    """Return two inspections of the tiny model."""
+    left, right = (inspect_tiny_model(chain, **settings) for chain in (first, second))
+    return Comparison(first=left, second=right)
+
+
+def test_two_chains_and_several_prompts_have_distinct_ids() -> None:
+    """Every token of a page has its own id, and every link leads to one of them."""
+    pair = comparison("temperature(0.5) | top_k(3)", "", do_sample=True, seed=1)
+    outline = Outline(html_page(pair, inspect_tiny_model("top_k(2)", "Twice"), pair))
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) and {"p1a-t0", "p1b-t7", "p2a-t0", "p3b-t0"} <= set(ids)
+    assert {str(link["href"])[1:] for link in outline.all("a")} <= set(ids)
+
+
+@pytest.mark.parametrize(
+    ("second", "prompt", "said"),
+    [
+        ("temperature(0.5)", "Onc", "Both chains wrote the same tokens."),
+        ("suppress_tokens([BANNED])", "Onc", "The continuations differ from the first token:"),
+        ("", "Once", "The chains read different tokens of the prompt"),
+    ],
+)
+def test_the_page_says_where_two_chains_part(second: str, prompt: str, said: str) -> None:
+    """In a sentence above the two sides."""
+    first = inspect_tiny_model("", "Onc")
+    other = inspect_tiny_model(second.replace("BANNED", str(first.moves[0].token)), prompt)
+    assert said in html_page(Comparison(first=first, second=other))
+
+
+def test_a_page_of_nothing_is_refused() -> None:
+    """A page shows at least one inspection."""
+    with pytest.raises(ParameterError, match="at least one inspection"):
+        html_page()

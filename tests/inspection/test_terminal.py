@@ -7,7 +7,7 @@ from io import StringIO
 from rich.console import Console
 
 from inspections import inspect_tiny_model
-from logitkit.inspection import terminal_view
+from logitkit.inspection import Comparison, terminal_view
 from logitkit.inspection.formatting import format_bits
 
 
@@ -25,3 +25,13 @@ def test_the_terminal_shows_text_and_moves() -> None:
     )
     plain = [str(part) for part in terminal_view(inspect_tiny_model(""))]
     assert plain[-1] == "The chain left the distribution unchanged at every token."
+
+
+def test_the_terminal_shows_both_sides() -> None:
+    """A comparison prints each chain above its text, and where they part."""
+    plain, hot = inspect_tiny_model(""), inspect_tiny_model("temperature(0.3)")
+    printed = [str(part) for part in terminal_view(Comparison(first=hot, second=plain))]
+    assert printed[0] == "temperature(temperature=0.3)" and "plain decoding" in printed
+    assert printed[-1] == "Both chains wrote the same tokens."
+    short = inspect_tiny_model("", max_new_tokens=5)
+    assert str(list(terminal_view(Comparison(first=hot, second=short)))[-1]).endswith("the same: 5.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from logitkit.processors.engine.trace import Step
 
 _SYMBOLS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
@@ -33,6 +35,24 @@ def format_bits(value: float) -> str:
     ('0.250', '<0.001', '0')
     """
     return "0" if value <= 0 else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def format_information(bits: float) -> str:
+    """Return an entropy or a surprisal in bits with one decimal; a positive value is never shown as 0.
+
+    >>> format_information(3.14), format_information(0.01), format_information(0.0), format_information(float("inf"))
+    ('3.1', '<0.1', '0', 'infinite')
+    """
+    return "infinite" if math.isinf(bits) else "0" if bits <= 0 else "<0.1" if bits < 0.1 else f"{bits:.1f}"
+
+
+def format_percent(probability: float) -> str:
+    """Return a probability in percent; a positive value is never shown as 0.
+
+    >>> format_percent(0.25), format_percent(0.0001), format_percent(0.0)
+    ('25.0%', '<0.1%', '0')
+    """
+    return f"{probability:.1%}" if probability >= 0.0005 else "<0.1%" if probability > 0 else "0"
 
 
 def format_notes(step: Step) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from logitkit.errors import ModelError, ParameterError
 from logitkit.inspection.completion import Completion, complete
+from logitkit.inspection.model_name import model_name
 from logitkit.inspection.moves import Move, MoveRecorder
 from logitkit.inspection.settings import GenerateSettings
 from logitkit.processors.tokens.vocabulary import Vocabulary
@@ -28,7 +29,7 @@ class Inspection:
         moves: one move per token.
         tokenizer: tokenizer of the generating model.
         prompt: the prompt as the model reads it.
-        model: name of the generating model.
+        model: name of the generating model: a known name, a hub id, or the name of its folder.
         settings: settings of ``model.generate``.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -61,6 +62,11 @@ class Inspection:
             return str(self.tokenizer.convert_ids_to_tokens(token) or f"<id {token}>")
         return token_bytes.decode(errors="backslashreplace")
 
+    @property
+    def chain(self) -> str:
+        """The chain as text, or ``plain decoding`` for an empty chain."""
+        return self.completion.chain or "plain decoding"
+
     def most_moved(self, count: int) -> list[tuple[int, Move]]:
         """Return the ``count`` largest moves with the positions of their tokens, largest first."""
         return sorted(enumerate(self.moves), key=lambda pair: -pair[1].js_bits)[:count]
@@ -75,6 +81,7 @@ def inspect(
     *,
     top: int = 8,
     seed: int = 0,
+    label: str = "tokens",
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
     **settings: Unpack[GenerateSettings],
@@ -87,6 +94,7 @@ def inspect(
         chain: the chain to inspect; empty is plain decoding.
         top: how many of the most probable tokens to keep, before and after the chain.
         seed: random seed of the sampling.
+        label: description of the progress bar.
         resources, tokenizers: as in `logitkit.generate`.
         settings: settings of ``model.generate``; ``max_new_tokens`` is 64 and ``do_sample`` False unless given.
 
@@ -122,6 +130,7 @@ def inspect(
         chain,
         record=True,
         seed=seed,
+        label=label,
         before_generate=attach,
         resources=resources,
         tokenizers=tokenizers,
@@ -132,6 +141,6 @@ def inspect(
         moves=recorders[0].finish(completion.row),
         tokenizer=tokenizer,
         prompt=completion.call.prompts.texts[0],
-        model=str(getattr(model, "name_or_path", "") or type(model).__name__),
+        model=model_name(model),
         settings=dict(settings) | ({"seed": seed} if settings["do_sample"] else {}),
     )

@@ -1,22 +1,42 @@
-"""An inspection as one self-contained HTML page: no network access, and readable without scripts."""
+"""Inspections as one self-contained HTML page: no network access, and readable without scripts."""
 
 from __future__ import annotations
 
+import json
 import math
-from importlib.resources import files
+from collections.abc import Callable
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from logitkit.inspection.formatting import format_bits, format_notes, spoken_text, visible_text
+from logitkit.errors import ParameterError
+from logitkit.inspection.comparison import Comparison
+from logitkit.inspection.export import csv_table, json_data
+from logitkit.inspection.formatting import (
+    format_bits,
+    format_information,
+    format_notes,
+    format_percent,
+    spoken_text,
+    visible_text,
+)
 from logitkit.inspection.measurement import Inspection
 from logitkit.inspection.moves import Move
 
 LARGEST_MOVES = 8  # lines of the table of largest moves
+DEEPEST_ENTROPY, DEEPEST_SURPRISAL = 8.0, 10.0  # bits; larger values have the same colour
+EXCERPT = 60  # characters of a prompt in a heading
 
 
-def html_page(inspection: Inspection) -> str:
-    """Return an inspection as one HTML page.
+def html_page(*shown: Inspection | Comparison) -> str:
+    """Return inspections as one HTML page.
+
+    Args:
+        shown: one inspection or comparison for each prompt. The sides of a comparison stand side by side.
+
+    Raises:
+        ParameterError: nothing is given.
 
     >>> from logitkit.inspection import inspect
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -24,19 +44,84 @@ def html_page(inspection: Inspection) -> str:
     >>> html_page(inspection).splitlines()[0]
     '<!doctype html>'
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"visible": visible_text, "bits": format_bits, "notes": format_notes, "percent": _percent}
-    source = files("logitkit.inspection").joinpath("templates/inspect.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        inspection=inspection,
-        completion=inspection.completion,
-        facts=_facts(inspection),
-        tokens=[_token(inspection, number, move) for number, move in enumerate(inspection.moves)],
-        most_moved=[(number, move) for number, move in inspection.most_moved(LARGEST_MOVES) if move.js_bits > 0],
-        processors=_processors(inspection),
-        token_text=inspection.token_text,
-        legend=[(value, _depth(value)) for value in (0.001, 0.01, 0.1, 0.3, 1.0)],
+    if not shown:
+        raise ParameterError("html_page", "shown", "at least one inspection or comparison", shown)
+    environment = Environment(
+        loader=PackageLoader("logitkit.inspection"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {
+        "visible": visible_text,
+        "bits": format_bits,
+        "information": format_information,
+        "notes": format_notes,
+        "percent": format_percent,
+    }
+    several = len(shown) > 1 or isinstance(shown[0], Comparison)
+    prompts = [_prompt(number, item, several=several) for number, item in enumerate(shown, 1)]
+    first = prompts[0]["sides"][0]["inspection"]
+    return environment.get_template("inspect.html.jinja").render(
+        title=" against ".join(dict.fromkeys(side["inspection"].chain for side in prompts[0]["sides"])),
+        facts=_page_facts(first),
+        prompts=prompts,
+        compared=isinstance(shown[0], Comparison),
+        legends=_legends(),
+        data=_script_data({"json": json_data(*shown), "csv": csv_table(*shown)}),
+    )
+
+
+def _prompt(number: int, item: Inspection | Comparison, *, several: bool) -> dict[str, Any]:
+    """Return what the template shows of one prompt.
+
+    Args:
+        number: number of the prompt, from 1.
+        item: the inspection, or the comparison with its two sides.
+        several: whether the page shows more than one inspection; the ids of tokens then name prompt and side.
+    """
+    inspections = item.sides if isinstance(item, Comparison) else (item,)
+    prefixes = [f"p{number}{side}-" if several else "" for side in "ab"]
+    parting = item.shared if isinstance(item, Comparison) and item.same_prompt and not item.equal else None
+    text = " ".join(inspections[0].prompt.split())
+    return {
+        "number": number,
+        "excerpt": text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…",
+        "texts": list(dict.fromkeys(inspection.prompt for inspection in inspections)),
+        "sides": [
+            _side(one, prefix, parting) | {"first": number == 1 and one is inspections[0]}
+            for one, prefix in zip(inspections, prefixes, strict=False)
+        ],
+        "comparison": item if isinstance(item, Comparison) else None,
+    }
+
+
+def _side(inspection: Inspection, prefix: str, parting: int | None) -> dict[str, Any]:
+    """Return what the template shows of one inspection.
+
+    Args:
+        inspection: the inspection.
+        prefix: begin of the ids of its tokens.
+        parting: number of the first token that differs from the other side.
+    """
+    tokens = [_token(inspection, number, move, parts=number == parting) for number, move in enumerate(inspection.moves)]
+    return {
+        "inspection": inspection,
+        "prefix": prefix,
+        "facts": _facts(inspection),
+        "tokens": tokens,
+        "parting": tokens[parting] if parting is not None and parting < len(tokens) else None,
+        "most_moved": [(number, move) for number, move in inspection.most_moved(LARGEST_MOVES) if move.js_bits > 0],
+        "processors": _processors(inspection),
+        "token_text": inspection.token_text,
+    }
+
+
+def _page_facts(inspection: Inspection) -> list[tuple[str, str]]:
+    """Return the facts that hold for every inspection of a page."""
+    settings = ", ".join(f"{name}={value}" for name, value in inspection.settings.items())
+    return [("Model", inspection.model), ("Settings", settings)]
 
 
 def _facts(inspection: Inspection) -> list[tuple[str, str]]:
@@ -44,17 +129,18 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
     completion, moves = inspection.completion, inspection.moves
     trace = completion.trace
     changed = sum(move.changed for move in moves)
-    mean = sum(move.js_bits for move in moves) / max(1, len(moves))
-    readers = ", ".join(f"{name} {count}" for name, count in trace.forwards.items())
-    total = f"; in total: {readers}" if readers else ""
-    facts = [
-        ("Model", inspection.model),
-        ("Settings", ", ".join(f"{name}={value}" for name, value in inspection.settings.items())),
-        (
-            "Moved",
-            f"{format_bits(mean)} bits per token; the most probable token changed at {changed} of {len(moves)} tokens",
-        ),
-        ("Forwards", f"{completion.forwards_per_token:.2f} per token, of which 1 by the generating model{total}"),
+    separate = ", ".join(f"{name} {count}" for name, count in trace.forwards.items() if count)
+    moved = f"{format_bits(_mean(moves, lambda move: move.js_bits))} bits per token"
+    entropy, surprisal = (
+        format_information(_mean(moves, quantity))
+        for quantity in (lambda move: move.entropy[1], lambda move: move.surprisal[1])
+    )
+    forwards = f"{completion.forwards_per_token:.2f} per token"
+    changes = f"{moved}; the most probable token changed at {changed} of {_count(len(moves), 'token')}"
+    facts = [("Moved", changes)] if completion.chain else []
+    facts += [
+        ("Entropy", f"{entropy} bits per token; surprisal {surprisal} bits per token"),
+        ("Forwards", forwards + (f": 1 by the generating model, and in total {separate}" if separate else "")),
     ]
     facts += [("Second streams", str(trace.fusion))] if trace.readers else []
     facts += [(f"Gate of {name}", f"fired at {share:.0%} of tokens") for name, share in trace.fired.items()]
@@ -66,18 +152,45 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
     return facts + [("Notice", notice) for notice in trace.notices]
 
 
-def _token(inspection: Inspection, number: int, move: Move) -> dict[str, Any]:
-    """Return what the template shows of one token."""
+def _mean(moves: list[Move], quantity: Callable[[Move], float]) -> float:
+    """Return the mean of a quantity over tokens; 0 without tokens."""
+    return sum(map(quantity, moves)) / max(1, len(moves))
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> _count(1, "token"), _count(2, "token")
+    ('1 token', '2 tokens')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _token(inspection: Inspection, number: int, move: Move, *, parts: bool) -> dict[str, Any]:
+    """Return what the template shows of one token; ``parts`` marks the first token that differs between two sides."""
     text = inspection.token_text(move.token)
-    label = f"token {number}: {spoken_text(text)}, moved {format_bits(move.js_bits)} bits"
+    marks = [", the most probable token changed"] * move.changed + [", the continuations part here"] * parts
     return {
+        "number": number,
         "move": move,
         "shown": "".join(
             "⏎\n" if sign == "\n" else visible_text(sign) if not sign.isprintable() else sign for sign in text
         ),
         "name": visible_text(text),
-        "label": label + (", the most probable token changed" if move.changed else ""),
-        "depth": _depth(move.js_bits),
+        "label": f"token {number}: {spoken_text(text)}",
+        "marks": "".join(marks),
+        "classes": " ".join(["changed"] * move.changed + ["parts"] * parts),
+        "quantities": {
+            "moved": (_depth(move.js_bits), f"moved {format_bits(move.js_bits)} bits"),
+            "entropy": (
+                _share(move.entropy[1], DEEPEST_ENTROPY),
+                f"entropy {format_information(move.entropy[1])} bits",
+            ),
+            "surprisal": (
+                _share(move.surprisal[1], DEEPEST_SURPRISAL),
+                f"surprisal {format_information(move.surprisal[1])} bits",
+            ),
+        },
         "pairs": list(zip(move.before, move.after, strict=True)),
     }
 
@@ -91,6 +204,25 @@ def _processors(inspection: Inspection) -> list[dict[str, Any]]:
     return entries
 
 
+def _legends() -> dict[str, tuple[list[tuple[str, str]], str]]:
+    """Return for each colouring the samples of its legend, and what the colour means."""
+    return {
+        "moved": (
+            [(f"{bits:g}", _depth(bits)) for bits in (0.001, 0.01, 0.1, 0.3, 1.0)],
+            "bits of Jensen-Shannon divergence between the distributions before and after the chain, 0 to 1",
+        ),
+        "entropy": (
+            [(f"{bits:g}", _share(bits, DEEPEST_ENTROPY)) for bits in (0.5, 2, 4, 6, DEEPEST_ENTROPY)],
+            f"bits of entropy of the distribution after the chain; {DEEPEST_ENTROPY:g} and more have one colour",
+        ),
+        "surprisal": (
+            [(f"{bits:g}", _share(bits, DEEPEST_SURPRISAL)) for bits in (0.5, 2, 5, 8, DEEPEST_SURPRISAL)],
+            "bits of surprisal of the chosen token after the chain: minus the base-2 logarithm of its probability; "
+            f"{DEEPEST_SURPRISAL:g} and more have one colour",
+        ),
+    }
+
+
 def _depth(js_bits: float) -> str:
     """Return the depth of a token's colour, 0 to 1: the Jensen-Shannon distance, which is the root of the divergence.
 
@@ -99,6 +231,11 @@ def _depth(js_bits: float) -> str:
     return f"{math.sqrt(js_bits):.3f}"
 
 
-def _percent(probability: float) -> str:
-    """Return a probability in percent; a positive value is never shown as 0."""
-    return f"{probability:.1%}" if probability >= 0.0005 else "<0.1%" if probability > 0 else "0"
+def _share(bits: float, deepest: float) -> str:
+    """Return the depth of a token's colour, 0 to 1, in proportion to a quantity."""
+    return f"{min(1.0, bits / deepest):.3f}"
+
+
+def _script_data(data: Any) -> Markup:
+    """Return JSON that cannot end the script element that holds it, or begin a comment there."""
+    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704 - no "<" is left

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from logitkit.inspection.comparison import Comparison
 from logitkit.inspection.formatting import format_bits, format_notes, visible_text
 from logitkit.inspection.measurement import Inspection
 from logitkit.inspection.moves import TokenProbabilities
@@ -16,8 +17,10 @@ SHADES = ("default", "rgb(74,47,20)", "rgb(110,62,16)", "rgb(150,80,12)", "rgb(2
 LEGEND = (0.001, 0.04, 0.16, 0.36, 1.0)  # bits; one value per shade
 
 
-def terminal_view(inspection: Inspection, *, most: int = 10) -> Iterator[FittedTable | Text]:
+def terminal_view(shown: Inspection | Comparison, *, most: int = 10) -> Iterator[FittedTable | Text]:
     """Yield what to print with rich: the text, a legend, and a table of the ``most`` largest moves.
+
+    A comparison prints its two sides, one below the other, each with its chain, and where they part.
 
     >>> from logitkit.inspection import inspect
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -25,6 +28,20 @@ def terminal_view(inspection: Inspection, *, most: int = 10) -> Iterator[FittedT
     >>> print(list(terminal_view(inspection))[-1])
     The chain left the distribution unchanged at every token.
     """
+    if isinstance(shown, Inspection):
+        yield from _side(shown, most)
+        return
+    for side in shown.sides:
+        yield Text(side.chain, style="bold")
+        yield from _side(side, most)
+    if shown.equal:
+        yield Text("Both chains wrote the same tokens.")
+    elif shown.same_prompt:
+        yield Text(f"Number of tokens at the beginning that are the same: {shown.shared}.")
+
+
+def _side(inspection: Inspection, most: int) -> Iterator[FittedTable | Text]:
+    """Yield the text, the legend and the table of one inspection."""
     text = Text()
     for move in inspection.moves:
         text.append(inspection.token_text(move.token), style=_style(move.js_bits, move.changed))
