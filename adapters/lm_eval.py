@@ -29,6 +29,7 @@ from logitkit.bench.config.loading import is_model_name
 from logitkit.errors import ModeError, ParameterError, PromptError
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.prompts import pad_token
+from logitkit.registry.bind import bind
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.scoring import continuation_tokens, score_tokens
@@ -76,7 +77,16 @@ class ChainLM(HFLM):
         """Return a new call for a batch of prompts, each a list of token ids."""
         ids, mask = left_padded(prompts, pad_token(self.tokenizer, self.model))
         inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
-        return self.chain.bind(self.model, self.tokenizer, inputs, tokenizers=self._tokenizers, **self._resources)
+        return bind(
+            self.chain,
+            self.model,
+            self.tokenizer,
+            inputs,
+            trace=False,
+            tokenizers=self._tokenizers,
+            resources=self._resources,
+            warn=False,  # a benchmark: one batch of many may have no examples
+        )
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None

@@ -260,6 +260,8 @@ class SuppressTokens(LogitsProcessor):
             ParameterError: an id outside the vocabulary of the model.
         """
         _check_ids(binding, "suppress_tokens", "suppress_tokens", [suppress_tokens])
+        if not suppress_tokens:
+            binding.no_effect["suppress_tokens"] = ("the list is empty", "list token ids, or leave suppress_tokens out")
         return cls(suppress_tokens=suppress_tokens)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

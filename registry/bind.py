@@ -13,9 +13,10 @@ from logitkit.processors.engine.prompts import read_prompts
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
+from logitkit.registry.no_effect import warn_of_no_effect
 
 
-def bind(
+def bind(  # Over 40 lines: every argument has a line of its own
     chain: Chain,
     model: Any,
     tokenizer: Any,
@@ -26,6 +27,7 @@ def bind(
     resources: Mapping[str, Any],
     kept: Mapping[str, Any] | None = None,
     load: Callable[..., tuple[Any, Any]] = models.load,
+    warn: bool = True,
 ) -> Call:
     """Build the processors of a chain for one call; errors as in `Chain.bind`.
 
@@ -33,6 +35,7 @@ def bind(
         chain, model, tokenizer, prompts, trace, tokenizers, resources: as in `Chain.bind`.
         kept: further objects by name, which a chain may leave unused.
         load: loads the models that parameters name, as `logitkit.models.load` does.
+        warn: give a `NoEffectWarning` where a step can change no score.
     """
     if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
         raise ModelError(f"bind: model must be a transformers model with generate, got {type(model).__name__}")
@@ -59,6 +62,8 @@ def bind(
     if unused:
         raise UnknownNameError("resource of the chain", unused[0], binding.used, "no parameter names it")
     _refuse_unread_inputs(binding)
+    if warn:
+        warn_of_no_effect(steps, binding.no_effect)
     return Call(chain, binding, user_prompts, parts)
 
 

@@ -22,6 +22,7 @@ from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import vocabulary_of
+from logitkit.registry.bind import bind
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.scored_text import Scored
@@ -36,6 +37,7 @@ def score(
     *,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
+    warn: bool = True,
 ) -> tuple[list[Scored], Call]:
     """Score texts, each after its prompt.
 
@@ -47,6 +49,7 @@ def score(
         chain, model, tokenizer, resources, tokenizers: as in `Chain.bind`.
         prompts: one text for all continuations, or one prompt for each, as in `Chain.bind`.
         continuations: one or more texts, none empty.
+        warn: give a `NoEffectWarning` where a step of the chain can change no score.
 
     Returns:
         A `Scored` for each continuation, and the call, whose trace counts the forwards.
@@ -63,7 +66,8 @@ def score(
     if not is_valid_unicode(list(continuations)):
         raise ParameterError("score", "continuations", "valid Unicode", continuations, "remove the lone surrogates")
     prompts = [prompts] * len(continuations) if isinstance(prompts, str) else prompts
-    call = chain.bind(model, tokenizer, prompts, tokenizers=tokenizers, **(resources or {}))
+    given = resources or {}
+    call = bind(chain, model, tokenizer, prompts, trace=False, tokenizers=tokenizers, resources=given, warn=warn)
     if len(call.prompts) != len(continuations):
         rule = f"one text, or one for each of the {len(continuations)} continuations"
         raise ParameterError("score", "prompts", rule, len(call.prompts))

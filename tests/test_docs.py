@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 
 import logitkit
 from logitkit import models
-from logitkit.errors import UnknownNameError
+from logitkit.errors import NoEffectWarning, UnknownNameError
 from logitkit.registry import discover
 from logitkit.registry.laws import LAWS, foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.pages import man_page as manual
@@ -49,8 +50,11 @@ def test_the_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(models, "load", tiny)
     here = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", here)
-    for block in PYTHON.findall((DOCS / page).read_text()):
-        exec(compile(block, page, "exec"), vars(here))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoEffectWarning)  # no example does nothing
+        warnings.filterwarnings("ignore", "byte_boundary")  # the tokens of the tiny tokenizer are single bytes
+        for block in PYTHON.findall((DOCS / page).read_text()):
+            exec(compile(block, page, "exec"), vars(here))
 
 
 def test_every_processor_has_its_place() -> None:

@@ -17,6 +17,7 @@ from logitkit.bench.execution.sampling import continue_prompts, pinned_settings,
 from logitkit.bench.execution.store import Record
 from logitkit.bench.tasks.task import Answer, Sample, Task
 from logitkit.processors.engine.trace import Trace
+from logitkit.registry.bind import bind
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.scoring import score
@@ -172,12 +173,15 @@ def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit
     """Generate an answer for each sample and repeat, all in one batch."""
     repeated = [(sample, repeat) for sample in chosen for repeat in range(entry.repeats)]
     requests = [task.request(sample, subject.tokenizer) for sample, _ in repeated]
-    call = subject.chain.bind(
+    call = bind(
+        subject.chain,
         subject.model,
         subject.tokenizer,
         [request.prompt for request in requests],
+        trace=False,
         tokenizers=subject.tokenizers,
-        **subject.resources,
+        resources=subject.resources,
+        warn=False,  # as in `_score_options`
     )
     begun = time.perf_counter()
     rows = continue_prompts(
@@ -210,7 +214,14 @@ def _score_options(task: Task, chosen: Sequence[Sample], subject: _Subject) -> l
     for sample in chosen:
         request, begun = task.request(sample, tokenizer), time.perf_counter()
         scored, call = score(
-            chain, model, tokenizer, str(request.prompt), request.options, resources=resources, tokenizers=tokenizers
+            chain,
+            model,
+            tokenizer,
+            str(request.prompt),
+            request.options,
+            resources=resources,
+            tokenizers=tokenizers,
+            warn=False,  # a neutral value in a sweep, and prompts without examples, are meant
         )
         seconds = time.perf_counter() - begun
         fields = {

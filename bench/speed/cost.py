@@ -19,6 +19,7 @@ from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.speed.clock import ForwardClock
 from logitkit.bench.speed.measurement import PROMPTS
 from logitkit.bench.speed.memory import PeakMemory
+from logitkit.registry.bind import bind
 from logitkit.registry.chain import Chain
 
 MODEL = "model"  # name of the generating model among the models of a strategy
@@ -176,7 +177,7 @@ def _decode(
     chain, tokens = Chain(run.chains[name].chain), tokens or run.cost.tokens
     resources, tokenizers = loading.chain_resources(run, model, chain)
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(run.cost.batch)]
-    call = chain.bind(subject, tokenizer, prompts, tokenizers=tokenizers, **resources)
+    call = bind(chain, subject, tokenizer, prompts, trace=False, tokenizers=tokenizers, resources=resources, warn=False)
     output = call.ids(call.generate(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False))
     steps = output.shape[1] - call.prompts.width
     return steps, steps * len(prompts)

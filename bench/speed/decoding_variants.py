@@ -11,6 +11,7 @@ from typing import Any, Literal
 from logitkit.errors import UnknownNameError
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.processors.engine.trace import Trace
+from logitkit.registry.bind import bind
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.laws.examples import example_of
@@ -73,7 +74,10 @@ class DecodingVariant:
         model, tokenizer = objects.pop("model", model), objects.pop("tokenizer", tokenizer)
         tokenizers = dict(objects.pop("tokenizers", {}))
         tokenizers |= {name: tokenizer for name, value in objects.items() if value is model}
-        call = Chain(self.chain or "").bind(model, tokenizer, list(prompts), tokenizers=tokenizers, **objects)
+        chain = Chain(self.chain or "")
+        call = bind(
+            chain, model, tokenizer, list(prompts), trace=False, tokenizers=tokenizers, resources=objects, warn=False
+        )
         replaced = {setting for spec in call.chain.specs for setting in spec.replaces}  # the chain itself gives these
         settings = {key: value for key, value in settings.items() if key not in replaced}
         if self.chain is None:

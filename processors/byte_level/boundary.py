@@ -54,10 +54,10 @@ class ByteBoundary(LogitsProcessor):
         path_reader: reads the paths; counts forward passes and tokens.
 
     >>> import logitkit
-    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
-    >>> call = logitkit.chain("byte_boundary()").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    >>> from logitkit.registry.laws import foreign_model, foreign_tokenizer
+    >>> call = logitkit.chain("byte_boundary()").bind(foreign_model(), foreign_tokenizer(), "on th")
     >>> call.trace.notices
-    ['byte_boundary: 0 bytes are removed from the end of prompt 0']
+    ['byte_boundary: 3 bytes are removed from the end of prompt 0']
     """
 
     @checked
@@ -87,6 +87,10 @@ class ByteBoundary(LogitsProcessor):
         prompts = binding.prompts
         if prompts.in_encoder or prompts.messages[0] is not None:
             binding.trace.notices.append("byte_boundary: chats and encoder prompts are complete; nothing is removed")
+            binding.no_effect["byte_boundary"] = (
+                "chats and encoder prompts end where their template ends, not inside a token",
+                "write the prompt as one text, or leave byte_boundary out",
+            )
             return None
         vocabulary, canonical = _vocabulary(binding), _covers(binding, "canonical")
         own = binding.own_prompts()
@@ -95,6 +99,11 @@ class ByteBoundary(LogitsProcessor):
             binding.trace.notices.append(
                 f"byte_boundary: {len(removed)} bytes are removed from the end of prompt {number}"
                 + described_end(tokens, binding.tokenizer, vocabulary)
+            )
+        if not any(removed for _, removed in trimmed):
+            binding.no_effect["byte_boundary"] = (
+                "no prompt ends inside a token",
+                "cut the prompts where the text may go on, or leave byte_boundary out",
             )
         ids, mask = left_padded([tokens for tokens, _ in trimmed], pad_token(binding.tokenizer, binding.model))
         return dataclasses.replace(

@@ -85,6 +85,13 @@ class CFG(LogitsProcessor):
         else:
             texts = binding.one_text_per_prompt("cfg", "negative", negative)
             negative_prompts = [binding.prompts.encode(binding.tokenizer, text) for text in texts]
+        if negative_prompts == binding.own_prompts():
+            binding.no_effect["cfg"] = (
+                "the prompt is a single token, which is the negative prompt too"
+                if negative is None
+                else "every negative prompt is the prompt itself",
+                "give another text as negative, or leave cfg out",
+            )
         return cls(unconditional=binding.reader(negative_prompts, label="negative prompt"), scale=scale)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -267,6 +274,11 @@ class DExperts(LogitsProcessor):
             ModelError: a small model has another tokenizer.
         """
         models = [binding.model_with_same_vocabulary(name, "dexperts") for name in (expert, antiexpert)]
+        if models[0] is models[1]:
+            binding.no_effect["dexperts"] = (
+                "expert and antiexpert are one model",
+                "name the tuned and the untuned model, or leave dexperts out",
+            )
         prompts = binding.own_prompts()
         tuned, untuned = (
             binding.reader(prompts, model, label=name) for model, name in zip(models, (expert, antiexpert), strict=True)

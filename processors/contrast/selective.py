@@ -113,6 +113,10 @@ class USCD(LogitsProcessor):
         )
         if bool(unchanged.all()):
             processor.streams = ()
+            binding.no_effect["uscd"] = (
+                "no prompt has examples to remove" if lame is None else "every lame prompt is the prompt itself",
+                "add input/output examples, give lame='the prompt without its examples', or leave uscd out",
+            )
         return processor
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class Binding:
     Attributes:
         has_model: whether ``model`` can compute logits; False where another engine hands over scores alone.
         used: names of the resources that processors requested.
+        no_effect: by step, why it can change no score for these prompts, and the way out; `bind` fills it.
         histories: each requested `History`, by the number of steps that precede its step.
         vocabulary: makes the ids impossible that some model of the call does not share with the generating model.
 
@@ -75,12 +76,11 @@ class Binding:
     ) -> None:
         self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
         self.resources, self._tokenizers = dict(resources or {}), dict(tokenizers or {})
-        self.trace = trace or Trace()
-        self._load, self.cache = load, cache
-        self._settings = CallSettings(model, prompts)
+        self.trace, self._load, self.cache = trace or Trace(), load, cache
+        self._settings, self.vocabulary = CallSettings(model, prompts), SharedVocabulary()
         self.used: set[str] = set()
+        self.no_effect: dict[str, tuple[str, str]] = {}
         self.histories: dict[int, History] = {}
-        self.vocabulary = SharedVocabulary()
         self._narrowed: dict[int, SharedIdsModel] = {}  # by the id of a model that lacks ids of the generating model
         self._loaded: dict[str, Any] = {}
         self._readers: dict[tuple[Any, ...], Any] = {}

@@ -17,6 +17,7 @@ from logitkit.params import Resource, checked, option, whole
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import BoundPrompts
 from logitkit.processors.ngram import counting
+from logitkit.processors.ngram.evidence import note_without_ngrams
 from logitkit.processors.ngram.parameters import (
     CapBits,
     Groups,
@@ -126,8 +127,11 @@ class NgramContext(LogitsProcessor):
         else:
             texts = list(binding.one_text_per_prompt("ngram_context", "context", context))
             documents = binding.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        table = table_of_groups(documents, orders=orders, vocabulary=TableVocabulary.of(binding.tokenizer))
+        if rule != "mixture":
+            note_without_ngrams(binding, "ngram_context", table, order_weights, "give longer texts as context")
         return cls(
-            table=table_of_groups(documents, orders=orders, vocabulary=TableVocabulary.of(binding.tokenizer)),
+            table=table,
             weight=weight,
             rule=rule,
             order_weights=order_weights,

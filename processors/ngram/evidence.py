@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from logitkit.processors.engine.binding import Binding
 from logitkit.processors.ngram.formulas import EvidenceRule, lift_evidence, literal_evidence, ratio_evidence
+from logitkit.processors.ngram.parameters import checked_order_weights
 from logitkit.processors.ngram.table import NgramTable
 
 PUBLISHED_TOP = 512  # n-grams of each context that arXiv:2601.16224 keeps
@@ -121,3 +123,21 @@ def smallest_probability(table: NgramTable) -> float:
     the probability of the unknown word.
     """
     return 1 / (table.tokens + table.size) if table.has_counts else table.backoff.floor or 1e-12
+
+
+def note_without_ngrams(
+    binding: Binding, step: str, table: NgramTable, order_weights: list[float] | None, way_out: str
+) -> None:
+    """Tell a binding that a step can do nothing where its table has no n-gram of an order with a weight.
+
+    >>> class Bound:
+    ...     no_effect = {}
+    >>> table = NgramTable.count([[1, 2]], size=4, orders=3)
+    >>> note_without_ngrams(Bound, "style", table, [0.0, 1.0, 0.0], "count a longer text")
+    >>> note_without_ngrams(Bound, "longer", table, [0.0, 0.0, 1.0], "count a longer text")
+    >>> Bound.no_effect
+    {'longer': ('no n-gram has an order with a weight', 'count a longer text, or leave longer out')}
+    """
+    weights = checked_order_weights(order_weights, table.orders)
+    if not any(len(level.keys) for level, weight in zip(table.levels, weights, strict=True) if weight > 0):
+        binding.no_effect[step] = ("no n-gram has an order with a weight", f"{way_out}, or leave {step} out")

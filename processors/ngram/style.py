@@ -20,7 +20,7 @@ from logitkit.params import Resource, checked, is_neutral, option
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.engine.scores import with_infinite_masks
-from logitkit.processors.ngram.evidence import Evidence
+from logitkit.processors.ngram.evidence import Evidence, note_without_ngrams
 from logitkit.processors.ngram.exponential_tilting import ExponentialTilting, SharedEvidence
 from logitkit.processors.ngram.formulas import StyleRule
 from logitkit.processors.ngram.mixture import Mixture, mixture_of_orders
@@ -144,8 +144,11 @@ class NgramStyle(LogitsProcessor):
             ModelError: a table of another tokenizer, or a resource that is no table.
             FileFormatError: no such file, or a truncated file or another format.
         """
+        loaded = _load(binding, table)
+        if rule != "mixture":
+            note_without_ngrams(binding, "ngram_style", loaded, order_weights, "count a longer text")
         return cls(
-            table=_load(binding, table),
+            table=loaded,
             weight=weight,
             rule=rule,
             order_weights=order_weights,

@@ -48,6 +48,7 @@ class Example:
             trace=False,
             tokenizers=self.tokenizers,
             resources=self.resources,
+            warn=False,  # the laws bind neutral values and plain prompts
         )
 
 

@@ -58,6 +58,7 @@ class Recomputation:
             trace=False,
             tokenizers=self.tokenizers,
             resources=self.resources,
+            warn=False,
         )
 
     def _encoded(self, prompts: Sequence[str] | None) -> dict[str, Tensor]:

@@ -42,6 +42,22 @@ class ContinuationWarning(UserWarning):
     """Rows continue a bound prompt with tokens that the call did not write; they may be a longer prompt."""
 
 
+class NoEffectWarning(UserWarning):
+    """A step of a chain can change no score for the prompts to which it is bound, so it only costs time.
+
+    ``warnings.simplefilter("ignore", NoEffectWarning)`` silences it. Benchmarks and laws never give it: a neutral value
+    in a sweep, and a batch without examples, are meant there.
+
+    >>> import logitkit, warnings
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     call = logitkit.chain("cfg(1.0)").bind(tiny_model(), tiny_tokenizer(), "a prompt")
+    >>> print(caught[0].message)
+    cfg changes nothing: scale 1.0 is its neutral value; give another value, or leave cfg out
+    """
+
+
 class ParameterError(LogitkitError, ValueError):
     """A parameter breaks its rule.
 

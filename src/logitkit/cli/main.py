@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +57,9 @@ class ErrorReportingGroup(typer.core.TyperGroup):
         if not sys.stderr.isatty():  # bars of loading and downloading are for people; read once, with the library
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except LogitkitError as error:
             typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
             typer.echo(str(error), err=True)
@@ -74,6 +77,17 @@ def _choose_help(command: Any, mode: str | None) -> None:
     command.rich_markup_mode = mode
     for child in getattr(command, "commands", {}).values():
         _choose_help(child, mode)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a warning of logitkit as one line for each sentence, and any other as Python does."""
+    if not category.__module__.startswith("logitkit"):
+        text = warnings.formatwarning(message, category, *place[:2])
+        typer.echo(text, err=True, nl=False)
+        return
+    for line in str(message).split("\n"):
+        typer.secho("warning: ", fg=typer.colors.YELLOW, err=True, nl=False)
+        typer.echo(line, err=True)
 
 
 def _of_the_system(error: OSError) -> str:

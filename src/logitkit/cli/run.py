@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     'logitkit run "Once upon a time" --chain "cfg(1.5)"',
     'logitkit run "Name three rivers." --chat --temperature 0.7 --seed 3',
-    'echo "Once upon a time" | logitkit run --chain "uscd()" --trace',
+    'echo "The capital of Fra" | logitkit run --chain "byte_boundary()" --trace',
 )
 
 
