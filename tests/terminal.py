@@ -6,10 +6,12 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import sys
 import termios
 import threading
+import time
 import unicodedata
 from typing import Any
 
@@ -131,3 +133,50 @@ def _receive(descriptor: int, received: list[bytes]) -> None:
             received.append(os.read(descriptor, 65536))
         except OSError:  # EIO: closed on the other side
             return
+
+
+class Session:
+    """``logitkit ARGUMENTS`` as a process of its own on a pseudo-terminal, with keys typed while it runs.
+
+    Args:
+        columns: width of the terminal.
+        arguments: of the command.
+    """
+
+    def __init__(self, columns: int, *arguments: object) -> None:
+        self.screen, self.output = Screen(columns), ""
+        command = [sys.executable, "-m", "logitkit", *map(str, arguments)]
+        self.process, self.terminal = pty.fork()
+        if self.process == 0:
+            os.environ.pop("COLUMNS", None)
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(command[0], command)
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+
+    def type(self, keys: str) -> None:
+        r"""Type keys; ``\x03`` is Ctrl-C and ``\x04`` is Ctrl-D."""
+        os.write(self.terminal, keys.encode())
+
+    def wait_for(self, pattern: str, seconds: float = 120) -> str:
+        """Read until the output since the last wait matches; return this output."""
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, self.output):
+            assert time.monotonic() < deadline, f"{pattern!r} did not appear: {self.output!r}"
+            if select.select([self.terminal], [], [], 1.0)[0]:
+                self._read()
+        output, self.output = self.output, ""
+        return output
+
+    def end(self) -> int:
+        """Read to the end, and return the exit status."""
+        try:
+            while True:
+                self._read()
+        except OSError:  # EIO: the process has ended
+            os.close(self.terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+
+    def _read(self) -> None:
+        piece = os.read(self.terminal, 65536).decode(errors="replace")
+        self.output += piece
+        self.screen.feed(piece)

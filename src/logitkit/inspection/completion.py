@@ -91,6 +91,7 @@ def complete(
     seed: int = 0,
     label: str = "tokens",
     before_generate: Callable[[Call], None] | None = None,
+    heard: Callable[[str], None] | None = None,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
     **settings: Unpack[GenerateSettings],
@@ -107,6 +108,7 @@ def complete(
         seed: random seed of the sampling.
         label: description of the progress bar.
         before_generate: called with the bound call before generation starts.
+        heard: called with each piece of the text while it is generated, as far as ``stream`` writes it.
         resources, tokenizers: as in `logitkit.generate`.
         settings: settings of ``model.generate``; ``max_new_tokens`` is 64 unless given.
 
@@ -127,7 +129,7 @@ def complete(
         before_generate(call)
     one_row = settings.get("num_beams", 1) == 1  # the streamers of transformers accept a single row
     shown = not (stream and one_row)
-    write = _writer()
+    write = _writer(heard)
     with progress_bar(label, total=settings["max_new_tokens"], enabled=shown) as bar:
         streamer = Streamer(
             tokenizer,
@@ -144,9 +146,17 @@ def complete(
     return Completion(call=call, row=row, text=text, seconds=seconds)
 
 
-def _writer() -> Callable[[str], None]:
+def _writer(heard: Callable[[str], None] | None) -> Callable[[str], None]:
     """Return a function that writes to standard output; on a terminal it breaks lines between words."""
-    return WordWrap(_write, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _write
+    write = WordWrap(_write, shutil.get_terminal_size().columns) if sys.stdout.isatty() else _write
+    if heard is None:
+        return write
+
+    def both(text: str) -> None:
+        heard(text)
+        write(text)
+
+    return both
 
 
 def _write(text: str) -> None:
