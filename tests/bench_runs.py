@@ -53,3 +53,36 @@ def tiny_run(place: Path, **changes: Any) -> Run:
         "folder": str(place),
     }
     return Run(**{**parts, **changes})
+
+
+def write_records(run: Run, store: Any, metrics: Any, text: Any = None) -> None:
+    """Write a record for every answer of a run without running a model.
+
+    Args:
+        run: the run.
+        store: an open store.
+        metrics: ``metrics(chain, task, number)`` returns the metrics of the answer to a sample.
+        text: ``text(chain, number)`` returns the text of the answer; without it, the records have none.
+    """
+    from logitkit.bench.execution.unit import keys, plan, samples
+
+    for unit in plan(run):
+        chosen = samples(run, unit.task)[unit.start : unit.stop]
+        for number, (key, sample) in enumerate(zip(keys(run, unit), chosen, strict=True), unit.start):
+            names = {"key": key, "model": unit.model, "chain": unit.chain, "task": unit.task, "sample": sample.id}
+            counters = {"seed": unit.seed, "repeat": 0, "steps": 2, "forwards": {}, "interventions": {}, "means": {}}
+            record = {**names, **counters, "metrics": metrics(unit.chain, unit.task, number)}
+            store.add([record | ({"text": text(unit.chain, number)} if text else {})])
+
+
+def write_costs(run: Run, store: Any, seconds: dict[str, list[float]]) -> None:
+    """Write a timed round for each place of the lists of seconds, without running a model."""
+    from logitkit.bench.speed import cost
+
+    keys = cost.round_keys(run, "tiny")[run.cost.memory if run.cost else 0 :]
+    for place, key in enumerate(keys):
+        chains = {
+            name: {"seconds": each[place], "tokens": 1, "steps": 1, "forwards": {"model": 1}}
+            for name, each in seconds.items()
+        }
+        store.add([{"key": key, "kind": "cost", "model": "tiny", "what": "time", "chains": chains}])

@@ -69,7 +69,8 @@ def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     sources = ROOT / "src"
-    templates = {path.relative_to(sources).as_posix() for path in (sources / "logitkit").glob("*/templates/*")}
+    found = [path for depth in ("*", "*/*") for path in (sources / "logitkit").glob(f"{depth}/templates/*")]
+    templates = {path.relative_to(sources).as_posix() for path in found}
     assert templates and templates == {name for name in names if "templates" in name}
     held = {name for name in names if name.endswith((".py", "py.typed"))}
     inner = packages()

@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from logitkit.bench.report.summary import Summary, TaskTable
-from logitkit.bench.report.tables import ARROWS, number
-from logitkit.bench.speed.cost import front
+from logitkit.bench.report.summary import StrategyRow, Summary, TaskTable
+from logitkit.bench.report.wording import ARROWS, agreeing, counted, number
 from logitkit.bench.tasks.task import Metric
 from logitkit.registry.chain import Chain
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48
+ROUNDS = 5  # rounds of timing from which the range of the cost holds its median with a confidence of 94 %
+
+READING = """\
+Vertical bars: 95 % intervals. Horizontal bars: the cost from the lowest to the highest paired round, or the 95 %
+interval of forwards per step over batches. Open circle: dominated, that is another strategy is shown to be better
+(Holm's correction over all pairs) and the ranges of cost show that it costs no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,8 @@ class Point:
         x, y: coordinates in data units.
         low, high: interval of ``y``.
         label: name of the strategy.
-        marked: whether the point is filled.
+        left, right: interval of ``x``; None without one.
+        note: what the legend adds to the name; a point with a note is not filled.
     """
 
     x: float
@@ -34,7 +40,14 @@ class Point:
     low: float
     high: float
     label: str
-    marked: bool = False
+    left: float | None = None
+    right: float | None = None
+    note: str = ""
+
+    @property
+    def across(self) -> tuple[float, float]:
+        """The interval of ``x``, a point without one."""
+        return (self.x if self.left is None else self.left, self.x if self.right is None else self.right)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +56,15 @@ class Plot:
 
     Attributes:
         title: title of the plot.
-        about: how to read the plot.
+        about: what the plot does not show; `READING` says how to read all plots.
         svg: the drawing; names in it are escaped.
-        legend: for each point its number, its strategy and whether it is marked.
+        legend: for each point its number, its strategy and the note to it.
     """
 
     title: str
     about: str
     svg: str
-    legend: Sequence[tuple[int, str, bool]]
+    legend: Sequence[tuple[int, str, str]]
 
 
 def plots(summary: Summary) -> list[Plot]:
@@ -61,29 +74,81 @@ def plots(summary: Summary) -> list[Plot]:
 
 
 def _quality(summary: Summary, table: TaskTable) -> Plot | None:
-    """Return a plot of a task's first metric against cost, with its Pareto front; None for fewer than two points."""
-    metric, prices = table.metrics[0], summary.costs.get(table.model, {})
+    """Return a plot of a task's metric `chart_metric` against cost; None for fewer than two points."""
+    metric, prices = next(metric for metric in table.metrics if metric.name == table.chart), _prices(summary, table)
     if metric.better is None:
         return None
-    places = {
-        row.chain: prices[row.chain].ratio if prices else row.forwards
-        for row in table.rows
-        if row.chain in prices or (not prices and row.forwards is not None)
-    }
-    rows = [row for row in table.rows if row.chain in places and math.isfinite(row.cells[metric.name].value)]
-    if len(rows) < 2:
+    rows = [row for row in table.rows if row.chain in prices]
+    drawn = [row for row in rows if math.isfinite(row.cells[metric.name].value)]
+    if len(drawn) < 2:
         return None
-    cells = [row.cells[metric.name] for row in rows]
-    sign = 1 if metric.better == "higher" else -1
-    best = front([(float(places[row.chain] or 0), sign * cell.value) for row, cell in zip(rows, cells, strict=True)])
-    points = [
-        Point(x=float(places[row.chain] or 0), y=c.value, low=c.low, high=c.high, label=row.chain, marked=on)
-        for row, c, on in zip(rows, cells, best, strict=True)
-    ]
-    xlabel = f"time / time of {summary.run.compared_with}" if prices else "forwards per step"
-    name = f"{table.task}, {table.model}: quality against cost"
-    about = "Filled: no other strategy is better at the same or a lower cost (Pareto front). Bars: 95 % intervals."
-    return _plot(name, about, points, xlabel, metric, line=[point for point in points if point.marked])
+    timed = summary.costs.get(table.model)
+    rounds = min(cost.rounds for cost in timed.values()) if timed else ROUNDS
+    better = table.better if rounds >= ROUNDS else {}
+    beaten = dominated({row.chain: prices[row.chain] for row in drawn}, better)
+    points = []
+    for row in drawn:
+        cell, (price, left, right) = row.cells[metric.name], prices[row.chain]
+        note = f"dominated by {', '.join(beaten[row.chain])}" if beaten[row.chain] else ""
+        place = {"x": price, "y": cell.value, "low": cell.low, "high": cell.high, "left": left, "right": right}
+        points.append(Point(**place, label=row.chain, note=note))
+    xlabel = f"time / time of {summary.run.compared_with}" if timed else "forwards per step"
+    title = f"{table.task}, {table.model}: {metric.name} against cost"
+    return _plot(title, _about(table, metric, rows, drawn, rounds if timed else None), points, xlabel, metric)
+
+
+def _prices(summary: Summary, table: TaskTable) -> dict[str, tuple[float, float, float]]:
+    """Return the cost of each strategy with its range: measured time, or forwards per step where none was measured."""
+    if table.model in summary.costs:
+        return {name: (cost.ratio, cost.low, cost.high) for name, cost in summary.costs[table.model].items()}
+    prices = {}
+    for row in table.rows:
+        if row.forwards is not None and row.forwards_low is not None and row.forwards_high is not None:
+            prices[row.chain] = row.forwards, row.forwards_low, row.forwards_high
+    return prices
+
+
+def dominated(
+    prices: Mapping[str, tuple[float, float, float]], better: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Return the strategies that dominate each strategy: they are shown to be better, and cost no more.
+
+    A strategy costs no more if the upper end of its range of cost is not above the lower end of the other's.
+    Strategies whose ranges overlap do not dominate each other, whatever their means are.
+
+    Args:
+        prices: for each strategy its cost, and the ends of the range of its cost.
+        better: for each strategy the strategies that are shown to be better.
+
+    Examples:
+        >>> prices = {"a": (1.0, 1.0, 1.0), "b": (1.0, 1.0, 1.0), "c": (2.0, 0.9, 2.5)}
+        >>> dominated(prices, {"a": ["b", "c"]})
+        {'a': ['b'], 'b': [], 'c': []}
+    """
+    return {
+        name: [other for other in better.get(name, ()) if other in prices and prices[other][2] <= lowest]
+        for name, (_, lowest, _) in prices.items()
+    }
+
+
+def _about(
+    table: TaskTable, metric: Metric, rows: Sequence[StrategyRow], drawn: Sequence[StrategyRow], rounds: int | None
+) -> str:
+    """Return what a plot of quality against cost does not show; ``rounds`` of timing, None for forwards per step."""
+    sentences = []
+    if rounds is not None and rounds < ROUNDS:
+        few = f"{counted(rounds, 'round')} of timing {agreeing(rounds, 'is')} too few"
+        sentences.append(f"{few} to call a strategy dominated.")
+    first = table.metrics[0]
+    if metric.name != first.name:
+        cell = table.rows[0].cells[first.name]
+        width = f"{cell.high - cell.low:.2f}"
+        many = counted(cell.samples, "sample")
+        sentences.append(f"No plot of {first.name}: with {many} its interval is {width} wide.")
+    absent = [row.chain for row in rows if row not in drawn]
+    if absent:
+        sentences.append(f"Not drawn, because {metric.name} is infinite: {', '.join(absent)}.")
+    return " ".join(sentences)
 
 
 def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
@@ -100,13 +165,13 @@ def _sweeps(summary: Summary, table: TaskTable) -> list[Plot]:
             for label, places in axes.items():
                 cells = {chain: rows[chain].cells[metric.name] for chain in places}
                 points = [
-                    Point(x=x, y=cells[c].value, low=cells[c].low, high=cells[c].high, label=c, marked=True)
+                    Point(x=x, y=cells[c].value, low=cells[c].low, high=cells[c].high, label=c)
                     for c, x in sorted(places.items(), key=lambda item: item[1])
                     if math.isfinite(cells[c].value)
                 ]
                 if len(points) > 2 and len({point.y for point in points}) > 1:
                     title = f"{table.task}, {table.model}: {metric.name} against {label}"
-                    about = "Bars: 95 % bootstrap intervals of means."
+                    about = ""
                     of_sweeps.append(_plot(title, about, points, label, metric, line=points))
     return of_sweeps
 
@@ -137,29 +202,31 @@ def sweeps(texts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def _plot(
-    title: str, about: str, points: Sequence[Point], xlabel: str, metric: Metric, *, line: Sequence[Point]
+    title: str, about: str, points: Sequence[Point], xlabel: str, metric: Metric, *, line: Sequence[Point] = ()
 ) -> Plot:
     """Draw points with their intervals, and a line through the points in ``line``."""
-    xs, ys = [point.x for point in points], [y for point in points for y in (point.low, point.high)]
+    xs, ys = [x for point in points for x in point.across], [y for point in points for y in (point.low, point.high)]
     across, up = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT), _Axis(min(ys), max(ys), HEIGHT - BOTTOM, TOP)
     unit = f", {metric.unit}" if metric.unit else ""
     parts = [f"<title>{escape(title)}</title>", *_axes(across, up, xlabel, f"{metric.name}{unit}")]
-    ordered = sorted(line, key=lambda point: point.x)
-    joined = " ".join(f"{across(point.x):.1f},{up(point.y):.1f}" for point in ordered)
-    parts.append(f'<polyline class="front" points="{joined}"/>')
+    joined = " ".join(f"{across(point.x):.1f},{up(point.y):.1f}" for point in sorted(line, key=lambda point: point.x))
+    parts += [f'<polyline class="line" points="{joined}"/>'] if line else []
     for place, point in enumerate(points, 1):
         x, y = across(point.x), up(point.y)
-        kind = "on" if point.marked else "off"
+        kind = "off" if point.note else "on"
+        left, right = map(across, point.across)
         caption = escape(f"{point.label}: {number(point.y)} at {number(point.x)}")
         parts.append(
             f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{up(point.low):.1f}" y2="{up(point.high):.1f}"/>'
         )
+        if left < right:
+            parts.append(f'<line class="bar" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{caption}</title></circle>')
         parts.append(f'<text class="mark" x="{x + 7:.1f}" y="{y - 6:.1f}">{place}</text>')
     better = f" {ARROWS[metric.better]} is better" if metric.better else ""
-    description = escape(f"{title}. {len(points)} strategies.{better}")
+    description = escape(f"{title}. {counted(len(points), 'strategy')}.{better}")
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{description}">{"".join(parts)}</svg>'
-    legend = [(place, point.label, point.marked) for place, point in enumerate(points, 1)]
+    legend = [(place, point.label, point.note) for place, point in enumerate(points, 1)]
     return Plot(title=title, about=about, svg=svg, legend=legend)
 
 

@@ -1,51 +1,25 @@
 """Paired statistics of two strategies on the same samples: intervals, tests and corrections.
 
-Both strategies answer the same samples, so the differences of the samples are resampled. `compare` reports a bootstrap
-interval of the mean difference (BCa; Efron 1987), a p-value, and the p-value after Holm's correction (1979)
-over all strategies that are compared with the same baseline. The test is McNemar's exact test if every sample is right
-or wrong, and a test that flips the signs of the differences otherwise.
-
-`bootstrap_interval` is the only bootstrap of the benchmark and of the studies.
+Both strategies answer the same samples, and `compare` looks at the differences of the samples. It reports an interval
+of the mean difference (`logitkit.bench.report.intervals`), a p-value, and the p-value after Holm's correction (1979)
+over all strategies that are compared with the baseline. The test is McNemar's exact test if every sample is right or
+wrong, and a test that flips the signs of the differences otherwise. `shown_better` compares every strategy with every
+other and corrects over all pairs.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from logitkit.errors import MissingPackageError
+from logitkit.bench.report.intervals import LEVEL, RESAMPLES, Numbers, difference_interval, is_binary
+from logitkit.bench.report.packages import multipletests, stats
 
-try:
-    from scipy import stats
-    from statsmodels.stats.multitest import multipletests
-except ModuleNotFoundError as error:
-    raise MissingPackageError("bench", (error.name or "scipy").partition(".")[0], "bench") from error
-
-LEVEL = 0.05  # significance level after correction
-RESAMPLES = 9999
-BATCH_ELEMENTS = 2**24  # resampled values held in memory at once
-
-Numbers = NDArray[np.float64]
 Conclusion = Literal["better", "worse", "not shown", "different"]
-
-
-class Interval(NamedTuple):
-    """A mean with its 95 % interval.
-
-    Examples:
-        >>> mean, low, high = Interval(0.5, 0.25, 0.75)
-        >>> high - low
-        0.5
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +29,7 @@ class Comparison:
     Attributes:
         samples: number of pairs.
         difference: mean of strategy minus baseline.
-        low, high: 95 % bootstrap interval of the difference.
+        low, high: 95 % interval of the difference, by `difference_interval`.
         p: two-sided p-value of the hypothesis that there is no difference, before correction.
         adjusted: the p-value after Holm's correction over strategies.
         up, down: number of samples on which the strategy is above and below the baseline.
@@ -90,12 +64,15 @@ class Comparison:
         return "better" if (self.difference > 0) == (better == "higher") else "worse"
 
 
-def compare(baseline: Sequence[float], others: Sequence[Sequence[float]], *, seed: int = 0) -> list[Comparison]:
+def compare(
+    baseline: Sequence[float], others: Sequence[Sequence[float]], *, share: bool = False, seed: int = 0
+) -> list[Comparison]:
     """Compare strategies with a baseline.
 
     Args:
         baseline: one value per sample.
         others: for each strategy the values of the same samples, in the same order.
+        share: the values lie between 0 and 1. Without it, this holds for values that are all 0 or 1 and not all equal.
         seed: seed of the resampling.
 
     Examples:
@@ -103,13 +80,25 @@ def compare(baseline: Sequence[float], others: Sequence[Sequence[float]], *, see
         >>> comparison.conclusion("higher"), comparison.test, round(comparison.p, 4)
         ('better', 'McNemar, exact', 0.0039)
     """
-    base = np.asarray(baseline, float)
-    values = [np.asarray(other, float) for other in others]
-    tests = [_test(base, other, seed) for other in values]
+    return compare_pairs([(baseline, other) for other in others], share=share, seed=seed)
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], *, share: bool = False, seed: int = 0
+) -> list[Comparison]:
+    """Compare pairs of the baseline and a strategy that may have different samples, and correct over all pairs.
+
+    Args:
+        pairs: for each strategy the baseline's values and its own, on the samples that both have, in one order.
+        share: as in `compare`.
+        seed: seed of the resampling.
+    """
+    values = [(np.asarray(base, float), np.asarray(other, float)) for base, other in pairs]
+    tests = [_test(base, other, seed) for base, other in values]
     adjusted = holm([p for _, p in tests])
     comparisons = []
-    for other, (name, p), corrected in zip(values, tests, adjusted, strict=True):
-        interval = bootstrap_interval(other - base, seed=seed)
+    for (base, other), (name, p), corrected in zip(values, tests, adjusted, strict=True):
+        interval = difference_interval(base, other, share=share, seed=seed)
         comparisons.append(
             Comparison(
                 samples=len(base),
@@ -126,69 +115,52 @@ def compare(baseline: Sequence[float], others: Sequence[Sequence[float]], *, see
     return comparisons
 
 
-def _test(base: Numbers, other: Numbers, seed: int) -> tuple[str, float]:
-    """Return the name of the test that suits the values, and its p-value."""
-    if set(np.unique(np.concatenate([base, other]))) <= {0.0, 1.0}:
-        return "McNemar, exact", mcnemar(int((other > base).sum()), int((other < base).sum()))
-    return "sign flips", sign_flips(other - base, seed)
+def shown_better(
+    values: Mapping[str, Mapping[str, float]], better: str, *, share: bool = False
+) -> dict[str, tuple[str, ...]]:
+    """Return for each strategy the strategies that are shown to be better.
 
-
-def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, *, seed: int = 0) -> Interval:
-    """Return a mean and its 95 % bootstrap interval.
-
-    The interval is BCa (Efron 1987) from `RESAMPLES` resamples. Where BCa is undefined, because all resampled means
-    lie on one side of the mean, it is the percentile interval of the same resamples.
+    Every pair is compared on the samples that both have. A strategy is shown to be better if the p-value, after Holm's
+    correction over all pairs, is below 0.05 and the interval of the difference excludes 0.
 
     Args:
-        values: one value per item, such as the paired difference of two strategies on a sample.
-        weights: one weight per item; the mean is then ``sum(values) / sum(weights)``, and items are resampled
-            together with their weights. None gives every item the weight 1.
-        seed: seed of the resampling.
-
-    Returns:
-        The interval; a single point if there is one item or if no item deviates from the mean.
+        values: for each strategy the value of each sample, all finite.
+        better: whether ``higher`` or ``lower`` values are better.
+        share: the values lie between 0 and 1.
 
     Examples:
-        >>> bootstrap_interval([1.0, 1.0, 1.0])
-        Interval(mean=1.0, low=1.0, high=1.0)
-        >>> mean, low, high = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-        >>> low < mean < high
-        True
+        >>> right, wrong = {str(n): 1.0 for n in range(20)}, {str(n): 0.0 for n in range(20)}
+        >>> shown_better({"a": right, "b": wrong, "c": {**wrong, "0": 1.0}}, "higher")
+        {'a': (), 'b': ('a',), 'c': ('a',)}
     """
-    numbers = np.asarray(values, float)
-    shares = np.ones_like(numbers) if weights is None else np.asarray(weights, float)
-    mean = float(numbers.mean()) if weights is None else float(numbers.sum() / shares.sum())
-    if len(numbers) < 2 or np.allclose(numbers, mean * shares, rtol=0, atol=1e-12 * np.abs(numbers).max()):
-        return Interval(mean, mean, mean)
-    data = (numbers,) if weights is None else (numbers, shares)
-    bounds = _bootstrap(data, "BCa", seed)
-    if not np.isfinite(bounds).all():
-        bounds = _bootstrap(data, "percentile", seed)
-    return Interval(mean, *bounds)
+    pairs = [
+        (first, second, _shared(values[first], values[second]))
+        for first, second in itertools.combinations(values, 2)
+        if values[first].keys() & values[second].keys()
+    ]
+    adjusted = holm([_test(*shared, seed=0)[1] for _, _, shared in pairs])
+    winners: dict[str, list[str]] = {name: [] for name in values}
+    for (first, second, shared), p in zip(pairs, adjusted, strict=True):
+        if p >= LEVEL:
+            continue
+        mean, low, high = difference_interval(*shared, share=share)
+        if low > 0 or high < 0:
+            ahead, behind = (second, first) if (mean > 0) == (better == "higher") else (first, second)
+            winners[behind].append(ahead)
+    return {name: tuple(names) for name, names in winners.items()}
 
 
-def _bootstrap(data: tuple[Numbers, ...], method: Literal["BCa", "percentile"], seed: int) -> tuple[float, float]:
-    """Return the bounds of a bootstrap interval of the mean, or of the ratio of two sums."""
-    statistic: Any = np.mean if len(data) == 1 else _ratio_of_sums
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the caller tests for nan
-        interval = stats.bootstrap(
-            data,
-            statistic,
-            n_resamples=RESAMPLES,
-            batch=max(1, BATCH_ELEMENTS // len(data[0])),
-            vectorized=True,
-            paired=len(data) > 1,
-            method=method,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
+def _shared(first: Mapping[str, float], second: Mapping[str, float]) -> tuple[Numbers, Numbers]:
+    """Return the values of the samples that both strategies have, in one order."""
+    common = [key for key in first if key in second]
+    return np.array([first[key] for key in common], float), np.array([second[key] for key in common], float)
 
 
-def _ratio_of_sums(values: Numbers, weights: Numbers, axis: int = -1) -> Numbers:
-    """Return ``sum(values) / sum(weights)`` along an axis."""
-    ratio: Numbers = values.sum(axis=axis) / weights.sum(axis=axis)
-    return ratio
+def _test(base: Numbers, other: Numbers, seed: int) -> tuple[str, float]:
+    """Return the name of the test that suits the values, and its p-value."""
+    if is_binary(np.concatenate([base, other])):
+        return "McNemar, exact", mcnemar(int((other > base).sum()), int((other < base).sum()))
+    return "sign flips", sign_flips(other - base, seed)
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -6,43 +6,21 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.execution.unit import keys, plan
-from logitkit.bench.report.statistics import Comparison, Conclusion, Interval, bootstrap_interval, compare
+from logitkit.bench.report.cells import Cell, cells_of_metric, is_share
+from logitkit.bench.report.intervals import Interval, bootstrap_interval
+from logitkit.bench.report.statistics import shown_better
 from logitkit.bench.speed.cost import StrategyCost, costs
 from logitkit.bench.tasks.task import Metric, Task
 from logitkit.registry.chain import Chain
 
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One metric of one strategy on one task of one model.
-
-    Attributes:
-        value: mean over samples, exp of the mean for exponent metrics; infinite if any sample is infinite.
-        low, high: 95 % bootstrap interval of ``value``.
-        samples: number of samples.
-        infinite: number of samples whose metric is infinite; such a metric is not compared.
-        comparison: comparison with the baseline. None for the baseline, and if one of the two is infinite.
-        conclusion: conclusion of the comparison; empty without a comparison.
-
-    Examples:
-        >>> Cell(value=0.5, low=0.2, high=0.8, samples=10, infinite=0, comparison=None, conclusion="").samples
-        10
-    """
-
-    value: float
-    low: float
-    high: float
-    samples: int
-    infinite: int
-    comparison: Comparison | None
-    conclusion: Conclusion | str
+COARSE = 0.1  # width of an interval of a share above which plots show the loss instead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +34,7 @@ class StrategyRow:
         interventions: how often each processor intervened, as ``{(processor, quantity): share}``, averaged over the
             records.
         forwards: forward passes per step, including the generating model's own; None for a task that scores texts.
+        forwards_low, forwards_high: 95 % bootstrap interval of ``forwards`` over batches.
 
     Examples:
         >>> row = StrategyRow(chain="plain", text="", cells={}, interventions={("uscd", "fired"): 0.5}, forwards=1.0)
@@ -68,6 +47,8 @@ class StrategyRow:
     cells: Mapping[str, Cell]
     interventions: Mapping[tuple[str, str], float]
     forwards: float | None
+    forwards_low: float | None = None
+    forwards_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +60,9 @@ class TaskTable:
         what: name of the task that the entry uses.
         metrics: the metrics with results; strategies are compared by the first.
         rows: one row per strategy, the baseline first.
+        chart: name of the metric that plots show, by `chart_metric`.
+        better: for each strategy the strategies that are shown to be better on ``chart``, by `shown_better`. Holm's
+            correction is over all pairs of strategies.
 
     Examples:
         >>> TaskTable(model="tiny", task="words", what="lambada", metrics=[], rows=[]).what
@@ -90,6 +74,8 @@ class TaskTable:
     what: str
     metrics: Sequence[Metric]
     rows: Sequence[StrategyRow]
+    chart: str = ""
+    better: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,96 +129,92 @@ def summarise(run: Run, store: Store) -> Summary:
         'not shown'
     """
     units = plan(run)
-    known = {key: store.records[key] for unit in units for key in keys(run, unit) if key in store.records}
-    planned = sum(len(keys(run, unit)) for unit in units)
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for record in known.values():
-        groups.setdefault((record["model"], record["task"], record["chain"]), []).append(record)
+    planned = {key: number for number, unit in enumerate(units) for key in keys(run, unit)}
+    groups: dict[tuple[str, str, str], dict[int, list[Record]]] = {}
+    for key, unit in planned.items():
+        if (record := store.records.get(key)) is not None:
+            group = groups.setdefault((record["model"], record["task"], record["chain"]), {})
+            group.setdefault(unit, []).append(record)
     tables = []
     for model in run.models:
         for name in run.tasks:
             chains = [chain for chain in run.chains if (model, name, chain) in groups]
             chains.sort(key=lambda chain: chain != run.compared_with)
             if chains:
-                tables.append(_table(run, model, name, {chain: groups[model, name, chain] for chain in chains}))
+                batches = {chain: list(groups[model, name, chain].values()) for chain in chains}
+                tables.append(_table(run, model, name, batches))
     prices = {model: price for model in run.models if (price := costs(run, store, model))}
-    return Summary(run=run, tables=tables, costs=prices, done=len(known), planned=planned)
+    done = sum(key in store.records for key in planned)
+    return Summary(run=run, tables=tables, costs=prices, done=done, planned=len(planned))
 
 
-def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Record]]) -> TaskTable:
-    """Return the results of a task, given the records of each strategy."""
+def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Sequence[Record]]]) -> TaskTable:
+    """Return the results of a task, given the records of each strategy by batch."""
     task = loading.task(run, name)
-    by_sample = {chain: _by_sample(task, records) for chain, records in groups.items()}
+    records = {chain: [record for batch in batches for record in batch] for chain, batches in groups.items()}
+    by_sample = {chain: samples_of(task, each) for chain, each in records.items()}
     present = {metric for samples in by_sample.values() for values in samples.values() for metric in values}
     metrics = [metric for metric in task.metrics if metric.name in present]
     cells: dict[str, dict[str, Cell]] = {chain: {} for chain in groups}
     for metric in metrics:
-        values = {
-            chain: {key: metrics_[metric.name] for key, metrics_ in samples.items()}
-            for chain, samples in by_sample.items()
-        }
-        for chain, cell in _cells(metric, values, run.compared_with).items():
+        for chain, cell in cells_of_metric(metric, _values(by_sample, metric.name), run.compared_with).items():
             cells[chain][metric.name] = cell
-    rows = [
-        StrategyRow(
-            chain=chain,
-            text=str(Chain(run.chains[chain].chain)),
-            cells=cells[chain],
-            interventions=_interventions(records),
-            forwards=_forwards(records) if "text" in records[0] else None,
+    rows = []
+    for chain, batches in groups.items():
+        forwards = _forwards(batches) if "text" in records[chain][0] else (None, None, None)
+        rows.append(
+            StrategyRow(
+                chain=chain,
+                text=str(Chain(run.chains[chain].chain)),
+                cells=cells[chain],
+                interventions=_interventions(records[chain]),
+                forwards=forwards[0],
+                forwards_low=forwards[1],
+                forwards_high=forwards[2],
+            )
         )
-        for chain, records in groups.items()
-    ]
-    return TaskTable(model=model, task=name, what=run.tasks[name].task, metrics=metrics, rows=rows)
+    table = TaskTable(model=model, task=name, what=run.tasks[name].task, metrics=metrics, rows=rows)
+    chart = chart_metric(table)
+    return dataclasses.replace(table, chart=chart.name, better=_better(chart, _values(by_sample, chart.name)))
 
 
-def _by_sample(task: Task, records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
+def chart_metric(table: TaskTable) -> Metric:
+    """Return the metric that plots show: the first metric, or the task's loss where the first metric is too coarse.
+
+    A share of right answers is too coarse if the 95 % interval of the first strategy is wider than `COARSE`, which
+    needs about 400 samples. The loss is the first metric with a unit of which lower values are better. It is chosen
+    only if it is finite for two strategies.
+    """
+    first = table.metrics[0]
+    cell = table.rows[0].cells[first.name]
+    if not first.binary or cell.high - cell.low <= COARSE:
+        return first
+    for metric in table.metrics:
+        finite = sum(math.isfinite(row.cells[metric.name].value) for row in table.rows)
+        if metric.better == "lower" and metric.unit and finite > 1:
+            return metric
+    return first
+
+
+def _better(metric: Metric, values: Mapping[str, Mapping[str, float | None]]) -> dict[str, tuple[str, ...]]:
+    """Return the strategies that are shown to be better than each strategy; strategies with infinite values are out."""
+    finite = {chain: each for chain, each in values.items() if None not in each.values()}
+    return shown_better(finite, metric.better, share=is_share(metric)) if metric.better else {}  # type: ignore[arg-type]
+
+
+def _values(
+    by_sample: Mapping[str, Mapping[str, Mapping[str, float | None]]], metric: str
+) -> dict[str, dict[str, float | None]]:
+    """Return one metric of every sample of each strategy."""
+    return {chain: {key: each[metric] for key, each in samples.items()} for chain, samples in by_sample.items()}
+
+
+def samples_of(task: Task, records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
     """Return the metrics of every sample, combined over its repeats and seeds."""
     answers: dict[str, list[dict[str, float | None]]] = {}
     for record in records:
         answers.setdefault(record["sample"], []).append(record["metrics"])
     return {sample: task.combine(each) for sample, each in answers.items()}
-
-
-def _cells(metric: Metric, values: Mapping[str, Mapping[str, float | None]], baseline: str) -> dict[str, Cell]:
-    """Return one metric of every strategy, compared on the samples that the strategy shares with the baseline."""
-    pairs: dict[str, tuple[list[float], list[float]]] = {}
-    for chain, each in values.items():
-        if chain == baseline or baseline not in values:
-            continue
-        shared = [(values[baseline][key], value) for key, value in each.items() if key in values[baseline]]
-        if shared and all(base is not None and other is not None for base, other in shared):
-            pairs[chain] = [float(base) for base, _ in shared], [float(other) for _, other in shared]  # type: ignore[arg-type]
-    compared = _compared(pairs)
-    cells = {}
-    for chain, each in values.items():
-        numbers = [value for value in each.values() if value is not None]
-        infinite = len(each) - len(numbers)
-        unbounded = Interval(math.inf, math.inf, math.inf)
-        value, low, high = bootstrap_interval(numbers) if numbers and not infinite else unbounded
-        shown = math.exp if metric.exponent else float
-        comparison = compared.get(chain)
-        cells[chain] = Cell(
-            value=shown(value),
-            low=shown(low),
-            high=shown(high),
-            samples=len(each),
-            infinite=infinite,
-            comparison=comparison,
-            conclusion=comparison.conclusion(metric.better) if comparison else "",
-        )
-    return cells
-
-
-def _compared(pairs: Mapping[str, tuple[list[float], list[float]]]) -> dict[str, Comparison]:
-    """Compare each strategy with the baseline; strategies with the same samples are corrected together."""
-    families: dict[tuple[float, ...], list[str]] = {}
-    for chain, (base, _) in pairs.items():
-        families.setdefault(tuple(base), []).append(chain)
-    comparisons: dict[str, Comparison] = {}
-    for shared, chains in families.items():
-        comparisons |= zip(chains, compare(shared, [pairs[chain][1] for chain in chains]), strict=True)
-    return comparisons
 
 
 def _interventions(records: Sequence[Record]) -> dict[tuple[str, str], float]:
@@ -245,9 +227,14 @@ def _interventions(records: Sequence[Record]) -> dict[tuple[str, str], float]:
     return {key: statistics.fmean(values) for key, values in shares.items()}
 
 
-def _forwards(records: Sequence[Record]) -> float:
-    """Return forward passes per step, including the generating model's own; a fused second stream adds none."""
-    return 1 + statistics.fmean(sum(record["forwards"].values()) / record["steps"] for record in records)
+def _forwards(groups: Sequence[Sequence[Record]]) -> Interval:
+    """Return forward passes per step, including the generating model's own; a fused second stream adds none.
+
+    The records of one batch share their counters, so batches are resampled and not records.
+    """
+    shares = [[sum(record["forwards"].values()) / record["steps"] for record in records] for records in groups]
+    extra = bootstrap_interval([sum(each) for each in shares], [len(each) for each in shares])
+    return Interval(*(1 + value for value in extra))
 
 
 def _plain(value: Any) -> Any:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logitkit.bench.report.summary import Cell, StrategyRow, Summary, TaskTable
+from logitkit.bench.report.summary import StrategyRow, Summary, TaskTable
+from logitkit.bench.report.wording import agreeing, counted, difference_text, heading, mean_text, p_text
 from logitkit.bench.tasks.task import Metric
 
-ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+METHOD = """\
+Brackets hold 95 % intervals: Wilson's for shares of samples, Tango's for differences of paired shares, and the
+bootstrap (BCa) for other means. Comparisons are paired over samples. A difference is shown if its corrected p-value is
+below 0.05 and its interval excludes 0. The test is McNemar's exact test for metrics that are right or wrong, and sign
+flips otherwise. Holm's correction is over the strategies, for each task and metric separately. A mean has no bracket if
+all samples are equal and the metric is no share: such samples do not tell how much others would vary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,7 @@ class Sheet:
         headings: the headings of the columns.
         rows: the cells of each row.
         marks: the conclusion of each row, which sets its colour in the terminal; empty for a table without.
+        detail: whether the table is detail: the page folds it away, and the terminal leaves it out.
     """
 
     title: str
@@ -31,11 +37,17 @@ class Sheet:
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     marks: Sequence[str] = ()
+    detail: bool = False
 
 
 def sheets(summary: Summary) -> list[Sheet]:
-    """Return every table of a summary: one for each task of each model, then the costs."""
-    return [*(_task_sheet(summary, table) for table in summary.tables), *_cost_sheets(summary)]
+    """Return every table of a summary: two for each task of each model, then the costs."""
+    of_tasks = []
+    for table in summary.tables:
+        of_tasks.append(_task_sheet(summary, table))
+        if len(table.metrics) > 1 and len(table.rows) > 1:
+            of_tasks.append(_comparison_sheet(table))
+    return [*of_tasks, *_cost_sheets(summary)]
 
 
 def conclusions(summary: Summary) -> list[str]:
@@ -50,7 +62,8 @@ def conclusions(summary: Summary) -> list[str]:
                 elif cell.conclusion == "not shown" and metric.better is not None:
                     not_shown += 1
     if not_shown:
-        sentences.append(f"{not_shown} other comparisons show no difference beyond chance.")
+        others = f"{not_shown} other {agreeing(not_shown, 'comparison')} {agreeing(not_shown, 'shows')}"
+        sentences.append(f"{others} no difference beyond chance.")
     return sentences
 
 
@@ -58,14 +71,16 @@ def _sentence(summary: Summary, table: TaskTable, row: StrategyRow, metric: Metr
     """Return the sentence about a shown difference."""
     cell = row.cells[metric.name]
     what = f"{row.chain} is {cell.conclusion} than {summary.run.compared_with} on {table.task} ({table.model})"
-    return f"{what}: {metric.name} {_difference(metric, cell)}, p {_p(cell)}, {cell.samples} samples."
+    assert cell.comparison is not None
+    paired = counted(cell.comparison.samples, "sample")
+    return f"{what}: {metric.name} {difference_text(metric, cell)}, p {p_text(cell)}, {paired}."
 
 
 def title(summary: Summary) -> str:
     """Return the size of a run in one line."""
     run = summary.run
-    counted = f"{len(run.chains)} strategies, {len(run.tasks)} tasks, {', '.join(run.models)}"
-    return f"{counted}; {summary.done} of {summary.planned} answers"
+    size = f"{counted(len(run.chains), 'strategy')}, {counted(len(run.tasks), 'task')}, {', '.join(run.models)}"
+    return f"{size}; {summary.done} of {counted(summary.planned, 'answer')}"
 
 
 def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
@@ -74,14 +89,14 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
     entry = summary.run.tasks[table.task]
     settings = "given texts scored under the chain"
     if any(row.forwards is not None for row in table.rows):
-        settings = f"{'sampled' if entry.sampling else 'greedy'}, at most {entry.max_new_tokens} tokens"
+        settings = f"{'sampled' if entry.sampling else 'greedy'}, at most {counted(entry.max_new_tokens, 'token')}"
         settings += f", {entry.repeats} answers each" if entry.repeats > 1 else ""
         settings += f", {entry.beams} beams" if entry.beams > 1 else ""
     forwards = [row.forwards for row in table.rows if row.forwards is not None]
-    headings = ["strategy", _heading(first), "difference to the baseline, 95 %", "p (Holm)", "conclusion"]
+    headings = ["strategy", heading(first), "difference to the baseline, 95 %", "p (Holm)", "conclusion"]
     rates = list(dict.fromkeys(key for row in table.rows for key in row.interventions))
     headings += (
-        [_heading(metric) for metric in others]
+        [heading(metric) for metric in others]
         + (["forwards/step"] if forwards else [])
         + [" ".join(key) for key in rates]
         + ["n"]
@@ -100,13 +115,36 @@ def _task_row(
     cell = row.cells[first.name]
     compared = ["", "", ""]
     if cell.comparison is not None:
-        compared = [_difference(first, cell), _p(cell), cell.conclusion]
+        compared = [difference_text(first, cell), p_text(cell), cell.conclusion]
     elif cell.infinite:
-        compared = [f"infinite on {cell.infinite} samples", "", "not compared"]
-    others_ = [_value(row.cells[metric.name], with_conclusion=True) for metric in others]
+        compared = ["", "", "not compared"]
+    others_ = [_with_conclusion(row, metric) for metric in others]
     passes = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
     shares = [f"{row.interventions[key]:.2f}" if key in row.interventions else "" for key in rates]
-    return [row.chain, _value(cell), *compared, *others_, *passes, *shares, str(cell.samples)]
+    return [row.chain, mean_text(cell), *compared, *others_, *passes, *shares, str(cell.samples)]
+
+
+def _with_conclusion(row: StrategyRow, metric: Metric) -> str:
+    """Return a mean with its interval, and with the conclusion if a difference to the baseline is shown."""
+    cell = row.cells[metric.name]
+    return f"{mean_text(cell)} {cell.conclusion}" if cell.conclusion in ("better", "worse") else mean_text(cell)
+
+
+def _comparison_sheet(table: TaskTable) -> Sheet:
+    """Return the differences of every metric to the baseline, one row for each strategy and metric."""
+    rows, marks = [], []
+    for row in table.rows:
+        for metric in table.metrics:
+            cell = row.cells[metric.name]
+            if (found := cell.comparison) is not None:
+                changed = f"{found.up} up, {found.down} down of {found.samples}"
+                difference, p = difference_text(metric, cell), p_text(cell)
+                rows.append([row.chain, heading(metric), difference, p, cell.conclusion, changed, found.test])
+                marks.append(cell.conclusion)
+    headings = ["strategy", "metric", "difference to the baseline, 95 %", "p (Holm)", "conclusion", "samples", "test"]
+    about = f"{agreeing(len(rows), 'Comparison')} with the baseline on each metric, except metrics that are infinite."
+    title = f"{table.task}, {table.model}: every metric against the baseline"
+    return Sheet(title=title, about=about, headings=headings, rows=rows, marks=marks, detail=True)
 
 
 def _cost_sheets(summary: Summary) -> list[Sheet]:
@@ -121,51 +159,31 @@ def _cost_sheets(summary: Summary) -> list[Sheet]:
             peak = "" if cost.peak is None else f"{cost.peak:.2f}"
             spread = f"{cost.low:.2f} to {cost.high:.2f}"
             rows.append([name, f"{cost.ratio:.2f}", spread, f"{cost.milliseconds:.1f}", each, peak])
-        about = f"Median of {next(iter(prices.values())).rounds} paired rounds, greedy, batch {entry.batch}, "
-        about += f"{entry.tokens} tokens, including prefill. A fused second prompt counts no forward of its own: its "
-        about += "cost is in the time."
+        rounds = next(iter(prices.values())).rounds
+        about = f"Median of {counted(rounds, 'paired round')}, greedy, batch {entry.batch}, "
+        about += (
+            f"{counted(entry.tokens, 'token')}, including prefill. {coverage(rounds)} A fused second prompt counts "
+        )
+        about += "no forward of its own: its cost is in the time."
         headings = ["strategy", "time / baseline", "lowest to highest", "ms/token", "forwards/step", "peak / baseline"]
         cost_sheets.append(Sheet(title=f"Cost, {model}", about=about, headings=headings, rows=rows))
     return cost_sheets
 
 
-def _heading(metric: Metric) -> str:
-    """Return a metric's name, unit and direction."""
-    unit = f", {metric.unit}" if metric.unit else ""
-    return f"{metric.name}{unit} {ARROWS[metric.better]}".strip()
+def coverage(rounds: int) -> str:
+    """Return what the range from the lowest to the highest of paired rounds says about the median of the cost.
 
-
-def _value(cell: Cell, *, with_conclusion: bool = False) -> str:
-    """Return a mean, with the conclusion of its comparison if that has no column of its own."""
-    shown = "infinite" if math.isinf(cell.value) else number(cell.value)
-    return f"{shown} {cell.conclusion}" if with_conclusion and cell.conclusion in ("better", "worse") else shown
-
-
-def _difference(metric: Metric, cell: Cell) -> str:
-    """Return a difference with its interval; a ratio for exponent metrics."""
-    comparison = cell.comparison
-    assert comparison is not None
-    if metric.exponent:
-        ratio, low, high = map(math.exp, (comparison.difference, comparison.low, comparison.high))
-        return f"×{number(ratio)} [{number(low)}, {number(high)}]"
-    return f"{comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
-
-
-def _p(cell: Cell) -> str:
-    """Return the corrected p-value."""
-    assert cell.comparison is not None
-    p = cell.comparison.adjusted
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def number(value: float) -> str:
-    """Return a number with three decimals, with one decimal from 100 on.
+    Each round lies below the true median with probability 1/2, so all of them lie on one side of it with probability
+    ``2 ** (1 - rounds)``; otherwise the range holds the median. This needs no assumption but independent rounds.
 
     Examples:
-        >>> number(1.23456), number(123.456)
-        ('1.235', '123.5')
+        >>> coverage(5)
+        'The range from the lowest to the highest round holds the true median with a confidence of 94 %.'
     """
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    if rounds < 2:
+        return "One round gives no range."
+    share = f"{100 * (1 - 2.0 ** (1 - rounds)):.0f} %" if rounds < 9 else "more than 99 %"
+    return f"The range from the lowest to the highest round holds the true median with a confidence of {share}."
 
 
 def markdown(summary: Summary, reading: str = "") -> str:
@@ -188,13 +206,14 @@ def markdown(summary: Summary, reading: str = "") -> str:
     lines = ["# Strategies side by side", "", f"{title(summary)}. Baseline: {summary.run.compared_with}.", ""]
     lines += [reading.strip(), ""] if reading else []
     lines += ["## Differences that are shown", "", *(f"- {sentence}" for sentence in conclusions(summary)), ""]
+    lines += [" ".join(METHOD.split()), ""]
     for sheet in sheets(summary):
         lines += [f"## {sheet.title}", "", sheet.about, "", _markdown_row(sheet.headings)]
         lines += ["|" + "---|" * len(sheet.headings), *(_markdown_row(row) for row in sheet.rows), ""]
     lines += ["## Strategies", ""]
     run = summary.run
     lines += [f"- {name}: `{row}`" for name, row in _texts(summary).items()]
-    lines += ["", f"Seeds {', '.join(map(str, run.seeds))}; run {run.hash}.", ""]
+    lines += ["", f"{agreeing(len(run.seeds), 'Seed')} {', '.join(map(str, run.seeds))}; run {run.hash}.", ""]
     return "\n".join(lines)
 
 
@@ -225,6 +244,8 @@ def show(summary: Summary, console: Any) -> None:
 
     colours = {"better": "green", "worse": "red"}
     for sheet in sheets(summary):
+        if sheet.detail:
+            continue
         table = FittedTable(*sheet.headings, title=sheet.title, numbers=sheet.headings[1:])
         for place, row in enumerate(sheet.rows):
             mark = sheet.marks[place] if sheet.marks else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,18 +181,3 @@ def _decode(
     output = call.ids(call.generate(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False))
     steps = output.shape[1] - call.prompts.width
     return steps, steps * len(prompts)
-
-
-def front(points: Sequence[tuple[float, float]]) -> Iterator[bool]:
-    """Yield for each (cost, quality) whether it is on the Pareto front.
-
-    A point is on the front if no other point is better at the same or a lower cost, or cheaper at the same quality.
-
-    Examples:
-        >>> list(front([(1, 1), (2, 3), (3, 2)]))
-        [True, True, False]
-    """
-    for cost, quality in points:
-        yield not any(
-            (other <= cost and good > quality) or (other < cost and good >= quality) for other, good in points
-        )

@@ -50,6 +50,7 @@ def report(
 
 def write_report(run: Run, store: Any, reading: str) -> None:
     """Print the summary of a run, and write it as report.md and report.html into the folder of results."""
+    from logitkit.bench.report.answers import answers
     from logitkit.bench.report.page import page
     from logitkit.bench.report.summary import summarise
     from logitkit.bench.report.tables import markdown, show
@@ -63,7 +64,7 @@ def write_report(run: Run, store: Any, reading: str) -> None:
     show(summary, Console())
     reports = {
         "report.md": markdown(summary, reading),
-        "report.html": page(summary, manifest, store.sessions(run), reading),
+        "report.html": page(summary, manifest, store.sessions(run), reading, answers(summary, store)),
     }
     for name, text in reports.items():
         with replace_file(store.folder / name) as temporary:

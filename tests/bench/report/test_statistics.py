@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from logitkit.bench.report import Comparison, bootstrap_interval, compare, holm, mcnemar, sign_flips, statistics
+from logitkit.bench.report import Comparison, bootstrap_interval, compare, holm, intervals, mcnemar, sign_flips
+from logitkit.bench.report.statistics import compare_pairs, shown_better
 
 
 def test_holm_by_hand() -> None:
@@ -73,6 +74,34 @@ def test_a_difference_is_shown_only_after_correction() -> None:
     many = compare(base, [gain, *[base] * 19])
     assert many[0].adjusted == pytest.approx(20 * 2 / 128) and many[0].conclusion("higher") == "not shown"
     assert many[1].difference == 0 and many[1].p == 1 and many[1].conclusion("higher") == "not shown"
+
+
+def test_strategies_with_other_samples_are_corrected_together() -> None:
+    """Holm's correction counts every strategy, also if an unfinished run gave each of them other samples."""
+    gain = [1.0] * 7 + [0.0] * 13
+    found = compare_pairs([([0.0] * 20, gain), ([0.0] * 19, gain[:19]), ([0.0] * 18, [0.0] * 18)])
+    assert [comparison.p for comparison in found] == pytest.approx([2 / 128, 2 / 128, 1])
+    assert [comparison.adjusted for comparison in found] == pytest.approx([6 / 128, 6 / 128, 1])
+
+
+def test_who_is_shown_to_be_better_by_hand() -> None:
+    """Of three pairs the two with twenty gains are shown; means that differ by one sample are not."""
+    samples = [str(number) for number in range(20)]
+    low, high = dict.fromkeys(samples, 0.0), dict.fromkeys(samples, 1.0)
+    values = {"low": low, "one": low | {"3": 1.0}, "high": high, "elsewhere": {"other": 1.0}}
+    want = {"low": ("high",), "one": ("high",), "high": (), "elsewhere": ()}
+    assert shown_better(values, "higher", share=True) == want
+    assert shown_better(values, "lower", share=True) == {**dict.fromkeys(values, ()), "high": ("low", "one")}
+    assert shown_better({"low": low}, "higher") == {"low": ()} and shown_better({}, "higher") == {}
+
+
+def test_who_is_shown_to_be_better_is_corrected_over_all_pairs() -> None:
+    """Seven gains of twenty are shown for one pair (p 2/128), but not if they are one of 45 pairs."""
+    base = {str(number): 0.0 for number in range(20)}
+    gain = base | {str(number): 1.0 for number in range(7)}
+    assert shown_better({"base": base, "gain": gain}, "higher")["base"] == ("gain",)
+    many = shown_better({"gain": gain} | {f"base {number}": base for number in range(9)}, "higher")
+    assert not any(many.values())
 
 
 def test_numbers_are_compared_by_their_differences() -> None:
@@ -143,5 +172,5 @@ def test_where_bca_is_undefined_the_interval_is_the_percentile_interval(monkeypa
     """Bounds that are not finite are replaced by those of the percentile method."""
     for undefined in ((math.nan, math.nan), (0.0, math.nan)):
         bounds = {"BCa": undefined, "percentile": (1.0, 2.0)}
-        monkeypatch.setattr(statistics, "_bootstrap", lambda data, method, seed, bounds=bounds: bounds[method])
+        monkeypatch.setattr(intervals, "_bootstrap", lambda data, method, seed, bounds=bounds: bounds[method])
         assert bootstrap_interval([1.0, 3.0]) == (2.0, 1.0, 2.0)
