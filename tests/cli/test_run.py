@@ -1,4 +1,4 @@
-"""``logitkit run`` and ``logitkit demo``."""
+"""``logitkit run``."""
 
 from __future__ import annotations
 
@@ -77,12 +77,3 @@ def test_device_and_dtype_are_chosen(tiny_checkpoint: str, command: str, monkeyp
     for option, value in (("--dtype", "int4"), ("--device", "nowhere")):
         refused = logitkit_command(*settings, *more, option, value)
         assert refused.exit_code == 2 and f"{command}: {option[2:]} must be" in refused.stderr and len(seen) == 1
-
-
-@pytest.mark.model
-def test_demo_on_the_real_model() -> None:
-    """The demo shows the prompt, what USCD removed from it, both continuations and their cost."""
-    result = logitkit_command("demo")
-    assert result.exit_code == 0, result.output
-    for text in ("longest_run", "omits 1 piece", "gate fired", "forwards/token", "tokens/second"):
-        assert text in result.output

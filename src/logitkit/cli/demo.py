@@ -1,4 +1,4 @@
-"""``logitkit demo``: one prompt decoded with and without a chain."""
+"""``logitkit demo``: three prompts, each continued by plain decoding and under a chain."""
 
 from __future__ import annotations
 
@@ -7,62 +7,92 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from logitkit.cli.demo_acts import ACTS, Act
 from logitkit.cli.inputs import load_model
-from logitkit.cli.rendering import escape_markup, largest_changes, print_table
 from logitkit.registry.chain import Chain
-from logitkit.tables import FittedTable
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from logitkit.inspection.completion import Completion
     from logitkit.inspection.settings import GenerateSettings
 
-CHAIN = "uscd()"
-PROMPT = '''Complete this Python function:
-
-def longest_run(numbers: list[int]) -> int:
-    """Return the length of the longest run of equal neighbours in a list of numbers.
-
-    An empty list has no run.
-
-    >>> longest_run([4, 4, 4, 1, 1])
-    3
-    >>> longest_run([])
-    0
-    """
-'''
+INDENT = 15  # columns before a text
+NEXT = (
+    ("logitkit list", "the strategies"),
+    ("logitkit show byte_boundary", "how one of them works, and where it does harm"),
+    ("logitkit run 'The opposite of black is whi' --chain 'byte_boundary()'", "a prompt of your own"),
+    ("logitkit inspect 'Thank you very mu' --chain 'byte_boundary()'", "every step of a chain, as a page"),
+    ("logitkit bench --help", "measure strategies side by side"),
+)
 
 
 def demo() -> None:
-    """Decode one prompt plainly and with USCD, side by side, on a small model."""
+    """Show three prompts on which a strategy changes what a small model writes, and what each one costs."""
     model, tokenizer = load_model("demo", "smollm2-135m")
+    console = Console(highlight=False)
+    _print(console, "SmolLM2-135M continues three prompts, each by plain greedy decoding and under a chain.")
+    for number, act in enumerate(ACTS, 1):
+        plain, chained = _decode(model, tokenizer, act)
+        console.print()
+        _print(console, f"{number}. {act.title}", "bold")
+        _print(console, act.problem)
+        _print_comparison(console, act, plain, chained)
+        _print(console, act.remark, "dim")
+    console.print()
+    _print(console, "What to try next", "bold")
+    for command, purpose in NEXT:
+        console.print(Text(f"  {command}", "bold"), soft_wrap=True)  # a broken line could not be copied
+        _print(console, purpose, label=" " * 6)
+
+
+def _print(console: Console, text: str, style: str = "", *, label: str = "") -> None:
+    """Print a text behind a label; lines are broken at the width of the terminal, and empty ones left out."""
+    width = max(20, console.width - len(label))
+    lines = [part for line in text.split("\n") for part in Text(line).wrap(console, width) if line]
+    for number, line in enumerate(lines):
+        head = Text(label if number == 0 else " " * len(label), "bold")
+        console.print(head + Text(line.plain.rstrip(), style), soft_wrap=True)
+
+
+def _decode(model: Any, tokenizer: Any, act: Act) -> tuple[Completion, Completion]:
+    """Return the continuations by plain decoding and under the chain of an act."""
     from logitkit.inspection.completion import complete
 
-    console = Console(highlight=False)
-    console.print("[bold]The prompt[/] (in the style of HumanEval, as a chat message):")
-    console.print(PROMPT, markup=False, soft_wrap=True)
-    prompt = [{"role": "user", "content": PROMPT}]
-    settings: GenerateSettings = {"max_new_tokens": 72, "do_sample": False}
-    complete(model, tokenizer, prompt, Chain(), max_new_tokens=2, do_sample=False)  # warm-up, not timed
-    plain = complete(model, tokenizer, prompt, Chain(), label="plain", **settings)
-    uscd = complete(model, tokenizer, prompt, Chain(CHAIN), label="uscd", **settings)
-    # Recording costs time, so the steps come from a run of their own.
-    recorded = complete(model, tokenizer, prompt, Chain(CHAIN), record=True, label="trace", **settings)
-    for notice in uscd.trace.notices:
-        console.print(f"[bold]Notice[/]: {escape_markup(notice)}", soft_wrap=True)
-    console.print()
-    print_table(_comparison(plain, uscd))
-    print_table(largest_changes(recorded.trace.steps, tokenizer))
-    console.print(
-        "Next: [bold]logitkit list[/], [bold]logitkit show uscd[/], [bold]logitkit run 'Once' --chain 'cfg(1.5)'[/]"
+    settings: GenerateSettings = {"max_new_tokens": act.new_tokens, "do_sample": False}
+    resources = act.resources(tokenizer)
+    for chain in (Chain(), Chain(act.chain)):  # what a model and a tokenizer need once is not part of the cost
+        complete(model, tokenizer, act.prompt, chain, resources=resources if chain else {}, max_new_tokens=2)
+    plain = complete(model, tokenizer, act.prompt, Chain(), label="plain", **settings)
+    return plain, complete(
+        model, tokenizer, act.prompt, Chain(act.chain), label=act.chain, resources=resources, **settings
     )
 
 
-def _comparison(plain: Completion, uscd: Completion) -> FittedTable:
-    """Return a table of text and cost with one column per completion."""
-    table = FittedTable("", "plain", uscd.chain)
-    table.add_row("text", Text(plain.text), Text(uscd.text))
-    table.add_row("gate fired", "no gate", f"at {uscd.trace.fired['uscd']:.0%} of {uscd.tokens} tokens")
-    table.add_row("second stream", "none", Text(str(uscd.trace.fusion)))
-    table.add_row("forwards/token", f"{plain.forwards_per_token:.2f}", f"{uscd.forwards_per_token:.2f}")
-    table.add_row("tokens/second", f"{plain.tokens_per_second:.1f}", f"{uscd.tokens_per_second:.1f}")
-    return table
+def _print_comparison(console: Console, act: Act, plain: Completion, chained: Completion) -> None:
+    """Print the prompt, both continuations and the cost, one under the other, at any width of the terminal."""
+    name = act.chain.partition("(")[0]
+    for label, text, style in (
+        ("prompt", act.prompt, ""),
+        ("chain", act.chain, ""),
+        ("plain", _written(act, plain), ""),
+        (name, _written(act, chained), "green"),
+        ("cost", _cost(plain, chained), ""),
+    ):
+        _print(console, text, style, label=label.ljust(INDENT))
+
+
+def _written(act: Act, completion: Completion) -> str:
+    """Return a continuation; dots show that the model wrote on, or would have."""
+    ended = completion.row[-1] in completion.call.settings.end_tokens()
+    text, _, rest = completion.text.partition("\n\n") if act.one_paragraph else (completion.text, "", "")
+    return text if ended and not rest else f"{text} ..."
+
+
+def _cost(plain: Completion, chained: Completion) -> str:
+    """Return the ratio of the durations of the two generate calls, with what the ratio is made from."""
+    ratio = chained.seconds / plain.seconds
+    return (
+        f"{ratio:.1f} times the time of plain decoding ({chained.seconds:.1f} s for {chained.tokens} tokens, "
+        f"plain {plain.seconds:.1f} s for {plain.tokens})"
+    )
