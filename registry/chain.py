@@ -28,11 +28,11 @@ class Chain:
     Args:
         chain: text such as ``"uscd(rho=0.7) | top_p(0.9)"``, a list of ``{"name": ..., "params": {...}}``,
             or another chain. Empty means plain decoding.
-        registry: where names are looked up; by default everything installed.
+        registry: where names are looked up; by default the registry of the other chain, else everything installed.
 
     Attributes:
         steps: (name, parameters) of each processor; defaults are left out.
-        registry: as given.
+        registry: where names were looked up.
 
     Raises:
         ChainError: text that cannot be read, or an order that discards the effect of a processor.
@@ -45,7 +45,7 @@ class Chain:
     """
 
     def __init__(self, chain: str | Steps | Chain = "", *, registry: Registry | None = None) -> None:
-        self.registry = registry or default_registry()
+        self.registry = registry or (chain.registry if isinstance(chain, Chain) else default_registry())
         if isinstance(chain, Chain):
             steps: list[expression.Step] = list(chain.steps)
         elif isinstance(chain, str):

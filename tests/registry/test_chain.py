@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import logitkit
 from logitkit.errors import ChainError, FileFormatError, ParameterError, UnknownNameError
 from logitkit.registry import Chain, Plugin, Registry, Spec
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 TEXT = "temperature(0.8) | uscd(rho=0.7, form='ratio') | top_p(0.9)"
 
@@ -160,6 +161,20 @@ def test_a_file_is_read_with_its_registry_and_keeps_the_order(tmp_path: Path) ->
     assert Chain.from_file(tmp_path / "c.yaml", registry=chain.registry).registry is chain.registry
     with pytest.raises(UnknownNameError):
         Chain.from_file(tmp_path / "c.yaml", registry=Registry([]))
+
+
+def test_a_chain_of_a_chain_keeps_its_registry() -> None:
+    """Also in the functions that accept any chain; another registry can be given."""
+    spec = Spec(name="warm", summary="s", source="s", target="transformers:TemperatureLogitsWarper")
+    chain = Chain("warm(0.5)", registry=Registry([Plugin(name="p", origin="here", specs=(spec,))]))
+    assert Chain(chain) == logitkit.chain(chain) == chain and Chain(chain).registry is chain.registry
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    assert logitkit.generate(model, tokenizer, "a", chain=chain, max_new_tokens=2).trace.calls == 2
+    assert len(logitkit.score(model, tokenizer, "a", [" b"], chain=chain)) == 1
+    with logitkit.attach(model, tokenizer, chain):
+        model.generate(**tokenizer("a", return_tensors="pt"), max_new_tokens=2)
+    with pytest.raises(UnknownNameError):
+        Chain(chain, registry=Registry([]))
 
 
 def test_the_longest_text() -> None:
