@@ -1,8 +1,8 @@
 """Build the documentation: ``python docs/build.py``, or ``python docs/build.py serve`` to see it while writing.
 
-The pages in docs/ hold marks for what is written elsewhere: facts of the Specs, measurements in studies/results, the
-report in examples/bench, a reference page for each package. This script writes the filled pages to build/docs, and
-zensical makes the site in site/ from them.
+The pages in docs/ hold marks for what is written elsewhere: facts of the Specs, settings of the benchmark, measurements
+in studies/results, the report in examples/bench, a reference page for each package. Notebooks become pages with their
+outputs. This script writes the filled pages to build/docs, and zensical makes the site in site/ from them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_tables
+import notebooks
 from latex2mathml.converter import convert
 
 from logitkit.registry.pages import man_page as manual
@@ -32,7 +34,7 @@ def filled(markdown: str) -> str:
     """Return a page with its marks replaced, and formulas between dollar signs as MathML, which browsers draw."""
     others = f"## What others keep\n\n{OTHERS.read_text(encoding='utf-8')}" if OTHERS.is_file() else ""
     markdown = markdown.replace(MARK, others).replace("<!-- processors -->", catalogue.table())
-    parts = CODE.split(manual.filled(markdown))
+    parts = CODE.split(bench_tables.filled(manual.filled(markdown)))
     return "".join(part if number % 2 else FORMULA.sub(_formula, part) for number, part in enumerate(parts))
 
 
@@ -65,6 +67,9 @@ def write(folder: Path = FILLED) -> None:
         listed = "Public names: " + ", ".join(f"`{name}`" for name in names) + ".\n\n" if names else ""
         page = folder / "reference" / f"{package}.md"
         page.write_text(f"# {package}\n\n{listed}::: {package}\n", encoding="utf-8")
+    for path in notebooks.TUTORIALS.glob("*.ipynb"):
+        page = folder / path.relative_to(DOCS).with_suffix(".md")
+        page.write_text(notebooks.markdown(path), encoding="utf-8")
     for page in folder.rglob("*.md"):
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 

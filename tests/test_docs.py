@@ -33,15 +33,22 @@ def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
     return foreign_model(), foreign_tokenizer()
 
 
+def script(name: str) -> types.ModuleType:
+    """Return a script of docs/ as a module, as it is when it is run."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DOCS))
+        spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def build() -> types.ModuleType:
     """The script docs/build.py as a module."""
     pytest.importorskip("latex2mathml", reason="formulas need the extra [docs]")
-    spec = importlib.util.spec_from_file_location("docs_build", DOCS / "build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("build")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search((DOCS / page).read_text())])
@@ -123,7 +130,7 @@ def test_every_page_is_in_the_navigation() -> None:
     surface = (DOCS / "reference" / "surface.txt").read_text().splitlines()
     packages = {line.rpartition(".")[0] for line in surface if line.startswith("logitkit")}
     reference = {f"reference/{name}.md" for name in packages | {"logitkit.errors", "logitkit.params"}}
-    assert (
-        named == set(PAGES) - {"laws_of_others.md"} | results | reference
-    )  # docs/build.py puts this page into laws.md
+    tutorials = {f"tutorials/{path.stem}.md" for path in (DOCS / "tutorials").glob("*.ipynb")}
+    pages = set(PAGES) - {"laws_of_others.md"}  # docs/build.py puts this page into laws.md
+    assert named == pages | tutorials | results | reference
     assert yaml.safe_load(text)["site_name"] == "logitkit"

@@ -1,0 +1,75 @@
+"""Tables of the page on benchmarking, from the code: keys of run files, options of the command, tasks and metrics."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+
+from logitkit.bench.config import run
+from logitkit.cli import bench_report, bench_run, bench_speed
+from logitkit.params import rule_of
+from logitkit.registry import discover
+from logitkit.registry.pages.man_page import written
+
+COMMANDS = {"run": bench_run.run, "report": bench_report.report, "speed": bench_speed.speed}
+NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
+RULES = {"cost": "a mapping, see below"} | dict.fromkeys(
+    ("models", "chains", "tasks", "resources", "parameters"), "a mapping"
+)
+DEFAULTS = ("defaults", "a mapping of keys of a task", "", "settings of every task, unless the task sets its own")
+SWEEP = ("sweep", "a mapping of lists", "", "values for each `$name` of the chain; one chain for each combination")
+
+
+def filled(page: str) -> str:
+    """Return a page with its marks, such as ``<!-- keys: TaskEntry -->`` and ``<!-- flags: run -->``, replaced."""
+    page = re.sub(r"<!-- keys: (\w+) -->", lambda mark: keys(getattr(run, mark[1])), page)
+    page = re.sub(r"<!-- flags: (\w+) -->", lambda mark: flags(COMMANDS[mark[1]]), page)
+    return page.replace("<!-- tasks -->", tasks())
+
+
+def keys(entry: type[BaseModel]) -> str:
+    """Return the keys of one part of a run file."""
+    rows = []
+    for name, field in entry.model_fields.items():
+        if entry is run.Run and name in NOT_IN_FILES:
+            continue
+        of_task = (entry, name) == (run.TaskEntry, "task")  # files may leave it out, the constructor may not
+        default = "" if of_task else "required" if field.is_required() else written(field.default)
+        rule = RULES.get(name) if entry is run.Run or name == "parameters" else None
+        rule = rule or rule_of(field.annotation, tuple(field.metadata))
+        rows.append((name, rule, default, field.description or ""))
+    rows += [DEFAULTS] if entry is run.Run else [SWEEP] if entry is run.ChainEntry else []
+    return _table(("key", "rule", "default", "meaning"), [(f"`{name}`", *rest) for name, *rest in rows])
+
+
+def flags(command: Any) -> str:
+    """Return the arguments and options of a command."""
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    rows = []
+    for parameter in typer.main.get_command(app).params:
+        named = parameter.param_type_name == "option"
+        name = ", ".join(f"`{text}`" for text in parameter.opts) if named else f"`{parameter.opts[0].upper()}`"
+        rows.append((name, getattr(parameter, "help", None) or ""))
+    return _table(("option", "meaning"), rows)
+
+
+def tasks() -> str:
+    """Return the built-in tasks with their metrics, modes and data."""
+    registry = discover(third_party="none")
+    rows = []
+    for name in registry.tasks():
+        spec = registry.describe_task(name)
+        metrics = ", ".join(f"`{metric.name}`" for metric in spec.factory.metrics)
+        parameters = ", ".join(f"`{parameter}`" for parameter in spec.model.model_fields)
+        rows.append((f"`{name}`", spec.summary, spec.mode, metrics, parameters, f"`{spec.data}`"))
+    return _table(("task", "what it measures", "mode", "metrics, the main one first", "parameters", "data"), rows)
+
+
+def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
+    cells = [" | ".join(cell.replace("|", r"\|") for cell in row) for row in (heading, ("---",) * len(heading), *rows)]
+    return "\n".join(f"| {row} |" for row in cells)
