@@ -16,9 +16,10 @@ PICTURE = Path(__file__).with_suffix(".png")
 WIDTH, HEIGHT = 1100, 700
 SHOW = """
 document.getElementById("by-entropy").click();
-document.querySelector("fieldset").scrollIntoView();
 document.querySelector(".parts").parentElement.open = true;
 """
+SETTLE = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+PLACE = "scrollTo(0, document.querySelector('h2').offsetTop - 12)"
 
 
 def main() -> None:
@@ -37,7 +38,9 @@ def main() -> None:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         browser.get(page.as_uri())
         browser.execute_script(SHOW)
-        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        browser.execute_async_script(SETTLE)
+        browser.execute_script(PLACE)
+        browser.execute_async_script(SETTLE)
         picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
         PICTURE.write_bytes(base64.b64decode(picture))
     finally:

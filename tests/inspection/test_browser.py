@@ -89,9 +89,9 @@ def keys(browser: Any, pages: Pages) -> Any:
     return press
 
 
-def as_phone(browser: Any) -> None:
+def as_phone(browser: Any, width: int = 390) -> None:
     """Give the page the size of a phone, as a phone lays it out."""
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
@@ -212,6 +212,31 @@ def test_a_tap_on_a_phone_shows_the_panel(browser: Any, keys: Any, pages: Pages,
         assert browser.execute_script(width) == [390, 390]
         for table in token.find_elements("css selector", "table"):
             assert table.rect["x"] + table.rect["width"] <= 390
+
+
+def test_the_smallest_phone_scrolls_in_one_direction(browser: Any, keys: Any, pages: Pages) -> None:
+    """At 320 pixels (WCAG, reflow) nothing scrolls sideways, with a panel open."""
+    as_phone(browser, 320)
+    for page in pages.values():
+        browser.get(page)
+        browser.find_element("css selector", ".token > summary").click()
+        assert browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [320, 320]
+
+
+def test_the_page_works_without_scripts(browser: Any, keys: Any, pages: Pages) -> None:
+    """Tokens open, the switch changes the colours, and no button is shown that could do nothing."""
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(pages["one"])
+        summary = browser.find_element("css selector", "#t1 > summary")
+        summary.click()
+        assert browser.find_element("css selector", "#t1 .panel").is_displayed()
+        colour = summary.value_of_css_property("background-color")
+        browser.find_element("css selector", "#by-entropy").click()
+        assert summary.value_of_css_property("background-color") != colour
+        assert not any(button.is_displayed() for button in browser.find_elements("css selector", "button"))
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_downloads_hold_what_the_functions_return(
