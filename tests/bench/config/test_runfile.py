@@ -10,6 +10,7 @@ import pytest
 from bench_runs import tiny_run
 from logitkit import models
 from logitkit.bench.config import runfile
+from logitkit.bench.execution.unit import keys, plan, samples
 from logitkit.errors import RunError
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "bench"
@@ -203,3 +204,15 @@ def test_the_examples_are_valid(shared_data: Path, monkeypatch: pytest.MonkeyPat
 def test_the_folder_is_not_part_of_the_hash(bench_place: Path, tmp_path: Path) -> None:
     """Runs in two folders have the same hash."""
     assert tiny_run(bench_place).hash == tiny_run(bench_place, folder=str(tmp_path)).hash
+
+
+@pytest.mark.data
+def test_the_large_example_has_the_samples_that_it_promises(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The large run is read without a mistake, and its tasks have 200 samples, or all where the data hold fewer."""
+    monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
+    run = runfile.read(EXAMPLES / "large.yaml", allow_code_execution=True)
+    counts = {name: len(samples(run, name)) * task.repeats for name, task in run.tasks.items()}
+    small = {"span": 164, "infilling": 164}  # humaneval has 164 problems
+    assert all(count == small.get(name) or count >= 200 for name, count in counts.items()), counts
+    answers = sum(len(keys(run, unit)) for unit in plan(run))
+    assert f"# {answers} answers." in (EXAMPLES / "large.yaml").read_text(encoding="utf-8")
