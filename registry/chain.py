@@ -45,7 +45,7 @@ class Chain:
     """
 
     def __init__(self, chain: str | Steps | Chain = "", *, registry: Registry | None = None) -> None:
-        self.registry = registry or (chain.registry if isinstance(chain, Chain) else default_registry())
+        self.registry: Registry = registry or (chain.registry if isinstance(chain, Chain) else default_registry())
         if isinstance(chain, Chain):
             steps: list[expression.Step] = list(chain.steps)
         elif isinstance(chain, str):
