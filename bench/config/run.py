@@ -54,7 +54,8 @@ class ChainEntry(Parameters):
     """
 
     chain: Annotated[
-        str | list[dict[str, Any]], option("chain as text or as a list of {name, params}; empty for plain decoding")
+        str | list[dict[str, Any]],
+        option("chain as text, list of {name, params}, or chain file; empty for plain decoding"),
     ] = ""
     models: Annotated[list[str] | None, option("names of the models the chain runs on; default: all")] = None
     tasks: Annotated[list[str] | None, option("names of the tasks the chain runs on; default: all")] = None

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ValidationError
 from logitkit.bench.config import preflight
 from logitkit.bench.config.preflight import Mistake, Place
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
-from logitkit.errors import RunError, closest
+from logitkit.errors import LogitkitError, RunError, closest
 from logitkit.files import read_text
 from logitkit.params import rule_of, suggestion
+from logitkit.registry.chain import Chain
 from logitkit.registry.yaml_files import compose, construct
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -104,7 +105,7 @@ def from_data(data: dict[str, Any], *, folder: str = ".", allow_code_execution: 
 def _build(data: dict[str, Any], *, folder: str, allow: bool) -> tuple[Run | None, list[Mistake]]:
     """Return the run of the valid entries, None if there is none, and all mistakes."""
     mistakes: list[Mistake] = []
-    settings = _expanded(data, mistakes)
+    settings = _expanded(data, folder, mistakes)
     if settings.get("cost") is not None:
         mistakes += _invalid(CostEntry, settings["cost"], ("cost",))
     for section, kind in SECTIONS.items():
@@ -123,7 +124,7 @@ def _build(data: dict[str, Any], *, folder: str, allow: bool) -> tuple[Run | Non
     return run, mistakes + preflight.mistakes(run, left_out=[place for place, _ in mistakes])
 
 
-def _expanded(data: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
+def _expanded(data: dict[str, Any], folder: str, mistakes: list[Mistake]) -> dict[str, Any]:
     """Return the known settings of a run file, with short forms, defaults and sweeps written out."""
     allowed = [name for name in [*Run.model_fields, "defaults"] if name not in NOT_IN_FILES]
     mistakes += [((str(key),), _unknown(str(key), allowed)) for key in data if key not in allowed]
@@ -134,6 +135,8 @@ def _expanded(data: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
             settings[section] = dict(_entries(section, settings.get(section), defaults, mistakes))
         else:
             settings.pop(section, None)
+    for name, entry in settings.get("chains", {}).items():
+        settings["chains"][name] = _with_chain_of_file(name, entry, folder, mistakes)
     if isinstance(settings.get("seeds"), int):
         settings["seeds"] = [settings["seeds"]]
     return settings
@@ -171,6 +174,18 @@ def _entries(
             yield from _swept(str(name), dict(entry), mistakes)
         else:
             yield str(name), entry
+
+
+def _with_chain_of_file(name: str, entry: Any, folder: str, mistakes: list[Mistake]) -> Any:
+    """Return the entry of a chain with the steps of the file that it names, relative to the folder of the run file."""
+    text = entry.get("chain") if isinstance(entry, Mapping) else None
+    if not isinstance(text, str) or not text.endswith((".yaml", ".yml", ".json")):
+        return entry
+    try:
+        return {**entry, "chain": Chain.from_file(Path(folder) / text).as_data()}
+    except LogitkitError as error:
+        mistakes.append((("chains", name), str(error)))
+        return {**entry, "chain": ""}
 
 
 def _swept(name: str, entry: dict[str, Any], mistakes: list[Mistake]) -> Iterator[tuple[str, Any]]:

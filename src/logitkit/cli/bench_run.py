@@ -76,7 +76,10 @@ def run(
     ] = None,
     chain: Annotated[
         list[str] | None,
-        typer.Option(help="A chain, or NAME=CHAIN; repeatable. Plain decoding is always measured as well."),
+        typer.Option(
+            help="A chain, a .yaml or .json file that holds one, or NAME=CHAIN; repeatable. Plain decoding is always "
+            "measured as well."
+        ),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task, see `logitkit bench tasks`; repeatable.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Number of items of each task, from the first.")] = None,

@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from logitkit.cli import options
+from logitkit.cli.inputs import read_chain
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_table
 from logitkit.errors import ParameterError
@@ -30,7 +31,10 @@ EXAMPLES = (
 def check(
     subject: Annotated[
         str,
-        typer.Argument(help="A processor's name, with parameters if you like, or module:Class or module:factory."),
+        typer.Argument(
+            help="A processor's name, with parameters if you like, a .yaml or .json file with a chain of one "
+            "processor, or module:Class or module:factory."
+        ),
     ],
     modes: Annotated[
         bool, typer.Option("--modes", help="Check every generation mode as well; needs a processor's name.")
@@ -42,6 +46,8 @@ def check(
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # module:Class may lie in the current folder
+    if subject.endswith((".yaml", ".yml", ".json")):
+        subject = _processor_of_file(subject)
     if modes and (":" in subject or "(" in subject):
         way_out = "write a plugin that offers the class as a processor: logitkit new-plugin"
         raise ParameterError("check", "--modes", "used with a processor's name", subject, way_out)
@@ -60,6 +66,18 @@ def check(
         if modes:
             print_table(_mode_table(cells))
     raise typer.Exit(1 if failures else 0)
+
+
+def _processor_of_file(file: str) -> str:
+    """Return the text of the one processor in a chain file.
+
+    Raises:
+        ParameterError: the file is missing, or its chain has another length.
+    """
+    chain = read_chain(file)
+    if len(chain) != 1:
+        raise ParameterError("check", "SUBJECT", "one processor", str(chain), "check each processor by itself")
+    return str(chain)
 
 
 def _as_data(report: Report, failures: int) -> dict[str, Any]:
