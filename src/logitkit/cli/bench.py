@@ -21,7 +21,9 @@ class DefaultRunGroup(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=DefaultRunGroup,
-    help="Measure decoding strategies side by side.",
+    help="Measure decoding strategies side by side.\n\n"
+    "`logitkit bench RUN.yaml` carries out a run file; `logitkit bench --task TASK --chain CHAIN` describes the run by "
+    "options. Both write a report and continue an interrupted run; see `logitkit bench run --help`.",
     no_args_is_help=True,
     epilog=options.examples(*bench_run.EXAMPLES, *bench_report.EXAMPLES, *bench_speed.EXAMPLES),
 )

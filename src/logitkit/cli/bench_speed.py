@@ -14,7 +14,7 @@ from logitkit.errors import ParameterError
 from logitkit.files import replace_file
 from logitkit.models.progress import progress_bar
 
-EXAMPLES = ("logitkit bench speed --batch 1 --only cfg --no-processors",)
+EXAMPLES = ("logitkit bench speed --only cfg --batch 1 --tokens 16 --rounds 2 --no-processors",)
 
 
 # Over 40 lines: each option of the command is a parameter.

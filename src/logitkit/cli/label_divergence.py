@@ -11,6 +11,7 @@ import typer
 
 from logitkit.cli import options
 from logitkit.cli.inputs import utf8_text
+from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
 from logitkit.cli.rendering import print_table
 from logitkit.errors import FileFormatError, ParameterError
@@ -39,6 +40,7 @@ def label_divergence(
     ] = "answer",
     tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer, and of each continuation.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Number of continuations generated together.")] = 8,
+    as_json: options.AsJson = False,
 ) -> None:
     """Label each token of the large model's answers by the effect of the small model's token in its place.
 
@@ -66,6 +68,9 @@ def label_divergence(
         )
     counts = Counter(label for prompt in labelled for label in prompt.labels)
     names = {cascade.IDENTICAL: "identical", cascade.NEUTRAL: "neutral", cascade.DIVERGENT: "divergent"}
+    if as_json:
+        print_json({"labels": {name: counts[label] for label, name in names.items()}, "tokens": counts.total()})
+        return
     table = FittedTable("label", "tokens", "share", numbers=("tokens", "share"))
     for label, name in names.items():
         table.add_row(name, str(counts[label]), f"{counts[label] / max(1, counts.total()):.1%}")

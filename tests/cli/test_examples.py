@@ -1,0 +1,105 @@
+"""The commands of help texts and of docs/command_line.md run as they stand, on tiny models."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from command_line import logitkit_command
+from logitkit import models
+from logitkit.bench.config import example_run
+from logitkit.cli import app, bench_run
+from logitkit.registry import laws
+
+PAGE = Path(__file__).parents[2] / "docs" / "command_line.md"
+TEXT = "The keeper wrote a letter. The gulls heard the letter of the keeper.\n"
+RUN = """
+models: [tiny]
+chains: {plain: "", from_file: chain.yaml}
+tasks: {lambada: {data: texts.jsonl}}
+"""
+
+
+def of_help() -> set[str]:
+    """Return the examples of all help texts."""
+
+    def lines(command: Any) -> set[str]:
+        own = {line for line in (command.epilog or "").split("\n\n") if "logitkit " in line}
+        return own.union(*(lines(child) for child in getattr(command, "commands", {}).values()))
+
+    return lines(typer.main.get_command(app))
+
+
+def of_page() -> set[str]:
+    """Return the commands of the page."""
+    return set(re.findall(r"^\$ (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoint: str) -> Path:
+    """A folder with the files that the examples name; every model is a tiny one that speaks in words."""
+    model, tokenizer = models.load(speaking_checkpoint)
+    load = models.load
+
+    torch.manual_seed(0)
+    large = copy.deepcopy(model)  # similar, so that some of its tokens are those of the small model
+    for weight in large.parameters():
+        weight.data += 0.03 * torch.randn_like(weight)
+
+    def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
+        return load(name) if name.endswith("tiny") else (large if "3B" in name else model, tokenizer)
+
+    monkeypatch.setattr(models, "load", tiny)
+    monkeypatch.setattr(models, "load_tokenizer", lambda name: tokenizer)
+    for name in ("pull", "path", "verify"):
+        monkeypatch.setattr(models, name, lambda name, **_: Path(speaking_checkpoint))
+    monkeypatch.setattr(laws, "check_modes", functools.partial(laws.check_modes, modes=["greedy"]))
+    monkeypatch.setenv("LOGITKIT_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    example_run(tmp_path)
+    (tmp_path / "run.yaml").write_text(RUN)
+    (tmp_path / "chain.yaml").write_text("- name: temperature\n  params: {temperature: 0.5}\n")
+    (tmp_path / "top_p.yaml").write_text("- name: top_p\n  params: {top_p: 0.9}\n")
+    (tmp_path / "book.txt").write_text(TEXT)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text(TEXT)
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXT.split(".")[:2]))
+    rows = [{"question": f"What is {number} plus 1?", "answer": f"#### {number + 1}"} for number in range(20)]
+    (tmp_path / "gsm8k-test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.mark.parametrize("example", sorted(of_help() | of_page()))
+def test_an_example_runs(example: str, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With status 0, in a folder that holds the files it names."""
+    typed, _, command = example.rpartition(" | logitkit ")
+    words = shlex.split(command if typed else example.removeprefix("logitkit "))
+    if words[:2] == ["bench", "--task"]:  # 320 tokens for each of 20 items: the run is planned, and not carried out
+        monkeypatch.setattr(bench_run, "_carry_out", lambda *_, **__: None)
+    if words[:2] == ["bench", "report"]:
+        assert logitkit_command("bench", "run.yaml", "--without-cost").exit_code == 0
+    if words[0] == "train-router":
+        pair = ["--small", "0.5B", "--large", "3B", "--tokens", "32"]
+        assert logitkit_command("label-divergence", "prompts.jsonl", "labels.jsonl", *pair).exit_code == 0
+    said = " ".join(shlex.split(typed)[1:]) + "\n" if typed else "Hello\n/quit\n"
+    result = logitkit_command(*words, input=said)
+    assert result.exit_code == 0, (example, result.output, result.exception)
+
+
+def test_the_page_shows_every_command() -> None:
+    """An example or a sentence for each command of the program, and for each exit status."""
+    text = PAGE.read_text(encoding="utf-8")
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        for words in [f"{name} {child}" for child in getattr(command, "commands", {}) if child != "run"] or [name]:
+            assert f"logitkit {words}" in text, words
+    assert all(f"| {status} |" in text for status in (0, 1, 2, 130))
