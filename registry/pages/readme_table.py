@@ -1,28 +1,78 @@
-"""The table of processors in the README, generated from the Specs.
+"""The table of processors in the README, in plain words, and the README of the package index.
 
-python -m logitkit.registry.pages.readme_table README.md
+python -m logitkit.registry.pages.readme_table README.md README.package.md
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from logitkit.registry.discovery import discover
+from logitkit.registry.spec import ExtraForwards, Spec
 
 BEGIN, END = "<!-- processors: begin -->", "<!-- processors: end -->"
+SOURCE = "https://logitkit.example/source"  # as in project.urls of pyproject.toml
+
+# What each built-in processor is for, for readers who do not know the methods.
+PURPOSES: Mapping[str, str] = {
+    "byte_boundary": "completes a prompt that ends inside a word or another token",
+    "byte_ensemble": "combines models with different tokenizers, one byte at a time",
+    "cad": "lets a passage in the prompt count more than what the model has memorised",
+    "cascade": "writes with a small model, and takes a token from a large one where the small one is likely wrong",
+    "cfg": "follows the prompt more closely, or keeps away from a prompt that you do not want",
+    "contrastive": "prefers what the model knows better than a weaker model",
+    "core": "combines models with different tokenizers, and trusts those that agree and are certain",
+    "crossover": "takes a token from another model where the two disagree most, within a budget",
+    "deepen": "combines models with different tokenizers through the tokens that they share",
+    "dexperts": "gives a large model the change that tuning made to a small one",
+    "ensemble": "averages models with different tokenizers",
+    "ngram_context": "repeats the wording of the prompt, to copy and cite from it",
+    "ngram_style": "writes in the style of a text of yours; nothing is trained",
+    "router": "writes with a small model, and lets a trained network choose the tokens of a large one",
+    "uscd": "makes the examples in the prompt count more where the model is uncertain",
+}
+
+EXTRA_WORK: Mapping[ExtraForwards, str] = {
+    "none": "none",
+    "prompt": "once for each prompt",
+    "gated": "at some tokens",
+    "every_step": "at every token",
+    "every_byte": "at every byte",
+}
 
 
 def table() -> str:
     """Return the built-in processors as a Markdown table; those of transformers share a line."""
     registry = discover(third_party="none")
     specs = [registry.describe(name) for name in registry.names()]
-    lines = ["| name | what it does | extra forwards a token | source |", "|---|---|---|---|"]
+    lines = ["| name | what it does | further models | runs of a model besides the usual one | source |"]
+    lines.append("|---|---|---|---|---|")
     for spec in sorted((s for s in specs if s.family != "transformers"), key=lambda s: (s.family, s.name)):
-        lines.append(f"| `{spec.name}` | {spec.summary} | {spec.cost} | {spec.source} |")
+        models = "yes" if spec.needs_models else "no"
+        purpose, work = PURPOSES[spec.name], EXTRA_WORK[spec.extra_forwards]
+        lines.append(f"| `{spec.name}` | {purpose} | {models} | {work} | {_sources(spec)} |")
     names = ", ".join(f"`{spec.name}`" for spec in specs if spec.family == "transformers")
-    lines.append(f"| {names} | processors of transformers, applied in the order of the chain | none | transformers |")
+    lines.append(
+        f"| {names} | those of transformers, in the order in which you write them | no | none | transformers |"
+    )
     return "\n".join(lines)
+
+
+def _sources(spec: Spec) -> str:
+    """Return the papers of a method as links."""
+    return re.sub(r"arXiv:([\d.]+)", r"[\1](https://arxiv.org/abs/\1)", spec.source)
+
+
+def for_package_index(readme: str) -> str:
+    """Return the README with its links to files of the repository as absolute addresses.
+
+    >>> for_package_index("[docs](docs/index.md), [top](#top), ![page](docs/a.png)")
+    '[docs](https://logitkit.example/source/docs/index.md), [top](#top), ![page](https://logitkit.example/source/docs/a.png)'
+    """
+    return re.sub(r"\]\((?!https?://|#)", f"]({SOURCE}/", readme)
 
 
 def filled(text: str) -> str:
@@ -33,5 +83,6 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1])
+    page, package = map(Path, sys.argv[1:])
     page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    package.write_text(for_package_index(page.read_text(encoding="utf-8")), encoding="utf-8")
