@@ -144,6 +144,7 @@ def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost:
     from logitkit.bench.execution.manifest import environment
     from logitkit.bench.execution.store import Store
     from logitkit.bench.execution.unit import plan
+    from logitkit.bench.report.wording import agreeing, counted
     from logitkit.bench.speed import cost
 
     if overlong := preflight.overlong_samples(run):
@@ -151,7 +152,8 @@ def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost:
     with Store(out) as store:
         units, planned = missing(run, store), plan(run)
         rounds = cost.missing(run, store) if with_cost else []
-        print_line(f"{out}: {len(planned) - len(units)} of {len(planned)} units are complete", stderr=True)
+        done = f"{len(planned) - len(units)} of {counted(len(planned), 'unit')} {agreeing(len(planned), 'is')} complete"
+        print_line(f"{out}: {done}", stderr=True)
         if units or rounds:
             store.begin(run, environment(engine_name, executes=run.allow_code_execution))
         try:
