@@ -29,6 +29,7 @@ class Sheet:
         headings: the headings of the columns.
         rows: the cells of each row.
         marks: the conclusion of each row, which sets its colour in the terminal; empty for a table without.
+        optional: headings of columns that a narrow terminal leaves out, the first of them first.
         detail: whether the table is detail: the page folds it away, and the terminal leaves it out.
     """
 
@@ -37,6 +38,7 @@ class Sheet:
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     marks: Sequence[str] = ()
+    optional: Sequence[str] = ()
     detail: bool = False
 
 
@@ -62,8 +64,8 @@ def conclusions(summary: Summary) -> list[str]:
                 elif cell.conclusion == "not shown" and metric.better is not None:
                     not_shown += 1
     if not_shown:
-        others = f"{not_shown} other {agreeing(not_shown, 'comparison')} {agreeing(not_shown, 'shows')}"
-        sentences.append(f"{others} no difference beyond chance.")
+        which = f"{agreeing(not_shown, 'comparison')} {agreeing(not_shown, 'shows')} no difference beyond chance."
+        sentences.append(f"{not_shown} {'other ' if sentences else ''}{which}")
     return sentences
 
 
@@ -105,7 +107,9 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
     about = f"{table.what}, {settings}. {what}."
     marks = [row.cells[first.name].conclusion for row in table.rows]
-    return Sheet(title=f"{table.task}, {table.model}", about=about, headings=headings, rows=rows, marks=marks)
+    optional = headings[-2:4:-1]
+    title = f"{table.task}, {table.model}"
+    return Sheet(title=title, about=about, headings=headings, rows=rows, marks=marks, optional=optional)
 
 
 def _task_row(
@@ -246,7 +250,7 @@ def show(summary: Summary, console: Any) -> None:
     for sheet in sheets(summary):
         if sheet.detail:
             continue
-        table = FittedTable(*sheet.headings, title=sheet.title, numbers=sheet.headings[1:])
+        table = FittedTable(*sheet.headings, title=sheet.title, numbers=sheet.headings[1:], optional=sheet.optional)
         for place, row in enumerate(sheet.rows):
             mark = sheet.marks[place] if sheet.marks else ""
             table.add_row(*row, style=colours.get(mark, ""))
