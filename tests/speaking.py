@@ -35,7 +35,7 @@ def save_speaking_checkpoint(folder: Path) -> str:
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=2,
-            max_position_embeddings=4096,
+            max_position_embeddings=1024,
             initializer_range=0.8,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

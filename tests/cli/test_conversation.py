@@ -80,8 +80,8 @@ def test_a_model_without_a_template_is_refused_by_name(tiny_checkpoint: str, pro
 
 def test_too_long_a_conversation_is_refused(speaking_checkpoint: str) -> None:
     """The error says how to begin a new one; a pipe ends with status 2."""
-    result = logitkit_command(*settings(speaking_checkpoint), input="word " * 2000 + "\n")
-    assert result.exit_code == 2 and "at most 4096 tokens long with its answer" in result.stderr
+    result = logitkit_command(*settings(speaking_checkpoint), input="word " * 700 + "\n")
+    assert result.exit_code == 2 and "at most 1024 tokens long with its answer" in result.stderr
 
 
 def test_bytes_that_are_no_text_are_refused(speaking_checkpoint: str) -> None:
@@ -94,18 +94,19 @@ def test_an_error_on_a_terminal_keeps_the_conversation(
     monkeypatch: pytest.MonkeyPatch, speaking_checkpoint: str
 ) -> None:
     """A message that is too long, and a command that does not exist, are told and dropped."""
-    typed = "One\n" + "word " * 2000 + "\n/rest\nTwo\n"
+    typed = "One\n" + "word " * 700 + "\n/rest\nTwo\n"
     status, screen = on_terminal(monkeypatch, 60, *settings(speaking_checkpoint), typed=typed)
     text = " ".join(" ".join(screen.lines).split())
     first, second = answers(speaking_checkpoint, "", "One", "Two")
     assert status == 0 and " ".join(first.split()) in text and " ".join(second.split()) in text
-    assert "at most 4096 tokens" in text and "no command named '/rest'" in text
+    assert "at most 1024 tokens" in text and "no command named '/rest'" in text
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(speaking_checkpoint: str) -> None:
     """A person types, stops a long answer, asks again, and leaves with Ctrl-D; the words said so far are a turn."""
-    session = Session(60, *settings(speaking_checkpoint, tokens=2000), "--chain", "cfg(1.5)")
+    session = Session(60, *settings(speaking_checkpoint, tokens=800), "--chain", "cfg(1.5)")
     session.wait_for("> $")
+    assert "Ctrl-C" in " ".join(session.screen.lines).split(), "a line is broken inside a word"
     session.type("\x03")
     session.wait_for("Ctrl-D(?s:.*)> $")
     session.type("Who wrote the letter?\n")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from logitkit.cli.rendering import print_line
+from logitkit.cli.rendering import print_remark
 from logitkit.errors import LogitkitError, ModelError, ParameterError, PromptError
 from logitkit.params import is_valid_unicode
 
@@ -119,7 +119,7 @@ def converse(conversation: Conversation, *, after: Callable[[Completion], None])
     """
     interactive = sys.stdin.isatty()
     if interactive:
-        print_line(HELP, stderr=True)
+        print_remark(HELP)
     for line in _lines(interactive):
         if line == "/quit":
             return
@@ -133,10 +133,10 @@ def converse(conversation: Conversation, *, after: Callable[[Completion], None])
         except LogitkitError as error:
             if not interactive:
                 raise
-            print_line(f"error: {error}", stderr=True)
+            print_remark(f"error: {error}")
             continue
         if completion is None:
-            print_line("\n(stopped)", stderr=True)
+            print_remark("\n(stopped)")
         else:
             after(completion)
 
@@ -145,9 +145,9 @@ def _carry_out(conversation: Conversation, command: str) -> None:
     """Carry out a command of the conversation."""
     if command == "/reset":
         conversation.reset()
-        print_line("(a new conversation)", stderr=True)
+        print_remark("(a new conversation)")
     else:
-        print_line(HELP if command == "/help" else f"no command named {command!r}; {HELP}", stderr=True)
+        print_remark(HELP if command == "/help" else f"no command named {command!r}; {HELP}")
 
 
 def _lines(interactive: bool) -> Iterator[str]:
@@ -164,14 +164,14 @@ def _lines(interactive: bool) -> Iterator[str]:
         except KeyboardInterrupt:
             if not interactive:
                 raise
-            print_line("\n" + HELP, stderr=True)
+            print_remark("\n" + HELP)
             continue
         except UnicodeDecodeError as error:
             why = f"{error.reason} at byte {error.start}"
             raise ParameterError("run", "standard input", f"UTF-8 text ({why})", "other bytes") from error
         if not line:
             if interactive:
-                print_line("", stderr=True)
+                print_remark("")
             return
         if line.strip():
             yield line.strip()

@@ -30,6 +30,12 @@ def print_line(text: str, *, stderr: bool = False) -> None:
     Console(stderr=stderr, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
+def print_remark(text: str) -> None:
+    """Print text on standard error; a terminal breaks it between words."""
+    console = Console(stderr=True, highlight=False)
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+
 def print_table(table: FittedTable | Text, *, stderr: bool = False) -> None:
     """Print a table, or a sentence in its place; anywhere but on a terminal, each row is one line of plain text."""
     console = Console(stderr=stderr, highlight=False)
