@@ -64,7 +64,9 @@ def bind(  # Over 40 lines: every argument has a line of its own
     _refuse_unread_inputs(binding)
     if warn:
         warn_of_no_effect(steps, binding.no_effect)
-    return Call(chain, binding, user_prompts, parts)
+    call = Call(chain, binding, user_prompts, parts)
+    call.warns = warn
+    return call
 
 
 def _refuse_unread_inputs(binding: Binding) -> None:

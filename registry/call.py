@@ -34,6 +34,7 @@ from logitkit.registry.generate_settings import (
     stated,
     without_stated_padding,
 )
+from logitkit.registry.no_effect import warn_of_greedy_decoding
 from logitkit.registry.stop_strings import (
     NewBytesStop,
     refuse_ends_in_removed_bytes,
@@ -63,6 +64,7 @@ class Call:
         generate_kwargs: settings that `generate` needs besides, such as a padding token for a model without one, and
             neutral values for warpers that the chain replaces. `Call.generate` adds them.
         trace: counters, and every step if bound with ``trace=True``.
+        warns: whether `generate` gives a `NoEffectWarning` where greedy decoding makes the chain idle.
 
     >>> import logitkit
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -93,7 +95,7 @@ class Call:
             self.trace.fusion = NO_STREAMS
         self.processors = GuardedList([ChainInGenerate(self.composite)])
         self._generating, self.settings = threading.Lock(), binding.settings
-        self._histories = binding.histories
+        self._histories, self.warns = binding.histories, True
         self.generate_kwargs = owned_settings(chain) | padding_settings(binding.tokenizer, binding.model)
         self.settings.tell(self.generate_kwargs)
 
@@ -134,6 +136,8 @@ class Call:
         # Without sampling transformers warns of any sampling setting, neutral or not.
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
         owned = without_stated_padding(owned, kwargs)
+        if self.warns and not sampling and (stated("num_beams", kwargs, self.model) or 1) == 1:
+            warn_of_greedy_decoding(self.chain.specs)
         further = kwargs.pop("logits_processor", None) or []
         settings = {"logits_processor": self.processors + further, **owned, **kwargs}
         settings = with_stop_strings(settings, self.tokenizer)

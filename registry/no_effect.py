@@ -11,6 +11,9 @@ from logitkit.errors import NoEffectWarning
 from logitkit.params import is_neutral
 from logitkit.registry.spec import Spec
 
+# Steps of transformers that leave the most probable token the most probable one.
+KEEPS_THE_BEST = ("temperature", "top_k", "top_p", "min_p", "top_h", "epsilon_cutoff", "eta_cutoff")
+
 
 def warn_of_no_effect(steps: Sequence[tuple[Spec, Mapping[str, Any]]], reported: Mapping[str, tuple[str, str]]) -> None:
     """Give one `NoEffectWarning` that names every step without effect, the reason and the way out.
@@ -26,6 +29,22 @@ def warn_of_no_effect(steps: Sequence[tuple[Spec, Mapping[str, Any]]], reported:
     if found:
         sentences = (f"{name} changes nothing: {reason}; {way_out}" for name, (reason, way_out) in found.items())
         warnings.warn("\n".join(sentences), NoEffectWarning, stacklevel=_callers_level())
+
+
+def warn_of_greedy_decoding(specs: Sequence[Spec]) -> None:
+    """Warn where greedy decoding takes the token that it would take without the chain.
+
+    Args:
+        specs: of the steps. A chain that consists of `KEEPS_THE_BEST` alone changes no order at the top.
+    """
+    if specs and all(spec.family == "transformers" and spec.name in KEEPS_THE_BEST for spec in specs):
+        names = " | ".join(spec.name for spec in specs)
+        warnings.warn(
+            f"{names} changes nothing: greedy decoding takes the most probable token, which the chain keeps; set "
+            f"do_sample=True, or leave {names} out",
+            NoEffectWarning,
+            stacklevel=_callers_level(),
+        )
 
 
 def _neutral(spec: Spec, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import pytest
+import torch
 
 import logitkit
 from command_line import logitkit_command
@@ -101,6 +102,23 @@ def test_one_warning_names_every_step() -> None:
     """Once per bind, and steps that do something are not named."""
     (warning,) = warned("uscd() | cfg(1.0) | top_p(0.9)")
     assert [line.partition(" ")[0] for line in warning.split("\n")] == ["uscd", "cfg"]
+
+
+@pytest.mark.parametrize("chain", ["temperature(0.7)", "top_k(2)", "temperature(2.0) | top_p(0.5)", "eta_cutoff(0.5)"])
+def test_warpers_under_greedy_decoding(chain: str) -> None:
+    """They keep the most probable token; sampling, beams and other steps give them an effect."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    call = logitkit.chain(chain).bind(model, tokenizer, "ab")
+    plain = logitkit.generate(model, tokenizer, "ab", max_new_tokens=6, do_sample=False).ids
+    with pytest.warns(NoEffectWarning, match=r"changes nothing: greedy decoding .* set do_sample=True, or leave"):
+        assert torch.equal(call.generate(max_new_tokens=6, do_sample=False), plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoEffectWarning)
+        call.generate(max_new_tokens=2, do_sample=True)
+        call.generate(max_new_tokens=2, do_sample=False, num_beams=2)
+        logitkit.generate(model, tokenizer, "ab", chain=f"{chain} | cfg(1.5)", max_new_tokens=2, do_sample=False)
+        call.warns = False
+        call.generate(max_new_tokens=2, do_sample=False)
 
 
 def test_benchmarks_do_not_warn() -> None:
