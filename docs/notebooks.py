@@ -48,9 +48,9 @@ def _environment() -> dict[str, str]:
 
 
 def _tidy(output: Any, folder: Path) -> Any:
-    """Return an output without colours and without the path of the folder."""
+    """Return an output without colours, without the line ends of a terminal, and without the path of the folder."""
     if "text" in output:
-        output["text"] = COLOUR.sub("", output["text"]).replace(f"{folder}/", "")
+        output["text"] = COLOUR.sub("", output["text"]).replace("\r\n", "\n").replace(f"{folder}/", "")
     return output
 
 

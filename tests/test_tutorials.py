@@ -29,7 +29,7 @@ def test_there_is_a_tutorial_for_each_kind_of_user() -> None:
 def test_a_tutorial_is_stored_with_its_outputs(path: Path) -> None:
     """Executed in order, without an error, without colours or paths of a machine, and small."""
     text, code = path.read_text(encoding="utf-8"), [cell for cell in cells(path) if cell["cell_type"] == "code"]
-    assert len(text.encode()) < MOST_BYTES and "\\u001b" not in text and "/tmp" not in text
+    assert len(text.encode()) < MOST_BYTES and "\\u001b" not in text and "\\r" not in text and "/tmp" not in text
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]
     assert outputs and all(output["output_type"] in ("stream", "execute_result") for output in outputs)
