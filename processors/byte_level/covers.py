@@ -41,6 +41,7 @@ class Hypothesis:
         tokens: the last tokens of the sequence, counted from the place where the search for it began.
         node: the end of the sequence in the KV tree; None where the model has not read the sequence.
         logp: log-probability of the sequence in nats; for a sequence that was not read, an upper bound.
+        allowed: whether the successor rule allowed every token of the search.
     """
 
     context: Context
@@ -48,6 +49,7 @@ class Hypothesis:
     tokens: tuple[int, ...] = ()
     node: Node | None = None
     logp: float = 0.0
+    allowed: bool = True
 
 
 class SharedBeginning(NamedTuple):
@@ -196,8 +198,7 @@ class Covers:
             else:
                 exact = exact[self.rule.allowed(hypothesis.context, exact)]
                 reaches_beyond = len(self.tokens_beyond(hypothesis, text)) > 0
-            if reaches_beyond:
-                continued.append(hypothesis)
+            continued += [hypothesis] if reaches_beyond else []
             completed += [self._completed(hypothesis, int(token), len(text), any_token=any_token) for token in exact]
         return Advanced(continued, completed)
 
@@ -212,6 +213,7 @@ class Covers:
             start=end,
             tokens=(*hypothesis.tokens, token),
             logp=hypothesis.logp + float(logp),
+            allowed=hypothesis.allowed and not any_token,
         )
 
     def extensions_within(self, hypothesis: Hypothesis, text: bytes) -> list[Hypothesis]:
@@ -247,8 +249,7 @@ class Covers:
         if self._spells(context, text):
             return context
         for first in range(max(0, len(tokens) - TAIL), len(tokens)):
-            shorter = self._allowed_context(tokens[first:])
-            if shorter is not None:
+            if (shorter := self._allowed_context(tokens[first:])) is not None:
                 return shorter if self._spells(shorter, text) else None
         return None
 

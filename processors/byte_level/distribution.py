@@ -9,6 +9,7 @@ Divided by P(text) these are the probabilities of the next byte and of the end o
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,17 @@ class CoverState:
     hypotheses: tuple[Hypothesis, ...]
     pruned: tuple[Hypothesis, ...]
     logp: float
+
+    @property
+    def written(self) -> bool:
+        """Whether the tokenizer can write the text; True for bytes that are not UTF-8, which count in any way."""
+        if any(hypothesis.allowed for hypothesis in (*self.hypotheses, *self.pruned)):
+            return True
+        try:
+            codecs.getincrementaldecoder("utf-8")("strict").decode(self.text)
+        except UnicodeDecodeError:
+            return True
+        return False
 
 
 def distribution_after(state: CoverState, covers: Covers, end_tokens: Sequence[int]) -> ByteDistribution:

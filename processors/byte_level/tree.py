@@ -18,6 +18,7 @@ does not. A copy of a tree has read no text.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -134,8 +135,9 @@ class ByteTree:
         return len(self._states)
 
     def logp(self, text: bytes) -> float:
-        """Return the log-probability in nats that a text begins with these bytes; -inf where the model cannot."""
-        return self._states_after([_Key(self.conditioning, text)])[0].logp
+        """Return the log-probability in nats that a text begins with these bytes; -inf where no text does."""
+        state = self._states_after([_Key(self.conditioning, text)])[0]
+        return state.logp if state.written else -math.inf
 
     def next_byte(self, text: bytes) -> Tensor:
         """Return log-probabilities in nats of the next byte and, at index 256, of the end; float64 ``[257]``."""
@@ -238,11 +240,7 @@ class ByteTree:
         if completed and not continued:
             floor = min(floor, max(hypothesis.logp for hypothesis in completed))
         unread = [hypothesis for hypothesis in completed if hypothesis.logp >= floor]
-        below = [
-            Hypothesis(context=hypothesis.context, start=hypothesis.start, logp=hypothesis.logp)
-            for hypothesis in completed
-            if hypothesis.logp < floor
-        ]
+        below = [dataclasses.replace(each, tokens=(), node=None) for each in completed if each.logp < floor]
         followed = self.covers.advance(state.pruned, text) if state.pruned else ([], [])
         return _Extension(key, text, continued, unread, (*followed[0], *followed[1], *below), logp)
 
@@ -297,4 +295,4 @@ def _nodes(states: Sequence[CoverState]) -> list[Node]:
 
 def _read(hypothesis: Hypothesis, node: Node) -> Hypothesis:
     """Return a hypothesis after the model has read it up to a node."""
-    return Hypothesis(context=hypothesis.context, start=hypothesis.start, node=node, logp=node.total)
+    return dataclasses.replace(hypothesis, tokens=(), node=node, logp=node.total)

@@ -71,6 +71,20 @@ def test_no_mass_for_text_that_is_composed() -> None:
     assert float(after[0x81]) == -float("inf") and float(after[0x85]) > -float("inf")
 
 
+@pytest.mark.parametrize("begun", ["", "x", "\u00e9 "])
+def test_text_that_is_composed_has_probability_0(begun: str) -> None:
+    """The log-probability of a text obeys the chain rule, also where the tokenizer composes it, and stays -inf."""
+    tokenizer = composing()
+    tree = ByteTree(random_model(tokenizer, 2), tokenizer)
+    for text in (f"{begun}a\u0301", f"{begun}a\u0305", f"{begun}e\u0300"):
+        before, last = text.encode()[:-1], text.encode()[-1]
+        assert tree.logp(text.encode()) == pytest.approx(tree.logp(before) + float(tree.next_byte(before)[last]))
+    assert tree.logp(f"{begun}a\u0305".encode()) > -float("inf")
+    for tail in ("\u0301", "\u0301x", "\u0301" + "y" * 40):
+        assert ByteTree(tree.model, tokenizer).logp(f"{begun}a{tail}".encode()) == -float("inf")
+        assert tree.logp(f"{begun}a{tail}".encode()) == -float("inf")
+
+
 def test_own_tokens_stop_where_the_tokenizer_changes_the_text() -> None:
     """The shared tokens of a text that is not in NFC spell its beginning, not the composed text."""
     tokenizer = composing()
