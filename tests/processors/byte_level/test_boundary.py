@@ -216,6 +216,8 @@ def test_laws_on_cut_prompts(law_name: str, length: int) -> None:
     subject.rows = lambda *_, padding=0, seed=0: rows(length, padding, seed)  # type: ignore[method-assign]
     if length == 0 and law_name in ("forgets", "leaves_its_input_alone", "returns_a_tensor_of_its_own"):
         return  # these laws use a row shorter than the prompt
+    if length < 3 and law_name == "tells_rows_apart":
+        return  # this law needs rows of nine tokens
     verdict = judge(law_name, subject)
     assert verdict.kept, verdict.reason
 
