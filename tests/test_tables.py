@@ -69,6 +69,14 @@ def test_rows_become_paragraphs_where_columns_do_not_fit() -> None:
     ]
 
 
+def test_empty_columns_are_not_shown() -> None:
+    """A column of notes that nobody wrote takes no room; lines of a cell become a list in a paragraph."""
+    table = FittedTable("token", "before", "notes")
+    table.add_row("3", "␣short 0.34\n␣hear 0.13", "")
+    assert "notes" not in shown(table, 40) and "│ 3     │ ␣short 0.34 │" in shown(table, 40)
+    assert "before: ␣short" in shown(table, 16)
+
+
 def test_a_pipe_gets_one_line_for_each_row() -> None:
     """However long: no frame, no colour, no line break, no markup."""
     out = StringIO()

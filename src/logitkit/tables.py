@@ -20,9 +20,9 @@ COMFORT = 18  # columns of text that are narrower are hard to read
 class FittedTable:
     """A table for `rich` that fits the width of the console.
 
-    Cells are broken between words alone. Where the words of all columns do not fit side by side, columns named in
-    ``optional`` are dropped, the first of them first, and a line below the table names them. Where the others do not
-    fit either, each row becomes a paragraph with one line per cell.
+    Cells are broken between words alone, and columns without a text are not shown. Where the words of all columns do
+    not fit side by side, columns named in ``optional`` are dropped, the first of them first, and a line below the
+    table names them. Where the others do not fit either, each row becomes a paragraph with one line per cell.
 
     Args:
         headings: the headings of the columns.
@@ -55,8 +55,9 @@ class FittedTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table, or the paragraphs."""
-        shown, dropped = list(range(len(self.headings))), []
-        for heading in [*self.optional, ""]:
+        filled = [not self.rows or any(cells[number].plain for cells, _ in self.rows) for number in self._numbers()]
+        shown, dropped = [number for number in self._numbers() if filled[number]], []
+        for heading in [*(each for each in self.optional if filled[self.headings.index(each)]), ""]:
             widths = self._widths(shown, options.max_width, COMFORT if heading else 0)
             if widths is not None or not heading:
                 break
@@ -74,6 +75,10 @@ class FittedTable:
         yield table
         if dropped:
             yield Text(f"Left out at this width: {', '.join(dropped)}", style="dim")
+
+    def _numbers(self) -> range:
+        """Return the numbers of the columns."""
+        return range(len(self.headings))
 
     def _widths(self, shown: Sequence[int], available: int, comfort: int) -> list[int] | None:
         """Return the widths of columns that fit, or None when their longest words, or ``comfort`` columns, do not."""
@@ -97,7 +102,7 @@ class FittedTable:
             yield Text.assemble((f"{self.headings[0]}: " if self.headings[0] else "") + cells[0].plain, style="bold")
             for heading, cell in zip(self.headings[1:], cells[1:], strict=True):
                 if cell.plain:
-                    text = Text.assemble((f"{heading}: ", "dim"), cell, style=style)
+                    text = Text.assemble((f"{heading}: ", "dim"), Text(", ").join(cell.split("\n")), style=style)
                     yield Padding(text, (0, 0, 0, 2))
 
 

@@ -75,6 +75,16 @@ def test_lists_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, command: str, c
 
 
 @WIDTHS
+@pytest.mark.parametrize("name", ["uscd", "router", "top_p"])
+def test_manual_pages_break_between_words(monkeypatch: pytest.MonkeyPatch, name: str, columns: int) -> None:
+    """The words on a terminal are those of a pipe, and no line is longer than the terminal."""
+    piped = logitkit_command("show", name).stdout
+    status, screen = on_terminal(monkeypatch, columns, "show", name)
+    assert status == 0 and " ".join(screen.lines).split() == piped.split()
+    assert max(map(len, screen.lines)) <= columns
+
+
+@WIDTHS
 def test_the_changes_of_run_and_inspect_fit(
     monkeypatch: pytest.MonkeyPatch, speaking_checkpoint: str, columns: int
 ) -> None:

@@ -42,7 +42,7 @@ def print_table(table: FittedTable | Text, *, stderr: bool = False) -> None:
     if isinstance(table, FittedTable):
         print_fitted(console, table)
     else:
-        console.print(table, soft_wrap=True)
+        console.print(table, soft_wrap=not console.is_terminal)
 
 
 def with_origin(summary: str, plugin: str) -> Text:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 import logitkit
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
-from logitkit.cli.rendering import escape_markup
 from logitkit.registry.pages import man_page
 
 EXAMPLES = ("logitkit show uscd", "logitkit show top_p --json")
@@ -29,4 +30,9 @@ def show(
     for title, text in man_page.sections(spec):
         if text:
             console.print(f"[bold]{title}[/]")
-            console.print("\n".join(f"    {escape_markup(line)}" for line in text.split("\n")), soft_wrap=True)
+            for line in text.split("\n"):
+                indent = 4 + len(line) - len(line.lstrip())
+                if console.is_terminal:
+                    console.print(Padding(Text(line.lstrip()), (0, 0, 0, indent)))
+                else:
+                    console.print(" " * indent + line.lstrip(), markup=False, soft_wrap=True)
