@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ def test_two_paddings_are_one_family(order: int, folder: str, tmp_path: Path) ->
     words = ["label-divergence", str(prompts), str(tmp_path / "labels.jsonl"), "--tokens", "4"]
     result = CliRunner().invoke(app, [*words, "--small", small, "--large", large])
     assert result.exit_code == 0 and "identical" in result.output
+    data = json.loads(CliRunner().invoke(app, [*words, "--small", small, "--large", large, "--json"]).stdout)
+    assert sum(data["labels"].values()) == data["tokens"] > 0
     foreign_tokenizer().save_pretrained(wide)
     result = CliRunner().invoke(app, [*words, "--small", small, "--large", large])
     said = " ".join(result.output.split())
