@@ -121,6 +121,11 @@ class Crossover(LogitsProcessor):
             ModelError: the other model has another vocabulary.
         """
         model = binding.model_with_same_vocabulary(other, "crossover")
+        if model is binding.model:
+            reason = "the other model is the generating model"
+            binding.no_effect["crossover"] = (reason, "name another model, or leave crossover out")
+        elif budget is not None and budget == 0:
+            binding.no_effect["crossover"] = ("the budget is 0", "give a larger budget, or leave crossover out")
         captured = CapturedOutputs(binding)
         return cls(
             primary=captured.reader,

@@ -106,6 +106,9 @@ class Router(LogitsProcessor):
             ParameterError: ``head`` names no score.
         """
         model = binding.model_with_same_vocabulary(large, "router")
+        if model is binding.model:
+            reason = "the large model is the generating model"
+            binding.no_effect["router"] = (reason, "name another model, or leave router out")
         score, default = _score_named(binding, head, model)
         return cls(
             large=binding.reader(binding.own_prompts(), model, label=large),

@@ -48,13 +48,16 @@ def warned(chain: str, prompts: Any = "a prompt", tokenizer: Any = None, **resou
         ("ngram_context(weight=0)", "ngram_context changes nothing: weight 0.0 is its neutral value; "),
         ("ngram_context(order_weights=[0, 0, 1], context='ab')", "ngram_context changes nothing: no n-gram has an"),
         ("dexperts(expert='other', antiexpert='other')", "dexperts changes nothing: expert and antiexpert are one mod"),
+        ("crossover(other='other', budget=0)", "crossover changes nothing: the budget is 0; give a larger budget, or"),
+        ("crossover(other='same')", "crossover changes nothing: the other model is the generating model; name another"),
         ("dexperts(expert='other', antiexpert='third')", "dexperts changes nothing: expert and antiexpert are one mod"),
     ],
 )
 def test_a_step_without_effect_warns(chain: str, reason: str) -> None:
     """And it is true: the text equals that of plain decoding."""
     other = tiny_model(1)
-    resources = {name: other for name in ("other", "third") if name in chain}
+    resources = {name: other for name in ("other", "third") if f"'{name}'" in chain}
+    resources |= {"same": tiny_model()} if "'same'" in chain else {}
     (warning,) = warned(chain, **resources)
     assert warning.startswith(reason)
     assert warning.endswith(f"or leave {chain.partition('(')[0]} out")
