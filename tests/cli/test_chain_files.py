@@ -28,7 +28,7 @@ def chain_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_run_and_inspect_take_a_file(tiny_checkpoint: str, chain_file: Path, tmp_path: Path) -> None:
     """The result names the chain of the file."""
-    settings = ["Once", "--model", tiny_checkpoint, "--max-new-tokens", "4", "--chain", str(chain_file)]
+    settings = ["Once", "--model", tiny_checkpoint, "--max-new-tokens", "4", "--do-sample", "--chain", str(chain_file)]
     assert json.loads(logitkit_command("run", *settings, "--json").stdout)["chain"] == str(logitkit.chain(CHAIN))
     page = tmp_path / "page.html"
     result = logitkit_command("inspect", *settings, "--against", str(chain_file), "-o", str(page))

@@ -34,7 +34,7 @@ def answers(checkpoint: str, chain: str, *turns: str, tokens: int = 12) -> list[
     return texts
 
 
-@pytest.mark.parametrize("chain", ["", "cfg(1.5)", "temperature(0.5) | top_k(4)"])
+@pytest.mark.parametrize("chain", ["", "cfg(1.5)", "repetition_penalty(1.3)"])
 def test_a_pipe_is_a_conversation(speaking_checkpoint: str, chain: str) -> None:
     """Each line is answered with all turns in sight; standard output holds the answers alone."""
     lines = ["Who wrote the letter?", "And then?"]
