@@ -71,7 +71,7 @@ def test_the_own_encoding_is_a_cover(shared_tokenizers: Path, name: str) -> None
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.timeout(4 * 3600)  # minutes on a free machine, more than the usual limit beside other work
+@pytest.mark.timeout(4 * 3600)  # up to 20 minutes of processor time (Qwen2.5)
 @pytest.mark.parametrize("name", REAL)
 def test_the_own_encoding_is_a_cover_of_many_texts(shared_tokenizers: Path, name: str) -> None:
     """The rules allow the tokenizer's own encoding of each of 3,000 more texts."""
@@ -93,7 +93,7 @@ def test_the_law_under_a_distribution_of_tokens(shared_tokenizers: Path, name: s
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.timeout(4 * 3600)  # minutes on a free machine, more than the usual limit beside other work
+@pytest.mark.timeout(4 * 3600)  # up to 20 minutes of processor time (Qwen2.5)
 @pytest.mark.parametrize("name", REAL)
 def test_the_law_on_many_texts(shared_tokenizers: Path, name: str) -> None:
     """The law holds for 3,000 more texts under a random distribution of single tokens."""
