@@ -159,17 +159,28 @@ def fingerprints(tokenizer: Any) -> tuple[str, ...]:
     if key not in cache:
         inner = getattr(tokenizer, "backend_tokenizer", None)
         if inner is None:
-            states = [json.dumps(sorted(tokenizer.get_vocab().items()), sort_keys=True)]
+            state = json.dumps(sorted(tokenizer.get_vocab().items()), sort_keys=True)
+            cache[key] = (hashlib.sha256(state.encode()).hexdigest()[:16],)
         else:
-            data = json.loads(inner.to_str())
-            # The text of [model, normalizer, pre_tokenizer, added tokens], without writing the model more than once.
-            fixed = json.dumps([data.get(part) for part in ("model", "normalizer", "pre_tokenizer")], sort_keys=True)
-            added = data.get("added_tokens")
-            counts = range(len(added or ()), -1, -1)
-            kept = [added[:count] for count in counts] if added else [added]
-            states = [f"{fixed[:-1]}, {json.dumps(tokens, sort_keys=True)}]" for tokens in kept]
-        cache[key] = tuple(hashlib.sha256(state.encode()).hexdigest()[:16] for state in states)
+            cache[key] = _fingerprints_of(json.loads(inner.to_str()))
     return cache[key]  # type: ignore[no-any-return]
+
+
+def _fingerprints_of(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the hashes of [model, normalizer, pre_tokenizer, added tokens] as JSON, with all added tokens first.
+
+    A vocabulary has tens of megabytes and may have thousands of added tokens, so its text is hashed once.
+    """
+    fixed = json.dumps([data.get(part) for part in ("model", "normalizer", "pre_tokenizer")], sort_keys=True)
+    begun, found = hashlib.sha256(f"{fixed[:-1]}, ".encode()), list[str]()
+    added = data.get("added_tokens")
+    pieces = ["null"] if added is None else ["[", *(json.dumps(token, sort_keys=True) for token in added)]
+    for number, piece in enumerate(pieces):
+        begun.update((", " if number > 1 else "").encode() + piece.encode())
+        ended = begun.copy()
+        ended.update(b"]" if added is None else b"]]")
+        found.append(ended.hexdigest()[:16])
+    return tuple(reversed(found))
 
 
 def _read(tokenizer: Any, size: int) -> Vocabulary:

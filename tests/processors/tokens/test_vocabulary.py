@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from foreign import foreign_model, foreign_tokenizer
 from logitkit.errors import ModelError
 from logitkit.processors.byte_level import ByteTree
 from logitkit.processors.tokens import Vocabulary, fingerprint, vocabulary_of
+from logitkit.processors.tokens.vocabulary import fingerprints
 from logitkit.registry.laws import tiny_tokenizer
 from reference.byte_covers import random_model
 
@@ -153,3 +156,16 @@ def test_any_text_on_bytes(text: str) -> None:
     tokenizer = tiny_tokenizer()
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert Vocabulary.of(tokenizer).join(ids) == text.encode()
+
+
+def test_fingerprints_hash_the_parts_of_the_tokenizer() -> None:
+    """Before each added token, of which a tokenizer may have thousands; the text of the vocabulary is hashed once."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.add_tokens([f"<{number}>" for number in range(3000)])
+    data = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts, added = [data[part] for part in ("model", "normalizer", "pre_tokenizer")], data["added_tokens"]
+    got = fingerprints(tokenizer)
+    assert len(got) == len(added) + 1 > 3000
+    for count in (0, 1, 2, 1000, len(added)):
+        text = json.dumps([*parts, added[:count]], sort_keys=True)
+        assert got[len(added) - count] == hashlib.sha256(text.encode()).hexdigest()[:16]
