@@ -52,6 +52,12 @@ class Attachment:
     ) -> None:
         if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
             raise ModelError(f"attach: model must be a transformers model with generate, got {type(model).__name__}")
+        for spec in chain.specs:
+            if spec.rewrites_prompt:
+                raise ModeError(
+                    f"attach: a chain must leave the prompts as they are, got {spec.name}, which rewrites their ends, "
+                    "while callers cut rows at the length of the prompt that they gave; use logitkit.generate"
+                )
         self.model, self.tokenizer, self.chain = model, tokenizer, chain
         self.active, self.calls = True, 0
         self.trace: Trace | None = None
@@ -118,10 +124,9 @@ def attach(
     """Bind every ``generate`` of a model to a chain, each on its own inputs, until it is detached.
 
     For a ``generate`` that you do not call yourself: pipelines, trainers, agents and servers. ``model.generate`` takes
-    and returns what it did before. Rows begin with the given ids, except behind a step that rewrites prompts, such as
-    ``byte_boundary``: there they begin with the rewritten ones. Of several attached chains the last one is used; it
-    does not add to the others. Calls of `Call.generate` and `logitkit.generate` use their own chain. Models and tables
-    that the chain names are loaded once.
+    and returns what it did before, and rows begin with the given ids. Of several attached chains the last one is used;
+    it does not add to the others. Calls of `Call.generate` and `logitkit.generate` use their own chain. Models and
+    tables that the chain names are loaded once.
 
     Args:
         model: a transformers model. Threads that generate with it at the same time each have a call of their own.
@@ -135,6 +140,7 @@ def attach(
     Raises:
         ChainError, ParameterError, UnknownNameError: a chain that cannot be used.
         ModelError: a model that cannot generate.
+        ModeError: a step that rewrites prompts, such as ``byte_boundary``.
         FileFormatError: the folder of the model holds no saved chain.
 
     At each ``generate``:
@@ -181,7 +187,7 @@ def _split(model: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[s
 def _with_given_ids(call: Call, output: Any, inputs: Mapping[str, Any]) -> Any:
     """Return the output with rows that begin with the ids as given, which `bind` may have padded otherwise."""
     given = torch.as_tensor(inputs["input_ids"]).to(call.prompts.ids.device)
-    if call.prompts.in_encoder or any(call.prompts.removed) or torch.equal(given, call.prompts.ids):
+    if call.prompts.in_encoder or torch.equal(given, call.prompts.ids):
         return output
     ids = call.ids(output)
     begun = given.repeat_interleave(len(ids) // len(given), dim=0)

@@ -73,12 +73,11 @@ def test_a_pipeline_generates_under_the_chain(model: Any) -> None:
     assert generator(TEXTS, **settings) == plain != done
 
 
-def test_a_pipeline_cut_inside_a_word_keeps_its_whole_prompt(model: Any) -> None:
-    """Behind byte_boundary the rows begin with the shortened prompt, and their text with the whole one."""
-    inputs = encoded(["the old ma"])
-    with logitkit.attach(model, tiny_tokenizer(), "byte_boundary()"):
-        ids = model.generate(**inputs, **GREEDY)
-    assert tiny_tokenizer().decode(ids[0]).startswith("the old ma")
+def test_steps_that_rewrite_prompts_are_refused(model: Any) -> None:
+    """A pipeline cuts rows at the length of its prompt, and would lose the bytes that were given back."""
+    with pytest.raises(ModeError, match="attach: a chain must leave the prompts as they are, got byte_boundary"):
+        logitkit.attach(model, tiny_tokenizer(), "top_k(5) | byte_boundary()")
+    assert "generate" not in vars(model)
 
 
 def test_an_encoder_decoder_is_bound(model: Any) -> None:

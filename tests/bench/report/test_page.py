@@ -128,7 +128,8 @@ def browser(texts: tuple[Run, Store, Summary], tmp_path_factory: pytest.TempPath
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    driver.get(path.as_uri())
+    driver.address = path.as_uri()  # another test shows another page
+    driver.get(driver.address)
     yield driver
     driver.quit()
 
@@ -139,7 +140,7 @@ def listed(browser: Any) -> Any:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import Select
 
-    browser.get(browser.current_url)
+    browser.get(browser.address)
     browser.find_element(By.CSS_SELECTOR, "#samples-fold > summary").click()
 
     def choose(search: str = "", strategy: str = "all strategies", show: str = "all samples") -> tuple[str, list[int]]:
@@ -156,7 +157,7 @@ def listed(browser: Any) -> Any:
 
 def test_details_are_folded(browser: Any) -> None:
     """The manifest, the detail and the samples are folded; nothing of the samples is built before they are opened."""
-    browser.get(browser.current_url)
+    browser.get(browser.address)
     states = browser.execute_script("return [...document.querySelectorAll('details')].map(fold => fold.open)")
     assert len(states) == 3 and not any(states)
     assert browser.execute_script("return document.querySelector('#manifest').closest('details').open") is False
