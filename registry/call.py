@@ -230,7 +230,9 @@ class Call:
         reason = "requested" if streams == "lazy" else obstacle(self.model, declared, self.prompts, setting)
         if reason is None and tensors:  # it may have one entry per row, and a fused forward has more rows
             reason = f"{tensors[0]} is a tensor of the rows"
-        if reason is None and getattr(plain_generate(self.model), "__func__", None) is not type(self.model).generate:
+        if reason is None and getattr(plain_generate(self.model), "__func__", None) is not getattr(
+            type(self.model), "generate", None
+        ):
             reason = "a program replaced the generate of this model"
         if reason is None:
             readers = fusable_streams(self.model, declared)

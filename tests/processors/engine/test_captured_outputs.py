@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 from typing import Any
@@ -63,7 +64,8 @@ def run(compares: Compares, before: list[Any] | None = None, **mode: Any) -> Ten
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_reading_from_scratch(kind: str, mode: dict[str, Any]) -> None:
     """Captured outputs equal a new forward under greedy decoding, beams and sampling; no reader is needed."""
-    compares = Compares(bound(KINDS[kind]()))
+    model = copy.deepcopy(KINDS[kind]()).double()  # in single precision rare samples differ by more than the bound
+    compares = Compares(bound(model))
     run(compares, **mode)
     assert compares.worst < 1e-4
     assert compares.captured.misses == 0

@@ -102,7 +102,7 @@ def test_a_wrapper_that_generates_with_its_inner_model_stays_lazy() -> None:
 
     call = bound("cfg(2.0)", Adapter(tiny_model()))
     assert torch.equal(decode(call, "auto"), decode(bound("cfg(2.0)"), "lazy"))
-    assert str(call.trace.fusion) == "lazy: generate called no forward of this model"
+    assert str(call.trace.fusion) == "lazy: a program replaced the generate of this model"
 
 
 def test_fusing_that_is_requested_and_impossible_is_an_error() -> None:
