@@ -71,6 +71,7 @@ def test_the_own_encoding_is_a_cover(shared_tokenizers: Path, name: str) -> None
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(4 * 3600)  # up to 20 minutes of processor time (Qwen2.5)
 @pytest.mark.parametrize("name", REAL)
 def test_the_own_encoding_is_a_cover_of_many_texts(shared_tokenizers: Path, name: str) -> None:
@@ -93,6 +94,7 @@ def test_the_law_under_a_distribution_of_tokens(shared_tokenizers: Path, name: s
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(4 * 3600)  # up to 20 minutes of processor time (Qwen2.5)
 @pytest.mark.parametrize("name", REAL)
 def test_the_law_on_many_texts(shared_tokenizers: Path, name: str) -> None:
