@@ -150,6 +150,6 @@ def test_valid_unicode(value: Any, want: bool) -> None:
 
 
 def test_neutral_up_to_rounding() -> None:
-    """Values within 1e-12 of the neutral value are neutral, whatever its size."""
+    """A value counts as neutral if it differs from the neutral value by at most 1e-12, for small and large values."""
     assert is_neutral(1 + 5e-13, 1) and is_neutral(-5e-13, 0)
     assert not is_neutral(1 + 2e-12, 1) and not is_neutral(2e-12, 0) and not is_neutral(1e6, 1e6 + 1e-6)

@@ -124,7 +124,7 @@ def _whole_numbers(name: str, values: Any) -> Tensor:
 
 
 def _zeros_and_ones(values: Any) -> Tensor:
-    """Return a mask as int64.
+    """Return an attention mask as an int64 tensor of zeros and ones.
 
     Raises:
         PromptError: a value other than 0 and 1.

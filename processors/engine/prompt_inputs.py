@@ -93,7 +93,7 @@ def _as_tensor(value: Any) -> Any:
 
 
 def inputs_of_stream(model: Any, inputs: Mapping[str, Any], label: str, *, like: Any = None) -> dict[str, Any]:
-    """Return the inputs of the prompts that the model of a second stream reads.
+    """Return the further inputs of the prompts, such as images, that the model of a second stream takes.
 
     Args:
         model: the model of the stream.

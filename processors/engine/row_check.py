@@ -105,9 +105,9 @@ class RowCheck:
         self._known.clear()
         warnings.warn(
             f"logitkit: the rows of generate begin with prompts of this call ({self.prompts.width} tokens), and the "
-            f"{added} tokens behind them are read as a continuation that the call did not write; bind the chain to "
-            "the longer prompts: chain.bind(model, tokenizer, prompts). If they are a continuation, say so: "
-            "call.continuing()",
+            f"{added} tokens behind them are read as a continuation that the call did not write; give "
+            "generate the prompts of the call, **call.inputs, or bind the chain to the longer prompts. If they are a "
+            "continuation, say so: call.continuing()",
             ContinuationWarning,
             stacklevel=2,
         )

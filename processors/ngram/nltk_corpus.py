@@ -11,14 +11,14 @@ from logitkit.processors.ngram.corpus import split_long
 
 
 class NltkCorpus:
-    """The files of an nltk corpus, each one document.
+    """The texts of an nltk corpus; each file of the corpus is one document.
 
     Args:
         corpus: a corpus reader of nltk, or the name of a corpus, such as ``gutenberg``.
         fileids: the files to read, by the ids of the reader; None reads all.
 
     Attributes:
-        bytes: length of the texts in UTF-8 bytes is not known before they are read; always None.
+        bytes: always None, since the size of the texts is not known before they are read.
         read: number of UTF-8 bytes read so far.
 
     Raises:

@@ -78,7 +78,7 @@ def joins(char: str) -> bool:
 
 @functools.cache
 def _second_characters() -> frozenset[str]:
-    """Return the characters that are second in some canonical composition."""
+    """Return the characters that NFC can compose with the character before them."""
     decompositions = (unicodedata.decomposition(chr(code)).split() for code in range(0x30000))
     pairs = (parts for parts in decompositions if len(parts) == 2 and not parts[0].startswith("<"))
     hangul = (chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)))  # vowels and final consonants

@@ -36,7 +36,7 @@ def answers(checkpoint: str, chain: str, *turns: str, tokens: int = 12) -> list[
 
 @pytest.mark.parametrize("chain", ["", "cfg(1.5)", "repetition_penalty(1.3)"])
 def test_a_pipe_is_a_conversation(speaking_checkpoint: str, chain: str) -> None:
-    """Each line is answered with all turns in sight; standard output holds the answers alone."""
+    """Each line is answered with all earlier turns in the prompt; only the answers go to standard output."""
     lines = ["Who wrote the letter?", "And then?"]
     typed = "\n\n".join(lines) + "\n"
     result = logitkit_command(*settings(speaking_checkpoint), "--chain", chain, input=typed)

@@ -195,7 +195,7 @@ def test_a_bare_generate_checks_what_follows_the_chain(way: str, settings: dict[
 
 
 def test_a_harmless_processor_behind_the_chain_changes_nothing_else() -> None:
-    """The list holds what was put into it; the check is yielded behind it, once, and survives pickling."""
+    """A list of processors holds its items alone; iterating adds one final check behind them, also after pickling."""
     model, mine = tiny_model(), SuppressTokensLogitsProcessor([0])
     call = logitkit.chain("suppress_tokens([0, 1]) | top_k(2)").bind(model, tiny_tokenizer(), "a prompt")
     plain = model.generate(**call.inputs, logits_processor=call.processors, **GREEDY)

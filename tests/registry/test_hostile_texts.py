@@ -92,7 +92,7 @@ def test_any_text_is_a_chain_or_an_error(text: str) -> None:
 @FUZZ
 @given(DATA)
 def test_any_data_is_read_or_an_error(tmp_path: Path, data: object) -> None:
-    """Chains, runs, manifests, heads and stores of arbitrary data raise nothing but errors of logitkit."""
+    """Arbitrary data read as a chain, run, manifest, router head or store raises an error of logitkit and no other."""
     text = json.dumps(data)
     for name in ("file.json", "file.yaml", "results.jsonl", "head.json", MANIFEST):
         (tmp_path / name).write_text(text + "\n")

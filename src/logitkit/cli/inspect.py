@@ -73,7 +73,7 @@ def inspect(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="HTML file to write; by default inspect.html, none with --text, --csv or --json."
+            "--out", "-o", help="HTML file to write. Default: inspect.html; with --text, --csv or --json, no HTML file."
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file to write, with one line per token.")] = None,

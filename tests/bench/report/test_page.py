@@ -82,7 +82,7 @@ def test_the_page_is_self_contained(finished: tuple[Run, Store, Summary]) -> Non
 
 
 def test_the_page_without_answers_has_no_script(finished: tuple[Run, Store, Summary]) -> None:
-    """Without answers the page holds tables and plots alone."""
+    """A page that is made without the answers has tables and plots, and no list of samples."""
     outside = Outside(page(finished[2], {}, []))
     assert "script" not in outside.tags and "input" not in outside.tags
 

@@ -162,7 +162,7 @@ def test_right_answers_pass_strict_tests(isolation: str, program: str, tests: st
 
 
 def test_what_accident_can_reach_is_closed(isolation: str, tmp_path: Path) -> None:
-    """A program changes nothing outside its folder through databases, folder descriptors, pipes or files' numbers."""
+    """No program writes outside its folder: not by databases, descriptors of folders, named pipes or many files."""
     there = tmp_path / "there"
     there.write_text("safe")
     there.chmod(0o600)

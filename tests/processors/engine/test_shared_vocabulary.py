@@ -193,7 +193,7 @@ def test_tokenizers_of_folders_are_found(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("widths", [(272, 280), (280, 272)])
 def test_labels_of_two_paddings(widths: tuple[int, int]) -> None:
-    """The large model's answer holds shared ids alone, which the small model can read."""
+    """The large model answers with ids that both models have, so the small model can read the answer."""
     small, large = of_width(widths[0], 0), of_width(widths[1], 1)
     if widths[1] == 280:  # its favourite token is one that the small model lacks
         with torch.no_grad():

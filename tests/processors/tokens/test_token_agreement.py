@@ -71,7 +71,7 @@ def test_other_added_tokens_of_one_id_are_impossible_not_refused(special: bool) 
 
 
 def test_an_added_token_that_only_one_tokenizer_calls_special_is_shared() -> None:
-    """The text of the token decides."""
+    """Two models agree on an id if the token spells the same text in both."""
     assert shared((272, with_added("<a>")), (272, with_added("<a>", special=True))).complete
 
 
