@@ -47,9 +47,8 @@ def options_of(words: list[str]) -> tuple[str, set[str]]:
     while hasattr(command, "commands"):
         known = command.commands
         command = known[words.pop(0)] if words and words[0] in known else known["run"]  # bench: run is the default
-    return command.name, {
-        option for parameter in command.params for option in parameter.opts + parameter.secondary_opts
-    }
+    options = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+    return command.name, options | {"--help"}
 
 
 @pytest.mark.parametrize("page", PAGES)

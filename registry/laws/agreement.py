@@ -13,6 +13,7 @@ from logitkit.registry.laws.recomputation import Continuation, Recomputation
 
 TOKENS = 6
 TOLERANCE = 1e-3  # nats; with and without a KV cache the logits differ in the last bits of fp32
+ROUNDING = 1e-7  # of probabilities in fp32; all that is left of a token which a second stream nearly subtracts away
 
 
 class ScoreRecorder(LogitsProcessor):
@@ -57,7 +58,7 @@ def _assert_agreement(scratch: Recomputation, call: Call, recorder: ScoreRecorde
         for prefix, actual in zip(prefixes(scratch, call, rows), returned.log_softmax(-1), strict=True):
             if not scratch.ended(prefix[1]):
                 checked.add(prefix)
-                _assert_close(actual, scratch(*prefix, beams=beams), f"the distribution after {prefix[1]}")
+                assert_close(actual, scratch(*prefix, beams=beams), f"the distribution after {prefix[1]}")
     for prompt, continuation in prefixes(scratch, call, ids):
         for length in range(len(scratch.start), len(continuation)):
             if not scratch.ended(continuation[:length]):
@@ -71,12 +72,18 @@ def prefixes(scratch: Recomputation, call: Call, rows: Tensor) -> list[tuple[int
     return [(number // rows_per_prompt, tuple(row[call.prompts.width :].tolist())) for number, row in enumerate(rows)]
 
 
-def _assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Assert that two rows of log-probabilities are one distribution, up to `TOLERANCE`."""
+def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
+    """Assert that two rows of log-probabilities are one distribution, up to `TOLERANCE`.
+
+    A small probability that is the difference of two large ones has their rounding: up to 0.1 nats are let pass for
+    a token whose probability differs by less than `ROUNDING`.
+    """
     assert not bool(actual.isnan().any()), f"{what} is NaN"
     impossible = actual == -torch.inf
     assert torch.equal(impossible, expected == -torch.inf), f"{what} has other impossible tokens than recomputation"
-    worst = float((actual - expected).abs().nan_to_num(0).max())
+    apart = (actual - expected).abs().nan_to_num(0)
+    rounded = ((actual.double().exp() - expected.double().exp()).abs() < ROUNDING) & (apart < 0.1)
+    worst = float(apart.masked_fill(rounded, 0).max())
     assert worst < TOLERANCE, f"{what} is {worst:.1e} nats from recomputation"
 
 

@@ -24,8 +24,12 @@ TEXTS = ["a prompt", "one longer prompt", "sea"]
 
 @pytest.fixture
 def model() -> Any:
-    """A model that no other test attaches to."""
-    return copy.deepcopy(tiny_model())
+    """A model that no other test attaches to, nor asked for hidden states: the hooks for them stay, and no pickle."""
+    known = tiny_model()
+    own = type(known)(copy.deepcopy(known.config)).eval()
+    own.load_state_dict(known.state_dict())
+    own.generation_config = copy.deepcopy(known.generation_config)
+    return own
 
 
 def encoded(texts: list[str], side: str = "left") -> Any:
