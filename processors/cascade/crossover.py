@@ -29,13 +29,13 @@ from logitkit.processors.cascade.uncertainty_scores import uncertainty
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import BoundSettings
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
-from logitkit.processors.engine.divergences import js_bits
+from logitkit.processors.engine.divergences import divergence, js_bits
 from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
-CrossoverMeasure = Literal["js", "entropy", "random"]
+CrossoverMeasure = Literal["js", "tv", "hellinger", "entropy", "random"]
 PositionCount = Annotated[int, whole("number of positions of a row", ge=0)]
 PositionShare = Annotated[float, number("share of the positions so far", ge=0, le=1)]
 
@@ -50,8 +50,9 @@ class Crossover(LogitsProcessor):
         threshold: a position switches when its measure is higher; at 1 no position switches.
         budget: number of positions of a row (``int``) or share of the positions so far (``float``, 0 to 1) that
             may switch; None sets no limit. See `budget_left`.
-        measure: ``js``, the Jensen-Shannon divergence of both models in bits. Controls: ``entropy``, the
-            uncertainty 1 - exp(-H) of the generating model; ``random``, a uniform random number.
+        measure: ``js``, the Jensen-Shannon divergence of both models in bits; ``tv`` or ``hellinger``, as in
+            `logitkit.processors.engine.divergence`. Controls: ``entropy``, the uncertainty 1 - exp(-H) of the
+            generating model; ``random``, a uniform random number.
         captured: logits of the generating model at the current step, at no extra forward; None: ``primary`` is
             read instead.
         random_numbers: the random numbers of ``random``, a function of the row's tokens.
@@ -86,7 +87,10 @@ class Crossover(LogitsProcessor):
         ] = None,
         measure: Annotated[
             CrossoverMeasure,
-            option("measure: js, the divergence of both models; controls: entropy of the generating model, random"),
+            option(
+                "measure: js, tv or hellinger, the divergence of both models; controls: entropy of the generating "
+                "model, random"
+            ),
         ] = "js",
         captured: Annotated[CapturedOutputs | None, Resource()] = None,
         random_numbers: UniformSource = None,
@@ -168,6 +172,8 @@ class Crossover(LogitsProcessor):
         """Return the measure of each row, ``[rows]``, 0 to 1."""
         if self.measure == "js":
             return js_bits(own, other)
+        if self.measure == "tv" or self.measure == "hellinger":
+            return divergence(own, other, self.measure)
         if self.measure == "random":
             return self.random_numbers(input_ids).to(own.device)
         return uncertainty(own)

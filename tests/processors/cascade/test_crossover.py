@@ -18,7 +18,12 @@ from logitkit.registry.laws import parametrize_with_laws, tiny_model, tiny_token
 from reference.recompute import Recompute
 
 PROMPTS = ["one prompt", "a second, longer prompt", "three"]
-THRESHOLD = {"js": 0.5, "entropy": 0.97, "random": 0.5}  # some positions of the tiny models exceed these values
+THRESHOLD = {
+    "js": 0.5,
+    "tv": 0.6,
+    "entropy": 0.97,
+    "random": 0.5,
+}  # some positions of the tiny models exceed these values
 
 
 def chain(measure: str = "js", budget: float | None = 2, **parameters: Any) -> str:
@@ -47,6 +52,7 @@ class Compared:
         base, trained = self.base(ids), self.trained(ids)
         score = {
             "js": lambda: js_bits(base, trained),
+            "tv": lambda: (base.softmax(-1) - trained.softmax(-1)).abs().sum(-1) / 2,
             "entropy": lambda: uncertainty(base),
             "random": lambda: self.random_numbers(ids),
         }[self.crossover.measure]()
@@ -70,7 +76,9 @@ class Compared:
 
 
 @pytest.mark.parametrize("mode", [{"do_sample": True, "top_k": 0}, {"num_beams": 3}])
-@pytest.mark.parametrize(("measure", "budget"), [("js", None), ("js", 2), ("js", 0.3), ("entropy", 2), ("random", 0.3)])
+@pytest.mark.parametrize(
+    ("measure", "budget"), [("js", None), ("js", 2), ("js", 0.3), ("tv", 2), ("entropy", 2), ("random", 0.3)]
+)
 def test_equals_recomputation(measure: str, budget: float | None, mode: dict[str, Any]) -> None:
     """Under sampling and beam search of padded prompts, every decision equals that of recomputed positions."""
     call = bound(chain(measure, budget))
