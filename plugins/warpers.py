@@ -117,6 +117,7 @@ SPECS = [
         parameters=Temperature,
         replaces=("temperature",),
         formula="scores / temperature",
+        keeps_best=True,
     ),
     _spec(
         "top_k",
@@ -126,6 +127,7 @@ SPECS = [
         parameters=TopK,
         replaces=("top_k",),
         revision=2,
+        keeps_best=True,
     ),
     _spec(
         "top_p",
@@ -136,6 +138,7 @@ SPECS = [
         replaces=("top_p",),
         source="arXiv:1904.09751",
         revision=2,
+        keeps_best=True,
     ),
     _spec(
         "min_p",
@@ -146,6 +149,7 @@ SPECS = [
         replaces=("min_p",),
         source="arXiv:2407.01082",
         revision=2,
+        keeps_best=True,
     ),
     _spec(
         "top_h",
@@ -155,6 +159,7 @@ SPECS = [
         parameters=TopH,
         replaces=("top_h",),
         source="arXiv:2509.02510",
+        keeps_best=True,
     ),
     _spec(
         "typical_p",
@@ -175,6 +180,7 @@ SPECS = [
         replaces=("epsilon_cutoff",),
         source="arXiv:2210.15191",
         revision=2,
+        keeps_best=True,
     ),
     _spec(
         "eta_cutoff",
@@ -185,6 +191,7 @@ SPECS = [
         replaces=("eta_cutoff",),
         source="arXiv:2210.15191",
         revision=2,
+        keeps_best=True,
     ),
     _spec(
         "repetition_penalty",

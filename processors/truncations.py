@@ -64,9 +64,7 @@ class Truncation(LogitsProcessor):
             input_ids: ``[rows, length]``.
             scores: logits or log-probabilities, ``[rows, vocab]``.
         """
-        keep = self._least
-        if self._settings is not None and self._settings.beams:
-            keep = max(keep, 2, len(self._settings.end_tokens()) + 1)
+        keep = self._least if self._settings is None else self._settings.least_kept(self._least)
         truncated: Tensor = self._inner(keep)(input_ids, scores)
         return truncated
 

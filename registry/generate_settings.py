@@ -23,11 +23,12 @@ DRAFTS = ("assistant_model", "assistant_early_exit", "use_mtp")
 def owned_settings(chain: Chain) -> dict[str, Any]:
     """Return neutral values for the settings that processors of a chain replace.
 
-    A chain with one sampling warper replaces all of them: it decides their order.
+    A chain with one sampling warper, of transformers or a `Spec.warper`, replaces all of them: it decides their order.
     """
     owned = _replaced(chain)
     settings = {name: value for name, value in PENALTIES.items() if name in owned}
-    return settings | (SAMPLING if owned & set(SAMPLING) else {})
+    warps = bool(owned & set(SAMPLING)) or any(spec.warper for spec in chain.specs)
+    return settings | (SAMPLING if warps else {})
 
 
 def padding_settings(tokenizer: Any, model: Any) -> dict[str, Any]:

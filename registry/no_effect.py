@@ -11,15 +11,12 @@ from logitkit.errors import NoEffectWarning
 from logitkit.params import is_neutral
 from logitkit.registry.spec import Spec
 
-# Steps of transformers that leave the most probable token the most probable one.
-KEEPS_THE_BEST = ("temperature", "top_k", "top_p", "min_p", "top_h", "epsilon_cutoff", "eta_cutoff")
-
 
 def warn_of_no_effect(steps: Sequence[tuple[Spec, Mapping[str, Any]]], reported: Mapping[str, tuple[str, str]]) -> None:
     """Give one `NoEffectWarning` that names every step without effect, the reason and the way out.
 
-    A step that replaces a setting of `generate`, such as ``temperature(1.0)``, has the effect that the setting of the
-    model's configuration is off.
+    A step that replaces a setting of `generate`, such as ``temperature(1.0)``, and any other warper has the effect that
+    the settings of the model's configuration are off.
 
     Args:
         steps: Spec and parameters of each step.
@@ -35,9 +32,9 @@ def warn_of_greedy_decoding(specs: Sequence[Spec]) -> None:
     """Warn where greedy decoding takes the token that it would take without the chain.
 
     Args:
-        specs: of the steps. A chain that consists of `KEEPS_THE_BEST` alone changes no order at the top.
+        specs: of the steps. A chain of steps with `Spec.keeps_best` alone does not change the best token.
     """
-    if specs and all(spec.family == "transformers" and spec.name in KEEPS_THE_BEST for spec in specs):
+    if specs and all(spec.keeps_best for spec in specs):
         names = " | ".join(spec.name for spec in specs)
         warnings.warn(
             f"{names} changes nothing: greedy decoding takes the most probable token, which the chain keeps; set "
@@ -49,7 +46,7 @@ def warn_of_greedy_decoding(specs: Sequence[Spec]) -> None:
 
 def _neutral(spec: Spec, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield reason and way out for each parameter that has its neutral value."""
-    if spec.replaces:
+    if spec.replaces or spec.warper:
         return
     for name, value in spec.filled(parameters).items():
         extra = spec.model.model_fields[name].json_schema_extra

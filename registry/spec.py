@@ -65,6 +65,9 @@ class Spec:
         modes: modes of generating that are refused, each with the reason; any of `REFUSABLE_MODES`.
         laws: laws that the processor cannot keep, each with the reason; see `logitkit.registry.laws`.
         discards: the processor replaces the distribution, so it must be the first of a chain.
+        warper: the processor is a sampling warper: a chain with one decides the order of all warpers, so those of
+            ``generate`` (its default ``top_k=50`` too) are switched off.
+        keeps_best: the most probable token stays the most probable one, so greedy decoding does not change.
         replaces: settings of ``generate`` whose own processor this one replaces, such as ``temperature``.
         example: a chain of this processor alone, on which the laws run, such as ``contrastive(amateur='other')``.
         example_resources: objects that the example names, each with its kind. ``model``: a tiny model with the
@@ -101,6 +104,8 @@ class Spec:
     modes: Mapping[str, str] = field(default_factory=dict)
     laws: Mapping[str, str] = field(default_factory=dict)
     discards: bool = False
+    warper: bool = False
+    keeps_best: bool = False
     replaces: tuple[str, ...] = ()
     example: str = ""
     example_resources: Mapping[str, str] = field(default_factory=dict)
@@ -115,7 +120,7 @@ class Spec:
         check_name("Spec", self.name)
         owner = f"Spec {self.name}"
         check_texts(owner, self, TEXTS)
-        check_flags(owner, self, ("rewrites_prompt", "discards"))
+        check_flags(owner, self, ("rewrites_prompt", "discards", "warper", "keeps_best"))
         if not re.fullmatch(TARGET, self.target):
             raise ParameterError(owner, "target", "'module:Class'", self.target)
         for part in ("summary", "source"):

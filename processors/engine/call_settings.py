@@ -93,6 +93,16 @@ class CallSettings:
         """Return the tokens at which `generate` ends a row; empty when there are none."""
         return end_tokens(self._model) if self._told_ends is None else self._told_ends
 
+    def least_kept(self, least: int) -> int:
+        """Return how many tokens a truncation keeps at least, as `generate` decides it for its own truncations.
+
+        Beams that reach an end token leave the search, so one token more than there are end tokens stays, and two.
+
+        Args:
+            least: number of tokens kept at least without beams.
+        """
+        return max(least, 2, len(self.end_tokens()) + 1) if self.beams else least
+
     def text_ends(self, otherwise: Sequence[int]) -> tuple[int, ...]:
         """Return the tokens that end a text: those at which `generate` ends a row, else those of the training texts.
 

@@ -75,16 +75,16 @@ class Recomputation:
         Args:
             prompt: number of the prompt.
             continuation: tokens after the prompt.
-            beams: as beam search computes them, from log-probabilities.
+            beams: as beam search computes them: from log-probabilities, by processors that know of the beams.
         """
-        key = prompt, continuation, beams and self.depends_on_scale
+        key = prompt, continuation, beams
         if key not in self._known:
-            self._known[key] = self.compute(prompt, continuation, normalised=key[2])
+            self._known[key] = self.compute(prompt, continuation, beams=beams)
         return self._known[key]
 
     @torch.no_grad()
     def compute(
-        self, prompt: int, continuation: Continuation, scores: Tensor | None = None, *, normalised: bool = False
+        self, prompt: int, continuation: Continuation, scores: Tensor | None = None, *, beams: bool = False
     ) -> Tensor:
         """Compute the result of a call without the cached results.
 
@@ -94,16 +94,18 @@ class Recomputation:
         Args:
             prompt, continuation: as in `__call__`.
             scores: the scores that the chain receives, ``[vocab]``; by default those of the model.
-            normalised: pass log-probabilities of the model instead of its logits.
+            beams: as in `__call__`.
         """
         call = self.bind([self.prompts[prompt]] * len(self.prompts))
+        if beams:
+            call.settings.tell({**call.generate_kwargs, "num_beams": 2})
         ids = call.inputs["input_ids"]
         tail = torch.tensor([continuation] * len(ids), dtype=torch.long, device=ids.device)
         rows = tail if call.prompts.in_encoder else torch.cat([ids, tail], dim=1)
         inputs = {"input_ids": ids, "decoder_input_ids": tail} if call.prompts.in_encoder else {"input_ids": rows}
         inputs |= {name: value[[prompt] * len(ids)] for name, value in self.inputs.items()}
         own = self.model(**inputs, use_cache=False).logits[:, -1].float()
-        own = own.log_softmax(-1) if normalised else own
+        own = own.log_softmax(-1) if beams and self.depends_on_scale else own
         received = own if scores is None else scores.expand(len(rows), -1).clone()
         return call.composite(rows, received)[prompt].log_softmax(-1)
 

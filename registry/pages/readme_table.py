@@ -31,8 +31,13 @@ PURPOSES: Mapping[str, str] = {
     "ensemble": "averages models with different tokenizers",
     "ngram_context": "repeats the wording of the prompt, to copy and cite from it",
     "ngram_style": "writes in the style of a text of yours; nothing is trained",
+    "p_less": "samples among tokens at least as probable as the chance that two draws agree; nothing to set",
     "router": "writes with a small model, and lets a trained network choose the tokens of a large one",
+    "tail_free": "samples without the tail, cut where the sorted probabilities stop bending",
+    "top_a": "samples among tokens of at least a multiple of the squared largest probability",
+    "top_n_sigma": "samples among tokens whose logits are close to the largest, whatever the temperature",
     "uscd": "makes the examples in the prompt count more where the model is uncertain",
+    "xtc": "removes the most probable tokens at random steps, for texts that are less predictable",
 }
 
 EXTRA_WORK: Mapping[ExtraForwards, str] = {

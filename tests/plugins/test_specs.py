@@ -46,9 +46,9 @@ def test_typed_needs_and_prose_speak_of_the_same_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_needs_no_model_declares_no_forwards(name: str) -> None:
-    """The processors without extra forwards are those of transformers and the n-gram family."""
+    """The processors without extra forwards are those of transformers, the n-grams and the samplers."""
     spec = logitkit.describe(name)
-    assert (spec.extra_forwards == "none") == (spec.family in ("transformers", "ngram"))
+    assert (spec.extra_forwards == "none") == (spec.family in ("transformers", "ngram", "samplers"))
 
 
 def test_each_plugin_lists_one_family() -> None:

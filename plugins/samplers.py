@@ -1,0 +1,79 @@
+"""Specs of the samplers that transformers lacks."""
+
+from __future__ import annotations
+
+from logitkit.registry.hookspecs import hookimpl
+from logitkit.registry.spec import Spec
+
+TRUNCATIONS = "logitkit.processors.samplers.truncations"
+
+TRUNCATION_SPECS = [
+    Spec(
+        name="xtc",
+        family="samplers",
+        summary="Remove the most probable tokens but one at random steps (exclude top choices).",
+        source="llama.cpp",
+        target=f"{TRUNCATIONS}:XTC",
+        formula="where u(seed, prefix) < probability: of the tokens p >= threshold, the least probable one alone stays",
+        failure="also removes end tokens, line breaks and the only right answer; name such tokens in protect",
+        warper=True,
+        example="xtc(threshold=0.02, probability=0.5)",
+    ),
+    Spec(
+        name="top_n_sigma",
+        family="samplers",
+        summary="Keep tokens whose logits are within n standard deviations of the largest logit.",
+        source="arXiv:2411.07641",
+        target=f"{TRUNCATIONS}:TopNSigma",
+        formula="z >= max z - n sigma,  sigma: standard deviation of the possible logits",
+        failure="after another truncation or a mask the deviation is that of the few tokens left; put it first",
+        warper=True,
+        keeps_best=True,
+        example="top_n_sigma(1.0)",
+    ),
+    Spec(
+        name="p_less",
+        family="samplers",
+        summary="Keep tokens at least as probable as the chance that two draws agree; there is no strength to set.",
+        source="arXiv:2509.23234",
+        target=f"{TRUNCATIONS}:PLess",
+        formula="p >= min(L, max p),  L = sum p^2;  normalized: (V L - 1) / (V - 1)",
+        failure="keeps few tokens where one token is certain, and many where none is",
+        warper=True,
+        keeps_best=True,
+        example="p_less(normalized=True)",
+    ),
+    Spec(
+        name="top_a",
+        family="samplers",
+        summary="Keep tokens of at least a multiple of the squared largest probability.",
+        source="text-generation-webui",
+        target=f"{TRUNCATIONS}:TopA",
+        formula="p >= a (max p)^2",
+        failure="the limit depends on one token alone, and a flat row keeps nearly all of its tail",
+        warper=True,
+        keeps_best=True,
+        example="top_a(0.2)",
+    ),
+    Spec(
+        name="tail_free",
+        family="samplers",
+        summary="Cut the tail at the place where the sorted probabilities stop bending (tail free sampling).",
+        source="T. Phénix and J. Egan, Tail free sampling, 2019",
+        target=f"{TRUNCATIONS}:TailFree",
+        formula="the first i tokens, i the first place with d_0 + ... + d_i > z;"
+        "\nd: |second differences of sorted p| / sum",
+        failure="sorts every row, and one bend far down the row moves the cut; top_p and min_p are simpler",
+        warper=True,
+        keeps_best=True,
+        example="tail_free(0.95)",
+    ),
+]
+
+SPECS = TRUNCATION_SPECS
+
+
+@hookimpl
+def logitkit_specs() -> list[Spec]:
+    """Return the truncations, temperatures and penalties that transformers lacks."""
+    return SPECS
