@@ -13,7 +13,7 @@ from logitkit.registry.discovery import BUILT_IN
 from logitkit.registry.laws.examples import example_chain
 
 NAMES = discover(third_party="none").names()
-FAMILIES = {plugin: plugin for plugin in ("byte_level", "cascade", "contrast", "ensemble", "ngram")}
+FAMILIES = {plugin: plugin for plugin in ("byte_level", "cascade", "contrast", "ensemble", "ngram", "samplers")}
 FAMILIES["warpers"] = "transformers"
 
 
