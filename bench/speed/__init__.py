@@ -11,6 +11,7 @@ from logitkit.bench.speed.decoding_variants import DecodingVariant, example_vari
 from logitkit.bench.speed.measurement import VariantTiming, measure
 from logitkit.bench.speed.memory import PeakMemory
 from logitkit.bench.speed.profile import ProcessorCost, profile_processors
+from logitkit.bench.speed.static_cache import static_form
 from logitkit.bench.speed.syncs import SyncCount
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "measure",
     "profile_processors",
     "select_variants",
+    "static_form",
     "variants",
 ]

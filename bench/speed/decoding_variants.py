@@ -32,6 +32,7 @@ class DecodingVariant:
             ``tokenizers`` holds the tokenizers of models among these objects. The keys ``model`` and ``tokenizer``
             replace the generating model and its tokenizer.
         requires: a processor without which the variant is left out; empty when there is no such processor.
+        compiled: the forward is compiled during `generate`, so a clock on the model would compile it again.
 
     Examples:
         >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -46,6 +47,7 @@ class DecodingVariant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources | None = None
     requires: str = ""
+    compiled: bool = False
 
     def make_resources(self, model: Any, tokenizer: Any) -> Mapping[str, Any]:
         """Return the objects that the chain names; called once, before any run is timed."""

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from logitkit.bench.speed.clock import ForwardClock
-from logitkit.bench.speed.decoding_variants import PLAIN, DecodingVariant
+from logitkit.bench.speed.decoding_variants import DecodingVariant
 from logitkit.bench.speed.memory import PeakMemory
+from logitkit.errors import ModeError
 from logitkit.processors.byte_level.model import ByteModel
 
 PROMPTS = [
@@ -36,9 +37,11 @@ class VariantTiming:
 
     Attributes:
         seconds: duration of each round.
-        forward_seconds: time inside forward passes in each round.
+        forward_seconds: time inside forward passes in each round; empty for a compiled variant.
         peak: peak memory of tensors in bytes, without the model; 0 if it was not measured.
         note: the note that the variant's last run returned.
+        error: why the variant could not be measured; empty if it was.
+        refused: the error is a refusal by name of the way in which the variant decodes.
 
     Examples:
         >>> plain, variant = VariantTiming([10.0], [8.0]), VariantTiming([20.0], [14.0])
@@ -50,8 +53,11 @@ class VariantTiming:
     forward_seconds: list[float] = field(default_factory=list)
     peak: int = 0
     note: str = ""
+    error: str = ""
+    refused: bool = False
 
 
+# Over 40 lines: the arguments are documented one by one.
 def measure(
     model: Any,
     tokenizer: Any,
@@ -63,7 +69,9 @@ def measure(
     memory: bool = True,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, VariantTiming]:
-    """Time every decoding variant, round by round. The first round warms up and measures memory.
+    """Time every decoding variant, round by round. The first round warms up, compiles, and measures memory.
+
+    A variant that raises an error in the first round is left out of the others, and its timing holds the error.
 
     Args:
         model, tokenizer: the generating model and its tokenizer.
@@ -71,11 +79,14 @@ def measure(
         batch: number of prompts.
         tokens: number of new tokens per prompt; end tokens are suppressed.
         rounds: number of timed rounds.
-        memory: also measure peak memory; slow, since every tensor is tracked.
+        memory: also measure peak memory; slow, since every tensor is tracked. Compiled variants are left out.
         advance: called after each run, ``(rounds + 1) * len(variants)`` times.
 
     Returns:
         The timings by the variant's name.
+
+    Raises:
+        Exception: the first variant raises it.
 
     Examples:
         >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -85,37 +96,63 @@ def measure(
     """
     settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(batch)]
+    made: dict[Any, Mapping[str, Any]] = {}  # resources by the function that makes them; a static form has the same
+    runs: dict[str, Callable[[], str]] = {}
     timings = {variant.name: VariantTiming() for variant in variants}
-    resources = {variant.name: variant.make_resources(model, tokenizer) for variant in variants}
-    for number in range(rounds + 1):
+    for variant in variants:
+        timing = timings[variant.name]
+        try:
+            if variant.resources not in made:
+                made[variant.resources] = variant.make_resources(model, tokenizer)
+            run = partial(variant.run, model, tokenizer, prompts, settings, made[variant.resources])
+            timing.note = run()
+            timing.peak = _peak(run) if memory and not variant.compiled else 0
+            runs[variant.name] = run
+        except Exception as error:  # a variant may be of a plugin, whose errors are of any kind
+            if variant is variants[0]:
+                raise
+            timing.error = one_line(error)
+            timing.refused = isinstance(error, ModeError)
+        advance()
+    for _ in range(rounds):
         for variant in variants:
-            run = partial(variant.run, model, tokenizer, prompts, settings, resources[variant.name])
-            if number:
-                _time(timings[variant.name], run, [model, *resources[variant.name].values()])
-            else:
-                run()
-                if memory:
-                    with PeakMemory() as watch:
-                        run()
-                    timings[variant.name].peak = watch.peak
+            if variant.name in runs:
+                clocked = [] if variant.compiled else [model, *made[variant.resources].values()]
+                _time(timings[variant.name], runs[variant.name], model.device, clocked)
             advance()
     return timings
 
 
-def _time(timing: VariantTiming, run: Callable[[], str], resources: Sequence[Any]) -> None:
-    """Time one round, with a clock on every model among the resources.
+def one_line(error: Exception) -> str:
+    """Return the type of an error and the first line of its message.
+
+    >>> one_line(ValueError("first"))
+    'ValueError: first'
+    """
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _peak(run: Callable[[], str]) -> int:
+    """Return the peak memory of a run in bytes."""
+    with PeakMemory() as watch:
+        run()
+    return watch.peak
+
+
+def _time(timing: VariantTiming, run: Callable[[], str], device: Any, clocked: Sequence[Any]) -> None:
+    """Time one round, with a clock on every model among the objects ``clocked``.
 
     A `ByteModel` is skipped: it calls the forward of the model that it wraps, which has a clock already.
     """
-    modules = dict.fromkeys(resource for resource in resources if hasattr(resource, "register_forward_hook"))
-    models = [model for model in modules if not isinstance(model, ByteModel)]
-    clocks = [ForwardClock(model) for model in models]
+    modules = dict.fromkeys(resource for resource in clocked if hasattr(resource, "register_forward_hook"))
+    clocks = [ForwardClock(model) for model in modules if not isinstance(model, ByteModel)]
     begun = time.perf_counter()
     timing.note = run()
-    if torch.device(models[0].device).type == "cuda":
+    if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
     timing.seconds.append(time.perf_counter() - begun)
-    timing.forward_seconds.append(sum(clock.seconds for clock in clocks))
+    if clocks:
+        timing.forward_seconds.append(sum(clock.seconds for clock in clocks))
     for clock in clocks:
         clock.remove()
 
@@ -130,18 +167,3 @@ def floor(plain: VariantTiming, timing: VariantTiming) -> float:
     outside = [p - f for p, f in zip(plain.seconds, plain.forward_seconds, strict=True)]
     rounds = zip(plain.seconds, timing.forward_seconds, outside, strict=True)
     return statistics.median(p / (f + o) for p, f, o in rounds)
-
-
-def table(timings: Mapping[str, VariantTiming], *, batch: int, tokens: int) -> str:
-    """Return the timings as a Markdown table."""
-    plain = timings[PLAIN.name]
-    lines = [
-        f"| batch {batch}, {tokens} tokens | speed / plain | floor | tokens/s | peak memory / plain | notes |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, timing in timings.items():
-        rate = batch * tokens / statistics.median(timing.seconds)
-        peak = f"{timing.peak / plain.peak:.2f}" if plain.peak else ""
-        cells = f"{ratio(plain, timing):.3f} | {floor(plain, timing):.3f} | {rate:.1f} | {peak}"
-        lines.append(f"| {name} | {cells} | {timing.note} |")
-    return "\n".join(lines)

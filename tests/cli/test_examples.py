@@ -17,6 +17,7 @@ import typer
 from command_line import logitkit_command
 from logitkit import models
 from logitkit.bench.config import example_run
+from logitkit.bench.speed import static_cache
 from logitkit.cli import app, bench_run
 from logitkit.registry import laws
 
@@ -64,6 +65,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     for name in ("pull", "path", "verify"):
         monkeypatch.setattr(models, name, lambda name, **_: Path(speaking_checkpoint))
     monkeypatch.setattr(laws, "check_modes", functools.partial(laws.check_modes, modes=["greedy"]))
+    monkeypatch.setattr(static_cache, "BACKEND", "eager")  # inductor compiles for a minute
     monkeypatch.setenv("LOGITKIT_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     example_run(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def test_a_plugin_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if path.suffix == ".py":
             compile(path.read_text(), str(path), "exec")
     assert "class QuietWords(" in Path("logitkit-quiet-words/src/logitkit_quiet_words/processor.py").read_text()
+
+
+def test_what_was_written_as_json(tmp_path: Path) -> None:
+    """The name, the folder, every file, and the file of the formula."""
+    result = logitkit_command("new-plugin", "mine", "--folder", tmp_path, "--json")
+    data = json.loads(result.stdout)
+    assert (result.exit_code, data["name"], data["folder"]) == (0, "mine", str(tmp_path))
+    assert data["processor"] in data["files"] and all(Path(file).is_file() for file in data["files"])
 
 
 def test_the_folder_can_be_chosen(tmp_path: Path) -> None:

@@ -48,8 +48,12 @@ def test_from_prompts_to_a_router(folders: list[str], tmp_path: Path) -> None:
         alternating = [(0, 2)[number % 2] for number in range(len(first["labels"]))]
         lines[1] = json.dumps(first | {"labels": alternating})
         labels.write_text("\n".join(lines) + "\n")
-    result = run("train-router", str(labels), str(head), *models, "--epochs", "2", "--width", "8")
-    assert result.exit_code == 0 and 0 <= json.loads(result.output)["threshold"] <= 1, result.output
+    result = run("train-router", str(labels), str(head), *models, "--epochs", "2", "--width", "8", "--json")
+    assert result.exit_code == 0 and 0 <= json.loads(result.stdout)["threshold"] <= 1, result.output
+    assert json.loads(result.stdout)["path"] == str(head)
+    table = run("train-router", str(labels), str(head), *models, "--epochs", "2", "--width", "8")
+    assert table.exit_code == 0 and f"{json.loads(result.stdout)['recall']:.4g}" in table.stdout
+    assert {line.split("  ")[0] for line in table.stdout.splitlines()} > {"measure", "threshold", "held out loss"}
     call = logitkit.chain(f"router(large='big', head={str(head)!r})").bind(
         tiny_model(), tiny_tokenizer(), "a", big=tiny_model(1)
     )

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import logitkit
 from logitkit.cli import options
+from logitkit.cli.json_output import print_json
+from logitkit.cli.rendering import print_line
 from logitkit.errors import ParameterError
 from logitkit.files import replace_file
 from logitkit.models.progress import progress_bar
 
-EXAMPLES = ("logitkit bench speed --only cfg --batch 1 --tokens 16 --rounds 2 --no-processors",)
+EXAMPLES = (
+    "logitkit bench speed --only cfg --batch 1 --tokens 16 --rounds 2 --no-processors",
+    "logitkit bench speed --only cfg --static --batch 1 --tokens 16 --rounds 2 --no-processors --out speed.md",
+)
 
 
 # Over 40 lines: each option of the command is a parameter.
 def speed(
+    context: typer.Context,
     model: Annotated[
         str, typer.Option(help="A known model name, a folder, a hub id, or random-7b or random-1b (random weights).")
     ] = "smollm2-135m",
@@ -29,41 +36,78 @@ def speed(
         list[str] | None,
         typer.Option(help="Measure what has this text in its name; repeatable. Plain decoding always runs."),
     ] = None,
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Measure every variant under a static cache with a compiled forward as well."),
+    ] = False,
     processors: Annotated[bool, typer.Option(help="Also profile processors separately.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory beside the model as well; slow.")] = True,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     out: Annotated[Path | None, typer.Option(help="Write the tables to this file as well.")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure the tokens per second of every decoding variant, beside plain `generate`; prints Markdown.
 
-    The column "floor" gives the relative speed that the forward passes alone would allow.
+    The column "floor" gives the relative speed that the forward passes alone would allow. With --static, compiling
+    takes up to a minute for each new shape, before the measured rounds.
     """
-    import torch
-
-    from logitkit.bench.speed import profile, random_models
+    from logitkit.bench.execution.manifest import environment
+    from logitkit.bench.speed import profile, random_models, tables
     from logitkit.bench.speed.decoding_variants import select_variants
-    from logitkit.bench.speed.measurement import measure, table
+    from logitkit.bench.speed.measurement import measure
+    from logitkit.bench.speed.static_cache import static_form
 
     if out is not None and not out.absolute().parent.is_dir():
         raise ParameterError("bench", "--out", "a file in a folder that exists", str(out))
     variants = select_variants(only or [])
     profiled = [name for name in logitkit.names() if not only or any(part in name for part in only)]
     loaded, tokenizer = random_models.load(model, device=device, dtype=dtype)
-    on_gpu = device.startswith("cuda")
-    hardware = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} threads"
-    tables = [f"torch {torch.__version__}, {model}, {dtype}, {device} ({hardware}), {rounds} rounds"]
-    typer.echo(tables[0])
+    settings = {"command": _command(context), "model": model, "device": device, "dtype": dtype, "rounds": rounds}
+    data: dict[str, Any] = {**settings, "environment": environment(), "variants": [], "processors": []}
+    written: list[str] = []
+
+    def add(text: str) -> None:
+        """Print and write a table at once: an interrupt loses only the table being measured."""
+        written.append(text)
+        if not as_json:
+            typer.echo(text if len(written) == 1 else f"\n{text}")
+        if out is not None:
+            with replace_file(out) as temporary:
+                temporary.write_text("\n\n".join(written) + "\n", encoding="utf-8")
+
+    add(tables.heading(data))
+    measured = [form for each in variants for form in ([each, static_form(each, device)] if static else [each])]
     for size in batch or [1, 4]:
         sized = {"batch": size, "tokens": tokens}
-        with progress_bar(f"batch {size}", total=(rounds + 1) * len(variants)) as bar:
-            timings = measure(loaded, tokenizer, variants, rounds=rounds, memory=memory, advance=bar.advance, **sized)
-        tables.append(table(timings, **sized))
-        typer.echo(f"\n{tables[-1]}")  # printed at once: an interrupt loses only the table being measured
-    for vocab, rows in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors and profiled else ():
-        costs = profile.profile_processors(vocab, rows, names=profiled, device=device)
-        tables.append(profile.table(vocab, rows, costs))
-        typer.echo(f"\n{tables[-1]}")
-    if out is not None:
-        with replace_file(out) as temporary:
-            temporary.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+        with progress_bar(f"batch {size}", total=(rounds + 1) * len(measured)) as bar:
+            timings = measure(loaded, tokenizer, measured, rounds=rounds, memory=memory, advance=bar.advance, **sized)
+        rows = tables.variant_rows(timings, **sized)
+        data["variants"].append({**sized, "rows": rows})
+        add(tables.variant_table(rows, **sized))
+    for vocab, size in itertools.product(profile.VOCABULARIES, profile.BATCHES) if processors and profiled else ():
+        rows = tables.processor_rows(profile.profile_processors(vocab, size, names=profiled, device=device))
+        data["processors"].append({"vocabulary": vocab, "batch": size, "rows": rows})
+        add(tables.processor_table(rows, vocab=vocab, batch=size))
+    if as_json:
+        print_json(data)
+    if failures := tables.failures(data):
+        print_line("\n".join(f"not measured: {failure}" for failure in failures), stderr=True)
+        raise typer.Exit(1)
+
+
+def _command(context: typer.Context) -> str:
+    """Return the command as typed, without the options of where its result goes."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params.get(str(parameter.name))
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("out", "as_json"):
+            continue
+        on, off = parameter.opts[0], [*parameter.secondary_opts, ""][0]
+        if isinstance(value, bool):
+            words.append(on if value else off)
+        else:
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                words += [on, str(each)]
+    return shlex.join([*["logitkit", "bench", "speed"], *words])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
+from logitkit.cli.rendering import print_line, print_table
 from logitkit.models.progress import progress_bar
+from logitkit.tables import FittedTable
 
 EXAMPLES = ("logitkit train-router labels.jsonl head --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)
 
@@ -27,6 +29,7 @@ def train_router(
     blocks: Annotated[int, typer.Option(min=0, help="Number of residual blocks of the head.")] = 2,
     epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the labels.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of the training.")] = 0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a router on labels. Use the router as `router(large=..., head='FOLDER')` in a chain."""
     from logitkit.processors import cascade
@@ -47,4 +50,17 @@ def train_router(
             advance=bar.advance,
         )
     head.save(out)
-    print_json({"threshold": head.threshold, **head.report})
+    measured = {"threshold": head.threshold, **head.report}
+    if as_json:
+        print_json({"path": str(out), **measured})
+        return
+    _print_measures(measured)
+    print_line(f"{out}: the head; name the folder in a chain: router(large='{large}', head='{out}')", stderr=True)
+
+
+def _print_measures(measured: dict[str, Any]) -> None:
+    """Print the measures of a head as a table."""
+    table = FittedTable("measure", "value", numbers=("value",))
+    for name, value in measured.items():
+        table.add_row(name.replace("_", " "), f"{value:.4g}")
+    print_table(table)

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+import logitkit
 from fusing import hooks
 from logitkit.bench.speed import (
+    DecodingVariant,
     ForwardClock,
     PeakMemory,
     VariantTiming,
@@ -19,11 +21,15 @@ from logitkit.bench.speed import (
     profile,
     random_models,
     select_variants,
+    static_cache,
     variants,
 )
 from logitkit.bench.speed.decoding_variants import PLAIN
-from logitkit.bench.speed.measurement import PROMPTS, floor, ratio, table
+from logitkit.bench.speed.measurement import PROMPTS, floor, ratio
+from logitkit.bench.speed.static_cache import static_form
+from logitkit.bench.speed.tables import failures, processor_rows, processor_table, variant_rows, variant_table
 from logitkit.errors import ParameterError, UnknownNameError
+from logitkit.processors.contrast import CFG
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
@@ -51,7 +57,7 @@ def test_every_variant_runs() -> None:
     )
     assert len(advanced) == 2 * len(every) and all(t.peak > 0 and len(t.seconds) == 1 for t in timings.values())
     assert timings["cfg(1.5), fused"].note.startswith("fused") and "lazy" in timings["cfg(1.5), lazy"].note
-    rows = table(timings, batch=2, tokens=3).splitlines()
+    rows = variant_table(variant_rows(timings, batch=2, tokens=3), batch=2, tokens=3).splitlines()
     assert len(rows) == 2 + len(every) and rows[2].startswith("| plain generate | 1.000 | 1.000 |")
     assert all(row.count("|") == 7 for row in rows)
 
@@ -78,7 +84,63 @@ def test_the_profile_of_processors() -> None:
     assert list(costs) == [profile.UNIT, "cfg", "top_k", "the composite around a chain"]
     assert all(cost.seconds > 0 for cost in costs.values())
     assert costs["cfg"].syncs == 1 and costs["top_k"].syncs == 0
-    assert profile.table(400, 2, costs).count("\n") == 5
+    assert processor_table(processor_rows(costs), vocab=400, batch=2).count("\n") == 5
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_every_processor_has_a_profile(batch: int) -> None:
+    """Byte models included, whose scores have the width of their own vocabulary."""
+    costs = profile.profile_processors(300, batch, steps=1)
+    assert {name: cost.error for name, cost in costs.items() if cost.error} == {}
+    assert {*logitkit.names()} < {*costs} and costs["byte_ensemble"].vocab == 257 and costs["cfg"].vocab is None
+
+
+def test_what_cannot_be_measured_is_named_and_takes_nothing_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variant and a processor that raise errors have rows with the error; the others have their figures."""
+    broken = DecodingVariant(name="broken", chain="cfg(1.5)", resources=lambda model, tokenizer: {}["no such key"])
+    timings = measure(tiny_model(), tiny_tokenizer(), [PLAIN, broken], batch=1, tokens=2, rounds=1, memory=False)
+    rows = variant_rows(timings, batch=1, tokens=2)
+    assert rows[0]["ratio"] == 1 and rows[1]["ratio"] is None
+    assert variant_table(rows, batch=1, tokens=2).endswith(
+        "| broken |  |  |  |  | not measured: KeyError: 'no such key' |"
+    )
+    monkeypatch.setattr(CFG, "__call__", lambda *_: {}["x"])
+    costs = processor_rows(profile.profile_processors(300, 1, steps=1, names=["cfg", "top_k"]))
+    assert "| cfg: not measured: KeyError: 'x' |  |  |  |" in processor_table(costs, vocab=300, batch=1)
+    assert failures({"variants": [{"rows": rows}], "processors": [{"rows": costs}]}) == [
+        "broken: KeyError: 'no such key'",
+        "cfg: KeyError: 'x'",
+    ]
+
+
+def test_an_error_of_plain_decoding_is_raised() -> None:
+    """Without plain decoding there is nothing to compare with."""
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        measure(tiny_model(), tiny_tokenizer(), [PLAIN], batch=1, tokens=0, rounds=1, memory=False)
+
+
+def test_static_forms_stand_beside_their_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its speed relative to static plain decoding; a form that is refused by name is no failure."""
+    monkeypatch.setattr(static_cache, "BACKEND", "eager")  # inductor compiles for a minute
+    chosen = select_variants(["cfg(1.5), lazy", "byte_ensemble"])
+    forms = [form for variant in chosen for form in (variant, static_form(variant, "cpu"))]
+    timings = measure(tiny_model(), tiny_tokenizer(), forms, batch=1, tokens=2, rounds=2, memory=False)
+    plain, lazy, byte_models = variant_rows(timings, batch=1, tokens=2)
+    assert plain["static"]["ratio"] == 1 and lazy["static"]["ratio"] > 0 and len(lazy["static"]["seconds"]) == 2
+    assert plain["static"]["floor"] is None and plain["floor"] == 1
+    assert byte_models["static"]["error"].startswith("ModeError: ByteModel") and not byte_models["error"]
+    assert failures({"variants": [{"rows": [plain, lazy, byte_models]}], "processors": []}) == []
+    text = variant_table([plain, lazy, byte_models], batch=1, tokens=2).splitlines()
+    assert "static: speed / plain | static: tokens/s" in text[0] and all(line.count("|") == 9 for line in text)
+
+
+def test_static_figures_by_hand() -> None:
+    """The static form is compared with static plain decoding: 2 s against 4 s, where the usual form has 10 and 8 s."""
+    seconds = {"plain generate": 10.0, "plain generate, static": 2.0, "x": 8.0, "x, static": 4.0}
+    rows = variant_rows({name: VariantTiming([each], [1.0]) for name, each in seconds.items()}, batch=4, tokens=5)
+    assert [row["name"] for row in rows] == ["plain generate", "x"]
+    assert (rows[1]["ratio"], rows[1]["static"]["ratio"]) == (1.25, 0.5)
+    assert (rows[1]["tokens_per_second"], rows[1]["static"]["tokens_per_second"]) == (2.5, 5.0)
 
 
 def test_the_clock_counts_forwards_only() -> None:
