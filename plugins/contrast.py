@@ -16,6 +16,7 @@ SPECS = [
         source="arXiv:2409.05923",
         target="logitkit.processors.contrast.selective:USCD",
         revision=3,
+        ungated={"gate": 1.0},
         formula="log(p - rho q) or log p - rho log q,  where confidence(p) <= gate, over tokens p >= head / vocab;"
         "\np, q: with and without the examples",
         extra_forwards="gated",

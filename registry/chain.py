@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitkit.errors import ChainError, FileFormatError, ParameterError
 from logitkit.files import parse_json, read_text, replace_file
-from logitkit.registry import expression
+from logitkit.registry import expression, gate_option
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.registry import Registry
 from logitkit.registry.spec import Spec
@@ -51,7 +51,7 @@ class Chain:
         elif isinstance(chain, str):
             steps = expression.read(chain, lambda name: list(self.registry.describe(name).model.model_fields))
         else:
-            steps = _from_data(chain)
+            steps = expression.from_data(chain)
         self.steps: list[expression.Step] = [
             (name, self.registry.describe(name).check(parameters)) for name, parameters in steps
         ]
@@ -90,8 +90,12 @@ class Chain:
         return [self.registry.describe(name) for name, _ in self.steps]
 
     def as_data(self) -> list[dict[str, Any]]:
-        """Return the chain as a list of ``{"name": ..., "params": {...}}``."""
-        return [{"name": name, "params": dict(parameters)} for name, parameters in self.steps]
+        """Return the chain as a list of ``{"name": ..., "params": {...}}``, and ``"gate": {...}`` of a gated step."""
+        split = [(name, *gate_option.split(parameters)) for name, parameters in self.steps]
+        return [
+            {"name": name, "params": own, **({} if gate is None else {gate_option.GATE: dict(gate)})}
+            for name, own, gate in split
+        ]
 
     def to_file(self, path: str | Path) -> None:
         """Write the chain to a ``.yaml``, ``.yml`` or ``.json`` file that `from_file` reads.
@@ -156,7 +160,7 @@ class Chain:
         True
         """
         full = [
-            [name, spec.revision, spec.filled(parameters)]
+            [name, spec.revision, spec.hashed(parameters)]
             for spec, (name, parameters) in zip(self.specs, self.steps, strict=True)
         ]
         return hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:16]
@@ -267,25 +271,6 @@ def _chain_file(path: str | Path) -> Path:
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")
     return path
-
-
-def _from_data(data: Any) -> list[expression.Step]:
-    """Return the steps of the list form.
-
-    Raises:
-        ChainError: anything but a list of ``{name, params}``; the error shows the wrong entry.
-    """
-    if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
-        raise ChainError(f"chain: must be text or a list of {{name, params}}, got {data!r}")
-    steps: list[expression.Step] = []
-    for number, step in enumerate(data):
-        if not expression.is_step(step):
-            raise ChainError(f"chain: step {number} must be {{name: text, params: {{...}}}}, got {step!r}")
-        params = step.get("params") or {}
-        if not isinstance(params, Mapping):
-            raise ChainError(f"chain: params of step {number} must be a mapping, got {params!r}")
-        steps.append((step["name"], dict(params)))
-    return steps
 
 
 def _check_order(specs: Sequence[Spec]) -> None:

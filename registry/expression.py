@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from logitkit.errors import ChainError
+from logitkit.registry.gate_option import GATE
 
 LONGEST = 20_000  # characters of a chain
 Step = tuple[str, dict[str, Any]]
@@ -45,8 +46,8 @@ def read(text: str, order: Callable[[str], list[str]]) -> list[Step]:
 def write(steps: list[Step]) -> str:
     """Return steps as text that `read` turns back into the same steps.
 
-    >>> write([("cfg", {"scale": 2.0})])
-    'cfg(scale=2.0)'
+    >>> write([("cfg", {"scale": 2.0, "gate": {"measure": "entropy", "above": 2.0}})])
+    "cfg(scale=2.0, gate={'measure': 'entropy', 'above': 2.0})"
     """
     return " | ".join(
         f"{name}({', '.join(f'{key}={value!r}' for key, value in parameters.items())})" for name, parameters in steps
@@ -104,5 +105,33 @@ def _error_at(text: str, column: int, mistake: str) -> ChainError:
 
 
 def is_step(value: object) -> bool:
-    """Return whether a value is the data form of one step: ``{"name": ..., "params": {...}}``."""
-    return isinstance(value, Mapping) and isinstance(value.get("name"), str) and not set(value) - {"name", "params"}
+    """Return whether a value is the data form of one step: ``{"name": ..., "params": {...}, "gate": {...}}``."""
+    known = {"name", "params", "gate"}
+    return isinstance(value, Mapping) and isinstance(value.get("name"), str) and not set(value) - known
+
+
+def from_data(data: Any) -> list[Step]:
+    """Return the steps of the list form.
+
+    Raises:
+        ChainError: anything but a list of ``{name, params, gate}``; the error shows the wrong entry.
+
+    >>> from_data([{"name": "cfg", "params": {"scale": 2.0}, "gate": {"measure": "max", "below": 0.9}}])
+    [('cfg', {'scale': 2.0, 'gate': {'measure': 'max', 'below': 0.9}})]
+    """
+    if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
+        raise ChainError(f"chain: must be text or a list of {{name, params}}, got {data!r}")
+    steps: list[Step] = []
+    for number, step in enumerate(data):
+        if not is_step(step):
+            raise ChainError(
+                f"chain: step {number} must be {{name: text, params: {{...}}, gate: {{...}}}}, got {step!r}"
+            )
+        params = step.get("params") or {}
+        if not isinstance(params, Mapping):
+            raise ChainError(f"chain: params of step {number} must be a mapping, got {params!r}")
+        gate = {} if step.get("gate") is None else {GATE: step["gate"]}
+        if gate and GATE in params:
+            raise ChainError(f"chain: gate of step {number} must be given once, got it in params too; leave one out")
+        steps.append((step["name"], {**params, **gate}))
+    return steps

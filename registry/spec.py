@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from logitkit.errors import ParameterError, PluginError, UnknownNameError
 from logitkit.params import validate
-from logitkit.registry import target
+from logitkit.registry import gate_option, target
 from logitkit.registry.declaration_checks import check_flags, check_name, check_texts, text_mapping, text_tuple
 
 # The modes of generating that a Spec may refuse. The last two are the benchmark's: "loglikelihood" is the scoring of
@@ -68,6 +68,8 @@ class Spec:
         warper: the processor is a sampling warper: a chain with one decides the order of all warpers, so those of
             ``generate`` (its default ``top_k=50`` too) are switched off.
         keeps_best: the most probable token stays the most probable one, so greedy decoding does not change.
+        ungated: values of parameters under which the processor's own gate is always open; they hold where a step has
+            the reserved option ``gate``.
         replaces: settings of ``generate`` whose own processor this one replaces, such as ``temperature``.
         example: a chain of this processor alone, on which the laws run, such as ``contrastive(amateur='other')``.
         example_resources: objects that the example names, each with its kind. ``model``: a tiny model with the
@@ -106,6 +108,7 @@ class Spec:
     discards: bool = False
     warper: bool = False
     keeps_best: bool = False
+    ungated: Mapping[str, float] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
     example: str = ""
     example_resources: Mapping[str, str] = field(default_factory=dict)
@@ -143,6 +146,8 @@ class Spec:
         if self.extra_forwards not in get_args(ExtraForwards):
             allowed = ", ".join(map(repr, get_args(ExtraForwards)))
             raise ParameterError(owner, "extra_forwards", f"one of {allowed}", self.extra_forwards)
+        if not isinstance(self.ungated, Mapping) or any(type(v) not in (int, float) for v in self.ungated.values()):
+            raise ParameterError(owner, "ungated", "a mapping of parameters to numbers", self.ungated)
         for mode in self.modes:
             if mode not in REFUSABLE_MODES:
                 raise UnknownNameError(f"mode that {owner} can refuse", mode, REFUSABLE_MODES)
@@ -192,24 +197,36 @@ class Spec:
         return read
 
     def check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters, validated and without defaults.
+        """Return the parameters and the reserved option ``gate``, validated and without defaults.
 
         Raises:
             ParameterError, UnknownNameError: for the first wrong parameter.
         """
-        return validate(self.name, self.model, parameters)
+        own, gate = gate_option.split(parameters)
+        gate_option.refuse_misplaced(self, own, gate)
+        checked = validate(self.name, self.model, own)
+        return checked if gate is None else {**checked, gate_option.GATE: gate_option.check(self.name, gate)}
 
     def filled(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all parameters, with the default of each that is not given."""
-        return {key: getattr(self.model.model_validate(dict(parameters)), key) for key in self.model.model_fields}
+        """Return all parameters of the processor itself, with the default of each that is not given."""
+        own, gate = gate_option.split(parameters)
+        given = self.model.model_validate(own if gate is None else {**own, **self.ungated})
+        return {key: getattr(given, key) for key in self.model.model_fields}
+
+    def hashed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the hash of a chain covers: all parameters, and the reserved option ``gate`` if given."""
+        _, gate = gate_option.split(parameters)
+        return self.filled(parameters) | ({} if gate is None else {gate_option.GATE: gate_option.filled(gate)})
 
     def build(self, binding: Any, parameters: Mapping[str, Any]) -> Any:
-        """Return the processor for one call, built from a `Binding` and checked parameters.
+        """Return the processor for one call, built from a `Binding` and checked parameters, behind its gate if any.
 
         Raises:
             PluginError: the target does not accept its declared parameters, raises, or returns no processor.
         """
-        return target.build(self.owner, self.target, self.factory, binding, self.filled(parameters))
+        _, gate = gate_option.split(parameters)
+        processor = target.build(self.owner, self.target, self.factory, binding, self.filled(parameters))
+        return processor if gate is None else gate_option.wrapped(processor, self.name, gate, binding)
 
     def model_names(self, parameters: Mapping[str, Any]) -> list[str]:
         """Return the names of models in the given parameters."""

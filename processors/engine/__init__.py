@@ -13,6 +13,8 @@ from logitkit.processors.engine.constraints import AllowedTokens, Constraint
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
 from logitkit.processors.engine.divergences import divergence, js_bits
 from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderReader
+from logitkit.processors.engine.gate import Gate
+from logitkit.processors.engine.gated import Gated
 from logitkit.processors.engine.history import History
 from logitkit.processors.engine.kv_tree import KVTree
 from logitkit.processors.engine.log_probabilities import log_probabilities
@@ -36,6 +38,8 @@ __all__ = [
     "EncoderDecoderReader",
     "FusableStream",
     "FusionReport",
+    "Gate",
+    "Gated",
     "History",
     "KVTree",
     "Observer",

@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.model_forward import forwarded
+from logitkit.processors.engine.partial_rows import PartialRows, over_whole_batch
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.reading_check import refuse_inexact
@@ -34,7 +35,7 @@ MAX_SLACK = 1.25  # unused slots are removed when the cache is this many times l
 Rows = Sequence[Sequence[int]]
 
 
-class CrossTokenizerReader:
+class CrossTokenizerReader(PartialRows):
     """Next-token logits of a model with another tokenizer, in the vocabulary of that model; a `Stream`.
 
     `Binding.foreign_reader` builds these readers and shares them between the processors of a chain.
@@ -82,8 +83,7 @@ class CrossTokenizerReader:
                 f"position_ids, got {type(model).__name__}"
             )
         self._last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-        self._window = _window(model, label)
-        self.context = context_length(model)
+        self._window, self.context = _window(model, label), context_length(model)
         self._refuse_long([list(ids) for ids in self.own])
         refuse_inexact(model, label, Reader)
         self.release()
@@ -105,6 +105,7 @@ class CrossTokenizerReader:
         """Number of slots of the cache."""
         return self._used.shape[1]
 
+    @over_whole_batch
     @torch.no_grad()
     def __call__(self, rows: Tensor) -> Tensor:
         """Return fp32 logits of the token after each row, ``[rows, own vocab]``, on the device of the rows.
@@ -127,6 +128,7 @@ class CrossTokenizerReader:
             raise
         return self._logits.to(rows.device)
 
+    @over_whole_batch
     def positions(self, rows: Tensor, count: int) -> Tensor:
         """Return the logits after each of the last ``count`` prefixes, ``[rows, count, own vocab]``.
 
@@ -254,11 +256,7 @@ class CrossTokenizerReader:
 
 
 def _window(model: Any, label: str) -> int | None:
-    """Return the narrowest sliding window of the model, or None.
-
-    Raises:
-        ModelError: a layer that does not keep keys and values of each token.
-    """
+    """Return the narrowest sliding window of the model, or None; `ModelError` for layers without keys and values."""
     layers: list[Any] = DynamicCache(config=text_config(model)).layers
     unsupported = {
         type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)
@@ -291,8 +289,7 @@ def _stacked(rows: Rows, pad: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def _unread(rows: Rows, kept: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
     """Return the tokens to read and their positions in their rows, ``[rows, width]`` each, padded on the left."""
-    chunk = torch.zeros(len(rows), width, dtype=torch.long)
-    positions = torch.zeros(len(rows), width, dtype=torch.long)
+    chunk, positions = torch.zeros(2, len(rows), width, dtype=torch.long)
     for number, (row, count) in enumerate(zip(rows, kept, strict=True)):
         if unread := len(row) - count:
             chunk[number, width - unread :] = torch.tensor(row[count:])

@@ -56,6 +56,7 @@ class Prompts:
     removed: tuple[bytes, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
     prompt_index_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
+    part_index_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)  # some rows of a batch
     growth_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     deferred_checks: DeferredChecks = field(default_factory=DeferredChecks, init=False, repr=False)
 
@@ -91,8 +92,10 @@ class Prompts:
         Raises:
             PromptError: a row starts with none of the prompts.
         """
-        known = self.prompt_index_memo.get(input_ids)
-        return self.prompt_index_memo.put(self._match(input_ids), input_ids) if known is None else known
+        for memo in (self.prompt_index_memo, self.part_index_memo):
+            if (known := memo.get(input_ids)) is not None:
+                return known
+        return self.prompt_index_memo.put(self._match(input_ids), input_ids)
 
     def grew_by_one(self, before: Tensor, input_ids: Tensor) -> Tensor | None:
         """Return whether rows are the rows of an earlier step with one more token each.

@@ -20,6 +20,7 @@ from logitkit.processors.engine.cache_rewinding import can_crop, longest_cached_
 from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.padded_rows import padded_for
+from logitkit.processors.engine.partial_rows import PartialRows, over_whole_batch
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities, refuse_padding
 from logitkit.processors.model_facts import text_config
@@ -29,7 +30,7 @@ KEPT_POSITIONS = 16  # positions whose logits are kept, so that a short rewind n
 KEPT_NUMBERS = 2**24  # limit on the numbers of these logits: 64 MiB in fp32
 
 
-class Reader:
+class Reader(PartialRows):
     """Next-token logits of a model after its own prompt and the continuation of each row; a fusable `Stream`.
 
     `Binding.reader` builds readers and shares them between the processors of a chain.
@@ -72,10 +73,9 @@ class Reader:
             got = f"got {len(own)} for {len(prompts)}"
             raise ModelError(f"Reader: own prompts must be one for each prompt of the call, none empty, {got}")
         self.model, self.prompts, self._depth = model, prompts, ModelDepth(model)
-        self.own = tuple(tuple(ids) for ids in own)
-        self.forwards = self.tokens = 0
-        self.prefetch_used: bool | Tensor = False
-        self._prefetched: tuple[Tensor, Tensor] | None = None
+        self.own, self.forwards, self.tokens = tuple(tuple(ids) for ids in own), 0, 0
+        self._prefetched: tuple[Tensor, Tensor] | None
+        self.prefetch_used: bool | Tensor
         self._defers_checks = True
         ids, mask = padded_for(self.own, 0, in_encoder=bool(model.config.is_encoder_decoder))
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
@@ -141,6 +141,7 @@ class Reader:
         self.prefetch_used = wanted.any() | used
         return logits
 
+    @over_whole_batch
     @torch.no_grad()
     def __call__(self, rows: Tensor) -> Tensor:
         """Return fp32 logits of the token after each row, ``[rows, vocab]``, on the device of the rows.
@@ -156,6 +157,7 @@ class Reader:
             return self._prefetched[1].to(rows.device)
         return self._read(rows, 1)[0].to(rows.device)
 
+    @over_whole_batch
     @torch.no_grad()
     def positions(self, rows: Tensor, count: int) -> Tensor:
         """Return the logits after each of the last ``count`` prefixes of the rows, read in one chunk.
@@ -256,8 +258,7 @@ class Reader:
         Older logits stay only if the newest cover every fed token, since kept positions are consecutive.
         """
         room = max(count, min(KEPT_POSITIONS, KEPT_NUMBERS // logits[:, -1].numel()))
-        older = self._logits if logits.shape[1] == fed else []
-        self._logits = [*older, *logits.unbind(1)][-room:]
+        self._logits = [*(self._logits if logits.shape[1] == fed else []), *logits.unbind(1)][-room:]
 
     def _open(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Read prompts and continuations with a new cache; rows of one prompt share the forward over that prompt."""
@@ -284,8 +285,7 @@ class Reader:
         """Run the model on a chunk after the cached tokens; return its last logits, ``[rows, count, vocab]``."""
         extra: dict[str, Any] = {"logits_to_keep": count} if self._limits_logits else {}
         if self._padded:
-            mask = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
-            extra["attention_mask"] = mask
+            extra["attention_mask"] = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
         if self.takes_positions:
             extra["position_ids"] = positions
         output = forwarded(self.model, input_ids=chunk, **with_cache(self._cache), **extra)

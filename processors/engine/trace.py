@@ -5,36 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from logitkit.processors.engine.divergences import js_bits
-
-
-class Counts(Protocol):
-    """Counts forward passes, as readers do."""
-
-    @property
-    def forwards(self) -> int:
-        """Forward passes so far."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens fed so far, summed over rows."""
-
-
-class ReaderCounts(NamedTuple):
-    """The counts of a reader, without the reader.
-
-    Attributes:
-        forwards: forward passes.
-        tokens: tokens fed, summed over rows.
-    """
-
-    forwards: int
-    tokens: int
+from logitkit.processors.engine.reader_counts import Counts, ReaderCounts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -172,6 +149,27 @@ class Trace:
         """Attach values, each ``[rows]``, to the step that is being recorded; does nothing without recording."""
         if self.recording:
             self._pending.update(values)
+
+    @contextmanager
+    def of_rows(self, name: str, index: Tensor, rows: int) -> Iterator[None]:
+        """Receive reports of a gated processor inside this block, which sees some rows of a batch.
+
+        Its notes get a place for each row of the batch, and the rows count as fired unless it counts rows itself.
+
+        Args:
+            name: name of the processor.
+            index: number of each row that the processor sees, ``[part]``.
+            rows: number of rows of the batch.
+        """
+        outside, self._pending, counted = self._pending, {}, self._fired.get(name)
+        try:
+            yield
+        finally:
+            for key, values in self._pending.items():
+                outside[key] = values.new_zeros(rows).index_copy(0, index, values)
+            self._pending = outside
+            if self._fired.get(name) is counted:
+                self.count_fired(name, torch.ones_like(index))
 
     def count_fired(self, name: str, fired: Tensor) -> None:
         """Add the rows on which a gate fired to a total; the total stays on the device without a host read.
