@@ -1,15 +1,17 @@
 """Contrastive decoding: combine the logits of two streams of one text.
 
-Formulas over rows of logits: `uscd`, `cfg`, `cad`, `contrastive`, `dexperts`, and `confidence`, the gate of `uscd`.
+Formulas over rows of logits: `uscd`, `cfg`, `cad`, `adacad`, `coiecd`, `contrastive`, `dexperts`, and `confidence`, the
+gate of `uscd`.
 Logits processors: `USCD`, `CFG`, `CAD`, `Contrastive`, `DExperts`.
 Removal of examples from prompts: `strip_examples`, `strip_messages`, with the result `Stripped`.
 """
 
 from __future__ import annotations
 
+from logitkit.processors.contrast.context_aware import CAD, adacad, coiecd
 from logitkit.processors.contrast.formulas import Confidence, Form, cad, cfg, confidence, contrastive, dexperts, uscd
 from logitkit.processors.contrast.lame_prompt import Stripped, strip_examples, strip_messages
-from logitkit.processors.contrast.processors import CAD, CFG, Contrastive, DExperts
+from logitkit.processors.contrast.processors import CFG, Contrastive, DExperts
 from logitkit.processors.contrast.selective import USCD
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "DExperts",
     "Form",
     "Stripped",
+    "adacad",
     "cad",
     "cfg",
+    "coiecd",
     "confidence",
     "contrastive",
     "dexperts",

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from logitkit.params import is_neutral
+from logitkit.processors.engine.gate import own_measure
 from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised
 from logitkit.processors.engine.scores import with_infinite_masks
 
@@ -51,15 +52,9 @@ def confidence(logits: Tensor, measure: Confidence = "norm") -> Tensor:
         >>> confidence(logits), confidence(logits, "max")
         (tensor([0.6164]), tensor([0.5000]))
     """
+    if measure != "entropy":
+        return own_measure(logits, measure)
     p = logits.float().softmax(-1)
-    if measure == "norm":
-        norm: Tensor = torch.linalg.vector_norm(p, dim=-1)
-        return norm
-    if measure == "max":
-        return p.amax(-1)
-    if measure == "margin":
-        best = torch.nn.functional.pad(p, (0, 1)).topk(2, dim=-1).values  # a vocabulary of one has no second token
-        return best[..., 0] - best[..., 1]
     negative_entropy: Tensor = torch.special.xlogy(p, p).sum(-1)
     return (1 + negative_entropy / math.log(max(2, p.shape[-1]))).clamp(0, 1)
 
@@ -180,7 +175,9 @@ def _uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, f
     return mark_normalised(torch.where(all_removed, logp, score, out=score).log_softmax(-1))
 
 
-def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: float = 0.1) -> Tensor:
+def contrastive(
+    expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: float = 0.1, temperature: float = 1.0
+) -> Tensor:
     """Contrastive decoding, arXiv:2210.15097, section 3: ``log p_expert - beta log p_amateur``.
 
     Tokens outside the plausible set ``{v: p_expert(v) >= alpha max p_expert}`` become impossible. Departure: the
@@ -191,6 +188,7 @@ def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: fl
         amateur: logits of the weak model, same shape.
         beta: contrast strength, >= 0; 0 returns ``expert``.
         alpha: plausibility threshold, above 0, at most 1. The expert's best token is always plausible.
+        temperature: of the amateur, above 0: its logits are divided by this number.
 
     Returns:
         log-probabilities, ``[rows, vocab]``.
@@ -205,7 +203,7 @@ def contrastive(expert: Tensor, amateur: Tensor, *, beta: float = 0.5, alpha: fl
     if is_neutral(beta, 0):
         return expert
     # The expert needs no log_softmax here, because the final normalisation cancels a constant.
-    first, logq = with_infinite_masks(expert).float(), _own_log_softmax(amateur)
+    first, logq = with_infinite_masks(expert).float(), _own_log_softmax(amateur / temperature)
     score = _keep_first_where_infinite(torch.sub(first, logq, alpha=beta, out=logq), first)
     implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
     return mark_normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))

@@ -1,4 +1,4 @@
-"""CFG, CAD, contrastive decoding and DExperts as logits processors; `USCD` has a module of its own, ``selective``.
+"""CFG, contrastive decoding and DExperts as logits processors; `USCD` and `CAD` have modules of their own.
 
 The formulas are in `logitkit.processors.contrast.formulas`. A processor adds the source of the second stream and
 reads that stream only when the formula needs it. The attribute ``streams`` lists the second streams that the
@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.errors import ParameterError
-from logitkit.params import checked, is_neutral, number, option
-from logitkit.processors.contrast.formulas import cad, cfg, contrastive, dexperts
+from logitkit.params import checked, is_neutral, number, option, whole
+from logitkit.processors.contrast.formulas import cfg, contrastive, dexperts
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.scores import fit, within_width
 from logitkit.processors.engine.second_inputs import second_inputs
@@ -103,69 +103,6 @@ class CFG(LogitsProcessor):
         return cfg(scores, fit(unconditional, scores.shape[-1]), scale=self.scale).to(scores.dtype)
 
 
-class CAD(LogitsProcessor):
-    """Context-aware decoding, arXiv:2305.14739, as `cad` computes it.
-
-    Args:
-        without: the stream whose prompt lacks the context.
-        alpha: strength, >= 0; at 0 the scores are returned unchanged.
-
-    Raises:
-        ParameterError: the strength is outside its range.
-
-    Example:
-        >>> import torch
-        >>> processor = CAD(without=lambda rows: torch.tensor([[0.4, 0.6]]).log(), alpha=1.0)
-        >>> processor(torch.tensor([[7]]), torch.tensor([[0.6, 0.4]]).log()).exp()
-        tensor([[0.7714, 0.2286]])
-    """
-
-    @checked
-    def __init__(
-        self,
-        *,
-        without: StreamLike,
-        alpha: Annotated[float, number("strength; larger values give the context more weight", ge=0, neutral=0)] = 0.5,
-    ) -> None:
-        self.without, self.alpha = as_stream(without), alpha
-        self.streams = () if is_neutral(alpha, 0) else (self.without,)
-
-    @classmethod
-    def bind(
-        cls,
-        binding: Binding,
-        *,
-        context: Annotated[
-            PromptTexts,
-            option("the part of the prompt to leave out of the second stream, one for all prompts or one for each"),
-        ],
-        alpha: float,
-    ) -> CAD:
-        """Build the processor whose second stream has the prompt without the context.
-
-        Raises:
-            ParameterError: a context is not a part of its prompt, or is the whole prompt.
-        """
-        contexts = binding.one_text_per_prompt("cad", "context", context)
-        without_context = []
-        for text, piece in zip(binding.prompts.texts, contexts, strict=True):
-            if not piece or piece not in text:
-                raise ParameterError("cad", "context", "a piece of its prompt, word for word", piece)
-            ids = binding.prompts.encode(binding.tokenizer, text.replace(piece, "", 1))
-            if not ids:
-                raise ParameterError("cad", "context", "shorter than the whole prompt", piece)
-            without_context.append(ids)
-        return cls(without=binding.reader(without_context, label="no context"), alpha=alpha)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return log-probabilities that amplify the effect of the context, ``[rows, vocab]``."""
-        if is_neutral(self.alpha, 0):
-            return scores
-        without = self.without(input_ids)
-        scores = within_width(scores, without)
-        return cad(scores, fit(without, scores.shape[-1]), alpha=self.alpha).to(scores.dtype)
-
-
 class Contrastive(LogitsProcessor):
     """Contrastive decoding, arXiv:2210.15097, as `contrastive` computes it; the generating model is the expert.
 
@@ -173,6 +110,7 @@ class Contrastive(LogitsProcessor):
         amateur: the stream of the weak model under the same prompt.
         beta: contrast strength, >= 0; at 0 the scores are returned unchanged.
         alpha: plausibility threshold, above 0, at most 1.
+        temperature: of the amateur, above 0.
 
     Raises:
         ParameterError: a parameter is outside its range.
@@ -194,8 +132,9 @@ class Contrastive(LogitsProcessor):
         alpha: Annotated[
             float, number("plausibility threshold, as a share of the largest probability", gt=0, le=1)
         ] = 0.1,
+        temperature: Annotated[float, number("temperature of the amateur", gt=0)] = 1.0,
     ) -> None:
-        self.amateur, self.beta, self.alpha = as_stream(amateur), beta, alpha
+        self.amateur, self.beta, self.alpha, self.temperature = as_stream(amateur), beta, alpha, temperature
         self.streams = () if is_neutral(beta, 0) else (self.amateur,)
 
     @classmethod
@@ -206,14 +145,21 @@ class Contrastive(LogitsProcessor):
         amateur: Annotated[str, option("the weak model: a name passed to bind, a hub id, or a folder")],
         beta: float,
         alpha: float,
+        temperature: float,
+        window: Annotated[
+            int | None, whole("last tokens of the prompt that the amateur reads; None: the whole prompt", ge=1)
+        ] = None,
     ) -> Contrastive:
-        """Build the processor whose second stream is the amateur under the same prompt.
+        """Build the processor whose second stream is the amateur under the same prompt, or under its last tokens.
 
         Raises:
             ModelError: the amateur has another tokenizer.
         """
         model = binding.model_with_same_vocabulary(amateur, "contrastive")
-        return cls(amateur=binding.reader(binding.own_prompts(), model, label=amateur), beta=beta, alpha=alpha)
+        prompts = [ids if window is None else ids[-window:] for ids in binding.own_prompts()]
+        return cls(
+            amateur=binding.reader(prompts, model, label=amateur), beta=beta, alpha=alpha, temperature=temperature
+        )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return contrasted log-probabilities, ``[rows, vocab]``."""
@@ -222,7 +168,8 @@ class Contrastive(LogitsProcessor):
         amateur = self.amateur(input_ids)
         scores = within_width(scores, amateur)
         fitted = fit(amateur, scores.shape[-1])
-        return contrastive(scores, fitted, beta=self.beta, alpha=self.alpha).to(scores.dtype)
+        strengths = {"beta": self.beta, "alpha": self.alpha, "temperature": self.temperature}
+        return contrastive(scores, fitted, **strengths).to(scores.dtype)
 
 
 class DExperts(LogitsProcessor):
