@@ -6,6 +6,8 @@ from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
 TRUNCATIONS = "logitkit.processors.samplers.truncations"
+TEMPERATURES = "logitkit.processors.samplers.temperatures"
+PENALTIES = "logitkit.processors.samplers.penalties"
 
 TRUNCATION_SPECS = [
     Spec(
@@ -70,7 +72,69 @@ TRUNCATION_SPECS = [
     ),
 ]
 
-SPECS = TRUNCATION_SPECS
+TEMPERATURE_SPECS = [
+    Spec(
+        name="dynamic_temperature",
+        family="samplers",
+        summary="Use a low temperature where the model is sure and a high one where it is not.",
+        source="llama.cpp",
+        target=f"{TEMPERATURES}:DynamicTemperature",
+        formula="z / T,  T = low + (high - low) (H / log n)^exponent;  n: number of possible tokens",
+        failure="behind a truncation n is the number of tokens left, so a few equal tokens get the high temperature",
+        warper=True,
+        keeps_best=True,
+        example="dynamic_temperature(low=0.5, high=1.5)",
+    ),
+    Spec(
+        name="entropy_temperature",
+        family="samplers",
+        summary="Lower the temperature where the model is sure (EDT).",
+        source="arXiv:2403.14541",
+        target=f"{TEMPERATURES}:EntropyTemperature",
+        formula="z / T,  T = temperature base^(theta / H),  at least 0.001",
+        failure="a large theta makes every step greedy",
+        warper=True,
+        keeps_best=True,
+        example="entropy_temperature(theta=0.3)",
+    ),
+    Spec(
+        name="quadratic",
+        family="samplers",
+        summary="Bend the logits below the largest by a parabola or a cubic (smooth sampling).",
+        source="text-generation-webui",
+        target=f"{TEMPERATURES}:Quadratic",
+        formula="m - k factor x^2 + s factor x^3,  x = z - m,  m = max z,  k = (3 - curve) / 2,  s = (curve - 1) / 2",
+        failure="a small factor flattens the row, the tail too; put a truncation before it",
+        warper=True,
+        keeps_best=True,
+        example="quadratic(0.4, curve=1.5)",
+    ),
+]
+
+PENALTY_SPECS = [
+    Spec(
+        name="frequency_penalty",
+        family="samplers",
+        summary="Lower the score of a token for each time that it occurs in the new text, as OpenAI does.",
+        source="OpenAI API",
+        target=f"{PENALTIES}:FrequencyPenalty",
+        formula="z_v - penalty count(v)",
+        failure="frequent words are penalised too, so long texts lose their articles and line breaks",
+        example="frequency_penalty(0.6)",
+    ),
+    Spec(
+        name="presence_penalty",
+        family="samplers",
+        summary="Lower the score of every token that occurs in the new text, as OpenAI does.",
+        source="OpenAI API",
+        target=f"{PENALTIES}:PresencePenalty",
+        formula="z_v - penalty  where count(v) > 0",
+        failure="says nothing against a loop of tokens that are all present; dry does",
+        example="presence_penalty(0.6)",
+    ),
+]
+
+SPECS = [*TRUNCATION_SPECS, *TEMPERATURE_SPECS, *PENALTY_SPECS]
 
 
 @hookimpl

@@ -1,22 +1,38 @@
 """Samplers that transformers lacks: truncations, temperatures and penalties.
 
-Formulas over rows of scores: `xtc`, `top_n_sigma`, `p_less`, `top_a`, `tail_free`.
-Logits processors: `XTC`, `TopNSigma`, `PLess`, `TopA`, `TailFree`.
+Formulas over rows of scores: `xtc`, `top_n_sigma`, `p_less`, `top_a`, `tail_free`, `dynamic_temperature`,
+`entropy_temperature`, `quadratic`; and `token_counts`, which the penalties use.
+Logits processors: `XTC`, `TopNSigma`, `PLess`, `TopA`, `TailFree`, `DynamicTemperature`, `EntropyTemperature`,
+`Quadratic`, `FrequencyPenalty`, `PresencePenalty`.
 """
 
 from __future__ import annotations
 
+from logitkit.processors.samplers.penalties import FrequencyPenalty, PresencePenalty, token_counts
+from logitkit.processors.samplers.row_tokens import RowTokens
+from logitkit.processors.samplers.temperature import dynamic_temperature, entropy_temperature, quadratic
+from logitkit.processors.samplers.temperatures import DynamicTemperature, EntropyTemperature, Quadratic
 from logitkit.processors.samplers.truncation import p_less, tail_free, top_a, top_n_sigma, xtc
 from logitkit.processors.samplers.truncations import XTC, PLess, TailFree, TopA, TopNSigma
 
 __all__ = [
     "XTC",
+    "DynamicTemperature",
+    "EntropyTemperature",
+    "FrequencyPenalty",
     "PLess",
+    "PresencePenalty",
+    "Quadratic",
+    "RowTokens",
     "TailFree",
     "TopA",
     "TopNSigma",
+    "dynamic_temperature",
+    "entropy_temperature",
     "p_less",
+    "quadratic",
     "tail_free",
+    "token_counts",
     "top_a",
     "top_n_sigma",
     "xtc",
