@@ -1,8 +1,13 @@
-"""Tables of the page on benchmarking, from the code: keys of run files, options of the command, tasks and metrics."""
+"""Tables of the page on benchmarking, from the code: keys of run files, options of the command, tasks and metrics.
+
+``python docs/bench_tables.py`` writes them into docs/benchmarking.md, between marks such as ``<!-- keys: Run -->``
+and ``<!-- end -->``, so that a clone shows them. A test compares the page with the code.
+"""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,6 +19,9 @@ from logitkit.params import rule_of
 from logitkit.registry import discover
 from logitkit.registry.pages.man_page import written
 
+PAGE = Path(__file__).parent / "benchmarking.md"
+END = "<!-- end -->"
+PART = re.compile(r"(<!-- (keys|flags|tasks)(?:: (\w+))? -->).*?<!-- end -->", re.DOTALL)
 COMMANDS = {"run": bench_run.run, "report": bench_report.report, "speed": bench_speed.speed}
 NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
 RULES = {"cost": "a mapping, see below"} | dict.fromkeys(
@@ -24,10 +32,15 @@ SWEEP = ("sweep", "a mapping of lists", "", "values for each `$name` of the chai
 
 
 def filled(page: str) -> str:
-    """Return a page with its marks, such as ``<!-- keys: TaskEntry -->`` and ``<!-- flags: run -->``, replaced."""
-    page = re.sub(r"<!-- keys: (\w+) -->", lambda mark: keys(getattr(run, mark[1])), page)
-    page = re.sub(r"<!-- flags: (\w+) -->", lambda mark: flags(COMMANDS[mark[1]]), page)
-    return page.replace("<!-- tasks -->", tasks())
+    """Return a page with the tables of the code between its marks."""
+    return PART.sub(lambda part: f"{part[1]}\n\n{_table_of(part[2], part[3])}\n\n{END}", page)
+
+
+def _table_of(kind: str, name: str) -> str:
+    """Return the table of a mark."""
+    if kind == "tasks":
+        return tasks()
+    return keys(getattr(run, name)) if kind == "keys" else flags(COMMANDS[name])
 
 
 def keys(entry: type[BaseModel]) -> str:
@@ -73,3 +86,7 @@ def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
     cells = [" | ".join(cell.replace("|", r"\|") for cell in row) for row in (heading, ("---",) * len(heading), *rows)]
     return "\n".join(f"| {row} |" for row in cells)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -7,6 +7,20 @@ from logitkit.registry.task_spec import TaskSpec
 
 TASKS = [
     TaskSpec(
+        name="sentences",
+        summary="Score the last word of 60 short sentences; needs no data, for a first benchmark.",
+        source="written for logitkit",
+        target="logitkit.bench.tasks.scored_tasks:Sentences",
+        mode="loglikelihood",
+    ),
+    TaskSpec(
+        name="cut_sentences",
+        summary="Score the rest of the last word of the same sentences, after its first two letters.",
+        source="written for logitkit",
+        target="logitkit.bench.tasks.scored_tasks:CutSentences",
+        mode="loglikelihood",
+    ),
+    TaskSpec(
         name="humaneval",
         summary="Complete a Python function from its docstring; judged by unit tests (pass@k).",
         source="arXiv:2107.03374, MIT",

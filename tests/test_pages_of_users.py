@@ -76,10 +76,14 @@ def test_the_run_file_of_the_page_is_read(tmp_path: Path) -> None:
 
 
 def test_the_tables_hold_every_key_option_and_task() -> None:
-    """They are made from the code; no mark is left, and each key is a row of the table of its part."""
+    """They stand in the page as a clone shows it, equal to those of the code; each key is a row of its table.
+
+    ``python docs/bench_tables.py`` writes them again.
+    """
     tables = script("bench_tables")
-    page = tables.filled(text("benchmarking"))
-    assert "<!--" not in page
+    page = text("benchmarking")
+    assert page == tables.filled(page)
+    assert not re.search(r"-->\s*<!-- end -->", page)  # no table is empty
     for entry in (Run, ModelEntry, ChainEntry, ResourceEntry, TaskEntry, CostEntry):
         assert f"<!-- keys: {entry.__name__} -->" in text("benchmarking")
         names = [name for name in entry.model_fields if name not in tables.NOT_IN_FILES]

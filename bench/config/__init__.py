@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from logitkit.bench.config.overrides import Overrides
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "ChainEntry",
     "CostEntry",
     "ModelEntry",
+    "Overrides",
     "ResourceEntry",
     "Run",
     "TaskEntry",

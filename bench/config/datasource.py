@@ -15,6 +15,7 @@ from logitkit.files import is_file, parse_json, read_bytes
 from logitkit.registry.task_spec import TaskSpec
 
 VARIABLE = "LOGITKIT_DATA"
+WITHOUT_DATA = ("sentences", "cut_sentences")  # tasks to begin with
 
 
 def rows(spec: TaskSpec, data: str | None, folder: str, *, encoding: str | None = None) -> list[dict[str, Any]]:
@@ -131,7 +132,7 @@ def _require(name: str, folder: str) -> Path:
     searched: list[str] = []
     path = _find(name, folder, searched)
     if path is None:
-        raise DataError(f"no such file: {name}; looked at {'; '.join(searched)}; {_set_variable(name)}")
+        raise DataError(f"no such file: {name}; looked at {'; '.join(searched)}; {_name_folder(name)}")
     return path
 
 
@@ -149,12 +150,12 @@ def _remedy(spec: TaskSpec, data: str | None) -> str:
     if data is not None:
         return "correct the task's data"
     online = f", or pip install 'logitkit[hub]' and be online for {spec.hub}" if spec.hub else ""
-    return _set_variable(spec.data) + online
+    return f"{_name_folder(spec.data)}{online}; the tasks {' and '.join(WITHOUT_DATA)} need no data"
 
 
-def _set_variable(name: str) -> str:
-    """Return an instruction for setting the environment variable of the data folder."""
-    return f"set {VARIABLE} to a folder that holds {Path(name).name}"
+def _name_folder(name: str) -> str:
+    """Return an instruction for naming the data folder."""
+    return f"pass --data FOLDER, or set {VARIABLE}, to name a folder that holds {Path(name).name}"
 
 
 def _first_line(error: Exception) -> str:

@@ -222,10 +222,13 @@ def _whole_run(run: Run, left_out: Collection[Place]) -> Iterator[Mistake]:
     """Yield repeated seeds, an unknown baseline, and chains that run where the baseline does not."""
     if not run.seeds or len(set(run.seeds)) < len(run.seeds):
         yield ("seeds",), f"seeds must be different whole numbers, got {run.seeds!r}"
-    if left_out or not run.chains or not run.models or not run.tasks:
+    if not run.chains or not run.models or not run.tasks:
         return
     if run.compared_with not in run.chains:
-        yield ("baseline",), str(UnknownNameError("chain", run.compared_with, run.chains))
+        if ("chains", run.compared_with) not in {place[:2] for place in left_out}:
+            yield ("baseline",), str(UnknownNameError("chain", run.compared_with, run.chains))
+        return
+    if left_out:
         return
     pairs = run.pairs()
     for model, name, task in pairs:

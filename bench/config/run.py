@@ -73,9 +73,9 @@ class TaskEntry(Parameters):
     samples: Annotated[int | None, whole("number of samples, counted from the first; default: all", ge=1)] = None
     data: Annotated[str | None, option("a data file that replaces the task's own")] = None
     encoding: Annotated[str | None, option("encoding of the data file")] = None
-    repeats: Annotated[int, whole("answers per sample", ge=1)] = 1
+    repeats: Annotated[int, whole("answers per sample", ge=1, le=10_000)] = 1
     sampling: Annotated[bool, option("sample tokens instead of decoding greedily")] = False
-    max_new_tokens: Annotated[int, whole("largest number of new tokens per answer", ge=1)] = 128
+    max_new_tokens: Annotated[int, whole("largest number of new tokens per answer", ge=1, le=1_000_000)] = 128
     beams: Annotated[int, whole("width of the beam search", ge=1)] = 1
     batch: Annotated[int, whole("samples decoded together", ge=1)] = 1
     models: Annotated[list[str] | None, option("names of the models the task runs on; default: all")] = None
@@ -90,9 +90,9 @@ class CostEntry(Parameters):
         32
     """
 
-    rounds: Annotated[int, whole("measured rounds", ge=1)] = 5
-    tokens: Annotated[int, whole("new tokens per prompt", ge=2)] = 32
-    batch: Annotated[int, whole("number of prompts", ge=1)] = 1
+    rounds: Annotated[int, whole("measured rounds", ge=1, le=1000)] = 5
+    tokens: Annotated[int, whole("new tokens per prompt", ge=2, le=1_000_000)] = 32
+    batch: Annotated[int, whole("number of prompts", ge=1, le=10_000)] = 1
     memory: Annotated[bool, option("also measure peak memory")] = True
 
 

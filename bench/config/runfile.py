@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from logitkit.bench.config import preflight
+from logitkit.bench.config.overrides import Overrides
 from logitkit.bench.config.preflight import Mistake, Place
 from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
 from logitkit.errors import LogitkitError, RunError, closest
@@ -31,7 +32,7 @@ SWEPT = 10_000  # chains of one sweep
 NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
 
 
-def read(path: Path, *, allow_code_execution: bool = False) -> Run:
+def read(path: Path, *, allow_code_execution: bool = False, overrides: Overrides | None = None) -> Run:
     r"""Read a run file.
 
     Beside the fields of `Run`, a run file may hold ``defaults`` (settings of all tasks), lists of names in place of
@@ -40,9 +41,11 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
     Args:
         path: the YAML file; relative paths in it start at its folder.
         allow_code_execution: accept tasks that execute programs written by a model.
+        overrides: settings in place of those of the file.
 
     Raises:
         RunError: with every mistake and its line, before any model is loaded.
+        ParameterError: the overrides name an entry that the file does not have.
 
     Examples:
         >>> import tempfile
@@ -69,7 +72,7 @@ def read(path: Path, *, allow_code_execution: bool = False) -> Run:
     if node is None or not isinstance(node, yaml.MappingNode):
         raise RunError(str(path), ["must be a mapping with models, chains and tasks"])
     _collect_lines(node, (), lines, mistakes)
-    run, further = _build(data, folder=str(path.parent), allow=allow_code_execution)
+    run, further = _build(data, folder=str(path.parent), allow=allow_code_execution, overrides=overrides)
     mistakes += further
     if run is None or mistakes:
         raise RunError(str(path), _messages(mistakes, lines))
@@ -102,10 +105,13 @@ def from_data(data: dict[str, Any], *, folder: str = ".", allow_code_execution: 
     return run
 
 
-def _build(data: dict[str, Any], *, folder: str, allow: bool) -> tuple[Run | None, list[Mistake]]:
+def _build(
+    data: dict[str, Any], *, folder: str, allow: bool, overrides: Overrides | None = None
+) -> tuple[Run | None, list[Mistake]]:
     """Return the run of the valid entries, None if there is none, and all mistakes."""
     mistakes: list[Mistake] = []
     settings = _expanded(data, folder, mistakes)
+    left_out = overrides.apply(settings) if overrides else []
     if settings.get("cost") is not None:
         mistakes += _invalid(CostEntry, settings["cost"], ("cost",))
     for section, kind in SECTIONS.items():
@@ -121,7 +127,7 @@ def _build(data: dict[str, Any], *, folder: str, allow: bool) -> tuple[Run | Non
         run = Run.model_validate({**settings, "folder": folder, "allow_code_execution": allow})
     except ValidationError as error:
         return None, mistakes + [(_place(detail["loc"]), _message(Run, detail)) for detail in error.errors()]
-    return run, mistakes + preflight.mistakes(run, left_out=[place for place, _ in mistakes])
+    return run, mistakes + preflight.mistakes(run, left_out=[*(place for place, _ in mistakes), *left_out])
 
 
 def _expanded(data: dict[str, Any], folder: str, mistakes: list[Mistake]) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def sign_flips(differences: Numbers, seed: int = 0) -> float:
         >>> sign_flips(np.array([0.5, 0.1, 0.3]))
         0.25
     """
-    if not differences.any():
+    if len(differences) < 2 or not differences.any():  # one difference is as extreme as its opposite
         return 1.0
     result = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(seed)

@@ -20,8 +20,9 @@ import torch
 from logitkit.bench.speed.clock import ForwardClock
 from logitkit.bench.speed.decoding_variants import DecodingVariant
 from logitkit.bench.speed.memory import PeakMemory
-from logitkit.errors import ModeError
+from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.byte_level.model import ByteModel
+from logitkit.processors.model_facts import context_length
 
 PROMPTS = [
     'def add(a: int, b: int) -> int:\n    """Add two numbers.\n\n    >>> add(1, 2)\n    3\n    """\n',
@@ -121,6 +122,21 @@ def measure(
                 _time(timings[variant.name], runs[variant.name], model.device, clocked)
             advance()
     return timings
+
+
+def check_room(owner: str, parameter: str, model: Any, tokenizer: Any, tokens: int) -> None:
+    """Refuse a number of new tokens that does not fit the context of a model after the longest prompt of `PROMPTS`.
+
+    Raises:
+        ParameterError: it does not fit.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> check_room("bench speed", "--tokens", tiny_model(), tiny_tokenizer(), 300)
+    """
+    context, read = context_length(model), max(len(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS)
+    if context is not None and read + tokens > context:
+        rule = f"at most {context - read}, since the model reads {context} tokens and a prompt has {read}"
+        raise ParameterError(owner, parameter, rule, tokens)
 
 
 def one_line(error: Exception) -> str:

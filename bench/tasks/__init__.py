@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from logitkit.bench.tasks.code_tasks import MBPP, HumanEval, Infilling, pass_at
     from logitkit.bench.tasks.passages import cut_passages, halves
     from logitkit.bench.tasks.sandbox import Limits, Outcome, execute
-    from logitkit.bench.tasks.scored_tasks import Choice, Cloze, Passages, Span
+    from logitkit.bench.tasks.scored_tasks import Choice, Cloze, CutSentences, Passages, Sentences, Span
     from logitkit.bench.tasks.style_metrics import (
         Continuation,
         Spread,
@@ -33,6 +33,7 @@ __all__ = [
     "Choice",
     "Cloze",
     "Continuation",
+    "CutSentences",
     "FreeText",
     "HumanEval",
     "Infilling",
@@ -43,6 +44,7 @@ __all__ = [
     "Request",
     "Sample",
     "Scored",
+    "Sentences",
     "Span",
     "Spread",
     "StyleMeter",
@@ -59,7 +61,7 @@ __all__ = [
 _LAZY = {
     "code_tasks": ("HumanEval", "Infilling", "MBPP", "pass_at"),
     "sandbox": ("Limits", "Outcome", "execute"),
-    "scored_tasks": ("Choice", "Cloze", "Passages", "Span"),
+    "scored_tasks": ("Choice", "Cloze", "CutSentences", "Passages", "Sentences", "Span"),
     "passages": ("cut_passages", "halves"),
     "style_metrics": ("Continuation", "Spread", "StyleMeter", "base_log_perplexity", "distinct"),
     "text_tasks": ("FreeText", "GSM8K", "StyleTransfer"),

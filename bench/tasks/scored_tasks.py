@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from logitkit.bench.tasks.passages import cut_passages
+from logitkit.bench.tasks.sentences import SENTENCES
 from logitkit.bench.tasks.task import Answer, Metric, Request, Sample, Task, finite
 from logitkit.errors import FileFormatError
 from logitkit.params import option, whole
@@ -108,6 +109,45 @@ class Cloze(Task):
             "loss": finite(-word.total),
             "impossible": float(math.isinf(word.total)),
         }
+
+
+class Sentences(Cloze):
+    """Predict the last word of short sentences; the sentences are part of logitkit.
+
+    Args:
+        rows: rows with ``text`` in place of the built-in sentences; empty: the built-in ones.
+        letters: number of letters of the last word that are part of the prompt.
+
+    Examples:
+        >>> task = Sentences(rows=[])
+        >>> len(task.samples), task.samples[3].data["word"]
+        (60, ' cake')
+    """
+
+    def __init__(
+        self,
+        *,
+        rows: Any,
+        letters: Annotated[int, whole("letters of the last word in the prompt", ge=0)] = 0,
+    ) -> None:
+        super().__init__(rows=rows or [{"text": text} for text in SENTENCES], letters=letters)
+
+
+class CutSentences(Sentences):
+    """`Sentences` whose prompts end inside the last word, as if somebody were typing it.
+
+    Examples:
+        >>> CutSentences(rows=[]).samples[3].data["word"]
+        'ke'
+    """
+
+    def __init__(
+        self,
+        *,
+        rows: Any,
+        letters: Annotated[int, whole("letters of the last word in the prompt", ge=0)] = 2,
+    ) -> None:
+        super().__init__(rows=rows, letters=letters)
 
 
 class Passages(Task):

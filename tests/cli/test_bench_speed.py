@@ -87,6 +87,7 @@ def test_what_cannot_be_measured_is_a_failure(tiny_checkpoint: str, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--tokens", "8192"], "bench speed: --tokens must be at most 8"),
         (["--only", "zz"], "no decoding variant named 'zz'"),
         (["--device", "nowhere"], "bench: device must be a device that torch has on this machine, got 'nowhere'"),
         (["--dtype", "int4"], "bench: dtype must be float32, bfloat16 or float16, got 'int4'"),

@@ -17,6 +17,16 @@ from logitkit.registry.laws import tiny_model, tiny_tokenizer
 PYTHON_PROMPT = 'def f(x):\n    """Add one.\n\n    >>> f(1)\n    2\n    """\n'
 
 
+def test_more_tokens_than_the_model_reads_are_one_error(tiny_checkpoint: str) -> None:
+    """Before anything is generated; a number beyond all models is refused before the model is loaded."""
+    for command in ("run", "inspect"):
+        result = logitkit_command(command, "Once", "--model", tiny_checkpoint, "--max-new-tokens", "600")
+        message = "generate: max_new_tokens must be at most 508, since the model reads 512 tokens and the prompt has 4"
+        assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.output
+        result = logitkit_command(command, "Once", "--model", "zz", "--max-new-tokens", 10**12)
+        assert result.exit_code == 2 and "1000000" in " ".join(result.stderr.split()), result.output
+
+
 def test_the_continuation_is_printed(tiny_checkpoint: str) -> None:
     """The command prints the text that `logitkit.generate` returns."""
     settings = ["--model", tiny_checkpoint, "--chain", "cfg(2.0)", "--max-new-tokens", "8"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +29,9 @@ def report(
     reading: Annotated[
         Path | None, typer.Option(help="A text file for the top of the report; blank lines separate paragraphs.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The folder with the data of the tasks (else LOGITKIT_DATA).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", callback=divert, help="Print JSON and write no files.")] = False,
 ) -> None:
     """Write report.md and report.html from the results that exist. Nothing is run."""
@@ -35,20 +41,50 @@ def report(
 
     if not file.is_file():
         raise ParameterError("bench report", "FILE", "a run file", str(file))
-    run = runfile.read(file, allow_code_execution=True)  # reporting executes no code
-    out = out or Path("bench-results") / file.stem
-    store = Store(out)
-    if not store.records:
-        raise ParameterError("bench report", "--out", "a folder with results", str(out), f"run: logitkit bench {file}")
+    if data is not None and not data.is_dir():
+        raise ParameterError("bench report", "--data", "a folder", str(data))
     if reading is not None and not reading.is_file():
         raise ParameterError("bench report", "--reading", "a file that exists", str(reading))
-    if as_json:
-        print_json(summarise(run, store).as_data())
-        return
-    write_report(run, store, utf8_text("bench report", "--reading", reading) if reading else "")
+    out = out or Path("bench-results") / file.stem
+    with data_folder("bench report", data):
+        run = runfile.read(file, allow_code_execution=True)  # reporting executes no code
+        store = Store(out)
+        if not store.records:
+            way_out = f"run: logitkit bench {file}"
+            raise ParameterError("bench report", "--out", "a folder with results", str(out), way_out)
+        if as_json:
+            print_json(summarise(run, store).as_data())
+            return
+        write_report(run, store, utf8_text("bench report", "--reading", reading) if reading else "")
 
 
-def write_report(run: Run, store: Any, reading: str) -> None:
+@contextlib.contextmanager
+def data_folder(command: str, data: Path | None) -> Iterator[None]:
+    """Name the folder with the data of the tasks while the body runs, as the environment variable LOGITKIT_DATA does.
+
+    Args:
+        command: for error messages.
+        data: the folder; a file or None leaves the variable as it is.
+
+    Raises:
+        ParameterError: there is no such folder or file.
+    """
+    from logitkit.bench.config.datasource import VARIABLE
+
+    if data is not None and not data.exists():
+        raise ParameterError(command, "--data", "a folder or a file that exists", str(data))
+    before = os.environ.get(VARIABLE)
+    if data is not None and data.is_dir():
+        os.environ[VARIABLE] = str(data.absolute())
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def write_report(run: Run, store: Any, reading: str, *, as_json: bool = False) -> None:
     """Print the summary of a run, and write it as report.md and report.html into the folder of results."""
     from logitkit.bench.report.answers import answers
     from logitkit.bench.report.page import page
@@ -61,7 +97,10 @@ def write_report(run: Run, store: Any, reading: str) -> None:
         manifest = parse_json(read_bytes(path)) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise FileFormatError(f"bench report: {path} must be a manifest, got {error}; remove the file") from error
-    show(summary, Console())
+    if as_json:
+        print_json(summary.as_data())
+    else:
+        show(summary, Console())
     reports = {
         "report.md": markdown(summary, reading),
         "report.html": page(summary, manifest, store.sessions(run), reading, answers(summary, store)),

@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from logitkit.cli.bench_report import write_report
+from logitkit.cli import options
+from logitkit.cli.bench_report import data_folder, write_report
+from logitkit.cli.json_output import divert
 from logitkit.cli.rendering import print_line
-from logitkit.errors import ParameterError, RunError, UnknownNameError
+from logitkit.errors import RunError, UnknownNameError
 from logitkit.models.progress import progress_bar
 
 if TYPE_CHECKING:
+    from logitkit.bench.config.overrides import Overrides
     from logitkit.bench.config.run import Run
 
 EXAMPLES = (
+    'logitkit bench --task cut_sentences --chain "byte_boundary()"',
     "logitkit bench run.yaml",
+    "logitkit bench run.yaml --task lambada --samples 2",
     'logitkit bench --task gsm8k --samples 20 --chain "cfg(1.5)"',
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """The options that describe a run when there is no run file; None or False means that an option is absent."""
+    """The options that describe a run, or change that of a run file; None or False means that an option is absent."""
 
     model: list[str] | None
     chain: list[str] | None
@@ -36,12 +41,23 @@ class RunFlags:
     max_new_tokens: int | None
     batch: int | None
     cost: int | None
+    data: Path | None
 
     @property
-    def present(self) -> list[str]:
-        """The options that were given, as typed."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return [f"--{name.replace('_', '-')}" for name, value in values.items() if value not in (None, False)]
+    def present(self) -> bool:
+        """Whether an option was given."""
+        return any(getattr(self, field.name) not in (None, False) for field in fields(self))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of every task."""
+        names = ("samples", "repeats", "max_new_tokens", "batch")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name)}
+        if self.sampling:
+            settings["sampling"] = True
+        if self.data is not None:
+            settings["data"] = str(self.data.absolute())
+        return settings
 
     def as_run_data(self) -> dict[str, Any]:
         """Return the data that a run file with the same meaning holds."""
@@ -50,47 +66,65 @@ class RunFlags:
             name, equals, chain = text.partition("=")
             named = bool(equals) and name.replace("-", "_").isidentifier()
             chains[name if named else text] = chain if named else text
-        defaults: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("samples", "repeats", "max_new_tokens", "batch")
-            if getattr(self, name)
-        }
-        if self.sampling:
-            defaults["sampling"] = True
         data: dict[str, Any] = {"models": self.model or ["smollm2-135m"], "chains": chains, "tasks": self.task or []}
-        data["defaults"] = defaults
+        data["defaults"] = self.settings
         if self.seed:
             data["seeds"] = self.seed
         if self.cost:
             data["cost"] = {"rounds": self.cost}
         return data
 
+    def as_overrides(self) -> Overrides:
+        """Return what the options change in a run file: models, chains and tasks are chosen by their names there."""
+        from logitkit.bench.config.overrides import Overrides
+
+        chosen = {"models": self.model, "chains": self.chain, "tasks": self.task}
+        return Overrides(
+            chosen={section: names for section, names in chosen.items() if names},
+            settings=self.settings,
+            seeds=self.seed or [],
+            rounds=self.cost,
+        )
+
 
 # Over 40 lines: each option of the command is a parameter.
 def run(
     file: Annotated[
-        Path | None, typer.Argument(help="A run file, *.yaml. Without it, the options describe the run.")
+        Path | None,
+        typer.Argument(help="A run file, *.yaml. Options beside it change the run. Without it, they describe the run."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A known model name, a folder, or a hub id; repeatable.")
+        list[str] | None,
+        typer.Option(help="A known model name, a folder, or a hub id; of a run file, a name in it. Repeatable."),
     ] = None,
     chain: Annotated[
         list[str] | None,
         typer.Option(
-            help="A chain, a .yaml or .json file that holds one, or NAME=CHAIN; repeatable. Plain decoding is always "
-            "measured as well."
+            help="A chain, a .yaml or .json file that holds one, or NAME=CHAIN; of a run file, a name in it. "
+            "Repeatable. The baseline, plain decoding, is always measured as well."
         ),
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A task, see `logitkit bench tasks`; repeatable.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="A task, see `logitkit bench tasks`; of a run file, a name in it. Repeatable."),
+    ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Number of items of each task, from the first.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The folder with the data of the tasks (else LOGITKIT_DATA), or a data file for all tasks."),
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Random seed of the sampling; repeatable.")] = None,
     sampling: Annotated[
         bool, typer.Option("--sampling", help="Sample tokens instead of taking the most probable one.")
     ] = False,
     repeats: Annotated[int | None, typer.Option(min=1, help="Number of answers per item; needs --sampling.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of new tokens.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, max=options.MOST_TOKENS, help="Maximum number of new tokens.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Number of items decoded together.")] = None,
-    cost: Annotated[int | None, typer.Option(min=1, help="Number of paired rounds that measure cost.")] = None,
+    cost: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Number of paired rounds that measure cost.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of results. An interrupted run continues there.")
     ] = None,
@@ -104,6 +138,10 @@ def run(
     allow_code_execution: Annotated[
         bool,
         typer.Option("--allow-code-execution", help="Let tasks execute model-written code in a restricted process."),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", callback=divert, help="Print the summary as JSON; the reports are written as well."),
     ] = False,
 ) -> None:
     """Run every task with every chain, model and seed. The same command continues an interrupted run."""
@@ -122,22 +160,22 @@ def run(
         max_new_tokens=max_new_tokens,
         batch=batch,
         cost=cost,
+        data=data if data is not None and not data.is_dir() else None,
     )
-    if file is None:
-        plan = runfile.from_data(flags.as_run_data(), allow_code_execution=allow_code_execution)
-        out = out or Path("bench-results") / plan.hash
-    elif flags.present:
-        rule = "left out where a run file is given"
-        raise ParameterError("bench", flags.present[0], rule, str(file), "write the setting into the file")
-    elif not file.is_file():
-        raise UnknownNameError("run file or command", str(file), ["report", "speed", "tasks"])
-    else:
-        plan = runfile.read(file, allow_code_execution=allow_code_execution)
-        out = out or Path("bench-results") / file.stem
-    _carry_out(plan, out, engine_named(engine), engine, with_cost=not without_cost)
+    with data_folder("bench", data):
+        if file is None:
+            plan = runfile.from_data(flags.as_run_data(), allow_code_execution=allow_code_execution)
+            out = out or Path("bench-results") / plan.hash
+        elif not file.is_file():
+            raise UnknownNameError("run file or command", str(file), ["report", "speed", "tasks"])
+        else:
+            plan = runfile.read(file, allow_code_execution=allow_code_execution, overrides=flags.as_overrides())
+            # A changed run has a folder of its own: its report does not replace that of the whole run.
+            out = out or Path("bench-results") / (f"{file.stem}-{plan.hash}" if flags.present else file.stem)
+        _carry_out(plan, out, engine_named(engine), engine, with_cost=not without_cost, as_json=as_json)
 
 
-def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost: bool) -> None:
+def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost: bool, as_json: bool) -> None:
     """Run the units without records, measure missing costs, then write the report."""
     from logitkit.bench.config import preflight
     from logitkit.bench.execution.engine import carry_out, missing
@@ -170,4 +208,4 @@ def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost:
         except KeyboardInterrupt:
             print_line(f"interrupted; the same command continues from {out}", stderr=True)
             raise typer.Exit(130) from None
-        write_report(run, store, "")
+        write_report(run, store, "", as_json=as_json)

@@ -29,9 +29,15 @@ def speed(
     model: Annotated[
         str, typer.Option(help="A known model name, a folder, a hub id, or random-7b or random-1b (random weights).")
     ] = "smollm2-135m",
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch size; repeatable. By default 1 and 4.")] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Number of new tokens in each round.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of measured rounds, after one warm-up round.")] = 5,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, max=10_000, help="Batch size; repeatable. By default 1 and 4.")
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=2, max=options.MOST_TOKENS, help="Number of new tokens in each round.")
+    ] = 64,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of measured rounds, after one warm-up round.")
+    ] = 5,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Measure what has this text in its name; repeatable. Plain decoding always runs."),
@@ -55,7 +61,7 @@ def speed(
     from logitkit.bench.execution.manifest import environment
     from logitkit.bench.speed import profile, random_models, tables
     from logitkit.bench.speed.decoding_variants import select_variants
-    from logitkit.bench.speed.measurement import measure
+    from logitkit.bench.speed.measurement import check_room, measure
     from logitkit.bench.speed.static_cache import static_form
 
     if out is not None and not out.absolute().parent.is_dir():
@@ -63,6 +69,7 @@ def speed(
     variants = select_variants(only or [])
     profiled = [name for name in logitkit.names() if not only or any(part in name for part in only)]
     loaded, tokenizer = random_models.load(model, device=device, dtype=dtype)
+    check_room("bench speed", "--tokens", loaded, tokenizer, tokens)
     settings = {"command": _command(context), "model": model, "device": device, "dtype": dtype, "rounds": rounds}
     data: dict[str, Any] = {**settings, "environment": environment(), "variants": [], "processors": []}
     written: list[str] = []

@@ -9,13 +9,14 @@ import typer
 
 from logitkit.cli.json_output import divert
 
+MOST_TOKENS = 1_000_000  # more than a model reads; a typing error is refused before a model is loaded
 AsJson = Annotated[bool, typer.Option("--json", callback=divert, help="Print JSON.")]
 Prompt = Annotated[str | None, typer.Argument(help="The prompt. Without it, --file or standard input is read.")]
 File = Annotated[Path | None, typer.Option(help="Read the prompt from this file.")]
 Model = Annotated[str, typer.Option(help="A known model name, a folder, or a hub id.")]
 ChainText = Annotated[str, typer.Option(help="A chain, or a .yaml or .json file that holds a chain.")]
 Chat = Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")]
-NewTokens = Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")]
+NewTokens = Annotated[int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of new tokens.")]
 DoSample = Annotated[bool, typer.Option("--do-sample", help="Sample instead of taking the most probable token.")]
 Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; implies --do-sample.")]
 TopK = Annotated[int | None, typer.Option(help="Sample from the K most probable tokens; implies --do-sample.")]

@@ -37,7 +37,11 @@ def run(
     ] = False,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Maximum number of new tokens; by default {NEW_TOKENS}, in a chat {CHAT_TOKENS}."),
+        typer.Option(
+            min=1,
+            max=options.MOST_TOKENS,
+            help=f"Maximum number of new tokens; by default {NEW_TOKENS}, in a chat {CHAT_TOKENS}.",
+        ),
     ] = None,
     do_sample: options.DoSample = False,
     temperature: options.Temperature = None,

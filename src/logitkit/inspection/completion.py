@@ -11,11 +11,13 @@ from typing import Any, Unpack
 
 import torch
 
+from logitkit.errors import ParameterError
 from logitkit.inspection.settings import GenerateSettings
 from logitkit.inspection.streaming import Streamer
 from logitkit.inspection.word_wrap import WordWrap
 from logitkit.models.progress import progress_bar
 from logitkit.processors.engine.trace import Trace
+from logitkit.processors.model_facts import context_length
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 
@@ -130,6 +132,7 @@ def complete(
     one_row = settings.get("num_beams", 1) == 1  # the streamers of transformers accept a single row
     shown = not (stream and one_row)
     write = _writer(heard)
+    _check_room(call, settings["max_new_tokens"])
     with progress_bar(label, total=settings["max_new_tokens"], enabled=shown) as bar:
         streamer = Streamer(
             tokenizer,
@@ -163,3 +166,18 @@ def _write(text: str) -> None:
     """Write a piece of the continuation to standard output without delay."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _check_room(call: Call, new: int) -> None:
+    """Refuse a number of new tokens that the context of the model cannot hold.
+
+    Raises:
+        ParameterError: prompt and continuation are longer than the context.
+    """
+    context = context_length(call.model)
+    read = 0 if call.model.config.is_encoder_decoder else call.inputs["input_ids"].shape[-1]
+    if context is not None and read + new > context:
+        rule = f"at most {context - read}, since the model reads {context} tokens and the prompt has {read}"
+        raise ParameterError(
+            "generate", "max_new_tokens", rule, new, "lower it, shorten the prompt, or change the model"
+        )

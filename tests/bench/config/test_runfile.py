@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bench_runs import tiny_run
 from logitkit import models
-from logitkit.bench.config import runfile
-from logitkit.bench.execution.unit import keys, plan, samples
-from logitkit.errors import RunError
+from logitkit.bench.config import CostEntry, Overrides, TaskEntry, runfile
+from logitkit.bench.execution.unit import samples
+from logitkit.errors import ParameterError, RunError
+from logitkit.registry import default_registry
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "bench"
 GOOD = """\
@@ -51,6 +53,51 @@ def mistakes_of(folder: Path, text: str, **settings: Any) -> list[str]:
         runfile.read(path, **settings)
     assert str(caught.value).startswith(f"{path}: ") and "nothing was run" in str(caught.value)
     return caught.value.mistakes
+
+
+def overridden(folder: Path, **changes: Any) -> Any:
+    """Return the run of `GOOD` with some settings of the command line."""
+    path = folder / "good.yaml"
+    path.write_text(GOOD)
+    return runfile.read(path, overrides=Overrides(**changes))
+
+
+def test_settings_of_the_command_line_win_over_the_file(bench_place: Path) -> None:
+    """Those of every task, the seeds, and the rounds of the cost; all else is as in the file."""
+    run = overridden(bench_place, settings={"samples": 2}, seeds=[1, 2], rounds=3)
+    assert [entry.samples for entry in run.tasks.values()] == [2, 2] and run.seeds == [1, 2]
+    assert run.cost == CostEntry(rounds=3) and {entry.batch for entry in run.tasks.values()} == {2}
+    assert overridden(bench_place) == runfile.read(bench_place / "good.yaml")
+
+
+def test_entries_are_chosen_by_name(bench_place: Path) -> None:
+    """The baseline stays; a sweep is chosen by its name or by that of one chain; unused resources are no mistake."""
+    run = overridden(bench_place, chosen={"chains": ["cfg"], "tasks": ["words"]})
+    assert list(run.chains) == ["plain", "cfg scale=1.2", "cfg scale=1.5"] and list(run.tasks) == ["words"]
+    run = overridden(bench_place, chosen={"chains": ["cfg scale=1.5", "contrastive"], "models": ["tiny"]})
+    assert list(run.chains) == ["plain", "cfg scale=1.5", "contrastive"]  # in the order of the file
+    assert run.pairs()[-1] == ("tiny", "contrastive", "arc")
+    with pytest.raises(ParameterError, match=r"--chain must be the name of a chain .*, got 'plian'; did you mean"):
+        overridden(bench_place, chosen={"chains": ["plian"]})
+    with pytest.raises(RunError, match="no chain named 'nothing'"):  # a mistake of the file is still reported
+        (bench_place / "bad.yaml").write_text(GOOD + "baseline: nothing\n")
+        runfile.read(bench_place / "bad.yaml", overrides=Overrides(chosen={"tasks": ["words"]}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (TaskEntry, "max_new_tokens"),
+        (TaskEntry, "repeats"),
+        (CostEntry, "tokens"),
+        (CostEntry, "rounds"),
+        (CostEntry, "batch"),
+    ],
+)
+def test_numbers_without_sense_are_refused(kind: Any, name: str) -> None:
+    """A number that would keep a machine busy for ever is one error."""
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        kind.model_validate({"task": "arc", name: 10**7} if kind is TaskEntry else {name: 10**7})
 
 
 def test_short_forms_are_written_out(bench_place: Path) -> None:
@@ -147,7 +194,7 @@ seed: 3
         ("models: [tiny]\nchains: [cfg()]\n", "tasks: tasks must be a mapping of names, or a list of names, got None"),
         ("models: [tiny]\nchains: [cfg()]\ntasks: 3\n", "line 3: tasks: tasks must be a mapping"),
         (GOOD.replace("seeds: 7", "baseline: plan"), "line 14: baseline: no chain named 'plan'; did you mean 'plain'?"),
-        (GOOD + "cost: {rounds: 0}", "line 15: cost.rounds: rounds must be a whole number >= 1, got 0"),
+        (GOOD + "cost: {rounds: 0}", "line 15: cost.rounds: rounds must be a whole number >= 1 and <= 1000, got 0"),
         (
             GOOD.replace("['weak']", "'weak'").replace("plain:\n", "plain: {tasks: [arc]}\n"),
             "the baseline 'plain' must also run on model tiny, task words",
@@ -208,11 +255,11 @@ def test_the_folder_is_not_part_of_the_hash(bench_place: Path, tmp_path: Path) -
 
 @pytest.mark.data
 def test_the_large_example_has_the_samples_that_it_promises(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The large run is read without a mistake, and its tasks have 200 samples, or all where the data hold fewer."""
+    """The large run is read without a mistake, and each scored task has 200 samples, or all where there are fewer."""
     monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
     run = runfile.read(EXAMPLES / "large.yaml", allow_code_execution=True)
-    counts = {name: len(samples(run, name)) * task.repeats for name, task in run.tasks.items()}
-    small = {"span": 164, "infilling": 164}  # humaneval has 164 problems
-    assert all(count == small.get(name) or count >= 200 for name, count in counts.items()), counts
-    answers = sum(len(keys(run, unit)) for unit in plan(run))
-    assert f"# {answers} answers." in (EXAMPLES / "large.yaml").read_text(encoding="utf-8")
+    scored = [
+        name for name, task in run.tasks.items() if default_registry().describe_task(task.task).mode != "generate"
+    ]
+    counts = {name: len(samples(run, name)) for name in scored}
+    assert counts == {"lambada": 200, "lambada_cut": 200, "arc": 200, "passages": 200, "span": 164}

@@ -31,6 +31,7 @@ def test_sign_flips_by_enumeration() -> None:
     means = [np.mean(d * signs) for signs in itertools.product([1, -1], repeat=6)]
     share = np.mean([abs(mean) >= abs(d.mean()) - 1e-12 for mean in means])
     assert sign_flips(d) == pytest.approx(share) and sign_flips(np.zeros(4)) == 1
+    assert sign_flips(np.array([0.5])) == 1 and sign_flips(np.array([])) == 1
     assert sign_flips(np.array([0.5, 0.0, 0.1, 0.3])) == 0.25  # a difference of zero changes nothing: 2 of 2^3
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,9 +188,55 @@ def test_the_command_runs_flags(bench_place: Path, tmp_path: Path, monkeypatch: 
     assert done.exit_code == 0 and "half" in done.stdout and len(list((tmp_path / "bench-results").iterdir())) == 1
 
 
+def test_options_beside_a_file_make_a_trial(bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run of the file with fewer samples, in a folder of its own; ``--json`` prints the summary alone."""
+    monkeypatch.chdir(tmp_path)
+    file = bench_place / "trial.yaml"
+    tasks = "{arc: {data: choices.jsonl}, words: {task: lambada, data: words.jsonl}}"
+    file.write_text(f"models: [tiny]\nchains: ['', cfg(1.5), cfg(2.0)]\ntasks: {tasks}\n")
+    run = CliRunner()
+    trial = run.invoke(app, ["bench", str(file), "--samples", "1", "--json"])
+    assert trial.exit_code == 0 and json.loads(trial.stdout)["planned"] == 6, trial.output
+    (folder,) = (tmp_path / "bench-results").iterdir()
+    assert folder.name.startswith("trial-") and (folder / "report.html").exists()
+    chosen = run.invoke(app, ["bench", str(file), "--task", "words", "--chain", "cfg(2.0)", "--samples", "2", "--json"])
+    (table,) = json.loads(chosen.stdout)["tables"]
+    assert [row["chain"] for row in table["rows"]] == ["plain", "cfg(2.0)"] and table["task"] == "words"
+    assert run.invoke(app, ["bench", str(file)]).exit_code == 0
+    assert (tmp_path / "bench-results" / "trial" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["folder", "words.jsonl"])
+def test_data_are_named_by_an_option(
+    name: str, bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--data`` is the folder of the data, or the data file itself; the environment is as before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOGITKIT_DATA", raising=False)
+    (tmp_path / "folder").mkdir()
+    for copy in ("folder/lambada_test.jsonl", "words.jsonl"):
+        (tmp_path / copy).write_text((bench_place / "words.jsonl").read_text())
+    flags = ["--model", str(bench_place / "tiny"), "--task", "lambada", "--chain", "cfg(1.5)", "--data", name]
+    done = CliRunner().invoke(app, ["bench", *flags])
+    (folder,) = (tmp_path / "bench-results").iterdir()
+    assert done.exit_code == 0 and "8 of 8 answers" in (folder / "report.md").read_text(), done.output
+    assert "LOGITKIT_DATA" not in os.environ
+
+
+def test_a_first_benchmark_needs_no_data(bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is part of logitkit, a chain and a model are a whole run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOGITKIT_DATA", raising=False)
+    flags = ["--model", str(bench_place / "tiny"), "--task", "cut_sentences", "--samples", "3", "--chain", "cfg(1.5)"]
+    done = CliRunner().invoke(app, ["bench", *flags, "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["done"] == 6, done.output
+
+
 def test_mistakes_end_the_command(bench_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake in the file or the flags exits with status 2 and a message, and nothing is run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOGITKIT_DATA", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # the hub is not asked
     file = bench_place / "mistakes.yaml"
     file.write_text("models: [tiny]\nchains: ['']\ntasks: {arc: {data: choices.jsonl}}\n")
     (bench_place / "long.jsonl").write_text(json.dumps({"text": "a " * 300}) + "\n")
@@ -196,7 +244,15 @@ def test_mistakes_end_the_command(bench_place: Path, tmp_path: Path, monkeypatch
     for words, message in (
         (["bench", str(bench_place / "long.yaml")], "sample 0 must fit the 512 tokens of model tiny, got 599"),
         (["bench", "sped"], "no run file or command named 'sped'; did you mean 'speed'?"),
-        (["bench", str(file), "--task", "arc"], "--task must be left out where a run file is given"),
+        (["bench", str(file), "--task", "acr"], "--task must be the name of a task of the run file (arc), got 'acr'"),
+        (["bench", str(file), "--chain", "cfg(1.5)"], "add the chain to the file, or leave the file out"),
+        (["bench", str(file), "--samples", "99"], "samples must be at most 4, the number of samples in the data"),
+        (["bench", str(file), "--data", "no/such"], "--data must be a folder or a file that exists, got 'no/such'"),
+        (["bench", "report", str(file), "--data", str(file)], "--data must be a folder, got"),
+        (
+            ["bench", "--task", "lambada"],
+            "pass --data FOLDER, or set LOGITKIT_DATA, to name a folder",
+        ),
         (["bench", "--task", "acr"], "no task named 'acr'; did you mean 'arc'?"),
         (["bench", str(file), "--engine", "locl"], "no engine named 'locl'"),
         (["bench", "report", str(file), "--out", "nowhere"], "--out must be a folder with results"),

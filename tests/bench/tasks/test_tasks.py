@@ -155,6 +155,19 @@ def test_the_data_are_read(name: str, count: int, shared_data: Path, monkeypatch
     assert spec.mode == "generate" or all(task.request(s, None).options for s in task.samples)
 
 
+def test_sentences_are_part_of_logitkit() -> None:
+    """60 different sentences whose last word has at least four letters, whole or after its first two letters."""
+    for name, letters in (("sentences", 0), ("cut_sentences", 2)):
+        spec = default_registry().describe_task(name)
+        task = spec.build(datasource.rows(spec, None, "."), {})
+        asked = [sample.data["word"].strip() for sample in task.samples]
+        whole = [(sample.data["before"] + sample.data["word"]).split()[-1] for sample in task.samples]
+        assert len(task.samples) == len({sample.hash for sample in task.samples}) == 60
+        assert all(len(word) >= 4 and word[letters:] == part for word, part in zip(whole, asked, strict=True))
+    own = spec.build([{"text": "one word"}], {"letters": 1})
+    assert [sample.data for sample in own.samples] == [{"before": "one w", "word": "ord"}]
+
+
 def test_missing_data_are_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The error lists every place that was searched, and how to provide the data."""
     monkeypatch.setenv("LOGITKIT_DATA", str(tmp_path))
@@ -164,6 +177,8 @@ def test_missing_data_are_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch
         datasource.rows(spec, None, "beside")
     message = str(caught.value)
     assert "beside/gsm8k-test.jsonl" in message and str(tmp_path / "gsm8k-test.jsonl") in message
+    assert "pass --data FOLDER, or set LOGITKIT_DATA, to name a folder that holds gsm8k-test.jsonl" in message
+    assert "the tasks sentences and cut_sentences need no data" in message
     assert "datasets is not installed" in message and "pip install 'logitkit[hub]'" in message
 
 
