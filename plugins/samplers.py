@@ -113,6 +113,17 @@ TEMPERATURE_SPECS = [
 
 PENALTY_SPECS = [
     Spec(
+        name="dry",
+        family="samplers",
+        summary="Penalise tokens that continue a text which already occurs, the more the longer it is (DRY).",
+        source="llama.cpp",
+        target="logitkit.processors.samplers.dry:DRY",
+        formula="z_v - multiplier base^(n - allowed_length)  where n >= allowed_length;"
+        "\nn: the last n tokens of the row also stand before an earlier v, and no breaker is among them",
+        failure="also penalises what must be repeated, such as names, code and tables; raise allowed_length there",
+        example="dry(allowed_length=1, breakers=['\\n', 'a', 'the'])",
+    ),
+    Spec(
         name="frequency_penalty",
         family="samplers",
         summary="Lower the score of a token for each time that it occurs in the new text, as OpenAI does.",

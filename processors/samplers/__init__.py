@@ -3,11 +3,13 @@
 Formulas over rows of scores: `xtc`, `top_n_sigma`, `p_less`, `top_a`, `tail_free`, `dynamic_temperature`,
 `entropy_temperature`, `quadratic`; and `token_counts`, which the penalties use.
 Logits processors: `XTC`, `TopNSigma`, `PLess`, `TopA`, `TailFree`, `DynamicTemperature`, `EntropyTemperature`,
-`Quadratic`, `FrequencyPenalty`, `PresencePenalty`.
+`Quadratic`, `DRY`, `FrequencyPenalty`, `PresencePenalty`; `RowTokens` and `BreakerTable` are arguments of penalties.
 """
 
 from __future__ import annotations
 
+from logitkit.processors.samplers.breakers import BreakerTable
+from logitkit.processors.samplers.dry import DRY
 from logitkit.processors.samplers.penalties import FrequencyPenalty, PresencePenalty, token_counts
 from logitkit.processors.samplers.row_tokens import RowTokens
 from logitkit.processors.samplers.temperature import dynamic_temperature, entropy_temperature, quadratic
@@ -16,7 +18,9 @@ from logitkit.processors.samplers.truncation import p_less, tail_free, top_a, to
 from logitkit.processors.samplers.truncations import XTC, PLess, TailFree, TopA, TopNSigma
 
 __all__ = [
+    "DRY",
     "XTC",
+    "BreakerTable",
     "DynamicTemperature",
     "EntropyTemperature",
     "FrequencyPenalty",

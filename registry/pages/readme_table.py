@@ -28,6 +28,7 @@ PURPOSES: Mapping[str, str] = {
     "crossover": "takes a token from another model where the two disagree most, within a budget",
     "deepen": "combines models with different tokenizers through the tokens that they share",
     "dexperts": "gives a large model the change that tuning made to a small one",
+    "dry": "avoids loops: lowers tokens that continue a text which is already there",
     "dynamic_temperature": "samples surely where the model is sure, and freely where it is not",
     "ensemble": "averages models with different tokenizers",
     "entropy_temperature": "samples nearly greedily where the model is sure",

@@ -1,0 +1,177 @@
+"""Repetitions of the end of a row earlier in the row, kept up to date as rows grow.
+
+For each place of a row, the length of the longest text that ends there and at the end of the row too. One more token
+changes all lengths by one comparison: a length grows by one where the next token is the new one, else it is 0. Rows
+that did not grow from known rows are read anew. The results depend on the tokens of the rows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from logitkit.processors.engine.deferred_checks import DeferredChecks
+from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.samplers.breakers import BreakerTable
+
+__all__ = ["Repetitions", "RowEnds", "common_suffixes"]
+
+OLD, NEW = -1, -2  # stand for tokens that are no text: what is written into a row equals nothing that comes later
+KEPT = 16  # row lengths whose results are kept, for the rewinds of assisted decoding
+
+
+@dataclass(frozen=True, eq=False)
+class RowEnds:
+    """What is known about the ends of some rows.
+
+    Attributes:
+        ids: token ids, ``[rows, length]``.
+        text: the same, with a negative number for tokens that are no text of the row, ``[rows, length]``.
+        lengths: of the longest text that ends at a place and at the end of the row, for all places but the last,
+            ``[rows, length - 1]``.
+        exempt: whether each token contains a breaker, or is no text of the row, bool ``[rows, length]``.
+        state: of the breakers' automaton at the end of each row, ``[rows]``.
+        last_breaker: place of the last token in which a breaker ends, or -1, ``[rows]``.
+    """
+
+    ids: Tensor
+    text: Tensor
+    lengths: Tensor
+    exempt: Tensor
+    state: Tensor
+    last_breaker: Tensor
+
+    def __getitem__(self, rows: Tensor) -> RowEnds:
+        """Return chosen rows in a chosen order."""
+        return RowEnds(*(getattr(self, part.name)[rows] for part in fields(self)))
+
+
+class Repetitions:
+    r"""The ends of rows, as a cache by content.
+
+    Args:
+        table: the breakers.
+        prompts: the prompts of the call; None: rows are compared at once.
+
+    Attributes:
+        checks: where comparisons on the device are read.
+
+    Example:
+        >>> ends = Repetitions(BreakerTable.of([b"a", b"b", b"\n"], ["\n"]))
+        >>> rows = torch.tensor([[0, 1, 2, 0, 1]])
+        >>> found = ends(rows, torch.ones_like(rows, dtype=torch.bool))
+        >>> found.lengths.tolist(), found.last_breaker.tolist()
+        ([[0, 2, 0, 0]], [2])
+    """
+
+    def __init__(self, table: BreakerTable, *, prompts: Prompts | None = None) -> None:
+        self.table, self._prompts = table, prompts
+        self.checks = DeferredChecks() if prompts is None else prompts.deferred_checks
+        self._kept: list[RowEnds] = []  # the newest last
+        self._defers = True
+
+    def __call__(self, ids: Tensor, counted: Tensor) -> RowEnds:
+        """Return the ends of rows.
+
+        Args:
+            ids: ``[rows, length]``, of at least one token.
+            counted: whether each token is text of the row, bool ``[rows, length]``. No text reaches over other tokens.
+        """
+        known = self._grown(ids) or self._matched(ids)
+        found = self._read(ids, counted) if known is None else known
+        while found.ids.shape[1] < ids.shape[1]:
+            found = self._extended(found, ids[:, : found.ids.shape[1] + 1], counted)
+        found = replace(found, ids=ids)
+        others = [kept for kept in self._kept if kept.ids.shape[1] != ids.shape[1]]
+        self._kept = [*others[1 - KEPT :], found]
+        return found
+
+    def _grown(self, ids: Tensor) -> RowEnds | None:
+        """Return the newest ends if these are their rows with one more token each; the comparison may be deferred."""
+        if not self._kept or self._prompts is None or not self._defers:
+            return None
+        newest, before = self._kept[-1], list(self._kept)
+        grew = self._prompts.grew_by_one(newest.ids, ids)
+        if grew is None:
+            return None
+
+        def undo() -> None:
+            self._kept, self._defers = before, False
+
+        return newest if self.checks.check(grew, undo) else None
+
+    def _matched(self, ids: Tensor) -> RowEnds | None:
+        """Return the longest kept rows with which these rows begin, in the order of these rows."""
+        shorter = [kept for kept in self._kept if kept.ids.shape[1] <= ids.shape[1]]
+        for kept in sorted(shorter, key=lambda ends: -ends.ids.shape[1]):
+            start = ids[:, : kept.ids.shape[1]]
+            if start.shape == kept.ids.shape and torch.equal(start, kept.ids):
+                return kept
+            same = torch.stack([(start == row).all(-1) for row in kept.ids], dim=1)  # [rows, kept rows]
+            if bool(same.any(-1).all()):
+                return kept[same.int().argmax(-1)]
+        return None
+
+    def _extended(self, known: RowEnds, ids: Tensor, counted: Tensor) -> RowEnds:
+        """Return the ends of rows of one more token."""
+        place, table = ids.shape[1] - 1, self.table.to(ids.device)
+        uncounted = ~counted[:, place : place + 1]
+        token = ids[:, place:].masked_fill(uncounted, NEW)
+        lengths = torch.nn.functional.pad(known.lengths, (1, 0))  # of the place before each place
+        column = table.column(token)[:, 0]
+        return RowEnds(
+            ids=ids,
+            text=torch.cat([known.text, token], dim=1),
+            lengths=lengths.add_(1).masked_fill_(known.text != token, 0),
+            exempt=torch.cat([known.exempt, table.ends[0][column][:, None] | uncounted], dim=1),
+            state=table.following[known.state, column],
+            last_breaker=torch.where(table.ends[known.state, column], place, known.last_breaker),
+        )
+
+    def _read(self, ids: Tensor, counted: Tensor) -> RowEnds:
+        """Return the ends of rows without anything known, read on the host."""
+        text, table = ids.masked_fill(~counted, OLD), self.table.to(ids.device)
+        rows = text.tolist()
+        lengths = torch.tensor([common_suffixes(row) for row in rows], dtype=torch.long, device=ids.device)
+        scanned = torch.tensor([self.table.scan(row) for row in rows], dtype=torch.long, device=ids.device)
+        return RowEnds(
+            ids=ids,
+            text=text,
+            lengths=lengths.view(len(rows), -1),
+            exempt=table.ends[0][table.column(text)] | ~counted,
+            state=scanned[:, 0],
+            last_breaker=scanned[:, 1],
+        )
+
+
+def common_suffixes(row: Sequence[int]) -> list[int]:
+    """Return, for each place of a row but the last, the length of the text that ends there and at the end of the row.
+
+    The time is linear in the length of the row, whatever repeats: every length that lies inside a repetition found
+    before is copied from it (Z-algorithm, from the end of the row; D. Gusfield, 1997).
+
+    Args:
+        row: token ids; a negative one equals nothing, itself neither.
+
+    Example:
+        >>> common_suffixes([5, 6, 7, 5, 6])
+        [0, 2, 0, 0]
+        >>> common_suffixes([5, 5, 5, 5])
+        [1, 2, 3]
+    """
+    reverse, size = row[::-1], len(row)
+    limit = next((place for place, token in enumerate(reverse) if token < 0), size)  # no text reaches over it
+    lengths = [0] * size
+    begin = end = 0  # the repetition that reaches furthest: reverse[begin:end] == reverse[:end - begin]
+    last = reverse[0] if row else -1
+    for place in range(1, size):
+        length = min(lengths[place - begin], end - place) if place < end else 0
+        if place + length >= end and (length or reverse[place] == last):
+            while length < limit and place + length < size and reverse[place + length] == reverse[length]:
+                length += 1
+            begin, end = place, place + length
+        lengths[place] = length
+    return lengths[:0:-1]
