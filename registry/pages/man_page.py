@@ -104,13 +104,19 @@ def markdown(spec: Spec) -> str:
     ]
     formula = f"\n```text\n{spec.formula}\n```\n" if spec.formula else ""
     rows = [
-        f"| `{parameter.name}` | {_cell(parameter.rule)} | {_cell(parameter.default.removeprefix('default '))} "
+        f"| `{parameter.name}` | {_cell(parameter.rule)} | {_default(parameter.default)} "
         f"| {parameter.neutral} | {_cell(parameter.help)} |"
         for parameter in parameters(spec)
     ]
     table = "\n| parameter | rule | default | off at | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     listed = "".join(f"\n- **{term}**: {text}." for term, text in facts if text)
     return f"{spec.summary}\n{formula}{table if rows else ''}{listed}\n"
+
+
+def _default(text: str) -> str:
+    """Return a default as the text of a cell; a list, whose quotes and signs Markdown would read, as code."""
+    value = _cell(text.removeprefix("default "))
+    return f"`{value}`" if value.startswith("[") else value
 
 
 def filled(page: str) -> str:

@@ -92,9 +92,9 @@ CASES: list[tuple[str, Truncation, Callable[..., list[int]], dict[str, float | b
 NAMED = pytest.mark.parametrize(
     ("function", "reference", "options"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
-ROWS = st.lists(st.one_of(st.floats(-12, 12, width=16), st.just(-math.inf)), min_size=2, max_size=9).filter(
-    lambda row: max(row) > -math.inf
-)
+ROWS = st.lists(
+    st.one_of(st.integers(-96, 96).map(lambda eighths: eighths / 8), st.just(-math.inf)), min_size=2, max_size=9
+).filter(lambda row: max(row) > -math.inf)
 
 
 @NAMED
