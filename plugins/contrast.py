@@ -37,6 +37,19 @@ SPECS = [
         example="cfg(scale=1.7, negative='a negative prompt')",
     ),
     Spec(
+        name="mti",
+        family="contrast",
+        summary="At uncertain steps, guide away from what the model says after a short negative text.",
+        source="arXiv:2510.13940",
+        target="logitkit.processors.contrast.minimal_intervention:MTI",
+        formula="log q + scale (log p - log q)  where the entropy of p is above threshold;  q: after the row and the "
+        "negative text",
+        extra_forwards="gated",
+        cost="one forward of the negative text at uncertain steps",
+        failure="a large scale raises unlikely tokens; put min_p or top_p behind it",
+        example="mti(scale=1.7, threshold=4.5)",
+    ),
+    Spec(
         name="cad",
         family="contrast",
         summary="Strengthen the influence of a passage in the prompt against what the model has memorised.",
@@ -65,6 +78,18 @@ SPECS = [
         failure="two models of similar quality differ by noise alone, which the contrast then amplifies",
         example="contrastive(amateur='other')",
         example_resources={"other": "model"},
+    ),
+    Spec(
+        name="dola",
+        family="contrast",
+        summary="Prefer tokens that the whole model finds likelier than one of its earlier layers does.",
+        source="arXiv:2309.03883",
+        target="logitkit.processors.contrast.layer_contrast:DoLa",
+        formula="log p - log q,  over tokens p >= alpha max p;  q: the earlier layer that differs most from p",
+        extra_forwards="gated",
+        cost="none; a forward where rows were not read by the generating model's last forward",
+        failure="repeats itself; put repetition_penalty(1.2) behind it",
+        example="dola(layers=[0, 1])",
     ),
     Spec(
         name="dexperts",

@@ -1,8 +1,8 @@
 """Contrastive decoding: combine the logits of two streams of one text.
 
-Formulas over rows of logits: `uscd`, `cfg`, `cad`, `adacad`, `coiecd`, `contrastive`, `dexperts`, and `confidence`, the
-gate of `uscd`.
-Logits processors: `USCD`, `CFG`, `CAD`, `Contrastive`, `DExperts`.
+Formulas over rows of logits: `uscd`, `cfg`, `cad`, `adacad`, `coiecd`, `contrastive`, `dexperts`, `dola`, and
+`confidence`, the gate of `uscd`.
+Logits processors: `USCD`, `CFG`, `MTI`, `CAD`, `Contrastive`, `DExperts`, `DoLa`.
 Removal of examples from prompts: `strip_examples`, `strip_messages`, with the result `Stripped`.
 """
 
@@ -11,16 +11,20 @@ from __future__ import annotations
 from logitkit.processors.contrast.context_aware import CAD, adacad, coiecd
 from logitkit.processors.contrast.formulas import Confidence, Form, cad, cfg, confidence, contrastive, dexperts, uscd
 from logitkit.processors.contrast.lame_prompt import Stripped, strip_examples, strip_messages
+from logitkit.processors.contrast.layer_contrast import DoLa, dola
+from logitkit.processors.contrast.minimal_intervention import MTI
 from logitkit.processors.contrast.processors import CFG, Contrastive, DExperts
 from logitkit.processors.contrast.selective import USCD
 
 __all__ = [
     "CAD",
     "CFG",
+    "MTI",
     "USCD",
     "Confidence",
     "Contrastive",
     "DExperts",
+    "DoLa",
     "Form",
     "Stripped",
     "adacad",
@@ -30,6 +34,7 @@ __all__ = [
     "confidence",
     "contrastive",
     "dexperts",
+    "dola",
     "strip_examples",
     "strip_messages",
     "uscd",

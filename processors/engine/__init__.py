@@ -6,7 +6,9 @@ A processor receives token rows and scores. Everything else comes from here: `Bi
 
 from __future__ import annotations
 
+from logitkit.processors.engine.behind_rows import BehindRows
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.captured_layers import CapturedLayers
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.composite import Composite, Observer
 from logitkit.processors.engine.constraints import AllowedTokens, Constraint
@@ -29,8 +31,10 @@ from logitkit.processors.engine.trace import FusionReport, Step, Trace, most_pro
 
 __all__ = [
     "AllowedTokens",
+    "BehindRows",
     "Binding",
     "BoundPrompts",
+    "CapturedLayers",
     "CapturedOutputs",
     "Composite",
     "Constraint",
