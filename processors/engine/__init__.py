@@ -15,6 +15,7 @@ from logitkit.processors.engine.constraints import AllowedTokens, Constraint
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
 from logitkit.processors.engine.divergences import divergence, js_bits
 from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderReader
+from logitkit.processors.engine.fold import Fold
 from logitkit.processors.engine.gate import Gate
 from logitkit.processors.engine.gated import Gated
 from logitkit.processors.engine.history import History
@@ -40,6 +41,7 @@ __all__ = [
     "Constraint",
     "CrossTokenizerReader",
     "EncoderDecoderReader",
+    "Fold",
     "FusableStream",
     "FusionReport",
     "Gate",

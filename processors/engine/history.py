@@ -6,7 +6,7 @@ depend on the tokens of the rows alone; the cache changes the time of a computat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.fold import Fold
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.scores import with_infinite_masks
@@ -32,12 +33,15 @@ class _Known:
     Attributes:
         rows: token ids, ``[cached, length]``.
         prompts: number of the prompt of each cached row, ``[cached]``.
-        logp: ``[cached, columns]``: one column for each continuation token, or for each token of the vocabulary.
+        values: ``[cached, columns, size]``: for each continuation token its log-probability, then the states of the
+            folds; or ``[cached, vocab]``: the log-probability of each token of the vocabulary.
+        key: the keys of the folds when the values were computed.
     """
 
     rows: Tensor
     prompts: Tensor
-    logp: Tensor
+    values: Tensor
+    key: Hashable
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,7 @@ class History:
         self.trace = trace or Trace()
         self._settings = settings
         self._trusted = trusted
+        self._folds: list[tuple[Fold, slice]] = []
         self.cache = HistoryCache()
 
     @property
@@ -110,7 +115,6 @@ class History:
     def __reduce__(self) -> Any:
         raise ModelError("History: cannot be pickled, because it reads a model; pickle the chain and bind it again")
 
-    @torch.no_grad()
     def __call__(self, rows: Tensor) -> Tensor:
         """Return the log-probability of each continuation token of each row.
 
@@ -125,14 +129,51 @@ class History:
             PromptError: a row starts with no bound prompt.
             ModelError: the cache does not hold the rows, and there is no model to read them.
         """
+        return self._values(rows)[..., 0].clone()
+
+    def folded(self, fold: Fold) -> Callable[[Tensor], Tensor]:
+        """Return a function of rows, ``[rows, length]``, that gives the state of a fold after each row.
+
+        The states are cached and recomputed like the log-probabilities; errors are those of `__call__`.
+
+        Args:
+            fold: its state after a row is float64, ``[size]``.
+
+        Example:
+            >>> import torch
+            >>> from logitkit.processors.engine import Prompts, as_stream
+            >>> class Surprise:  # the sum of the surprises of the tokens, in nats
+            ...     key = None
+            ...     initial = lambda self: torch.zeros(1, dtype=torch.float64)
+            ...     update = lambda self, states, logp, tokens: states - logp.gather(1, tokens[:, None])
+            >>> prompts = Prompts(ids=torch.tensor([[0]]), mask=torch.ones(1, 1), texts=("",), messages=(None,),
+            ...                   adds_specials=False)
+            >>> fair = as_stream(lambda rows: torch.tensor([0.5, 0.25, 0.25]).log().expand(len(rows), 3))
+            >>> surprise = History(prompts, (), stream=fair).folded(Surprise())
+            >>> surprise(torch.tensor([[0, 0, 2]])).exp()  # 1 / (0.5 * 0.25)
+            tensor([[8.]], dtype=torch.float64)
+        """
+        begin = self._folds[-1][1].stop if self._folds else 1
+        place = slice(begin, begin + len(fold.initial()))
+        self._folds.append((fold, place))
+        self.cache = HistoryCache()  # values without the states of this fold
+        return _States(self, fold, place)
+
+    @torch.no_grad()
+    def _values(self, rows: Tensor) -> Tensor:
+        """Return the log-probability and the states after each continuation token, ``[rows, count, size]``."""
         count = max(0, rows.shape[1] - self.start)
         index = self.prompts.rows(rows)
-        cached = self._cached(rows, index)
-        if cached.shape[1] == count:
-            return cached
-        logp = torch.cat([cached, self._read(rows, count - cached.shape[1])], dim=1)
-        self.cache = replace(self.cache, written=_Known(rows, index, logp))
-        return logp.clone()
+        values = self._cached(rows, index)
+        if values.shape[1] < count:
+            values = self._read(rows, values)
+            self.cache = replace(self.cache, written=_Known(rows, index, values, self._key))
+        return values
+
+    @property
+    def _key(self) -> Hashable:
+        """The keys of all folds."""
+        return tuple(fold.key for fold, _ in self._folds)
 
     @torch.no_grad()
     def observe(self, rows: Tensor, raw: Tensor, scores: Tensor) -> None:
@@ -145,53 +186,71 @@ class History:
         """
         if not self._trusted(raw):
             return
-        index = self.prompts.rows(rows)
-        logp = self._cached(rows, index)
-        complete = logp.shape[1] == rows.shape[1] - self.start
+        index, key = self.prompts.rows(rows), self._key
+        values = self._cached(rows, index)
+        complete = values.shape[1] == rows.shape[1] - self.start
+        logp = with_infinite_masks(scores).double().log_softmax(-1)
         self.cache = HistoryCache(
-            written=_Known(rows, index, logp) if complete else self.cache.written,
-            following=_Known(rows, index, with_infinite_masks(scores).double().log_softmax(-1)),
+            written=_Known(rows, index, values, key) if complete else self.cache.written,
+            following=_Known(rows, index, logp, key),
         )
 
     def _cached(self, rows: Tensor, index: Tensor) -> Tensor:
         """Return the cached values of as many leading continuation tokens as the cache holds for every row."""
         count = max(0, rows.shape[1] - self.start)
-        logp = torch.zeros((len(rows), 0), dtype=torch.float64, device=rows.device)
-        if self.cache.written is not None:
-            shared_length, source = _longest_prefix(rows, index, self.cache.written)
-            logp = self.cache.written.logp[source, : max(0, shared_length - self.start)]
-        last = self.cache.following
-        if last is not None and logp.shape[1] == count - 1 and last.rows.shape[1] == rows.shape[1] - 1:
+        size = self._folds[-1][1].stop if self._folds else 1
+        values = torch.zeros((len(rows), 0, size), dtype=torch.float64, device=rows.device)
+        written, last = self.cache.written, self.cache.following
+        if written is not None and written.key == self._key:
+            shared_length, source = _longest_prefix(rows, index, written)
+            values = written.values[source, : max(0, shared_length - self.start)]
+        if last is not None and values.shape[1] == count - 1 and last.rows.shape[1] == rows.shape[1] - 1:
             shared_length, source = _longest_prefix(rows, index, last)
             if shared_length == rows.shape[1] - 1:
-                logp = torch.cat([logp, last.logp[source, rows[:, -1]][:, None]], dim=1)
-        return logp
+                values = torch.cat([values, self._next(values, last.values, source, rows[:, -1])], dim=1)
+        return values
 
-    def _read(self, rows: Tensor, missing: int) -> Tensor:
-        """Compute the values of the last ``missing`` tokens, ``[rows, missing]``."""
+    def _next(self, values: Tensor, logp: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
+        """Return the values of one more token of each row, ``[rows, 1, size]``.
+
+        Args:
+            values: those of the tokens before, ``[rows, columns, size]``.
+            logp: log-probabilities of the token, ``[cached, vocab]``.
+            source: the row of ``logp`` that belongs to each row, ``[rows]``.
+            tokens: the token of each row, ``[rows]``.
+        """
+        parts = [logp[source, tokens][:, None]]
+        for fold, place in self._folds:
+            first = fold.initial().to(logp.device).expand(len(tokens), -1)
+            before = values[:, -1, place] if values.shape[1] else first
+            parts.append(fold.update(before, logp[source], tokens))
+        return torch.cat(parts, dim=1)[:, None]
+
+    def _read(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Return the values with those of the tokens that the cache did not hold, ``[rows, count, size]``."""
         if self.stream is None:
             raise ModelError(
                 "history: the log-probabilities of these rows must be known, but no step of the chain saw their "
                 "prefixes and there is no model to read them; bind the chain to the generating model"
             )
-        columns = []
         with self.trace.paused(), self.prompts.deferred_checks.immediate():
-            for end in range(rows.shape[1] - missing, rows.shape[1], CHUNK):
-                columns += self._read_chunk(self.stream, rows, range(end, min(end + CHUNK, rows.shape[1])))
-        return torch.cat(columns, dim=1)
+            for end in range(self.start + values.shape[1], rows.shape[1], CHUNK):
+                values = self._read_chunk(self.stream, rows, range(end, min(end + CHUNK, rows.shape[1])), values)
+        return values
 
-    def _read_chunk(self, stream: Stream, rows: Tensor, places: range) -> list[Tensor]:
-        """Compute the values of the tokens at consecutive places of the rows, ``[rows, 1]`` each."""
+    def _read_chunk(self, stream: Stream, rows: Tensor, places: range, values: Tensor) -> Tensor:
+        """Return the values with those of the tokens at consecutive places of the rows."""
         before, count = rows[:, : places[-1]], len(places)
         logits = stream.positions(before, count)  # [rows, count, vocab]
         for declared in declared_streams(self.parts):
             if declared.fusable:  # one forward for all positions; the calls below then find their logits in its cache
                 declared.positions(before, count)
-        columns = []
+        own = torch.arange(len(rows), device=rows.device)
         for number, place in enumerate(places):
             scores = self._processed(rows[:, :place], logits[:, number])
-            columns.append(with_infinite_masks(scores).double().log_softmax(-1).gather(-1, rows[:, place, None]))
-        return columns
+            logp = with_infinite_masks(scores).double().log_softmax(-1)
+            values = torch.cat([values, self._next(values, logp, own, rows[:, place])], dim=1)
+        return values
 
     def _processed(self, rows: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after the preceding processors, ``[rows, vocab]``."""
@@ -199,6 +258,22 @@ class History:
             for _, part in self.parts:
                 scores = part(rows, scores)
         return scores
+
+
+@dataclass(frozen=True, eq=False)
+class _States:
+    """The states of a fold, by row."""
+
+    history: History
+    fold: Fold
+    place: slice
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the state after each row, ``[rows, size]``."""
+        values = self.history._values(rows)
+        if not values.shape[1]:
+            return self.fold.initial().to(rows.device).repeat(len(rows), 1)
+        return values[:, -1, self.place].clone()
 
 
 def _longest_prefix(rows: Tensor, index: Tensor, known: _Known) -> tuple[int, Tensor]:
