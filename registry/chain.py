@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from logitkit.errors import ChainError, FileFormatError, ParameterError
 from logitkit.files import parse_json, read_text, replace_file
 from logitkit.registry import expression, gate_option
+from logitkit.registry.chain_order import check_order
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.registry import Registry
 from logitkit.registry.spec import Spec
@@ -55,7 +56,7 @@ class Chain:
         self.steps: list[expression.Step] = [
             (name, self.registry.describe(name).check(parameters)) for name, parameters in steps
         ]
-        _check_order(self.specs)
+        check_order(self.specs)
 
     @classmethod
     def from_file(cls, path: str | Path, *, registry: Registry | None = None) -> Chain:
@@ -271,14 +272,3 @@ def _chain_file(path: str | Path) -> Path:
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")
     return path
-
-
-def _check_order(specs: Sequence[Spec]) -> None:
-    """Refuse a processor that replaces the distribution anywhere but at the start of a chain."""
-    for number, spec in enumerate(specs):
-        if spec.discards and number:
-            lost = ", ".join(earlier.name for earlier in specs[:number])
-            raise ChainError(
-                f"chain: {spec.name} must stand before {lost}, since it replaces the distribution and would discard "
-                f"their effect; write {spec.name}(...) | {' | '.join(s.name + '(...)' for s in specs[:number])}"
-            )

@@ -34,6 +34,7 @@ COSTS: Mapping[ExtraForwards, str] = {
 EXAMPLE_RESOURCES = ("model", "foreign_model", "byte_model", "ngram_table")
 TARGET = r"[\w.]+:\w+"
 TEXTS = ("summary", "source", "target", "example", "family", "formula", "cost", "failure", "plugin")
+FLAGS = ("rewrites_prompt", "discards", "warper", "keeps_best", "truncates", "forbids", "last")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,6 +69,9 @@ class Spec:
         warper: the processor is a sampling warper: a chain with one decides the order of all warpers, so those of
             ``generate`` (its default ``top_k=50`` too) are switched off.
         keeps_best: the most probable token stays the most probable one, so greedy decoding does not change.
+        truncates: the processor removes tokens by their probability, so no step that ``forbids`` may follow it.
+        forbids: the processor removes tokens by a rule about the text, and the rule may leave few tokens.
+        last: the processor steers by the probabilities of the chosen tokens, so no step may follow it.
         ungated: values of parameters under which the processor's own gate is always open; they hold where a step has
             the reserved option ``gate``.
         replaces: settings of ``generate`` whose own processor this one replaces, such as ``temperature``.
@@ -108,6 +112,9 @@ class Spec:
     discards: bool = False
     warper: bool = False
     keeps_best: bool = False
+    truncates: bool = False
+    forbids: bool = False
+    last: bool = False
     ungated: Mapping[str, float] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
     example: str = ""
@@ -123,7 +130,9 @@ class Spec:
         check_name("Spec", self.name)
         owner = f"Spec {self.name}"
         check_texts(owner, self, TEXTS)
-        check_flags(owner, self, ("rewrites_prompt", "discards", "warper", "keeps_best"))
+        check_flags(
+            owner, self, ("rewrites_prompt", "discards", "warper", "keeps_best", "truncates", "forbids", "last")
+        )
         if not re.fullmatch(TARGET, self.target):
             raise ParameterError(owner, "target", "'module:Class'", self.target)
         for part in ("summary", "source"):
