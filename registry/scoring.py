@@ -16,11 +16,11 @@ from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError
 from logitkit.params import is_valid_unicode
+from logitkit.processors.engine.continuation_tokens import continuation_tokens as tokens_behind
 from logitkit.processors.engine.inputs_reader import InputsReader
 from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
-from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import vocabulary_of
 from logitkit.registry.bind import bind
 from logitkit.registry.call import Call
@@ -117,13 +117,9 @@ def continuation_tokens(call: Call, number: int, text: str) -> list[int]:
 
     The bytes that a processor removed from the end of the prompt come first.
     """
-    prompts, prompt = call.user_prompts, call.prompts.tokens(number)
-    whole = prompts.encode(call.tokenizer, prompts.texts[number] + text)
-    if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
-        return whole[len(prompt) :]
-    removed = call.prompts.removed[number] if call.prompts.removed else b""
     vocabulary = vocabulary_of(call.model, call.tokenizer)
-    return list(Retokenizer(vocabulary, call.tokenizer, vocabulary).of_bytes([removed + text.encode()])[0])
+    whole = call.user_prompts.texts[number]
+    return tokens_behind(call.prompts, number, text, call.tokenizer, vocabulary, whole=whole)
 
 
 def _stacked(call: Call, rows: Sequence[Sequence[int]]) -> Tensor:
