@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from logitkit.errors import ParameterError
 from logitkit.processors.byte_level.model import ByteModel
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws.examples import example_of
@@ -70,14 +71,21 @@ class ModeSubject:
 
 
 def for_first_prompt(chain: Chain) -> Chain:
-    """Return a chain in which each list with one text for each prompt is replaced by its first text."""
+    """Return a chain in which each list with one text for each prompt is replaced by its first text.
 
-    def first(value: Any) -> Any:
-        one_each = isinstance(value, list) and len(value) == len(TEXTS) and isinstance(value[0], str)
-        return value[0] if one_each else value
+    A list of a parameter that takes no single text, such as a list of phrases, is left as it is.
+    """
+
+    def first(spec: Spec, key: str, value: Any) -> Any:
+        if not isinstance(value, list) or len(value) != len(TEXTS) or not isinstance(value[0], str):
+            return value
+        try:
+            return spec.check({key: value[0]})[key]
+        except ParameterError as error:
+            return value if error.parameter == key else value[0]
 
     steps = [
-        {"name": name, "params": {key: first(value) for key, value in parameters.items()}}
-        for name, parameters in chain.steps
+        {"name": name, "params": {key: first(spec, key, value) for key, value in parameters.items()}}
+        for spec, (name, parameters) in zip(chain.specs, chain.steps, strict=True)
     ]
     return Chain(steps, registry=chain.registry)
