@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from logitkit.plugins import controls
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
@@ -19,6 +20,7 @@ TRUNCATION_SPECS = [
         formula="where u(seed, prefix) < probability: of the tokens p >= threshold, the least probable one alone stays",
         failure="also removes end tokens, line breaks and the only right answer; name such tokens in protect",
         warper=True,
+        truncates=True,
         example="xtc(threshold=0.02, probability=0.5)",
     ),
     Spec(
@@ -30,6 +32,7 @@ TRUNCATION_SPECS = [
         formula="z >= max z - n sigma,  sigma: standard deviation of the possible logits",
         failure="after another truncation or a mask the deviation is that of the few tokens left; put it first",
         warper=True,
+        truncates=True,
         keeps_best=True,
         example="top_n_sigma(1.0)",
     ),
@@ -42,6 +45,7 @@ TRUNCATION_SPECS = [
         formula="p >= min(L, max p),  L = sum p^2;  normalized: (V L - 1) / (V - 1)",
         failure="keeps few tokens where one token is certain, and many where none is",
         warper=True,
+        truncates=True,
         keeps_best=True,
         example="p_less(normalized=True)",
     ),
@@ -54,6 +58,7 @@ TRUNCATION_SPECS = [
         formula="p >= a (max p)^2",
         failure="the limit depends on one token alone, and a flat row keeps nearly all of its tail",
         warper=True,
+        truncates=True,
         keeps_best=True,
         example="top_a(0.2)",
     ),
@@ -67,6 +72,7 @@ TRUNCATION_SPECS = [
         "\nd: |second differences of sorted p| / sum",
         failure="sorts every row, and one bend far down the row moves the cut; top_p and min_p are simpler",
         warper=True,
+        truncates=True,
         keeps_best=True,
         example="tail_free(0.95)",
     ),
@@ -145,7 +151,7 @@ PENALTY_SPECS = [
     ),
 ]
 
-SPECS = [*TRUNCATION_SPECS, *TEMPERATURE_SPECS, *PENALTY_SPECS]
+SPECS = [*TRUNCATION_SPECS, *TEMPERATURE_SPECS, *PENALTY_SPECS, *controls.SPECS]
 
 
 @hookimpl

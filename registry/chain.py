@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logitkit.errors import ChainError, FileFormatError, ParameterError
+from logitkit.errors import FileFormatError, ParameterError
 from logitkit.files import parse_json, read_text, replace_file
 from logitkit.registry import expression, gate_option
 from logitkit.registry.chain_order import check_order

@@ -1,15 +1,22 @@
-"""Samplers that transformers lacks: truncations, temperatures and penalties.
+"""Samplers that transformers lacks: truncations, temperatures, penalties, controllers, constraints and budgets.
 
 Formulas over rows of scores: `xtc`, `top_n_sigma`, `p_less`, `top_a`, `tail_free`, `dynamic_temperature`,
 `entropy_temperature`, `quadratic`; and `token_counts`, which the penalties use.
 Logits processors: `XTC`, `TopNSigma`, `PLess`, `TopA`, `TailFree`, `DynamicTemperature`, `EntropyTemperature`,
 `Quadratic`, `DRY`, `FrequencyPenalty`, `PresencePenalty`; `RowTokens` and `BreakerTable` are arguments of penalties.
+Controllers: `Mirostat`, `AdaptiveP`. Constraints: `BanPhrases`, `Choices`, `Grammar`. Budgets: `ThinkingBudget`,
+`LengthTarget`.
 """
 
 from __future__ import annotations
 
+from logitkit.processors.samplers.ban_phrases import BanPhrases
 from logitkit.processors.samplers.breakers import BreakerTable
+from logitkit.processors.samplers.budgets import LengthTarget, ThinkingBudget
+from logitkit.processors.samplers.choices import Choices
+from logitkit.processors.samplers.controllers import AdaptiveP, Mirostat
 from logitkit.processors.samplers.dry import DRY
+from logitkit.processors.samplers.grammar import Grammar
 from logitkit.processors.samplers.penalties import FrequencyPenalty, PresencePenalty, token_counts
 from logitkit.processors.samplers.row_tokens import RowTokens
 from logitkit.processors.samplers.temperature import dynamic_temperature, entropy_temperature, quadratic
@@ -20,15 +27,22 @@ from logitkit.processors.samplers.truncations import XTC, PLess, TailFree, TopA,
 __all__ = [
     "DRY",
     "XTC",
+    "AdaptiveP",
+    "BanPhrases",
     "BreakerTable",
+    "Choices",
     "DynamicTemperature",
     "EntropyTemperature",
     "FrequencyPenalty",
+    "Grammar",
+    "LengthTarget",
+    "Mirostat",
     "PLess",
     "PresencePenalty",
     "Quadratic",
     "RowTokens",
     "TailFree",
+    "ThinkingBudget",
     "TopA",
     "TopNSigma",
     "dynamic_temperature",

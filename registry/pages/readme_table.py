@@ -18,11 +18,14 @@ SOURCE = "https://logitkit.example/source"  # as in project.urls of pyproject.to
 
 # What each built-in processor is for, for readers who do not know the methods.
 PURPOSES: Mapping[str, str] = {
+    "adaptive_p": "prefers tokens of a target probability, and corrects for those already chosen",
+    "ban_phrases": "keeps phrases of yours out of every output, whichever tokens spell them",
     "byte_boundary": "completes a prompt that ends inside a word or another token",
     "byte_ensemble": "combines models with different tokenizers, one byte at a time",
     "cad": "lets a passage in the prompt count more than what the model has memorised",
     "cascade": "writes with a small model, and takes a token from a large one where the small one is likely wrong",
     "cfg": "follows the prompt more closely, or keeps away from a prompt that you do not want",
+    "choices": "answers with one of the texts that you list",
     "contrastive": "prefers what the model knows better than a weaker model",
     "core": "combines models with different tokenizers, and trusts those that agree and are certain",
     "crossover": "takes a token from another model where the two disagree most, within a budget",
@@ -34,6 +37,9 @@ PURPOSES: Mapping[str, str] = {
     "ensemble": "averages models with different tokenizers",
     "entropy_temperature": "samples nearly greedily where the model is sure",
     "frequency_penalty": "writes a token the less, the more often it occurs in the new text",
+    "grammar": "writes JSON of your schema, or text of your regular expression or grammar",
+    "length_target": "ends texts near a number of tokens",
+    "mirostat": "keeps the surprise of the text near a target while sampling",
     "mti": "corrects a reasoning model where it is uncertain, by what it would say after a short warning text",
     "ngram_context": "repeats the wording of the prompt, to copy and cite from it",
     "ngram_style": "writes in the style of a text of yours; nothing is trained",
@@ -42,6 +48,7 @@ PURPOSES: Mapping[str, str] = {
     "quadratic": "brings likely tokens closer to each other, and unlikely ones further down",
     "router": "writes with a small model, and lets a trained network choose the tokens of a large one",
     "tail_free": "samples without the tail, cut where the sorted probabilities stop bending",
+    "thinking_budget": "ends a block of thinking after a number of tokens",
     "top_a": "samples among tokens of at least a multiple of the squared largest probability",
     "top_n_sigma": "samples among tokens whose logits are close to the largest, whatever the temperature",
     "uscd": "makes the examples in the prompt count more where the model is uncertain",
