@@ -140,7 +140,7 @@ class History:
             fold: its state after a row is float64, ``[size]``.
 
         Example:
-            >>> import torch
+            >>> import math, torch
             >>> from logitkit.processors.engine import Prompts, as_stream
             >>> class Surprise:  # the sum of the surprises of the tokens, in nats
             ...     key = None
@@ -150,8 +150,8 @@ class History:
             ...                   adds_specials=False)
             >>> fair = as_stream(lambda rows: torch.tensor([0.5, 0.25, 0.25]).log().expand(len(rows), 3))
             >>> surprise = History(prompts, (), stream=fair).folded(Surprise())
-            >>> surprise(torch.tensor([[0, 0, 2]])).exp()  # 1 / (0.5 * 0.25)
-            tensor([[8.]], dtype=torch.float64)
+            >>> surprise(torch.tensor([[0, 0, 2]])) / math.log(2)  # bits: those of 0.5 and 0.25
+            tensor([[3.0000]], dtype=torch.float64)
         """
         begin = self._folds[-1][1].stop if self._folds else 1
         place = slice(begin, begin + len(fold.initial()))

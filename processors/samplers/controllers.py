@@ -30,7 +30,7 @@ ROUNDING = 1e-6  # bits: the rounding of scores in fp32, so that a token of p = 
 Tau = Annotated[float, number("target surprise of the tokens, in bits", ge=0)]
 Eta = Annotated[float, number("learning rate: share of the error by which the limit moves", ge=0)]
 Target = Annotated[float, number("target probability of the chosen tokens; below 0: off", ge=-1, le=1, neutral=-1)]
-Decay = Annotated[float, number("weight that a past token keeps at each step, at most 0.99", ge=0, lt=1)]
+Decay = Annotated[float, number("weight that a past token keeps at each step; above 0.99 it is 0.99", ge=0, le=1)]
 PastProbabilities = Annotated[History, Resource()]
 
 
@@ -197,7 +197,7 @@ class AdaptiveP(LogitsProcessor):
 
     Args:
         target: target probability, at most 1; below 0 the scores are returned unchanged.
-        decay: from 0 to below 1; llama.cpp uses at most 0.99, and so does this class.
+        decay: from 0 to 1; above 0.99 it acts as 0.99, as in llama.cpp.
         history: past probabilities, from `Binding.history`.
 
     Raises:

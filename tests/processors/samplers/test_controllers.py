@@ -92,7 +92,7 @@ def test_adaptive_p_clips_its_aim() -> None:
 def test_adaptive_p_decays_at_most_as_in_llama_cpp() -> None:
     """A decay above 0.99 acts as 0.99, and a target below 0 returns the scores themselves."""
     rows = torch.tensor([[0, 1, 2]])
-    one, other = (AdaptiveP(decay=decay, history=history())(rows, LAW) for decay in (0.99, 0.999))
+    one, other = (AdaptiveP(decay=decay, history=history())(rows, LAW) for decay in (0.99, 1.0))
     assert torch.equal(one, other)
     assert AdaptiveP(target=-0.5, history=history())(rows, LAW) is LAW
 
@@ -111,8 +111,8 @@ def test_rules() -> None:
     for values in ({"tau": -1.0}, {"eta": math.nan}):
         with pytest.raises(ParameterError, match=r"Mirostat: (tau|eta) must be a finite number >= 0"):
             Mirostat(**values, history=history())
-    with pytest.raises(ParameterError, match="decay must be a finite number >= 0 and < 1, got 1"):
-        AdaptiveP(decay=1.0, history=history())
+    with pytest.raises(ParameterError, match=r"decay must be a finite number >= 0 and <= 1, got 1\.5"):
+        AdaptiveP(decay=1.5, history=history())
 
 
 def test_without_a_model_a_miss_is_named() -> None:

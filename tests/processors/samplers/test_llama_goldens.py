@@ -14,12 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from logitkit.processors.engine import History, Prompts, as_stream
 from logitkit.processors.samplers import (
     DRY,
     XTC,
+    AdaptiveP,
     BreakerTable,
     DynamicTemperature,
     FrequencyPenalty,
+    Mirostat,
     PresencePenalty,
     TopNSigma,
 )
@@ -97,3 +100,32 @@ def test_dry_equals_libllama() -> None:
         torch.testing.assert_close(got, want, rtol=1e-5, atol=0, msg=lambda text, case=case: f"{case}: {text}")
         penalised += len(case["lost"])
     assert penalised > 60
+
+
+def controller(case: dict[str, Any]) -> tuple[Any, Tensor, Tensor]:
+    """Return the controller of a case after a prompt of one token, the row that libllama drew, and the logits."""
+    logits = torch.tensor([step["logits"] for step in case["steps"]])
+    row = torch.tensor([[0, *(step["drawn"] for step in case["steps"])]])
+    mask = torch.ones(1, 1)
+    prompts = Prompts(ids=row[:, :1], mask=mask, texts=("",), messages=(None,), adds_specials=False)
+    history = History(prompts, (), stream=as_stream(lambda rows: logits[rows.shape[1] - 1].expand(len(rows), -1)))
+    kind = {"mirostat": Mirostat, "adaptive_p": AdaptiveP}[case["name"]]
+    return kind(history=history, **parameters(case, "steps")), row, logits
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_controllers_equal_libllama(number: int) -> None:
+    """Twelve steps with the tokens that libllama drew, asked for in order and backwards."""
+    case = DATA["controllers"][number]
+    processor, row, logits = controller(case)
+    steps = len(case["steps"])
+    sizes = set()
+    for step in (*range(steps), *reversed(range(steps))):
+        got = processor(row[:, : 1 + step], logits[step : step + 1])[0]
+        want = {int(token): logit for token, logit in case["steps"][step]["kept"].items()}
+        assert got.isfinite().nonzero()[:, 0].tolist() == sorted(want), (step, want)
+        torch.testing.assert_close(
+            got[sorted(want)], torch.tensor([want[token] for token in sorted(want)]), rtol=1e-5, atol=1e-5
+        )
+        sizes.add(len(want))
+    assert case["name"] == "adaptive_p" or len(sizes) > 3
