@@ -1,20 +1,22 @@
 """Contrastive decoding: combine the logits of two streams of one text.
 
 Formulas over rows of logits: `uscd`, `cfg`, `cad`, `adacad`, `coiecd`, `contrastive`, `dexperts`, `dola`, and
-`confidence`, the gate of `uscd`.
+`confidence`, the gate of `uscd`. `tilted` is the optimum of a reward under a divergence.
 Logits processors: `USCD`, `CFG`, `MTI`, `CAD`, `Contrastive`, `DExperts`, `DoLa`.
 Removal of examples from prompts: `strip_examples`, `strip_messages`, with the result `Stripped`.
 """
 
 from __future__ import annotations
 
+from logitkit.processors.contrast.confidence_measures import Confidence, confidence
 from logitkit.processors.contrast.context_aware import CAD, adacad, coiecd
-from logitkit.processors.contrast.formulas import Confidence, Form, cad, cfg, confidence, contrastive, dexperts, uscd
+from logitkit.processors.contrast.formulas import Form, cad, cfg, contrastive, dexperts, uscd
 from logitkit.processors.contrast.lame_prompt import Stripped, strip_examples, strip_messages
 from logitkit.processors.contrast.layer_contrast import DoLa, dola
 from logitkit.processors.contrast.minimal_intervention import MTI
 from logitkit.processors.contrast.processors import CFG, Contrastive, DExperts
 from logitkit.processors.contrast.selective import USCD
+from logitkit.processors.contrast.tilting import Tilt, tilted
 
 __all__ = [
     "CAD",
@@ -27,6 +29,7 @@ __all__ = [
     "DoLa",
     "Form",
     "Stripped",
+    "Tilt",
     "adacad",
     "cad",
     "cfg",
@@ -37,5 +40,6 @@ __all__ = [
     "dola",
     "strip_examples",
     "strip_messages",
+    "tilted",
     "uscd",
 ]

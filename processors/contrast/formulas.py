@@ -23,40 +23,12 @@ import torch
 from torch import Tensor
 
 from logitkit.params import is_neutral
-from logitkit.processors.engine.gate import own_measure
+from logitkit.processors.contrast.confidence_measures import Confidence, confidence
+from logitkit.processors.contrast.tilting import Tilt, tilted
 from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised
 from logitkit.processors.engine.scores import with_infinite_masks
 
-Confidence = Literal["norm", "max", "entropy", "margin"]
 Form = Literal["diff", "ratio"]
-
-
-def confidence(logits: Tensor, measure: Confidence = "norm") -> Tensor:
-    """Return the model's confidence in each row, from 0 to 1, comparable across vocabulary sizes.
-
-    The released code of USCD uses the standard deviation u of the probabilities, which shrinks as the
-    vocabulary size V grows. It is related to ``norm`` by ``norm == sqrt(u**2 * (V - 1) + 1 / V)``. The released
-    thresholds 0.005 and 0.0035 at V = 32000 correspond to 0.894 and 0.626.
-
-    Args:
-        logits: ``[rows, vocab]``.
-        measure: ``norm``: the 2-norm of the probabilities. ``max``: the largest probability. ``margin``: the
-            difference between the two largest. ``entropy``: 1 minus the entropy divided by ln(vocab).
-
-    Returns:
-        ``[rows]`` fp32; 1 under every measure for a vocabulary of one.
-
-    Example:
-        >>> import torch
-        >>> logits = torch.tensor([[0.5, 0.3, 0.2, 0.0]]).log()
-        >>> confidence(logits), confidence(logits, "max")
-        (tensor([0.6164]), tensor([0.5000]))
-    """
-    if measure != "entropy":
-        return own_measure(logits, measure)
-    p = logits.float().softmax(-1)
-    negative_entropy: Tensor = torch.special.xlogy(p, p).sum(-1)
-    return (1 + negative_entropy / math.log(max(2, p.shape[-1]))).clamp(0, 1)
 
 
 def uscd(
@@ -209,13 +181,15 @@ def contrastive(
     return mark_normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
 
 
-def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Tensor:
+def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5, divergence: Tilt = "reverse_kl") -> Tensor:
     """Classifier-free guidance, arXiv:2306.17806: ``log q + scale (log p - log q)``, normalised.
 
     Args:
         conditional: logits under the prompt (p), ``[rows, vocab]``.
         unconditional: logits without the prompt, or under the negative prompt (q), same shape.
         scale: guidance scale, >= 0; 1 returns ``conditional``, 0 gives q.
+        divergence: ``reverse_kl`` gives the formula above, the optimum of the reward ``r = (scale - 1) log(p / q)``
+            under reverse KL. ``forward_kl`` and ``js`` give the optimum under these, see `tilted`.
 
     Returns:
         log-probabilities, ``[rows, vocab]``.
@@ -230,6 +204,8 @@ def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5) -> Te
         return conditional
     logp, logq = log_probabilities(conditional), _own_log_softmax(unconditional)
     one_sided = torch.minimum(logp, logq) == -torch.inf
+    if divergence != "reverse_kl":
+        return tilted(logp, ((scale - 1) * (logp - logq)).masked_fill_(one_sided, 0), divergence)
     score = logq.lerp_(logp, scale)
     return mark_normalised(torch.where(one_sided, logp, score, out=score).log_softmax(-1))
 
@@ -256,7 +232,9 @@ def cad(with_context: Tensor, without: Tensor, *, alpha: float = 0.5) -> Tensor:
     return cfg(with_context, without, scale=1 + alpha)
 
 
-def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float = 1.0) -> Tensor:
+def dexperts(
+    base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float = 1.0, divergence: Tilt = "reverse_kl"
+) -> Tensor:
     """DExperts, arXiv:2105.03023, equation 2, and proxy tuning, arXiv:2401.08565.
 
     The result is ``log p_base + alpha (log p_expert - log p_antiexpert)``, normalised. Departure: DExperts first
@@ -267,6 +245,7 @@ def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float =
         expert: logits of the tuned small model, same shape.
         antiexpert: logits of the untuned (or anti-tuned) small model, same shape.
         alpha: strength; 0 returns ``base``; a negative value exchanges expert and antiexpert.
+        divergence: as in `cfg`, for the reward ``alpha (log p_expert - log p_antiexpert)``.
 
     Returns:
         log-probabilities, ``[rows, vocab]``.
@@ -280,6 +259,8 @@ def dexperts(base: Tensor, expert: Tensor, antiexpert: Tensor, *, alpha: float =
     if is_neutral(alpha, 0):
         return base
     shift = _own_log_softmax(expert).sub_(_own_log_softmax(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
+    if divergence != "reverse_kl":
+        return tilted(log_probabilities(base), alpha * shift, divergence)
     # The base needs no log_softmax here, because the final normalisation cancels a constant.
     return mark_normalised(with_infinite_masks(base).float().add(shift, alpha=alpha).log_softmax(-1))
 

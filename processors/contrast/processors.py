@@ -16,6 +16,7 @@ from transformers import LogitsProcessor
 from logitkit.errors import ParameterError
 from logitkit.params import checked, is_neutral, number, option, whole
 from logitkit.processors.contrast.formulas import cfg, contrastive, dexperts
+from logitkit.processors.contrast.tilting import Tilt
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.scores import fit, within_width
 from logitkit.processors.engine.second_inputs import second_inputs
@@ -30,6 +31,7 @@ class CFG(LogitsProcessor):
     Args:
         unconditional: the stream without the prompt, or with a negative prompt.
         scale: guidance scale, >= 0; at 1 the scores are returned unchanged.
+        divergence: see `cfg`.
 
     Raises:
         ParameterError: the scale is outside its range.
@@ -47,8 +49,11 @@ class CFG(LogitsProcessor):
         *,
         unconditional: StreamLike,
         scale: Annotated[float, number("guidance scale; above 1: follow the prompt more", ge=0, neutral=1)] = 1.5,
+        divergence: Annotated[
+            Tilt, option("what the guidance pays for; forward_kl leaves each token a share however large the scale")
+        ] = "reverse_kl",
     ) -> None:
-        self.unconditional, self.scale = as_stream(unconditional), scale
+        self.unconditional, self.scale, self.divergence = as_stream(unconditional), scale, divergence
         self.streams = () if is_neutral(scale, 1) else (self.unconditional,)
 
     @classmethod
@@ -68,6 +73,7 @@ class CFG(LogitsProcessor):
             ),
         ] = None,
         scale: float,
+        divergence: Tilt,
     ) -> CFG:
         """Build the processor whose second stream has the negative prompt, or negative inputs such as images.
 
@@ -79,7 +85,8 @@ class CFG(LogitsProcessor):
             if negative is not None:
                 raise ParameterError("cfg", "negative_inputs", "None where negative is given", negative_inputs)
             own, inputs = second_inputs(binding, "cfg", "negative_inputs", negative_inputs)
-            return cls(unconditional=binding.reader(own, label="negative inputs", inputs=inputs), scale=scale)
+            reader = binding.reader(own, label="negative inputs", inputs=inputs)
+            return cls(unconditional=reader, scale=scale, divergence=divergence)
         if negative is None:
             negative_prompts = [ids[-1:] for ids in binding.own_prompts()]
         else:
@@ -92,7 +99,8 @@ class CFG(LogitsProcessor):
                 else "every negative prompt is the prompt itself",
                 "give another text as negative, or leave cfg out",
             )
-        return cls(unconditional=binding.reader(negative_prompts, label="negative prompt"), scale=scale)
+        reader = binding.reader(negative_prompts, label="negative prompt")
+        return cls(unconditional=reader, scale=scale, divergence=divergence)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return guided log-probabilities, ``[rows, vocab]``."""
@@ -100,7 +108,8 @@ class CFG(LogitsProcessor):
             return scores
         unconditional = self.unconditional(input_ids)
         scores = within_width(scores, unconditional)
-        return cfg(scores, fit(unconditional, scores.shape[-1]), scale=self.scale).to(scores.dtype)
+        fitted = fit(unconditional, scores.shape[-1])
+        return cfg(scores, fitted, scale=self.scale, divergence=self.divergence).to(scores.dtype)
 
 
 class Contrastive(LogitsProcessor):
@@ -181,6 +190,7 @@ class DExperts(LogitsProcessor):
         expert: the stream of the tuned small model under the same prompt.
         antiexpert: the stream of the untuned (or anti-tuned) small model under the same prompt.
         alpha: strength; at 0 the scores are returned unchanged; a negative value exchanges the two small models.
+        divergence: see `dexperts`.
 
     Raises:
         ParameterError: the strength is not a finite number.
@@ -200,8 +210,12 @@ class DExperts(LogitsProcessor):
         expert: StreamLike,
         antiexpert: StreamLike,
         alpha: Annotated[float, number("strength; a negative value exchanges expert and antiexpert", neutral=0)] = 1.0,
+        divergence: Annotated[
+            Tilt, option("what the guidance pays for; forward_kl leaves each token a share however large the scale")
+        ] = "reverse_kl",
     ) -> None:
         self.expert, self.antiexpert, self.alpha = as_stream(expert), as_stream(antiexpert), alpha
+        self.divergence = divergence
         self.streams = () if is_neutral(alpha, 0) else (self.expert, self.antiexpert)
 
     @classmethod
@@ -214,6 +228,7 @@ class DExperts(LogitsProcessor):
             str, option("the untuned (or anti-tuned) small model: a name passed to bind, a hub id, or a folder")
         ],
         alpha: float,
+        divergence: Tilt,
     ) -> DExperts:
         """Build the processor whose second streams are the two small models under the same prompt.
 
@@ -230,7 +245,7 @@ class DExperts(LogitsProcessor):
         tuned, untuned = (
             binding.reader(prompts, model, label=name) for model, name in zip(models, (expert, antiexpert), strict=True)
         )
-        return cls(expert=tuned, antiexpert=untuned, alpha=alpha)
+        return cls(expert=tuned, antiexpert=untuned, alpha=alpha, divergence=divergence)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return shifted log-probabilities, ``[rows, vocab]``."""
@@ -239,4 +254,4 @@ class DExperts(LogitsProcessor):
         width, read = scores.shape[-1], [stream(input_ids) for stream in (self.expert, self.antiexpert)]
         scores = within_width(scores, *read)
         expert, antiexpert = (fit(logits, width) for logits in read)
-        return dexperts(scores, expert, antiexpert, alpha=self.alpha).to(scores.dtype)
+        return dexperts(scores, expert, antiexpert, alpha=self.alpha, divergence=self.divergence).to(scores.dtype)

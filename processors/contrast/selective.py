@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from logitkit.params import Resource, checked, number, option
-from logitkit.processors.contrast.formulas import Confidence, Form, uscd_gate, uscd_is_neutral, uscd_where
+from logitkit.processors.contrast.confidence_measures import Confidence
+from logitkit.processors.contrast.formulas import Form, uscd_gate, uscd_is_neutral, uscd_where
 from logitkit.processors.contrast.lame_prompt import strip_examples, strip_messages
 from logitkit.processors.contrast.processors import PromptTexts
 from logitkit.processors.engine.binding import Binding
