@@ -6,6 +6,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from logitkit.registry.laws.comparison import Evidence
 from logitkit.registry.laws.properties import LAWS
 from logitkit.registry.laws.runner import LawResult, Report, check_processor, judge, parametrize_with_laws
 from logitkit.registry.laws.tiny_models import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LAWS",
     "MODES",
+    "Evidence",
     "LawResult",
     "ModeResult",
     "Report",

@@ -80,11 +80,14 @@ def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
     """
     assert not bool(actual.isnan().any()), f"{what} is NaN"
     impossible = actual == -torch.inf
-    assert torch.equal(impossible, expected == -torch.inf), f"{what} has other impossible tokens than recomputation"
+    others = (impossible != (expected == -torch.inf)).nonzero().flatten().tolist()
+    assert not others, f"{what} has other impossible tokens than recomputation, {len(others)} with token {others[0]}"
     apart = (actual - expected).abs().nan_to_num(0)
     rounded = ((actual.double().exp() - expected.double().exp()).abs() < ROUNDING) & (apart < 0.1)
-    worst = float(apart.masked_fill(rounded, 0).max())
-    assert worst < TOLERANCE, f"{what} is {worst:.1e} nats from recomputation"
+    apart = apart.masked_fill(rounded, 0)
+    worst, token = float(apart.max()), int(apart.argmax())
+    values = f"log-probability expected {float(expected[token]):.6g}, got {float(actual[token]):.6g}"
+    assert worst < TOLERANCE, f"{what} is {worst:.1e} nats from recomputation, token {token}: {values}"
 
 
 def assert_greedy(scratch: Recomputation, call: Call, ids: Tensor) -> None:

@@ -29,12 +29,12 @@ def ignores_the_layout(subject: Subject) -> None:
         "memory behind an offset": (torch.cat([ids, ids])[2:], torch.cat([scores, scores])[2:]),
     }
     for what, (row_ids, row_scores) in views.items():
-        assert_same_distribution(subject.make()(row_ids, row_scores), expected, what)
+        assert_same_distribution(subject.make()(row_ids, row_scores), expected, what, ids)
     try:
         narrow = subject.make()(ids.int(), scores.clone())
     except Exception:
         return  # ids of int32 may be refused, as torch refuses them as an index
-    assert_same_distribution(narrow, expected, "ids of int32")
+    assert_same_distribution(narrow, expected, "ids of int32", ids)
 
 
 def _part_of_larger(tensor: Tensor) -> Tensor:
@@ -52,21 +52,21 @@ def ignores_its_surroundings(subject: Subject) -> None:
     with torch.no_grad():
         expected = subject.make()(ids, scores.clone())
     with torch.enable_grad():
-        assert_same_distribution(subject.make()(ids, scores.clone()), expected, "with gradients enabled")
+        assert_same_distribution(subject.make()(ids, scores.clone()), expected, "with gradients enabled", ids)
     with torch.inference_mode():
         result = subject.make()(ids.clone(), scores.clone())
-        assert_same_distribution(result, expected.clone(), "in inference mode")
+        assert_same_distribution(result, expected.clone(), "in inference mode", ids)
     with _later():
-        assert_same_distribution(subject.make()(ids, scores.clone()), expected, "a day later")
+        assert_same_distribution(subject.make()(ids, scores.clone()), expected, "a day later", ids)
     here, elsewhere = subject.make(), subject.make()
     for call in (here, elsewhere):
         call(ids, scores.clone())
     again = here(ids, scores.clone())
     other = _in_another_thread(lambda: elsewhere(ids, scores.clone()))
-    assert_same_distribution(other, again, "in another thread")
+    assert_same_distribution(other, again, "in another thread", ids)
     again = here(ids, scores.clone())
     with _later():
-        assert_same_distribution(elsewhere(ids, scores.clone()), again, "used, and a day later")
+        assert_same_distribution(elsewhere(ids, scores.clone()), again, "used, and a day later", ids)
 
 
 def _in_another_thread(work: Callable[[], Any]) -> Any:
@@ -126,14 +126,15 @@ def tells_rows_apart(subject: Subject) -> None:
     for what, like in _similar_rows(ids).items():
         for number, changed in enumerate((subject.scores(1), scores)):
             expected = subject.make()(like, changed.clone())
-            assert_same_distribution(used(like, changed.clone()), expected, f"{what}, scores {number}")
+            assert_same_distribution(used(like, changed.clone()), expected, f"{what}, scores {number}", like)
         both = torch.stack([ids[0], like[0]])
-        alone = subject.make()(both[1:], scores[1:].clone())
-        assert_same_distribution(subject.make()(both, scores.clone())[1:], alone, f"{what}, in one batch")
+        single = subject.make()(both[1:], scores[1:].clone())
+        assert_same_distribution(subject.make()(both, scores.clone())[1:], single, f"{what}, in one batch", both[1:])
     expected = subject.make()(ids, subject.scores(2))
-    assert_same_distribution(used(ids, subject.scores(2)), expected, "the same rows with other scores")
+    assert_same_distribution(used(ids, subject.scores(2)), expected, "the same rows with other scores", ids)
     equal = subject.make()(ids[[0, 0]], scores.clone())[1:]
-    assert_same_distribution(equal, subject.make()(ids[:1], scores[1:].clone()), "equal rows with other scores")
+    alone = subject.make()(ids[:1], scores[1:].clone())
+    assert_same_distribution(equal, alone, "equal rows with other scores", ids[:1])
 
 
 def _similar_rows(ids: Tensor) -> dict[str, Tensor]:
@@ -158,7 +159,7 @@ def returns_what_may_be_written(subject: Subject) -> None:
         written(ids, scores.clone()).detach().zero_()
         unwritten(ids, scores.clone())
     expected = unwritten(ids, scores.clone())
-    assert_same_distribution(written(ids, scores.clone()), expected, "after a write to the returned scores")
+    assert_same_distribution(written(ids, scores.clone()), expected, "after a write to the returned scores", ids)
 
 
 CONTEXT_LAWS = (

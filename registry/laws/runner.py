@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from logitkit.errors import UnknownNameError
+from logitkit.registry.laws.causes import CAUSES
+from logitkit.registry.laws.comparison import Evidence, LawViolatedError
 from logitkit.registry.laws.process_settings import kept_settings
 from logitkit.registry.laws.properties import LAWS, is_identity_when_neutral
 from logitkit.registry.laws.subjects import Subject, subject_of
@@ -23,6 +27,9 @@ class LawResult:
         kept: whether the law holds.
         reason: the first line of the failure, or why nothing was tested; empty otherwise.
         declared: the reason for which the Spec, or the caller, expects the law to fail; empty if it must hold.
+        evidence: the row, the token and the two values that differ most; None where the failure has none.
+        where: the evidence's prefix and token as text, or the file and line at which the processor raised an exception.
+        cause: what usually causes a failure of this law; empty where the law holds.
 
     >>> LawResult(law="forgets", kept=False, declared="it keeps a counter").as_expected
     True
@@ -32,6 +39,20 @@ class LawResult:
     kept: bool
     reason: str = ""
     declared: str = ""
+    evidence: Evidence | None = None
+    where: str = ""
+    cause: str = ""
+
+    def explain(self) -> list[str]:
+        """Return a failure in lines: the reason, the place, the two values, and the usual cause.
+
+        >>> result = judge("is_identity_when_neutral", subject_of("cfg"))
+        >>> result.kept, result.explain()
+        (True, [])
+        """
+        values = str(self.evidence) if self.evidence else ""
+        usual = f"usual cause: {self.cause}" if self.cause else ""
+        return [line for line in (self.reason, self.where, values, usual) if line]
 
     @property
     def as_expected(self) -> bool:
@@ -46,6 +67,7 @@ class Report:
     Attributes:
         subject: name of the processor.
         results: one for each law.
+        given: what the processor was made with: the call with every parameter, and the kinds of its resources.
 
     >>> broken = LawResult(law="forgets", kept=False, reason="used against new: other tokens are impossible")
     >>> [result.law for result in Report(subject="mine", results=[broken]).failures]
@@ -54,6 +76,7 @@ class Report:
 
     subject: str
     results: Sequence[LawResult] = ()
+    given: str = ""
 
     @property
     def failures(self) -> list[LawResult]:
@@ -83,10 +106,37 @@ def judge(law: str, subject: Subject, declared: Mapping[str, str] | None = None)
         with kept_settings():
             LAWS[law](subject)
     except Exception as error:
-        first = str(error).strip().split("\n")[0] or "an assertion without a message"
-        reason = first if isinstance(error, AssertionError) else f"{type(error).__name__}: {first}"
-        return LawResult(law=law, kept=False, reason=reason, declared=expected)
+        return _failure(law, subject, error, expected)
     return LawResult(law=law, kept=True, declared=expected)
+
+
+def _failure(law: str, subject: Subject, error: Exception, declared: str) -> LawResult:
+    """Return the result of a law that raised an error."""
+    first = str(error).strip().split("\n")[0] or "an assertion without a message"
+    own = isinstance(error, AssertionError)
+    evidence = error.evidence if isinstance(error, LawViolatedError) else None
+    where = subject.place_of(evidence.prefix, evidence.token, evidence.row) if evidence else _place(error)
+    return LawResult(
+        law=law,
+        kept=False,
+        reason=first if own else f"{type(error).__name__}: {first}",
+        declared=declared,
+        evidence=evidence,
+        where=where,
+        cause=CAUSES[law] if own or not where else "",  # an exception of the processor has a place of its own
+    )
+
+
+def _place(error: Exception) -> str:
+    """Return file, line and code of the last frame outside the laws, torch and transformers, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_library(Path(frame.filename))]
+    return f"raised in {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else ""
+
+
+def _is_library(path: Path) -> bool:
+    """Return whether a file belongs to the laws, or to torch or transformers."""
+    return path.parent == Path(__file__).parent or bool({"torch", "transformers"} & set(path.parts))
 
 
 def check_processor(
@@ -118,7 +168,8 @@ def check_processor(
     for law in (*chosen, *(expected_failures or ()), *tested.declared):
         if law not in LAWS:
             raise UnknownNameError("law", law, LAWS)
-    return Report(subject=tested.name, results=[judge(law, tested, expected_failures) for law in chosen])
+    results = [judge(law, tested, expected_failures) for law in chosen]
+    return Report(subject=tested.name, results=results, given=tested.given)
 
 
 def parametrize_with_laws(subjects: Sequence[Spec | str | Callable[..., Any]]) -> Any:
@@ -147,5 +198,5 @@ def parametrize_with_laws(subjects: Sequence[Spec | str | Callable[..., Any]]) -
 def _assert_law(law: str, subject: Subject) -> None:
     """Assert that the result of a law is as expected."""
     result = judge(law, subject)
-    expected = result.reason or f"the law holds, though its failure is declared: {result.declared}"
-    assert result.as_expected, f"{subject.name} {law}: {expected}"
+    said = "\n".join(result.explain()) or f"the law holds, though its failure is declared: {result.declared}"
+    assert result.as_expected, f"{subject.name} {law}: {said}"

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from logitkit.registry.target import defines_call
 
 TEXTS = ["a prompt of text", "the other prompt"]  # of equal length, so a batch needs no padding of its own
 ROW_TOKENS = 12
+SHOWN = 12  # tokens of a row in reports
 
 
 class Subject:
@@ -36,6 +37,7 @@ class Subject:
         neutral: for each neutral parameter value, a function that returns a processor with this value.
         declared: laws that the Spec declares it cannot keep, each with the reason.
         tokenizer: tokenizer of the prompts; None: `tiny_tokenizer`.
+        given: the call that makes the processor, with every parameter, for reports.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class Subject:
         neutral: Mapping[str, Callable[[], Any]] | None = None,
         declared: Mapping[str, str] | None = None,
         tokenizer: Any = None,
+        given: str = "",
     ) -> None:
         self.name, self._make, self.neutral, self.declared = name, make, dict(neutral or {}), dict(declared or {})
-        self.tokenizer = tokenizer
+        self.tokenizer, self.given = tokenizer, given
 
     def make(self, padding: int = 0) -> Any:
         """Return a fresh processor, bound to the prompts of `rows` with the same padding."""
@@ -71,6 +74,21 @@ class Subject:
         """The end token of the tokenizer, or the last token where the tokenizer has none."""
         tokenizer = self.tokenizer or tiny_tokenizer()
         return int(len(tokenizer) - 1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id)
+
+    def place_of(self, prefix: Sequence[int], token: int, row: int) -> str:
+        """Return a prefix and the token behind it in words: the prompt as text, then the ids of its last tokens."""
+        tokenizer = self.tokenizer or tiny_tokenizer()
+        place = f"row {row}, token {token}"
+        if token < len(tokenizer) and (text := tokenizer.decode([token])).isprintable() and "\ufffd" not in text:
+            place += f" {text!r}"
+        if not prefix:
+            return place
+        padding = next((n for n, each in enumerate(prefix) if each != tokenizer.pad_token_id), 0)
+        start = padding + prompts(0, tokenizer)["input_ids"].shape[1]
+        tail = ", ".join(map(str, prefix[start:][-SHOWN:])) or "(none)"
+        more = f"(the last {SHOWN} of {len(prefix) - start}) " if len(prefix) - start > SHOWN else ""
+        before = f"{padding} padding tokens, " if padding else ""
+        return f"{place}, after {before}{tokenizer.decode(list(prefix[padding:start]))!r} and the tokens {more}{tail}"
 
     def scores(self, seed: int = 0, rows: int = 2) -> Tensor:
         """Return random logits, ``[rows, vocab]``; ids that the tokenizer does not have are impossible."""
@@ -139,7 +157,15 @@ def _of_spec(spec: Spec, registry: Registry) -> Subject:
         neutral={f"{name}={value}": at(name, value) for name, value in neutral.items()},
         declared=spec.laws,
         tokenizer=example.tokenizer,
+        given=_given(spec, parameters),
     )
+
+
+def _given(spec: Spec, parameters: Mapping[str, Any]) -> str:
+    """Return the chain of a Spec's example with every parameter that has a value, and the kinds of its resources."""
+    filled = {name: value for name, value in spec.filled(parameters).items() if value is not None}
+    kinds = [f"{name!r} is the kind {kind}" for name, kind in spec.example_resources.items()]
+    return "; ".join([expression.write([(spec.name, filled)]), *kinds])
 
 
 def _bound(example: Example, padding: int, chain: Chain | None = None) -> Any:
@@ -165,7 +191,9 @@ def _of_factory(name: str, make: Callable[..., Any], parameters: Mapping[str, An
         offered = {"model": tiny_model(), "tokenizer": tiny_tokenizer(), "inputs": prompts(padding)}
         return make(**{key: offered[key] for key in required}, **parameters)
 
-    return Subject(name, build)
+    defaults = {key: value.default for key, value in known.items() if value.default is not value.empty}
+    shown = {**dict.fromkeys(required, "..."), **{k: repr(v) for k, v in (defaults | dict(parameters)).items()}}
+    return Subject(name, build, given=f"{bare}({', '.join(f'{key}={value}' for key, value in shown.items())})")
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import LogitkitError, ModelError
-from logitkit.registry.laws.comparison import TOLERANCE, assert_masked, assert_same_distribution
+from logitkit.registry.laws.comparison import (
+    TOLERANCE,
+    assert_close_probabilities,
+    assert_masked,
+    assert_same_distribution,
+    assert_unchanged,
+)
 from logitkit.registry.laws.subjects import Subject
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -39,10 +45,9 @@ def agrees_across_dtypes(subject: Subject) -> None:
         scores = subject.scores().to(dtype)
         expected = subject.make()(rows, scores.float())
         actual = subject.make()(rows, scores.clone())
-        difference = (actual.float().softmax(-1) - expected.softmax(-1)).detach().abs().amax()
         allowed = TOLERANCE if dtype == torch.float64 else HALF_TOLERANCE
-        assert float(difference) <= allowed, f"{dtype} and fp32 differ by a probability of {float(difference):.3g}"
-        assert_masked(scores, actual, f"scores in {dtype}")
+        assert_close_probabilities(actual, expected, allowed, f"{dtype} and fp32", rows)
+        assert_masked(scores, actual, f"scores in {dtype}", rows)
 
 
 def holds_for_long_rows(subject: Subject) -> None:
@@ -63,9 +68,9 @@ def _assert_long_rows(subject: Subject, used: Any, length: int) -> None:
     before = ids.clone(), scores.clone()
     batch = subject.make()(ids, scores.clone())
     what = f"with {length} new tokens"
-    assert_masked(scores, batch, what)
-    assert_same_distribution(used(ids, scores.clone()), batch, f"{what}, used against new")
-    assert_same_distribution(subject.make()(ids[1:], scores[1:].clone()), batch[1:], f"{what}, a row alone")
+    assert_masked(scores, batch, what, ids)
+    assert_same_distribution(used(ids, scores.clone()), batch, f"{what}, used against new", ids)
+    assert_same_distribution(subject.make()(ids[1:], scores[1:].clone()), batch[1:], f"{what}, a row alone", ids[1:])
     assert torch.equal(ids, before[0]), f"{what}, the processor wrote to input_ids"
 
 
@@ -75,11 +80,12 @@ def holds_in_large_batches(subject: Subject) -> None:
     batch = subject.make()(ids, scores.clone())
     for row in SAMPLED_ROWS:
         alone = subject.make()(ids[row : row + 1], scores[row : row + 1].clone())
-        assert_same_distribution(batch[row : row + 1], alone, f"row {row} of {BATCH} compared with the row alone")
+        what = f"row {row} of {BATCH} compared with the row alone"
+        assert_same_distribution(batch[row : row + 1], alone, what, ids[row : row + 1])
     used = subject.make()
     for size in SIZES:
         fewer = used(ids[:size], scores[:size].clone())
-        assert_same_distribution(fewer, batch[:size], f"a batch of {size} compared with a batch of {BATCH}")
+        assert_same_distribution(fewer, batch[:size], f"a batch of {size} compared with a batch of {BATCH}", ids)
 
 
 def keeps_sparse_masks(subject: Subject) -> None:
@@ -100,7 +106,7 @@ def keeps_sparse_masks(subject: Subject) -> None:
 def _assert_masked_or_refused(subject: Subject, ids: Tensor, scores: Tensor, what: str) -> None:
     """Assert `assert_masked` for a batch, or row by row where an error of logitkit refuses the batch."""
     try:
-        assert_masked(scores, subject.make()(ids, scores.clone()), what)
+        assert_masked(scores, subject.make()(ids, scores.clone()), what, ids)
     except LogitkitError:
         for row in range(len(ids)):
             one = scores[row : row + 1]
@@ -108,7 +114,7 @@ def _assert_masked_or_refused(subject: Subject, ids: Tensor, scores: Tensor, wha
                 returned = subject.make()(ids[row : row + 1], one.clone())
             except LogitkitError:
                 continue
-            assert_masked(one, returned, f"{what}, row {row}")
+            assert_masked(one, returned, f"{what}, row {row}", ids[row : row + 1])
 
 
 def survives_extreme_scores(subject: Subject) -> None:
@@ -125,8 +131,10 @@ def survives_extreme_scores(subject: Subject) -> None:
     for what, scores in cases.items():
         _assert_masked_or_refused(subject, subject.rows(), scores, what)
     masked = cases["the least finite score"]
-    probability = subject.make()(subject.rows(), masked.clone()).detach().softmax(-1)
-    assert float(probability[masked == least].sum()) == 0, "a token with the least finite score became possible"
+    ids = subject.rows()
+    probability = subject.make()(ids, masked.clone()).detach().softmax(-1)
+    allowed = probability.masked_fill(masked == least, 0)
+    assert_unchanged(probability, allowed, "a token with the least finite score became possible", ids, "probability")
 
 
 def reads_its_arguments_only(subject: Subject) -> None:
@@ -137,7 +145,9 @@ def reads_its_arguments_only(subject: Subject) -> None:
     assert (ids._version, scores._version) == versions, "the processor wrote to an argument"
     row_ids, row_scores = ids[:1].expand(2, -1), scores[:1].expand(2, -1)  # a write raises, as the rows are one memory
     shared = subject.make()(row_ids, row_scores)
-    assert_same_distribution(shared, subject.make()(row_ids.clone(), row_scores.clone()), "rows that share memory")
+    assert_same_distribution(
+        shared, subject.make()(row_ids.clone(), row_scores.clone()), "rows that share memory", row_ids
+    )
 
 
 def returns_a_tensor_of_its_own(subject: Subject) -> None:
@@ -147,7 +157,7 @@ def returns_a_tensor_of_its_own(subject: Subject) -> None:
     kept = first.clone()
     for seed in (2, 3):
         processor(ids, subject.scores(seed))
-        assert torch.equal(first, kept), "a later call changed the tensor returned by an earlier one"
+        assert_unchanged(first, kept, "a later call changed the tensor returned by an earlier one", ids)
 
 
 def draws_from_the_prefix(subject: Subject) -> None:
@@ -158,8 +168,10 @@ def draws_from_the_prefix(subject: Subject) -> None:
     assert _generators() == before, "the processor used a global random generator"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
-        assert_same_distribution(processor(ids, scores.clone()), first, "asked twice")
-        assert_same_distribution(subject.make()(ids, scores.clone()), first, "another instance, another global seed")
+        assert_same_distribution(processor(ids, scores.clone()), first, "asked twice", ids)
+        assert_same_distribution(
+            subject.make()(ids, scores.clone()), first, "another instance, another global seed", ids
+        )
 
 
 def _generators() -> tuple[Any, ...]:

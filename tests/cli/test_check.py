@@ -9,6 +9,7 @@ import pytest
 
 from command_line import logitkit_command
 from logitkit.registry.laws import MODES
+from terminal import on_terminal
 
 
 def test_a_processor_is_checked_by_name() -> None:
@@ -28,6 +29,25 @@ def test_a_class_is_checked_with_its_parameters() -> None:
     reasons = {law["law"]: law["reason"] for law in data["laws"] if not law["kept"]}
     assert broken.exit_code == 1 and data["failures"] == len(reasons)
     assert reasons["keeps_masked_tokens_masked"] == "an impossible token became possible"
+    (law,) = [law for law in data["laws"] if law["law"] == "keeps_masked_tokens_masked"]
+    assert law["evidence"]["expected"] == "-inf" and len(law["evidence"]["prefix"]) == 28 and law["cause"]
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_a_failure_is_explained_on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """What the processor was given, the prefix, the token, expected and got, and the usual cause, none of it cut."""
+    status, screen = on_terminal(monkeypatch, columns, "check", "transformers:InfNanRemoveLogitsProcessor")
+    assert status == 1 and all(len(line) <= columns for line in screen.lines)
+    assert screen.lines[:2] == [
+        "transformers:InfNanRemoveLogitsProcessor is given",
+        "  transformers:InfNanRemoveLogitsProcessor()",
+    ]
+    start = screen.lines.index("keeps_masked_tokens_masked")
+    said = " ".join(" ".join(screen.lines[start:]).split())
+    assert said.startswith(
+        "keeps_masked_tokens_masked an impossible token became possible row 0, token 0 '!', after 'a"
+    )
+    assert "score expected -inf, got -3.40282e+38 usual cause: a sum, a mean or nan_to_num" in said
 
 
 def test_a_factory_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,44 @@ def test_an_error_on_a_terminal_keeps_the_conversation(
     text = " ".join(" ".join(screen.lines).split())
     first, second = answers(speaking_checkpoint, "", "One", "Two")
     assert status == 0 and " ".join(first.split()) in text and " ".join(second.split()) in text
-    assert "at most 1024 tokens" in text and "no command named '/rest'" in text
+    assert "at most 1024 tokens" in text and "did you mean '/reset'?" in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("/hep", "error: no command of a chat named '/hep'; did you mean '/help'?"),
+        ("/hep me out", "error: no command of a chat named '/hep'; did you mean '/help'?"),
+        ("/Rset", "error: no command of a chat named '/Rset'; did you mean '/reset'?"),
+        ("/goodbye", f"error: no command of a chat named '/goodbye'; {conversation.HELP}"),
+        ("/?", f"error: no command of a chat named '/?'; {conversation.HELP}"),
+        ("/quit now", "error: run: /quit must be alone on its line, got '/quit now'; leave out what follows it"),
+    ],
+)
+def test_an_unknown_command_is_not_sent_to_the_model(
+    monkeypatch: pytest.MonkeyPatch, speaking_checkpoint: str, typed: str, says: str
+) -> None:
+    """A pipe ends with the error and status 2; a terminal shows it and goes on."""
+    result = logitkit_command(*settings(speaking_checkpoint), input=f"{typed}\nOne\n")
+    assert (result.exit_code, result.stdout) == (2, "") and result.stderr.strip().endswith(says)
+    status, screen = on_terminal(monkeypatch, 60, *settings(speaking_checkpoint), typed=f"{typed}\nOne\n")
+    text, (answer,) = " ".join(" ".join(screen.lines).split()), answers(speaking_checkpoint, "", "One")
+    assert status == 0 and says in text and " ".join(answer.split()) in text
+
+
+@pytest.mark.parametrize("line", ["/HELP", "/Help"])
+def test_commands_in_capitals(speaking_checkpoint: str, line: str) -> None:
+    """Commands are read in any case, and their remarks are no part of the standard output of a pipe."""
+    result = logitkit_command(*settings(speaking_checkpoint), input=f"{line}\nOne\n/RESET\n/Quit\nTwo\n")
+    assert result.stdout.splitlines() == answers(speaking_checkpoint, "", "One")
+    assert conversation.HELP in result.stderr and "(a new conversation)" in result.stderr
+
+
+@pytest.mark.parametrize("line", ["/usr/bin is a folder", "/5 of it", "// comment", "//hep", "and /help"])
+def test_messages_that_begin_with_a_slash(speaking_checkpoint: str, line: str) -> None:
+    """Paths and numbers are messages; of two slashes the first one is dropped."""
+    result = logitkit_command(*settings(speaking_checkpoint), input=f"{line}\n")
+    assert result.stdout.splitlines() == answers(speaking_checkpoint, "", line.replace("//", "/", 1))
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(speaking_checkpoint: str) -> None:

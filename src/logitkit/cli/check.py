@@ -11,7 +11,7 @@ from rich.text import Text
 from logitkit.cli import options
 from logitkit.cli.inputs import read_chain
 from logitkit.cli.json_output import print_json
-from logitkit.cli.rendering import print_table
+from logitkit.cli.rendering import print_details, print_table
 from logitkit.errors import ParameterError
 from logitkit.tables import FittedTable
 
@@ -26,6 +26,7 @@ EXAMPLES = (
     'logitkit check "transformers:TopKLogitsWarper(top_k=5)"',
     "logitkit check top_p --modes",
 )
+SURROUNDINGS = "tiny models with random weights, two prompts with random tokens behind them, and random scores"
 
 
 def check(
@@ -62,7 +63,11 @@ def check(
         data = _as_data(report, failures) | ({"modes": [vars(cell) for cell in cells]} if modes else {})
         print_json(data)
     else:
+        print_details(f"{report.subject} is given", [report.given, SURROUNDINGS])
         print_table(_law_table(report))
+        for result in report.failures:
+            kept = f"the law holds, though its failure is declared: {result.declared}"
+            print_details(result.law, result.explain() or [kept])
         if modes:
             print_table(_mode_table(cells))
     raise typer.Exit(1 if failures else 0)
@@ -82,16 +87,13 @@ def _processor_of_file(file: str) -> str:
 
 def _as_data(report: Report, failures: int) -> dict[str, Any]:
     """Return a report as plain data."""
-    laws = [
-        {"law": result.law, "kept": result.kept, "reason": result.reason, "declared": result.declared}
-        for result in report.results
-    ]
-    return {"subject": report.subject, "failures": failures, "laws": laws}
+    laws = [vars(result) | {"evidence": result.evidence and result.evidence.as_data()} for result in report.results]
+    return {"subject": report.subject, "given": report.given, "failures": failures, "laws": laws}
 
 
 def _law_table(report: Report) -> FittedTable:
     """Return a table with one line per law."""
-    table = FittedTable("law", "kept", "why", title=report.subject)
+    table = FittedTable("law", "kept", "why")
     for result in report.results:
         table.add_row(result.law, _law_mark(result), result.declared or result.reason)
     return table

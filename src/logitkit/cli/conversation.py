@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from logitkit.cli.rendering import print_remark
-from logitkit.errors import LogitkitError, ModelError, ParameterError, PromptError
+from logitkit.errors import LogitkitError, ModelError, ParameterError, PromptError, UnknownNameError
 from logitkit.params import is_valid_unicode
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from logitkit.registry.call import Call
     from logitkit.registry.chain import Chain
 
-HELP = "/reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer."
+HELP = (
+    "/reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer; a message that begins with a "
+    "slash is written with two."
+)
 COMMANDS = ("/reset", "/quit", "/help")
 
 
@@ -111,7 +115,8 @@ class Conversation:
 def converse(conversation: Conversation, *, after: Callable[[Completion], None]) -> None:
     """Answer each line of standard input until it ends or says /quit.
 
-    On a terminal a wrong line, an error and Ctrl-C leave the conversation as it was; elsewhere an error ends it.
+    On a terminal a wrong line, an error and Ctrl-C leave the conversation as it was; elsewhere an error ends it. A
+    line whose first word is a slash and letters is a command, and two slashes begin a message with one.
 
     Args:
         conversation: the turns so far.
@@ -121,12 +126,14 @@ def converse(conversation: Conversation, *, after: Callable[[Completion], None])
     if interactive:
         print_remark(HELP)
     for line in _lines(interactive):
-        if line == "/quit":
-            return
-        if line in COMMANDS or (interactive and line.startswith("/") and line[1:].isalpha()):
-            _carry_out(conversation, line)
-            continue
         try:
+            command = command_of(line)
+            if command == "/quit":
+                return
+            if command:
+                _carry_out(conversation, command)
+                continue
+            line = line.removeprefix("/") if line.startswith("//") else line
             if not is_valid_unicode(line):
                 raise ParameterError("run", "a message", "valid Unicode", line[:60], "remove the lone surrogates")
             completion = conversation.answer(line)
@@ -141,13 +148,33 @@ def converse(conversation: Conversation, *, after: Callable[[Completion], None])
             after(completion)
 
 
+def command_of(line: str) -> str:
+    """Return the command that a line gives, in small letters, or "" for a message.
+
+    Raises:
+        UnknownNameError: a line that begins like a command and is none; the error shows the closest command.
+        ParameterError: words behind a command.
+
+    >>> command_of("/Reset"), command_of("/usr/bin is a folder"), command_of("//reset is a message")
+    ('/reset', '', '')
+    """
+    word, _, more = line.partition(" ")
+    if not re.fullmatch(r"/([^\W\d][\w-]*|\??)", word):
+        return ""
+    if word.lower() not in COMMANDS:
+        raise UnknownNameError("command of a chat", word, COMMANDS, HELP)
+    if more.strip():
+        raise ParameterError("run", word.lower(), "alone on its line", line[:60], "leave out what follows it")
+    return word.lower()
+
+
 def _carry_out(conversation: Conversation, command: str) -> None:
     """Carry out a command of the conversation."""
     if command == "/reset":
         conversation.reset()
         print_remark("(a new conversation)")
     else:
-        print_remark(HELP if command == "/help" else f"no command named {command!r}; {HELP}")
+        print_remark(HELP)
 
 
 def _lines(interactive: bool) -> Iterator[str]:
@@ -156,8 +183,9 @@ def _lines(interactive: bool) -> Iterator[str]:
     Raises:
         ParameterError: the input is not UTF-8.
     """
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - the arrow keys edit lines
+    if interactive and sys.stdout.isatty():  # elsewhere it may write control characters among the answers
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - the arrow keys edit lines
     while True:
         try:
             line = _prompted() if interactive else sys.stdin.readline()

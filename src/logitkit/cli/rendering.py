@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.text import Text
 
 from logitkit.tables import FittedTable, print_fitted
@@ -34,6 +35,17 @@ def print_remark(text: str) -> None:
     """Print text on standard error; a terminal breaks it between words."""
     console = Console(stderr=True, highlight=False)
     console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+
+def print_details(heading: str, lines: Sequence[str]) -> None:
+    """Print a heading and indented lines; a terminal breaks them between words and keeps the indent."""
+    console = Console(highlight=False)
+    console.print(Text(heading, style="bold"), soft_wrap=not console.is_terminal)
+    for line in lines:
+        if console.is_terminal:
+            console.print(Padding(Text(line), (0, 0, 0, 2)))
+        else:
+            console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def print_table(table: FittedTable | Text, *, stderr: bool = False) -> None:

@@ -22,5 +22,15 @@ def test_the_rounding_of_a_small_probability_passes() -> None:
 @pytest.mark.parametrize(("actual", "expected"), [(0.1002, 0.1), (1.02e-4, 1e-4), (1.2e-8, 1e-8)])
 def test_a_difference_does_not_pass(actual: float, expected: float) -> None:
     """Neither 2e-3 nats of a probable token, nor 0.02 of one above rounding, nor 0.18 of one below."""
-    with pytest.raises(AssertionError, match=r"the law is .* nats from recomputation"):
+    with pytest.raises(AssertionError, match=r"the law is .* nats from recomputation, token 2: log-"):
         assert_close(law(actual), law(expected), "the law")
+
+
+def test_a_difference_names_token_and_values() -> None:
+    """Of two tokens the one that differs more is named, with both log-probabilities: ln(1/4) and ln(1/8)."""
+    expected, actual = torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor([0.5, 0.125, 0.375]).log()
+    with pytest.raises(AssertionError, match=r"token 1: log-probability expected -1\.38629, got -2\.07944$"):
+        assert_close(actual, expected, "the law")
+    masked = actual.index_fill(0, torch.tensor([2]), -torch.inf)
+    with pytest.raises(AssertionError, match="other impossible tokens than recomputation, 1 with token 2"):
+        assert_close(masked, expected, "the law")
