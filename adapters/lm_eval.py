@@ -21,17 +21,17 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import stop_sequences_criteria
 from torch import Tensor
-from tqdm import tqdm
 
 from logitkit import models
 from logitkit.adapters.tokens_only import tables
-from logitkit.bench.config.loading import is_model_name
 from logitkit.errors import ModeError, ParameterError, PromptError
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.prompts import pad_token
+from logitkit.progress import progress_bar
 from logitkit.registry.bind import bind
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
+from logitkit.registry.preloading import preload
 from logitkit.registry.scoring import continuation_tokens, score_tokens
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -62,16 +62,13 @@ class ChainLM(HFLM):
                 rule = "a whole number" if name == "batch_size" else "left out, a chain is computed in fp32"
                 raise ParameterError("lm-eval", name, rule, settings[name])
         named = dict(resources or {})
-        named |= tables(self.chain, known=named)
+        named |= tables(self.chain, known=named)  # a missing file is told before the model is loaded
         if isinstance(pretrained, str) and pretrained in models.names():
             pretrained = str(models.pull(pretrained))
         super().__init__(pretrained=pretrained, **settings)
         if self.backend != "causal":
             raise ModeError(f"lm-eval: {pretrained} must be a decoder-only model; use the harness's own hf")
-        self._resources, self._tokenizers = named, dict[str, Any]()
-        for name in self.chain.model_names:
-            if name not in named and is_model_name(name):  # otherwise every call would load it again
-                self._resources[name], self._tokenizers[name] = models.load(name, like=self.model)
+        self._resources, self._preloaded = named, preload(self.chain, like=self.model, known=named)
 
     def bound(self, prompts: Sequence[Sequence[int]]) -> Call:
         """Return a new call for a batch of prompts, each a list of token ids."""
@@ -83,8 +80,9 @@ class ChainLM(HFLM):
             self.tokenizer,
             inputs,
             trace=False,
-            tokenizers=self._tokenizers,
+            tokenizers=None,
             resources=self._resources,
+            load=self._preloaded.load,
             warn=False,  # a benchmark: one batch of many may have no examples
         )
 
@@ -98,7 +96,8 @@ class ChainLM(HFLM):
         size = override_bs or self.batch_size
         order = sorted(range(len(requests)), key=lambda number: -len(requests[number][1]) - len(requests[number][2]))
         results: dict[int, tuple[float, bool]] = {}
-        with tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="log-likelihood") as bar:
+        shown = not disable_tqdm and self.rank == 0
+        with progress_bar("log-likelihood", total=len(requests), enabled=shown) as bar:
             for start in range(0, len(order), size):
                 batch = order[start : start + size]
                 scored = self._scored([requests[number] for number in batch])
@@ -106,7 +105,7 @@ class ChainLM(HFLM):
                     results[number] = result
                     if requests[number][0] is not None:
                         self.cache_hook.add_partial("loglikelihood", requests[number][0], result)
-                bar.update(len(batch))
+                bar.advance(len(batch))
         return [results[number] for number in range(len(requests))]
 
     def _scored(self, batch: Sequence[Request]) -> list[tuple[float, bool]]:

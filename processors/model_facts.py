@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+SAMPLED = 64  # numbers of a parameter that `is_same_model` compares, about
+
 
 def text_config(model: Any) -> Any:
     """Return the configuration of the part of a model that decodes text.
@@ -65,6 +67,36 @@ def logits_widths(model: Any) -> tuple[int, ...]:
     except (AttributeError, NotImplementedError):
         weight = None
     return tuple(dict.fromkeys([*([] if weight is None else [int(weight.shape[0])]), vocabulary_size(model)]))
+
+
+def is_same_model(one: Any, other: Any) -> bool:
+    """Return whether two models are one object, or copies of one model with the same weights in the same dtype.
+
+    Copies are recognised by a sample of at most `SAMPLED` numbers of every parameter: a heuristic, which any kind of
+    training or merging defeats, since it changes most numbers of a matrix.
+
+    >>> import copy
+    >>> from logitkit.registry.laws import tiny_model
+    >>> is_same_model(tiny_model(), copy.deepcopy(tiny_model())), is_same_model(tiny_model(), tiny_model(1))
+    (True, False)
+    """
+    if one is other:
+        return True
+    if type(one) is not type(other) or not hasattr(one, "named_parameters"):
+        return False
+    both = [dict(model.named_parameters()) for model in (one, other)]
+    if not both[0] or both[0].keys() != both[1].keys():
+        return False
+    return all(_same_sample(weight, both[1][name]) for name, weight in both[0].items())
+
+
+def _same_sample(one: Any, other: Any) -> bool:
+    """Return whether two parameters have one shape and dtype, and equal numbers at evenly spaced places."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    step = max(1, one.numel() // SAMPLED)
+    first, second = (weight.detach().reshape(-1)[::step].cpu() for weight in (one, other))
+    return bool((first == second).all())
 
 
 def end_tokens(model: Any, tokenizer: Any = None, *, settings: Mapping[str, Any] | None = None) -> tuple[int, ...]:

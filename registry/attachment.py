@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from logitkit import models
-from logitkit.errors import ModeError, ModelError, UnknownNameError
+from logitkit.errors import ModeError, UnknownNameError
 from logitkit.processors.engine.prompt_inputs import belongs_to_generate, input_names
 from logitkit.processors.engine.trace import Trace
-from logitkit.processors.ngram import NgramTable
 from logitkit.registry import attached_generate
-from logitkit.registry.bind import bind
+from logitkit.registry.bind import bind, check_pair
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import extra_inputs
+from logitkit.registry.named_resources import named_objects
+from logitkit.registry.preloading import preload
 
 
 class Attachment:
@@ -50,8 +50,6 @@ class Attachment:
         resources: Mapping[str, Any] | None = None,
         tokenizers: Mapping[str, Any] | None = None,
     ) -> None:
-        if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
-            raise ModelError(f"attach: model must be a transformers model with generate, got {type(model).__name__}")
         for spec in chain.specs:
             if spec.rewrites_prompt:
                 raise ModeError(
@@ -61,14 +59,12 @@ class Attachment:
         self.model, self.tokenizer, self.chain = model, tokenizer, chain
         self.active, self.calls = True, 0
         self.trace: Trace | None = None
-        self._given, self._tokenizers = dict(resources or {}), dict(tokenizers or {})
+        self._given = named_objects("attach", "resources", resources)
+        self._tokenizers = named_objects("attach", "tokenizers", tokenizers)
         unknown = sorted(set(self._given) - set(chain.resource_names))
         if unknown:
             raise UnknownNameError("resource of the chain", unknown[0], chain.resource_names, "no parameter names it")
-        missing = [name for name in chain.model_names if name not in self._given]
-        self._models = {name: models.load(name, like=model) for name in missing}
-        missing = [name for name in chain.table_names if name not in self._given]
-        self._tables = {name: NgramTable.load(name) for name in missing}
+        self._preloaded = preload(chain, like=model, known=self._given)
         self._lock = threading.Lock()
         attached_generate.add(model, self._generate)
 
@@ -100,17 +96,13 @@ class Attachment:
             trace=False,
             tokenizers=self._tokenizers,
             resources=self._given,
-            kept=self._tables,
-            load=self._load,
+            kept=self._preloaded.tables,
+            load=self._preloaded.load,
         )
         output = call.generate(**settings)
         with self._lock:
             self.calls, self.trace = self.calls + 1, call.trace.plain()
         return _with_given_ids(call, output, inputs)
-
-    def _load(self, name: str, *, like: Any) -> tuple[Any, Any]:
-        """Return a model that the chain names, which was loaded when the chain was attached, and its tokenizer."""
-        return self._models.get(name) or models.load(name, like=like)
 
 
 def attach(
@@ -139,7 +131,7 @@ def attach(
 
     Raises:
         ChainError, ParameterError, UnknownNameError: a chain that cannot be used.
-        ModelError: a model that cannot generate.
+        ModelError: a model that cannot generate, or something else in the place of the tokenizer.
         ModeError: a step that rewrites prompts, such as ``byte_boundary``.
         FileFormatError: the folder of the model holds no saved chain.
 
@@ -155,6 +147,7 @@ def attach(
     >>> "e" in done[0]["generated_text"]
     False
     """
+    check_pair("attach", model, tokenizer)
     chosen = Chain.saved(str(model.config.name_or_path)) if chain is None else Chain(chain)
     return Attachment(model, tokenizer, chosen, resources=resources, tokenizers=tokenizers)
 

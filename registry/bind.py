@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from logitkit import models
-from logitkit.errors import ModelError, UnknownNameError
+from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompt_inputs import refuse_missed, refuse_missing_media
 from logitkit.processors.engine.prompts import read_prompts
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
+from logitkit.registry.named_resources import named_objects
 from logitkit.registry.no_effect import warn_of_no_effect
 
 
@@ -24,7 +25,7 @@ def bind(  # Over 40 lines: every argument has a line of its own
     *,
     trace: bool,
     tokenizers: Mapping[str, Any] | None,
-    resources: Mapping[str, Any],
+    resources: Mapping[str, Any] | None,
     kept: Mapping[str, Any] | None = None,
     load: Callable[..., tuple[Any, Any]] = models.load,
     warn: bool = True,
@@ -37,15 +38,18 @@ def bind(  # Over 40 lines: every argument has a line of its own
         load: loads the models that parameters name, as `logitkit.models.load` does.
         warn: give a `NoEffectWarning` where a step can change no score.
     """
-    if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
-        raise ModelError(f"bind: model must be a transformers model with generate, got {type(model).__name__}")
+    check_pair("bind", model, tokenizer)
+    if not isinstance(trace, bool):
+        way_out = "pass an object that the chain names 'trace' in resources"
+        raise ParameterError("bind", "trace", "True or False", type(trace).__name__, way_out)
+    resources = named_objects("bind", "resources", resources)
     user_prompts = read_prompts(tokenizer, model, prompts)
     binding = Binding(
         model,
         tokenizer,
         user_prompts,
         resources={**(kept or {}), **resources},
-        tokenizers=tokenizers,
+        tokenizers=named_objects("bind", "tokenizers", tokenizers),
         trace=Trace(recording=trace),
         load=load,
         cache=models.cache_folder(),
@@ -67,6 +71,22 @@ def bind(  # Over 40 lines: every argument has a line of its own
     call = Call(chain, binding, user_prompts, parts)
     call.warns = warn
     return call
+
+
+def check_pair(owner: str, model: Any, tokenizer: Any) -> None:
+    """Check that a model can generate and that a tokenizer is one.
+
+    Raises:
+        ModelError: names the argument that is something else.
+    """
+    if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
+        got = repr(model) if isinstance(model, str) else type(model).__name__
+        way_out = f"; load it: model, tokenizer = logitkit.models.load({model!r})" if isinstance(model, str) else ""
+        raise ModelError(f"{owner}: model must be a transformers model with generate, got {got}{way_out}")
+    if isinstance(tokenizer, str) or not hasattr(tokenizer, "decode"):
+        got = repr(tokenizer) if isinstance(tokenizer, str) else type(tokenizer).__name__
+        way_out = f"write {owner}(model, tokenizer, ...)"
+        raise ModelError(f"{owner}: tokenizer must be a tokenizer of transformers, got {got}; {way_out}")
 
 
 def _refuse_unread_inputs(binding: Binding) -> None:

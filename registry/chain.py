@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logitkit.errors import FileFormatError, ParameterError
+from logitkit.errors import FileFormatError
 from logitkit.files import parse_json, read_text, replace_file
 from logitkit.registry import expression, gate_option
 from logitkit.registry.chain_order import check_order
 from logitkit.registry.discovery import default_registry
+from logitkit.registry.named_resources import named_objects, takes_resources_of_any_name
 from logitkit.registry.registry import Registry
+from logitkit.registry.saved_chains import saved_file
 from logitkit.registry.spec import Spec
 
 if TYPE_CHECKING:
@@ -190,15 +191,18 @@ class Chain:
         each = [read(spec, parameters) for spec, (_, parameters) in zip(self.specs, self.steps, strict=True)]
         return list(dict.fromkeys(name for names in each for name in names))
 
+    @takes_resources_of_any_name
     def bind(
         self,
+        /,
         model: Any,
         tokenizer: Any,
         prompts: Any,
         *,
         trace: bool = False,
         tokenizers: Mapping[str, Any] | None = None,
-        **resources: Any,
+        resources: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> Call:
         """Bind the chain to the model, tokenizer and prompts of one generate call.
 
@@ -209,7 +213,9 @@ class Chain:
                 inputs of the model if there are any.
             trace: record every step (gates, divergences, likeliest tokens), in addition to counters.
             tokenizers: tokenizers, by name, of models in ``resources`` that have no ``name_or_path``.
-            resources: objects that parameters of the chain name, such as ``large=other_model``.
+            resources: objects that parameters of the chain name, as ``{"large": other_model}``.
+            named: such objects as arguments, ``large=other_model``. Objects that the chain names ``trace``,
+                ``tokenizers`` or ``resources`` are passed in ``resources``.
 
         Returns:
             A `Call`.
@@ -218,7 +224,7 @@ class Chain:
             PromptError: prompts of another form, without tokens, or with inputs that the model does not take.
             ModeError: a second stream that cannot read the images or other inputs of the prompts.
             ModelError: a model that cannot generate, or with another vocabulary than a processor needs.
-            ParameterError: a parameter that does not fit the prompts.
+            ParameterError: a parameter that does not fit the prompts, or ``resources`` that are no mapping.
             UnknownNameError: a resource that is absent, or that no parameter names.
 
         >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -230,7 +236,8 @@ class Chain:
         """
         from logitkit.registry.bind import bind
 
-        return bind(self, model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, resources=resources)
+        given = {**named_objects("bind", "resources", resources), **named}
+        return bind(self, model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, resources=given)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -249,17 +256,6 @@ class Chain:
 
     def __reduce__(self) -> tuple[type[Chain], tuple[list[dict[str, Any]]]]:
         return Chain, (self.as_data(),)
-
-
-def saved_file(name: str) -> str:
-    """Return the path, inside the folder of a model, of a chain that `Chain.save` writes.
-
-    Raises:
-        ParameterError: a name with other characters than letters, digits, ``_`` and ``-``.
-    """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise ParameterError("chain", "name", "1 to 64 letters, digits, _ and -", name)
-    return f"chains/{name}.yaml"
 
 
 def _chain_file(path: str | Path) -> Path:

@@ -20,11 +20,15 @@ def warn_of_no_effect(steps: Sequence[tuple[Spec, Mapping[str, Any]]], reported:
 
     Args:
         steps: Spec and parameters of each step.
-        reported: reason and way out of steps that have found out themselves, by name.
+        reported: reason and way out of steps that have found out themselves, by name; a reason that begins with the
+            name is a sentence of its own.
     """
     found = dict(reported) | {spec.name: neutral for spec, given in steps for neutral in _neutral(spec, given)}
     if found:
-        sentences = (f"{name} changes nothing: {reason}; {way_out}" for name, (reason, way_out) in found.items())
+        sentences = (
+            f"{reason if reason.startswith(f'{name} ') else f'{name} changes nothing: {reason}'}; {way_out}"
+            for name, (reason, way_out) in found.items()
+        )
         warnings.warn("\n".join(sentences), NoEffectWarning, stacklevel=_callers_level())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -22,12 +23,14 @@ CHILD = "import sys; from logitkit.registry import plugin_probe; plugin_probe.wr
 PAUSE = 0.02  # seconds between two looks at the answers of the other process
 
 
-def probe(entries: Sequence[EntryPoint], *, time_limit: float) -> dict[EntryPoint, Exception]:
+def probe(entries: Sequence[EntryPoint], *, time_limit: float, trial: str = "") -> dict[EntryPoint, Exception]:
     """Load plugins, import the targets that they offer, and read their parameters, in another process.
 
     Args:
         entries: the entry points of the plugins.
         time_limit: seconds that one plugin may take; its process is then ended, and another one goes on.
+        trial: ``module:function`` that is called there with every Spec, such as `laws.examples.run_example`; it raises
+            an exception where the processor does not work.
 
     Returns:
         The faults: a plugin did not return in time, ended the process, or has a broken target. Exceptions of its
@@ -36,20 +39,19 @@ def probe(entries: Sequence[EntryPoint], *, time_limit: float) -> dict[EntryPoin
     faults: dict[EntryPoint, Exception] = {}
     waiting = list(entries)
     while waiting:
-        answers, end = _answers(waiting, time_limit)
+        answers, end = _answers(waiting, time_limit, trial)
         for entry, answer in zip(waiting, answers, strict=False):
             if answer:
                 faults[entry] = PluginError(answer)
         if len(answers) < len(waiting):
             culprit = waiting[len(answers)]
-            faults[culprit] = PluginError(
-                f"its import and its hooks must return, got {end}; correct it, or pip uninstall it"
-            )
+            parts = "its import, its hooks and its examples" if trial else "its import and its hooks"
+            faults[culprit] = PluginError(f"{parts} must return, got {end}; correct it, or pip uninstall it")
         waiting = waiting[len(answers) + 1 :]
     return faults
 
 
-def _answers(entries: Sequence[EntryPoint], time_limit: float) -> tuple[list[str], str]:
+def _answers(entries: Sequence[EntryPoint], time_limit: float, trial: str) -> tuple[list[str], str]:
     """Return the faults of the plugins that the other process answered for, and how the process ended."""
     with tempfile.TemporaryDirectory(prefix="logitkit-") as folder:
         file = Path(folder) / "faults"
@@ -57,7 +59,7 @@ def _answers(entries: Sequence[EntryPoint], time_limit: float) -> tuple[list[str
         names = json.dumps([(entry.name, entry.value) for entry in entries])
         nothing = subprocess.DEVNULL
         process = subprocess.Popen(  # noqa: S603 - this interpreter, with names of installed entry points
-            [sys.executable, "-c", CHILD, names, str(file)],
+            [sys.executable, "-c", CHILD, names, str(file), trial],
             stdin=nothing,
             stdout=nothing,
             stderr=nothing,
@@ -76,16 +78,17 @@ def _answers(entries: Sequence[EntryPoint], time_limit: float) -> tuple[list[str
     return [json.loads(line) for line in lines], end
 
 
-def write_faults(names: str, file: str) -> None:
-    """Load the plugins of entry points in this process; write one line with the fault of its targets for each."""
+def write_faults(names: str, file: str, trial: str) -> None:
+    """Load the plugins of entry points in this process; write one line with the first fault of each."""
     with open(file, "a", encoding="utf-8") as answers:  # noqa: PTH123 - appended line by line
         for name, value in json.loads(names):
-            answers.write(json.dumps(_fault(EntryPoint(name=name, value=value, group=hookspecs.PROJECT))) + "\n")
+            entry = EntryPoint(name=name, value=value, group=hookspecs.PROJECT)
+            answers.write(json.dumps(_fault(entry, trial)) + "\n")
             answers.flush()
 
 
-def _fault(entry: EntryPoint) -> str:
-    """Return the first fault of the targets of a plugin, or ""."""
+def _fault(entry: EntryPoint, trial: str) -> str:
+    """Return the first fault of the targets of a plugin, or of the trial of its Specs, or ""."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     plugin = discovery.load_plugin(manager, entry.name, entry.name, entry.load)
@@ -96,4 +99,10 @@ def _fault(entry: EntryPoint) -> str:
             _ = task.model
     except Exception as error:
         return text_of(error)
+    module, _, function = trial.partition(":")
+    for spec in plugin.specs if trial else ():
+        try:
+            getattr(importlib.import_module(module), function)(spec)
+        except Exception as error:
+            return f"the example of {spec.name}, {spec.example or spec.name!r}, must run, got {text_of(error)}"
     return ""

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from logitkit.errors import FileFormatError, UnknownNameError
+from logitkit.errors import FileFormatError, ParameterError, UnknownNameError
+
+
+def saved_file(name: str) -> str:
+    """Return the path, inside the folder of a model, of a chain that `Chain.save` writes.
+
+    Raises:
+        ParameterError: a name with other characters than letters, digits, ``_`` and ``-``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ParameterError("chain", "name", "1 to 64 letters, digits, _ and -", name)
+    return f"chains/{name}.yaml"
 
 
 def find(model: str, file: str) -> Path:

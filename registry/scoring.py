@@ -22,7 +22,7 @@ from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.vocabulary import vocabulary_of
-from logitkit.registry.bind import bind
+from logitkit.registry.bind import bind, check_pair
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.scored_text import Scored
@@ -59,6 +59,7 @@ def score(
         ParameterError: an empty continuation, text with lone surrogates, or another number of prompts than
             of continuations.
     """
+    check_pair("score", model, tokenizer)
     if model.config.is_encoder_decoder:
         raise ModelError("score: the model must be decoder-only; generate with an encoder-decoder model instead")
     if not continuations or not all(isinstance(text, str) and text for text in continuations):
@@ -66,8 +67,7 @@ def score(
     if not is_valid_unicode(list(continuations)):
         raise ParameterError("score", "continuations", "valid Unicode", continuations, "remove the lone surrogates")
     prompts = [prompts] * len(continuations) if isinstance(prompts, str) else prompts
-    given = resources or {}
-    call = bind(chain, model, tokenizer, prompts, trace=False, tokenizers=tokenizers, resources=given, warn=warn)
+    call = bind(chain, model, tokenizer, prompts, trace=False, tokenizers=tokenizers, resources=resources, warn=warn)
     if len(call.prompts) != len(continuations):
         rule = f"one text, or one for each of the {len(continuations)} continuations"
         raise ParameterError("score", "prompts", rule, len(call.prompts))

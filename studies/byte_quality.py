@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from logitkit import models
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 from studies.cut_prompts import CutPromptMethods
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records

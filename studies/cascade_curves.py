@@ -24,11 +24,11 @@ from torch import Tensor
 
 from logitkit import models
 from logitkit.errors import FileFormatError
-from logitkit.models.progress import progress_bar
 from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.processors.cascade import Stage, generate_outputs
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens import TokenAgreement
+from logitkit.progress import progress_bar
 from studies.cascade_report import write
 from studies.cascade_sweep import ALPHAS, positions, sweep
 from studies.records import append_record, read_records, resumed_records

@@ -22,9 +22,9 @@ import typer
 
 from logitkit import Call, models
 from logitkit.bench.speed import ForwardClock
-from logitkit.models.progress import progress_bar
 from logitkit.processors.cascade import SpeculativeCascade
 from logitkit.processors.engine import Trace
+from logitkit.progress import progress_bar
 from logitkit.registry import Chain
 from studies.tables import markdown_table
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 from logitkit.registry import Chain
 from studies.ensemble_members import EnsembleMembers
 from studies.intervals import bootstrap_interval, interval_text

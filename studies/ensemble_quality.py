@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 from studies.ensemble_members import EnsembleMembers
 from studies.ensemble_methods import NOISE, MethodComparison
 from studies.intervals import bootstrap_interval, interval_text

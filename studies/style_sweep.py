@@ -22,9 +22,9 @@ import typer
 from logitkit import models
 from logitkit.bench.tasks import Continuation, Spread, StyleMeter, base_log_perplexity, distinct, halves
 from logitkit.bench.tasks.style_prompts import PROMPTS
-from logitkit.models.progress import progress_bar
 from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram import NgramTable, TextFiles
+from logitkit.progress import progress_bar
 from logitkit.registry import Chain
 from studies.records import append_record, read_records
 from studies.style_report import plot, report

@@ -23,12 +23,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
-from tqdm import tqdm
 
 from logitkit.errors import ModelError
 from logitkit.processors.alignment.alignment import Alignment, Match
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.alignment.matching import exact
+from logitkit.progress import progress_bar
 
 NEIGHBOURS = 10  # number of targets of a token, as in EVA
 DIRECTIONS = 128  # number of directions of the common space; a heuristic: weaker directions are mostly noise
@@ -79,13 +79,15 @@ def _weighted_neighbours(
     count = min(NEIGHBOURS, len(candidates))
     # One buffer for all products: allocating fresh pages costs more than multiplying.
     buffer = torch.empty(CHUNK, len(candidates))
-    for chunk in tqdm(ids.split(CHUNK), desc="neighbours", unit="chunk", disable=None, leave=False):
-        # CSLS without the mean cosine of the helper token, which does not change the order within a row.
-        score = torch.mm(doubled[chunk], columns, out=buffer[: len(chunk)]).sub_(hubness)
-        best, places = score.topk(count, dim=-1)
-        best = torch.where(best >= LEAST, best, 0)
-        best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest target is kept at any distance
-        yield chunk, places, best / best.sum(-1, keepdim=True)
+    with progress_bar("neighbours", total=len(ids)) as bar:
+        for chunk in ids.split(CHUNK):
+            # CSLS without the mean cosine of the helper token, which does not change the order within a row.
+            score = torch.mm(doubled[chunk], columns, out=buffer[: len(chunk)]).sub_(hubness)
+            best, places = score.topk(count, dim=-1)
+            best = torch.where(best >= LEAST, best, 0)
+            best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest target is kept at any distance
+            yield chunk, places, best / best.sum(-1, keepdim=True)
+            bar.advance(len(chunk))
 
 
 def _common_space(

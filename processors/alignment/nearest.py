@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from logitkit.errors import MissingPackageError
+from logitkit.progress import progress_bar
 
 CELLS = 2**25  # largest number of edit distances in memory, one or two bytes each
 COMPARED = 32  # number of leading bytes that are compared for a shared prefix
@@ -77,7 +77,7 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
     for number, bound in enumerate(bounds):
         groups.setdefault((bound, *source_counts[number].tolist()), []).append(number)
     edit_distances = _edit_distances()
-    with tqdm(total=len(sources), desc="edit distances", unit="token", disable=None, leave=False) as bar:
+    with progress_bar("edit distances", total=len(sources)) as bar:
         for (bound, *counts), group in groups.items():
             # A lower bound of the distance: each byte of a class that one string has in excess must be edited.
             least = np.maximum(lengths, sum(counts)) - np.minimum(target_counts, counts).sum(1)
@@ -90,7 +90,7 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
                 table = edit_distances(queries, choices, dtype=dtype, workers=-1)
                 for number, row in zip(part, table, strict=True):
                     best[number] = preference.best(sources[number], near[np.flatnonzero(row == row.min())])
-                bar.update(len(part))
+                bar.advance(len(part))
     return best
 
 

@@ -98,6 +98,9 @@ class ByteEnsemble(LogitsProcessor):
                 main_weight += weight
             elif weight > 0:
                 helpers.append((name, model, weight))
+        if models and not helpers:
+            reason = "the generating model has all the weight"
+            binding.no_effect["byte_ensemble"] = (reason, "name other models, or leave byte_ensemble out")
         own = binding.own_prompts()
         return cls(
             weights=[main_weight, *(weight for _, _, weight in helpers)],

@@ -34,6 +34,7 @@ from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
+from logitkit.processors.model_facts import is_same_model
 
 CrossoverMeasure = Literal["js", "tv", "hellinger", "entropy", "random"]
 PositionCount = Annotated[int, whole("number of positions of a row", ge=0)]
@@ -125,7 +126,7 @@ class Crossover(LogitsProcessor):
             ModelError: the other model has another vocabulary.
         """
         model = binding.model_with_same_vocabulary(other, "crossover")
-        if model is binding.model:
+        if is_same_model(model, binding.model):
             reason = "the other model is the generating model"
             binding.no_effect["crossover"] = (reason, "name another model, or leave crossover out")
         elif budget is not None and budget == 0:

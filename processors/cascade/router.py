@@ -30,6 +30,7 @@ from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
+from logitkit.processors.model_facts import is_same_model
 
 # Name: (score, default threshold). The entropy threshold is that of the released code, 0.45 nats. The other two
 # are heuristic starting points; set them on your own data.
@@ -106,7 +107,7 @@ class Router(LogitsProcessor):
             ParameterError: ``head`` names no score.
         """
         model = binding.model_with_same_vocabulary(large, "router")
-        if model is binding.model:
+        if is_same_model(model, binding.model):
             reason = "the large model is the generating model"
             binding.no_effect["router"] = (reason, "name another model, or leave router out")
         score, default = _score_named(binding, head, model)

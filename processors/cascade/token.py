@@ -26,6 +26,7 @@ from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
+from logitkit.processors.model_facts import is_same_model
 
 DeferralRule = Literal[TokenRule, "random"]
 
@@ -98,6 +99,9 @@ class Cascade(LogitsProcessor):
             ModelError: the large model has another vocabulary.
         """
         model = binding.model_with_same_vocabulary(large, "cascade")
+        if is_same_model(model, binding.model) and is_neutral(temperature, 1):
+            reason = "the large model is the generating model"
+            binding.no_effect["cascade"] = (reason, "name another model, or leave cascade out")
         return cls(
             large=binding.reader(binding.own_prompts(), model, label=large),
             rule=rule,

@@ -21,6 +21,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.scores import fit, within_width
 from logitkit.processors.engine.second_inputs import second_inputs
 from logitkit.processors.engine.streams import StreamLike, as_stream
+from logitkit.processors.model_facts import is_same_model
 
 PromptTexts = str | list[str]  # one text for all prompts, or one for each prompt
 
@@ -166,6 +167,9 @@ class Contrastive(LogitsProcessor):
         """
         model = binding.model_with_same_vocabulary(amateur, "contrastive")
         prompts = [ids if window is None else ids[-window:] for ids in binding.own_prompts()]
+        if is_same_model(model, binding.model) and prompts == binding.own_prompts() and is_neutral(temperature, 1):
+            reason = "contrastive compares the model with itself, and only flattens and cuts its distribution"
+            binding.no_effect["contrastive"] = (reason, "name a weaker model, or leave contrastive out")
         return cls(
             amateur=binding.reader(prompts, model, label=amateur), beta=beta, alpha=alpha, temperature=temperature
         )
@@ -236,11 +240,9 @@ class DExperts(LogitsProcessor):
             ModelError: a small model has another tokenizer.
         """
         models = [binding.model_with_same_vocabulary(name, "dexperts") for name in (expert, antiexpert)]
-        if models[0] is models[1]:
-            binding.no_effect["dexperts"] = (
-                "expert and antiexpert are one model",
-                "name the tuned and the untuned model, or leave dexperts out",
-            )
+        if is_same_model(*models):
+            way_out = "name the tuned and the untuned model, or leave dexperts out"
+            binding.no_effect["dexperts"] = ("expert and antiexpert are one model", way_out)
         prompts = binding.own_prompts()
         tuned, untuned = (
             binding.reader(prompts, model, label=name) for model, name in zip(models, (expert, antiexpert), strict=True)

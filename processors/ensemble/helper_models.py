@@ -13,7 +13,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompts import Prompts, apply_template
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.streams import Stream
-from logitkit.processors.model_facts import context_length
+from logitkit.processors.model_facts import context_length, is_same_model
 from logitkit.processors.tokens.token_agreement import TokenAgreement
 
 PromptTexts: TypeAlias = str | list[str]  # one text for all prompts of the call, or one for each
@@ -136,7 +136,16 @@ def find_helper_models(
     unnamed = sorted(set(prompts or {}) - set(models))
     if unnamed:
         raise ParameterError(owner, "prompts", f"given for models of the ensemble ({', '.join(models)})", unnamed[0])
-    return [_helper_model(binding, owner, name, (prompts or {}).get(name)) for name in models]
+    helpers = [_helper_model(binding, owner, name, (prompts or {}).get(name)) for name in models]
+    report_no_effect(binding, owner, all(helper.is_main for helper in helpers))
+    return helpers
+
+
+def report_no_effect(binding: Binding, owner: str, alone: bool) -> None:
+    """Report an ensemble that holds the generating model ``alone``, which a `NoEffectWarning` then names."""
+    if alone:
+        reason = "every model that it names is the generating model, under the same prompts"
+        binding.no_effect[owner] = (reason, f"name other models, or leave {owner} out")
 
 
 def _helper_model(binding: Binding, owner: str, name: str, texts: PromptTexts | None) -> HelperModel:
@@ -159,7 +168,7 @@ def _helper_model(binding: Binding, owner: str, name: str, texts: PromptTexts | 
         context = None if binding.prompts.in_encoder else context_length(model)
         reader = binding.reader(own, model, label=name)
         read = BoundedStream(reader, binding.prompts, context, f"{owner}: model {name!r}")
-        is_main = model is binding.model and own == binding.own_prompts()
+        is_main = is_same_model(model, binding.model) and own == binding.own_prompts()
     return HelperModel(
         name=name,
         model=model,

@@ -16,7 +16,7 @@ from logitkit.processors.alignment.dispatch import align
 from logitkit.processors.byte_level.ensemble import byte_helpers
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.ensemble.end_alignment import EndAlignment
-from logitkit.processors.ensemble.helper_models import HelperModel, PromptTexts, find_helper_models
+from logitkit.processors.ensemble.helper_models import HelperModel, PromptTexts, find_helper_models, report_no_effect
 from logitkit.processors.ensemble.member_probabilities import Member
 
 
@@ -72,10 +72,11 @@ def _byte_members(
         raise ParameterError(owner, "align", "'bytes' for all models or for none", list(each))
     if prompts:
         raise ParameterError(owner, "prompts", "left out with align='bytes': all models read the same bytes", prompts)
-    own = binding.own_prompts()
+    own, helpers = binding.own_prompts(), byte_helpers(binding, owner, models)
+    report_no_effect(binding, owner, all(model is binding.model for _, model in helpers))
     return [
         Member(name=name, read=binding.reader(own, model, label=name), is_main=model is binding.model)
-        for name, model in byte_helpers(binding, owner, models)
+        for name, model in helpers
     ]
 
 

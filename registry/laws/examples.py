@@ -15,9 +15,10 @@ from logitkit.registry.bind import bind
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws.tiny_models import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
-from logitkit.registry.registry import Registry
+from logitkit.registry.registry import Plugin, Registry
 from logitkit.registry.spec import Spec
 
+TOKENS, PROMPTS = 4, ["a prompt of text", "the other prompt"]  # of `run_example`
 SENTENCES = ("a prompt of the other text", "the text of a prompt, the other one")  # counted by an n-gram table
 
 
@@ -142,3 +143,14 @@ def _made_by(function: str, spec: Spec, model: Any, tokenizer: Any) -> Any:
             f"{spec.owner}: example_resources must be made by {function}(model, tokenizer), "
             f"got {type(error).__name__}: {error}; correct the function"
         ) from error
+
+
+def run_example(spec: Spec) -> None:
+    """Generate `TOKENS` tokens with the example of a Spec on the generating model of the laws; errors are raised.
+
+    >>> import logitkit
+    >>> run_example(logitkit.describe("cfg"))
+    """
+    example = example_of(spec, Registry([Plugin(name=spec.name, origin=spec.plugin, specs=(spec,))]))
+    call = example.bind(PROMPTS)
+    call.texts(call.generate(max_new_tokens=TOKENS, do_sample=False))

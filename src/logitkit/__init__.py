@@ -109,8 +109,8 @@ def generate(
     model: Any,
     tokenizer: Any,
     prompts: Any,
-    *,
     chain: str | Sequence[Mapping[str, Any]] | Chain = "",
+    *,
     trace: bool = False,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
@@ -138,7 +138,7 @@ def generate(
     """
     from logitkit.registry.generation import Generation
 
-    call = Chain(chain).bind(model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, **(resources or {}))
+    call = Chain(chain).bind(model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, resources=resources)
     output = call.generate(**generate_kwargs)
     return Generation(texts=call.texts(output), ids=call.ids(output), trace=call.trace.plain())
 
@@ -148,8 +148,8 @@ def score(
     tokenizer: Any,
     prompts: Any,
     continuations: str | Sequence[str],
-    *,
     chain: str | Sequence[Mapping[str, Any]] | Chain = "",
+    *,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
 ) -> list[Scored]:

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from command_line import logitkit_command
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 from terminal import Screen, on_terminal
 
 WIDTHS = pytest.mark.parametrize("columns", [80, 60])

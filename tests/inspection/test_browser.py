@@ -36,7 +36,7 @@ return elements.filter(element => element.checkVisibility() && hasText(element))
 });
 """
 STATE = "return [document.activeElement.parentNode.id, [...document.querySelectorAll('.token[open]')].map(t => t.id)]"
-BEFORE_THE_TOKENS = ["TAB"] * 6  # the link, both downloads, the switch, the prompt; then the first token
+BEFORE_THE_TOKENS = ["TAB"] * 2  # the link, then the first token
 Pages = dict[str, str]
 
 
@@ -120,9 +120,20 @@ def test_a_continuation_is_one_tab_stop(browser: Any, keys: Any) -> None:
     from selenium.webdriver import ActionChains, Keys
 
     assert keys(*BEFORE_THE_TOKENS, "ARROW_RIGHT", "ARROW_RIGHT", "TAB")[0] == ""
-    assert browser.execute_script("return document.activeElement.textContent") == "The continuation as plain text"
+    assert browser.execute_script("return document.activeElement.textContent") == "The prompt, as the model reads it"
     ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
     assert browser.execute_script(STATE) == ["t2", []]
+
+
+def test_the_page_begins_with_the_chain_and_the_text(browser: Any) -> None:
+    """On a phone the name of the chain is large, and it, the prompt and the continuation stand above what explains."""
+    top = "return [...document.querySelectorAll(%r)].map(e => e.getBoundingClientRect().top)"
+    (chain,), (prompt,) = browser.execute_script(top % ".chain"), browser.execute_script(top % ".tokens .prompt")
+    first, *_ = browser.execute_script(top % ".tokens summary")
+    size = "return parseFloat(getComputedStyle(document.querySelector(%r)).fontSize)"
+    assert chain < 120 and chain < min(prompt, first) and first < browser.execute_script(top % "fieldset")[0]
+    assert browser.execute_script(size % ".chain") > browser.execute_script(size % ".tokens")
+    assert browser.execute_script("return document.querySelector('.prompt').textContent").strip()
 
 
 def test_links_and_the_close_button_work(browser: Any, keys: Any) -> None:

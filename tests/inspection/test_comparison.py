@@ -46,8 +46,8 @@ def test_a_chain_has_its_own_models() -> None:
             "contrastive(amateur='weak')",
             "contrastive(amateur='weak', beta=0.1)",
         ),
-        resources={"weak": tiny_model(True)},
-        against_resources={"weak": tiny_model()},
+        resources={"weak": tiny_model(1)},
+        against_resources={"weak": tiny_model(2)},
         max_new_tokens=3,
     )
     assert [len(side.moves) for side in pair.sides] == [3, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,15 @@ def test_a_generate_that_a_program_replaced_comes_back(model: Any) -> None:
     assert torch.equal(ids, logitkit.generate(model, tiny_tokenizer(), TEXTS, chain=CFG, **GREEDY).ids)
 
 
-def test_named_models_are_loaded_once(model: Any, tiny_checkpoint: str) -> None:
-    """A model that a parameter names is the same object in every generate."""
-    chain = f"contrastive(amateur={tiny_checkpoint!r})"
-    with logitkit.attach(model, tiny_tokenizer(), chain) as attachment:
+def test_named_models_are_loaded_once(model: Any, tmp_path: Path) -> None:
+    """A model that a parameter names is read when the chain is attached; later generates need its folder no more."""
+    folder = tmp_path / "amateur"
+    tiny_model(2).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    with logitkit.attach(model, tiny_tokenizer(), f"contrastive(amateur={str(folder)!r})"):
+        shutil.rmtree(folder)
         first = model.generate(**encoded(TEXTS), **GREEDY)
         assert torch.equal(model.generate(**encoded(TEXTS), **GREEDY), first)
-    assert list(attachment._models) == [tiny_checkpoint]
     other = copy.deepcopy(tiny_model(1))
     with logitkit.attach(model, tiny_tokenizer(), "contrastive(amateur='small')", resources={"small": other}):
         assert not torch.equal(model.generate(**encoded(TEXTS), **GREEDY), first)
@@ -204,7 +207,9 @@ def test_names_of_saved_chains_are_plain(name: Any, tmp_path: Path) -> None:
 
 def test_bad_input_is_refused_before_the_model_runs(model: Any) -> None:
     """What cannot be attached is refused at once, and what cannot be bound at the generate."""
-    with pytest.raises(ModelError, match="attach: model must be a transformers model with generate, got str"):
+    with pytest.raises(
+        ModelError, match="attach: model must be a transformers model with generate, got 'model'; load it: "
+    ):
         logitkit.attach("model", tiny_tokenizer(), CFG)
     with pytest.raises(UnknownNameError, match="'other'"):
         logitkit.attach(model, tiny_tokenizer(), CFG, resources={"other": model})

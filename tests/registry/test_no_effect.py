@@ -13,6 +13,7 @@ import logitkit
 from command_line import logitkit_command
 from logitkit.bench.execution.unit import score as bench_score
 from logitkit.errors import NoEffectWarning
+from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.processors.ngram import NgramTable
 from logitkit.registry.bind import bind
 from logitkit.registry.chain import Chain
@@ -61,6 +62,65 @@ def test_a_step_without_effect_warns(chain: str, reason: str) -> None:
     (warning,) = warned(chain, **resources)
     assert warning.startswith(reason)
     assert warning.endswith(f"or leave {chain.partition('(')[0]} out")
+
+
+SELF = [
+    ("cascade(large='o')", "cascade changes nothing: the large model is the generating model; name another model"),
+    ("cascade(large='o', alpha=0.4)", "cascade changes nothing: the large model is the generating model; "),
+    ("router(large='o')", "router changes nothing: the large model is the generating model; name another model"),
+    ("crossover(other='o')", "crossover changes nothing: the other model is the generating model; name another"),
+    ("contrastive(amateur='o')", "contrastive compares the model with itself, and only flattens and cuts"),
+    ("dexperts(expert='o', antiexpert='o')", "dexperts changes nothing: expert and antiexpert are one model; name"),
+    ("ensemble(models=['o'])", "ensemble changes nothing: every model that it names is the generating model, under"),
+    ("ensemble(models=['o', 'o'])", "ensemble changes nothing: every model that it names is the generating model"),
+    ("core(models=['o'])", "core changes nothing: every model that it names is the generating model, under the same"),
+    ("deepen(models=['o'])", "deepen changes nothing: every model that it names is the generating model, under the"),
+]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize(("chain", "reason"), SELF)
+def test_the_generating_model_as_the_other_one(chain: str, reason: str, copied: bool) -> None:
+    """The object itself, or a copy with the same weights: the greedy text is that of plain decoding."""
+    other = copy.deepcopy(tiny_model()) if copied else tiny_model()
+    tokenizers = {"o": tiny_tokenizer()}
+    (warning,) = warned(chain, o=other, tokenizers=tokenizers)
+    assert warning.startswith(reason) and warning.endswith(f", or leave {chain.partition('(')[0]} out")
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "cascade(large='o', temperature=0.5)",
+        "contrastive(amateur='o', window=2)",
+        "contrastive(amateur='o', temperature=0.5)",
+        "dexperts(expert='o', antiexpert='p')",
+        "dexperts(expert='p', antiexpert='o')",
+        "ensemble(models=['o', 'p'])",
+        "ensemble(models=['o'], prompts={'o': 'another prompt'})",
+    ],
+)
+def test_the_generating_model_with_an_effect(chain: str) -> None:
+    """Another temperature, another model beside it, or a prompt of its own: the chain does something."""
+    others = {name: model for name, model in (("o", tiny_model()), ("p", tiny_model(1))) if f"'{name}'" in chain}
+    assert not warned(chain, **others, tokenizers=dict.fromkeys(others, tiny_tokenizer()))
+
+
+@pytest.mark.parametrize("place", [0, -1, 12345])
+def test_a_copy_that_was_changed_is_another_model(place: int) -> None:
+    """Training changes every number of a matrix, or nearly; one matrix of the copy is changed here, a little."""
+    other = copy.deepcopy(tiny_model())
+    weights = list(other.parameters())
+    weights[place % len(weights)].data += 1e-3
+    assert not warned("cascade(large='o')", o=other)
+
+
+def test_a_byte_model_as_its_own_other_one() -> None:
+    """The byte model, or the model behind it."""
+    main = ByteModel(tiny_model(), tiny_tokenizer())
+    for other in (main, tiny_model()):
+        with pytest.warns(NoEffectWarning, match="byte_ensemble changes nothing: the generating model has all the"):
+            logitkit.chain("byte_ensemble(models=['o'])").bind(main, byte_tokenizer(), "ab", o=other)
 
 
 def test_a_single_token_is_its_own_negative_prompt() -> None:

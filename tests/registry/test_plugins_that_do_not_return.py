@@ -67,6 +67,47 @@ def test_faults_of_targets_and_exits_are_found(folder: Path) -> None:
     assert "target 'plugin_targets_nothing:Absent' must be importable" in faults["targets_nothing"]
 
 
+RUN = "logitkit.registry.laws.examples:run_example"
+BODIES = {
+    "good": "return scores",
+    "raises_later": "raise KeyError('later')",
+    "wrong_shape": "return scores[:, :3]",
+    "loops_later": "while True: pass",
+}
+
+
+def with_example(folder: Path, name: str, example: str = "") -> EntryPoint:
+    """Write a plugin whose processor has the body of this name, and return its entry point."""
+    spec = SPEC.format(target=f"plugin_{name}:Tried").replace('name="tried"', f'name="{name}"')
+    spec = spec.removesuffix(")") + f", example={example!r})"
+    code = f"class Tried:\n    def __call__(self, input_ids, scores):\n        {BODIES.get(name, 'return scores')}\n"
+    (folder / f"plugin_{name}.py").write_text(f"{HOOK}return [{spec}]\n{code}")
+    return entry(name)
+
+
+def test_examples_run_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each example generates on the tiny model; a fault names the example."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = [with_example(tmp_path, name) for name in ("good", "raises_later", "wrong_shape")]
+    entries.append(with_example(tmp_path, "other_example", "cfg(1.5)"))
+    found = {each.name: str(fault) for each, fault in probe(entries, time_limit=300, trial=RUN).items()}
+    assert set(found) == {"raises_later", "wrong_shape", "other_example"}
+    assert found["raises_later"].startswith("the example of raises_later, 'raises_later', must run, got raises_later (")
+    assert "got KeyError: 'later'; correct __call__" in found["raises_later"] and "[2, 3]" in found["wrong_shape"]
+    assert "example must be a chain of this processor alone, got 'cfg(1.5)'" in found["other_example"]
+    assert not probe(entries, time_limit=300)
+
+
+@pytest.mark.slow  # the limit must leave time to import torch
+def test_an_example_that_does_not_return_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the time limit, and the plugins behind it are still tried."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = [with_example(tmp_path, name) for name in ("loops_later", "raises_later")]
+    found = {each.name: str(fault) for each, fault in probe(entries, time_limit=40, trial=RUN).items()}
+    assert "its import, its hooks and its examples must return, got no end within 40 s" in found["loops_later"]
+    assert "KeyError: 'later'" in found["raises_later"]
+
+
 def installed(folder: Path, *names: str) -> dict[str, str]:
     """The environment of a process in which these plugins are installed."""
     for name in names:

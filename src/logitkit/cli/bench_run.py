@@ -13,7 +13,7 @@ from logitkit.cli.bench_report import data_folder, write_report
 from logitkit.cli.json_output import divert
 from logitkit.cli.rendering import print_line
 from logitkit.errors import RunError, UnknownNameError
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 
 if TYPE_CHECKING:
     from logitkit.bench.config.overrides import Overrides

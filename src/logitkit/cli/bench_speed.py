@@ -15,7 +15,7 @@ from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line
 from logitkit.errors import ParameterError
 from logitkit.files import replace_file
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 
 EXAMPLES = (
     "logitkit bench speed --only cfg --batch 1 --tokens 16 --rounds 2 --no-processors",

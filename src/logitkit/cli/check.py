@@ -11,8 +11,10 @@ from rich.text import Text
 from logitkit.cli import options
 from logitkit.cli.inputs import read_chain
 from logitkit.cli.json_output import print_json
-from logitkit.cli.rendering import print_details, print_table
+from logitkit.cli.rendering import print_details, print_remark, print_table
 from logitkit.errors import ParameterError
+from logitkit.registry.discovery import default_registry
+from logitkit.registry.template_texts import unedited
 from logitkit.tables import FittedTable
 
 if TYPE_CHECKING:
@@ -60,17 +62,31 @@ def check(
         cells = check_modes(subject)
     failures = len(report.failures) + sum(bool(cell.fault) for cell in cells)
     if as_json:
-        data = _as_data(report, failures) | ({"modes": [vars(cell) for cell in cells]} if modes else {})
-        print_json(data)
+        data = _as_data(report, failures) | {"notes": _notes(subject)}
+        print_json(data | ({"modes": [vars(cell) for cell in cells]} if modes else {}))
     else:
-        print_details(f"{report.subject} is given", [report.given, SURROUNDINGS])
-        print_table(_law_table(report))
-        for result in report.failures:
-            kept = f"the law holds, though its failure is declared: {result.declared}"
-            print_details(result.law, result.explain() or [kept])
-        if modes:
-            print_table(_mode_table(cells))
+        _print_report(report, cells)
+        for note in _notes(subject):
+            print_remark(f"note: {note}")
     raise typer.Exit(1 if failures else 0)
+
+
+def _print_report(report: Report, cells: Sequence[ModeResult]) -> None:
+    """Print what the processor was given, the tables, and an explanation of each failure."""
+    print_details(f"{report.subject} is given", [report.given, SURROUNDINGS])
+    print_table(_law_table(report))
+    for result in report.failures:
+        kept = f"the law holds, though its failure is declared: {result.declared}"
+        print_details(result.law, result.explain() or [kept])
+    if cells:
+        print_table(_mode_table(cells))
+
+
+def _notes(subject: str) -> list[str]:
+    """Return a sentence where the Spec of a name still has texts of the template."""
+    name = subject.partition("(")[0].strip()
+    note = "" if ":" in name else unedited(default_registry().describe(name))
+    return [note] if note else []
 
 
 def _processor_of_file(file: str) -> str:

@@ -12,22 +12,30 @@ from rich.text import Text
 
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
-from logitkit.cli.rendering import print_table
+from logitkit.cli.rendering import print_remark, print_table
 from logitkit.registry.discovery import discover
 from logitkit.registry.plugin_probe import probe
 from logitkit.registry.registry import Plugin, Registry
+from logitkit.registry.template_texts import unedited
 from logitkit.tables import FittedTable
+
+EXAMPLES = ("logitkit doctor --examples --time-limit 120",)
 
 
 def doctor(
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds that a plugin may take to be loaded.")] = 60.0,
+    examples: Annotated[
+        bool,
+        typer.Option("--examples", help="Also generate a few tokens with the example of each of their processors."),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """List the installed plugins and their errors. The exit status is 1 when a plugin is broken.
 
-    Each plugin of another distribution is loaded in a process of its own first, with the classes that it offers.
+    Each plugin of another distribution is loaded in a process of its own first, with the classes that it offers, and
+    with --examples each example runs there on a tiny model. Texts that are still those of the template are named.
     """
-    plugins = examined_registry(time_limit).plugins
+    plugins = examined_registry(time_limit, examples).plugins
     if as_json:
         print_json([_as_data(plugin) for plugin in plugins])
     else:
@@ -35,10 +43,17 @@ def doctor(
     raise typer.Exit(1 if any(plugin.error for plugin in plugins) else 0)
 
 
-def examined_registry(time_limit: float) -> Registry:
-    """Return the registry, in which a plugin that does not return, or whose targets are broken, is broken too."""
+def examined_registry(time_limit: float, examples: bool = False) -> Registry:
+    """Return the registry, in which a plugin that does not return, or with a broken target or example, is broken."""
     chosen = os.environ.get("LOGITKIT_PLUGINS", "all")
-    return discover(third_party=chosen, examine=functools.partial(probe, time_limit=time_limit))
+    trial = "logitkit.registry.laws.examples:run_example" if examples else ""
+    examine = functools.partial(probe, time_limit=time_limit, trial=trial)
+    return discover(third_party=chosen, examine=examine)
+
+
+def notes(plugin: Plugin) -> list[str]:
+    """Return a sentence for each processor whose texts are still those of the template of ``new-plugin``."""
+    return [note for spec in plugin.specs if (note := unedited(spec))]
 
 
 def _as_data(plugin: Plugin) -> dict[str, object]:
@@ -49,6 +64,7 @@ def _as_data(plugin: Plugin) -> dict[str, object]:
         "fault": plugin.fault,
         "error": plugin.traceback,
         "offers": plugin.offers,
+        "notes": notes(plugin),
     }
 
 
@@ -60,6 +76,8 @@ def _print_table(plugins: tuple[Plugin, ...]) -> None:
         offers = Text(plugin.fault, style="red") if plugin.error else Text(", ".join(plugin.offers))
         table.add_row(Text(plugin.name), Text(plugin.origin), offers)
     print_table(table)
+    for note in (note for plugin in plugins for note in notes(plugin)):
+        print_remark(f"note: {note}")
     for plugin in plugins:
         if plugin.error:
             heading = Text.assemble((plugin.name, "bold"), f" ({plugin.origin})")

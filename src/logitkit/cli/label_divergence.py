@@ -16,7 +16,7 @@ from logitkit.cli.model_pair import load_pair
 from logitkit.cli.rendering import print_table
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.files import parse_json
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 from logitkit.tables import FittedTable
 
 EXAMPLES = ("logitkit label-divergence prompts.jsonl labels.jsonl --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import logitkit
 from logitkit.errors import NameTakenError, ParameterError
 from logitkit.registry.registry import Registry
+from logitkit.registry.template_texts import TEXTS
 
 PROCESSOR_FILE = "src/{package}/processor.py"
 # File of the distribution -> template; {package} is the import name.
@@ -75,7 +76,8 @@ def write_plugin(name: str, registry: Registry, folder: Path | None = None) -> W
     for place, path in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(templates.get_template(f"{FILES[place]}.jinja").render(words), encoding="utf-8")
+            text = templates.get_template(f"{FILES[place]}.jinja").render(words, texts=TEXTS)
+            path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ParameterError("new-plugin", "--folder", "a writable folder", str(folder), str(error)) from error
     return WrittenPlugin(folder=folder, files=tuple(files.values()), processor=files[PROCESSOR_FILE])

@@ -103,8 +103,8 @@ def _nltk_corpus(corpus: list[Path]) -> NltkCorpus | None:
 
 def _train(files: TextFiles | NltkCorpus, tokenizer: Any, partial: Path, settings: dict[str, Any]) -> NgramTable:
     """Count the corpus, continuing from the folder ``partial`` when it exists."""
-    from logitkit.models.progress import progress_bar
     from logitkit.processors.ngram.training import train
+    from logitkit.progress import progress_bar
 
     if partial.is_dir():
         print_line(f"continuing from {partial}; use --fresh to start again", stderr=True)

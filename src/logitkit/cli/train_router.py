@@ -11,7 +11,7 @@ from logitkit.cli import options
 from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
 from logitkit.cli.rendering import print_line, print_table
-from logitkit.models.progress import progress_bar
+from logitkit.progress import progress_bar
 from logitkit.tables import FittedTable
 
 EXAMPLES = ("logitkit train-router labels.jsonl head --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)

@@ -15,9 +15,9 @@ from logitkit.errors import ParameterError
 from logitkit.inspection.settings import GenerateSettings
 from logitkit.inspection.streaming import Streamer
 from logitkit.inspection.word_wrap import WordWrap
-from logitkit.models.progress import progress_bar
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import context_length
+from logitkit.progress import progress_bar
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 

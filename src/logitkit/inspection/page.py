@@ -27,6 +27,7 @@ from logitkit.inspection.moves import Move
 LARGEST_MOVES = 8  # lines of the table of largest moves
 DEEPEST_ENTROPY, DEEPEST_SURPRISAL = 8.0, 10.0  # bits; larger values have the same colour
 EXCERPT = 60  # characters of a prompt in a heading
+TAIL = 160  # characters of a prompt in front of its continuation
 
 
 def html_page(*shown: Inspection | Comparison) -> str:
@@ -109,6 +110,7 @@ def _side(inspection: Inspection, prefix: str, parting: int | None) -> dict[str,
     return {
         "inspection": inspection,
         "prefix": prefix,
+        "prompt": inspection.prompt if len(inspection.prompt) <= TAIL else "…" + inspection.prompt[1 - TAIL :],
         "facts": _facts(inspection),
         "tokens": tokens,
         "parting": tokens[parting] if parting is not None and parting < len(tokens) else None,

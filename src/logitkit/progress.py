@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
 Unit = Literal["items", "bytes"]
+_shown: ContextVar[Progress | None] = ContextVar("_shown", default=None)  # the display of this thread
 
 
 class ProgressBar:
@@ -56,6 +58,8 @@ def progress_bar(
 ) -> Iterator[ProgressBar]:
     """Show a progress bar on standard error while the body runs, if standard error is a terminal.
 
+    A bar in the body of another one is a further line of its display while the body runs.
+
     Args:
         description: text before the bar.
         total: the amount that completes the bar; None shows a bar of unknown length.
@@ -72,20 +76,34 @@ def progress_bar(
     ...     for _ in range(3):
     ...         bar.advance()
     """
+    outer = _shown.get()
+    if enabled and outer is not None:
+        task = outer.add_task(description, total=total)
+        try:
+            yield ProgressBar(outer, task)
+        finally:
+            outer.remove_task(task)
+        return
     from rich.console import Console
     from rich.progress import Progress
 
     # The stream is looked up once: model conversion replaces sys.stderr while the bar is shown.
     console = Console(file=sys.stderr)
+    visible = enabled and console.is_terminal
     with Progress(
         *_columns(unit, spinner),
         console=console,
-        disable=not (enabled and console.is_terminal),
+        disable=not visible,
         transient=transient,
         redirect_stdout=redirect_output,
         redirect_stderr=redirect_output,
     ) as progress:
-        yield ProgressBar(progress, progress.add_task(description, total=total))
+        token = _shown.set(progress if visible else None)
+        try:
+            yield ProgressBar(progress, progress.add_task(description, total=total))
+        finally:
+            with suppress(ValueError):  # a generator may be closed in another context than its own
+                _shown.reset(token)
 
 
 def _columns(unit: Unit, spinner: bool) -> list[ProgressColumn]:
