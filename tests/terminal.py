@@ -146,15 +146,20 @@ class Session:
     def __init__(self, columns: int, *arguments: object) -> None:
         self.screen, self.output = Screen(columns), ""
         command = [sys.executable, "-m", "logitkit", *map(str, arguments)]
+        size = struct.pack("HHHH", 40, columns, 0, 0)
         self.process, self.terminal = pty.fork()
         if self.process == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, size)  # before the command can ask for it
             os.environ.pop("COLUMNS", None)
             os.environ["TERM"] = "xterm-256color"
             os.execv(command[0], command)
-        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
 
     def type(self, keys: str) -> None:
-        r"""Type keys; ``\x03`` is Ctrl-C and ``\x04`` is Ctrl-D."""
+        r"""Type keys; ``\x03`` is Ctrl-C and ``\x04`` is Ctrl-D.
+
+        A signal that arrives while `input` has shown its prompt and does not wait yet is lost, so this waits a little.
+        """
+        time.sleep(0.5)
         os.write(self.terminal, keys.encode())
 
     def wait_for(self, pattern: str, seconds: float = 120) -> str:
