@@ -14,7 +14,7 @@ from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
-from logitkit.processors.engine.fusion_obstacles import fusable_streams, obstacle
+from logitkit.processors.engine.fusion_obstacles import forwarding_model, fusable_streams, obstacle
 from logitkit.processors.engine.history import HistoryCache
 from logitkit.processors.engine.processor_list import ChainInGenerate, GuardedList
 from logitkit.processors.engine.prompts import Prompts
@@ -22,7 +22,7 @@ from logitkit.processors.engine.row_check import RowCheck
 from logitkit.processors.engine.trace import NO_STREAMS, FusionReport
 from logitkit.processors.model_facts import logits_widths
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.processors.transformers_api import CACHE, CACHE_NAMES, with_cache
+from logitkit.processors.transformers_api import CACHE
 from logitkit.registry.attached_generate import plain_generate
 from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import refuse_extra_inputs
@@ -150,9 +150,8 @@ class Call:
         fused = self._fused_streams(streams, settings)
         if fused is None:
             return plain_generate(self.model)(**self.inputs, **settings)
-        settings = {name: value for name, value in settings.items() if name not in CACHE_NAMES}  # None: not set
         with fused:
-            output = plain_generate(fused.view)(**self.inputs, **(settings | with_cache(fused.cache)))
+            output = plain_generate(fused.view)(**self.inputs, **settings)
         if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
             output = type(output)(**{name: value for name, value in output.items() if name != CACHE})
         return output
@@ -235,8 +234,10 @@ class Call:
         ):
             reason = "a program replaced the generate of this model"
         if reason is None:
-            readers = fusable_streams(self.model, declared)
-            return FusedStreams(self.composite, self.model, readers, may_separate=streams == "auto")
+            readers, forwarding = fusable_streams(self.model, declared), forwarding_model(self.model)
+            if forwarding is not self.model:  # as the generate of PEFT does
+                forwarding.generation_config = self.model.generation_config
+            return FusedStreams(self.composite, forwarding, readers, may_separate=streams == "auto")
         self.trace.fusion = FusionReport(state="lazy", reason=reason)
         if streams == "fused":
             raise ModeError(f"generate: streams cannot be 'fused', {reason}; leave streams out")

@@ -26,12 +26,12 @@ from logitkit.processors.engine.trace import Trace, TraceMark
 class Prefetcher(Protocol):
     """Supplies precomputed logits for second streams; implemented by `FusedStreams`."""
 
-    def prefetch(self, rows: Tensor) -> Tensor | None:
+    def prefetch(self, rows: Tensor) -> Tensor | bool:
         """Store the precomputed logits in the streams.
 
         Returns:
-            Whether the logits belong to these rows, a bool tensor on the device. None when the shape of the rows
-            already shows that they do not; nothing is stored then.
+            Whether the logits belong to these rows, a bool tensor on the device where the rows must be compared.
+            Nothing is stored where the answer is False.
         """
 
     def invalidate(self) -> None:
@@ -158,10 +158,10 @@ class Composite(LogitsProcessor):
         grew = row_check.grew_by_one(input_ids) if row_check else None
         if row_check and grew is None:
             row_check.compare(input_ids)
-        prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else None
+        prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else False
         with self.prompts.deferred_checks.collected() as checks:
             processed = self._run(input_ids, scores)
-        if self.prefetcher and prefetched is not None:
+        if self.prefetcher and isinstance(prefetched, Tensor):
             checks.append(DeferredCheck(prefetched, self.prefetcher.invalidate))
         # One read for all comparisons of the step: each read makes the host wait for the device.
         holds = [_is_finite(scores, processed), *(check.holds for check in checks), *([] if grew is None else [grew])]

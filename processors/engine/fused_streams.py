@@ -1,30 +1,20 @@
-"""Second prompts of the generating model, computed in the model's own forward.
-
-A decoding step reads the weights once whatever the batch, so a doubled batch costs far less than two forwards.
-`FusedStreams` doubles the batch: while `generate` runs, every forward over the cache of `FusedStreams` takes the rows
-of `generate` and, below them, the same continuations under the second prompts, left-padded together. `generate` sees
-its own rows only, and each stream receives its logits. Sampling, streaming and stopping stay those of transformers.
-"""
+"""Second prompts of the generating model, computed in the model's own forward while one `generate` runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from logitkit.processors.engine.composite import Composite
-from logitkit.processors.engine.fusion_cost import fused_cost
+from logitkit.processors.engine.forward_plan import ForwardPlan
+from logitkit.processors.engine.fusion_cost import fused_cost, padding_cost
 from logitkit.processors.engine.model_view import model_view
 from logitkit.processors.engine.streams import FusableStream
-from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
 from logitkit.processors.engine.trace import FusionReport
-from logitkit.processors.model_facts import text_config
-from logitkit.processors.transformers_api import cache_of
 
 TRIAL_STEPS = 24  # after so many steps, the costs of a rarely requested stream are compared
 RARE_REQUESTS = 0.5  # a stream requested at a smaller share of steps is rarely requested
@@ -36,15 +26,15 @@ class FusedStreams:
 
     Args:
         composite: the chain; its streams receive their logits before each of its steps.
-        model: the generating model.
+        model: the model whose `generate` runs.
         readers: the streams to fuse; all of this model.
-        may_separate: whether rarely requested streams may return to forwards of their own.
+        may_separate: whether streams may return to forwards of their own where that is cheaper.
         cost: cost of a forward of ``times`` the rows in plain forwards, a function of ``(model, rows, times)``.
 
     Attributes:
-        view: the model with the hooks of this call; run ``view.generate``. The model itself is not changed, so other
-            threads may use it at the same time.
-        cache: pass this cache to `generate` with `with_cache`; forwards over another cache are not changed.
+        view: the model with the forwards of this call; run ``view.generate``. The model itself is not changed, so
+            other threads may use it at the same time.
+        plan: what the forwards of the view compute.
     """
 
     def __init__(
@@ -56,110 +46,68 @@ class FusedStreams:
         may_separate: bool = True,
         cost: Callable[[Any, int, int], float] | None = None,
     ) -> None:
-        self.composite, self.model, self.streams = composite, model, tuple(dict.fromkeys(readers))
-        self.view = model_view(model)
-        self.trace, self.may_separate, self.cost = composite.trace, may_separate, cost or fused_cost
-        self.cache = DynamicCache(config=text_config(model))
-        self._takes_positions = readers[0].takes_positions
-        self._rows: Tensor | None = None  # rows of generate so far, [rows, length]
-        self._index = self._mask = self._positions = torch.empty(0)  # set with the first forward
-        self._logits: tuple[Tensor, ...] = ()  # of the last forward, [rows, vocab] for each stream
-        self._thin_products = ExitStack()  # entered while a fused forward runs
-        self._steps, self._requests = 0, [torch.tensor(0)] * len(self.streams)
+        self.composite, self.trace = composite, composite.trace
+        self.may_separate, self.cost = may_separate, cost or fused_cost
+        self.plan = ForwardPlan(model, composite.prompts, tuple(dict.fromkeys(readers)), self._before_forward)
+        self.view = model_view(self.plan)
+        self._steps, self._requests = 0, [torch.tensor(0)] * len(self.plan.streams)
 
     def __enter__(self) -> FusedStreams:
         # The first forward of the model replaces this report.
         self.trace.fusion = FusionReport(state="lazy", reason="generate called no forward of this model")
         self.composite.prefetcher = self
-        self._hooks = [
-            self.view.register_forward_pre_hook(self._widen, with_kwargs=True),
-            self.view.register_forward_hook(self._share_out, with_kwargs=True, always_call=True),
-        ]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._thin_products.close()
         self.invalidate()
         self.composite.prefetcher = None
+        self.plan.close()
 
-    def prefetch(self, rows: Tensor) -> Tensor | None:
+    def prefetch(self, rows: Tensor) -> Tensor | bool:
         """Store the last forward's logits in the streams; see `Prefetcher.prefetch`."""
-        if self._rows is None or not self.streams or rows.shape != self._rows.shape:
-            return None
-        for stream, logits in zip(self.streams, self._logits, strict=True):
-            stream.set_prefetched(rows, logits)
-        self.composite.prompts.prompt_index_memo.put(self._index, rows)
-        return (rows == self._rows).all()
+        fed, plan = self.plan.fed, self.plan
+        behind = 0 if fed is None else fed.rows.shape[1] - rows.shape[1]
+        if fed is None or not plan.streams or len(rows) != len(fed.rows):
+            return False
+        if not 0 <= behind < fed.logits[0].shape[1]:
+            return False
+        for stream, logits in zip(plan.streams, fed.logits, strict=True):
+            stream.set_prefetched(rows, logits[:, logits.shape[1] - 1 - behind])
+        self.composite.prompts.prompt_index_memo.put(plan.index, rows)
+        # `generate` hands the same tensor to the forward and to the chain.
+        return rows is fed.rows or (rows == fed.rows[:, : rows.shape[1]]).all()
 
     def invalidate(self) -> None:
         """Drop the stored logits."""
-        for stream in self.streams:
+        for stream in self.plan.streams:
             stream.clear_prefetched()
         self.composite.prompts.prompt_index_memo.clear()
 
-    def _widen(self, _: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Add the rows of the second streams below the rows of a forward."""
-        if cache_of(kwargs) is not self.cache:
-            return None
-        ids: Tensor = kwargs["input_ids"]
-        if self._rows is None:
-            chunk, positions = self._open(ids, kwargs.get("attention_mask"))
-        else:
+    def _before_forward(self, first: bool) -> None:
+        """Choose and report how the streams are read: before the first forward, and from time to time."""
+        if first:
+            reason = padding_cost(self.plan) if self.may_separate else None
+            if reason is not None:
+                self.plan.streams = ()
+                self.trace.fusion = FusionReport(state="lazy", reason=reason)
+                return
+            streams = 1 + len(self.plan.streams)
+            reason = f"each forward computes {streams} rows for each row of generate"
+            self.trace.fusion = FusionReport(state="fused", reason=reason, rows_per_row=streams)
+        elif self.may_separate and type(self.plan.cache) is DynamicCache:
             self._count()
-            self._rows = torch.cat([self._rows, ids], dim=1)
-            chunk = ids.repeat(1 + len(self.streams), 1)
-            self._mask = torch.cat([self._mask, torch.ones_like(chunk)], dim=1)
-            positions = self._positions = self._positions + 1
-        # Without padding the mask is left out, since the model would read it on the host at every step.
-        widened: dict[str, Any] = {"input_ids": chunk, "attention_mask": self._mask if self._padded else None}
-        if self._takes_positions:
-            widened["position_ids"] = positions
-        if self.streams and chunk.shape[1] == 1 and is_faster(self.model, len(chunk)):
-            self._thin_products.enter_context(ThinMatmul())
-        return args, kwargs | widened
-
-    def _open(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return ids and positions of the prompts of all streams, ``[streams * rows, width]``, left-padded."""
-        streams = 1 + len(self.streams)
-        reason = f"each forward computes {streams} rows for each row of generate"
-        self.trace.fusion = FusionReport(state="fused", reason=reason, rows_per_row=streams)
-        self._rows, self._index = ids, self.composite.prompts.rows(ids)
-        stacked = [(ids, torch.ones_like(ids) if mask is None else mask)]
-        stacked += [reader.own_rows(self._index) for reader in self.streams]
-        width = max(part.shape[1] for part, _ in stacked)
-        padded = [[pad(tensor.to(ids.device), (width - tensor.shape[1], 0)) for tensor in stream] for stream in stacked]
-        chunk, self._mask = (torch.cat(tensors) for tensors in zip(*padded, strict=True))
-        self._padded = not bool(self._mask.all())
-        positions = (self._mask.cumsum(-1) - 1).clamp_min(0)
-        self._positions = positions[:, -1:]
-        return chunk, positions
-
-    def _share_out(self, _: Any, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        """Keep the logits of the streams, and return the rows of `generate`."""
-        if cache_of(kwargs) is not self.cache or self._rows is None:
-            return None
-        self._thin_products.close()
-        if output is None:  # the forward failed
-            return None
-        own, *others = output.logits.split(len(self._rows))
-        # A view would keep the logits of a whole prompt in memory.
-        self._logits = tuple(logits[:, -1].to(torch.float32, copy=True) for logits in others)
-        output.logits = own
-        return output
 
     def _count(self) -> None:
         """Count the streams that were requested since the last forward; compare the costs from time to time."""
-        if not self.may_separate or not self.streams:
+        if not self.plan.streams:
             return
         self._steps += 1
-        pairs = zip(self._requests, self.streams, strict=True)
+        pairs = zip(self._requests, self.plan.streams, strict=True)
         self._requests = [count + stream.prefetch_used for count, stream in pairs]
         if self._steps % TRIAL_STEPS:
             return
         shares = [float(count) / TRIAL_STEPS for count in self._requests]
-        self._requests = [torch.tensor(0)] * len(self.streams)
+        self._requests = [torch.tensor(0)] * len(self.plan.streams)
         if min(shares) < RARE_REQUESTS:
             self._compare_costs(shares)
 
@@ -169,11 +117,10 @@ class FusedStreams:
         Args:
             shares: share of steps at which each stream was requested, 0 to 1.
         """
-        streams = 1 + len(self.streams)
-        rows = len(self._mask) // streams
-        fused = self.cost(self.model, rows, streams)
+        model, rows, streams = self.plan.model, len(self.plan.index), 1 + len(self.plan.streams)
+        fused = self.cost(model, rows, streams)
         # A reader requested at one step in four reads four tokens at once, which costs as much as four rows of one.
-        separate = 1 + sum(share * self.cost(self.model, rows, round(1 / share)) for share in shares if share)
+        separate = 1 + sum(share * self.cost(model, rows, round(1 / share)) for share in shares if share)
         stays = fused <= separate + MIN_SAVING
         rates = " and ".join(f"{share:.2f}" for share in shares)
         costs = f"a fused step costs {fused:.2f} plain steps, separate forwards cost {separate:.2f}"
@@ -187,11 +134,5 @@ class FusedStreams:
             request_rates=tuple(shares),
         )
         if not stays:
-            self._separate(rows)
-
-    def _separate(self, rows: int) -> None:
-        """Drop the rows of the streams from the cache; each stream runs its own forwards from now on."""
-        self.invalidate()
-        self.streams = ()
-        self.cache.batch_select_indices(torch.arange(rows, device=self._mask.device))
-        self._mask, self._positions = self._mask[:rows], self._positions[:rows]
+            self.invalidate()
+            self.plan.drop_streams()

@@ -1,4 +1,4 @@
-"""The measured cost of a fused forward."""
+"""The cost of a fused forward: measured, and estimated for a cache that is mostly padding."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from transformers import DynamicCache
 
+from logitkit.processors.engine.forward_plan import ForwardPlan
 from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
+from logitkit.processors.model_facts import text_config
 
+# Reading padding of this size, in numbers of the cache for each weight, costs as much as a forward saves.
+MAX_PADDING = 0.5
+FEW_TOKENS = 256  # padded tokens a row whose cost is not worth a choice
 _SECONDS: WeakKeyDictionary[Any, dict[tuple[int, bool], float]] = WeakKeyDictionary()  # by model, rows and thin
 
 
@@ -25,6 +31,29 @@ def fused_cost(model: Any, rows: int, times: int) -> float:
         if (size, thin) not in seconds:
             seconds[size, thin] = _forward_seconds(model, size, thin)
     return seconds[fused] / seconds[plain]
+
+
+def padding_cost(plan: ForwardPlan) -> str | None:
+    """Return the reason why the padding of a plan's dynamic cache costs more than separate forwards, or None.
+
+    A fused step saves reading the weights again, and reads the padding of the shorter prompts in every layer. Both are
+    limited by memory. A static cache is read at its full length whatever it holds.
+
+    Args:
+        plan: a plan before its first forward.
+    """
+    widths = [plan.prompts.width, *(stream.width for stream in plan.streams)]
+    padding = sum(max(widths) - width for width in widths)
+    if padding <= FEW_TOKENS or type(plan.cache) is not DynamicCache:
+        return None
+    config = text_config(plan.model)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    numbers = padding * len(plan.index) * config.num_hidden_layers * 2 * heads * size
+    saved = len(plan.streams) * sum(weight.numel() for weight in plan.model.parameters())
+    if numbers <= MAX_PADDING * saved:
+        return None
+    return f"{padding} padded tokens a row in the cache cost more than {len(plan.streams)} forward(s) a step"
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from transformers import DynamicCache
@@ -13,21 +13,43 @@ from logitkit.processors.engine.streams import FusableStream, Stream
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE_NAMES
 
-# Settings of generate under which rows are reordered or rewound, or the cache is of another kind.
+# Values of ``cache_implementation`` whose caches hold rows of any number and width.
+CACHES = ("dynamic", "offloaded", "static", "offloaded_static", "hybrid", "sliding_window", "hybrid_chunked")
+
+# Settings of generate under which a forward cannot hold other rows, or would save nothing.
 OBSTACLES: dict[str, Callable[[Any], bool]] = {
-    "num_beams": lambda value: value > 1,
+    "cache_implementation": lambda value: value not in CACHES,
     "use_cache": lambda value: not value,
     "output_attentions": bool,
     "output_hidden_states": bool,
-    "prompt_lookup_num_tokens": bool,
     "prefill_chunk_size": bool,
     "assistant_early_exit": bool,
+    "use_mtp": bool,
     "token_healing": bool,
 }
 OBSTACLES |= dict.fromkeys(
-    ("assistant_model", "cache_implementation", "custom_generate", *CACHE_NAMES),
+    ("assistant_model", "adapter_names", "custom_generate", *CACHE_NAMES),
     lambda value: value is not None,
 )
+
+
+def forwarding_model(model: Any) -> Any:
+    """Return the model whose forwards the ``generate`` of a model runs: itself, or the one that PEFT put adapters into.
+
+    Args:
+        model: a model of transformers, or a model of PEFT around one. Prompt learning, and adapters that begin at a
+            token of the prompt, change the inputs of a forward; such a model stands for itself.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> forwarding_model(tiny_model()) is tiny_model()
+    True
+    """
+    adapters = getattr(model, "peft_config", None)
+    if not hasattr(model, "get_base_model") or not isinstance(adapters, Mapping):
+        return model
+    configs = [adapters[name] for name in model.active_adapters if name in adapters]
+    changed = any(one.is_prompt_learning or getattr(one, "alora_invocation_tokens", None) for one in configs)
+    return model if changed or not configs else model.get_base_model()
 
 
 def fusable_streams(model: Any, streams: Sequence[Stream]) -> list[FusableStream]:
@@ -53,10 +75,10 @@ def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: C
     for name, hinders in OBSTACLES.items():
         if setting(name) is not None and hinders(setting(name)):
             return f"{name}={setting(name) if isinstance(setting(name), (int, str)) else '...'}"
-    if getattr(model, "_compiled_call_impl", None) is not None:
-        return "the model's forward is already compiled"
     if "cache_position" in inspect.signature(model.forward).parameters:
         return "the model's forward computes its own positions"
+    if not hasattr(forwarding_model(model), "prepare_inputs_for_generation"):
+        return "generate calls no forward of this model itself"
     if any(DynamicCache(config=text_config(model)).is_linear):
         return "a recurrent state cannot be padded"
     width = max(reader.width for reader in readers)

@@ -1,37 +1,82 @@
-"""A view of a model with forward hooks of its own, for one `generate` call on a model that other threads use."""
+"""A view of a model whose forwards carry out a `ForwardPlan`, for one `generate` call on a model that others use.
+
+Every loop of transformers (greedy decoding, sampling, beam search, drafts) prepares the inputs of a forward with
+``prepare_inputs_for_generation`` and then calls the model, or what ``get_compiled_call`` returns. The view overrides
+these three methods and nothing else, so each loop runs as transformers wrote it: tokens, seeds, stopping criteria,
+streamers and outputs are its own. The plan widens what a forward reads and takes its output apart.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
+from collections.abc import Callable
 from typing import Any
 
-# The dictionaries in which torch.nn.Module keeps its forward hooks and their options.
-HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-)
+from logitkit.processors.engine.forward_plan import LONGEST_CACHE, ForwardPlan
 
 
-def model_view(model: Any) -> Any:
-    """Return a shallow copy of a model: the same weights and submodules, and forward hooks of its own.
+class _View:
+    """The methods of a view; `model_view` puts them before the class of the model."""
 
-    A hook that is registered on the copy runs in forwards of the copy only. Registering a hook on the model itself
-    would change the forwards of every thread that uses the model. The copy starts with the hooks of the model.
+    __slots__ = ()
+    plan: ForwardPlan
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        return self.plan.run_eagerly(inputs) if not args else self.plan.model(*args, **inputs)
+
+    def get_compiled_call(self, compile_config: Any) -> Callable[..., Any]:
+        """Return the model's compiled forward, which carries out the plan; its code is that of the model alone."""
+        compiled = self.plan.model.get_compiled_call(compile_config)
+        return lambda **inputs: self.plan.run(compiled, inputs)
+
+    def _reorder_cache(self, past_key_values: Any, beam_idx: Any) -> Any:
+        """Reorder the rows of all streams; beam search asks a model for this method before it asks the cache."""
+        plan = self.plan
+        index = plan.all_rows(beam_idx) if past_key_values is plan.cache else beam_idx
+        own = getattr(super(), "_reorder_cache", None)
+        if own is not None:
+            return own(past_key_values, index)
+        past_key_values.reorder_cache(index)
+        return past_key_values
+
+
+@functools.cache
+def _view_class(kind: type) -> type:
+    """Return the class of the views of a class of models; `generate` reads names, signatures and defaults of it."""
+
+    @functools.wraps(kind.prepare_inputs_for_generation)  # type: ignore[attr-defined]
+    def prepare(self: Any, input_ids: Any, next_sequence_length: int | None = None, **settings: Any) -> Any:
+        return self.plan.prepare(input_ids, next_sequence_length, settings)
+
+    members = {"__slots__": ("plan",), "__module__": kind.__module__, "prepare_inputs_for_generation": prepare}
+    members[LONGEST_CACHE] = _as_long_as_needed()
+    return type(kind.__name__, (_View, kind), members)
+
+
+def _as_long_as_needed() -> property:
+    """Return a property under which `generate` makes a static cache for its own rows; the plan keeps the longest."""
+    return property(lambda _: -1, lambda _, length: None)
+
+
+def model_view(plan: ForwardPlan) -> Any:
+    """Return a view of the model of a plan; run its ``generate``.
+
+    The view shares all attributes of the model: weights, hooks, compiled forwards, and what `generate` stores.
 
     Args:
-        model: a `torch.nn.Module`.
+        plan: the plan; its model is one with ``generate`` of transformers.
 
-    >>> from logitkit.registry.laws import tiny_model
-    >>> view = model_view(tiny_model())
-    >>> hook = view.register_forward_hook(lambda *_: None)
-    >>> len(view._forward_hooks) - len(tiny_model()._forward_hooks), view.lm_head is tiny_model().lm_head
-    (1, True)
+    >>> from logitkit.processors.engine import read_prompts
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> prompts = read_prompts(tiny_tokenizer(), tiny_model(), "ab")
+    >>> view = model_view(ForwardPlan(tiny_model(), prompts, []))
+    >>> isinstance(view, type(tiny_model())), view.lm_head is tiny_model().lm_head
+    (True, True)
+    >>> view.generate(prompts.ids, max_new_tokens=2, do_sample=False).shape
+    torch.Size([1, 4])
     """
-    view = object.__new__(type(model))
-    vars(view).update(vars(model))
-    for name in HOOKS:
-        vars(view)[name] = OrderedDict(vars(model)[name])
+    kind: Any = type(plan.model)
+    view: Any = object.__new__(_view_class(kind))
+    object.__setattr__(view, "__dict__", vars(plan.model))
+    object.__setattr__(view, "plan", plan)
     return view

@@ -31,6 +31,8 @@ MODES: dict[str, dict[str, Any]] = {
     "sampling": {"do_sample": True},
     "several": {"do_sample": True, "num_return_sequences": 3},
     "penalty": {"repetition_penalty": 1.3},
+    "beams": {"num_beams": 3},
+    "static": {"cache_implementation": "static", "do_sample": True, "num_return_sequences": 2},
 }
 
 
@@ -85,13 +87,14 @@ def test_any_prompts(texts: list[str], negative: str, seed: int) -> None:
 
 
 def test_one_forward_a_step() -> None:
-    """The model runs one forward a step, and the chain one call."""
+    """The model runs one forward a step, and the chain one call; short second prompts are read apart before."""
     call, shapes = bound("cfg(2.0)"), []
     hook = call.model.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.logits.shape[:2])))
     with_hook = decode(call, "fused")
     hook.remove()
-    assert len(shapes) == with_hook.shape[1] - call.prompts.width
-    assert call.trace.calls == len(shapes)
+    assert shapes[:3] == [(3, 1), (3, 1), (6, 1)]
+    assert len(shapes) == 1 + with_hook.shape[1] - call.prompts.width
+    assert call.trace.calls == len(shapes) - 1
 
 
 def test_scores_and_logits_of_generate_are_those_of_its_rows() -> None:

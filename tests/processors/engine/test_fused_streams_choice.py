@@ -12,7 +12,6 @@ from fakes import encoder_decoder_model
 from fusing import PROMPTS, bound, decode
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine import fused_streams as fusion
-from logitkit.processors.engine.fusion_obstacles import obstacle
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
@@ -25,9 +24,7 @@ def test_auto_fuses_where_possible() -> None:
 
 
 LAZY = {
-    "beams": ("cfg(2.0)", {"num_beams": 2}, "num_beams=2"),
-    "prompt lookup": ("cfg(2.0)", {"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens=2"),
-    "static cache": ("cfg(2.0)", {"cache_implementation": "static"}, "cache_implementation=static"),
+    "early exit": ("cfg(2.0)", {"assistant_early_exit": 1}, "assistant_early_exit=1"),
     "no cache": ("cfg(2.0)", {"use_cache": False}, "use_cache=False"),
     "attentions": ("cfg(2.0)", {"output_hidden_states": True}, "output_hidden_states=True"),
     "much longer": (f"cfg(2.0, negative='{'n' * 300}')", {}, "a second prompt of 300 tokens beside 10"),
@@ -79,13 +76,21 @@ def test_own_streams_are_fused_beside_those_of_other_models() -> None:
     assert call.trace.forwards == {"weak": 12, "negative prompt": 0}
 
 
-def test_a_compiled_model_is_not_fused() -> None:
-    """The hooks of fusing would become part of the compiled forward."""
-    model = tiny_model(11)
-    model.compile(backend="eager")
-    call = bound("cfg(2.0)", model)
-    why = obstacle(model, call.composite.streams, call.prompts, lambda _: None)
-    assert why == "the model's forward is already compiled"
+def test_short_second_prompts_of_a_long_prompt_are_read_apart_where_that_is_cheaper() -> None:
+    """A fused row is padded to the longest prompt; on a tiny model, reading the padding costs more than a forward."""
+    call = bound("cfg(2.0)", prompts=["a long prompt " * 30])
+    assert torch.equal(decode(call, "auto"), decode(bound("cfg(2.0)", prompts=["a long prompt " * 30]), "lazy"))
+    assert call.trace.fusion.state == "lazy"
+    assert call.trace.fusion.reason.startswith("419 padded tokens a row in the cache cost more than ")
+    decode(call, "fused")
+    assert call.trace.fusion.state == "fused" and call.trace.forwards == {"negative prompt": 12}  # those of before
+
+
+def test_the_static_cache_of_a_long_prompt_is_fused() -> None:
+    """A static cache is read at its full length, padded or not."""
+    call = bound("cfg(2.0)", prompts=["a long prompt " * 30])
+    decode(call, "auto", cache_implementation="static")
+    assert call.trace.fusion.state == "fused"
 
 
 def test_a_wrapper_that_generates_with_its_inner_model_stays_lazy() -> None:
@@ -102,13 +107,13 @@ def test_a_wrapper_that_generates_with_its_inner_model_stays_lazy() -> None:
 
     call = bound("cfg(2.0)", Adapter(tiny_model()))
     assert torch.equal(decode(call, "auto"), decode(bound("cfg(2.0)"), "lazy"))
-    assert str(call.trace.fusion) == "lazy: a program replaced the generate of this model"
+    assert str(call.trace.fusion) == "lazy: generate calls no forward of this model itself"
 
 
 def test_fusing_that_is_requested_and_impossible_is_an_error() -> None:
     """The error names the reason; an unknown value of `streams` is an error too."""
-    with pytest.raises(ModeError, match="streams cannot be 'fused', num_beams=2; leave streams out"):
-        decode(bound("cfg(2.0)"), "fused", num_beams=2)
+    with pytest.raises(ModeError, match="streams cannot be 'fused', use_cache=False; leave streams out"):
+        decode(bound("cfg(2.0)"), "fused", use_cache=False)
     with pytest.raises(ParameterError, match="streams must be 'auto', 'fused' or 'lazy', got 'both'"):
         decode(bound("cfg(2.0)"), "both")
 

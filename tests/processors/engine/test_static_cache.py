@@ -31,7 +31,7 @@ def test_static_cache(chain: str, sampling: bool) -> None:
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_compiled(chain: str) -> None:
-    """Processors between forwards break no graph, and readers of the same model run outside the graph."""
+    """Processors between forwards break no graph, and second streams are part of the compiled forward."""
     torch._dynamo.reset()
     model = tiny_model(5)
     got = decode(bound(chain, model), "auto", cache_implementation="static", compile_config=compiled())
@@ -41,11 +41,11 @@ def test_compiled(chain: str) -> None:
 
 @pytest.mark.slow
 def test_a_model_compiled_in_place() -> None:
-    """Readers call the compiled forward as `generate` does."""
+    """The rows of second streams are part of the compiled forward."""
     torch._dynamo.reset()
     model = tiny_model(6)
     want = decode(bound("cfg(2.0)", model), "lazy", max_new_tokens=4)
     model.compile(backend="eager", dynamic=True)
     call = bound("cfg(2.0)", model)
     assert torch.equal(decode(call, "auto", max_new_tokens=4), want)
-    assert str(call.trace.fusion) == "lazy: the model's forward is already compiled"
+    assert call.trace.fusion.state == "fused"

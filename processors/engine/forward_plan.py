@@ -1,0 +1,229 @@
+"""One forward for the rows of `generate` and for the same continuations under second prompts.
+
+A decoding step reads the weights once whatever the batch, so a larger batch costs far less than further forwards. A
+`ForwardPlan` puts the rows of every second stream below the rows of `generate`, left-padded to one width, and takes
+the output apart again. It works on what `generate` prepares for a forward, with any cache whose rows are independent:
+dynamic, static and sliding-window caches, and forwards that `generate` compiled.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import StaticCache
+
+from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.separate_prefill import PromptPart, can_join, is_cheaper_apart, join
+from logitkit.processors.engine.streams import FusableStream
+from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
+from logitkit.processors.model_facts import text_config
+from logitkit.processors.transformers_api import CACHE, cache_of
+
+MASK_STEPS = 256  # columns by which the mask of padded rows grows at once
+LONGEST_CACHE = "_previous_max_cache_length"  # attribute in which `generate` keeps this length on a model
+
+
+class Fed(NamedTuple):
+    """The rows of the last forward.
+
+    Attributes:
+        rows: tokens of the rows of `generate`, ``[rows, length]``, those in the cache included.
+        logits: of each second stream after the last prefixes of the rows, fp32, ``[rows, kept, vocab]``.
+    """
+
+    rows: Tensor
+    logits: tuple[Tensor, ...]
+
+
+class ForwardPlan:
+    """Widens the forwards of one `generate` by the rows of second streams; rows of another cache stay as they are.
+
+    Args:
+        model: the model whose forward runs.
+        prompts: the prompts of the call.
+        streams: the streams, whose prompts this model reads.
+        before_forward: is called before each forward, with whether it is the first; it may set ``streams`` to ``()``
+            before the first one, and call `drop_streams` before a later one.
+
+    Attributes:
+        cache: the cache of all rows; None before the first forward.
+        width: tokens of the padded prompts in the cache.
+        index: the prompt of each row of `generate`, ``[rows]``.
+        fed: the last forward; None before it.
+        separate: whether the first forward read the prompts of each stream apart.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Prompts,
+        streams: Sequence[FusableStream],
+        before_forward: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self.model, self.prompts, self.streams, self._before_forward = model, prompts, tuple(streams), before_forward
+        self.cache: Any = None
+        self.width, self.index = 0, torch.empty(0, dtype=torch.long)
+        self.fed: Fed | None = None
+        self.separate = False
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._mask = self._lengths = torch.empty(0)  # of the prompts of all rows: [all rows, columns], [all rows]
+        self._stacked, self._padded = torch.empty(0), False  # tokens of the prompts of all rows
+        self._ids = torch.empty(0)  # rows of `generate` in the forward that is being prepared
+        self._parts: Sequence[PromptPart] = ()  # prompts that the coming forward reads apart
+        self._further_inputs: Sequence[dict[str, Any]] = ()  # of all parts but the first
+
+    def prepare(self, ids: Tensor, count: int | None, settings: dict[str, Any]) -> Any:
+        """Return the inputs of the next forward, as the model's ``prepare_inputs_for_generation`` does.
+
+        Args:
+            ids: rows of `generate`, ``[rows, length]``.
+            count: number of their last tokens that are not in the cache; None: all.
+            settings: what `generate` passes besides; mask and positions of its rows are replaced.
+        """
+        cache = cache_of(settings)
+        if cache is None or (self.cache is not None and cache is not self.cache):  # of a draft, say
+            return self._prepared(ids, count, settings)
+        if self.cache is None:
+            self._open(ids, cache)
+            if self._parts:
+                first, *self._further_inputs = self._prepared_parts(settings)
+                return first
+            chunk, positions = self._prompt_rows(ids)
+        else:
+            self._before_forward(False)
+            tail = ids[:, ids.shape[1] - (count or 1) :]
+            chunk = tail.repeat(len(self._lengths) // len(ids), 1)
+            behind = ids.shape[1] - self.prompts.width - tail.shape[1]
+            positions = self._lengths[:, None] + torch.arange(behind, behind + tail.shape[1], device=ids.device)
+        self._ids = ids
+        widened: dict[str, Any] = {CACHE: self.cache, "position_ids": positions}
+        # Without padding the mask is left out, since a model without a static cache would read it on the host.
+        columns = self.width + ids.shape[1] - self.prompts.width
+        widened["attention_mask"] = self._mask_of(columns) if self._padded else None
+        return self._prepared(chunk, chunk.shape[1] if count else None, settings | widened)
+
+    def run(self, forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+        """Run a forward on prepared inputs; return the output of the rows of `generate`, and keep the other logits."""
+        cache = cache_of(inputs)
+        if self._parts and cache is self._parts[0].cache:
+            return self._run_parts(forward, inputs)
+        if self.cache is None or cache is not self.cache:
+            return forward(**inputs)
+        output = forward(**inputs)
+        own, *others = output.logits.split(len(self._ids))
+        self._keep(others, inputs["input_ids"].shape[1])
+        output.logits = own
+        return output
+
+    def run_eagerly(self, inputs: dict[str, Any]) -> Any:
+        """Run the model as `run` does; products of few rows run in the faster order of their operands."""
+        if not self.streams or getattr(self.model, "_compiled_call_impl", None) is not None:
+            return self.run(self.model, inputs)
+        ids = inputs.get("input_ids")
+        thin = ids is not None and ids.shape[1] == 1 and is_faster(self.model, len(ids))
+        with ThinMatmul() if thin else nullcontext():
+            return self.run(self.model, inputs)
+
+    def all_rows(self, index: Tensor) -> Tensor:
+        """Return the numbers of these rows of `generate` in the cache, for every stream."""
+        rows = len(self.index)
+        return torch.cat([index + rows * stream for stream in range(len(self._lengths) // rows)])
+
+    def close(self) -> None:
+        """Let go of the cache and of what the forwards computed."""
+        self.cache, self.fed, self._parts, self._further_inputs = None, None, (), ()
+
+    def drop_streams(self) -> None:
+        """Remove the rows of the streams from a dynamic cache and from all later forwards."""
+        rows = len(self.index)
+        self.streams = ()
+        self.cache.batch_select_indices(torch.arange(rows, device=self._lengths.device))
+        self._mask, self._lengths = self._mask[:rows], self._lengths[:rows]
+        self.fed = None
+
+    def _open(self, ids: Tensor, cache: Any) -> None:
+        """Lay out the prompts of all rows, and choose how the first forward reads them."""
+        self.index, self.cache = self.prompts.rows(ids), cache
+        self._ids = ids
+        self._before_forward(True)
+        own = (ids[:, : self.prompts.width], self.prompts.mask.to(ids.device)[self.index.to(ids.device)])
+        prompts = [own, *(stream.own_rows(self.index) for stream in self.streams)]
+        prompts = [(one.to(ids.device), mask.to(ids.device)) for one, mask in prompts]
+        self.width = max(one.shape[1] for one, _ in prompts)
+        padded = [pad(mask, (self.width - mask.shape[1], 0)) for _, mask in prompts]
+        self._mask = torch.cat(padded)
+        self._padded = not bool(self._mask.all())
+        self._lengths = self._mask.sum(-1)
+        self._stacked = torch.cat([pad(one, (self.width - one.shape[1], 0)) for one, _ in prompts])
+        self.cache = self._long_enough(cache, self.width - self.prompts.width)
+        if self.streams and ids.shape[1] == self.prompts.width and can_join(self.cache):
+            parts = [PromptPart.of(one, mask, self.index) for one, mask in prompts]
+            self.separate = is_cheaper_apart(parts, self._stacked.numel())
+            self._parts = parts if self.separate else ()
+
+    def _long_enough(self, cache: Any, extra: int) -> Any:
+        """Return a static cache that holds ``extra`` tokens more, as long as the model's longest one; else the same.
+
+        `generate` keeps the length of the longest static cache of a model, so that a compiled forward fits later calls.
+        """
+        if not isinstance(cache, StaticCache):
+            return cache
+        given, longest = cache.get_max_length(), vars(self.model).get(LONGEST_CACHE, 0)
+        length = vars(self.model)[LONGEST_CACHE] = max(given + extra, longest)
+        return cache if length == given else StaticCache(text_config(self.model), length, offloading=cache.offloading)
+
+    def _prompt_rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens and positions of all rows, ``[all rows, tokens]``: the prompts, and drafted tokens if any."""
+        tail = ids[:, self.prompts.width :].repeat(len(self._lengths) // len(ids), 1)
+        mask = torch.cat([self._mask, torch.ones_like(tail)], dim=1)
+        chunk, self._stacked = torch.cat([self._stacked, tail], dim=1), torch.empty(0)
+        return chunk, (mask.cumsum(-1) - 1).clamp_min(0)
+
+    def _mask_of(self, columns: int) -> Tensor:
+        """Return the mask of all rows with this many columns; every token after the prompts is read."""
+        missing = columns - self._mask.shape[1]
+        if missing > 0:
+            self._mask = pad(self._mask, (0, missing + MASK_STEPS), value=1)
+        return self._mask[:, :columns]
+
+    def _prepared(self, ids: Tensor, count: int | None, settings: dict[str, Any]) -> Any:
+        """Let the model prepare the inputs of a forward."""
+        if not self._takes_positions:
+            settings = {name: value for name, value in settings.items() if name != "position_ids"}
+        return self.model.prepare_inputs_for_generation(ids, next_sequence_length=count, **settings)
+
+    def _prepared_parts(self, settings: dict[str, Any]) -> list[Any]:
+        """Return the inputs of the forwards that read the prompts of each stream into a cache of their own."""
+        return [
+            self._prepared(
+                part.ids,
+                None,
+                settings
+                | {CACHE: part.cache, "position_ids": part.positions}
+                | {"attention_mask": None if bool(part.mask.all()) else part.mask},
+            )
+            for part in self._parts
+        ]
+
+    def _run_parts(self, forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+        """Read the prompts of each stream apart, and join their caches."""
+        further = [forward(**one) for one in self._further_inputs]
+        output = forward(**inputs)  # last, since hooks on the model keep the outputs of the last forward
+        logits = [one.logits[:, -1:][part.source] for part, one in zip(self._parts, (output, *further), strict=True)]
+        join(self.cache, self._parts, self.width)
+        self._parts = self._further_inputs = ()
+        self._keep(logits[1:], 1)
+        output.logits, output[CACHE] = logits[0], self.cache
+        return output
+
+    def _keep(self, logits: Sequence[Tensor], fed: int) -> None:
+        """Keep the logits of the streams after the prefixes that end behind the prompt."""
+        kept = min(fed, self._ids.shape[1] - self.prompts.width + 1)
+        # A view would keep the logits of a whole prompt in memory, and a compiled forward would write over it.
+        self.fed = Fed(self._ids, tuple(one[:, -kept:].to(torch.float32, copy=True) for one in logits))

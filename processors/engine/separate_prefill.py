@@ -1,0 +1,106 @@
+"""Prompts of several streams, read in a forward each and joined to one cache.
+
+A forward over all prompts at once pads them to one width, and reads the same prompt as often as it has rows. Where that
+costs much more than the tokens of the prompts, each stream reads its distinct prompts into a cache of its own, and the
+cache of all rows is filled from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer
+
+# Kinds of cached layers that are filled by one `update` with the keys and values of all tokens.
+PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
+LEAST_SAVING = 64  # tokens; a further forward costs more than reading fewer
+LEAST_SHARE = 0.25  # of the tokens that remain
+
+
+@dataclass(frozen=True, eq=False)
+class PromptPart:
+    """The distinct prompts of one stream.
+
+    Attributes:
+        ids, mask: tokens and mask, ``[prompts, width]``, left-padded.
+        source: the prompt of each row, ``[rows]``.
+        cache: holds the prompts after the forward; all of its layers keep all tokens.
+
+    >>> ids, mask = torch.tensor([[0, 5], [6, 7], [6, 7]]), torch.tensor([[0, 1], [1, 1], [1, 1]])
+    >>> part = PromptPart.of(ids, mask, torch.tensor([0, 1, 1]))
+    >>> part.ids.tolist(), part.source.tolist(), part.positions.tolist()
+    ([[0, 5], [6, 7]], [0, 1, 1], [[0, 0], [0, 1]])
+    """
+
+    ids: Tensor
+    mask: Tensor
+    source: Tensor
+    cache: DynamicCache = field(default_factory=DynamicCache)
+
+    @classmethod
+    def of(cls, ids: Tensor, mask: Tensor, index: Tensor) -> PromptPart:
+        """Return the part of rows ``[rows, width]`` that read the prompts with these numbers, ``[rows]``."""
+        numbers, source = torch.unique(index, return_inverse=True)
+        first = torch.stack([(index == number).int().argmax() for number in numbers])  # a row of each prompt
+        width = int(mask.sum(-1).amax())
+        return cls(ids[first, -width:], mask[first, -width:], source)
+
+    @property
+    def positions(self) -> Tensor:
+        """Position of each token, ``[prompts, width]``."""
+        return (self.mask.cumsum(-1) - 1).clamp_min(0)
+
+
+def is_cheaper_apart(parts: Sequence[PromptPart], tokens: int) -> bool:
+    """Return whether a forward for each part costs less than one forward over this many tokens.
+
+    >>> long = PromptPart.of(torch.ones(1, 900).long(), torch.ones(1, 900).long(), torch.tensor([0]))
+    >>> short = PromptPart.of(torch.ones(1, 1).long(), torch.ones(1, 1).long(), torch.tensor([0]))
+    >>> is_cheaper_apart([long, short], 1800), is_cheaper_apart([long, long], 1800)
+    (True, False)
+    """
+    apart = sum(part.ids.numel() for part in parts)
+    return tokens - apart > max(LEAST_SAVING, LEAST_SHARE * apart)
+
+
+def can_join(cache: Any) -> bool:
+    """Return whether `join` can fill a cache.
+
+    >>> from transformers import GPT2Config, StaticCache
+    >>> can_join(StaticCache(GPT2Config(n_layer=2), 8)), can_join(None)
+    (True, False)
+    """
+    layers = getattr(cache, "layers", ())
+    return bool(layers) and not cache.offloading and all(type(layer) in PLAIN_LAYERS for layer in layers)
+
+
+def join(cache: Any, parts: Sequence[PromptPart], width: int) -> None:
+    """Fill an empty cache with the rows of all parts, one part below the other, left-padded to a width.
+
+    Each layer of a part is dropped as soon as it is copied, so that no more than the joined cache remains.
+
+    Args:
+        cache: a cache of transformers for which `can_join` holds.
+        parts: parts whose caches hold their prompts.
+        width: tokens of the padded prompts.
+    """
+    for number in range(len(cache.layers)):
+        layers: list[Any] = [part.cache.layers[number] for part in parts]
+        keys, values = (
+            torch.cat(
+                [
+                    pad(getattr(layer, name), (0, 0, width - part.ids.shape[1], 0))[part.source]
+                    for layer, part in zip(layers, parts, strict=True)
+                ]
+            )
+            for name in ("keys", "values")
+        )
+        for layer in layers:
+            layer.keys = layer.values = None
+        cache.update(keys, values, number)
