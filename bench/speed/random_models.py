@@ -52,13 +52,20 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any
         loaded: tuple[Any, Any] = models.load(name, like=like)
         return loaded
     _, tokenizer = models.load("smollm2-135m")
-    return _random_model(RANDOM_SIZES[name], tokenizer, like), tokenizer
+    return random_model(RANDOM_SIZES[name], tokenizer, like), tokenizer
 
 
-def _random_model(sizes: ModelSizes, tokenizer: Any, like: Any) -> Any:
-    """Return a Llama model with random weights, with the device and dtype of ``like``."""
+def random_model(sizes: ModelSizes, tokenizer: Any, like: Any, *, vocabulary: int = 0) -> Any:
+    """Return a Llama model with random weights.
+
+    Args:
+        sizes: of the model.
+        tokenizer: its tokenizer.
+        like: has the device and dtype of the model.
+        vocabulary: number of logits; 0: the size of the tokenizer.
+    """
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=sizes.hidden,
         intermediate_size=sizes.intermediate,
         num_hidden_layers=sizes.layers,
