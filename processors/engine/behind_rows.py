@@ -25,9 +25,17 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.model_forward import forwarded
-from logitkit.processors.engine.model_view import HOOKS, model_view
 from logitkit.processors.engine.streams import stacked_positions
 from logitkit.processors.transformers_api import cache_of, with_cache
+
+# The dictionaries in which torch.nn.Module keeps its forward hooks and their options.
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
 
 
 class BehindRows:
@@ -125,11 +133,12 @@ class BehindRows:
 
 
 def _without_hooks(model: Any) -> Any:
-    """Return a view of a model without hooks, so that captured outputs stay those of the step."""
-    view = model_view(model)
+    """Return a shallow copy of a model without hooks, so that captured outputs stay those of the step."""
+    copied = object.__new__(type(model))
+    vars(copied).update(vars(model))
     for name in HOOKS:
-        vars(view)[name] = OrderedDict()
-    return view
+        vars(copied)[name] = OrderedDict()
+    return copied
 
 
 class _LastCache(threading.local):
