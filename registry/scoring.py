@@ -8,6 +8,7 @@ the scores that the chain returns.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,13 +103,16 @@ def score_tokens(call: Call, rows: Sequence[Sequence[int]]) -> list[list[tuple[f
     _read_ahead(call, ids, longest)
     results: list[list[tuple[float, bool]]] = [[] for _ in rows]
     for place in range(longest):
-        processed = call.composite(ids[:, : width + place], scores[:, place])
-        tokens = ids[:, width + place]
-        logp = processed.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [rows]
+        # A text that has ended is left out: the chain sees no row that generate would not show it.
+        left = [number for number, row in enumerate(rows) if place < len(row)]
+        prefixes, before, tokens = ids[:, : width + place], scores[:, place], ids[:, width + place]
+        if len(left) < len(rows):
+            prefixes, before, tokens = prefixes[left], before[left], tokens[left]
+        processed = call.composite(prefixes, before)
+        logp = processed.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [rows left]
         greedy = processed.argmax(-1) == tokens
-        for number, row in enumerate(rows):
-            if place < len(row):
-                results[number].append((float(logp[number]), bool(greedy[number])))
+        for number, value, likeliest in zip(left, logp.tolist(), greedy.tolist(), strict=True):
+            results[number].append((value, likeliest))
     return results
 
 
@@ -141,6 +145,8 @@ def _teacher_forced(call: Call, ids: Tensor, longest: int) -> Tensor:
     if call.prompts.padded:
         mask = torch.cat([call.prompts.mask, torch.ones_like(ids[:, call.prompts.width : -1])], dim=1)
         masks = {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
+    if "logits_to_keep" in inspect.signature(call.model.forward).parameters:  # the head is a fifth of a small model
+        masks["logits_to_keep"] = longest
     logits = call.model(input_ids=ids[:, :-1], **masks).logits
     return logits[:, -longest:].float()  # type: ignore[no-any-return]
 

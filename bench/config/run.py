@@ -77,7 +77,7 @@ class TaskEntry(Parameters):
     sampling: Annotated[bool, option("sample tokens instead of decoding greedily")] = False
     max_new_tokens: Annotated[int, whole("largest number of new tokens per answer", ge=1, le=1_000_000)] = 128
     beams: Annotated[int, whole("width of the beam search", ge=1)] = 1
-    batch: Annotated[int, whole("samples decoded together", ge=1)] = 1
+    batch: Annotated[int, whole("samples decoded or scored together", ge=1)] = 1
     models: Annotated[list[str] | None, option("names of the models the task runs on; default: all")] = None
     parameters: Annotated[dict[str, Any], option("parameters of the task itself")] = {}  # noqa: RUF012
 

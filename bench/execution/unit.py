@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run, TaskEntry, digest
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings, seed_of
+from logitkit.bench.execution.scored_batches import WINDOW, Subject, score_requests
 from logitkit.bench.execution.store import Record
 from logitkit.bench.tasks.task import Answer, Sample, Task
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.bind import bind
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
-from logitkit.registry.scoring import score
 
 MEASURED_FIELDS = ("seconds",)  # fields of a record that differ between two executions of the same unit
 
@@ -28,6 +28,8 @@ MEASURED_FIELDS = ("seconds",)  # fields of a record that differ between two exe
 @dataclass(frozen=True, kw_only=True, order=True)
 class Unit:
     """Samples ``start`` to ``stop`` (exclusive) of one task, under one chain of one model, with one seed.
+
+    A unit is one batch; of a task that scores texts, it is eight batches, whose samples are sorted by length together.
 
     Attributes:
         model, chain, task: names of entries of the `Run`.
@@ -62,8 +64,9 @@ def plan(run: Run) -> list[Unit]:
     for model, chain, name in run.pairs():
         entry, count = run.tasks[name], len(samples(run, name))
         for seed in run.seeds if entry.sampling else run.seeds[:1]:  # greedy answers do not depend on the seed
-            for start in range(0, count, entry.batch):
-                stop = min(start + entry.batch, count)
+            size = entry.batch * WINDOW if _in_sorted_batches(entry) else entry.batch
+            for start in range(0, count, size):
+                stop = min(start + size, count)
                 units.append(Unit(model=model, chain=chain, task=name, seed=seed, start=start, stop=stop))
     return units
 
@@ -99,6 +102,8 @@ def keys(run: Run, unit: Unit) -> list[str]:
         "rows": [unit.start, unit.stop],
         "names": [unit.model, unit.chain, unit.task],
     }
+    if _in_sorted_batches(entry):
+        metadata["sorted"] = WINDOW
     return [
         digest({**metadata, "sample": sample.id, "hash": sample.hash, "repeat": repeat})
         for sample in samples(run, unit.task)[unit.start : unit.stop]
@@ -106,14 +111,14 @@ def keys(run: Run, unit: Unit) -> list[str]:
     ]
 
 
-class _Subject(NamedTuple):
-    """What a unit runs: a chain with its resources, on a model."""
+def _is_scored(entry: TaskEntry) -> bool:
+    """Return whether the task scores given texts."""
+    return default_registry().describe_task(entry.task).mode == "loglikelihood"
 
-    chain: Chain
-    model: Any
-    tokenizer: Any
-    resources: dict[str, Any]
-    tokenizers: dict[str, Any]
+
+def _in_sorted_batches(entry: TaskEntry) -> bool:
+    """Return whether the samples of a unit are scored in several batches, sorted by length."""
+    return entry.batch > 1 and _is_scored(entry)
 
 
 class _Answered(NamedTuple):
@@ -143,10 +148,10 @@ def run_unit(run: Run, unit: Unit) -> list[Record]:
     chosen = samples(run, unit.task)[unit.start : unit.stop]
     model, tokenizer = loading.model_and_tokenizer(run, unit.model)
     chain = Chain(run.chains[unit.chain].chain)
-    subject = _Subject(chain, model, tokenizer, *loading.chain_resources(run, unit.model, chain))
+    subject = Subject(chain, model, tokenizer, *loading.chain_resources(run, unit.model, chain))
     with pinned_settings(model):
-        if default_registry().describe_task(entry.task).mode == "loglikelihood":
-            answers = _score_options(task, chosen, subject)
+        if _is_scored(entry):
+            answers = _score_options(entry, task, chosen, subject)
         else:
             answers = _generate(entry, task, chosen, unit, subject)
     records = []
@@ -169,7 +174,7 @@ def run_unit(run: Run, unit: Unit) -> list[Record]:
     return records
 
 
-def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit, subject: _Subject) -> list[_Answered]:
+def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit, subject: Subject) -> list[_Answered]:
     """Generate an answer for each sample and repeat, all in one batch."""
     repeated = [(sample, repeat) for sample in chosen for repeat in range(entry.repeats)]
     requests = [task.request(sample, subject.tokenizer) for sample, _ in repeated]
@@ -207,30 +212,20 @@ def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit
     return answered
 
 
-def _score_options(task: Task, chosen: Sequence[Sample], subject: _Subject) -> list[_Answered]:
+def _score_options(entry: TaskEntry, task: Task, chosen: Sequence[Sample], subject: Subject) -> list[_Answered]:
     """Score the options of each sample under the chain."""
+    requests = [task.request(sample, subject.tokenizer) for sample in chosen]
     answered = []
-    chain, model, tokenizer, resources, tokenizers = subject
-    for sample in chosen:
-        request, begun = task.request(sample, tokenizer), time.perf_counter()
-        scored, call = score(
-            chain,
-            model,
-            tokenizer,
-            str(request.prompt),
-            request.options,
-            resources=resources,
-            tokenizers=tokenizers,
-            warn=False,  # a neutral value in a sweep, and prompts without examples, are meant
-        )
-        seconds = time.perf_counter() - begun
+    for scored in score_requests(requests, subject, batch=entry.batch):
+        totals = [option.total for option in scored.options]
         fields = {
-            "options": [round(option.total, 6) if option.total > -float("inf") else None for option in scored],
-            "tokens": sum(len(option.logp) for option in scored),
-            **_trace_fields(call.trace, steps=max(len(option.logp) for option in scored)),
-            "seconds": round(seconds, 4),
+            "options": [round(total, 6) if total > -float("inf") else None for total in totals],
+            "tokens": sum(len(option.logp) for option in scored.options),
+            **_trace_fields(scored.trace, steps=scored.steps),
+            "seconds": round(scored.seconds, 4),
         }
-        answered.append(_Answered(Answer(options=tuple(scored), model=model, tokenizer=tokenizer), fields))
+        answer = Answer(options=scored.options, model=subject.model, tokenizer=subject.tokenizer)
+        answered.append(_Answered(answer, fields))
     return answered
 
 

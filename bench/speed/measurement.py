@@ -152,7 +152,7 @@ def _peak(run: Callable[[], str]) -> int:
     """Return the peak memory of a run in bytes."""
     with PeakMemory() as watch:
         run()
-    return watch.peak
+    return int(watch.peak)
 
 
 def _time(timing: VariantTiming, run: Callable[[], str], device: Any, clocked: Sequence[Any]) -> None:
