@@ -186,7 +186,7 @@ def _generate(entry: TaskEntry, task: Task, chosen: Sequence[Sample], unit: Unit
         trace=False,
         tokenizers=subject.tokenizers,
         resources=subject.resources,
-        warn=False,  # as in `_score_options`
+        warn=False,  # as in `score_requests`
     )
     begun = time.perf_counter()
     rows = continue_prompts(

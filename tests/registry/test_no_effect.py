@@ -11,7 +11,7 @@ import torch
 
 import logitkit
 from command_line import logitkit_command
-from logitkit.bench.execution.unit import score as bench_score
+from logitkit.bench.execution.scored_batches import score as bench_score
 from logitkit.errors import NoEffectWarning
 from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.processors.ngram import NgramTable
