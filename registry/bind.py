@@ -26,6 +26,7 @@ def bind(  # Over 40 lines: every argument has a line of its own
     trace: bool,
     tokenizers: Mapping[str, Any] | None,
     resources: Mapping[str, Any] | None,
+    template: Mapping[str, Any] | None = None,
     kept: Mapping[str, Any] | None = None,
     load: Callable[..., tuple[Any, Any]] = models.load,
     warn: bool = True,
@@ -33,7 +34,7 @@ def bind(  # Over 40 lines: every argument has a line of its own
     """Build the processors of a chain for one call; errors as in `Chain.bind`.
 
     Args:
-        chain, model, tokenizer, prompts, trace, tokenizers, resources: as in `Chain.bind`.
+        chain, model, tokenizer, prompts, trace, tokenizers, resources, template: as in `Chain.bind`.
         kept: further objects by name, which a chain may leave unused.
         load: loads the models that parameters name, as `logitkit.models.load` does.
         warn: give a `NoEffectWarning` where a step can change no score.
@@ -43,7 +44,7 @@ def bind(  # Over 40 lines: every argument has a line of its own
         way_out = "pass an object that the chain names 'trace' in resources"
         raise ParameterError("bind", "trace", "True or False", type(trace).__name__, way_out)
     resources = named_objects("bind", "resources", resources)
-    user_prompts = read_prompts(tokenizer, model, prompts)
+    user_prompts = read_prompts(tokenizer, model, prompts, template=template)
     binding = Binding(
         model,
         tokenizer,

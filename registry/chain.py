@@ -201,6 +201,7 @@ class Chain:
         *,
         trace: bool = False,
         tokenizers: Mapping[str, Any] | None = None,
+        template: Mapping[str, Any] | None = None,
         resources: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> Call:
@@ -213,9 +214,11 @@ class Chain:
                 inputs of the model if there are any.
             trace: record every step (gates, divergences, likeliest tokens), in addition to counters.
             tokenizers: tokenizers, by name, of models in ``resources`` that have no ``name_or_path``.
+            template: arguments of the chat template for chats, such as ``{"tools": [...]}``, or
+                ``{"continue_final_message": True}`` to continue a last message of the assistant.
             resources: objects that parameters of the chain name, as ``{"large": other_model}``.
             named: such objects as arguments, ``large=other_model``. Objects that the chain names ``trace``,
-                ``tokenizers`` or ``resources`` are passed in ``resources``.
+                ``tokenizers``, ``template`` or ``resources`` are passed in ``resources``.
 
         Returns:
             A `Call`.
@@ -237,7 +240,8 @@ class Chain:
         from logitkit.registry.bind import bind
 
         given = {**named_objects("bind", "resources", resources), **named}
-        return bind(self, model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, resources=given)
+        options: dict[str, Any] = {"trace": trace, "tokenizers": tokenizers, "template": template}
+        return bind(self, model, tokenizer, prompts, resources=given, **options)
 
     def __len__(self) -> int:
         return len(self.steps)

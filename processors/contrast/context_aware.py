@@ -22,10 +22,10 @@ from transformers import LogitsProcessor
 from logitkit.errors import ParameterError
 from logitkit.params import checked, is_neutral, number, option
 from logitkit.processors.contrast.formulas import cad
-from logitkit.processors.contrast.processors import PromptTexts
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.divergences import divergence
 from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised
+from logitkit.processors.engine.other_prompts import PromptTexts
 from logitkit.processors.engine.scores import fit, with_infinite_masks, within_width
 from logitkit.processors.engine.streams import StreamLike, as_stream
 
@@ -115,6 +115,8 @@ class CAD(LogitsProcessor):
         >>> processor(torch.tensor([[7]]), torch.tensor([[0.6, 0.4]]).log()).exp()
         tensor([[0.7714, 0.2286]])
     """
+
+    order = ("alpha", "context")
 
     @checked
     def __init__(

@@ -18,12 +18,11 @@ from logitkit.params import checked, is_neutral, number, option, whole
 from logitkit.processors.contrast.formulas import cfg, contrastive, dexperts
 from logitkit.processors.contrast.tilting import Tilt
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.other_prompts import PromptsOrChats, other_prompts
 from logitkit.processors.engine.scores import fit, within_width
 from logitkit.processors.engine.second_inputs import second_inputs
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.model_facts import is_same_model
-
-PromptTexts = str | list[str]  # one text for all prompts, or one for each prompt
 
 
 class CFG(LogitsProcessor):
@@ -44,6 +43,8 @@ class CFG(LogitsProcessor):
         tensor([[0.7714, 0.2286]])
     """
 
+    order = ("scale", "negative", "negative_inputs")
+
     @checked
     def __init__(
         self,
@@ -63,8 +64,11 @@ class CFG(LogitsProcessor):
         binding: Binding,
         *,
         negative: Annotated[
-            PromptTexts | None,
-            option("negative prompt, one for all prompts or one for each; None: the last token of the prompt alone"),
+            PromptsOrChats | None,
+            option(
+                "negative prompt or chat, one for all prompts or one for each; system messages alone replace those of "
+                "the prompt's chat; None: the last token of the prompt alone"
+            ),
         ] = None,
         negative_inputs: Annotated[
             str | None,
@@ -91,8 +95,7 @@ class CFG(LogitsProcessor):
         if negative is None:
             negative_prompts = [ids[-1:] for ids in binding.own_prompts()]
         else:
-            texts = binding.one_text_per_prompt("cfg", "negative", negative)
-            negative_prompts = [binding.prompts.encode(binding.tokenizer, text) for text in texts]
+            negative_prompts = other_prompts(binding, "cfg", "negative", negative)
         if negative_prompts == binding.own_prompts():
             binding.no_effect["cfg"] = (
                 "the prompt is a single token, which is the negative prompt too"

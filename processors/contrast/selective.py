@@ -17,8 +17,8 @@ from logitkit.params import Resource, checked, number, option
 from logitkit.processors.contrast.confidence_measures import Confidence
 from logitkit.processors.contrast.formulas import Form, uscd_gate, uscd_is_neutral, uscd_where
 from logitkit.processors.contrast.lame_prompt import strip_examples, strip_messages
-from logitkit.processors.contrast.processors import PromptTexts
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.other_prompts import PromptTexts
 from logitkit.processors.engine.prompts import apply_template
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import Stream, StreamLike, as_stream
@@ -151,7 +151,7 @@ def _lame_prompts(binding: Binding, texts: PromptTexts | None) -> list[list[int]
             lame, removed = stripped.text, stripped.removed
         else:
             messages, removed = strip_messages([dict(message) for message in chat])
-            lame = apply_template(binding.tokenizer, messages) if removed else text
+            lame = apply_template(binding.tokenizer, messages, prompts.template) if removed else text
         if removed:
             lame_ids[index] = prompts.encode(binding.tokenizer, lame) or lame_ids[index]
             pieces = "1 piece" if len(removed) == 1 else f"{len(removed)} pieces"

@@ -70,7 +70,8 @@ class CapturedLayers:
         if len(states) == len(self.layers) and self.outputs.computed(scores):
             return torch.stack([states[layer][: len(scores)] for layer in self.layers], dim=1).to(rows.device)
         self.misses += 1
-        return self.reader(rows).unflatten(-1, (len(self.layers), -1))
+        read: Tensor = self.reader(rows)
+        return read.reshape(len(rows), len(self.layers), -1)
 
 
 class LayerStates(HiddenStates):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitkit.errors import ModelError, PromptError
+from logitkit.errors import ModelError, ParameterError, PromptError
 from logitkit.params import is_valid_unicode
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.encoded_prompts import read_encoding
@@ -23,6 +23,15 @@ from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.model_facts import end_tokens
 
 Message = Mapping[str, Any]
+# Arguments of `apply_chat_template` that change the type of its result.
+NOT_OF_TEMPLATES = {
+    "tokenize",
+    "return_tensors",
+    "return_dict",
+    "padding",
+    "truncation",
+    "return_assistant_tokens_mask",
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,6 +47,7 @@ class Prompts:
         in_encoder: whether the model reads its prompt in an encoder; rows then hold decoder tokens only.
         removed: bytes cut from the end of each prompt, with which the continuation begins; empty: none were cut.
         inputs: what the prompts hold besides tokens, such as ``pixel_values``, by the name that `generate` knows.
+        template: arguments of the chat template, such as ``tools``.
 
     Example:
         >>> from logitkit.processors.engine import read_prompts
@@ -55,6 +65,7 @@ class Prompts:
     in_encoder: bool = False
     removed: tuple[bytes, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    template: Mapping[str, Any] = field(default_factory=dict)
     prompt_index_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     part_index_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)  # some rows of a batch
     growth_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
@@ -165,7 +176,7 @@ def pad_token(tokenizer: Any, model: Any) -> int:
     return int(next(choice for choice in choices if choice is not None))
 
 
-def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
+def read_prompts(tokenizer: Any, model: Any, prompts: Any, *, template: Mapping[str, Any] | None = None) -> Prompts:
     """Return the prompts of a call in the form that processors use.
 
     Args:
@@ -173,6 +184,7 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
         model: the generating model.
         prompts: a text, a list of texts, a chat (messages with a role), a list of chats, or a ``BatchEncoding``. An
             encoding may hold further inputs that `generate` takes, such as ``pixel_values``.
+        template: arguments of the chat template; see `apply_template`.
 
     Raises:
         PromptError: no prompt, a prompt without tokens, text with lone surrogates, chat messages that the template
@@ -189,12 +201,12 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
     pad = pad_token(tokenizer, model)
     if isinstance(prompts, Mapping) and "role" not in prompts:
         return _encoded(tokenizer, prompts, pad, model)
-    items = [prompts] if isinstance(prompts, (str, Mapping)) or _is_chat(prompts) else prompts
+    items = [prompts] if isinstance(prompts, (str, Mapping)) or is_chat(prompts) else prompts
     if not isinstance(items, Sequence) or not items:
         raise PromptError(
             f"bind: prompts must be text, chat messages, a list of either, or encoded inputs, got {prompts!r}"
         )
-    texts, messages = _texts_and_messages(tokenizer, items)
+    texts, messages = _texts_and_messages(tokenizer, items, template or {})
     for number, text in enumerate(texts):
         if not is_valid_unicode(text):
             raise PromptError(f"bind: prompt {number} must be valid Unicode, got a lone surrogate; remove it")
@@ -205,11 +217,12 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any) -> Prompts:
             raise PromptError(f"bind: prompt {number} has no tokens; give it text (this tokenizer adds no begin token)")
     ids, mask = padded_for(rows, pad, in_encoder=in_encoder)
     ids, mask = (tensor.to(model.device) for tensor in (ids, mask))
-    return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=specials, in_encoder=in_encoder)
+    further: dict[str, Any] = {"in_encoder": in_encoder, "template": dict(template or {})}
+    return Prompts(ids=ids, mask=mask, texts=texts, messages=messages, adds_specials=specials, **further)
 
 
 def _texts_and_messages(
-    tokenizer: Any, items: Sequence[Any]
+    tokenizer: Any, items: Sequence[Any], template: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[tuple[Message, ...] | None, ...]]:
     """Return the text of each prompt, and its chat messages or None.
 
@@ -219,20 +232,24 @@ def _texts_and_messages(
     if all(isinstance(item, str) for item in items):
         return tuple(items), (None,) * len(items)
     chats = [[item] if isinstance(item, Mapping) else item for item in items]
-    if not all(_is_chat(chat) for chat in chats):
+    if not all(is_chat(chat) for chat in chats):
         raise PromptError("bind: prompts must all be text or all be chat messages (dicts with a role), got a mixture")
-    return tuple(apply_template(tokenizer, chat) for chat in chats), tuple(tuple(chat) for chat in chats)
+    texts = tuple(apply_template(tokenizer, chat, template) for chat in chats)
+    return texts, tuple(tuple(chat) for chat in chats)
 
 
-def apply_template(tokenizer: Any, chat: Sequence[Message]) -> str:
+def apply_template(tokenizer: Any, chat: Sequence[Message], template: Mapping[str, Any] | None = None) -> str:
     """Return chat messages as the text that the model expects before its answer.
 
     Args:
         tokenizer: a tokenizer with a chat template.
         chat: messages with ``role`` and ``content``.
+        template: arguments of ``apply_chat_template``, such as ``tools``, ``enable_thinking``, or
+            ``continue_final_message=True``, with which the model continues a last message of the assistant.
 
     Raises:
         ModelError: the tokenizer has no chat template.
+        ParameterError: an argument that changes the type of the result.
         PromptError: the template refuses the messages.
 
     Example:
@@ -244,14 +261,17 @@ def apply_template(tokenizer: Any, chat: Sequence[Message]) -> str:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError("bind: chat messages need a tokenizer with a chat template; pass plain text instead")
+    arguments = {"add_generation_prompt": not (template or {}).get("continue_final_message"), **(template or {})}
+    if wrong := sorted(set(arguments) & NOT_OF_TEMPLATES):
+        raise ParameterError("bind", "template", f"without {wrong[0]}, since the text of a chat is needed", arguments)
     try:
-        return str(tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
+        return str(tokenizer.apply_chat_template(list(chat), tokenize=False, **arguments))
     except Exception as error:  # a template is a program of the model's authors, and raises what it likes
         why = f"{type(error).__name__}: {error}"
         raise PromptError(f"bind: chat messages must fit the chat template of the tokenizer, got {why:.300}") from error
 
 
-def _is_chat(value: Any) -> bool:
+def is_chat(value: Any) -> bool:
     """Return whether a value is one chat: a non-empty list of messages with roles."""
     return isinstance(value, Sequence) and bool(value) and all(isinstance(m, Mapping) and "role" in m for m in value)
 

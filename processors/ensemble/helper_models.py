@@ -196,7 +196,7 @@ def _own_prompts(
                 f"{owner}: model {name!r} must have a chat template to read chat messages; "
                 f"give it a prompt of its own: prompts={{{name!r}: '...'}}"
             )
-        chats = [apply_template(tokenizer, chat or ()) for chat in prompts.messages]
+        chats = [apply_template(tokenizer, chat or (), prompts.template) for chat in prompts.messages]
         return [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in chats]
     if prompts.adds_specials:
         return [_encoded(owner, name, tokenizer, text) for text in prompts.texts]

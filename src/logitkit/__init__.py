@@ -114,12 +114,13 @@ def generate(
     trace: bool = False,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
+    template: Mapping[str, Any] | None = None,
     **generate_kwargs: Any,
 ) -> Generation:
     """Bind a chain to prompts and generate.
 
     Args:
-        model, tokenizer, prompts, trace, tokenizers: as in `Chain.bind`.
+        model, tokenizer, prompts, trace, tokenizers, template: as in `Chain.bind`.
         chain: text, list or Chain; empty is plain decoding.
         resources: objects that parameters of the chain name, such as ``{"large": other_model}``.
         generate_kwargs: settings of ``model.generate``.
@@ -138,7 +139,8 @@ def generate(
     """
     from logitkit.registry.generation import Generation
 
-    call = Chain(chain).bind(model, tokenizer, prompts, trace=trace, tokenizers=tokenizers, resources=resources)
+    options: dict[str, Any] = {"trace": trace, "tokenizers": tokenizers, "template": template}
+    call = Chain(chain).bind(model, tokenizer, prompts, **options, resources=resources)
     output = call.generate(**generate_kwargs)
     return Generation(texts=call.texts(output), ids=call.ids(output), trace=call.trace.plain())
 

@@ -74,7 +74,7 @@ def test_any_value_survives_the_text_form(scale: float, negative: str) -> None:
         ("uscd(rho=__import__('os').getpid())", "must be a literal"),
         ("a.b()", r"written name\(parameter=value\)"),
         ("1 | 2", r"written name\(parameter=value\)"),
-        ("cfg(1.5, None, None, 3)", r"takes 3 parameter"),
+        ("cfg(1.5, None, None, 'js', 3)", r"takes 4 parameter"),
         ("cfg(1.5, scale=2.0)", "given twice"),
         ("cfg(**{})", "must be named"),
     ],

@@ -108,6 +108,17 @@ def test_strength_zero_is_off(mode: str) -> None:
     assert processor(IDS, scores) is scores and stream.reads == 0 and processor.streams == ()
 
 
+def test_new_parameters_come_after_the_old_ones() -> None:
+    """Chains that were written without names mean what they meant."""
+    assert logitkit.chain("cad(0.6, 'the context')") == logitkit.chain("cad(alpha=0.6, context='the context')")
+    assert logitkit.chain("cfg(2.0, 'negative')") == logitkit.chain("cfg(scale=2.0, negative='negative')")
+    texts = ("dexperts('a', 'b', 2.0)", "dexperts(expert='a', antiexpert='b', alpha=2.0)")
+    assert logitkit.chain(texts[0]) == logitkit.chain(texts[1])
+    assert logitkit.chain("contrastive('a', 1.0, 0.2)") == logitkit.chain(
+        "contrastive(amateur='a', beta=1.0, alpha=0.2)"
+    )
+
+
 def test_wrong_parameters_are_refused() -> None:
     """An offset needs adacad; the mode is one of three."""
     with pytest.raises(ParameterError, match=r"cad: offset must be 0 for a mode other than 'adacad', got 0.5"):
