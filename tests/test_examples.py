@@ -20,6 +20,7 @@ EXAMPLES = [
     "ngram_style",
     "ngram_sweep",
     "bytes_across_tokenizers",
+    "constrained_beams",
 ]
 
 

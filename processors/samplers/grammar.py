@@ -218,6 +218,6 @@ class Grammar(ConstraintStep[Any]):
             raise ModelError(f"grammar: llguidance must know the tokens that fit, got: {state.get_error()}")
         mask = np.unpackbits(bits, count=self._width, bitorder="little").astype(bool)
         ends = [token for token in self._settings.text_ends(self._ends) if token < self._width]
-        mask[[*ends, *(token for token in self._ends if token < self._width)]] = False
-        mask[ends] = state.is_accepting()
+        mask[[token for token in self._ends if token not in ends and token < self._width]] = False
+        mask[ends] |= state.is_accepting()  # a Lark grammar may also name an end token
         return mask

@@ -115,6 +115,26 @@ def test_end_tokens_are_those_of_generate() -> None:
     assert step.allowed(torch.cat([row, torch.tensor([[5]])], dim=1)).all()  # the row has ended
 
 
+def test_a_grammar_names_special_tokens() -> None:
+    """A Lark grammar may require a special token, the end token too; a regular expression never permits one."""
+    call, step = bound("on", lark='start: "on" <begin> "the" <end>')
+    begin, end = foreign_tokenizer().convert_tokens_to_ids(["<begin>", "<end>"])
+    text = torch.tensor([[*foreign_tokenizer()("on")["input_ids"], begin, *foreign_tokenizer()("the")["input_ids"]]])
+    rows = torch.cat([call.prompts.ids, text], dim=1)
+    assert step.allowed(rows[:, :-2])[0].nonzero()[:, 0].tolist() == [begin]
+    assert step.allowed(rows)[0].nonzero()[:, 0].tolist() == [end]
+    assert call.texts(call.generate(max_new_tokens=12, do_sample=False)) == ["onthe"]
+    free = bound("on", regex="(.|\n)*")[1].allowed(call.prompts.ids)[0]
+    vocabulary = vocabulary_of(foreign_model(), foreign_tokenizer())
+    assert not any(free[token] for token in range(300) if not vocabulary.token_bytes[token] and token != end)
+
+
+def test_the_empty_text() -> None:
+    """A grammar of the empty text alone ends at once."""
+    call, _ = bound(["on", "the"], regex="")
+    assert call.texts(call.generate(max_new_tokens=4, do_sample=False)) == ["", ""]
+
+
 def test_rows_that_left_the_grammar() -> None:
     """Such a row is left alone; a constraint that is asked allows nothing."""
     call, step = bound(regex="a+", model=tiny_model(), tokenizer=tiny_tokenizer())
