@@ -43,7 +43,6 @@ class DRY(LogitsProcessor):
         window: look at the last tokens of the row alone, this many; 0: all.
         table: the breakers; None: none.
         rows: which tokens are text of the row; None: all.
-        repetitions: the cache of the rows; None: a new one.
 
     Raises:
         ParameterError: a parameter is outside its range.
@@ -64,11 +63,9 @@ class DRY(LogitsProcessor):
         window: Annotated[int, whole("look at the last tokens alone, this many; 0: all of the row", ge=0)] = 0,
         table: Annotated[BreakerTable | None, Resource()] = None,
         rows: CountedRows = None,
-        repetitions: Annotated[Repetitions | None, Resource()] = None,
     ) -> None:
         self.multiplier, self.base, self.allowed_length, self.window = multiplier, base, allowed_length, window
-        self.rows = rows or RowTokens()
-        self._repetitions = repetitions or Repetitions(table or BreakerTable.of([], []))
+        self._repetitions = Repetitions(table or BreakerTable.of([], []), rows)
         self._largest = math.floor(LARGEST_EXPONENT / math.log(base)) if base > 1 else math.inf
         self._by_length = torch.zeros(0, dtype=torch.float64)
         self._rescues = False
@@ -105,16 +102,15 @@ class DRY(LogitsProcessor):
             base=base,
             allowed_length=allowed_length,
             window=window,
+            table=table,
             rows=RowTokens.of(binding, prompt=prompt),
-            repetitions=Repetitions(table, prompts=binding.prompts),
         )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the penalised scores, ``[rows, vocab]``."""
         if is_neutral(self.multiplier, 0) or input_ids.shape[1] < 2:
             return scores
-        ends = self._repetitions(input_ids, self.rows(input_ids))
-        tokens, amounts = self._amounts(ends, scores)
+        tokens, amounts = self._amounts(self._repetitions(input_ids), scores)
         wide = scores.to(amounts.dtype)
         lowered = (wide.gather(1, tokens) - amounts).to(scores.dtype)
         lowered = scores.scatter_reduce(1, tokens, lowered, "amin")
@@ -136,11 +132,14 @@ class DRY(LogitsProcessor):
         length, width = ends.ids.shape[1], scores.shape[-1]
         first = max(0, length - self.window) if self.window else 0
         tokens = ends.ids[:, first + 1 :]
-        repeated = torch.minimum(ends.lengths[:, first:], (length - 1 - ends.last_breaker)[:, None])
+        repeated = torch.minimum(ends.lengths[:, first:], (length - 1 - ends.last_breaker).int()[:, None])
         if first:
-            repeated = torch.minimum(repeated, torch.arange(1, length - first, device=scores.device))
-        amounts = self._penalties(scores, length).expand(len(repeated), -1).gather(1, repeated)
-        amounts = amounts.masked_fill(ends.exempt[:, first + 1 :] | (tokens >= width), 0.0)
+            places = torch.arange(1, length - first, dtype=torch.int32, device=scores.device)
+            repeated = torch.minimum(repeated, places)
+        amounts = self._penalties(scores, length).index_select(0, repeated.view(-1)).view(repeated.shape)
+        amounts = amounts.mul_(ends.weight[:, first + 1 :])
+        if not 0 < self._repetitions.table.tokens <= width:  # else the weight of larger ids is 0
+            amounts = amounts.masked_fill(tokens >= width, 0.0)
         return tokens.clamp(max=width - 1), amounts
 
     def _penalties(self, scores: Tensor, length: int) -> Tensor:

@@ -8,14 +8,14 @@ that did not grow from known rows are read anew. The results depend on the token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from logitkit.processors.engine.deferred_checks import DeferredChecks
-from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.samplers.breakers import BreakerTable
+from logitkit.processors.samplers.row_tokens import RowTokens
 
 __all__ = ["Repetitions", "RowEnds", "common_suffixes"]
 
@@ -29,10 +29,11 @@ class RowEnds:
 
     Attributes:
         ids: token ids, ``[rows, length]``.
-        text: the same, with a negative number for tokens that are no text of the row, ``[rows, length]``.
+        text: the same, with a negative number for tokens that are no text of the row, int32 ``[rows, length]``.
         lengths: of the longest text that ends at a place and at the end of the row, for all places but the last,
-            ``[rows, length - 1]``.
-        exempt: whether each token contains a breaker, or is no text of the row, bool ``[rows, length]``.
+            int32 ``[rows, length - 1]``.
+        weight: 0 for tokens that contain a breaker, are no text of the row, or no token of the vocabulary; 1 for the
+            others; fp32 ``[rows, length]``.
         state: of the breakers' automaton at the end of each row, ``[rows]``.
         last_breaker: place of the last token in which a breaker ends, or -1, ``[rows]``.
     """
@@ -40,7 +41,7 @@ class RowEnds:
     ids: Tensor
     text: Tensor
     lengths: Tensor
-    exempt: Tensor
+    weight: Tensor
     state: Tensor
     last_breaker: Tensor
 
@@ -54,7 +55,8 @@ class Repetitions:
 
     Args:
         table: the breakers.
-        prompts: the prompts of the call; None: rows are compared at once.
+        rows: which tokens are text of the row; no text reaches over other tokens. None: all. Its prompts are those of
+            the call; without prompts, rows are compared at once.
 
     Attributes:
         checks: where comparisons on the device are read.
@@ -62,29 +64,29 @@ class Repetitions:
     Example:
         >>> ends = Repetitions(BreakerTable.of([b"a", b"b", b"\n"], ["\n"]))
         >>> rows = torch.tensor([[0, 1, 2, 0, 1]])
-        >>> found = ends(rows, torch.ones_like(rows, dtype=torch.bool))
+        >>> found = ends(rows)
         >>> found.lengths.tolist(), found.last_breaker.tolist()
         ([[0, 2, 0, 0]], [2])
     """
 
-    def __init__(self, table: BreakerTable, *, prompts: Prompts | None = None) -> None:
-        self.table, self._prompts = table, prompts
-        self.checks = DeferredChecks() if prompts is None else prompts.deferred_checks
+    def __init__(self, table: BreakerTable, rows: RowTokens | None = None) -> None:
+        self.table, self.rows = table, rows or RowTokens()
+        self._prompts = self.rows.prompts
+        self.checks = DeferredChecks() if self._prompts is None else self._prompts.deferred_checks
         self._kept: list[RowEnds] = []  # the newest last
         self._defers = True
 
-    def __call__(self, ids: Tensor, counted: Tensor) -> RowEnds:
+    def __call__(self, ids: Tensor) -> RowEnds:
         """Return the ends of rows.
 
         Args:
             ids: ``[rows, length]``, of at least one token.
-            counted: whether each token is text of the row, bool ``[rows, length]``. No text reaches over other tokens.
         """
         known = self._grown(ids) or self._matched(ids)
-        found = self._read(ids, counted) if known is None else known
+        found = self._read(ids) if known is None else known
         while found.ids.shape[1] < ids.shape[1]:
-            found = self._extended(found, ids[:, : found.ids.shape[1] + 1], counted)
-        found = replace(found, ids=ids)
+            length = found.ids.shape[1] + 1
+            found = self._extended(found, ids if length == ids.shape[1] else ids[:, :length])
         others = [kept for kept in self._kept if kept.ids.shape[1] != ids.shape[1]]
         self._kept = [*others[1 - KEPT :], found]
         return found
@@ -115,33 +117,35 @@ class Repetitions:
                 return kept[same.int().argmax(-1)]
         return None
 
-    def _extended(self, known: RowEnds, ids: Tensor, counted: Tensor) -> RowEnds:
+    def _extended(self, known: RowEnds, ids: Tensor) -> RowEnds:
         """Return the ends of rows of one more token."""
-        place, table = ids.shape[1] - 1, self.table.to(ids.device)
-        uncounted = ~counted[:, place : place + 1]
-        token = ids[:, place:].masked_fill(uncounted, NEW)
+        table, place = self.table.to(ids.device), ids.shape[1] - 1
+        token = self.rows.newest(ids, otherwise=NEW)
+        column, token = table.column(token[:, 0]), token.int()
         lengths = torch.nn.functional.pad(known.lengths, (1, 0))  # of the place before each place
-        column = table.column(token)[:, 0]
+        state, ended = known.state, table.ends[known.state, column]
+        if len(table.following) > 1:
+            state = table.following[state, column]
         return RowEnds(
             ids=ids,
             text=torch.cat([known.text, token], dim=1),
-            lengths=lengths.add_(1).masked_fill_(known.text != token, 0),
-            exempt=torch.cat([known.exempt, table.ends[0][column][:, None] | uncounted], dim=1),
-            state=table.following[known.state, column],
-            last_breaker=torch.where(table.ends[known.state, column], place, known.last_breaker),
+            lengths=lengths.add_(1).mul_(known.text == token),
+            weight=torch.cat([known.weight, table.weight[column][:, None]], dim=1),
+            state=state,
+            last_breaker=known.last_breaker.masked_fill(ended, place),
         )
 
-    def _read(self, ids: Tensor, counted: Tensor) -> RowEnds:
+    def _read(self, ids: Tensor) -> RowEnds:
         """Return the ends of rows without anything known, read on the host."""
-        text, table = ids.masked_fill(~counted, OLD), self.table.to(ids.device)
+        text, table = ids.masked_fill(~self.rows(ids), OLD), self.table.to(ids.device)
         rows = text.tolist()
-        lengths = torch.tensor([common_suffixes(row) for row in rows], dtype=torch.long, device=ids.device)
+        lengths = torch.tensor([common_suffixes(row) for row in rows], dtype=torch.int32, device=ids.device)
         scanned = torch.tensor([self.table.scan(row) for row in rows], dtype=torch.long, device=ids.device)
         return RowEnds(
             ids=ids,
-            text=text,
+            text=text.int(),
             lengths=lengths.view(len(rows), -1),
-            exempt=table.ends[0][table.column(text)] | ~counted,
+            weight=table.weight[table.column(text)],
             state=scanned[:, 0],
             last_breaker=scanned[:, 1],
         )

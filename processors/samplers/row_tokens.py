@@ -51,6 +51,13 @@ class RowTokens:
         known = [int(token) for token in begin if token is not None]
         return cls(prompts=binding.prompts, settings=binding.settings, prompt=prompt, begin_tokens=known)
 
+    @property
+    def _start(self) -> int:
+        """Number of tokens of a row before its first new token."""
+        if self.settings is not None:
+            return self.settings.start
+        return 0 if self.prompts is None else self.prompts.width
+
     def __call__(self, input_ids: Tensor) -> Tensor:
         """Return whether each token counts, bool ``[rows, length]``.
 
@@ -62,16 +69,22 @@ class RowTokens:
             counted &= input_ids != token
         if self.prompts is None:
             return counted
-        start = self.prompts.width if self.settings is None else self.settings.start
         if not self.prompt:
-            counted[:, :start] = False
+            counted[:, : self._start] = False
             return counted
-        mask = self.prompts.mask
+        mask = self.prompts.mask if self.prompts.padded else None
         if self.prompts.in_encoder:
             mask = None if self.settings is None else self.settings.decoder_mask
-        elif not self.prompts.padded:
-            mask = None
         if mask is not None:
             real = mask.to(input_ids.device)[self.prompts.rows(input_ids)].bool()  # [rows, width]
             counted[:, : real.shape[1]] &= real[:, : input_ids.shape[1]]
         return counted
+
+    def newest(self, input_ids: Tensor, *, otherwise: int) -> Tensor:
+        """Return the last token of each row, or another number where it does not count, ``[rows, 1]``."""
+        token = input_ids[:, -1:]
+        if self.prompts is not None and input_ids.shape[1] <= self._start:
+            return token.masked_fill(~self(input_ids)[:, -1:], otherwise)
+        for begin in self.begin_tokens:
+            token = token.masked_fill(token == begin, otherwise)
+        return token

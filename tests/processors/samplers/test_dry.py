@@ -15,7 +15,7 @@ import logitkit
 from logitkit.errors import ParameterError
 from logitkit.processors.engine import Prompts
 from logitkit.processors.samplers import DRY, BreakerTable, RowTokens
-from logitkit.processors.samplers.repetitions import Repetitions, common_suffixes
+from logitkit.processors.samplers.repetitions import common_suffixes
 from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
 
 TOKENS: list[bytes | None] = [b"a", b"b", b"c", b"\n", b"b\nc", b"ab", b"#", b"##", None, b""]
@@ -176,10 +176,7 @@ def test_padding_begin_token_and_prompt() -> None:
     rows = torch.cat([ids, torch.tensor([[9, 9, 8, 0, 1], [1, 2, 0, 1, 2]])], dim=1)
     for prompt, starts in ((True, (2, 0)), (False, (5, 5))):
         own = RowTokens(prompts=prompts, prompt=prompt, begin_tokens=[8])
-        table = BreakerTable.of(TOKENS, [])
-        batch = DRY(allowed_length=1, rows=own, repetitions=Repetitions(table, prompts=prompts))(
-            rows, torch.zeros(2, 10)
-        )
+        batch = DRY(allowed_length=1, rows=own)(rows, torch.zeros(2, 10))
         for row, start in enumerate(starts):
             alone = RowTokens(begin_tokens=[8])
             want = DRY(allowed_length=1, rows=alone)(rows[row : row + 1, start:], torch.zeros(1, 10))
