@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from logitkit.bench.report.marks import marks
 from logitkit.bench.report.summary import StrategyRow, Summary, TaskTable
-from logitkit.bench.report.wording import ARROWS, agreeing, counted, number
+from logitkit.bench.report.wording import ARROWS, FUSED, agreeing, counted, number
 from logitkit.bench.tasks.task import Metric
 from logitkit.registry.chain import Chain
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48
+ROOM = (LEFT, 0, WIDTH, HEIGHT - BOTTOM)  # where the marks of points may stand: left, top, right, bottom
 ROUNDS = 5  # rounds of timing from which the range of the cost holds its median with a confidence of 94 %
 
 READING = """\
 Vertical bars: 95 % intervals. Horizontal bars: the cost from the lowest to the highest paired round, or the 95 %
 interval of forwards per step over batches. Open circle: dominated, that is another strategy is shown to be better
-(Holm's correction over all pairs) and the ranges of cost show that it costs no more."""
+(Holm's correction over all pairs) and the ranges of cost show that it costs no more. Each point has its number in the
+list below the plot, and its name where there is room."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,7 @@ def _about(
     table: TaskTable, metric: Metric, rows: Sequence[StrategyRow], drawn: Sequence[StrategyRow], rounds: int | None
 ) -> str:
     """Return what a plot of quality against cost does not show; ``rounds`` of timing, None for forwards per step."""
-    sentences = []
+    sentences = [FUSED] if rounds is None else []
     if rounds is not None and rounds < ROUNDS:
         few = f"{counted(rounds, 'round')} of timing {agreeing(rounds, 'is')} too few"
         sentences.append(f"{few} to call a strategy dominated.")
@@ -211,7 +214,8 @@ def _plot(
     parts = [f"<title>{escape(title)}</title>", *_axes(across, up, xlabel, f"{metric.name}{unit}")]
     joined = " ".join(f"{across(point.x):.1f},{up(point.y):.1f}" for point in sorted(line, key=lambda point: point.x))
     parts += [f'<polyline class="line" points="{joined}"/>'] if line else []
-    for place, point in enumerate(points, 1):
+    texts = marks([(across(point.x), up(point.y), point.label) for point in points], ROOM)
+    for place, point in enumerate(points):
         x, y = across(point.x), up(point.y)
         kind = "off" if point.note else "on"
         left, right = map(across, point.across)
@@ -222,7 +226,7 @@ def _plot(
         if left < right:
             parts.append(f'<line class="bar" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{caption}</title></circle>')
-        parts.append(f'<text class="mark" x="{x + 7:.1f}" y="{y - 6:.1f}">{place}</text>')
+        parts.append(texts[place])
     better = f" {ARROWS[metric.better]} is better" if metric.better else ""
     description = escape(f"{title}. {counted(len(points), 'strategy')}.{better}")
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{description}">{"".join(parts)}</svg>'

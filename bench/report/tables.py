@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitkit.bench.report.summary import StrategyRow, Summary, TaskTable
-from logitkit.bench.report.wording import agreeing, counted, difference_text, heading, mean_text, p_text
+from logitkit.bench.report.wording import FUSED, agreeing, counted, difference_text, heading, mean_text, p_text
 from logitkit.bench.tasks.task import Metric
 
 METHOD = """\
@@ -105,7 +105,7 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
     )
     rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
-    about = f"{table.what}, {settings}. {what}."
+    about = f"{table.what}, {settings}. {what}." + (f" {FUSED}" if forwards else "")
     marks = [row.cells[first.name].conclusion for row in table.rows]
     optional = headings[-2:4:-1]
     title = f"{table.task}, {table.model}"
@@ -165,10 +165,7 @@ def _cost_sheets(summary: Summary) -> list[Sheet]:
             rows.append([name, f"{cost.ratio:.2f}", spread, f"{cost.milliseconds:.1f}", each, peak])
         rounds = next(iter(prices.values())).rounds
         about = f"Median of {counted(rounds, 'paired round')}, greedy, batch {entry.batch}, "
-        about += (
-            f"{counted(entry.tokens, 'token')}, including prefill. {coverage(rounds)} A fused second prompt counts "
-        )
-        about += "no forward of its own: its cost is in the time."
+        about += f"{counted(entry.tokens, 'token')}, including prefill. {coverage(rounds)} {FUSED}"
         headings = ["strategy", "time / baseline", "lowest to highest", "ms/token", "forwards/step", "peak / baseline"]
         cost_sheets.append(Sheet(title=f"Cost, {model}", about=about, headings=headings, rows=rows))
     return cost_sheets

@@ -7,6 +7,10 @@ import math
 from logitkit.bench.report.cells import Cell
 from logitkit.bench.tasks.task import Metric
 
+FUSED = (
+    "Forwards count passes of a model: a second prompt that is fused is a further row of the same pass and adds none, "
+    "but it takes time."
+)  # below every figure of forwards
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 PLURALS = {"strategy": "strategies", "this": "these", "is": "are", "shows": "show", "has": "have"}
 

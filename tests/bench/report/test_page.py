@@ -214,6 +214,28 @@ def test_the_page_fits_a_phone(listed: Any, browser: Any) -> None:
     assert min(heights) >= 40
 
 
+def test_a_phone_shows_conclusions_without_scrolling(
+    finished: tuple[Run, Store, Summary], browser: Any, tmp_path: Path
+) -> None:
+    """At 390 pixels each row is a list with its headings, the conclusion below the name; no table scrolls sideways."""
+    _, store, summary = finished
+    (tmp_path / "report.html").write_text(page(summary, {}, [], "", answers(summary, store)), encoding="utf-8")
+    browser.get((tmp_path / "report.html").as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+    wide = "return [...document.querySelectorAll('.wide')].filter(each => each.scrollWidth > each.clientWidth).length"
+    assert browser.execute_script(wide) == 0
+    cells = [each for each in browser.find_elements("css selector", ".wide td.conclusion") if each.text]
+    assert cells
+    for cell in cells:
+        name = cell.find_element("xpath", "..").find_element("css selector", "th").rect
+        assert (
+            name["y"] < cell.rect["y"] < name["y"] + 40
+            and 0 <= cell.rect["x"] < cell.rect["x"] + cell.rect["width"] <= 390
+        )
+    said = "return getComputedStyle(arguments[0], '::before').content"
+    assert browser.execute_script(said, cells[0]) == '"conclusion"'
+
+
 def test_every_table_and_plot_is_laid_out(finished: tuple[Run, Store, Summary], browser: Any, tmp_path: Path) -> None:
     """A browser lays out every table and plot of a run with costs, and colours that are light in the dark."""
     _, store, summary = finished
