@@ -17,6 +17,7 @@ from logitkit.errors import ParameterError
 from logitkit.params import checked, is_neutral, number, option, whole
 from logitkit.processors.contrast.formulas import cfg, contrastive, dexperts
 from logitkit.processors.contrast.tilting import Tilt
+from logitkit.processors.engine.aligned_stream import StreamAlignment, aligned_reader
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.other_prompts import PromptsOrChats, other_prompts
 from logitkit.processors.engine.scores import fit, within_width
@@ -162,12 +163,21 @@ class Contrastive(LogitsProcessor):
         window: Annotated[
             int | None, whole("last tokens of the prompt that the amateur reads; None: the whole prompt", ge=1)
         ] = None,
+        align: Annotated[
+            StreamAlignment | None,
+            option("alignment of models with another tokenizer; None: the tokenizers must be the same"),
+        ] = None,
     ) -> Contrastive:
         """Build the processor whose second stream is the amateur under the same prompt, or under its last tokens.
 
         Raises:
             ModelError: the amateur has another tokenizer.
         """
+        strengths = {"beta": beta, "alpha": alpha, "temperature": temperature}
+        if align is not None:
+            if window is not None:
+                raise ParameterError("contrastive", "window", "None where align is given", window)
+            return cls(amateur=aligned_reader(binding, "contrastive", amateur, align), **strengths)
         model = binding.model_with_same_vocabulary(amateur, "contrastive")
         prompts = [ids if window is None else ids[-window:] for ids in binding.own_prompts()]
         if is_same_model(model, binding.model) and prompts == binding.own_prompts() and is_neutral(temperature, 1):
@@ -236,12 +246,19 @@ class DExperts(LogitsProcessor):
         ],
         alpha: float,
         divergence: Tilt,
+        align: Annotated[
+            StreamAlignment | None,
+            option("alignment of models with another tokenizer; None: the tokenizers must be the same"),
+        ] = None,
     ) -> DExperts:
         """Build the processor whose second streams are the two small models under the same prompt.
 
         Raises:
             ModelError: a small model has another tokenizer.
         """
+        if align is not None:
+            read = [aligned_reader(binding, "dexperts", name, align) for name in (expert, antiexpert)]
+            return cls(expert=read[0], antiexpert=read[1], alpha=alpha, divergence=divergence)
         models = [binding.model_with_same_vocabulary(name, "dexperts") for name in (expert, antiexpert)]
         if is_same_model(*models):
             way_out = "name the tuned and the untuned model, or leave dexperts out"

@@ -6,6 +6,7 @@ A processor receives token rows and scores. Everything else comes from here: `Bi
 
 from __future__ import annotations
 
+from logitkit.processors.engine.aligned_stream import AlignedStream
 from logitkit.processors.engine.behind_rows import BehindRows
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_layers import CapturedLayers
@@ -31,6 +32,7 @@ from logitkit.processors.engine.streams import FusableStream, Stream, StreamLike
 from logitkit.processors.engine.trace import FusionReport, Step, Trace, most_probable
 
 __all__ = [
+    "AlignedStream",
     "AllowedTokens",
     "BehindRows",
     "Binding",
