@@ -115,7 +115,8 @@ def report(winners: Mapping[str, str], development: Sequence[int], held_out: Seq
         distinct = np.mean([answers[setting, number].distinct for number in held_out])
         difference = bootstrap_interval(right[name] - right[BASELINE])
         cells = [f"{tuned:.1f}", interval_text(bootstrap_interval(right[name]), ".1f")]
-        rows.append([f"`{setting}`", *cells, interval_text(difference, "+.1f"), f"{distinct:.2f}"])
+        code = setting.replace("|", "\\|")  # a bar would end the cell
+        rows.append([f"`{code}`", *cells, interval_text(difference, "+.1f"), f"{distinct:.2f}"])
     headings = [
         "chosen setting",
         f"exact match, {len(development)} development questions, %",

@@ -49,6 +49,8 @@ def warned(chain: str, prompts: Any = "a prompt", tokenizer: Any = None, **resou
         ("ngram_context(weight=0)", "ngram_context changes nothing: weight 0.0 is its neutral value; "),
         ("ngram_context(order_weights=[0, 0, 1], context='ab')", "ngram_context changes nothing: no n-gram has an"),
         ("dexperts(expert='other', antiexpert='other')", "dexperts changes nothing: expert and antiexpert are one mod"),
+        ("dry(0.0)", "dry changes nothing: multiplier 0.0 is its neutral value; "),
+        ("presence_penalty(0)", "presence_penalty changes nothing: penalty 0.0 is its neutral value; "),
         ("crossover(other='other', budget=0)", "crossover changes nothing: the budget is 0; give a larger budget, or"),
         ("crossover(other='same')", "crossover changes nothing: the other model is the generating model; name another"),
         ("dexperts(expert='other', antiexpert='third')", "dexperts changes nothing: expert and antiexpert are one mod"),
@@ -149,7 +151,15 @@ def test_an_empty_table_is_no_style() -> None:
 
 @pytest.mark.parametrize(
     "chain",
-    ["temperature(1.0)", "repetition_penalty(1.0)", "min_new_tokens(0)", "cfg(1.5)", "top_p(0.9)", "ngram_context()"],
+    [
+        "temperature(1.0)",
+        "top_a(0)",
+        "repetition_penalty(1.0)",
+        "min_new_tokens(0)",
+        "cfg(1.5)",
+        "top_p(0.9)",
+        "ngram_context()",
+    ],
 )
 def test_steps_with_an_effect_do_not_warn(chain: str) -> None:
     """A neutral warper switches the setting of the configuration off, which is an effect."""
@@ -167,7 +177,17 @@ def test_one_warning_names_every_step() -> None:
     assert [line.partition(" ")[0] for line in warning.split("\n")] == ["uscd", "cfg"]
 
 
-@pytest.mark.parametrize("chain", ["temperature(0.7)", "top_k(2)", "temperature(2.0) | top_p(0.5)", "eta_cutoff(0.5)"])
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "temperature(0.7)",
+        "top_k(2)",
+        "temperature(2.0) | top_p(0.5)",
+        "eta_cutoff(0.5)",
+        "p_less() | top_n_sigma(1.0) | top_a(0.2) | tail_free(0.9)",
+        "dynamic_temperature() | entropy_temperature() | quadratic()",
+    ],
+)
 def test_warpers_under_greedy_decoding(chain: str) -> None:
     """They keep the most probable token; sampling, beams and other steps give them an effect."""
     model, tokenizer = tiny_model(), tiny_tokenizer()

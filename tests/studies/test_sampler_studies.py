@@ -43,10 +43,11 @@ def test_the_best_setting_among_the_diverse_ones_is_chosen() -> None:
 def test_differences_are_paired_over_held_out_questions() -> None:
     """By hand: one of two questions gains 100 points; development questions are in the first column alone."""
     right = {("x", 0): 1.0, ("x", 1): 1.0, ("x", 2): 0.0, ("y", 0): 0.0, ("y", 1): 0.0, ("y", 2): 0.0}
-    answers = {key: Judged(right=value, distinct=0.5) for key, value in right.items()}
-    table = report({"top_p": "y", "xtc": "x"}, [0], [1, 2], answers)
+    names = {"x": "min_p(0.1) | xtc()", "y": "y"}
+    answers = {(names[name], n): Judged(right=value, distinct=0.5) for (name, n), value in right.items()}
+    table = report({"top_p": names["y"], "xtc": names["x"]}, [0], [1, 2], answers)
     assert "| `y` | 0.0 | 0.0 [0.0, 0.0] | +0.0 [+0.0, +0.0] | 0.50 |" in table
-    assert "| `x` | 100.0 | 50.0 [" in table and "| +50.0 [" in table
+    assert r"| `min_p(0.1) \| xtc()` | 100.0 | 50.0 [" in table and "| +50.0 [" in table
 
 
 def test_the_command_tunes_and_judges(
