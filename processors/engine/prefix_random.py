@@ -49,7 +49,7 @@ class PrefixRandom:
         input_ids = input_ids.long()  # the mixing is of 64 bits
         places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         counts = torch.ones_like(input_ids)
-        if self.prompts is not None and self.prompts.width:
+        if self.prompts is not None and self.prompts.width and self.prompts.padded:
             mask = self.prompts.mask.to(input_ids.device)[self.prompts.rows(input_ids)]  # [rows, width]
             counts = counts.clone()
             counts[:, : mask.shape[1]] = mask

@@ -8,7 +8,7 @@ that did not grow from known rows are read anew. The results depend on the token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class RowEnds:
             others; fp32 ``[rows, length]``.
         state: of the breakers' automaton at the end of each row, ``[rows]``.
         last_breaker: place of the last token in which a breaker ends, or -1, ``[rows]``.
+        version: of ``ids``, which torch raises at each write; 0 for a copy in inference mode.
     """
 
     ids: Tensor
@@ -44,10 +45,18 @@ class RowEnds:
     weight: Tensor
     state: Tensor
     last_breaker: Tensor
+    version: int
+
+    @property
+    def valid(self) -> bool:
+        """Whether the caller has not written to the token ids since."""
+        return _version(self.ids) == self.version
 
     def __getitem__(self, rows: Tensor) -> RowEnds:
         """Return chosen rows in a chosen order."""
-        return RowEnds(*(getattr(self, part.name)[rows] for part in fields(self)))
+        parts = (self.ids, self.text, self.lengths, self.weight, self.state, self.last_breaker)
+        ids, *others = (part[rows] for part in parts)
+        return RowEnds(ids, *others, version=_version(ids))
 
 
 class Repetitions:
@@ -70,7 +79,7 @@ class Repetitions:
     """
 
     def __init__(self, table: BreakerTable, rows: RowTokens | None = None) -> None:
-        self.table, self.rows = table, rows or RowTokens()
+        self.table, self._placed, self.rows = table, table, rows or RowTokens()
         self._prompts = self.rows.prompts
         self.checks = DeferredChecks() if self._prompts is None else self._prompts.deferred_checks
         self._kept: list[RowEnds] = []  # the newest last
@@ -82,6 +91,8 @@ class Repetitions:
         Args:
             ids: ``[rows, length]``, of at least one token.
         """
+        ids = ids.clone() if ids.is_inference() else ids  # torch does not count writes to inference tensors
+        self._kept = [kept for kept in self._kept if kept.valid]
         known = self._grown(ids) or self._matched(ids)
         found = self._read(ids) if known is None else known
         while found.ids.shape[1] < ids.shape[1]:
@@ -117,9 +128,15 @@ class Repetitions:
                 return kept[same.int().argmax(-1)]
         return None
 
+    def _table_on(self, device: torch.device) -> BreakerTable:
+        """Return the table on the device of the rows, to which it is copied once."""
+        if self._placed.ends.device != device:
+            self._placed = self.table.to(device)
+        return self._placed
+
     def _extended(self, known: RowEnds, ids: Tensor) -> RowEnds:
         """Return the ends of rows of one more token."""
-        table, place = self.table.to(ids.device), ids.shape[1] - 1
+        table, place = self._table_on(ids.device), ids.shape[1] - 1
         token = self.rows.newest(ids, otherwise=NEW)
         column, token = table.column(token[:, 0]), token.int()
         lengths = torch.nn.functional.pad(known.lengths, (1, 0))  # of the place before each place
@@ -133,11 +150,12 @@ class Repetitions:
             weight=torch.cat([known.weight, table.weight[column][:, None]], dim=1),
             state=state,
             last_breaker=known.last_breaker.masked_fill(ended, place),
+            version=_version(ids),
         )
 
     def _read(self, ids: Tensor) -> RowEnds:
         """Return the ends of rows without anything known, read on the host."""
-        text, table = ids.masked_fill(~self.rows(ids), OLD), self.table.to(ids.device)
+        text, table = ids.masked_fill(~self.rows(ids), OLD), self._table_on(ids.device)
         rows = text.tolist()
         lengths = torch.tensor([common_suffixes(row) for row in rows], dtype=torch.int32, device=ids.device)
         scanned = torch.tensor([self.table.scan(row) for row in rows], dtype=torch.long, device=ids.device)
@@ -148,7 +166,13 @@ class Repetitions:
             weight=table.weight[table.column(text)],
             state=scanned[:, 0],
             last_breaker=scanned[:, 1],
+            version=_version(ids),
         )
+
+
+def _version(ids: Tensor) -> int:
+    """Return the number of writes to a tensor; 0 for inference tensors, whose writes are not counted."""
+    return 0 if ids.is_inference() else ids._version
 
 
 def common_suffixes(row: Sequence[int]) -> list[int]:

@@ -121,6 +121,20 @@ def test_rows_in_any_order_equal_new_rows() -> None:
         assert torch.equal(used(ids, scores), DRY(table=BreakerTable.of(TOKENS, ["c"]))(ids, scores))
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_rows_that_the_caller_overwrites_are_not_remembered(inference: bool) -> None:
+    """One buffer for all rows: what was there before does not count."""
+    used, scores = DRY(), torch.zeros(1, 9)
+    with torch.inference_mode(inference):
+        buffer = torch.tensor([[1, 2, 3, 1, 2, 0]])
+        used(buffer[:, :5], scores)
+        for row in ([5, 6, 7, 8, 5, 6], [1, 2, 3, 4, 1, 2], [5, 6, 7, 8, 5, 6]):
+            buffer[:] = torch.tensor(row)
+            for length in (5, 6):
+                want = DRY()(buffer[:, :length].clone(), scores)
+                assert torch.equal(used(buffer[:, :length], scores), want)
+
+
 def test_worked_example() -> None:
     """By hand, allowed 2: a b c a b -> c continues 2 tokens: 0.8; x a b c x a b -> 3 tokens: 0.8 * 1.75."""
     got = DRY()(torch.tensor([[0, 1, 2, 0, 1]]), torch.zeros(1, 5))
