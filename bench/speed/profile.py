@@ -1,6 +1,6 @@
 """Profile of registered processors: their own time per step, without the forward passes that they request.
 
-Every processor is bound as the example of its Spec to a random model with one tiny layer and a wide vocabulary, and
+Every processor is bound as the example of its Spec to a random model with two tiny layers and a wide vocabulary, and
 called with rows that grow by one token per step, as `generate` calls it.
 """
 

@@ -54,14 +54,14 @@ def tiny_model(seed: int = 0) -> Any:
 
 
 def wide_model(width: int, seed: int = 0) -> Any:
-    """Return a random one-layer Llama with ``width`` logits over `tiny_tokenizer`, for timing work on wide rows.
+    """Return a random two-layer Llama with ``width`` logits over `tiny_tokenizer`, for timing work on wide rows.
 
     The model is not cached: it may be moved to another device.
 
     >>> wide_model(1000).config.vocab_size
     1000
     """
-    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1}
     config = LlamaConfig(vocab_size=width, initializer_range=0.3, **sizes, **special_ids(tiny_tokenizer()))
     return seeded(seed, lambda: LlamaForCausalLM(config))
 
