@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -58,3 +62,14 @@ class TestSmollm2:
         answer = model.generate(**inputs, do_sample=False, max_new_tokens=20)[0, inputs["input_ids"].shape[1] :]
         assert "Paris" in tokenizer.decode(answer)
         assert answer[-1] == tokenizer.eos_token_id
+
+
+def test_loading_shows_a_bar_on_a_terminal_alone(tiny_checkpoint: str) -> None:
+    """In a script whose standard error is a file, nothing is written; the setting of transformers stays as it was."""
+    code = (
+        "from transformers.utils import logging\nfrom logitkit import models\n"
+        f"models.load({tiny_checkpoint!r})\nassert logging.is_progress_bar_enabled()"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,24 @@ def _read_model(place: str, dtype: Any, device: Any, *, local_only: bool) -> tup
     config = AutoConfig.from_pretrained(place, local_files_only=local_only)
     model_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     # Only safetensors: other formats can execute code when they are read.
-    model = model_class.from_pretrained(place, dtype=dtype, use_safetensors=True, local_files_only=local_only)
+    with _no_bars_off_a_terminal():
+        model = model_class.from_pretrained(place, dtype=dtype, use_safetensors=True, local_files_only=local_only)
     return model.to(device).eval(), AutoTokenizer.from_pretrained(place, local_files_only=local_only)
+
+
+@contextlib.contextmanager
+def _no_bars_off_a_terminal() -> Iterator[None]:
+    """Switch the progress bars of transformers off in the body, unless standard error is a terminal."""
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _is_hub_id(name: str) -> bool:
