@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation.streamers import BaseStreamer
 
 from logitkit.registry.call import Call
 from logitkit.registry.laws.recomputation import Continuation, Recomputation
@@ -30,6 +31,24 @@ class ScoreRecorder(LogitsProcessor):
         """Return the scores unchanged."""
         self.seen.append((input_ids.clone(), scores.clone()))
         return scores
+
+
+class StreamRecorder(BaseStreamer):
+    """Keeps the streamed tokens; the prompt comes first.
+
+    Attributes:
+        pieces: the tokens of each step.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[Tensor] = []
+
+    def put(self, value: Tensor) -> None:
+        """Keep the tokens of a step, ``[rows]``, or the prompts, ``[rows, width]``."""
+        self.pieces.append(value.reshape(-1))
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 def generate_checked(scratch: Recomputation, call: Call | None = None, **settings: Any) -> Tensor:

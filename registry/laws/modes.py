@@ -14,18 +14,24 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 from transformers import CompileConfig, LogitsProcessorList, pipeline
-from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging as verbosity
 
 from logitkit.errors import LogitkitError, PluginError, UnknownNameError
+from logitkit.processors.engine.fusion_obstacles import obstacle
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.generate_settings import SAMPLING
-from logitkit.registry.laws.agreement import TOKENS, ScoreRecorder, assert_greedy, generate_checked, prefixes
+from logitkit.registry.laws.agreement import (
+    TOKENS,
+    ScoreRecorder,
+    StreamRecorder,
+    assert_greedy,
+    generate_checked,
+    prefixes,
+)
 from logitkit.registry.laws.examples import example_chain
 from logitkit.registry.laws.mode_subject import LONG, PROMPTS, ModeSubject
 from logitkit.registry.laws.subjects import registry_of
@@ -122,34 +128,28 @@ def _with_drafts(subject: ModeSubject, **settings: Any) -> None:
     assert call.trace.calls, "the chain was never called"
 
 
-class _Recorder(BaseStreamer):
-    """Keeps the streamed tokens; the prompt comes first."""
-
-    def __init__(self) -> None:
-        self.pieces: list[Tensor] = []
-
-    def put(self, value: Tensor) -> None:
-        self.pieces.append(value.reshape(-1))
-
-    def end(self) -> None:
-        pass
-
-
 def streaming(subject: ModeSubject) -> None:
     """Streamed tokens are those of the returned sequence."""
-    streamer = _Recorder()
+    streamer = StreamRecorder()
     ids = generate_checked(subject.single, streamer=streamer)
     assert torch.equal(torch.cat(streamer.pieces), ids[0]), "the streamed tokens differ from the returned tokens"
 
 
 def static_compiled(subject: ModeSubject) -> None:
     """A static cache and the model's forward as one compiled graph (traced by dynamo; not compiled to C++)."""
-    settings: dict[str, Any] = {"backend": "eager", "fullgraph": True, "mode": None}
-    config: Any = CompileConfig(**settings)
+    config: Any = CompileConfig(backend="eager", fullgraph=True, mode=cast(Any, None))
     config._compile_all_devices = True
     scratch = subject.recomputation(1, _copy_to_compile(subject.model))
     generate_checked(scratch, cache_implementation="static", compile_config=config)
     assert hasattr(scratch.model, "_compiled_call"), "nothing was compiled"
+
+
+def fused_static(subject: ModeSubject) -> None:
+    """A static cache, two sampled sequences for each of two prompts; second streams of the model are fused."""
+    call = subject.batch.bind()
+    generate_checked(subject.batch, call, cache_implementation="static", do_sample=True, num_return_sequences=2)
+    if obstacle(call.model, call.composite.streams, call.prompts, lambda _: None) is None:
+        assert call.trace.fusion.state == "fused", f"second streams were {call.trace.fusion}"
 
 
 @functools.cache
@@ -217,6 +217,7 @@ MODES: dict[str, Callable[[ModeSubject], None]] = {
         universal_assisted,
         streaming,
         static_compiled,
+        fused_static,
         bf16,
         reuse,
         text_generation_pipeline,

@@ -33,7 +33,8 @@ REASONS_HEADING = "## Reasons"
 NOTES = """## Notes
 
 - Static compiled: a static cache, and the forward as one graph, traced by dynamo with backend `eager`.
-  Processors run outside the graph.
+  Processors run outside the graph. Fused static: a static cache, two prompts of unequal length, and two sampled
+  sequences for each; second streams of the generating model are rows of its forward, as in every mode where they can.
 - bf16: logits with and without a KV cache differ by rounding; distributions are compared within a total variation of
   0.1.
 - Assisted, prompt lookup, early exit and universal assisted: the greedy texts are compared. Early exit drafts with the
