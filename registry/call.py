@@ -148,10 +148,11 @@ class Call:
             )
             settings = with_new_bytes_stop(settings, criterion)
         fused = self._fused_streams(streams, settings)
-        if fused is None:
-            return plain_generate(self.model)(**self.inputs, **settings)
-        with fused:
-            output = plain_generate(fused.view)(**self.inputs, **settings)
+        with self.composite.reading_late(not sampling):
+            if fused is None:
+                return plain_generate(self.model)(**self.inputs, **settings)
+            with fused:
+                output = plain_generate(fused.view)(**self.inputs, **settings)
         if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
             output = type(output)(**{name: value for name, value in output.items() if name != CACHE})
         return output

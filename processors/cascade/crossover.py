@@ -27,9 +27,10 @@ from logitkit.processors.cascade.crossover_budget import budget_left, switches_w
 from logitkit.processors.cascade.rules import replaced_rows
 from logitkit.processors.cascade.uncertainty_scores import uncertainty
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.call_settings import BoundSettings
+from logitkit.processors.engine.call_settings import BoundSettings, CallSettings
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.divergences import divergence, js_bits
+from logitkit.processors.engine.grown_rows import GrownRows
 from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import StreamLike, as_stream
@@ -102,7 +103,7 @@ class Crossover(LogitsProcessor):
         self._prompt_width, self._settings = prompt_width, settings
         self.threshold, self.budget, self.measure = threshold, budget, measure
         self.captured, self.random_numbers, self.trace = captured, random_numbers or PrefixRandom(), trace
-        self._used = _UsedBudget()
+        self._used = _UsedBudget(settings)
 
     @property
     def prompt_width(self) -> int:
@@ -163,7 +164,10 @@ class Crossover(LogitsProcessor):
         switched = (score > self.threshold) & budget_left(used, position, self.budget)
         self._used.remember(input_ids, used + switched.long(), self.prompt_width)
         self._record(own, other, score, switched, used)
-        return replaced_rows(scores, other, switched) if bool(switched.any()) else scores
+        # On the CPU a read is free; elsewhere the host would wait for the device, which takes longer than the formula.
+        if switched.device.type == "cpu" and not bool(switched.any()):
+            return scores
+        return replaced_rows(scores, other, switched)
 
     def _own_logits(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the generating model's own logits after each row, ``[rows, vocab]``."""
@@ -206,7 +210,12 @@ class Crossover(LogitsProcessor):
 class _UsedBudget:
     """A cache of the number of switched positions, keyed by the tokens of the rows of the last call."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: CallSettings | None) -> None:
+        self._grown = None if settings is None else GrownRows(settings.prompts, self._forget)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop the numbers."""
         self._rows: Tensor | None = None
         self._used: Tensor | None = None
         self._start = 0  # where position 0 of the rows was
@@ -216,6 +225,8 @@ class _UsedBudget:
         rows, used = self._rows, self._used
         if rows is None or used is None or start != self._start or rows.shape[1] != input_ids.shape[1] - 1:
             return None
+        if self._grown is not None and self._grown.new_tokens(input_ids):
+            return used
         if torch.equal(rows, input_ids[:, :-1]):
             return used
         match = (input_ids[:, None, :-1] == rows[None]).all(-1)  # [rows, cached rows]
@@ -224,3 +235,5 @@ class _UsedBudget:
     def remember(self, input_ids: Tensor, used: Tensor, start: int) -> None:
         """Store the number of switches of each row, the decision after its last token included."""
         self._rows, self._used, self._start = input_ids, used, start
+        if self._grown is not None:
+            self._grown.note(input_ids)

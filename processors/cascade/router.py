@@ -132,9 +132,8 @@ class Router(LogitsProcessor):
         score = self.score(input_ids, scores)
         routed = score > self.threshold
         self._record(score, routed)
-        if not bool(routed.any()):
-            return scores
-        return replaced_rows(scores, fit(self.large(input_ids), scores.shape[-1]), routed)
+        large = self.large.where(routed, input_ids)
+        return scores if large is None else replaced_rows(scores, fit(large, scores.shape[-1]), routed)
 
     def _record(self, score: Tensor, routed: Tensor) -> None:
         """Add one step to the trace; both arguments are ``[rows]``."""

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from logitkit.params import is_neutral
 from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.engine.scores import is_impossible, with_infinite_masks
+from logitkit.processors.engine.scores import is_impossible, mark_masked, with_infinite_masks
 
 TokenRule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js"]
 TOKEN_RULES: tuple[TokenRule, ...] = get_args(TokenRule)
@@ -96,6 +96,15 @@ def _accepted_rows(rule: TokenRule, small: Tensor, large: Tensor, alpha: float, 
     return best_small >= best_large - alpha * variation - 16 * torch.finfo(small.dtype).eps
 
 
+def always_needs_large(rule: TokenRule) -> bool:
+    """Return whether a rule decides no row without the large model, so that no row has to be asked.
+
+    >>> always_needs_large("js"), always_needs_large("chow")
+    (True, False)
+    """
+    return rule not in ("chow", "diff", "token_v1")
+
+
 def decided_without_large(
     rule: TokenRule, small: Tensor, *, alpha: float, sampling_small: Tensor | None = None
 ) -> Tensor:
@@ -140,10 +149,10 @@ def mixture(small: Tensor, large: Tensor, accepted: Tensor) -> Tensor:
     >>> mixture(small, large, torch.tensor([[False, True]])).exp()  # (0.6 * 0.2, 0.4 + 0.6 * 0.8)
     tensor([[0.1200, 0.8800]])
     """
-    kept = torch.where(accepted, with_infinite_masks(small), -torch.inf)
+    kept = with_infinite_masks(small).masked_fill(~accepted, -torch.inf)
     large = with_infinite_masks(large)
     mixed = torch.logaddexp(kept, large + resampled_mass(small, accepted).log()[:, None])
-    mixed = torch.where((kept == -torch.inf) & (large == -torch.inf), -torch.inf, mixed)
+    mixed = mixed.masked_fill_(torch.maximum(kept, large) == -torch.inf, -torch.inf)
     mixed = torch.where(accepted.any(-1, keepdim=True), mixed, large)
     return torch.where(accepted.all(-1, keepdim=True), small, mixed)
 
@@ -161,7 +170,7 @@ def resampled_mass(small: Tensor, accepted: Tensor) -> Tensor:
     >>> resampled_mass(torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[True, False]]))
     tensor([0.2500])
     """
-    return torch.where(accepted, 0, small.exp()).sum(-1)
+    return small.exp().masked_fill_(accepted, 0).sum(-1)
 
 
 def cascade_distribution(
@@ -228,8 +237,8 @@ def restricted_to_support(logits: Tensor, scores: Tensor) -> Tensor:
     """
     scores = with_infinite_masks(scores)
     possible = with_infinite_masks(logits).float().masked_fill(scores == -torch.inf, -torch.inf)
-    disjoint = (possible == -torch.inf).all(-1, keepdim=True)
-    return torch.where(disjoint, scores.float(), possible).log_softmax(-1)
+    disjoint = possible.amax(-1, keepdim=True) == -torch.inf
+    return mark_masked(torch.where(disjoint, scores.float(), possible).log_softmax(-1))
 
 
 def replaced_rows(scores: Tensor, other: Tensor, replaced: Tensor) -> Tensor:

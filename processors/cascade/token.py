@@ -126,10 +126,12 @@ class Cascade(LogitsProcessor):
         q = rules.tempered(small, self.temperature)
         unchanged = scores if is_neutral(self.temperature, 1) else q
         decided = self._decided_without_large(input_ids, small, q)
-        if bool(decided.all()):
+        always = self.rule != "random" and rules.always_needs_large(self.rule)
+        logits = self.large(input_ids) if always else self.large.where(~decided, input_ids)
+        if logits is None:
             self._record(torch.zeros_like(q[:, 0]), torch.ones_like(q[:, 0]), decided)
             return unchanged.to(scores.dtype)
-        large = rules.restricted_to_support(fit(self.large(input_ids), scores.shape[-1]), scores)
+        large = rules.restricted_to_support(fit(logits, scores.shape[-1]), scores)
         p = rules.tempered(large, self.temperature)
         accepted = self._accepted(small, large, q, p, decided)
         pi = rules.mixture(q, p, accepted)

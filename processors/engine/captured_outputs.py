@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -53,6 +54,8 @@ class CapturedOutputs:
         model, own = binding.model, binding.own_prompts()
         states = HiddenStates(model) if hidden else None
         self.misses = 0
+        self._last_match: Callable[[Tensor], Tensor] | None = None  # what of the logits the scores were
+        self._defers = True
         self.reader = binding.reader(own, label="generating model")
         self._states: Reader | None = None
         last = self._last = _LastForward(ModelDepth(model))
@@ -109,11 +112,34 @@ class CapturedOutputs:
         if logits is None or len(logits) < len(scores) or logits.shape[1] != scores.shape[1]:
             return False
         own = logits[: len(scores)].to(scores.device)
-        possible = ~is_impossible(scores)
-        return any(
-            bool(((candidate == scores) | ~possible).all() and possible.any(-1).all())
-            for candidate in (own, own.log_softmax(-1))  # beam search passes log-probabilities
-        )
+        # What the scores were at the last step they are assumed to be now; the comparison is read at the end of a step.
+        if self._last_match is not None and self.reader.prompts.deferred_checks.check(
+            _is_computed(self._last_match(own), scores), self._mismatch
+        ):
+            return True
+        for candidate in (_logits, _log_softmax):  # beam search passes log-probabilities
+            if bool(_is_computed(candidate(own), scores)):
+                self._last_match = candidate if self._defers else None
+                return True
+        return False
+
+    def _mismatch(self) -> None:
+        """Compare at once from now on: the scores of some steps are not computed by the generating model."""
+        self._last_match, self._defers = None, False
+
+
+def _logits(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return logits.log_softmax(-1)
+
+
+def _is_computed(candidate: Tensor, scores: Tensor) -> Tensor:
+    """Return whether every possible score equals the candidate bit for bit; false for a row without one."""
+    impossible = is_impossible(scores)
+    return ((candidate == scores) | impossible).all() & ~impossible.all(-1).any()
 
 
 class _LastForward(threading.local):

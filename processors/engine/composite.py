@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,15 +13,14 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import LogitkitError, ModeError, PluginError, ScoresError
 from logitkit.processors.engine.call_settings import CallSettings
-from logitkit.processors.engine.deferred_checks import DeferredCheck
-from logitkit.processors.engine.history import History, HistoryCache
+from logitkit.processors.engine.history import History
 from logitkit.processors.engine.log_probabilities import shared_log_probabilities
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.row_check import RowCheck
 from logitkit.processors.engine.scores import are_usable, unusable_row
 from logitkit.processors.engine.shared_vocabulary import SharedVocabulary
 from logitkit.processors.engine.streams import Stream, declared_streams
-from logitkit.processors.engine.trace import Trace, TraceMark
+from logitkit.processors.engine.trace import Trace
 
 
 class Prefetcher(Protocol):
@@ -36,6 +36,14 @@ class Prefetcher(Protocol):
 
     def invalidate(self) -> None:
         """Drop the stored logits."""
+
+
+class _LateCheck(NamedTuple):
+    """Whether a step left every row a token, which the host has not read, and the step's rows and scores."""
+
+    finite: Tensor
+    rows: Tensor
+    scores: Tensor
 
 
 class Observer(Protocol):
@@ -100,6 +108,8 @@ class Composite(LogitsProcessor):
         self.prefetcher: Prefetcher | None = None
         self.observer: Observer | None = None
         self.row_check: RowCheck | None = None
+        self._late: _LateCheck | None = None  # of the last step
+        self._reads_late = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -150,6 +160,7 @@ class Composite(LogitsProcessor):
         with self._lock:
             return self._step(input_ids, scores, self.row_check if self.parts else None)
 
+    # Over 40 lines: the order of the comparisons of a step is easier to follow in one place.
     def _step(self, input_ids: Tensor, scores: Tensor, row_check: RowCheck | None) -> Tensor:
         """Return the scores after every processor; see `__call__`."""
         self.trace.calls += 1
@@ -159,25 +170,58 @@ class Composite(LogitsProcessor):
         if row_check and grew is None:
             row_check.compare(input_ids)
         prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else False
-        with self.prompts.deferred_checks.collected() as checks:
+        late, self._late = self._late, None
+        finite = [_is_finite(scores)]
+        with self.prompts.deferred_checks.collected(input_ids, grew) as checks:
+            if self.prefetcher and isinstance(prefetched, Tensor):
+                checks.add(prefetched, self.prefetcher.invalidate)
+            for holds in [*finite, *([] if late is None else [late.finite])]:
+                checks.add(holds, None)
             processed = self._run(input_ids, scores)
-        if self.prefetcher and isinstance(prefetched, Tensor):
-            checks.append(DeferredCheck(prefetched, self.prefetcher.invalidate))
-        # One read for all comparisons of the step: each read makes the host wait for the device.
-        holds = [_is_finite(scores, processed), *(check.holds for check in checks), *([] if grew is None else [grew])]
-        all_hold = bool(holds[0] if len(holds) == 1 else torch.stack(holds).all())
+            if processed is not scores:
+                finite.append(_is_finite(processed))
+                if self._reads_late and checks.reads and not checks.unread:
+                    self._late = _LateCheck(finite.pop(), input_ids, scores)
+                else:
+                    checks.add(finite[-1], None)
+            checks.read()  # one read for all comparisons of the step: each read makes the host wait for the device
+        if late is not None and not checks.value_of(late.finite):
+            self._refuse(late.rows, late.scores)
         if row_check and grew is not None:
-            row_check.remember(input_ids) if all_hold or bool(grew) else row_check.compare(input_ids)
-        if not all_hold:
-            failed = [check.on_failure for check in checks if not bool(check.holds)]
-            if failed:
-                self._undo(failed, mark, caches)
-                processed = self._run(input_ids, scores)
-            if not bool(_is_finite(scores, processed)):
-                self._refuse(input_ids, scores)
+            row_check.remember(input_ids) if checks.value_of(grew) else row_check.compare(input_ids)
+        if checks.undo():
+            self._late = None
+            self.trace.rewind(mark)
+            for place, cache in caches.items():
+                self.histories[place].cache = cache
+            processed = self._run(input_ids, scores)
+            usable = bool(_is_finite(scores) & _is_finite(processed))
+        else:
+            usable = all(checks.value_of(holds) for holds in finite)
+        if not usable:
+            self._refuse(input_ids, scores)
         if self.observer is not None:
             self.observer.observe(input_ids, scores, processed)
         return processed
+
+    @contextmanager
+    def reading_late(self, greedy: bool) -> Iterator[None]:
+        """Let a step of greedy decoding whose gate made the host wait be checked at the next wait, or at the end.
+
+        Sampling from a row without a token is an error of the device, after which no program can use it; each step is
+        checked before its token is drawn.
+
+        Args:
+            greedy: whether `generate` draws no tokens inside this block.
+        """
+        self._late, self._reads_late = None, greedy
+        try:
+            yield
+            late = self._late
+            if late is not None and not bool(late.finite):
+                self._refuse(late.rows, late.scores)
+        finally:
+            self._late, self._reads_late = None, False
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, and show the scores between them to histories and trace."""
@@ -191,14 +235,6 @@ class Composite(LogitsProcessor):
                 if self.trace.recording:
                     self.trace.record(name, input_ids.shape[1] - start, before, scores)
         return scores
-
-    def _undo(self, failed: Sequence[Callable[[], None]], mark: TraceMark, caches: Mapping[int, HistoryCache]) -> None:
-        """Undo a run that assumed other rows."""
-        for on_failure in failed:
-            on_failure()
-        self.trace.rewind(mark)
-        for place, cache in caches.items():
-            self.histories[place].cache = cache
 
     def _refuse(self, input_ids: Tensor, scores: Tensor) -> None:
         """Raise an error that names the first processor after which a row has no finite maximum."""
@@ -234,7 +270,6 @@ def _processed(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Ten
     return processed
 
 
-def _is_finite(before: Tensor, after: Tensor) -> Tensor:
-    """Return whether every row has a finite maximum before and after; NaN and infinities survive a maximum."""
-    maxima = after.amax(-1) if after is before else torch.stack([before.amax(-1), after.amax(-1)])
-    return are_usable(maxima).all()
+def _is_finite(scores: Tensor) -> Tensor:
+    """Return whether every row has a finite maximum; NaN and infinities survive a maximum."""
+    return are_usable(scores.amax(-1)).all()

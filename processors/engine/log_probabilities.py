@@ -14,17 +14,18 @@ from contextvars import ContextVar
 from torch import Tensor
 
 from logitkit.processors.engine.memo import Memo
-from logitkit.processors.engine.scores import with_infinite_masks
+from logitkit.processors.engine.scores import mark_masked, shared_masks, with_infinite_masks
 
 _STEP: ContextVar[Memo[Tensor] | None] = ContextVar("log-probabilities of a step", default=None)
 
 
 @contextmanager
 def shared_log_probabilities() -> Iterator[None]:
-    """Share results of `log_probabilities` inside this block; nothing is kept after it."""
+    """Share results of `log_probabilities` and of masks inside this block; nothing is kept after it."""
     token = _STEP.set(Memo())
     try:
-        yield
+        with shared_masks():
+            yield
     finally:
         _STEP.reset(token)
 
@@ -47,7 +48,7 @@ def log_probabilities(scores: Tensor) -> Tensor:
     step = _STEP.get()
     known = None if step is None else step.get(scores)
     if known is None:
-        known = with_infinite_masks(scores).float().log_softmax(-1)
+        known = mark_masked(with_infinite_masks(scores).float().log_softmax(-1))
         if step is not None:
             step.put(known, scores)
     return known
@@ -56,4 +57,4 @@ def log_probabilities(scores: Tensor) -> Tensor:
 def mark_normalised(logp: Tensor) -> Tensor:
     """Mark fp32 scores as normalised log-probabilities for the rest of the step, and return them."""
     step = _STEP.get()
-    return logp if step is None else step.put(logp, logp)
+    return logp if step is None else step.put(mark_masked(logp), logp)

@@ -54,9 +54,31 @@ class PrefixRandom:
             counts = counts.clone()
             counts[:, : mask.shape[1]] = mask
             places = places - (mask == 0).sum(-1, keepdim=True)
-        mixed = _mix(_mix(input_ids + 1) + places * _STEP) * counts
+        mixed = _hashed(input_ids, places) * counts
         bits = _mix(mixed.sum(-1) + _mix(torch.tensor(self.seed, device=input_ids.device) * _STEP + 1))
         return (_shifted(bits, 11)).double() * 2.0**-53
+
+
+def prefix_hashes(input_ids: Tensor) -> Tensor:
+    """Return a 64-bit hash of each prefix of each row, int64, ``[rows, length]``.
+
+    Equal prefixes have equal hashes; different ones have different hashes, but for one chance in 2**64.
+
+    Args:
+        input_ids: ``[rows, length]``.
+
+    Example:
+        >>> one, other = prefix_hashes(torch.tensor([[5, 6, 7], [5, 6, 8]]))
+        >>> (one == other).tolist()
+        [True, True, False]
+    """
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return _hashed(input_ids.long(), places).cumsum(-1)
+
+
+def _hashed(tokens: Tensor, places: Tensor) -> Tensor:
+    """Return a hash of each token at its place."""
+    return _mix(_mix(tokens + 1) + places * _STEP)
 
 
 def _mix(bits: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class Prompts:
         known = self.ids[:, : self.width].to(input_ids.device)  # [prompts, width]
         if count % len(self) == 0:
             index = torch.arange(count, device=input_ids.device) // (count // len(self))
-            if torch.equal(starts, known[index]):
+            if starts.shape[1] == self.width and self._are_in_place((starts == known[index]).all()):
                 return index
         if self.in_encoder or starts.shape[1] < self.width:
             raise PromptError(_unknown_rows(input_ids, self))
@@ -140,6 +140,20 @@ class Prompts:
         if not bool(match.any(-1).all()):
             raise PromptError(_unknown_rows(input_ids[~match.any(-1)], self))
         return match.int().argmax(-1)
+
+    def _are_in_place(self, equal: Tensor) -> bool:
+        """Return whether rows begin with the prompts of their places; assumed inside a step once this was so."""
+        checks = self.deferred_checks
+        if checks.assumes_places:
+            return checks.check(equal, self._forget_places)
+        in_place = bool(equal)
+        checks.assumes_places = in_place if checks.assumes_places is None else False
+        return in_place
+
+    def _forget_places(self) -> None:
+        """Compare the rows with the prompts at once from now on."""
+        self.prompt_index_memo.clear()
+        self.deferred_checks.assumes_places = False
 
     def encode(self, tokenizer: Any, text: str) -> list[int]:
         """Return the token ids of another text, with special tokens if these prompts have them."""

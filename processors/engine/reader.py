@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from logitkit.errors import ModelError
 from logitkit.processors.engine.cache_rewinding import can_crop, longest_cached_prefix
+from logitkit.processors.engine.grown_rows import GrownRows
 from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.padded_rows import padded_for
@@ -76,7 +77,7 @@ class Reader(PartialRows):
         self.own, self.forwards, self.tokens = tuple(tuple(ids) for ids in own), 0, 0
         self._prefetched: tuple[Tensor, Tensor] | None
         self.prefetch_used: bool | Tensor
-        self._defers_checks = True
+        self._read_rows = GrownRows(prompts, self.release)
         ids, mask = padded_for(self.own, 0, in_encoder=bool(model.config.is_encoder_decoder))
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
         self._own_length = mask.sum(-1).to(model.device)  # [prompts]
@@ -97,7 +98,7 @@ class Reader(PartialRows):
     def release(self) -> None:
         """Drop the cache and prefetched logits; the next call reads from scratch."""
         self._cache: Any = None
-        self._last_rows: Tensor | None = None  # rows of the last call, [rows, length]
+        self._read_rows.note(None)
         self._index = torch.empty(0, dtype=torch.long)  # number of the own prompt of each cached row
         self._tail = torch.empty(0, 0, dtype=torch.long)  # cached continuations, [rows, tokens]
         self._logits: list[Tensor] = []  # at the last positions of the tail, newest last, each [rows, vocab]
@@ -136,7 +137,7 @@ class Reader(PartialRows):
             rows: token ids, ``[rows, length]``.
         """
         if self._prefetched is None or self._prefetched[0] is not rows:
-            return self(rows) if bool(wanted.any()) else None
+            return self(rows) if self.prompts.deferred_checks.read(wanted.any()) else None
         used, logits = self.prefetch_used, self(rows)
         self.prefetch_used = wanted.any() | used
         return logits
@@ -175,31 +176,18 @@ class Reader(PartialRows):
         """Bring the cache to these rows; return the logits after the last ``count`` prefixes, oldest first."""
         try:
             with self._depth.restored():
-                if count == 1 and self._grew_by_one(rows):
-                    self._feed(rows[:, -1:], 1)
+                new = self._read_rows.new_tokens(rows) if count == 1 else 0
+                if new:  # several tokens where a gate closed the stream for some steps
+                    self._feed(rows[:, -new:], 1)
                 else:
                     self._catch_up(self.prompts.rows(rows), rows[:, self.prompts.width :], count)
         except BaseException:  # an interrupted forward leaves a cache that matches no tokens
             self.release()
             raise
-        self._last_rows = rows
+        is_whole = self._tail.shape[1] == rows.shape[1] - self.prompts.width  # after a short rewind the cache is longer
+        self._read_rows.note(rows if is_whole else None)
         end = len(self._logits) - self._tail.shape[1] + rows.shape[1] - self.prompts.width
         return self._logits[end - count : end]
-
-    def _grew_by_one(self, rows: Tensor) -> bool:
-        """Return whether these are the cached rows with one more token each, as in plain decoding."""
-        last = self._last_rows
-        if last is None or self._tail.shape[1] != last.shape[1] - self.prompts.width:
-            return False
-        grew = self.prompts.grew_by_one(last, rows)
-        if grew is None:
-            return False
-        return self.prompts.deferred_checks.check(grew, self._check_failed) if self._defers_checks else bool(grew)
-
-    def _check_failed(self) -> None:
-        """Drop what was read for other rows, and compare rows before each later step."""
-        self.release()
-        self._defers_checks = False
 
     def _catch_up(self, index: Tensor, tail: Tensor, count: int) -> None:
         """Bring the cache to these rows: keep the longest cached prefix, and feed the other tokens in one chunk."""

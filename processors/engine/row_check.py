@@ -8,15 +8,16 @@ were bound to the first turn. The two differ in one way: `generate` asks the cha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from itertools import accumulate
 
+import torch
 from torch import Tensor
 
 from logitkit.errors import ContinuationWarning
+from logitkit.processors.engine.prefix_random import prefix_hashes
 from logitkit.processors.engine.prompts import Prompts
 
-KEPT_PREFIXES = 2**17  # hashes of known prefixes; beyond, all are dropped, so that continuing an old row may warn
+# Hashes of known prefixes. Beyond, all but those of the last rows are dropped, so that continuing an old row may warn.
+KEPT_PREFIXES = 2**17
 
 
 class RowCheck:
@@ -48,8 +49,9 @@ class RowCheck:
     def __init__(self, prompts: Prompts) -> None:
         self.prompts, self.accepts = prompts, False
         self._last: Tensor | None = None  # rows of the last step; with them, all of their prefixes are known
-        self._known: set[int] = set()
-        self._prompts = {hash(tuple(row)) for row in prompts.ids.tolist()}
+        self._known: set[int] = set()  # hashes
+        self._noted = 0  # prefixes of the last rows with at most so many tokens are among the known ones
+        self._prompts = set(prefix_hashes(prompts.ids)[:, -1].tolist())
 
     def grew_by_one(self, rows: Tensor) -> Tensor | None:
         """Return whether these are the rows of the last step with one more token each, and remember them if so.
@@ -77,27 +79,28 @@ class RowCheck:
         """
         if self.accepts:
             return
-        if self._last is not None:
-            for row in self._last.tolist():
-                self._known.update(self._prefixes(row))
+        width, added = self.prompts.width, rows.shape[1] - self.prompts.width
         if len(self._known) > KEPT_PREFIXES:
             self._known.clear()
-        self._last = rows
-        added = rows.shape[1] - self.prompts.width
-        if added > 0 and any(self._is_unknown(row) for row in rows.tolist()):
+            self._noted = 0
+        columns = []
+        if added > 0:
+            whole = prefix_hashes(rows)
+            columns.append(torch.stack([whole[:, width - 1], whole[:, -2]], dim=1))
+        if self._last is not None:
+            columns.append(prefix_hashes(self._last)[:, max(width - 1, self._noted) :])
+        hashes = [part.flatten().tolist() for part in columns]
+        if self._last is not None:
+            self._known.update(hashes.pop())
+        self._last, self._noted = rows, 0
+        if added <= 0:
+            return
+        starts, before = hashes[0][::2], hashes[0][1::2]
+        new = [start for start, prefix in zip(starts, before, strict=True) if prefix not in self._known]
+        if not new:
+            self._noted = rows.shape[1] - 1
+        elif not self._prompts.isdisjoint(new):
             self._warn(added)
-
-    def _is_unknown(self, row: Sequence[int]) -> bool:
-        """Return whether a row begins with a prompt of the call, and the call did not see the row's last step."""
-        before = self._prefixes(row)[-2]
-        return before not in self._known and hash(tuple(row[: self.prompts.width])) in self._prompts
-
-    def _prefixes(self, row: Sequence[int]) -> list[int]:
-        """Return a hash of each prefix of a row, from its prompt to the whole row."""
-        width = self.prompts.width
-        return list(
-            accumulate(row[width:], lambda prefix, token: hash((prefix, token)), initial=hash(tuple(row[:width])))
-        )
 
     def _warn(self, added: int) -> None:
         """Warn, and accept such rows from now on."""

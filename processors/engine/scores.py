@@ -6,12 +6,29 @@ two alike: every formula reads its logits through `with_infinite_masks`, or asks
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
 # A logit so far below the largest of its row has probability 0 even in double precision. The bound is below the
 # differences between the logits of any language model, and above -65504, the least number of fp16.
 LEAST_DIFFERENCE = -30_000.0
+
+# Of the running step: scores, their version counter, and the scores with -inf for impossible tokens.
+_MASKED: ContextVar[list[tuple[Tensor, int, Tensor]] | None] = ContextVar("masked scores of a step", default=None)
+
+
+@contextmanager
+def shared_masks() -> Iterator[None]:
+    """Share results of `with_infinite_masks` inside this block; nothing is kept after it."""
+    token = _MASKED.set([])
+    try:
+        yield
+    finally:
+        _MASKED.reset(token)
 
 
 def is_impossible(scores: Tensor) -> Tensor:
@@ -38,9 +55,8 @@ def is_impossible(scores: Tensor) -> Tensor:
         return torch.zeros_like(scores, dtype=torch.bool)
     least = torch.finfo(scores.dtype).min / 4
     largest = scores.amax(-1, keepdim=True)
-    bound = largest.double().add(LEAST_DIFFERENCE).nan_to_num(nan=least, posinf=least).clamp(min=least)
-    bound = bound.to(scores.dtype)
-    # Scores of 1e30 are coarser than the difference, which rounding removes; the dtype alone judges them.
+    bound = (largest + LEAST_DIFFERENCE).clamp_(min=least)
+    # The difference vanishes in a maximum of 1e30, of +inf or of NaN; the dtype alone judges such rows.
     return scores <= torch.where(bound < largest, bound, least)
 
 
@@ -50,12 +66,31 @@ def with_infinite_masks(scores: Tensor) -> Tensor:
     Args:
         scores: logits or log-probabilities, ``[..., vocab]``; not written to.
 
+    Returns:
+        ``[..., vocab]``. Processors of one step share the tensor, so it must not be written to.
+
     Example:
         >>> import torch
         >>> with_infinite_masks(torch.tensor([[1.0, torch.finfo(torch.float32).min]]))
         tensor([[1., -inf]])
     """
-    return scores.masked_fill(is_impossible(scores), -torch.inf)
+    known = _MASKED.get()
+    if known is None or scores.is_inference():  # writing to an inference tensor does not change its version
+        return scores.masked_fill(is_impossible(scores), -torch.inf)
+    for tensor, version, masked in known:
+        if tensor is scores and scores._version == version:
+            return masked
+    masked = scores.masked_fill(is_impossible(scores), -torch.inf)
+    known.append((scores, scores._version, masked))
+    return mark_masked(masked)
+
+
+def mark_masked(scores: Tensor) -> Tensor:
+    """Note for the rest of the step that ``-inf`` is the only mask of these scores, and return them."""
+    known = _MASKED.get()
+    if known is not None and not scores.is_inference():
+        known.append((scores, scores._version, scores))
+    return scores
 
 
 def fit(logits: Tensor, width: int) -> Tensor:
@@ -69,7 +104,7 @@ def fit(logits: Tensor, width: int) -> Tensor:
         width: width of the scores.
 
     Returns:
-        ``[rows, width]``: missing ids are -inf, ids beyond ``width`` are cut off.
+        ``[rows, width]``: missing ids are -inf, ids beyond ``width`` are cut off. Not to be written to.
 
     Example:
         >>> import torch
@@ -78,7 +113,9 @@ def fit(logits: Tensor, width: int) -> Tensor:
     """
     logits = with_infinite_masks(logits)
     missing = width - logits.shape[-1]
-    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, :width]
+    if missing > 0:
+        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+    return logits[:, :width] if missing else logits
 
 
 def are_usable(maxima: Tensor) -> Tensor:
@@ -89,7 +126,7 @@ def are_usable(maxima: Tensor) -> Tensor:
         >>> are_usable(torch.tensor([1.0, torch.nan, torch.inf, -torch.inf, torch.finfo(torch.float32).min]))
         tensor([ True, False, False, False, False])
     """
-    return torch.isfinite(maxima) & ~is_impossible(maxima[..., None])[..., 0]
+    return (maxima > torch.finfo(maxima.dtype).min / 4) & (maxima < torch.inf)  # both are False for NaN
 
 
 def unusable_row(scores: Tensor) -> tuple[int, str] | None:

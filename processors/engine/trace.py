@@ -192,8 +192,8 @@ class Trace:
                 model's own choice. `interventions` lists these means; reports show them beside the quality.
         """
         key = processor, quantity
-        total, count = self._sums.get(key, (values.new_zeros((), dtype=torch.float64), 0))
-        self._sums[key] = total + values.sum(dtype=torch.float64), count + len(values)
+        total, known = values.sum(dtype=torch.float64), self._sums.get(key)
+        self._sums[key] = (total, len(values)) if known is None else (known[0] + total, known[1] + len(values))
         if intervention:
             self._interventions.add(key)
 

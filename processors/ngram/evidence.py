@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.ngram.exponential_tilting import Places
 from logitkit.processors.ngram.formulas import EvidenceRule, lift_evidence, literal_evidence, ratio_evidence
 from logitkit.processors.ngram.parameters import checked_order_weights
 from logitkit.processors.ngram.table import NgramTable
@@ -39,15 +40,28 @@ class Evidence:
         """Return the same evidence for a copy of the table on another device."""
         return Evidence(table, self.rule, k=self.k, top=self.top, background=self.background)
 
-    def of(self, order: int, entries: Tensor) -> Tensor:
-        """Return the evidence of n-grams of one order, ``[n]`` float32, in nats.
+    def after(self, order: int, contexts: Tensor, width: int) -> tuple[Places, Tensor]:
+        """Return the tokens that extend the contexts of each row, and their evidence, ``[rows, n]``.
 
         Args:
             order: length of the n-grams.
-            entries: their entries, ``[n]``.
+            contexts: the contexts for this order, ``[rows]``.
+            width: width of the scores; tokens beyond it, and words outside the tokenizer, are left out.
+        """
+        tokens, entries, follows = self.table.padded_followers(order, contexts)
+        if self.table.base > min(width, self.table.size):
+            follows = follows & (tokens < min(width, self.table.size))
+        return Places.of(tokens, follows, width), self.of(order, entries)
+
+    def of(self, order: int, entries: Tensor) -> Tensor:
+        """Return the evidence of n-grams of one order, float32, in nats.
+
+        Args:
+            order: length of the n-grams.
+            entries: their entries, any shape; the result has the same.
         """
         if self.rule == "lift" and self.table.has_counts:
-            values = lift_evidence(self.table.levels[order - 1].counts.index_select(0, entries), k=self.k)
+            values = lift_evidence(self.table.levels[order - 1].counts[entries], k=self.k)
         elif self.rule == "lift":
             values = self._lift_without_counts[order - 1][entries]
         elif self.rule == "literal":

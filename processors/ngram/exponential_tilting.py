@@ -16,6 +16,40 @@ from torch import Tensor
 from logitkit.processors.ngram.formulas import js_bits_per_mass, normalizer
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Some tokens of each row, as many for each row; the others of a row are absent.
+
+    Attributes:
+        tokens: ids, ``[rows, n]``; 0 where absent.
+        present: whether there is a token, bool ``[rows, n]``. The present tokens of a row differ.
+        flat: positions in flattened scores, ``[rows * n]``, and the number of all scores where no token is present.
+            Buffers with one number more than the scores take what is written there.
+    """
+
+    tokens: Tensor
+    present: Tensor
+    flat: Tensor
+
+    @classmethod
+    def of(cls, tokens: Tensor, present: Tensor, width: int) -> Places:
+        """Return the places of tokens in rows of ``width`` scores.
+
+        Args:
+            tokens: ids, ``[rows, n]``, below ``width`` where present.
+            present: bool, ``[rows, n]``.
+            width: number of scores of a row.
+
+        Example:
+            >>> import torch
+            >>> Places.of(torch.tensor([[3, 9], [1, 2]]), torch.tensor([[True, False], [True, True]]), 4).flat
+            tensor([3, 8, 5, 6])
+        """
+        tokens, first = tokens * present, torch.arange(0, len(tokens) * width, width, device=tokens.device)[:, None]
+        flat = (tokens + first).masked_fill_(~present, len(tokens) * width)
+        return cls(tokens, present, flat.flatten())
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SharedEvidence:
     """Evidence that is the same in every row and at every step, for one width of scores.
@@ -23,10 +57,11 @@ class SharedEvidence:
     Attributes:
         untouched: ids that never move: special tokens, and ids that the tokenizer does not have.
         ordinary: 0.0 at the untouched ids and 1.0 elsewhere, ``[vocab]``.
-        evidence: in nats, ``[vocab]``; 0.0 at the untouched ids.
-        moves: the evidence times the full weight, limited by the cap, ``[vocab]``.
-        factors: the exponential of the moves, ``[vocab]``.
+        evidence: in nats, ``[vocab]``, or ``[rows, vocab]`` of one step; 0.0 at the untouched ids.
+        moves: the evidence times the full weight, limited by the cap; same shape.
+        factors: the exponential of the moves; same shape.
         movable: ids that may have evidence in some row, ``[movable]``.
+        order_weights: weights of the orders of the table, ``[orders]``.
     """
 
     untouched: Tensor
@@ -35,9 +70,19 @@ class SharedEvidence:
     moves: Tensor
     factors: Tensor
     movable: Tensor
+    order_weights: Tensor
 
     @classmethod
-    def of(cls, evidence: Tensor, *, untouched: Tensor, movable: Tensor, weight: float, cap: float) -> SharedEvidence:
+    def of(
+        cls,
+        evidence: Tensor,
+        *,
+        untouched: Tensor,
+        movable: Tensor,
+        weight: float,
+        cap: float,
+        order_weights: Tensor,
+    ) -> SharedEvidence:
         """Compute the moves of the evidence.
 
         Args:
@@ -46,6 +91,7 @@ class SharedEvidence:
             movable: ids that may have evidence in some row.
             weight: the full weight.
             cap: largest move, in nats; may be infinite.
+            order_weights: weights of the orders of the table, ``[orders]``.
         """
         ordinary = torch.ones_like(evidence).index_fill_(0, untouched, 0.0)
         moves = (evidence * weight).clamp_(-cap, cap)
@@ -56,12 +102,13 @@ class SharedEvidence:
             moves=moves,
             factors=moves.exp(),
             movable=movable,
+            order_weights=order_weights,
         )
 
-    def cleared(self) -> SharedEvidence:
-        """Return a copy in which no token has shared evidence."""
-        zeros = torch.zeros_like(self.evidence)
-        return replace(self, evidence=zeros, moves=zeros, factors=self.factors.new_ones(()).expand_as(zeros))
+    def replaced(self, evidence: Tensor, weight: float, cap: float) -> SharedEvidence:
+        """Return a copy with other evidence, ``[rows, vocab]``, in nats."""
+        moves = (evidence * weight).clamp_(-cap, cap)
+        return replace(self, evidence=evidence, moves=moves, factors=moves.exp())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,10 +118,9 @@ class ExponentialTilting:
     Attributes:
         scores: ``[rows, vocab]``.
         shared: the evidence that all rows share.
-        places: positions in the flattened scores at which ``own`` replaces the shared evidence, ``[places]``. None of
-            them is an untouched id.
-        rows: row of each place, ``[places]``.
-        own: the evidence at the places, ``[places]``, in nats.
+        places: tokens at which ``own`` replaces the shared evidence, ``[rows, n]``. None of those present is an
+            untouched id. None: no token has evidence of its own.
+        own: the evidence at the places, ``[rows, n]``, in nats; finite where absent.
         weight: the full weight, with which ``shared`` was computed.
         cap: largest move of a score, in nats; may be infinite.
         keep: whether the untouched tokens keep their probability; otherwise they keep their scores.
@@ -82,8 +128,7 @@ class ExponentialTilting:
 
     scores: Tensor
     shared: SharedEvidence
-    places: Tensor
-    rows: Tensor
+    places: Places | None
     own: Tensor
     weight: float
     cap: float
@@ -103,18 +148,22 @@ class ExponentialTilting:
             moves, factors, own = self.shared.moves, self.shared.factors, self._capped(self.own * self.weight)
         else:
             moves = self._capped(self.shared.evidence * row_weights)  # [rows, vocab]
-            factors, own = moves.exp(), self._capped(self.own * row_weights[:, 0].index_select(0, self.rows))
-        shift, buffer = None, None
+            factors, own = moves.exp(), self._capped(self.own * row_weights)
+        flat = self.scores.new_empty(self.scores.numel() + 1)  # the last takes what belongs to no place
+        mass = flat[:-1].view(self.scores.shape)
+        shift = None
         if self.keep:
-            mass = self.scores.softmax(-1).index_fill_(1, untouched, 0.0)
-            before = mass.sum(-1)
-            own_mass = mass.view(-1).index_select(0, places)
-            mass.view(-1).index_fill_(0, places, 0.0)
-            after = mass @ factors if row_weights is None else (mass * factors).sum(-1)
-            shift = normalizer(before, after.index_add_(0, self.rows, own_mass * own.exp()))
-            buffer = mass  # allocating a new tensor would take longer than the addition
-        result = torch.add(self.scores, moves, out=buffer)
-        result.view(-1).index_copy_(0, places, own.add_(self.scores.reshape(-1).index_select(0, places)))
+            mass.copy_(self.scores.softmax(-1)).index_fill_(1, untouched, 0.0)
+            before, moved_mass = mass.sum(-1), self.scores.new_zeros(())
+            if places is not None:
+                flat[-1:].zero_()
+                moved_mass = (flat[places.flat].view(own.shape) * own.exp()).sum(-1)
+                flat.index_fill_(0, places.flat, 0.0)
+            after = mass @ factors if factors.ndim == 1 else (mass * factors).sum(-1)
+            shift = normalizer(before, after + moved_mass)
+        result = torch.add(self.scores, moves, out=mass)  # allocating a new tensor would take longer than the addition
+        if places is not None:
+            flat.index_copy_(0, places.flat, own.add_(self.scores.gather(1, places.tokens)).flatten())
         if shift is None:
             return result
         result += shift
@@ -125,8 +174,10 @@ class ExponentialTilting:
 
         The function computes on the movable tokens only.
         """
-        evidence = self.shared.evidence.repeat(self.scores.shape[0], 1)
-        evidence.view(-1)[self.places] = self.own
+        flat = self.scores.new_empty(self.scores.numel() + 1)
+        evidence = flat[:-1].view(self.scores.shape).copy_(self.shared.evidence)
+        if self.places is not None:
+            flat.index_copy_(0, self.places.flat, self.own.flatten())
         evidence = evidence[:, self.shared.movable]
         probability = self.scores.float().softmax(-1)
         movable = probability[:, self.shared.movable]  # [rows, movable]

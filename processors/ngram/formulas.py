@@ -124,7 +124,7 @@ def normalizer(before: Tensor, after: Tensor) -> Tensor:
         tensor([[0.5000]])
     """
     shift = (before / after).log()
-    return torch.where(shift.isfinite(), shift, 0.0)[:, None]
+    return shift.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)[:, None]
 
 
 def js_bits_per_mass(ratio: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from logitkit.processors.ngram.counting import Level
 
 UNSEEN = -1  # in place of an entry: the n-gram does not occur
 NO_CONTEXT = -2  # in place of a context: the row is too short, or a special token interrupts the context
+MOST_PADDED = 4096  # longest list of n-grams that is padded on the CPU, where asking for its length costs nothing
 
 
 class Followers(NamedTuple):
@@ -31,6 +32,20 @@ class Followers(NamedTuple):
     rows: Tensor
     tokens: Tensor
     entries: Tensor
+
+
+class PaddedFollowers(NamedTuple):
+    """The n-grams that extend the contexts of a batch, as many for each row, so that no shape depends on the contexts.
+
+    Attributes:
+        tokens: last token of each n-gram, ``[rows, n]``; without meaning where ``follows`` is False.
+        entries: entry of each n-gram, ``[rows, n]``; 0 where ``follows`` is False.
+        follows: whether there is such an n-gram, bool ``[rows, n]``; those of a row come first.
+    """
+
+    tokens: Tensor
+    entries: Tensor
+    follows: Tensor
 
 
 class NgramIndex:
@@ -71,10 +86,11 @@ class NgramIndex:
         keys = self.levels[order - 1].keys
         if not len(keys):
             return torch.full_like(tokens, UNSEEN)
-        wanted = torch.add(tokens, contexts, alpha=self.base)
+        # A negative context makes the wanted key negative, and no key is.
+        outside = (tokens < 0) | (tokens >= self.base)
+        wanted = torch.add(tokens, contexts, alpha=self.base).masked_fill_(outside, -1)
         entries = torch.searchsorted(keys, wanted.contiguous()).clamp_(max=len(keys) - 1)
-        occurs = (keys[entries] == wanted) & (contexts >= 0) & (tokens >= 0) & (tokens < self.base)
-        return torch.where(occurs, entries, UNSEEN)
+        return entries.masked_fill_(keys[entries] != wanted, UNSEEN)
 
     def contexts(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
         """Return the contexts at the end of rows of tokens, one for each order.
@@ -100,7 +116,7 @@ class NgramIndex:
         result[:, 1] = state[:, -1]
         for length in range(2, width + 1):  # one step extends the contexts at all positions by one token
             state = self.find(length, state[:, :-1], tail[:, length - 1 :])
-            result[:, length] = torch.where(interrupted[:, width - length :].any(-1), NO_CONTEXT, state[:, -1])
+            result[:, length] = state[:, -1].masked_fill(interrupted[:, width - length :].any(-1), NO_CONTEXT)
         return result
 
     @cached_property
@@ -141,6 +157,37 @@ class NgramIndex:
         entries = offsets.index_select(0, rows) + torch.arange(len(rows), device=rows.device)
         tokens = level.keys.index_select(0, entries) - (contexts * self.base).index_select(0, rows)
         return Followers(rows, tokens, entries)
+
+    def padded_followers(self, order: int, contexts: Tensor) -> PaddedFollowers:
+        """Return the n-grams of `followers` with one row of the result for each context; the host reads nothing.
+
+        The width is the largest number of n-grams that extend one context. On the CPU a width above `MOST_PADDED` is
+        cut to what these contexts need, which takes less time than the padding.
+
+        Args:
+            order: length of the n-grams.
+            contexts: the contexts for this order, ``[rows]``.
+        """
+        level = self.levels[order - 1]
+        if not len(level):
+            none = contexts.new_zeros(len(contexts), 0)
+            return PaddedFollowers(none, none, none.bool())
+        # Index -1 gives the last start, then the length 0 - start, which the clamp below turns into 0.
+        contexts = contexts.clamp(min=-1)[:, None]
+        starts = level.starts[contexts]  # [rows, 1]
+        lengths = (level.starts[contexts + 1] - starts).clamp_(min=0)
+        width = self._most_followers[order - 1]
+        if width > MOST_PADDED and contexts.device.type == "cpu":
+            width = int(lengths.max())
+        offsets = torch.arange(width, device=contexts.device)
+        follows = offsets < lengths  # [rows, width]
+        entries = (starts + offsets).mul_(follows)
+        return PaddedFollowers(level.keys[entries] - contexts * self.base, entries, follows)
+
+    @cached_property
+    def _most_followers(self) -> list[int]:
+        """For each order, the largest number of n-grams that extend one context."""
+        return [int(level.starts.diff().max()) if len(level) else 0 for level in self.levels]
 
     def ngrams(self, order: int) -> Tensor:
         """Return all n-grams of one order as token ids, ``[entries, order]``."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from logitkit.processors.ngram.exponential_tilting import SharedEvidence
+from logitkit.processors.ngram.exponential_tilting import Places, SharedEvidence
 from logitkit.processors.ngram.formulas import js_bits_per_mass, mixed_log_probabilities, normalizer
-from logitkit.processors.ngram.index import NO_CONTEXT, Followers
+from logitkit.processors.ngram.index import NO_CONTEXT, PaddedFollowers
 from logitkit.processors.ngram.table import NgramTable
 
 
@@ -69,7 +69,7 @@ class Mixture:
         return bits
 
 
-def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequence[float], width: int) -> Tensor:
+def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Tensor, width: int) -> Tensor:
     """Return the probabilities ``P_mix`` of arXiv:2601.16224, section 2.2: a weighted mean over the orders.
 
     Only orders whose context occurs before some token take part, and their weights are normalised. A context that
@@ -79,7 +79,7 @@ def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequen
     Args:
         table: counts or an imported model.
         contexts: result of `NgramTable.contexts`, ``[rows, orders]``.
-        order_weights: one for each order, not negative.
+        order_weights: one for each order, not negative, ``[orders]``.
         width: width of the result; tokens outside the table have probability 0.
 
     Returns:
@@ -87,7 +87,7 @@ def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequen
     """
     model, rows = table.backoff, contexts.shape[0]
     followed = torch.stack([_has_follower(table, m, contexts[:, m - 1]) for m in range(1, table.orders + 1)], dim=1)
-    occurs = followed.float() * torch.tensor(order_weights, device=contexts.device)  # [rows, orders]
+    occurs = followed.float() * order_weights  # [rows, orders]
     shares = occurs / occurs.sum(-1, keepdim=True).clamp(min=1e-30)
     total = torch.zeros(rows, width, device=contexts.device)
     lower = torch.full((rows, width), model.floor, device=contexts.device)
@@ -98,8 +98,8 @@ def mixture_of_orders(table: NgramTable, contexts: Tensor, order_weights: Sequen
         if len(of_contexts):
             weight = torch.where(context >= 0, of_contexts[context.clamp(min=0)], model.unseen_weight)
         weight = torch.where(context == NO_CONTEXT, 1.0 if model.backs_off else 0.0, weight).float()[:, None]
-        probability = lower * weight if model.backs_off else weight.expand(rows, width).clone()
-        _write(probability, table.followers(order, context), model.probability[order - 1], table.size)
+        probability = lower * weight if model.backs_off else weight.expand(rows, width)
+        probability = _written(probability, table.padded_followers(order, context), model.probability[order - 1], table)
         total += shares[:, order - 1 : order] * probability
         lower = probability
     return total
@@ -114,8 +114,12 @@ def _has_follower(table: NgramTable, order: int, contexts: Tensor) -> Tensor:
     return followed
 
 
-def _write(probability: Tensor, followers: Followers, values: Tensor, size: int) -> None:
-    """Write the values of followers into dense rows; followers beyond ``size`` or beyond the rows are left out."""
-    inside = followers.tokens < min(probability.shape[1], size)
-    places = followers.rows[inside] * probability.shape[1] + followers.tokens[inside]
-    probability.view(-1)[places] = values[followers.entries[inside]].to(probability.dtype)
+def _written(probability: Tensor, followers: PaddedFollowers, values: Tensor, table: NgramTable) -> Tensor:
+    """Return dense rows with the values of followers; followers beyond the tokenizer or the rows are left out."""
+    width = probability.shape[1]
+    present = followers.follows & (followers.tokens < min(width, table.size))
+    places = Places.of(followers.tokens, present, width)
+    flat = probability.new_empty(probability.numel() + 1)  # the last takes what belongs to no place
+    result = flat[:-1].view(probability.shape).copy_(probability)
+    flat.index_copy_(0, places.flat, values[followers.entries].flatten().to(probability.dtype))
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -15,19 +16,20 @@ def repeating_tokens(ids: Tensor, *, order: int, continuation: int, width: int) 
         width: width of the scores.
 
     Returns:
-        positions in the flattened scores ``[rows, width]``, ``[repeats]``; empty for order 1.
+        positions in the flattened scores ``[rows, width]``, one for each n-gram of the continuation, ``[rows, n]``;
+        ``rows * width`` where the n-gram would not be repeated. Empty for order 1.
 
     Example:
         >>> import torch
         >>> repeating_tokens(torch.tensor([[1, 2, 3, 1, 2]]), order=3, continuation=0, width=5)
-        tensor([3])
+        tensor([[3, 5, 5]])
     """
     length = order - 1
     ids = ids[:, max(continuation - length, 0) :]
     if ids.shape[1] <= length or not length:
-        return ids.new_zeros(0)
+        return ids.new_zeros(len(ids), 0)
     windows = ids.unfold(1, length, 1)  # [rows, windows, length]
-    rows, starts = (windows[:, :-1] == windows[:, -1:]).all(-1).nonzero(as_tuple=True)
-    tokens = ids[rows, starts + length]
-    inside = (tokens >= 0) & (tokens < width)
-    return rows[inside] * width + tokens[inside]
+    repeats = (windows[:, :-1] == windows[:, -1:]).all(-1)
+    tokens = ids[:, length:]
+    places = tokens + torch.arange(len(ids), device=ids.device)[:, None] * width
+    return torch.where(repeats & (tokens >= 0) & (tokens < width), places, len(ids) * width)

@@ -21,7 +21,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.ngram.evidence import Evidence, note_without_ngrams
-from logitkit.processors.ngram.exponential_tilting import ExponentialTilting, SharedEvidence
+from logitkit.processors.ngram.exponential_tilting import ExponentialTilting, Places, SharedEvidence
 from logitkit.processors.ngram.formulas import StyleRule
 from logitkit.processors.ngram.mixture import Mixture, mixture_of_orders
 from logitkit.processors.ngram.nltk_importer import from_nltk, is_nltk_model
@@ -184,28 +184,31 @@ class NgramStyle(LogitsProcessor):
 
         A token that follows a context also follows the shorter ones, so the places of the lowest order include all.
         """
-        width = scores.shape[1]
-        shared = self._shared_evidence(width, scores.device)
+        assert self.evidence is not None
+        width, shared = scores.shape[1], self._shared_evidence(scores.shape[1], scores.device)
         lowest = 1 if self.groups is not None else 2  # in a table of one corpus all rows share single-token evidence
         evidence = self._zeros(scores)
-        rows = places = contexts.new_zeros(0)
+        none = contexts.new_zeros(len(scores), 0)
+        places = Places.of(none, none.bool(), width)
         for order in range(lowest, self.table.orders + 1):
-            order_rows, order_places, values = self._gather(order, contexts[:, order - 1], width)
-            evidence.index_add_(0, order_places, values)
-            rows, places = (order_rows, order_places) if order == lowest else (rows, places)
+            extensions, values = self.evidence.after(order, contexts[:, order - 1], width)
+            evidence.index_add_(0, extensions.flat, values.flatten() * self.order_weights[order - 1])
+            places = extensions if order == lowest else places
         if self.once:
-            evidence[self._repeats(ids, width)] = 0.0
-        written = places
+            evidence.index_fill_(0, self._repeats(ids, width).flatten(), 0.0)
+        evidence[-1:].zero_()
+        own = evidence[places.flat].view(places.tokens.shape) + shared.evidence[places.tokens]
         if self.plausible > 0:
-            rows, tokens = self._is_plausible(scores, shared).nonzero(as_tuple=True)
-            places = rows * width + tokens
-        own = evidence.index_select(0, places) + shared.evidence.index_select(0, places - rows * width)
-        self._zero_buffer = evidence.index_fill_(0, written, 0.0)
+            # Any token of a row may be implausible, so every token has evidence of its own.
+            dense = evidence[:-1].view_as(scores) + shared.evidence
+            shared = shared.replaced(
+                dense.masked_fill_(~self._is_plausible(scores, shared), 0.0), self.weight, self.cap
+            )
+        self._zero_buffer = evidence.index_fill_(0, places.flat, 0.0)
         return ExponentialTilting(
             scores=scores,
-            shared=shared if self.plausible <= 0 else shared.cleared(),
-            places=places,
-            rows=rows,
+            shared=shared,
+            places=places if self.plausible <= 0 else None,
             own=own,
             weight=self.weight,
             cap=self.cap,
@@ -220,18 +223,10 @@ class NgramStyle(LogitsProcessor):
         if self.once or self.plausible > 0:
             fixed = ~self._is_plausible(scores, shared)
             if self.once:
-                fixed.view(-1)[self._repeats(ids, width)] = True
-        other = mixture_of_orders(self.table, contexts, self.order_weights, width)
+                repeats = fixed.new_zeros(fixed.numel() + 1).index_fill_(0, self._repeats(ids, width).flatten(), True)
+                fixed |= repeats[:-1].view_as(fixed)
+        other = mixture_of_orders(self.table, contexts, shared.order_weights, width)
         return Mixture(scores=scores, other=other, shared=shared, weight=self.weight, fixed=fixed, cap=self.cap)
-
-    def _gather(self, order: int, contexts: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows, places in the flattened scores, and weighted evidence of the n-grams that extend contexts."""
-        assert self.evidence is not None
-        rows, tokens, entries = self.table.followers(order, contexts)
-        if self.table.base > min(width, self.table.size):
-            inside = tokens < min(width, self.table.size)
-            rows, tokens, entries = rows[inside], tokens[inside], entries[inside]
-        return rows, rows * width + tokens, self.evidence.of(order, entries) * self.order_weights[order - 1]
 
     def _is_plausible(self, scores: Tensor, shared: SharedEvidence) -> Tensor:
         """Return whether each token is ordinary and has the plausible share of the largest probability."""
@@ -239,7 +234,7 @@ class NgramStyle(LogitsProcessor):
         return (scores >= floor).index_fill_(1, shared.untouched, False)
 
     def _repeats(self, ids: Tensor, width: int) -> Tensor:
-        """Return the places of tokens that would repeat a longest n-gram that ends within the continuation."""
+        """Return the flat places of tokens that would repeat a longest n-gram that ends within the continuation."""
         continuation = 0 if self.prompts is None else self.prompts.width
         return repeating_tokens(ids, order=self.table.orders, continuation=continuation, width=width)
 
@@ -249,8 +244,8 @@ class NgramStyle(LogitsProcessor):
             special, evidence = self.table.special.to(device), torch.zeros(width, device=device)
             beyond_tokenizer = torch.arange(self.table.size, max(width, self.table.size), device=device)
             if self.evidence is not None and self.groups is None:
-                _, places, values = self._gather(1, torch.zeros(1, dtype=torch.long, device=device), width)
-                evidence[places] = values
+                places, values = self.evidence.after(1, torch.zeros(1, dtype=torch.long, device=device), width)
+                evidence[places.tokens[places.present]] = values[places.present] * self.order_weights[0]
             movable = (self.table.levels[0].keys % self.table.base).unique()
             self._shared[width, device] = SharedEvidence.of(
                 evidence,
@@ -258,14 +253,18 @@ class NgramStyle(LogitsProcessor):
                 movable=movable[movable < min(width, self.table.size)],
                 weight=self.weight,
                 cap=self.cap,
+                order_weights=torch.tensor(self.order_weights, device=device),
             )
         return self._shared[width, device]
 
     def _zeros(self, scores: Tensor) -> Tensor:
-        """Return a flat buffer with a zero for each score; every step clears the buffer for the next step."""
+        """Return a flat buffer with a zero for each score and one more for `Places` where no token is.
+
+        Every step clears the buffer for the next step.
+        """
         buffer, self._zero_buffer = self._zero_buffer, torch.zeros(0)
-        fits = buffer.numel() == scores.numel() and buffer.device == scores.device
-        return buffer if fits else torch.zeros(scores.numel(), device=scores.device)
+        fits = buffer.numel() == scores.numel() + 1 and buffer.device == scores.device
+        return buffer if fits else torch.zeros(scores.numel() + 1, device=scores.device)
 
     def _sees_padding(self, ids: Tensor) -> bool:
         """Return whether the longest context may reach into left padding."""

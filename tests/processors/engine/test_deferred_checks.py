@@ -20,8 +20,38 @@ def test_checks_by_hand() -> None:
         assert deferred_checks.check(NO, lambda: undone.append("no"))
         with deferred_checks.immediate():
             assert not deferred_checks.check(NO, undone.clear)
-    assert [bool(check.holds) for check in checks] == [False] and not undone
+    assert [check.holds for check in checks.unread] == [NO] and not undone
     assert not deferred_checks.check(NO, undone.clear)
+
+
+def test_a_read_takes_unread_comparisons_along() -> None:
+    """After a read in the middle of a step, all comparisons so far have values; a known one is not kept again."""
+    deferred_checks, undone, no = DeferredChecks(), list[str](), torch.tensor(False)
+    with deferred_checks.collected(grew=YES) as checks:
+        assert deferred_checks.check(no, lambda: undone.append("no"))
+        assert deferred_checks.read(YES) and not deferred_checks.read(NO)
+        assert deferred_checks.check(YES, undone.clear) and not deferred_checks.check(no, undone.clear)
+        assert (checks.reads, checks.unread, checks.value_of(YES), checks.value_of(no)) == (2, [], True, False)
+    assert checks.undo() and undone == ["no"]
+
+
+def test_lines_by_hand() -> None:
+    """Rows have the line of the last step where they grew; other tensors, other rows and other steps have none."""
+    deferred_checks, first, second = DeferredChecks(), torch.tensor([[1]]), torch.tensor([[1, 2]])
+    assert deferred_checks.line_of(first) is None
+    with deferred_checks.collected(first):
+        line = deferred_checks.line_of(first)
+        assert line is not None and deferred_checks.line_of(first.clone()) is None
+    grew = torch.tensor(True)
+    with deferred_checks.collected(second, grew) as checks:
+        assert deferred_checks.grew(line, second) is grew and deferred_checks.grew(None, second) is None
+        with deferred_checks.immediate():
+            assert deferred_checks.grew(line, second) is None
+        checks.read()
+    with deferred_checks.collected(second, torch.tensor(False)) as checks:
+        assert deferred_checks.line_of(second) is line  # as long as the host has not read that the rows did not grow
+        deferred_checks.read(YES)
+        assert deferred_checks.line_of(second) is not line
 
 
 def test_rows_that_were_not_continued_are_read_again() -> None:

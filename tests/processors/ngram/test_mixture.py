@@ -22,8 +22,8 @@ def test_a_context_at_the_end_of_a_document_does_not_occur(name: Any) -> None:
     table = NgramTable.count([[1, 2, 1, 2, 4], [2, 1]], size=8, orders=2, smoothing=name)
     contexts = table.contexts(torch.tensor([[4], [7]]))
     assert contexts[0, 1] >= 0 > contexts[1, 1]  # token 4 is an n-gram, token 7 is not
-    got = mixture_of_orders(table, contexts, [0.25, 0.75], 8)
-    torch.testing.assert_close(got[0], mixture_of_orders(table, contexts, [1.0, 0.0], 8)[0])
+    got = mixture_of_orders(table, contexts, torch.tensor([0.25, 0.75]), 8)
+    torch.testing.assert_close(got[0], mixture_of_orders(table, contexts, torch.tensor([1.0, 0.0]), 8)[0])
     torch.testing.assert_close(got[0], got[1])
 
 
@@ -38,6 +38,6 @@ def test_one_order_is_its_smoothed_model(corpus: Any, orders: int, name: str) ->
     starts, longest = table.levels[-1].starts, contexts[:, -1].clamp(min=0)
     seen = (contexts[:, -1] >= 0) & (starts.diff()[longest] > 0 if len(starts) > 1 else False)
     weights = [0.0] * (orders - 1) + [1.0]
-    got = mixture_of_orders(table, contexts, weights, 8)[seen]
+    got = mixture_of_orders(table, contexts, torch.tensor(weights), 8)[seen]
     want = torch.stack([table.probability(rows[seen], torch.full((int(seen.sum()),), t)) for t in range(6)], 1)
     torch.testing.assert_close(got[:, :6].double(), want, rtol=1e-5, atol=1e-7)
