@@ -69,9 +69,12 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
     array([1])
     """
     target_counts, source_counts = _class_counts(targets), _class_counts(sources)
-    lengths = target_counts.sum(1)
-    dtype = np.uint8 if max(lengths.max(), source_counts.sum(1).max(initial=0)) < 256 else np.uint16
+    lengths = np.array([len(target) for target in targets])
+    longest = max(lengths.max(), max(map(len, sources), default=0))
+    dtype = np.uint8 if longest < 255 else np.uint16
     texts, preference = np.array([target.decode("latin-1") for target in targets], dtype=object), _Preference(targets)
+    by_length = np.argsort(lengths, kind="stable")
+    sorted_lengths, sorted_counts = lengths[by_length], np.ascontiguousarray(target_counts[by_length].T)
     best = np.zeros(len(sources), dtype=np.int64)
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, bound in enumerate(bounds):
@@ -80,14 +83,18 @@ def nearest_targets(sources: list[bytes], bounds: list[int], targets: list[bytes
     with progress_bar("edit distances", total=len(sources)) as bar:
         for (bound, *counts), group in groups.items():
             # A lower bound of the distance: each byte of a class that one string has in excess must be edited.
-            least = np.maximum(lengths, sum(counts)) - np.minimum(target_counts, counts).sum(1)
-            near = np.flatnonzero(least <= bound)
+            first, last = np.searchsorted(sorted_lengths, [sum(counts) - bound, sum(counts) + bound + 1])
+            window = slice(int(first), int(last))
+            common = sum(np.minimum(column[window], count) for column, count in zip(sorted_counts, counts, strict=True))
+            least = np.maximum(sorted_lengths[window], sum(counts)) - common
+            near = np.sort(by_length[window][least <= bound])
             choices = texts[near].tolist()
             step = max(1, CELLS // max(1, len(choices)))
             for start in range(0, len(group), step):
                 part = group[start : start + step]
                 queries = [sources[number].decode("latin-1") for number in part]
-                table = edit_distances(queries, choices, dtype=dtype, workers=-1)
+                # Larger distances need not be exact: the least one is at most the bound.
+                table = edit_distances(queries, choices, score_cutoff=bound, dtype=dtype, workers=-1)
                 for number, row in zip(part, table, strict=True):
                     best[number] = preference.best(sources[number], near[np.flatnonzero(row == row.min())])
                 bar.advance(len(part))
@@ -109,35 +116,45 @@ def _edit_distances() -> Any:
 
 
 class _Preference:
-    """The rules between targets at the same distance, over arrays with one row for each target."""
+    """The rules between targets at the same distance."""
 
     def __init__(self, targets: list[bytes]) -> None:
-        self._heads, self._lowered = _heads(targets), _heads([target.lower() for target in targets])
+        self._targets, self._heads = targets, _heads(targets)
         self._lengths = np.array([len(target) for target in targets])
-        self._cases = np.array([_case(target) for target in targets])
-        self._spaced = np.array([target.startswith(b" ") for target in targets])
 
     def best(self, source: bytes, tied: NDArray[np.int64]) -> int:
         """Return the preferred one of the targets with these indices, which ascend."""
         if len(tied) == 1:
             return int(tied[0])
-        shared = _shared_prefix(self._heads[tied], source)
+        heads = self._heads[tied]
+        shared = _shared_prefix(heads, source)
         is_prefix = shared == self._lengths[tied]
-        shared_ignoring_case = _shared_prefix(self._lowered[tied], source.lower())
-        same_case = self._cases[tied] == _case(source)
-        same_space = self._spaced[tied] == source.startswith(b" ")
+        shared_ignoring_case = _shared_prefix(_lowered(heads), source.lower())
         prefixes = (is_prefix * (COMPARED + 1) + shared) * (COMPARED + 1) + shared_ignoring_case
-        score = (prefixes * 2 + same_case) * 2 + same_space
-        return int(tied[score.argmax()])  # the first of equal scores
+        # Few targets are left, of which the last rules decide; max returns the first of equal ones.
+        left = tied[prefixes == prefixes.max()].tolist()
+        case, spaced = _case(source), source.startswith(b" ")
+        return max(left, key=lambda place: self._agreement(place, case, spaced)) if len(left) > 1 else int(left[0])
+
+    def _agreement(self, place: int, case: int, spaced: bool) -> tuple[bool, bool]:
+        """Return whether a target has this case, and whether it begins with a space as the source does."""
+        target = self._targets[place]
+        return _case(target) == case, target.startswith(b" ") == spaced
 
 
 def _heads(texts: list[bytes]) -> NDArray[np.int16]:
     """Return the first `COMPARED` bytes of each text, -1 after its end, ``[texts, COMPARED]``."""
+    cut = [text[:COMPARED] for text in texts]
+    lengths = np.array([len(text) for text in cut], dtype=np.int64)
     heads = np.full((len(texts), COMPARED), -1, dtype=np.int16)
-    for number, text in enumerate(texts):
-        head = text[:COMPARED]
-        heads[number, : len(head)] = np.frombuffer(head, dtype=np.uint8)
+    inside = np.arange(COMPARED) < lengths[:, None]
+    heads[inside] = np.frombuffer(b"".join(cut), dtype=np.uint8)  # in the order of rows, as the texts are
     return heads
+
+
+def _lowered(heads: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return heads with small letters in place of ASCII capitals."""
+    return np.where((heads >= ord("A")) & (heads <= ord("Z")), heads + 32, heads)
 
 
 def _shared_prefix(heads: NDArray[np.int16], source: bytes) -> NDArray[np.int64]:
@@ -157,8 +174,9 @@ def _case(text: bytes) -> int:
 
 def _class_counts(texts: list[bytes]) -> NDArray[np.int64]:
     """Count lower-case letters, capitals, other ASCII bytes and other bytes in each text, ``[texts, 4]``."""
-    byte_class = bytes(
-        3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256)
+    byte_class = np.array(
+        [3 if byte > 127 else 0 if chr(byte).islower() else 1 if chr(byte).isupper() else 2 for byte in range(256)]
     )
-    classes = [text.translate(byte_class) for text in texts]
-    return np.array([[text.count(number) for number in range(4)] for text in classes], dtype=np.int64).reshape(-1, 4)
+    classes = byte_class[np.frombuffer(b"".join(texts), dtype=np.uint8)]
+    owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    return np.bincount(owner * 4 + classes, minlength=4 * len(texts)).reshape(-1, 4)
