@@ -82,7 +82,7 @@ CONSTRAINT_SPECS = [
         formula="between open and close, once the tokens are spent: the tokens of closing_text + close, forced",
         failure="the model did not choose the end of its thought; a closing_text that says so helps",
         forbids=True,
-        example="thinking_budget(open='p', close='aha', tokens=3)",
+        example="thinking_budget(open='p', close='gn', tokens=3)",
     ),
 ]
 
