@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from logitkit.processors.byte_level import ByteTree
-from logitkit.processors.byte_level.covers import Covers, Hypothesis
+from logitkit.processors.byte_level.covers import Covers
+from logitkit.processors.byte_level.hypotheses import Hypothesis
 from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.successor_rule import EveryToken
 from logitkit.processors.engine import KVTree

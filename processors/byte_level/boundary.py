@@ -38,6 +38,7 @@ from logitkit.processors.engine.prompts import Prompts, pad_token
 from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.engine.tree_check import check_tree
 from logitkit.processors.model_facts import vocabulary_size
+from logitkit.processors.tokens.tokenizer_tables import FOLDER, TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
@@ -187,7 +188,9 @@ def _vocabulary(binding: Binding) -> Vocabulary:
     Raises:
         ModelError: the tokenizer does not keep every byte of a text.
     """
-    vocabulary = Vocabulary.of(binding.tokenizer, vocabulary_size(binding.model))
+    tables = _tables(binding)
+    vocabulary = Vocabulary.of(binding.tokenizer, vocabulary_size(binding.model), tables=tables)
+    tables.save()
     if vocabulary.loss_reason:
         raise ModelError(
             f"byte_boundary: tokenizer must keep every byte of a text, but {vocabulary.loss_reason}; "
@@ -198,4 +201,10 @@ def _vocabulary(binding: Binding) -> Vocabulary:
 
 def _covers(binding: Binding, kind: CoverKind) -> Covers:
     """Return the covers of the generating model's tokenizer."""
-    return Covers.of(binding.tokenizer, _vocabulary(binding), kind)
+    return Covers.of(binding.tokenizer, _vocabulary(binding), kind, tables=_tables(binding))
+
+
+def _tables(binding: Binding) -> TokenizerTables:
+    """Return the tables of the generating model's tokenizer."""
+    folder = None if binding.cache is None else binding.cache / FOLDER
+    return TokenizerTables(binding.tokenizer, vocabulary_size(binding.model), folder)

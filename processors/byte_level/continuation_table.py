@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logitkit.errors import PromptError
-from logitkit.processors.byte_level.covers import Covers, Hypothesis
+from logitkit.processors.byte_level.covers import Covers
+from logitkit.processors.byte_level.hypotheses import Hypothesis
 from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.prompt_trimming import TrimmedPrompt
 from logitkit.processors.engine.kv_tree import KVTree

@@ -11,69 +11,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
+from logitkit.processors.byte_level.hypotheses import Advanced, Hypothesis, SharedBeginning
 from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.successor_rule import EveryToken, SuccessorRule
-from logitkit.processors.engine.kv_tree import Node
 from logitkit.processors.tokens.byte_trie import ByteTrie
+from logitkit.processors.tokens.canonical_rules import CanonicalRules
 from logitkit.processors.tokens.reencoding import Context, Ids
 from logitkit.processors.tokens.rule_choice import canonical_rules_for
 from logitkit.processors.tokens.tokenizer_description import tokenizer_cache
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 TAIL = 12  # last tokens of a text in which covers are first searched; also the tokens that determine a context
+# Prose, code and numbers: the places of words behind such text are found once and kept in the tokenizer's tables.
+SAMPLE = (
+    b" The quick brown fox, who had 12 hens, didn't jump over \"lazy\" dogs. It's 3.14 (or so)!\n\n"
+    b"def f(x: int) -> str:\n    return f'{x}'  # see [1]\nA new line - and 2,000 more: yes? http://a.b/c\n"
+)
 CoverKind = Literal["canonical", "all"]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Hypothesis:
-    """A token sequence that ends inside a text, or with it, and that one more token can turn into a cover.
-
-    The bytes of the text after ``start`` are its pending bytes: the next token must begin with them.
-
-    Attributes:
-        context: what the successor rule needs to know about the sequence.
-        start: number of bytes of the text that the sequence spells.
-        tokens: the last tokens of the sequence, counted from the place where the search for it began.
-        node: the end of the sequence in the KV tree; None where the model has not read the sequence.
-        logp: log-probability of the sequence in nats; for a sequence that was not read, an upper bound.
-        allowed: whether the successor rule allowed every token of the search.
-    """
-
-    context: Context
-    start: int
-    tokens: tuple[int, ...] = ()
-    node: Node | None = None
-    logp: float = 0.0
-    allowed: bool = True
-
-
-class SharedBeginning(NamedTuple):
-    """The tokens that all covers of a text share, and the hypotheses that continue these tokens.
-
-    Attributes:
-        tokens: shared tokens.
-        hypotheses: live hypotheses of the text; their ``tokens`` follow the shared ones.
-    """
-
-    tokens: list[int]
-    hypotheses: list[Hypothesis]
-
-
-class Advanced(NamedTuple):
-    """Hypotheses after a text has grown by one byte.
-
-    Attributes:
-        continued: hypotheses from before that some token still carries beyond the new end of the text.
-        completed: hypotheses that end exactly at the new end of the text, each by one new token.
-    """
-
-    continued: list[Hypothesis]
-    completed: list[Hypothesis]
 
 
 class Covers:
@@ -97,22 +56,34 @@ class Covers:
         self.rule, self.trie, self.encode = rule, trie, encode
 
     @classmethod
-    def of(cls, tokenizer: Any, vocabulary: Vocabulary, kind: CoverKind = "canonical") -> Covers:
+    def of(
+        cls,
+        tokenizer: Any,
+        vocabulary: Vocabulary,
+        kind: CoverKind = "canonical",
+        *,
+        tables: TokenizerTables | None = None,
+    ) -> Covers:
         """Return the covers under a tokenizer; they are computed once for each tokenizer object.
 
         Args:
             tokenizer: a fast tokenizer of transformers.
             vocabulary: its tokens as bytes.
             kind: ``canonical`` for sequences that begin an encoding, ``all`` for every tokenization.
+            tables: the tokenizer's tables, which are then saved; None: everything is computed.
         """
         cache, key = tokenizer_cache(tokenizer), ("covers", kind, id(vocabulary))
         if key not in cache:
-            trie = ByteTrie(vocabulary)
+            tables = tables or TokenizerTables(tokenizer, len(vocabulary))
+            trie = ByteTrie(vocabulary, tables)
             if kind == "canonical":
-                rule = canonical_rules_for(tokenizer, vocabulary)
-                cache[key] = cls(rule, trie, encode=rule.encode)
+                rule = canonical_rules_for(tokenizer, vocabulary, tables)
+                covers = cache[key] = cls(rule, trie, encode=rule.encode)
+                if isinstance(rule, CanonicalRules) and tables.is_kept:
+                    rule.positions.keep(tables, lambda: covers.live(Hypothesis(context=(), start=0), SAMPLE))
             else:
                 cache[key] = cls(EveryToken(vocabulary), trie)
+            tables.save()
         return cache[key]  # type: ignore[no-any-return]
 
     def of_text(self, text: bytes) -> SharedBeginning:

@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logitkit.processors.byte_level.covers import Covers, Hypothesis
+from logitkit.processors.byte_level.covers import Covers
+from logitkit.processors.byte_level.hypotheses import Hypothesis
 from logitkit.processors.byte_level.logsumexp import logsumexp
+from logitkit.processors.engine.tree_node import Node
 from logitkit.processors.tokens.byte_trie import END
 
 
@@ -76,6 +78,11 @@ class CoverState:
         except UnicodeDecodeError:
             return True
         return False
+
+
+def nodes_of(states: Sequence[CoverState]) -> list[Node]:
+    """Return the nodes of the hypotheses of some texts."""
+    return [hypothesis.node for state in states for hypothesis in state.hypotheses if hypothesis.node is not None]
 
 
 def distribution_after(state: CoverState, covers: Covers, end_tokens: Sequence[int]) -> ByteDistribution:

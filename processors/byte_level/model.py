@@ -25,7 +25,7 @@ from logitkit.processors.byte_level.covers import CoverKind
 from logitkit.processors.byte_level.distribution import ByteDistribution
 from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.byte_level.output import ByteOutput, next_byte_loss
-from logitkit.processors.byte_level.tokenizer import SIZE, texts_of
+from logitkit.processors.byte_level.tokenizer import SIZE, check_bytes, texts_of
 from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens.byte_trie import END
 from logitkit.processors.transformers_api import CACHE
@@ -126,7 +126,11 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         """Return normalised log-probabilities in nats of the next byte after each text, ``[texts, 257]``.
 
         The row of a text of probability 0 is all -inf.
+
+        Raises:
+            ParameterError: a text is no bytes.
         """
+        check_bytes("ByteModel", texts)
         return torch.stack([distribution.logp for distribution in self._cached(texts)])
 
     def same_as(self, other: Any) -> bool:

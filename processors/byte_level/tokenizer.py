@@ -12,11 +12,33 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from logitkit.errors import ParameterError
+from logitkit.params import is_valid_unicode
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.tokens.byte_trie import END
 from logitkit.processors.tokens.token_bytes import byte_alphabet
 
 SIZE = 257  # the bytes and the end
+
+
+class ByteTokenizer(PreTrainedTokenizerFast):
+    """The class of `byte_tokenizer`: a text with a lone surrogate, which has no bytes, is an error in our words."""
+
+    def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **settings: Any) -> Any:
+        for part in (text, text_pair):
+            if not is_valid_unicode(part):
+                raise ParameterError(
+                    "byte_tokenizer",
+                    "text",
+                    "text without lone surrogates, which UTF-8 cannot write",
+                    part,
+                    "write each character as one code point, or pass any bytes to rows_of",
+                )
+        return super()._encode_plus(text, text_pair, *args, **settings)
+
+
+# transformers saves this name, and loads the class that has it.
+ByteTokenizer.__name__ = PreTrainedTokenizerFast.__name__
 
 
 def byte_tokenizer() -> Any:
@@ -32,7 +54,7 @@ def byte_tokenizer() -> Any:
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    return ByteTokenizer(  # type: ignore[no-untyped-call]
         tokenizer_object=inner,
         bos_token="</s>",
         eos_token="</s>",
@@ -52,11 +74,35 @@ def rows_of(texts: Sequence[bytes]) -> dict[str, Tensor]:
     Returns:
         ``input_ids`` and ``attention_mask``, left-padded with 256, ``[texts, longest]``.
 
+    Raises:
+        ParameterError: a text is no bytes.
+
     >>> rows_of([b"a", b"abc"])["input_ids"].tolist()
     [[256, 256, 97], [97, 98, 99]]
     """
+    check_bytes("rows_of", texts)
     ids, mask = left_padded([list(text) or [END] for text in texts], pad=END)
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def check_bytes(owner: str, texts: Sequence[bytes]) -> None:
+    """Raise unless all texts are bytes.
+
+    Args:
+        owner: the class or function that has the texts, for the error.
+        texts: the texts.
+
+    Raises:
+        ParameterError: a text is no bytes, as where ``texts`` is one text and not several.
+
+    >>> check_bytes("ByteTree", ["text"])
+    Traceback (most recent call last):
+    logitkit.errors.ParameterError: ByteTree: text must be bytes, got 'text'; pass text.encode()
+    """
+    for text in texts:
+        if not isinstance(text, bytes):
+            way_out = "pass text.encode()" if isinstance(text, str) else "pass a list of bytes for several texts"
+            raise ParameterError(owner, "text", "bytes", text, way_out)
 
 
 def texts_of(ids: Tensor, mask: Tensor | None = None, *, ends: Sequence[int] | None = None) -> list[list[bytes | None]]:

@@ -21,44 +21,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError
-from logitkit.processors.byte_level.covers import CoverKind, Covers, Hypothesis
-from logitkit.processors.byte_level.distribution import ByteDistribution, CoverState, distribution_after
+from logitkit.files import cache_folder
+from logitkit.processors.byte_level.covers import CoverKind, Covers
+from logitkit.processors.byte_level.distribution import ByteDistribution, CoverState, distribution_after, nodes_of
+from logitkit.processors.byte_level.extension import Extension, Key, TokenIds
 from logitkit.processors.byte_level.logsumexp import logsumexp
-from logitkit.processors.engine.kv_tree import KVTree, Node
+from logitkit.processors.byte_level.reading_ahead import MOST_NODES, likely_token
+from logitkit.processors.byte_level.tokenizer import check_bytes
+from logitkit.processors.engine.kv_tree import KVTree
+from logitkit.processors.engine.tree_node import Node
 from logitkit.processors.model_facts import end_tokens, vocabulary_size
+from logitkit.processors.tokens.tokenizer_tables import FOLDER, TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 STATES_KEPT = 128  # states of earlier texts that are kept while the KV cache has room
 MAX_PUSHED_BYTES = 4  # a text that is longer by at most this is extended byte by byte; any other is read anew
-TokenIds = tuple[int, ...]
-
-
-class _Key(NamedTuple):
-    """A text and the tokens that precede it."""
-
-    conditioning: TokenIds
-    text: bytes
-
-    def beginning(self, end: int) -> _Key:
-        """Return the key of the first ``end`` bytes of the text; a negative ``end`` counts from the end."""
-        return _Key(self.conditioning, self.text[:end])
-
-
-class _Extension(NamedTuple):
-    """A text that grows by one byte, and its hypotheses before the model reads the new ones."""
-
-    key: _Key
-    text: bytes
-    continued: list[Hypothesis]
-    unread: list[Hypothesis]
-    pruned: tuple[Hypothesis, ...]
-    logp: float
 
 
 class ByteTree:
@@ -103,26 +86,27 @@ class ByteTree:
             raise ParameterError("ByteTree", "tolerance", "a share >= 0 and < 1", tolerance)
         if covers not in ("canonical", "all"):
             raise ParameterError("ByteTree", "covers", "'canonical' or 'all'", covers)
-        self.model, self.tokenizer, self.tolerance = model, tokenizer, tolerance
-        self.vocabulary = Vocabulary.of(tokenizer, vocabulary_size(model))
+        self.model, self.tokenizer, self.tolerance, self._kind = model, tokenizer, tolerance, covers
+        size = vocabulary_size(model)
+        tables = TokenizerTables(tokenizer, size, cache_folder() / FOLDER)
+        self.vocabulary = Vocabulary.of(tokenizer, size, tables=tables)
         if self.vocabulary.loss_reason and not lossy:
             raise ModelError(
                 f"ByteTree: tokenizer must keep every byte of a text, but {self.vocabulary.loss_reason}; "
                 "pass lossy=True for the distribution over the texts that it writes"
             )
-        self.covers = Covers.of(tokenizer, self.vocabulary, covers)
+        self.covers = Covers.of(tokenizer, self.vocabulary, covers, tables=tables)
         self.kv_tree = KVTree(model)
         begin = tokenizer.bos_token_id if bos == "tokenizer" else bos
         self.conditioning: TokenIds = () if begin is None else (int(begin),)
         self.end_tokens = sorted(end_tokens(model, tokenizer))
-        self._states: OrderedDict[_Key, CoverState] = OrderedDict()
+        self._states: OrderedDict[Key, CoverState] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes of a copy without what was read: chains of nodes are too deep to copy."""
-        return {**vars(self), "kv_tree": None, "_states": OrderedDict()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, kv_tree=KVTree(state["model"]))
+    def __reduce__(self) -> Any:
+        """Return how a copy is made: from the parts of the tree, without what it has read and without its rules."""
+        bos = self.conditioning[0] if self.conditioning else None
+        settings = {"covers": self._kind, "tolerance": self.tolerance, "bos": bos, "lossy": True}
+        return _copied, (self.model, self.tokenizer, settings, self.conditioning)
 
     @property
     def forwards(self) -> int:
@@ -135,8 +119,12 @@ class ByteTree:
         return len(self._states)
 
     def logp(self, text: bytes) -> float:
-        """Return the log-probability in nats that a text begins with these bytes; -inf where no text does."""
-        state = self._states_after([_Key(self.conditioning, text)])[0]
+        """Return the log-probability in nats that a text begins with these bytes; -inf where no text does.
+
+        Raises:
+            ParameterError: the text is no bytes.
+        """
+        state = self._states_after([Key(self.conditioning, text)])[0]
         return state.logp if state.written else -math.inf
 
     def next_byte(self, text: bytes) -> Tensor:
@@ -160,9 +148,12 @@ class ByteTree:
         Raises:
             ModelError: a text longer than the context of the model; a text without a begin token whose covers
                 share no token.
+            ParameterError: a text is no bytes; another number of conditionings than of texts.
         """
+        if conditionings is not None and len(conditionings) != len(texts):
+            raise ParameterError("ByteTree", "conditionings", "one for each text", len(conditionings))
         before = [self.conditioning] * len(texts) if conditionings is None else conditionings
-        states = self._states_after([_Key(*pair) for pair in zip(before, texts, strict=True)])
+        states = self._states_after([Key(*pair) for pair in zip(before, texts, strict=True)])
         return [distribution_after(state, self.covers, self.end_tokens) for state in states]
 
     def release(self) -> None:
@@ -170,8 +161,9 @@ class ByteTree:
         self._states.clear()
         self.kv_tree.release()
 
-    def _states_after(self, keys: Sequence[_Key]) -> list[CoverState]:
+    def _states_after(self, keys: Sequence[Key]) -> list[CoverState]:
         """Return the states of several texts; token sequences that several texts need are read once."""
+        check_bytes("ByteTree", [key.text for key in keys])
         try:
             for remaining in range(MAX_PUSHED_BYTES - 1, -1, -1):
                 shorter = {key.beginning(len(key.text) - remaining) for key in keys if len(key.text) > remaining}
@@ -184,7 +176,7 @@ class ByteTree:
         self._forget_old(keys)
         return states
 
-    def _forget_old(self, keys: Sequence[_Key]) -> None:
+    def _forget_old(self, keys: Sequence[Key]) -> None:
         """Keep the states of ``keys`` and, while the KV cache has room, those used last."""
         for key in keys:
             self._states.move_to_end(key)
@@ -194,15 +186,15 @@ class ByteTree:
             [self._states[key] for key in keys],
             *([self._states[key]] for key in older[:STATES_KEPT]),
         ]
-        kept = self.kv_tree.keep(_nodes(states) for states in groups)
+        kept = self.kv_tree.keep(nodes_of(states) for states in groups)
         for key in older[kept - 1 :]:
             del self._states[key]
 
-    def _is_one_byte_further(self, key: _Key) -> bool:
+    def _is_one_byte_further(self, key: Key) -> bool:
         """Return whether the state of a text is unknown and the state of the text without its last byte is known."""
         return bool(key.text) and key not in self._states and key.beginning(-1) in self._states
 
-    def _push(self, keys: Sequence[_Key], *, exact: bool = False) -> None:
+    def _push(self, keys: Sequence[Key], *, exact: bool = False) -> None:
         """Extend texts with known states by one byte each, in one forward; ``exact``: prune nothing."""
         extensions, lost = [], []
         for key in keys:
@@ -211,16 +203,9 @@ class ByteTree:
                 lost.append(key)
             else:
                 extensions.append(extension)
-        nodes = iter(
-            self.kv_tree.grow(
-                (hypothesis.node, hypothesis.tokens[-1:])
-                for extension in extensions
-                for hypothesis in extension.unread
-                if hypothesis.node is not None
-            )
-        )
+        nodes = iter(self.kv_tree.grow(self._wanted(extensions)))
         for key, text, continued, unread, pruned, logp in extensions:
-            read = [_read(hypothesis, next(nodes)) for hypothesis in unread]
+            read = [hypothesis.read_at(next(nodes)) for hypothesis in unread]
             self._states[key] = CoverState(text, (*continued, *read), pruned, logp)
         if self.covers.encode is None:
             for key in lost:
@@ -228,7 +213,23 @@ class ByteTree:
         else:
             self._open(lost)
 
-    def _extended(self, key: _Key, tolerance: float) -> _Extension | None:
+    def _wanted(self, extensions: Sequence[Extension]) -> list[tuple[Node, TokenIds]]:
+        """Return the tokens to read: those of the unread hypotheses, then likely ones, which share their forward."""
+        wanted = [
+            (each.node, each.tokens[-1:])
+            for extension in extensions
+            for each in extension.unread
+            if each.node is not None
+        ]
+        missing = sum(tokens[0] not in node.children for node, tokens in wanted)
+        if not 0 < missing < MOST_NODES:
+            return wanted
+        likely = [likely_token(each.continued, each.text, each.logp, self.covers) for each in extensions if each.unread]
+        ahead = [each for each in likely if each is not None and self.kv_tree.can_grow(each.node, each.token)]
+        ahead = sorted(ahead, key=lambda each: -each.logp)[: MOST_NODES - missing]
+        return wanted + [(each.node, (each.token,)) for each in ahead]
+
+    def _extended(self, key: Key, tolerance: float) -> Extension | None:
         """Return a text's hypotheses after its last byte; None where only pruned hypotheses continue there."""
         state = self._states[key.beginning(-1)]
         text = state.text + key.text[-1:]
@@ -242,9 +243,9 @@ class ByteTree:
         unread = [hypothesis for hypothesis in completed if hypothesis.logp >= floor]
         below = [dataclasses.replace(each, tokens=(), node=None) for each in completed if each.logp < floor]
         followed = self.covers.advance(state.pruned, text) if state.pruned else ([], [])
-        return _Extension(key, text, continued, unread, (*followed[0], *followed[1], *below), logp)
+        return Extension(key, text, continued, unread, (*followed[0], *followed[1], *below), logp)
 
-    def _open(self, keys: Sequence[_Key]) -> None:
+    def _open(self, keys: Sequence[Key]) -> None:
         """Find the hypotheses of texts without the model, then read them: shared tokens in chunks, the others at once.
 
         Raises:
@@ -269,11 +270,11 @@ class ByteTree:
             self.kv_tree.grow((node, hypothesis.tokens) for *_, node, hypotheses in opened for hypothesis in hypotheses)
         )
         for key, text, _, hypotheses in opened:
-            read = [_read(hypothesis, next(nodes)) for hypothesis in hypotheses]
+            read = [hypothesis.read_at(next(nodes)) for hypothesis in hypotheses]
             logp = logsumexp([self.covers.log_mass(hypothesis, text) for hypothesis in read])
             self._states[key] = CoverState(text, tuple(read), (), logp)
 
-    def _follow(self, key: _Key, *, exact: bool = False) -> None:
+    def _follow(self, key: Key, *, exact: bool = False) -> None:
         """Follow a text from its first byte: covers of kind ``all`` are too many to list at its end.
 
         Args:
@@ -288,11 +289,8 @@ class ByteTree:
                 self._push([key.beginning(end)], exact=exact)
 
 
-def _nodes(states: Sequence[CoverState]) -> list[Node]:
-    """Return the nodes of the hypotheses of some texts."""
-    return [hypothesis.node for state in states for hypothesis in state.hypotheses if hypothesis.node is not None]
-
-
-def _read(hypothesis: Hypothesis, node: Node) -> Hypothesis:
-    """Return a hypothesis after the model has read it up to a node."""
-    return dataclasses.replace(hypothesis, tokens=(), node=node, logp=node.total)
+def _copied(model: Any, tokenizer: Any, settings: Mapping[str, Any], conditioning: TokenIds) -> ByteTree:
+    """Return a tree that has read nothing."""
+    tree = ByteTree(model, tokenizer, **settings)
+    tree.conditioning = conditioning
+    return tree

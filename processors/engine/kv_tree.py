@@ -7,61 +7,26 @@ its path. One forward therefore reads any number of continuations, a fork has no
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.growing_cache import growing_cache
 from logitkit.processors.engine.scores import with_infinite_masks
+from logitkit.processors.engine.thin_matmul import FEW_ROWS, ThinMatmul, is_faster
 from logitkit.processors.engine.tree_attention import additive_mask, ancestor_matrix, within_window
 from logitkit.processors.engine.tree_check import check_tree
+from logitkit.processors.engine.tree_node import Node, with_ancestors
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.transformers_api import with_cache
 
 CHUNK = 256  # tokens of a long sequence that one forward reads
 ROOM = 2048  # tokens that may stay in the cache for groups other than the first
 SLACK = 256  # dropped tokens that may stay in the cache before the cache is compacted
-
-
-@dataclass(eq=False)
-class Node:
-    """A token after the tokens of its parent.
-
-    Attributes:
-        token: token id.
-        parent: the node before; None for the root.
-        depth: number of tokens before this one.
-        total: log-probability of the path in nats, without its conditioning tokens.
-        logp: log-probabilities of the next token in nats, float32, ``[vocab]``; None: not computed.
-        slot: place of the token in the cache; -1: not read.
-        children: the nodes after this one, by token id.
-    """
-
-    token: int
-    parent: Node | None
-    depth: int
-    total: float = 0.0
-    logp: NDArray[np.float32] | None = None
-    slot: int = -1
-    children: dict[int, Node] = field(default_factory=dict)
-
-    def path(self) -> list[Node]:
-        """Return the nodes from the first token to this one."""
-        nodes: list[Node] = []
-        node: Node | None = self
-        while node is not None and node.depth >= 0:
-            nodes.append(node)
-            node = node.parent
-        return nodes[::-1]
-
-    def tokens(self) -> list[int]:
-        """Return the token ids of the path."""
-        return [node.token for node in self.path()]
 
 
 class KVTree:
@@ -105,7 +70,7 @@ class KVTree:
 
     def release(self) -> None:
         """Drop the cache and all nodes; nodes returned earlier must not be used again."""
-        self._cache = DynamicCache()
+        self._cache = growing_cache()
         self._slots: list[Node] = []  # the node in each slot of the cache
         self.root.children.clear()
 
@@ -168,6 +133,10 @@ class KVTree:
                 self._read_again(node)
         return ends
 
+    def can_grow(self, node: Node, token: int) -> bool:
+        """Return whether a token after a node is not read yet, and within the context of the model."""
+        return token not in node.children and not (self._limit and node.depth + 1 >= self._limit)
+
     def keep(self, groups: Iterable[Iterable[Node]]) -> int:
         """Drop all nodes except groups of nodes and their ancestors; compact the cache when enough nodes are dropped.
 
@@ -183,7 +152,7 @@ class KVTree:
         alive: set[int] = set()
         room, count = ROOM, 0
         for group in groups:
-            new = _with_ancestors(group, alive)
+            new = with_ancestors(group, alive)
             if count and len(alive) + len(new) > room:
                 break
             alive |= new
@@ -264,27 +233,17 @@ class KVTree:
         if self._window:
             near = additive_mask(ancestors & within_window(depths, len(fresh), self._window), dtype, device)
             mask = {"full_attention": mask, "sliding_attention": near} if self._layer_types else near
-        output = self.model(
-            input_ids=torch.tensor([[node.token for node in fresh]], device=device),
-            attention_mask=mask,
-            position_ids=torch.tensor(depths[None, len(self._slots) :], device=device),
-            **with_cache(self._cache),
-            logits_to_keep=0 if every else 1,
-        )
+        with ThinMatmul() if len(fresh) in FEW_ROWS and is_faster(self.model, len(fresh)) else nullcontext():
+            output = self.model(
+                input_ids=torch.tensor([[node.token for node in fresh]], device=device),
+                attention_mask=mask,
+                position_ids=torch.tensor(depths[None, len(self._slots) :], device=device),
+                **with_cache(self._cache),
+                logits_to_keep=0 if every else 1,
+            )
         self.forwards += 1
         self.tokens_fed += len(fresh)
         return output.logits[0].float()  # type: ignore[no-any-return]
-
-
-def _with_ancestors(group: Iterable[Node], known: set[int]) -> set[int]:
-    """Return the object ids of nodes and their ancestors, without the root and the known ids."""
-    ids: set[int] = set()
-    for node in group:
-        step: Node | None = node
-        while step is not None and step.depth >= 0 and id(step) not in known and id(step) not in ids:
-            ids.add(id(step))
-            step = step.parent
-    return ids
 
 
 def _add_totals(fresh: Sequence[Node], logp: Tensor) -> None:

@@ -55,6 +55,8 @@ def weight_times_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) 
 
 def is_faster(model: Any, rows: int) -> bool:
     """Return whether a forward of ``rows`` rows of one token is faster with `ThinMatmul`; timed once for each model."""
+    if _is_compiled(model):
+        return False
     known = _FASTER.setdefault(model, {})
     if rows not in known:
         known[rows] = rows in FEW_ROWS and _measured_faster(model, rows)
@@ -72,6 +74,11 @@ def _measured_faster(model: Any, rows: int) -> bool:
     usual = _seconds(lambda: [linear(x, weight) for x, weight in products])
     swapped = _seconds(lambda: [weight_times_rows(x, weight) for x, weight in products])
     return bool(products) and usual > MIN_SPEEDUP * swapped
+
+
+def _is_compiled(model: Any) -> bool:
+    """Return whether a forward is compiled: the compiler chooses its own order, and a mode would start it again."""
+    return hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None
 
 
 def _seconds(run: Callable[[], list[Tensor]]) -> float:

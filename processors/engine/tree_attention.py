@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from logitkit.processors.engine.kv_tree import Node
+from logitkit.processors.engine.tree_node import Node
 
 
 def ancestor_matrix(cached: Sequence[Node], fresh: Sequence[Node]) -> NDArray[np.bool_]:

@@ -82,5 +82,6 @@ def _paths(model: Any, kind: type[KVTree]) -> tuple[list[Tensor], list[Tensor]]:
     nodes = tree.grow((node, tail) for tail in tails)
     got = [torch.from_numpy(end.logp) for end in nodes if end.logp is not None]
     with torch.no_grad():
-        outputs = [model(input_ids=torch.tensor([trunk + tail], device=model.device)) for tail in tails]
+        rows = [torch.tensor([trunk + tail], device=model.device) for tail in tails]
+        outputs = [model(input_ids=row, logits_to_keep=1) for row in rows]  # the head of a large vocabulary costs
     return got, [output.logits[0, -1].float().log_softmax(-1).cpu() for output in outputs]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitkit.processors.tokens.token_bytes import MARKER
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
@@ -18,22 +19,20 @@ class ByteFallback:
     """The byte tokens of a SentencePiece vocabulary, used only for characters that the vocabulary lacks.
 
     Args:
-        model: the part ``model`` of the tokenizer's description.
+        tables: the tokenizer's tables.
         vocabulary: its vocabulary.
 
     Attributes:
         first: byte tokens that can start a character, bool ``[vocab]``.
     """
 
-    def __init__(self, model: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    def __init__(self, tables: TokenizerTables, vocabulary: Vocabulary) -> None:
         self._size = len(vocabulary)
-        self._byte_of: dict[int, int] = {}  # token id -> byte
         # The marker stands for a space, so a text never reaches the byte tokens with a literal marker in it.
         marker = {MARKER} if vocabulary.style == "sentencepiece" else set()
-        self._characters = {token.replace(MARKER, " ") for token in model["vocab"] if len(token) == 1} | marker
-        if model.get("byte_fallback"):
-            names = {f"<0x{byte:02X}>": byte for byte in range(256)}
-            self._byte_of = {model["vocab"][name]: byte for name, byte in names.items() if name in model["vocab"]}
+        characters, tokens = tables.value("byte_fallback", lambda: _characters_and_byte_tokens(tables.whole["model"]))
+        self._characters = set(characters.replace(MARKER, " ")) | marker
+        self._byte_of: dict[int, int] = dict(map(tuple, tokens))  # token id -> byte
         self.first = self._mask(lambda byte: self._starts_absent_character(bytes([byte])))
 
     def is_byte_token(self, token: int) -> bool:
@@ -53,6 +52,17 @@ class ByteFallback:
         mask = np.zeros(self._size, dtype=bool)
         mask[[token for token, byte in self._byte_of.items() if fits(byte)]] = True
         return mask
+
+
+def _characters_and_byte_tokens(model: Mapping[str, Any]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the tokens of one character, joined, and the id and byte of each byte token.
+
+    Args:
+        model: the part ``model`` of a tokenizer's description.
+    """
+    names = {f"<0x{byte:02X}>": byte for byte in range(256)} if model.get("byte_fallback") else {}
+    characters = "".join(token for token in model["vocab"] if len(token) == 1)
+    return characters, [(model["vocab"][name], byte) for name, byte in names.items() if name in model["vocab"]]
 
 
 def code_points(open_bytes: bytes) -> range:

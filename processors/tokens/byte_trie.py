@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 END = 256  # index of the end of the text, after the 256 bytes
+
+
+def _order(vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """Return the ids of the tokens with bytes, in the order of their bytes."""
+    pairs = sorted((text, number) for number, text in enumerate(vocabulary.token_bytes) if text)
+    return np.array([number for _, number in pairs], dtype=np.int64)
 
 
 class ByteTrie:
@@ -18,6 +25,7 @@ class ByteTrie:
 
     Args:
         vocabulary: the tokens as bytes.
+        tables: the tokenizer's tables; None: everything is computed.
 
     Attributes:
         ids: token ids in the order of their bytes, int64 ``[tokens]``.
@@ -26,15 +34,15 @@ class ByteTrie:
         range: cached; the range ``[low, high)`` in ``ids`` of the tokens that start with a prefix.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, tables: TokenizerTables | None = None) -> None:
         self.join = vocabulary.join
-        pairs = sorted((text, number) for number, text in enumerate(vocabulary.token_bytes) if text)
-        self._texts = [text for text, _ in pairs]
-        self.ids = np.array([number for _, number in pairs], dtype=np.int64)
+        order = functools.partial(_order, vocabulary)
+        self.ids = order() if tables is None else tables.array("byte_order", order)
+        self._texts = [vocabulary.token_bytes[number] or b"" for number in self.ids.tolist()]
         self._lengths = np.array([len(text) for text in self._texts], dtype=np.int64)
         self._offsets = np.concatenate([[0], np.cumsum(self._lengths)])
         self._bytes = np.frombuffer(b"".join(self._texts) + b"\0", dtype=np.uint8)
-        self.range = lru_cache(maxsize=4096)(self._range)
+        self.range = functools.lru_cache(maxsize=4096)(self._range)
         self.longest = int(self._lengths.max(initial=0))
 
     def _range(self, prefix: bytes) -> tuple[int, int]:

@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import enum
 import functools
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.byte_fallback import ByteFallback
@@ -33,20 +31,14 @@ from logitkit.processors.tokens.pretokenizer import Pretokenizer
 from logitkit.processors.tokens.reencoding import LONGEST, Context, Ids, Mask, Reencoding
 from logitkit.processors.tokens.rule_support import unsupported_part
 from logitkit.processors.tokens.token_bytes import starts_inside_character
-from logitkit.processors.tokens.token_shapes import ShapeExample, TokenShapes
-from logitkit.processors.tokens.token_window import Window, character_classes, shortened
-from logitkit.processors.tokens.tokenizer_description import description
+from logitkit.processors.tokens.token_shapes import TokenShapes
+from logitkit.processors.tokens.token_window import Window
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
+from logitkit.processors.tokens.word_positions import WordPosition, WordPositions
 from logitkit.processors.tokens.writable_tokens import cut_alone, writable_tokens
 
 FEW = 4  # up to as many tokens are decided alone; more are looked up in the answer for the whole vocabulary
-
-
-class WordPosition(enum.Enum):
-    """Position of a token in its word: at the start, directly after a cut of the pretokenizer, or inside."""
-
-    START = enum.auto()
-    INSIDE = enum.auto()
 
 
 class CanonicalRules(Reencoding):
@@ -55,10 +47,12 @@ class CanonicalRules(Reencoding):
     Args:
         tokenizer: a fast tokenizer of transformers.
         vocabulary: its vocabulary, of the size of the model.
+        tables: the tokenizer's tables; None: everything is computed.
 
     Attributes:
         writable: tokens that the merges can produce from some text, bool ``[vocab]``.
         merge_rule: which tokens can be neighbours inside a word.
+        positions: which tokens can start or continue a word.
 
     Raises:
         ModelError: there are no rules for the tokenizer; see `unsupported_part`.
@@ -73,35 +67,37 @@ class CanonicalRules(Reencoding):
     (False, True)
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
-        data = description(tokenizer)
-        unsupported = unsupported_part(data)
+    def __init__(self, tokenizer: Any, vocabulary: Vocabulary, tables: TokenizerTables | None = None) -> None:
+        tables = tables or TokenizerTables(tokenizer, len(vocabulary))
+        unsupported = unsupported_part(tables.settings)
         if unsupported is not None:
             raise ModelError(
                 "CanonicalRules: tokenizer must have a BPE model and a known pretokenizer, "
                 f"got {unsupported}; use Reencoding"
             )
-        super().__init__(tokenizer, vocabulary)
-        self.merge_rule = MergeRule(data["model"]["vocab"], data["model"]["merges"])
-        self.pretokenizer = Pretokenizer(data, vocabulary)
-        self._ignores_merges = bool(data["model"].get("ignore_merges"))
-        self._fallback = ByteFallback(data["model"], vocabulary)
-        self._inside_character = np.array([starts_inside_character(text) for text in vocabulary.token_bytes])
-        writable = writable_tokens(data, vocabulary, self.merge_rule)
+        super().__init__(tokenizer, vocabulary, tables)
+        self.merge_rule = merge_rule = MergeRule.of(tables)
+        self.pretokenizer = Pretokenizer(tables.settings, vocabulary, tables)
+        self._ignores_merges = bool(tables.settings["model"].get("ignore_merges"))
+        self._fallback = ByteFallback(tables, vocabulary)
+        self._inside_character = tables.array("inside_character", lambda: _inside_character(vocabulary))
+        writable = tables.array("writable", lambda: writable_tokens(tables.whole, vocabulary, merge_rule))
         # The pretokenizer does not look for these added tokens. They are allowed wherever a text may end.
         self._isolated = np.zeros(len(vocabulary), dtype=bool)
         self._isolated[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self._isolated &= writable
-        self._incomplete = IncompleteCharacters(vocabulary, self.merge_rule, writable & self._inside_character)
-        self.writable = writable = writable & ~self._incomplete.dead_ends(writable)
-        self._composition = Composition.of(data, vocabulary)
-        whole = cut_alone(vocabulary, self.pretokenizer, writable)
-        self._shapes = {
-            fine: TokenShapes(vocabulary, self.pretokenizer, writable, whole, fine=fine) for fine in (False, True)
+        self._incomplete = IncompleteCharacters(vocabulary, merge_rule, writable & self._inside_character)
+        writable = writable & ~tables.array("dead_ends", lambda: self._incomplete.dead_ends(writable))
+        self.writable = writable
+        self._composition = Composition.of(tables, vocabulary)
+        whole = tables.array("cut_alone", lambda: cut_alone(vocabulary, self.pretokenizer, self.writable))
+        shapes = {
+            fine: TokenShapes(vocabulary, self.pretokenizer, writable, whole, fine=fine, tables=tables)
+            for fine in (False, True)
         }
+        self.positions = WordPositions(self.pretokenizer, shapes)
         self._successors = functools.lru_cache(maxsize=1024)(self._find_successors)
         self._window = functools.lru_cache(maxsize=4096)(self._read_window)
-        self._positions_by_shape: dict[Any, NDArray[np.int8]] = {}
 
     def extend(self, context: Context, token: int) -> Context:
         """Return the context after one more token.
@@ -122,7 +118,7 @@ class CanonicalRules(Reencoding):
     def may_end(self, context: Context) -> bool:
         """Return whether a text may end here, that is, whether the tokens are the encoding of their text."""
         window = self._window(context)
-        return not window.open_bytes and self._word_position(window, "", "") is not None
+        return not window.open_bytes and self.positions.position(window, "", "") is not None
 
     def allowed(self, context: Context, ids: Ids) -> Mask:
         """Return which of some tokens can come next; bool, of the shape of ``ids``."""
@@ -146,7 +142,7 @@ class CanonicalRules(Reencoding):
     def _decide(self, context: Context, ids: Ids) -> Mask:
         """Compute the value of `allowed` for a context that does not end inside a character."""
         window = self._window(context)
-        start, inside = self._positions(window, ids)
+        start, inside = self.positions.of(window, ids)
         if window.last is not None and not self._fallback.is_byte_token(window.last):
             inside = inside & self._mergeable(window.last)[ids]
         mask: Mask = self.writable[ids] & ~self._inside_character[ids] & (start | inside) | self._fallback.first[ids]
@@ -160,66 +156,6 @@ class CanonicalRules(Reencoding):
         if token < self.merge_rule.size:
             mask[:width] = self.merge_rule.successors(token)[:width]
         return mask
-
-    def _positions(self, window: Window, ids: Ids) -> tuple[Mask, Mask]:
-        """Return which of the tokens can start a word after a window, and which of them can continue a word.
-
-        Both results are bool, of the shape of ``ids``. Only the shapes of these tokens are examined.
-        """
-        if self.pretokenizer.never_cuts:
-            every = np.ones(ids.shape, dtype=bool)
-            return np.zeros_like(every) if window.last is not None else every, every
-        fine = self.pretokenizer.literal.open(window.text)
-        shapes = self._shapes[fine]
-        window = shortened(window, self.pretokenizer)
-        classes = character_classes(window, self.pretokenizer)
-        key = fine, classes, window.added, window.taken_whole, *window.boundaries()
-        if key not in self._positions_by_shape:
-            self._positions_by_shape[key] = np.full((len(shapes.examples), 2), -1, dtype=np.int8)
-        table = self._positions_by_shape[key]  # -1: not examined yet
-        for number in np.unique(shapes.of[ids]).tolist():
-            if table[number, 0] < 0:
-                table[number] = self._positions_of(window, shapes.examples[number])
-        start, inside = table[shapes.of[ids]].astype(bool).T
-        return start.T, inside.T
-
-    def _positions_of(self, window: Window, example: ShapeExample) -> tuple[bool, bool]:
-        """Return whether a token of this shape can start a word, and whether such a token can continue a word.
-
-        Each value is True if some continuation of the text permits the position. The second value may be incomplete
-        where the first value is True: a token that starts a word is allowed regardless of the merge rule.
-        """
-        inside = False
-        for continuation in continuations(self.pretokenizer, window.text, example.text, example.open_bytes):
-            position = self._word_position(window, example.text, continuation, added=example.added)
-            if position is WordPosition.START:
-                return True, inside
-            inside = inside or position is WordPosition.INSIDE
-        return False, inside
-
-    def _word_position(
-        self, window: Window, text: str, continuation: str, *, added: bool = False
-    ) -> WordPosition | None:
-        """Return the position in its word of a token after a window, given the continuation of the text.
-
-        Returns None where the sequence is not canonical: a cut falls inside a token, or tokens of the window would
-        have merged.
-        """
-        end = len(window.text)
-        cuts, spans = self.pretokenizer.cuts(window.text + text + continuation)
-        wanted = window.added | ({(end, end + len(text))} if added else set())
-        actual = {span for span in spans if span[0] < end + len(text) and (span[0] < end or text)}
-        if actual != wanted:
-            return None
-        inner = {cut for cut in cuts if 0 < cut < end + len(text) and cut != end}
-        if not inner <= set(window.starts) or any(
-            not joinable and place not in inner for place, joinable in window.boundaries()
-        ):
-            return None
-        if not (end == 0 or end in cuts or added):
-            return WordPosition.INSIDE
-        last_word = max((cut for cut in inner if cut < end), default=0)
-        return None if end and window.taken_whole[window.starts.index(last_word)] else WordPosition.START
 
     def _completing_tokens(self, window: Window) -> Mask:
         """Return the tokens that can follow an incomplete character, bool ``[vocab]``."""
@@ -265,7 +201,7 @@ class CanonicalRules(Reencoding):
         whole = dataclasses.replace(window, text=window.text + char, open_bytes=b"")
         agreeing = {WordPosition.INSIDE} if behind or open_bytes else {WordPosition.INSIDE, WordPosition.START}
         return any(
-            self._word_position(whole, behind, continuation) in agreeing
+            self.positions.position(whole, behind, continuation) in agreeing
             for continuation in continuations(self.pretokenizer, whole.text, behind, open_bytes)
         )
 
@@ -298,3 +234,8 @@ class CanonicalRules(Reencoding):
         if not self._ignores_merges or len(tokens) < 2:
             return False
         return any(self.writable[token] for token in self.vocabulary.ids_of.get(self.vocabulary.join(tokens), ()))
+
+
+def _inside_character(vocabulary: Vocabulary) -> Mask:
+    """Return the tokens that start inside a character, bool ``[vocab]``."""
+    return np.array([starts_inside_character(text) for text in vocabulary.token_bytes], dtype=bool)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import codecs
 import functools
 import unicodedata
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitkit.processors.tokens.token_bytes import starts_inside_character
 from logitkit.processors.tokens.tokenizer_description import parts_of
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
@@ -26,6 +25,7 @@ class Composition:
     Args:
         vocabulary: the tokens as bytes.
         composes: whether the tokenizer normalizes to NFC.
+        tables: the tokenizer's tables; None: everything is computed.
 
     >>> from logitkit.registry.laws import tiny_tokenizer
     >>> composition = Composition(Vocabulary.of(tiny_tokenizer()), composes=True)
@@ -33,21 +33,19 @@ class Composition:
     (False, True)
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, composes: bool) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, composes: bool, tables: TokenizerTables | None = None) -> None:
         self._composes = composes
-        self._text_of: dict[int, str] = {}  # tokens that can change with the text before them
-        for token, token_bytes in enumerate(vocabulary.token_bytes if composes else ()):
-            if token_bytes and not starts_inside_character(token_bytes):
-                text = codecs.getincrementaldecoder("utf-8")("replace").decode(token_bytes)
-                if text and joins(text[0]):
-                    self._text_of[token] = text
+        find = functools.partial(_joining_tokens, vocabulary)
+        tokens = (find() if tables is None else tables.value("joining", find)) if composes else []
+        self._text_of = {token: _text(vocabulary, token) for token in tokens}  # can change with the text before them
         self._joining = np.zeros(len(vocabulary), dtype=bool)
         self._joining[list(self._text_of)] = True
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], vocabulary: Vocabulary) -> Composition:
-        """Return the composition of a tokenizer, from its description."""
-        return cls(vocabulary, composes=any(step["type"] == "NFC" for step in parts_of(data["normalizer"])))
+    def of(cls, tables: TokenizerTables, vocabulary: Vocabulary) -> Composition:
+        """Return the composition of a tokenizer, from its tables."""
+        composes = any(step["type"] == "NFC" for step in parts_of(tables.settings["normalizer"]))
+        return cls(vocabulary, composes=composes, tables=tables)
 
     def permits(self, before: str, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which tokens leave the text before them unchanged; bool, of the shape of ``ids``."""
@@ -70,10 +68,21 @@ class Composition:
         return not self._composes or not joins(text[place])
 
 
+def _joining_tokens(vocabulary: Vocabulary) -> list[int]:
+    """Return the tokens whose first character NFC can join with the text before them."""
+    whole = (token for token, text in enumerate(vocabulary.token_bytes) if text and not starts_inside_character(text))
+    return [token for token in whole if joins(_text(vocabulary, token)[:1])]
+
+
+def _text(vocabulary: Vocabulary, token: int) -> str:
+    """Return the whole characters of a token."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(vocabulary.token_bytes[token] or b"")
+
+
 @functools.cache
 def joins(char: str) -> bool:
-    """Return whether NFC can compose a character with the text before it, or change their order."""
-    return unicodedata.combining(char) > 0 or char in _second_characters()
+    """Return whether NFC can compose a character with the text before it, or change their order; False for ""."""
+    return bool(char) and (unicodedata.combining(char) > 0 or char in _second_characters())
 
 
 @functools.cache

@@ -14,22 +14,21 @@ Departures from the published rule:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-NEVER = int(np.iinfo(np.int64).max)
-_MOST_MERGES = 1 << 24  # more than any merge list holds
+from logitkit.processors.tokens.merge_derivation import MergeDerivation
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
+
+NAMES = ("reachable", "parts", "times", "never", "left", "left_time", "right", "begin", "until", "token")
 
 
 class MergeRule:
     """The pairwise merge rule of one BPE model.
-
-    Merges of a word are ordered by *time*: first by the time at which both parts exist, then by rank.
 
     Args:
         vocabulary: id of each token, tokens as the model writes them.
@@ -41,26 +40,35 @@ class MergeRule:
     """
 
     def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[Any]) -> None:
-        self.size = max(vocabulary.values(), default=-1) + 1
-        self._merges: dict[tuple[int, int], tuple[int, int]] = {}  # (left, right) -> rank, merged token
-        for rank, merge in enumerate(merges):
-            left, right = merge.split(" ") if isinstance(merge, str) else merge
-            ids = vocabulary.get(left), vocabulary.get(right), vocabulary.get(left + right)
-            if None not in ids:
-                self._merges.setdefault((ids[0], ids[1]), (rank, ids[2]))  # type: ignore[arg-type]
-        self._parts: dict[int, tuple[int, int]] = {}  # token -> the two tokens that it is merged from
-        self._latest_rank = [0] * self.size  # largest rank of the merges that produce a token
-        self._merge_time = [0] * self.size  # time of the last merge that produces a token
-        self._reached = {number for token, number in vocabulary.items() if len(token) == 1}
-        self._derive_runs(vocabulary)
-        self._derive()
-        self.reachable = np.zeros(self.size, dtype=bool)
-        self.reachable[list(self._reached)] = True
-        self._build_index()
+        self._use(MergeDerivation(vocabulary, merges).arrays())
+
+    @classmethod
+    def of(cls, tables: TokenizerTables) -> MergeRule:
+        """Return the merge rule of a tokenizer with a BPE model, from its tables."""
+
+        @cache
+        def derived() -> dict[str, NDArray[Any]]:
+            model = tables.whole["model"]
+            return MergeDerivation(model["vocab"], model["merges"]).arrays()
+
+        rule = cls.__new__(cls)
+        rule._use({name: tables.array(f"merge_{name}", partial(_item, derived, name)) for name in NAMES})
+        return rule
+
+    def _use(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take the arrays of `MergeDerivation`."""
+        self.reachable: NDArray[np.bool_] = arrays["reachable"]
+        self.size = len(self.reachable)
+        self._parts, self._times = arrays["parts"], arrays["times"]
+        self._left, self._left_time, self._right = arrays["left"], arrays["left_time"], arrays["right"]
+        self._never, self._token = int(arrays["never"][0]), arrays["token"]
+        self._ends = _keys(arrays["begin"], arrays["until"])  # ascending
+        self._starts = np.searchsorted(arrays["begin"], np.arange(self.size + 1))
+        self._forbidden = lru_cache(maxsize=512)(self._find_forbidden)
 
     def allows(self, left: int, right: int) -> bool:
         """Return whether two tokens can be neighbours inside one word, in this order."""
-        return bool(self.reachable[left] and self.reachable[right]) and self._first_merge(left, right) == NEVER
+        return bool(self.successors(left)[right])
 
     def successors(self, left: int) -> NDArray[np.bool_]:
         """Return which tokens can follow ``left`` inside one word, bool ``[vocab]``."""
@@ -68,114 +76,39 @@ class MergeRule:
         allowed[self._forbidden(left)] = False
         return allowed if self.reachable[left] else np.zeros_like(allowed)
 
-    def _derive_runs(self, vocabulary: Mapping[str, int]) -> None:
-        """Derive the parts of tokens of one repeated character by carrying out their merges, leftmost first.
-
-        Merge lists from SentencePiece rank long runs before short ones. All merges of a run then have the same time,
-        and times do not order these merges. Vocabularies have few such tokens.
-        """
-        runs = sorted((token for token in vocabulary if len(token) > 1 and len(set(token)) == 1), key=len)
-        for token in runs:
-            ids = [vocabulary.get(token[0], -1)] * len(token)
-            while len(ids) > 1:
-                possible = [
-                    (self._merges[pair], place) for place, pair in enumerate(pairwise(ids)) if pair in self._merges
-                ]
-                if not possible:
-                    break
-                (rank, merged), place = min(possible)
-                if len(ids) == 2:
-                    self._record(rank, ids[0], ids[1], merged)
-                ids[place : place + 2] = [merged]
-
-    def _record(self, rank: int, left: int, right: int, merged: int) -> None:
-        """Record the parts and the merge time of a token."""
-        self._reached.add(merged)
-        self._parts[merged] = left, right
-        self._latest_rank[merged] = max(rank, self._latest_rank[left], self._latest_rank[right])
-        self._merge_time[merged] = self._latest_rank[merged] * _MOST_MERGES + rank
-
-    def _derive(self) -> None:
-        """Derive the parts of every token.
-
-        A token is made by the merge that no other merge across the boundary of its two parts precedes.
-        """
-        pending = sorted((rank, left, right, merged) for (left, right), (rank, merged) in self._merges.items())
-        while pending:
-            postponed = []
-            for rank, left, right, merged in pending:
-                if merged in self._reached:
-                    continue
-                if left not in self._reached or right not in self._reached:
-                    postponed.append((rank, left, right, merged))  # the merge of a part may have a later rank
-                elif self._first_merge(left, right) == self._time(left, right, rank):
-                    self._record(rank, left, right, merged)
-            if len(postponed) == len(pending):
-                break
-            pending = postponed
-
-    def _time(self, left: int, right: int, rank: int) -> int:
-        """Return the time of a merge."""
-        return max(rank, self._latest_rank[left], self._latest_rank[right]) * _MOST_MERGES + rank
-
-    def _spine(self, token: int, side: int) -> list[tuple[int, int]]:
-        """Return the intermediate tokens at one end of a token while its merges are carried out, last one first.
-
-        Args:
-            token: the token.
-            side: 0 for its left end, 1 for its right end.
-
-        Returns:
-            Each intermediate token, with the time at which it is merged into the preceding element of the list. The
-            first element is the token itself, with the time `NEVER`.
-        """
-        spine = [(token, NEVER)]
-        while token in self._parts:
-            time = self._merge_time[token]
-            token = self._parts[token][side]
+    def _right_spine(self, token: int) -> list[tuple[int, int]]:
+        """Return the intermediate tokens at the right end of a token and their times; see `MergeDerivation._spine`."""
+        spine = [(token, self._never)]
+        while self._parts[token, 1] >= 0:
+            time = int(self._times[token])
+            token = int(self._parts[token, 1])
             spine.append((token, time))
         return spine
 
-    def _first_merge(self, left: int, right: int) -> int:
-        """Return the time of the first merge across the boundary between two tokens; `NEVER` without such a merge."""
-        first = NEVER
-        right_spine = self._spine(right, 0)
-        for last, last_until in self._spine(left, 1):
-            for begin, begin_until in right_spine:
-                merge = self._merges.get((last, begin))
-                if merge is not None:
-                    time = self._time(last, begin, merge[0])
-                    # At equal times the leftmost merge comes first: a merge inside ``left`` before a merge across the
-                    # boundary, and a merge across the boundary before a merge inside ``right``.
-                    if time < last_until and time <= begin_until:
-                        first = min(first, time)
-        return first
-
-    def _build_index(self) -> None:
-        """Store the merges and the left ends of all tokens (`_spine`) as sorted arrays, for `_find_forbidden`."""
-        merges = sorted(
-            (left, self._time(left, right, rank), right) for (left, right), (rank, _) in self._merges.items()
-        )
-        self._left = np.array([row[0] for row in merges], dtype=np.int64)
-        self._left_time = np.array([row[1] for row in merges], dtype=np.int64)
-        self._right = np.array([row[2] for row in merges], dtype=np.int64)
-        tokens = np.flatnonzero(self.reachable).tolist()
-        spines = sorted((begin, -until, token) for token in tokens for begin, until in self._spine(token, 0))
-        self._begin = np.array([row[0] for row in spines], dtype=np.int64)
-        self._until = np.array([-row[1] for row in spines], dtype=np.int64)  # descending for each begin
-        self._token = np.array([row[2] for row in spines], dtype=np.int64)
-        self._starts = np.searchsorted(self._begin, np.arange(self.size + 1))
-        self._forbidden = lru_cache(maxsize=512)(self._find_forbidden)
-
-    def _find_forbidden(self, left: int) -> NDArray[np.int64]:
+    def _find_forbidden(self, left: int) -> NDArray[np.int32]:
         """Return the tokens that cannot follow ``left``, because a merge across the boundary would come first."""
-        forbidden = []
-        for last, last_until in self._spine(left, 1):
+        begins, times = [self._right[:0]], [self._left_time[:0]]
+        for last, last_until in self._right_spine(left):
             low, high = np.searchsorted(self._left, [last, last + 1])
             early = self._left_time[low:high] < last_until
-            for begin, time in zip(self._right[low:high][early], self._left_time[low:high][early], strict=True):
-                start, stop = self._starts[begin], self._starts[begin + 1]
-                # Times descend, so the tokens in which ``begin`` is merged at ``time`` or later come first.
-                count = np.searchsorted(-self._until[start:stop], -time, side="right")
-                forbidden.append(self._token[start : start + count])
-        return np.unique(np.concatenate(forbidden)) if forbidden else np.empty(0, dtype=np.int64)
+            begins.append(self._right[low:high][early])
+            times.append(self._left_time[low:high][early])
+        begin, time = np.concatenate(begins), np.concatenate(times)
+        starts = self._starts[begin]
+        # Times descend, so the tokens in which ``begin`` is merged at ``time`` or later come first.
+        counts = np.searchsorted(self._ends, _keys(begin, time), side="right") - starts
+        places = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        forbidden = np.zeros(self.size, dtype=bool)
+        forbidden[self._token[places]] = True
+        return np.flatnonzero(forbidden).astype(np.int32)
+
+
+def _item(derived: Callable[[], Mapping[str, NDArray[Any]]], name: str) -> NDArray[Any]:
+    """Return one of the derived arrays."""
+    return derived()[name]
+
+
+def _keys(begin: NDArray[np.int32], until: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return numbers in the order of ``begin``, then of descending ``until``."""
+    keys: NDArray[np.int64] = (begin.astype(np.int64) << 32) + (np.iinfo(np.int32).max - until)
+    return keys

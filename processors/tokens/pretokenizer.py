@@ -21,6 +21,7 @@ from logitkit.processors.tokens.byte_fallback import code_points
 from logitkit.processors.tokens.pattern_letters import PatternLetters
 from logitkit.processors.tokens.token_bytes import MARKER
 from logitkit.processors.tokens.tokenizer_description import parts_of, without_prefix_space
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -45,6 +46,7 @@ class Pretokenizer:
     Args:
         data: the tokenizer's description, without a step that `unknown_step` returns.
         vocabulary: its vocabulary.
+        tables: the tokenizer's tables; None: everything is computed.
 
     Attributes:
         never_cuts: whether a whole text is one word.
@@ -52,7 +54,7 @@ class Pretokenizer:
         literal: letters that occur literally in a pattern, such as the letters of English contractions.
     """
 
-    def __init__(self, data: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    def __init__(self, data: Mapping[str, Any], vocabulary: Vocabulary, tables: TokenizerTables | None = None) -> None:
         steps = parts_of(without_prefix_space(data)["pre_tokenizer"])
         self._marks_spaces = any(step.get("content") == MARKER for step in parts_of(data["normalizer"]))
         bare = {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}
@@ -76,6 +78,8 @@ class Pretokenizer:
         self._literals = written | self.literal.letters
         self.class_of = lru_cache(maxsize=None)(self._class_of)
         self.completions = lru_cache(maxsize=None)(self._completions)
+        if tables is not None and not self.never_cuts:
+            self._class_numbers = tables.array("character_classes", lambda: self._class_numbers)
 
     def cuts(self, text: str) -> tuple[frozenset[int], frozenset[Span]]:
         """Return the offsets at which words start or end, and the spans of added tokens, both in characters."""
@@ -133,7 +137,7 @@ class Pretokenizer:
         return tuple(chr(points.start + place) for place in places)
 
     @cached_property
-    def _class_numbers(self) -> NDArray[np.int64]:
+    def _class_numbers(self) -> NDArray[np.int32]:
         """The number of the class of each code point; characters of one class have one number."""
         characters = _all_characters()
         numbers = np.zeros(len(characters), dtype=np.int64)
@@ -144,7 +148,7 @@ class Pretokenizer:
         alone |= {match.group() for match in regex.finditer(r"\s|[\x1c-\x1f]", characters)}
         for place, char in enumerate(sorted(alone)):
             numbers[ord(char)] = (1 << len(self._classes)) + place
-        return numbers
+        return np.unique(numbers, return_inverse=True)[1].astype(np.int32)
 
     def shape(self, text: str, *, fine: bool = False, whole: bool = False) -> CharacterClass:
         """Return the classes of the characters of a token.

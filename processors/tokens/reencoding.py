@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import codecs
 import functools
-import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from logitkit.processors.tokens.byte_fallback import code_points
-from logitkit.processors.tokens.tokenizer_description import description, parts_of, without_prefix_space
+from logitkit.processors.tokens.plain_encoder import plain_encoder
+from logitkit.processors.tokens.tokenizer_description import parts_of
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
@@ -46,6 +46,7 @@ class Reencoding:
     Args:
         tokenizer: a fast tokenizer of transformers.
         vocabulary: its vocabulary, of the size of the model.
+        tables: the tokenizer's tables; None: everything is computed.
 
     Raises:
         ModelError: the tokenizer is a slow one.
@@ -61,10 +62,11 @@ class Reencoding:
     (False, True)
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
-        data = description(tokenizer)
+    def __init__(self, tokenizer: Any, vocabulary: Vocabulary, tables: TokenizerTables | None = None) -> None:
+        tables = tables or TokenizerTables(tokenizer, len(vocabulary))
+        data = tables.settings
         self.vocabulary = vocabulary
-        self._tokenizer = _without_special_tokens(data)
+        self._tokenizer = plain_encoder(tables)
         likeliest_path = data["model"]["type"] == "Unigram" and all(
             step["type"] == "Metaspace" for step in parts_of(data["pre_tokenizer"])
         )
@@ -166,11 +168,3 @@ def completions(open_bytes: bytes) -> tuple[str, ...]:
     last = {unicodedata.category(chr(point)): point for point in points}
     first = {unicodedata.category(chr(point)): point for point in reversed(points)}
     return tuple(map(chr, dict.fromkeys([*first.values(), *last.values(), *spaced])))
-
-
-def _without_special_tokens(data: dict[str, Any]) -> Tokenizer:
-    """Return a tokenizer that encodes special tokens as text and puts no space before a text."""
-    tokenizer = Tokenizer.from_str(json.dumps(without_prefix_space(data) | {"padding": None, "truncation": None}))
-    # Special tokens stay in the vocabulary, because their removal would shift the ids of added tokens.
-    tokenizer.encode_special_tokens = True
-    return tokenizer

@@ -8,16 +8,17 @@ from typing import Any
 from logitkit.processors.tokens.canonical_rules import CanonicalRules
 from logitkit.processors.tokens.reencoding import Reencoding
 from logitkit.processors.tokens.rule_support import unsupported_part
-from logitkit.processors.tokens.tokenizer_description import description
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
-def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
+def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary, tables: TokenizerTables | None = None) -> Reencoding:
     """Return `CanonicalRules` where a tokenizer has rules, else `Reencoding` with a warning.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
         vocabulary: its vocabulary, of the size of the model.
+        tables: the tokenizer's tables; None: everything is computed.
 
     Raises:
         ModelError: the tokenizer is a slow one.
@@ -27,13 +28,14 @@ def canonical_rules_for(tokenizer: Any, vocabulary: Vocabulary) -> Reencoding:
     >>> type(canonical_rules_for(tiny_tokenizer(), Vocabulary.of(tiny_tokenizer()))).__name__
     'CanonicalRules'
     """
-    unsupported = unsupported_part(description(tokenizer))
+    tables = tables or TokenizerTables(tokenizer, len(vocabulary))
+    unsupported = unsupported_part(tables.settings)
     if unsupported is None:
-        return CanonicalRules(tokenizer, vocabulary)
+        return CanonicalRules(tokenizer, vocabulary, tables)
     warnings.warn(
         f"canonical covers: the tokenizer's {unsupported} has no rules. Re-encoding finds the next tokens "
         "instead, which takes up to seconds per byte. "
         "For short texts, covers='all' is an alternative.",
         stacklevel=2,
     )
-    return Reencoding(tokenizer, vocabulary)
+    return Reencoding(tokenizer, vocabulary, tables)

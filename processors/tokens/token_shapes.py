@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
 from logitkit.processors.tokens.token_bytes import starts_inside_character
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 
@@ -32,6 +34,7 @@ class TokenShapes:
         writable: tokens that the tokenizer can write at all, bool ``[vocab]``; the others have shape 0.
         whole: tokens all of whose characters count: they are written only behind certain texts, bool ``[vocab]``.
         fine: whether the letters in `Pretokenizer.literal` are distinguished.
+        tables: the tokenizer's tables; None: everything is computed.
 
     Attributes:
         of: number of the shape of each token, int64 ``[vocab]``; 0 for tokens that start inside a character.
@@ -46,12 +49,34 @@ class TokenShapes:
         whole: NDArray[np.bool_],
         *,
         fine: bool,
+        tables: TokenizerTables | None = None,
     ) -> None:
-        self.of = np.zeros(len(vocabulary), dtype=np.int64)
-        self.examples: list[ShapeExample] = [ShapeExample("", b"", False)]
-        numbers: dict[Any, int] = {}
-        if pretokenizer.never_cuts:
+        @functools.cache
+        def shapes() -> tuple[NDArray[np.int64], list[ShapeExample]]:
+            return _find_shapes(vocabulary, pretokenizer, writable, whole, fine=fine)
+
+        if tables is None or pretokenizer.never_cuts:
+            self.of, self.examples = shapes()
             return
+        name = "fine_shapes" if fine else "shapes"
+        self.of = tables.array(name, lambda: shapes()[0])
+        packed = tables.value(name, lambda: [(text, rest.hex(), added) for text, rest, added in shapes()[1]])
+        self.examples = [ShapeExample(text, bytes.fromhex(rest), bool(added)) for text, rest, added in packed]
+
+
+def _find_shapes(
+    vocabulary: Vocabulary,
+    pretokenizer: Pretokenizer,
+    writable: NDArray[np.bool_],
+    whole: NDArray[np.bool_],
+    *,
+    fine: bool,
+) -> tuple[NDArray[np.int64], list[ShapeExample]]:
+    """Return the number of the shape of each token, and a token of each shape; see `TokenShapes`."""
+    of = np.zeros(len(vocabulary), dtype=np.int64)
+    examples = [ShapeExample("", b"", False)]
+    numbers: dict[Any, int] = {}
+    if not pretokenizer.never_cuts:
         for token in np.flatnonzero(writable).tolist():
             token_bytes = vocabulary.token_bytes[token] or b""
             if starts_inside_character(token_bytes):
@@ -65,6 +90,7 @@ class TokenShapes:
                 shape = pretokenizer.shape(text, fine=fine, whole=bool(whole[token]))
                 key = shape, bool(whole[token]), pretokenizer.completions(open_bytes)
             if key not in numbers:
-                numbers[key] = len(self.examples)
-                self.examples.append(ShapeExample(text, open_bytes, added))
-            self.of[token] = numbers[key]
+                numbers[key] = len(examples)
+                examples.append(ShapeExample(text, open_bytes, added))
+            of[token] = numbers[key]
+    return of, examples

@@ -6,19 +6,23 @@ of the tokens of a text, joined, are the text.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from logitkit.errors import ModelError
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.special_texts import produced_special_tokens
 from logitkit.processors.tokens.token_bytes import bytes_of_tokens, loss_reason, lost_texts, style_of
 from logitkit.processors.tokens.tokenizer_description import description, tokenizer_cache
+from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,7 +59,14 @@ class Vocabulary:
     loses: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: Any, size: int | None = None, *, truncate: bool = False) -> Vocabulary:
+    def of(
+        cls,
+        tokenizer: Any,
+        size: int | None = None,
+        *,
+        truncate: bool = False,
+        tables: TokenizerTables | None = None,
+    ) -> Vocabulary:
         """Read the vocabulary of a tokenizer; the result is cached for as long as the tokenizer lives.
 
         Args:
@@ -63,26 +74,22 @@ class Vocabulary:
             size: number of ids; None: as many as the tokenizer has. More ids are padding. Fewer ids are allowed where
                 the missing ones are added tokens, such as those of images, which the model then cannot write.
             truncate: allow fewer ids whatever the missing ones are.
+            tables: the tokenizer's tables for this size; None: everything is computed.
 
         Raises:
             ModelError: the tokenizer is a slow one, or has more ids than ``size``.
         """
-        cache, ids = tokenizer_cache(tokenizer), tokenizer.get_vocab()
-        count = max(ids.values(), default=-1) + 1
+        tables = TokenizerTables(tokenizer, size or 0) if tables is None else tables
+        cache, known = tokenizer_cache(tokenizer), ("ids", len(tokenizer))
+        if known not in cache:
+            cache[known] = tuple(tables.value("ids", lambda: _id_counts(tokenizer)))
+        count, fewest = cache[known]
         size = count if size is None else size
-        added = tokenizer.added_tokens_decoder
-        if not truncate and any(number >= size and number not in added for number in ids.values()):
+        if not truncate and size < fewest:
             raise ModelError(f"Vocabulary: size must be at least the tokenizer's {count} ids, got {size}")
         key = "vocabulary", count, size
         if key not in cache:
-            whole = _read(tokenizer, max(size, count))
-            known = range(size)
-            cache[key] = dataclasses.replace(
-                whole,
-                token_bytes=whole.token_bytes[:size],
-                special=whole.special.intersection(known),
-                added=whole.added.intersection(known),
-            )
+            cache[key] = _unpacked(tables, size, lambda: _read(tokenizer, max(size, count)))
         return cache[key]  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
@@ -181,6 +188,48 @@ def _fingerprints_of(data: Mapping[str, Any]) -> tuple[str, ...]:
         ended.update(b"]" if added is None else b"]]")
         found.append(ended.hexdigest()[:16])
     return tuple(reversed(found))
+
+
+def _id_counts(tokenizer: Any) -> tuple[int, int]:
+    """Return the number of ids of a tokenizer, and the number of ids up to its last token that is not an added one."""
+    added = tokenizer.added_tokens_decoder
+    numbers = tokenizer.get_vocab().values()
+    return max(numbers, default=-1) + 1, max((number for number in numbers if number not in added), default=-1) + 1
+
+
+def _unpacked(tables: TokenizerTables, size: int, read: Callable[[], Vocabulary]) -> Vocabulary:
+    """Return the vocabulary from the tables of a tokenizer, as its first ``size`` ids."""
+    whole = functools.cache(read)  # read at most once, and only where a table lacks
+    lengths = tables.array("token_lengths", lambda: _lengths(whole().token_bytes[:size]))
+    joined = tables.array("token_bytes", lambda: _joined(whole().token_bytes[:size])).tobytes()
+    special = tables.array("special", lambda: np.array(sorted(whole().special), dtype=np.int64))
+    added = tables.array("added", lambda: np.array(sorted(whole().added), dtype=np.int64))
+    style, prefix, reason, loses = tables.value(
+        "vocabulary", lambda: [whole().style, whole().prefix.hex(), whole().loss_reason, list(whole().loses)]
+    )
+    ends = np.cumsum(np.maximum(lengths, 0)).tolist()
+    return Vocabulary(
+        token_bytes=tuple(
+            None if length < 0 else joined[end - length : end]
+            for end, length in zip(ends, lengths.tolist(), strict=True)
+        ),
+        special=frozenset(special[special < size].tolist()),
+        added=frozenset(added[added < size].tolist()),
+        style=style,
+        prefix=bytes.fromhex(prefix),
+        loss_reason=reason,
+        loses=tuple(loses),
+    )
+
+
+def _lengths(token_bytes: Sequence[bytes | None]) -> NDArray[np.int32]:
+    """Return the number of bytes of each token; -1 for tokens without bytes (None)."""
+    return np.array([-1 if text is None else len(text) for text in token_bytes], dtype=np.int32)
+
+
+def _joined(token_bytes: Sequence[bytes | None]) -> NDArray[np.uint8]:
+    """Return the bytes of all tokens, one after the other."""
+    return np.frombuffer(b"".join(text or b"" for text in token_bytes), dtype=np.uint8)
 
 
 def _read(tokenizer: Any, size: int) -> Vocabulary:

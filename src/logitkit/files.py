@@ -1,4 +1,4 @@
-"""Files: reading of files of unknown origin, atomic replacement, and JSON.
+"""Files: the cache folder, reading of files of unknown origin, atomic replacement, and JSON.
 
 Readers of a replaced file see the old content or the new content, never a part of it.
 """
@@ -16,7 +16,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 LONGEST_TEXT = 1 << 26  # bytes of a chain, a run, a manifest or a prompt; a larger file is a mistake
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """Return the folder of the cache.
+
+    Args:
+        cache: a folder to use instead of the default.
+
+    Returns:
+        ``cache`` itself, else the folder that the environment variable ``LOGITKIT_CACHE`` names, else the cache folder
+        of the user on this platform. The folder need not exist.
+
+    >>> cache_folder("/data/cache").as_posix()
+    '/data/cache'
+    """
+    return Path(cache or os.environ.get("LOGITKIT_CACHE") or platformdirs.user_cache_dir("logitkit")).expanduser()
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from logitkit.processors.byte_level.covers import Covers, Hypothesis
+from logitkit.processors.byte_level.covers import Covers
+from logitkit.processors.byte_level.hypotheses import Hypothesis
 from logitkit.processors.byte_level.logsumexp import logsumexp
 from logitkit.processors.tokens import Vocabulary
 

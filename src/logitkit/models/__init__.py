@@ -5,7 +5,7 @@
 Importing this package imports neither torch nor transformers.
 """
 
-from logitkit.models.cache import cache_folder
+from logitkit.files import cache_folder
 from logitkit.models.catalog import KnownModel
 from logitkit.models.installation import ModelDescription, describe, names, path, pull, verify
 from logitkit.models.loading import load, load_tokenizer

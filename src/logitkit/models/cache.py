@@ -8,35 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from logitkit.errors import DownloadError, FileFormatError
-from logitkit.files import LONGEST_TEXT, parse_json, read_bytes
+from logitkit.files import LONGEST_TEXT, cache_folder, parse_json, read_bytes
 from logitkit.models.catalog import KnownModel
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-
-
-def cache_folder(cache: str | Path | None = None) -> Path:
-    """Return the folder of the cache.
-
-    Args:
-        cache: a folder to use instead of the default.
-
-    Returns:
-        ``cache`` itself, else the folder that the environment variable ``LOGITKIT_CACHE`` names, else the cache folder
-        of the user on this platform. The folder need not exist.
-
-    >>> cache_folder("/data/cache").as_posix()
-    '/data/cache'
-    """
-    return Path(cache or os.environ.get("LOGITKIT_CACHE") or platformdirs.user_cache_dir("logitkit")).expanduser()
 
 
 def model_folder(name: str, cache: Path | None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 import re
 from contextlib import redirect_stdout
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import TextStreamer
 
 import logitkit
-from logitkit.errors import ModeError, ModelError
+from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.processors.byte_level import ByteModel, byte_tokenizer, rows_of, texts_of
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.byte_distributions import FromScratch, SlowBytes, tiny
@@ -256,3 +257,34 @@ def test_a_copy_has_read_nothing_and_gives_the_same() -> None:
     other = copy.deepcopy(model)
     assert other.forwards == 0 and other.tree.model is other.model is not model.model
     torch.testing.assert_close(other(text).logits, want)
+
+
+def test_a_pickled_model_gives_the_same() -> None:
+    """A ByteModel survives pickling with its settings and conditioning, and has read nothing."""
+    model = ByteModel(tiny_model(), tiny_tokenizer(), tolerance=1e-3, bos=None, conditioning=[5, 6], covers="all")
+    model.tree.conditioning = (7, 8)
+    want = model.logp([b"ab"]), model.tree.logp(b"ab")
+    other = pickle.loads(pickle.dumps(model))
+    assert other.forwards == 0 and other.tree.model is other.model
+    assert (other.covers, other.tree.tolerance, other.tree.conditioning) == ("all", 1e-3, (7, 8))
+    torch.testing.assert_close(other.logp([b"ab"]), want[0])
+    assert other.tree.logp(b"ab") == pytest.approx(want[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["text", bytearray(b"ab"), None, 97])
+def test_texts_must_be_bytes(text: Any) -> None:
+    """Whatever else is given in place of bytes is refused in the same words, by every method that takes a text."""
+    model = ByteModel(tiny_model(), tiny_tokenizer())
+    for owner, ask in (
+        ("ByteTree", model.tree.logp),
+        ("ByteTree", model.tree.next_byte),
+        ("ByteTree", model.distribution),
+        ("ByteTree", lambda text: model.tree.distributions([b"a", text])),
+        ("ByteModel", lambda text: model.logp([b"a", text])),
+    ):
+        with pytest.raises(ParameterError, match=rf"{owner}: text must be bytes, got .*; pass"):
+            ask(text)
+    with pytest.raises(ParameterError, match="ByteModel: text must be bytes, got 97; pass a list of bytes"):
+        model.logp(b"ab")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="ByteTree: conditionings must be one for each text, got 2"):
+        model.tree.distributions([b"a"], conditionings=[(1,), (2,)])

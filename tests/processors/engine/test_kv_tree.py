@@ -11,7 +11,8 @@ import torch
 from fakes import absolute_model, encoder_decoder_model, sliding_model
 from logitkit.errors import ModelError
 from logitkit.processors.engine import KVTree
-from logitkit.processors.engine.kv_tree import ROOM, SLACK, Node
+from logitkit.processors.engine.kv_tree import ROOM, SLACK
+from logitkit.processors.engine.tree_node import Node
 from logitkit.registry.laws import tiny_model
 
 KINDS = {"rotary": tiny_model, "absolute": absolute_model, "sliding": sliding_model}
