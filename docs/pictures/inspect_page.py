@@ -19,7 +19,7 @@ document.getElementById("by-entropy").click();
 document.querySelector(".parts").parentElement.open = true;
 """
 SETTLE = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-PLACE = "scrollTo(0, document.querySelector('h2').offsetTop - 12)"
+PLACE = "scrollTo(0, 0)"
 
 
 def main() -> None:

@@ -96,8 +96,9 @@ def judge(law: str, subject: Subject, declared: Mapping[str, str] | None = None)
         The result. An exception of the processor counts as a failure and is not propagated.
 
     >>> from logitkit.registry.laws.subjects import subject_of
-    >>> judge("treats_rows_alike", subject_of("cfg"))
-    LawResult(law='treats_rows_alike', kept=True, reason='', declared='')
+    >>> result = judge("treats_rows_alike", subject_of("cfg"))
+    >>> result.kept, result.reason, result.evidence
+    (True, '', None)
     """
     expected = {**subject.declared, **(declared or {})}.get(law, "")
     if law == is_identity_when_neutral.__name__ and not subject.neutral:
