@@ -54,9 +54,16 @@ class RowEnds:
 
     def __getitem__(self, rows: Tensor) -> RowEnds:
         """Return chosen rows in a chosen order."""
-        parts = (self.ids, self.text, self.lengths, self.weight, self.state, self.last_breaker)
-        ids, *others = (part[rows] for part in parts)
-        return RowEnds(ids, *others, version=_version(ids))
+        ids = self.ids[rows]
+        return RowEnds(
+            ids=ids,
+            text=self.text[rows],
+            lengths=self.lengths[rows],
+            weight=self.weight[rows],
+            state=self.state[rows],
+            last_breaker=self.last_breaker[rows],
+            version=_version(ids),
+        )
 
 
 class Repetitions:
