@@ -91,6 +91,7 @@ def measure(
 
     Examples:
         >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+        >>> from logitkit.bench.speed.decoding_variants import PLAIN
         >>> timings = measure(tiny_model(), tiny_tokenizer(), [PLAIN], batch=1, tokens=2, rounds=1, memory=False)
         >>> list(timings), len(timings["plain generate"].seconds)
         (['plain generate'], 1)
