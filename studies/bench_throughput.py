@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def scoring(model: Any, tokenizer: Any) -> dict[str, Callable[[], Any]]:
 
     runs: dict[str, Callable[[], Any]] = {"plain forwards one by one": forwards}
     for batch in (1, 8, 32):
-        runs[f"scored, batch {batch}"] = lambda batch=batch: score_requests(requests, subject, batch=batch)
+        runs[f"scored, batch {batch}"] = partial(score_requests, requests, subject, batch=batch)
     return runs
 
 
