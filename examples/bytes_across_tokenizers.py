@@ -19,10 +19,10 @@ PROMPT = "The capital of Fran"
 CHAINS = ["byte_ensemble(models=['other'], fuse='sequence')", "contrastive(amateur='other', beta=0.3)"]
 
 
-def main(model: Any, tokenizer: Any, other: Any = None, other_tokenizer: Any = None) -> list[str]:
+def main(model: Any, tokenizer: Any, other: Any, other_tokenizer: Any) -> list[str]:
     """Return the continuation of each chain. The prompt ends inside a word, which a model over bytes permits."""
     first = ByteModel(model, tokenizer, tolerance=1e-4)
-    second = ByteModel(other or model, other_tokenizer or tokenizer, tolerance=1e-4)
+    second = ByteModel(other, other_tokenizer, tolerance=1e-4)
     texts = []
     for chain in CHAINS:
         call = logitkit.chain(chain).bind(first, byte_tokenizer(), PROMPT, other=second)

@@ -88,7 +88,7 @@ SPECS = [
         target="logitkit.processors.contrast.layer_contrast:DoLa",
         formula="log p - log q,  over tokens p >= alpha max p;  q: the earlier layer that differs most from p",
         extra_forwards="gated",
-        cost="none; a forward where rows were not read by the generating model's last forward",
+        cost="one where rows were not read by the generating model's last forward, else none",
         failure="repeats itself; put repetition_penalty(1.2) behind it",
         example="dola(layers=[0, 1])",
     ),

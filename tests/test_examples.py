@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 from media_models import ENCODINGS
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -37,7 +37,8 @@ def example(name: str) -> Any:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str) -> None:
     """The example returns a result."""
-    assert example(name).main(tiny_model(), tiny_tokenizer())
+    another = (tiny_model(1), foreign_tokenizer()) if name == "bytes_across_tokenizers" else ()
+    assert example(name).main(tiny_model(), tiny_tokenizer(), *another)
 
 
 def test_visual_contrast_runs() -> None:

@@ -86,8 +86,8 @@ def test_broken_plugins_are_reported_and_do_not_affect_others(environment: tuple
     listed = {
         spec["name"]: spec["plugin"] for spec in json.loads(fresh("logitkit", "list", "--json", cwd=folder).stdout)
     }
-    assert set(listed) == {*logitkit.names(), "blend", "frequency_penalty"} and listed["top_p"] == "logitkit"
-    assert listed["frequency_penalty"] == "logitkit-frequency-penalty 1.2.0"
+    assert set(listed) == {*logitkit.names(), "blend", "occurrence_penalty"} and listed["top_p"] == "logitkit"
+    assert listed["occurrence_penalty"] == "logitkit-occurrence-penalty 1.2.0"
     done = fresh("logitkit", "doctor", "--json", cwd=folder)
     faults = {row["name"]: row["fault"] for row in json.loads(done.stdout) if row["fault"]}
     assert done.returncode == 1 and set(faults) == {"broken_at_import", "taken_name"}
@@ -104,22 +104,22 @@ def test_broken_plugins_are_reported_and_do_not_affect_others(environment: tuple
     assert asked.returncode == 1 and "plugin 'taken_name' (from logitkit-taken-name 0.3)" in asked.stderr
     strict = fresh("logitkit", "list", cwd=folder, LOGITKIT_STRICT="1")
     assert strict.returncode == 1 and "plugin 'broken_at_import'" in strict.stderr
-    assert "frequency_penalty" not in fresh("logitkit", "list", cwd=folder, LOGITKIT_PLUGINS="none").stdout
+    assert "occurrence_penalty" not in fresh("logitkit", "list", cwd=folder, LOGITKIT_PLUGINS="none").stdout
 
 
 def test_a_third_party_processor_is_checked_run_and_measured(environment: tuple[Fresh, Path]) -> None:
     """The laws, the benchmark, a chain with a built-in processor, and the tests of the plugin pass."""
     fresh, folder = environment
-    done = fresh("logitkit", "check", "frequency_penalty", "--json", cwd=folder)
+    done = fresh("logitkit", "check", "occurrence_penalty", "--json", cwd=folder)
     assert done.returncode == 0 and json.loads(done.stdout)["failures"] == 0, done.stdout + done.stderr
     few = ["--model", "checkpoint", "--tokens", "2", "--rounds", "1", "--batch", "2", "--no-processors", "--no-memory"]
-    done = fresh("logitkit", "bench", "speed", *few, "--only", "frequency_penalty", cwd=folder)
-    assert "| frequency_penalty(penalty=0.5) |" in done.stdout, done.stdout + done.stderr
-    chain = "frequency_penalty(2.0) | top_p(0.9)"
+    done = fresh("logitkit", "bench", "speed", *few, "--only", "occurrence_penalty", cwd=folder)
+    assert "| occurrence_penalty(penalty=0.5) |" in done.stdout, done.stdout + done.stderr
+    chain = "occurrence_penalty(2.0) | top_p(0.9)"
     settings = ["--model", "checkpoint", "--max-new-tokens", "4", "--json", "--chain", chain]
     done = fresh("logitkit", "run", "a prompt", *settings, cwd=folder)
     assert json.loads(done.stdout)["tokens"] == 4, done.stderr
-    done = fresh("python", "-m", "pytest", "-q", cwd=folder / "plugins" / "frequency_penalty")
+    done = fresh("python", "-m", "pytest", "-q", cwd=folder / "plugins" / "occurrence_penalty")
     assert done.returncode == 0, done.stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -117,7 +118,8 @@ def example_variant(name: str) -> DecodingVariant:
         return {**named, **bound.resources}
 
     chain = FITTED.get(name) or default_registry().describe(name).example or name
-    return DecodingVariant(name=chain, chain=chain, resources=resources, requires=name)
+    shown = textwrap.shorten(chain, width=80, placeholder=" ...")
+    return DecodingVariant(name=shown, chain=chain, resources=resources, requires=name)
 
 
 def code_table(model: Any, tokenizer: Any) -> Mapping[str, Any]:
@@ -156,7 +158,11 @@ VARIANTS = (
     ),
 )
 # In the place of examples that quote another prompt than those of `measurement.PROMPTS`, or that let texts end early.
-FITTED = {"cad": "cad(alpha=0.6, context='def ')", "min_new_tokens": "min_new_tokens(1000000)"}
+FITTED = {
+    "cad": "cad(alpha=0.6, context='def ')",
+    "choices": f"choices(options=['{'no ' * 1000}'])",
+    "min_new_tokens": "min_new_tokens(1000000)",
+}
 EXAMPLES = ("ensemble", "core", "byte_boundary")  # processors whose Spec's example is a variant of its own
 
 

@@ -16,7 +16,7 @@ from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 
 PROMPT = "the text of a prompt, the other text"
 REFUSED = {"byte_boundary", "byte_ensemble", "cad", "cascade", "cfg", "contrastive", "core", "crossover", "deepen"}
-REFUSED |= {"dexperts", "ensemble", "router", "uscd"}
+REFUSED |= {"dexperts", "dola", "ensemble", "mti", "router", "uscd"}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def penalised(scores: Tensor, new_tokens: Tensor, *, penalty: float) -> Tensor:
     return scores.scatter_add(1, new_tokens, losses)
 
 
-class FrequencyPenalty(LogitsProcessor):
+class OccurrencePenalty(LogitsProcessor):
     """`penalised` as a processor.
 
     Args:
@@ -41,7 +41,7 @@ class FrequencyPenalty(LogitsProcessor):
         self.penalty, self.start = penalty, start
 
     @classmethod
-    def bind(cls, binding: Binding, *, penalty: float) -> FrequencyPenalty:
+    def bind(cls, binding: Binding, *, penalty: float) -> OccurrencePenalty:
         """Return the processor for the prompts of a call."""
         # The rows of an encoder-decoder start with one token that the model did not generate.
         return cls(penalty=penalty, start=binding.prompts.width or 1)

@@ -1,7 +1,7 @@
 """The formula on a worked example, and the processor against a plain loop."""
 
 import torch
-from logitkit_frequency_penalty.processor import penalised
+from logitkit_occurrence_penalty.processor import penalised
 
 import logitkit
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -17,7 +17,7 @@ def test_greedy_text_is_that_of_a_loop() -> None:
     """Greedy texts equal those of a loop that counts new tokens, for prompts of unequal length."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     prompts = ["one prompt", "a second, longer prompt"]
-    generation = logitkit.generate(model, tokenizer, prompts, chain="frequency_penalty(2.0)", max_new_tokens=8)
+    generation = logitkit.generate(model, tokenizer, prompts, chain="occurrence_penalty(2.0)", max_new_tokens=8)
     for prompt, text in zip(prompts, generation.texts, strict=True):
         ids, new = tokenizer(prompt)["input_ids"], []
         for _ in range(8):
