@@ -17,7 +17,7 @@ READS = {
     ("", "lazy"): 1,  # the check that every row keeps a token
     ("temperature(0.7) | top_p(0.9)", "lazy"): 1,
     ("top_n_sigma(1.0) | p_less() | tail_free() | dynamic_temperature()", "lazy"): 1,
-    ("xtc(0.02, 0.5)", "lazy"): 2,  # and which prompt each row continues, as these prompts are padded
+    ("xtc(0.02, 0.5)", "lazy"): 1,  # which prompt each row continues is read together with the first
     ("dry() | frequency_penalty(0.5)", "lazy"): 1,  # the check that the rows grew is read together with the first
     ("cfg(2.0)", "fused"): 1,  # the check that prefetched logits belong to the rows is read together with the first
     ("uscd(gate=1.0, lame='x')", "fused"): 1,
