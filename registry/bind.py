@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from logitkit import models
 from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.prompt_inputs import refuse_missed, refuse_missing_media
-from logitkit.processors.engine.prompts import read_prompts
+from logitkit.processors.engine.prompts import Prompts, is_chat, read_prompts
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
@@ -44,7 +44,10 @@ def bind(  # Over 40 lines: every argument has a line of its own
         way_out = "pass an object that the chain names 'trace' in resources"
         raise ParameterError("bind", "trace", "True or False", type(trace).__name__, way_out)
     resources = named_objects("bind", "resources", resources)
+    if not isinstance(template, Mapping | None):
+        raise ParameterError("bind", "template", "a dict of arguments of the chat template, or None", template)
     user_prompts = read_prompts(tokenizer, model, prompts, template=template)
+    _check_template(template, user_prompts, chain)
     binding = Binding(
         model,
         tokenizer,
@@ -72,6 +75,20 @@ def bind(  # Over 40 lines: every argument has a line of its own
     call = Call(chain, binding, user_prompts, parts)
     call.warns = warn
     return call
+
+
+def _check_template(template: Any, prompts: Prompts, chain: Chain) -> None:
+    """Refuse template arguments where no chat is written: neither the prompts nor a parameter of the chain are chats.
+
+    Raises:
+        ParameterError: as said.
+    """
+    if not template or prompts.messages[0] is not None:
+        return
+    given = [value for _, parameters in chain.steps for value in parameters.values() if isinstance(value, Sequence)]
+    if not any(is_chat(value) or any(is_chat(item) for item in value) for value in given):
+        way_out = "pass the prompts as chat messages, or leave template out"
+        raise ParameterError("bind", "template", "None where the prompts are texts or encoded", template, way_out)
 
 
 def check_pair(owner: str, model: Any, tokenizer: Any) -> None:

@@ -215,7 +215,8 @@ class Chain:
             trace: record every step (gates, divergences, likeliest tokens), in addition to counters.
             tokenizers: tokenizers, by name, of models in ``resources`` that have no ``name_or_path``.
             template: arguments of the chat template for chats, such as ``{"tools": [...]}``, or
-                ``{"continue_final_message": True}`` to continue a last message of the assistant.
+                ``{"continue_final_message": True}`` to continue a last message of the assistant. Refused where
+                neither the prompts nor a parameter of the chain are chats.
             resources: objects that parameters of the chain name, as ``{"large": other_model}``.
             named: such objects as arguments, ``large=other_model``. Objects that the chain names ``trace``,
                 ``tokenizers``, ``template`` or ``resources`` are passed in ``resources``.

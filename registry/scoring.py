@@ -19,7 +19,7 @@ from logitkit.errors import ModelError, ParameterError
 from logitkit.params import is_valid_unicode
 from logitkit.processors.engine.continuation_tokens import continuation_tokens as tokens_behind
 from logitkit.processors.engine.inputs_reader import InputsReader
-from logitkit.processors.engine.prompts import pad_token
+from logitkit.processors.engine.prompts import is_chat, pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.vocabulary import vocabulary_of
@@ -38,6 +38,7 @@ def score(
     *,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
+    template: Mapping[str, Any] | None = None,
     warn: bool = True,
 ) -> tuple[list[Scored], Call]:
     """Score texts, each after its prompt.
@@ -47,8 +48,8 @@ def score(
     the removed bytes.
 
     Args:
-        chain, model, tokenizer, resources, tokenizers: as in `Chain.bind`.
-        prompts: one text for all continuations, or one prompt for each, as in `Chain.bind`.
+        chain, model, tokenizer, resources, tokenizers, template: as in `Chain.bind`.
+        prompts: one text or chat for all continuations, or one prompt for each, as in `Chain.bind`.
         continuations: one or more texts, none empty.
         warn: give a `NoEffectWarning` where a step of the chain can change no score.
 
@@ -67,10 +68,12 @@ def score(
         raise ParameterError("score", "continuations", "one or more texts, none empty", continuations)
     if not is_valid_unicode(list(continuations)):
         raise ParameterError("score", "continuations", "valid Unicode", continuations, "remove the lone surrogates")
-    prompts = [prompts] * len(continuations) if isinstance(prompts, str) else prompts
-    call = bind(chain, model, tokenizer, prompts, trace=False, tokenizers=tokenizers, resources=resources, warn=warn)
+    one_for_all = isinstance(prompts, str) or is_chat(prompts)
+    prompts = [prompts] * len(continuations) if one_for_all else prompts
+    options: dict[str, Any] = {"tokenizers": tokenizers, "resources": resources, "template": template, "warn": warn}
+    call = bind(chain, model, tokenizer, prompts, trace=False, **options)
     if len(call.prompts) != len(continuations):
-        rule = f"one text, or one for each of the {len(continuations)} continuations"
+        rule = f"one text or chat, or one for each of the {len(continuations)} continuations"
         raise ParameterError("score", "prompts", rule, len(call.prompts))
     rows = [continuation_tokens(call, number, text) for number, text in enumerate(continuations)]
     pairs = zip(score_tokens(call, rows), continuations, strict=True)

@@ -59,6 +59,7 @@ class BehindRows:
     """
 
     fusable = False
+    why_separate = "the text behind the rows is read behind the generating model's own cache"
 
     def __init__(self, binding: Binding, ids: Sequence[int]) -> None:
         self.model, self.prompts, self.ids = binding.model, binding.prompts, torch.tensor([list(ids)])

@@ -71,7 +71,7 @@ def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: C
     if prompts.inputs:
         return f"the prompts hold {next(iter(prompts.inputs))} besides tokens"
     if not readers:
-        return "the prompt is read in an encoder" if prompts.in_encoder else "the streams belong to other models"
+        return "the prompt is read in an encoder" if prompts.in_encoder else _why_separate(streams)
     for name, hinders in OBSTACLES.items():
         if setting(name) is not None and hinders(setting(name)):
             return f"{name}={setting(name) if isinstance(setting(name), (int, str)) else '...'}"
@@ -85,3 +85,9 @@ def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: C
     if width > 2 * prompts.width and width > prompts.width + 256:
         return f"a second prompt of {width} tokens beside {prompts.width} would be mostly padding"
     return None
+
+
+def _why_separate(streams: Sequence[Stream]) -> str:
+    """Return the reasons why none of these streams can be computed by the generating model, each once."""
+    reasons = [getattr(stream, "why_separate", "the streams belong to other models") for stream in streams]
+    return " and ".join(dict.fromkeys(reasons))

@@ -47,6 +47,7 @@ class InputsReader(Reader):
     """
 
     fusable = False
+    why_separate = "the second prompt holds more than tokens"
 
     def __init__(
         self,

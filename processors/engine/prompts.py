@@ -7,7 +7,7 @@ a chain is bound to its prompts, and `Prompts` keeps them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -214,7 +214,7 @@ def read_prompts(tokenizer: Any, model: Any, prompts: Any, *, template: Mapping[
     in_encoder = bool(model.config.is_encoder_decoder)
     pad = pad_token(tokenizer, model)
     if isinstance(prompts, Mapping) and "role" not in prompts:
-        return _encoded(tokenizer, prompts, pad, model)
+        return replace(_encoded(tokenizer, prompts, pad, model), template=dict(template or {}))
     items = [prompts] if isinstance(prompts, (str, Mapping)) or is_chat(prompts) else prompts
     if not isinstance(items, Sequence) or not items:
         raise PromptError(

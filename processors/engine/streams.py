@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -104,6 +104,7 @@ class FunctionStream:
 
     function: Callable[[Tensor], Tensor]
     fusable: bool = False
+    why_separate: ClassVar[str] = "the streams are functions"
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return the function's logits, ``[rows, vocab]``."""

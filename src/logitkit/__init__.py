@@ -154,12 +154,13 @@ def score(
     *,
     resources: Mapping[str, Any] | None = None,
     tokenizers: Mapping[str, Any] | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> list[Scored]:
     """Return the log-probabilities of given texts under a chain.
 
     Args:
-        model, tokenizer, tokenizers: as in `Chain.bind`; the model must be decoder-only.
-        prompts: one text for all continuations, or one prompt for each, as in `Chain.bind`.
+        model, tokenizer, tokenizers, template: as in `Chain.bind`; the model must be decoder-only.
+        prompts: one text or chat for all continuations, or one prompt for each, as in `Chain.bind`.
         continuations: one text, or several, none empty.
         chain: text, list or Chain; empty is plain decoding.
         resources: objects that parameters of the chain name.
@@ -181,9 +182,8 @@ def score(
 
     several = isinstance(continuations, Iterable) and not isinstance(continuations, str)
     texts: list[Any] = list(continuations) if several else [continuations]  # `scoring.score` refuses other values
-    scored, _ = scoring.score(
-        Chain(chain), model, tokenizer, prompts, texts, resources=resources, tokenizers=tokenizers
-    )
+    options: dict[str, Any] = {"resources": resources, "tokenizers": tokenizers, "template": template}
+    scored, _ = scoring.score(Chain(chain), model, tokenizer, prompts, texts, **options)
     return scored
 
 

@@ -93,3 +93,43 @@ def test_mistakes_are_refused(chatty: Any) -> None:
         negatives(tiny_tokenizer(), ["a"], [HELLO])
     with pytest.raises(ParameterError, match="bind: template must be without tokenize"):
         negatives(chatty, [[HELLO]], [RUDE], template={"tokenize": True})
+
+
+ENCODED = {"input_ids": torch.tensor([[7, 8]])}
+
+
+@pytest.mark.parametrize("prompts", ["a text", ["a", "b"], ENCODED])
+@pytest.mark.parametrize("chain", ["", "cfg(2.0, negative='a text')", "cfg(2.0, negative=['a text'])", "mti()"])
+def test_template_arguments_without_chats(chatty: Any, prompts: Any, chain: str) -> None:
+    """Template arguments that no chat takes are refused where they are given, not ignored."""
+    message = "bind: template must be None where the prompts are texts or encoded, got .*; pass the prompts as chat"
+    if chain.endswith("['a text'])") and len(prompts) == 2:
+        chain = "cfg(2.0, negative=['a text', 'b'])"
+    with pytest.raises(ParameterError, match=message):
+        logitkit.chain(chain).bind(tiny_model(), chatty, prompts, template={"mood": "!"})
+    logitkit.chain(chain).bind(tiny_model(), chatty, prompts, template={})
+    with pytest.raises(
+        ParameterError, match="bind: template must be a dict of arguments of the chat template, or None"
+    ):
+        logitkit.chain(chain).bind(tiny_model(), chatty, prompts, template="mood")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prompts", ["a text", ENCODED])
+def test_template_arguments_of_a_negative_chat(chatty: Any, prompts: Any) -> None:
+    """Beside texts and encoded prompts, a negative chat takes the arguments."""
+    got = negatives(chatty, prompts, [RUDE, HELLO], template={"mood": "!"})
+    assert got == ["system:be rude;user:hello;you!:"]
+    assert negatives(chatty, prompts, [[RUDE, HELLO]], template={"mood": "!"}) == got
+
+
+def test_scores_of_chats(chatty: Any) -> None:
+    """`score` takes template arguments; one chat serves all continuations, and equals the text of its template."""
+    template = {"mood": "!", "tools": [TOOL]}
+    text = chatty("[look_up]user:hello;you!:", add_special_tokens=False, return_tensors="pt")
+    encoded = {name: torch.cat([value, value]) for name, value in text.items()}
+    want = logitkit.score(tiny_model(), chatty, encoded, ["yes", "no"], "cfg(1.5)")
+    for prompts in ([HELLO], [[HELLO], [HELLO]]):
+        got = logitkit.score(tiny_model(), chatty, prompts, ["yes", "no"], "cfg(1.5)", template=template)
+        assert [one.logp for one in got] == [pytest.approx(one.logp, abs=1e-4) for one in want]
+    with pytest.raises(ParameterError, match="bind: template must be None"):
+        logitkit.score(tiny_model(), chatty, "a text", "yes", template=template)

@@ -120,7 +120,7 @@ def test_score_from_the_top() -> None:
     [
         ("ab", [], "continuations must be one or more texts, none empty"),
         ("ab", ["c", ""], "continuations must be one or more texts, none empty"),
-        (["ab", "c"], ["d"], "prompts must be one text, or one for each of the 1 continuations, got 2"),
+        (["ab", "c"], ["d"], "prompts must be one text or chat, or one for each of the 1 continuations, got 2"),
     ],
 )
 def test_texts_that_cannot_be_scored(prompts: Any, continuations: list[str], says: str) -> None:

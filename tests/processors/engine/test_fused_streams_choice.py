@@ -12,6 +12,10 @@ from fakes import encoder_decoder_model
 from fusing import PROMPTS, bound, decode
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine import fused_streams as fusion
+from logitkit.processors.engine import read_prompts
+from logitkit.processors.engine.fusion_obstacles import obstacle
+from logitkit.processors.engine.inputs_reader import InputsReader
+from logitkit.processors.engine.streams import as_stream
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
@@ -65,6 +69,42 @@ def test_streams_of_other_models_stay_lazy() -> None:
     call = logitkit.chain("cfg(2.0)").bind(encoder_decoder_model(), tiny_tokenizer(), PROMPTS)
     decode(call, "auto")
     assert str(call.trace.fusion) == "lazy: the prompt is read in an encoder"
+
+
+SEPARATE = "the text behind the rows is read behind the generating model's own cache"
+
+
+@pytest.mark.parametrize(
+    ("chain", "reason"),
+    [
+        ("mti()", SEPARATE),
+        ("mti(gate={'measure': 'entropy', 'above': 0.5})", SEPARATE),
+        ("dola(layers=[1]) | mti()", SEPARATE),
+        ("contrastive('weak') | mti()", f"the streams belong to other models and {SEPARATE}"),
+    ],
+)
+def test_the_reason_of_streams_that_no_forward_can_compute(chain: str, reason: str) -> None:
+    """A text behind the rows is no stream of another model, and the trace says which streams are."""
+    weak: dict[str, Any] = {"weak": tiny_model(1)} if "weak" in chain else {}
+    call = logitkit.chain(chain).bind(tiny_model(), tiny_tokenizer(), PROMPTS, **weak)
+    decode(call, "auto")
+    assert str(call.trace.fusion) == f"lazy: {reason}"
+
+
+def test_layers_are_no_second_stream() -> None:
+    """DoLa reads states of the generating model's own forward."""
+    call = bound("dola(layers=[1])", prompts=["one prompt"])
+    decode(call, "auto")
+    assert str(call.trace.fusion) == "none: no processor declares a second stream"
+
+
+def test_functions_and_inputs_are_named_as_what_they_are() -> None:
+    """A plain function and a reader of images are no streams of other models."""
+    images = InputsReader(tiny_model(), [[7]], read_prompts(tiny_tokenizer(), tiny_model(), "a"), inputs={})
+    streams = [as_stream(lambda rows: rows), images]
+    prompts = read_prompts(tiny_tokenizer(), tiny_model(), "a")
+    reason = obstacle(tiny_model(), streams, prompts, lambda _: None)
+    assert reason == "the streams are functions and the second prompt holds more than tokens"
 
 
 def test_own_streams_are_fused_beside_those_of_other_models() -> None:
