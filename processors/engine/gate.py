@@ -6,6 +6,7 @@ of the step's second stream, which is then read at every step.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -38,7 +39,8 @@ class Gate:
         alpha: weight of ``js`` or order of ``renyi``; see `divergence`.
 
     Raises:
-        ParameterError: an unknown measure, both or neither threshold, or an alpha outside its range.
+        ParameterError: an unknown measure, both or neither threshold, a threshold that is NaN, or an alpha outside its
+            range.
 
     Example:
         >>> import torch
@@ -59,6 +61,9 @@ class Gate:
             raise ParameterError("Gate", "measure", rule, self.measure)
         if (self.above is None) == (self.below is None):
             raise ParameterError("Gate", "above", "given, or below instead (exactly one)", (self.above, self.below))
+        name, threshold = ("above", self.above) if self.below is None else ("below", self.below)
+        if math.isnan(cast(float, threshold)):
+            raise ParameterError("Gate", name, "a number", threshold)
         refuse_wrong_alpha("Gate", self.measure, self.alpha)
 
     @property

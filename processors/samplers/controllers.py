@@ -29,7 +29,7 @@ ROUNDING = 1e-6  # bits: the rounding of scores in fp32, so that a token of p = 
 
 Tau = Annotated[float, number("target surprise of the tokens, in bits", ge=0)]
 Eta = Annotated[float, number("learning rate: share of the error by which the limit moves", ge=0)]
-Target = Annotated[float, number("target probability of the chosen tokens; below 0: off", ge=-1, le=1, neutral=-1)]
+Target = Annotated[float, number("target probability of the chosen tokens; below 0: off", le=1, neutral=-1)]
 Decay = Annotated[float, number("weight that a past token keeps at each step; above 0.99 it is 0.99", ge=0, le=1)]
 PastProbabilities = Annotated[History, Resource()]
 

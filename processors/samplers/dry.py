@@ -108,7 +108,7 @@ class DRY(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the penalised scores, ``[rows, vocab]``."""
-        if is_neutral(self.multiplier, 0) or input_ids.shape[1] < 2:
+        if is_neutral(self.multiplier, 0) or input_ids.shape[1] < (2 if self.allowed_length else 1):
             return scores
         tokens, amounts = self._amounts(self._repetitions(input_ids), scores)
         wide = scores.to(amounts.dtype)
@@ -131,13 +131,16 @@ class DRY(LogitsProcessor):
         """
         length, width = ends.ids.shape[1], scores.shape[-1]
         first = max(0, length - self.window) if self.window else 0
-        tokens = ends.ids[:, first + 1 :]
         repeated = torch.minimum(ends.lengths[:, first:], (length - 1 - ends.last_breaker).int()[:, None])
         if first:
             places = torch.arange(1, length - first, dtype=torch.int32, device=scores.device)
             repeated = torch.minimum(repeated, places)
-        amounts = self._penalties(scores, length).index_select(0, repeated.view(-1)).view(repeated.shape)
-        amounts = amounts.mul_(ends.weight[:, first + 1 :])
+        begin = first + 1
+        if not self.allowed_length:  # a repetition of no token counts, also before the first token of the window
+            begin, repeated = first, torch.nn.functional.pad(repeated, (1, 0))
+        tokens = ends.ids[:, begin:]
+        amounts = self._penalties(scores, length).index_select(0, repeated.reshape(-1)).view(repeated.shape)
+        amounts = amounts.mul_(ends.weight[:, begin:])
         if not 0 < self._repetitions.table.tokens <= width:  # else the weight of larger ids is 0
             amounts = amounts.masked_fill(tokens >= width, 0.0)
         return tokens.clamp(max=width - 1), amounts

@@ -169,7 +169,7 @@ class Repetitions:
         return RowEnds(
             ids=ids,
             text=text.int(),
-            lengths=lengths.view(len(rows), -1),
+            lengths=lengths.view(len(rows), ids.shape[1] - 1),
             weight=table.weight[table.column(text)],
             state=scanned[:, 0],
             last_breaker=scanned[:, 1],

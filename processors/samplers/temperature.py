@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from logitkit.params import is_neutral
-from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.scores import with_infinite_masks
 
 __all__ = ["dynamic_temperature", "entropy_temperature", "quadratic"]
@@ -101,10 +100,14 @@ def quadratic(scores: Tensor, *, factor: float, curve: float = 1.0) -> Tensor:
 
 def entropies(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the entropy of each row in nats, float64 ``[rows, 1]``, and the number of its possible tokens."""
-    logp = log_probabilities(scores)
-    possible = logp > -torch.inf
-    terms = logp.exp() * logp.masked_fill(~possible, 0.0)
-    return terms.sum(-1, keepdim=True, dtype=torch.float64).clamp(max=0).abs(), possible.sum(-1, keepdim=True)
+    logits = with_infinite_masks(scores).double()
+    largest, best = logits.max(-1, keepdim=True)
+    possible, below = logits > -torch.inf, logits - largest
+    weights = below.exp()
+    # H = log Z - sum w log w / Z. Without the best token in the sum, log Z of a sure row is not rounded to 0.
+    others = weights.scatter(-1, best, 0.0).sum(-1, keepdim=True)
+    moment = (weights * below.masked_fill(~possible, 0.0)).sum(-1, keepdim=True)
+    return others.log1p() - moment / (1 + others), possible.sum(-1, keepdim=True)
 
 
 def divided(scores: Tensor, temperature: Tensor) -> Tensor:
@@ -123,10 +126,11 @@ def divided(scores: Tensor, temperature: Tensor) -> Tensor:
     """
     logits = with_infinite_masks(scores)
     largest, best = logits.max(-1, keepdim=True)
-    zero = temperature <= 0
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    zero = temperature < torch.finfo(wide).tiny  # in fp32 a smaller one is 0 or inexact
     temperature = temperature.masked_fill(zero, 1.0)
     size = torch.maximum(largest.abs(), logits.masked_fill(logits == -torch.inf, 0.0).amin(-1, keepdim=True).abs())
     shift = torch.where(size.double() / temperature > torch.finfo(scores.dtype).max, largest, 0.0)
-    quotient = (logits - shift) / temperature.to(torch.promote_types(scores.dtype, torch.float32))
+    quotient = (logits - shift) / temperature.to(wide)
     first = torch.arange(scores.shape[-1], device=scores.device) == best
     return quotient.masked_fill(zero & ~first, -torch.inf).to(scores.dtype)

@@ -57,6 +57,8 @@ class XTC(_Truncation):
         tensor([[0.0000, 0.0000, 0.1500, 0.0500]])
     """
 
+    order = ("threshold", "probability", "seed")
+
     @checked
     def __init__(
         self,

@@ -244,7 +244,13 @@ def test_the_plugin_template_keeps_its_rules(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("crossover", ["other", "threshold", "budget"]), ("cad", ["alpha", "context"]), ("cascade", ["large", "rule"])],
+    [
+        ("crossover", ["other", "threshold", "budget"]),
+        ("cad", ["alpha", "context"]),
+        ("cascade", ["large", "rule"]),
+        ("mti", ["negative", "scale", "threshold"]),
+        ("xtc", ["threshold", "probability", "seed"]),  # bind takes the seed
+    ],
 )
 def test_a_stream_of_the_constructor_keeps_the_place_of_the_model_that_bind_takes(name: str, first: list[str]) -> None:
     """The order of parameters without names is that of the whole signature, streams included."""

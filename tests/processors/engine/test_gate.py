@@ -77,5 +77,8 @@ def test_wrong_gates_are_refused() -> None:
     for thresholds in ({}, {"above": 1.0, "below": 0.5}):
         with pytest.raises(ParameterError, match="Gate: above must be given, or below instead"):
             Gate(measure="max", **thresholds)
+    for name in ("above", "below"):
+        with pytest.raises(ParameterError, match=f"Gate: {name} must be a number, got nan"):
+            Gate(measure="max", **{name: float("nan")})
     with pytest.raises(ParameterError, match="Gate: alpha must be an order >= 0 for renyi"):
         Gate(measure="renyi", above=1.0, alpha=-1.0)

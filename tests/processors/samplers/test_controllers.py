@@ -115,6 +115,13 @@ def test_rules() -> None:
         AdaptiveP(decay=1.5, history=history())
 
 
+@pytest.mark.parametrize("target", [-1.0, -0.01, -7.0])
+def test_every_target_below_0_switches_adaptive_p_off(target: float) -> None:
+    """As in llama.cpp: the scores themselves."""
+    scores = torch.tensor([[1.0, 2.0, -torch.inf]])
+    assert AdaptiveP(target=target, history=history())(torch.tensor([[0]]), scores) is scores
+
+
 def test_without_a_model_a_miss_is_named() -> None:
     """Another engine shows every step; a row that no step showed cannot be folded."""
     processor = Mirostat(history=History(PROMPTS, (), stream=None))

@@ -60,7 +60,8 @@ def reference(
     for token, data in enumerate(TOKENS):
         if data is not None and any(breaker.encode() in data for breaker in breakers):
             continue
-        lengths = [min(n, cap) for n, behind in zip(suffixes(part), part[1:], strict=True) if behind == token]
+        before = [0, *suffixes(part)]  # nothing stands before the first token
+        lengths = [min(n, cap) for n, behind in zip(before, part, strict=True) if behind == token]
         if lengths and max(lengths) >= allowed:
             exponent = min(max(lengths) - allowed, math.floor(88.72 / math.log(base)) if base > 1 else 0)
             lost[token] = multiplier * base**exponent
@@ -93,7 +94,7 @@ OPTIONS = st.fixed_dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    row=st.lists(st.integers(0, len(TOKENS) - 1), min_size=2, max_size=24),
+    row=st.lists(st.integers(0, len(TOKENS) - 1), min_size=1, max_size=24),
     breakers=st.lists(st.sampled_from(["\n", "##", "b\n", "ca", "abc"]), max_size=2),
     options=OPTIONS,
 )
@@ -145,6 +146,13 @@ def test_worked_example() -> None:
     assert got.tolist() == [[0.0] * 5]
 
 
+def test_the_allowed_length_zero_penalises_every_token_of_the_row() -> None:
+    """By hand, base 2: 0 1 0 -> 1 continues one token, 0 follows none, wherever it stands."""
+    got = DRY(allowed_length=0, multiplier=1.0, base=2.0)(torch.tensor([[0, 1, 0]]), torch.zeros(1, 3))
+    assert got.tolist() == [[-1.0, -2.0, 0.0]]
+    assert DRY(allowed_length=0, multiplier=1.0)(torch.tensor([[2]]), torch.zeros(1, 3)).tolist() == [[0.0, 0.0, -1.0]]
+
+
 def test_a_breaker_inside_a_token_counts() -> None:
     """The token b-newline-c: the repetition of four tokens is one of the two behind it, and it is never penalised."""
     row = torch.tensor([[0, 1, 4, 0, 1, 2, 0, 1, 4, 0, 1]])  # a b [b\nc] a b c a b [b\nc] a b
@@ -188,12 +196,12 @@ def test_padding_begin_token_and_prompt() -> None:
         adds_specials=True,
     )
     rows = torch.cat([ids, torch.tensor([[9, 9, 8, 0, 1], [1, 2, 0, 1, 2]])], dim=1)
-    for prompt, starts in ((True, (2, 0)), (False, (5, 5))):
+    for prompt, starts, allowed in ((True, (2, 0), 1), (False, (5, 5), 1), (True, (2, 0), 0), (False, (5, 5), 0)):
         own = RowTokens(prompts=prompts, prompt=prompt, begin_tokens=[8])
-        batch = DRY(allowed_length=1, rows=own)(rows, torch.zeros(2, 10))
+        batch = DRY(allowed_length=allowed, rows=own)(rows, torch.zeros(2, 10))
         for row, start in enumerate(starts):
             alone = RowTokens(begin_tokens=[8])
-            want = DRY(allowed_length=1, rows=alone)(rows[row : row + 1, start:], torch.zeros(1, 10))
+            want = DRY(allowed_length=allowed, rows=alone)(rows[row : row + 1, start:], torch.zeros(1, 10))
             torch.testing.assert_close(batch[row : row + 1], want)
 
 

@@ -114,6 +114,20 @@ def test_dynamic_temperature_by_hand() -> None:
     assert torch.equal(dynamic_temperature(quarter, low=0.5, high=2.0), quarter / 2.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("distance", [9.0, 16.0, 60.0, 300.0])
+def test_the_temperature_of_sure_rows_is_not_rounded(dtype: torch.dtype, distance: float) -> None:
+    """By hand: with low 0 the temperature is H / log 2, H of (1 - q, q) with q = 1 / (1 + exp(distance))."""
+    q = 1 / (1 + math.exp(distance))
+    entropy = -math.log1p(-q) * (1 - q) - q * math.log(q)
+    got = dynamic_temperature(torch.tensor([[distance, 0.0]], dtype=dtype), low=0.0, high=1.0).double()
+    want = distance * math.log(2) / entropy  # of the difference of the two scores
+    if want < torch.finfo(dtype).max:
+        assert float(got[0, 0] - got[0, 1]) == pytest.approx(want, rel=1e-3 if dtype is torch.float16 else 1e-5)
+    else:
+        assert got[0, 1] == -math.inf and math.isfinite(got[0, 0])
+
+
 def test_the_temperature_zero_keeps_the_first_of_the_best() -> None:
     """A sure row with low 0, and every row with both 0; of equal scores the smaller id stays."""
     sure = torch.tensor([[3.0, -800.0]])
