@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from logitkit.errors import ModelError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.model_forward import forwarded
@@ -70,6 +71,9 @@ class BehindRows:
         self._takes_positions = "position_ids" in parameters
         self._limits_logits = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         weakref.finalize(self, self.model.register_forward_hook(last.after_model, with_kwargs=True).remove)
+
+    def __reduce__(self) -> Any:
+        raise ModelError("BehindRows: cannot be pickled, because it holds a model; pickle the chain and bind it again")
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return fp32 logits of the token after each row and the text, ``[rows, vocab]``, by the reader."""
