@@ -73,7 +73,10 @@ SPECS = [
         formula="log p - beta log p_amateur,  over tokens p >= alpha max p;  the logits of the amateur are divided by "
         "temperature",
         needs_models=("amateur",),
-        needs=("amateur: a weaker model with the same tokenizer, or with align",),
+        needs=(
+            "amateur: a weaker model with the same tokenizer, or with align",
+            "with align='bytes': a ByteModel as the generating model",
+        ),
         extra_forwards="every_step",
         cost="one forward of the amateur",
         failure="two models of similar quality differ by noise alone, which the contrast then amplifies",
@@ -101,7 +104,10 @@ SPECS = [
         revision=3,
         formula="log p + alpha (log p_expert - log p_antiexpert);  divergence as in cfg",
         needs_models=("expert", "antiexpert"),
-        needs=("expert, antiexpert: small models with the same tokenizer, or with align, tuned and not tuned",),
+        needs=(
+            "expert, antiexpert: small models with the same tokenizer, or with align, tuned and not tuned",
+            "with align='bytes': a ByteModel as the generating model",
+        ),
         extra_forwards="every_step",
         cost="one forward of each small model",
         failure="unlikely tokens can become likely; put top_p before it",

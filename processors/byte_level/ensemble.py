@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.errors import ModelError, ParameterError
+from logitkit.errors import ParameterError
 from logitkit.params import Resource, checked, option
 from logitkit.processors.byte_level.evidence import Evidence
 from logitkit.processors.byte_level.fusion import Fuse, fuse_distributions, normalised_weights
 from logitkit.processors.byte_level.model import ByteModel
-from logitkit.processors.byte_level.tokenizer import SIZE
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.byte_models import byte_helpers, main_byte_model
 from logitkit.processors.engine.scores import fit, with_infinite_masks
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
-from logitkit.processors.tokens.byte_trie import END
 
 Weights = Annotated[
     list[float] | None, option("one weight a model, the generating model's first, >= 0; None: equal weights")
@@ -90,7 +89,7 @@ class ByteEnsemble(LogitsProcessor):
         Raises:
             ModelError: the generating model or its tokenizer is not over bytes.
         """
-        main = _main(binding, "byte_ensemble")
+        main = main_byte_model(binding, "byte_ensemble")
         main_weight, *other_weights = normalised_weights(weights, 1 + len(models))
         helpers: list[tuple[str, ByteModel, float]] = []
         for (name, model), weight in zip(byte_helpers(binding, "byte_ensemble", models), other_weights, strict=True):
@@ -124,49 +123,3 @@ class ByteEnsemble(LogitsProcessor):
                 self.trace.note(weight_main=log_weights.softmax(0)[0])
         allowed = own != -torch.inf
         return fuse_distributions(distributions, log_weights, self.fuse, allowed=allowed).to(scores.dtype)
-
-
-def byte_helpers(binding: Binding, owner: str, models: Sequence[str]) -> list[tuple[str, ByteModel]]:
-    """Return the named models as byte models with the settings of the generating model.
-
-    Args:
-        binding: the call.
-        owner: name of the processor, for errors.
-        models: names passed to `bind`, known models, hub ids or folders.
-
-    Returns:
-        Name and model. A model with the same distributions as the generating model is replaced by the generating model.
-
-    Raises:
-        ModelError: the generating model or its tokenizer is not over bytes.
-    """
-    main = _main(binding, owner)
-    helpers: list[tuple[str, ByteModel]] = []
-    for name in models:
-        model = binding.model_named(name)
-        if main.same_as(model):
-            model = main
-        elif not isinstance(model, ByteModel):
-            tokenizer = binding.tokenizer_named(name)
-            model = ByteModel(model, tokenizer, covers=main.covers, tolerance=main.tree.tolerance)
-        helpers.append((name, model))
-    return helpers
-
-
-def _main(binding: Binding, owner: str) -> ByteModel:
-    """Return the generating model.
-
-    Raises:
-        ModelError: the generating model or its tokenizer is not over bytes.
-    """
-    if not isinstance(binding.model, ByteModel):
-        raise ModelError(
-            f"{owner}: the generating model must be a ByteModel, got {type(binding.model).__name__}; "
-            "bind to ByteModel(model, tokenizer) and byte_tokenizer()"
-        )
-    if len(binding.tokenizer) != SIZE or binding.tokenizer.eos_token_id != END:
-        raise ModelError(
-            f"{owner}: tokenizer must be the byte tokenizer, got a tokenizer of {len(binding.tokenizer)} tokens; "
-            "bind with byte_tokenizer()"
-        )
-    return binding.model

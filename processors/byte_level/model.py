@@ -146,6 +146,10 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         same_parts = other.model is self.model and other.tree.tokenizer is self.tree.tokenizer
         return same_parts and settings[0] == settings[1]
 
+    def counterpart(self, model: Any, tokenizer: Any) -> ByteModel:
+        """Return another model over tokens as a model over bytes, with the covers and the tolerance of this one."""
+        return ByteModel(model, tokenizer, covers=self.covers, tolerance=self.tree.tolerance)
+
     def release(self) -> None:
         """Drop the distributions and the KV cache of all texts."""
         self._distributions.clear()

@@ -8,7 +8,7 @@ second stream is any callable that maps rows of tokens ``[rows, length]`` to log
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -24,6 +24,14 @@ from logitkit.processors.engine.scores import fit, within_width
 from logitkit.processors.engine.second_inputs import second_inputs
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.model_facts import is_same_model
+
+Align = Annotated[
+    StreamAlignment | None,
+    option(
+        "alignment of models with another tokenizer; bytes: the generating model is a ByteModel, and so is every other "
+        "model, which is made of it if it is over tokens; None: the tokenizers must be the same"
+    ),
+]
 
 
 class CFG(LogitsProcessor):
@@ -163,10 +171,7 @@ class Contrastive(LogitsProcessor):
         window: Annotated[
             int | None, whole("last tokens of the prompt that the amateur reads; None: the whole prompt", ge=1)
         ] = None,
-        align: Annotated[
-            StreamAlignment | None,
-            option("alignment of models with another tokenizer; None: the tokenizers must be the same"),
-        ] = None,
+        align: Align = None,
     ) -> Contrastive:
         """Build the processor whose second stream is the amateur under the same prompt, or under its last tokens.
 
@@ -177,15 +182,14 @@ class Contrastive(LogitsProcessor):
         if align is not None:
             if window is not None:
                 raise ParameterError("contrastive", "window", "None where align is given", window)
-            return cls(amateur=aligned_reader(binding, "contrastive", amateur, align), **strengths)
+            stream = aligned_reader(binding, "contrastive", amateur, align)
+            _report_itself(binding, getattr(stream, "model", None), temperature)
+            return cls(amateur=stream, **strengths)
         model = binding.model_with_same_vocabulary(amateur, "contrastive")
         prompts = [ids if window is None else ids[-window:] for ids in binding.own_prompts()]
-        if is_same_model(model, binding.model) and prompts == binding.own_prompts() and is_neutral(temperature, 1):
-            reason = "contrastive compares the model with itself, and only flattens and cuts its distribution"
-            binding.no_effect["contrastive"] = (reason, "name a weaker model, or leave contrastive out")
-        return cls(
-            amateur=binding.reader(prompts, model, label=amateur), beta=beta, alpha=alpha, temperature=temperature
-        )
+        if prompts == binding.own_prompts():
+            _report_itself(binding, model, temperature)
+        return cls(amateur=binding.reader(prompts, model, label=amateur), **strengths)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return contrasted log-probabilities, ``[rows, vocab]``."""
@@ -196,6 +200,13 @@ class Contrastive(LogitsProcessor):
         fitted = fit(amateur, scores.shape[-1])
         strengths = {"beta": self.beta, "alpha": self.alpha, "temperature": self.temperature}
         return contrastive(scores, fitted, **strengths).to(scores.dtype)
+
+
+def _report_itself(binding: Binding, amateur: Any, temperature: float) -> None:
+    """Report that contrastive has no effect if the amateur, under the prompt of the call, is the generating model."""
+    if is_same_model(amateur, binding.model) and is_neutral(temperature, 1):
+        reason = "contrastive compares the model with itself, and only flattens and cuts its distribution"
+        binding.no_effect["contrastive"] = (reason, "name a weaker model, or leave contrastive out")
 
 
 class DExperts(LogitsProcessor):
@@ -246,23 +257,20 @@ class DExperts(LogitsProcessor):
         ],
         alpha: float,
         divergence: Tilt,
-        align: Annotated[
-            StreamAlignment | None,
-            option("alignment of models with another tokenizer; None: the tokenizers must be the same"),
-        ] = None,
+        align: Align = None,
     ) -> DExperts:
         """Build the processor whose second streams are the two small models under the same prompt.
 
         Raises:
             ModelError: a small model has another tokenizer.
         """
+        if is_same_model(*(binding.model_named(name) for name in (expert, antiexpert))):
+            way_out = "name the tuned and the untuned model, or leave dexperts out"
+            binding.no_effect["dexperts"] = ("expert and antiexpert are one model", way_out)
         if align is not None:
             read = [aligned_reader(binding, "dexperts", name, align) for name in (expert, antiexpert)]
             return cls(expert=read[0], antiexpert=read[1], alpha=alpha, divergence=divergence)
         models = [binding.model_with_same_vocabulary(name, "dexperts") for name in (expert, antiexpert)]
-        if is_same_model(*models):
-            way_out = "name the tuned and the untuned model, or leave dexperts out"
-            binding.no_effect["dexperts"] = ("expert and antiexpert are one model", way_out)
         prompts = binding.own_prompts()
         tuned, untuned = (
             binding.reader(prompts, model, label=name) for model, name in zip(models, (expert, antiexpert), strict=True)

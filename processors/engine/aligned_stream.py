@@ -11,11 +11,12 @@ from logitkit.processors.alignment.alignment import Alignment
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.alignment.dispatch import align
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.byte_models import byte_helpers
 from logitkit.processors.engine.prompts import apply_template
 from logitkit.processors.engine.streams import Stream, StreamLike, as_stream, stacked_positions
 from logitkit.processors.tokens.token_agreement import TokenAgreement
 
-StreamAlignment = Literal["exact", "mined", "gac", "embedding"]
+StreamAlignment = Literal["exact", "mined", "gac", "embedding", "bytes"]
 
 
 class AlignedStream:
@@ -63,7 +64,8 @@ class AlignedStream:
 def aligned_reader(binding: Binding, owner: str, name: str, method: StreamAlignment) -> Stream:
     """Return the stream of a named model under the prompts of the call, in the vocabulary of the generating model.
 
-    A model with the tokenizer of the generating model is read as it is.
+    A model with the tokenizer of the generating model is read as it is. With ``bytes``, the generating model is a
+    `ByteModel`, and a model over tokens becomes one.
 
     Args:
         binding: the call.
@@ -72,9 +74,13 @@ def aligned_reader(binding: Binding, owner: str, name: str, method: StreamAlignm
         method: of the alignment.
 
     Raises:
-        ModelError: a model without a tokenizer, or without a chat template for chats.
+        ModelError: a model without a tokenizer, or without a chat template for chats; with ``bytes``, a generating
+            model over tokens.
         PromptError: a prompt without tokens under the other tokenizer.
     """
+    if method == "bytes":
+        ((_, byte_model),) = byte_helpers(binding, owner, [name])
+        return binding.reader(binding.own_prompts(), byte_model, label=name)
     model = binding.model_named(name)
     try:
         tokenizer = binding.tokenizer_named(name)

@@ -13,8 +13,8 @@ from logitkit.errors import ParameterError
 from logitkit.processors.alignment.alignment import Alignment
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
 from logitkit.processors.alignment.dispatch import align
-from logitkit.processors.byte_level.ensemble import byte_helpers
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.byte_models import byte_helpers
 from logitkit.processors.ensemble.end_alignment import EndAlignment
 from logitkit.processors.ensemble.helper_models import HelperModel, PromptTexts, find_helper_models, report_no_effect
 from logitkit.processors.ensemble.member_probabilities import Member

@@ -6,12 +6,15 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies
 
 import logitkit
-from logitkit.errors import ModelError, ParameterError
+from logitkit.errors import ModelError, NoEffectWarning, ParameterError
 from logitkit.processors.alignment import AlignmentVocabulary, align
+from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.processors.contrast import contrastive, dexperts
 from logitkit.processors.engine import AlignedStream
 from logitkit.registry.laws import (
@@ -95,6 +98,63 @@ def test_models_with_the_same_tokenizer_are_read_as_they_are() -> None:
     assert torch.equal(*results)
 
 
+def over_bytes(text: str, *, prompts: object = "ab", **resources: object) -> logitkit.Call:
+    """Bind a chain to the tiny model over bytes, with other models over tokens."""
+    tokenizers = {"foreign": foreign_tokenizer(), "other": tiny_tokenizer()}
+    main = ByteModel(tiny_model(), tiny_tokenizer())
+    known = {name: value for name, value in tokenizers.items() if name in resources}
+    return logitkit.chain(text).bind(main, byte_tokenizer(), prompts, tokenizers=known, resources=resources)
+
+
+def test_over_bytes_the_formula_holds_for_the_next_byte() -> None:
+    """Slow reference: the formulas over the next-byte distributions of byte models that were made by hand."""
+    foreign, other = ByteModel(foreign_model(), foreign_tokenizer()), ByteModel(tiny_model(1), tiny_tokenizer())
+    call = over_bytes("contrastive(amateur='foreign', beta=0.7, align='bytes')", foreign=foreign_model())
+    proxy = over_bytes(
+        "dexperts(expert='foreign', antiexpert='other', align='bytes')", foreign=foreign_model(), other=tiny_model(1)
+    )
+    for text in (b"ab", b"abc ", b"ab\xc3"):
+        scores, rows = call.model.logp([text]).float(), torch.tensor([list(text)])
+        second, third = foreign.logp([text]).float(), other.logp([text]).float()
+        want = contrastive(scores, second, beta=0.7)
+        torch.testing.assert_close(call.composite(rows, scores), want, rtol=1e-4, atol=1e-4)
+        want = dexperts(scores, second, third)
+        torch.testing.assert_close(proxy.composite(rows, scores), want, rtol=1e-4, atol=1e-4)
+
+
+@hypothesis.given(strategies.binary(max_size=4), strategies.floats(0, 3))
+@hypothesis.settings(max_examples=15, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+def test_over_bytes_two_equal_experts_change_nothing(text: bytes, alpha: float) -> None:
+    """Whatever the text and the strength, the scores are those of the generating model, as far as they are possible."""
+    with pytest.warns(NoEffectWarning, match="expert and antiexpert are one model"):
+        call = over_bytes(
+            f"dexperts(expert='foreign', antiexpert='foreign', alpha={alpha + 0.1}, align='bytes')",
+            foreign=foreign_model(),
+        )
+    scores = call.model.logp([b"ab" + text]).float()
+    hypothesis.assume(bool((scores > -torch.inf).any()))
+    got = call.composite(torch.tensor([list(b"ab" + text)]), scores)
+    torch.testing.assert_close(got, scores.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_over_bytes_byte_models_and_neutral_values() -> None:
+    """A byte model is read as it is, the generating model is named as such, and neutral values read nothing."""
+    made = ByteModel(foreign_model(), foreign_tokenizer())
+    calls = [
+        logitkit.chain("contrastive(amateur='weak', align='bytes')").bind(
+            ByteModel(tiny_model(), tiny_tokenizer()), byte_tokenizer(), "ab", weak=weak, tokenizers=tokenizers
+        )
+        for weak, tokenizers in ((made, {}), (foreign_model(), {"weak": foreign_tokenizer()}))
+    ]
+    texts = [call.texts(call.generate(max_new_tokens=5, do_sample=False)) for call in calls]
+    assert texts[0] == texts[1] and all(call.trace.forwards["weak"] for call in calls)
+    with pytest.warns(NoEffectWarning, match="contrastive compares the model with itself"):
+        over_bytes("contrastive(amateur='other', align='bytes')", other=tiny_model())
+    call = over_bytes("contrastive(amateur='other', beta=0.0, align='bytes')", other=tiny_model(1))
+    scores = torch.zeros(1, 257)
+    assert call.composite(call.inputs["input_ids"], scores) is scores and not call.trace.forwards["other"]
+
+
 def test_mistakes_are_refused() -> None:
     """Another tokenizer without align, an unknown method, and a window beside an alignment."""
     with pytest.raises(ModelError, match="contrastive: "):
@@ -103,8 +163,17 @@ def test_mistakes_are_refused() -> None:
         logitkit.chain("contrastive(amateur='foreign', align='unite')")
     with pytest.raises(ParameterError, match="contrastive: window must be None where align is given, got 1"):
         bound("contrastive(amateur='foreign', align='gac', window=1)", foreign=foreign_model())
+    for chain in (CONTRASTIVE.replace("gac", "bytes"), PROXY.replace("exact", "bytes")):
+        named = {"foreign": foreign_model()} | ({"other": foreign_model(1)} if "other" in chain else {})
+        with pytest.raises(ModelError, match=r"(contrastive|dexperts): the generating model must be a ByteModel, got"):
+            bound(chain, **named)
+    with pytest.raises(ModelError, match="contrastive: tokenizer must be the byte tokenizer, got a tokenizer of"):
+        logitkit.chain(CONTRASTIVE.replace("gac", "bytes")).bind(
+            ByteModel(tiny_model(), tiny_tokenizer()), tiny_tokenizer(), "ab", foreign=tiny_model(1)
+        )
 
 
+OVER_BYTES = {"tokens": "the generating model must be a ByteModel"}
 VARIANTS = [
     dataclasses.replace(
         logitkit.describe("contrastive"),
@@ -118,10 +187,24 @@ VARIANTS = [
         example="dexperts_aligned(expert='other', antiexpert='third', align='gac')",
         example_resources={"other": "foreign_model", "third": "model"},
     ),
+    dataclasses.replace(
+        logitkit.describe("contrastive"),
+        name="contrastive_bytes",
+        example="contrastive_bytes(amateur='other', beta=0.7, align='bytes')",
+        example_resources={"other": "byte_model"},
+        modes=OVER_BYTES,
+    ),
+    dataclasses.replace(
+        logitkit.describe("dexperts"),
+        name="dexperts_bytes",
+        example="dexperts_bytes(expert='other', antiexpert='third', align='bytes')",
+        example_resources={"other": "byte_model", "third": "byte_model"},
+        modes=OVER_BYTES,
+    ),
 ]
 
 
-@parametrize_with_laws(VARIANTS)
+@parametrize_with_laws(VARIANTS[:3])  # dexperts reads byte models as contrastive does
 def test_aligned_steps_keep_the_laws(check: Callable[[], None]) -> None:
     """Both keep every law of a processor."""
     check()
