@@ -1,0 +1,114 @@
+"""The studies of guidance: conflicts between context and memory, and programs under MTI and USCD."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from logitkit import models
+from logitkit.errors import FileFormatError
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from studies import context_conflict, guided_code
+from studies.context_conflict import Conflict, Judged, conflicts, judged
+from studies.records import read_records
+
+ROWS = [
+    {"question": '"Who wrote ""Emma""?"', "golden_answers": ["Jane Austen", "Austen"]},
+    {"question": "Which planet is red?", "golden_answers": ["火星", "Mars"]},
+    {"question": "Which god of war is Roman?", "golden_answers": ["Mars"]},
+    {"question": "When did it end?", "golden_answers": ["1945"]},
+]
+PROBLEM = {
+    "task_id": "0",
+    "prompt": 'def f():\n    """\n    >>> f()\n    1\n    """\n',
+    "test": "def check(f): assert f() == 1",
+    "entry_point": "f",
+}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name of a model means the tiny model."""
+    monkeypatch.setattr(models, "load", lambda name: (tiny_model(), tiny_tokenizer()))
+
+
+def test_every_question_has_the_answer_to_another() -> None:
+    """Questions without a short answer in ASCII are left out, and no context states a right answer."""
+    found = conflicts(ROWS, 10)
+    assert {item.swapped for item in found} == {"Jane Austen", "Mars"} and len(found) == 3
+    assert all(item.swapped not in item.golden and item.context in item.prompt for item in found)
+    assert conflicts(ROWS, 2) == found[:2]
+
+
+def test_an_answer_is_of_the_context_or_right_or_neither() -> None:
+    """Only the first line counts, without case, articles and punctuation."""
+    item = Conflict(question="Which planet is red?", golden=["Mars"], swapped="Jane Austen")
+    assert judged(item, " the jane austen.\nMars") == Judged(context=True, memory=False)
+    assert judged(item, " Mars") == Judged(context=False, memory=True)
+    assert judged(item, " Venus") == Judged(context=False, memory=False)
+
+
+def test_the_table_of_conflicts_by_hand() -> None:
+    """Plain decoding follows one of two contexts, every other method both."""
+    answers = {
+        (m, n): Judged(context=m != "plain" or n == 0, memory=False) for m in context_conflict.METHODS for n in (0, 1)
+    }
+    lines = context_conflict.table(answers, 2).splitlines()
+    assert lines[0] == "| TriviaQA, 2 questions | answer of the context, % | minus plain | right answer, % |"
+    assert lines[2].startswith("| plain | 50.0 [") and lines[3].startswith("| cad | 100.0 [100.0, 100.0] | +50.0 [")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_study_of_conflicts_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every method answers every question once; a second run generates nothing; other settings are refused."""
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "triviaqa_subsample.jsonl").write_text(text, encoding="utf-8")
+    arguments: dict[str, Any] = {
+        "data": tmp_path,
+        "model": "tiny",
+        "items": 2,
+        "batch": 2,
+        "out": tmp_path / "out.jsonl",
+    }
+    tables = []
+    for _ in range(2):
+        context_conflict.main(**arguments)
+        tables.append(capsys.readouterr().out)
+        assert len(read_records(tmp_path / "out.jsonl")) == 2 * len(context_conflict.METHODS)
+    assert tables[0] == tables[1]
+    with pytest.raises(FileFormatError, match=r"context_conflict: .* must be a file of"):
+        context_conflict.main(**{**arguments, "items": 3})
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_study_of_programs_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs are executed only where that is allowed; the table has a line for each method."""
+    with gzip.open(tmp_path / "HumanEval.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({**PROBLEM, "task_id": str(number)}) + "\n" for number in range(2))
+    arguments: dict[str, Any] = {"data": tmp_path, "model": "tiny", "items": 2, "max_new_tokens": 4, "batch": 2}
+    arguments["out"] = tmp_path / "out.jsonl"
+    with pytest.raises(typer.BadParameter, match="give --allow-code-execution"):
+        guided_code.main(**arguments)
+    for _ in range(2):
+        guided_code.main(**arguments, allow_code_execution=True)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(read_records(tmp_path / "out.jsonl")) == 2 * len(guided_code.METHODS)
+    assert lines[0].startswith("| HumanEval, 2 problems | pass@1, % |") and len(lines) == 5
+    assert lines[3].startswith("| `mti()` | 0.0 [0.0, 0.0] |")
+
+
+def test_the_table_of_programs_by_hand() -> None:
+    """USCD passes one of two problems, with one changed answer and half of its steps guided."""
+    answers: guided_code.Answers = {
+        (method, number): {"text": "a", "passed": False, "guided": 0.0}
+        for method in guided_code.METHODS
+        for number in (0, 1)
+    }
+    answers["uscd", 1] = {"text": "b", "passed": True, "guided": 1.0}
+    last = guided_code.table(answers, 2).splitlines()[-1]
+    assert last.startswith("| `uscd()` | 50.0 [") and last.endswith("| 1 of 2 | 0.50 |")
