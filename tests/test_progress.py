@@ -62,7 +62,7 @@ def test_alignments_show_a_bar_on_a_terminal_alone(
 
     def work() -> None:
         align("embedding", helper, main)
-        nearest_targets([b"FAILURE"], [7], [b"FILE", b"FAIL"])
+        nearest_targets([b"FAILURE"], [b"FILE", b"FAIL"])
 
     work()
     assert capfd.readouterr() == ("", "")

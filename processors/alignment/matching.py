@@ -9,7 +9,7 @@ import torch
 
 from logitkit.processors.alignment.alignment import Alignment, Match
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
-from logitkit.processors.alignment.nearest import distance_bounds, is_whole, nearest_targets
+from logitkit.processors.alignment.nearest import is_whole, nearest_targets
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.tokens.vocabulary import fingerprint
 
@@ -57,7 +57,7 @@ def mined(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
             continue
         sources = [_bytes_of(helper, token) for token in tokens]
         targets = [_bytes_of(main, token) for token in allowed]
-        nearest = nearest_targets(sources, distance_bounds(sources, set(targets)), targets)
+        nearest = nearest_targets(sources, targets)
         pairs += [Pair(token, allowed[place], Match.PARTIAL) for token, place in zip(tokens, nearest, strict=True)]
     return _one_to_one("mined", helper, main, pairs)
 

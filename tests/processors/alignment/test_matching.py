@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from alignments import sides, token
 from hypothesis import given, settings
@@ -13,8 +15,9 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from fresh import ROOT
-from logitkit.processors.alignment import AlignmentVocabulary, Match, align
-from logitkit.processors.alignment.nearest import distance_bounds, is_whole, nearest_targets
+from logitkit.processors.alignment import AlignmentVocabulary, Match, align, nearest
+from logitkit.processors.alignment.close_pairs import close_pairs
+from logitkit.processors.alignment.nearest import is_whole, nearest_targets
 from logitkit.processors.tokens import Vocabulary
 from logitkit.processors.tokens.token_bytes import byte_alphabet
 
@@ -95,7 +98,7 @@ def order(source: bytes, target: bytes) -> tuple[Any, ...]:
 def best_of(source: str, *targets: str) -> str:
     """The target that is chosen for a source."""
     words = [target.encode() for target in targets]
-    return targets[int(nearest_targets([source.encode()], [99], words)[0])]
+    return targets[int(nearest_targets([source.encode()], words)[0])]
 
 
 def test_ties_by_hand() -> None:
@@ -126,10 +129,50 @@ def byte_letters(text: bytes) -> list[str]:
 @given(st.lists(TEXT, min_size=1, max_size=12), st.lists(TEXT, min_size=1, max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_the_nearest_is_the_best_at_the_least_distance(sources: list[bytes], targets: list[bytes]) -> None:
-    """The nearest target equals that of an exhaustive search, with computed and with loose distance bounds."""
-    want = [min(range(len(targets)), key=lambda place: (*order(source, targets[place]), place)) for source in sources]
-    assert nearest_targets(sources, distance_bounds(sources, set(targets)), targets).tolist() == want
-    assert nearest_targets(sources, [99] * len(sources), targets).tolist() == want
+    """The nearest target equals that of an exhaustive search, also where few targets are compared first."""
+    want = exhaustive(sources, targets)
+    assert nearest_targets(sources, targets).tolist() == want
+    with mock.patch.object(nearest, "SAMPLE", 1):
+        assert nearest_targets(sources, targets).tolist() == want
+
+
+@given(st.lists(TEXT, min_size=1, max_size=8), st.lists(TEXT, min_size=1, max_size=8), st.integers(28, 34))
+@settings(max_examples=50, deadline=None)
+def test_long_texts(sources: list[bytes], targets: list[bytes], length: int) -> None:
+    """Prefixes are compared up to 32 bytes: a longer target that is a prefix of the source counts as no prefix."""
+    sources = [b"x" * length + source for source in sources]
+    targets = [b"x" * length + target for target in targets] + targets + [b"x" * length]
+    assert nearest_targets(sources, targets).tolist() == exhaustive(sources, targets)
+
+
+@given(st.lists(TEXT, max_size=12), st.lists(TEXT, max_size=12), st.sampled_from([1, 2]))
+@settings(max_examples=100, deadline=None)
+def test_close_pairs_are_all_found(sources: list[bytes], targets: list[bytes], most: int) -> None:
+    """Joined hashes find each pair at a distance of 1 or 2, and no other pair, whichever side is the larger one."""
+    want = []
+    for (one, source), (other, target) in itertools.product(enumerate(sources), enumerate(targets)):
+        distance = Levenshtein.distance(source, target)
+        want += [(one, other, distance)] if distance <= most else []
+    assert [tuple(map(int, pair)) for pair in zip(*close_pairs(sources, targets, most), strict=True)] == want
+
+
+def test_a_close_pair_by_hand() -> None:
+    """ "cat" and "hat" both leave "at"; "dog" and "do" differ by one deletion."""
+    found = close_pairs([b"cat", b"dog"], [b"hat", b"do", b"house"], 1)
+    assert [part.tolist() for part in found] == [[0, 1], [0, 1], [1, 1]]
+
+
+def exhaustive(sources: list[bytes], targets: list[bytes]) -> list[int]:
+    """The best target of each source, by comparing all of them."""
+
+    def rank(source: bytes, place: int) -> tuple[Any, ...]:
+        head = targets[place][: nearest.COMPARED]
+        rules = order(source[: nearest.COMPARED], head)
+        is_no_prefix = not source.startswith(targets[place]) or len(targets[place]) > nearest.COMPARED
+        cases = case_of(source) != case_of(targets[place]), source.startswith(b" ") != targets[place].startswith(b" ")
+        return Levenshtein.distance(source, targets[place]), is_no_prefix, *rules[2:4], *cases, place
+
+    return [min(range(len(targets)), key=lambda place: rank(source, place)) for source in sources]
 
 
 def test_the_nearest_over_a_whole_vocabulary() -> None:
@@ -161,7 +204,7 @@ def test_the_share_of_nonsense(shared_tokenizers: Path) -> None:
     known = set(targets)
     absent = [text for text in helper.vocabulary.ids_of if text not in known and is_whole(text)]
     sample = absent[:: len(absent) // SAMPLE][:SAMPLE]
-    chosen = [targets[place] for place in nearest_targets(sample, distance_bounds(sample, known), targets)]
+    chosen = [targets[place] for place in nearest_targets(sample, targets)]
     pairs = list(zip(sample, chosen, strict=True))
     for source, target in pairs:
         prefix = next((source[:cut] for cut in range(len(source) - 1, 0, -1) if source[:cut] in known), b"")
