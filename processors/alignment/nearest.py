@@ -71,7 +71,7 @@ def nearest_targets(sources: list[bytes], targets: list[bytes]) -> Integers:
         for group, table, near in _distance_tables(sources, targets, pending, limits):
             within = table.min(1, keepdims=True, initial=limits[group[0]] + 1)
             row, column = np.nonzero((table == within) & (table <= limits[group[0]]))
-            preference.choose(best, group[row], near[column], table[row, column])
+            preference.choose(best, group[row], near[column], table[row, column].astype(np.int64))
             bar.advance(len(group))
     return best
 
@@ -196,7 +196,8 @@ class _Preference:
         shared = _shared_prefix(heads, source_heads)
         is_prefix = shared == self._lengths[target]
         shared_ignoring_case = _shared_prefix(_lowered(heads), _lowered(source_heads))
-        return (is_prefix * (COMPARED + 1) + shared) * (COMPARED + 1) + shared_ignoring_case
+        rank: Integers = (is_prefix * (COMPARED + 1) + shared) * (COMPARED + 1) + shared_ignoring_case
+        return rank
 
     def _case_rank(self, source: Integers, target: Integers) -> Integers:
         """Return numbers that order the pairs of a source by the rules about case and spaces; the largest wins."""
@@ -208,7 +209,8 @@ class _Preference:
             chosen = [texts[number] for number in unique.tolist()]
             cases.append(np.array([_case(text) for text in chosen])[place])
             spaces.append(np.array([text.startswith(b" ") for text in chosen])[place])
-        return 2 * (cases[0] == cases[1]) + (spaces[0] == spaces[1])
+        rank: Integers = 2 * (cases[0] == cases[1]) + (spaces[0] == spaces[1])
+        return rank
 
 
 def _is_best(group: Integers, rank: Integers) -> NDArray[np.bool_]:
