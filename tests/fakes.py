@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -25,6 +26,18 @@ def seeded(make: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make().eval()
+
+
+def own_model() -> Any:
+    """Return a copy of ``tiny_model()`` that no other test asked for hidden states: the hooks for them stay on a model.
+
+    A model with such hooks cannot be pickled.
+    """
+    known = tiny_model()
+    own = type(known)(copy.deepcopy(known.config)).eval()
+    own.load_state_dict(known.state_dict())
+    own.generation_config = copy.deepcopy(known.generation_config)
+    return own
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, SuppressTokensLogitsProcessor, pipeline
 
 import logitkit
-from fakes import encoder_decoder_model
+from fakes import encoder_decoder_model, own_model
 from logitkit.errors import FileFormatError, ModeError, ModelError, ParameterError, UnknownNameError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
@@ -25,12 +25,8 @@ TEXTS = ["a prompt", "one longer prompt", "sea"]
 
 @pytest.fixture
 def model() -> Any:
-    """A model that no other test attaches to, nor asked for hidden states: the hooks for them stay, and no pickle."""
-    known = tiny_model()
-    own = type(known)(copy.deepcopy(known.config)).eval()
-    own.load_state_dict(known.state_dict())
-    own.generation_config = copy.deepcopy(known.generation_config)
-    return own
+    """A model that no other test attaches to."""
+    return own_model()
 
 
 def encoded(texts: list[str], side: str = "left") -> Any:

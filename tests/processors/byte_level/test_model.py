@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from transformers import TextStreamer
 
 import logitkit
+from fakes import own_model
 from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.processors.byte_level import ByteModel, byte_tokenizer, rows_of, texts_of
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -261,7 +262,7 @@ def test_a_copy_has_read_nothing_and_gives_the_same() -> None:
 
 def test_a_pickled_model_gives_the_same() -> None:
     """A ByteModel survives pickling with its settings and conditioning, and has read nothing."""
-    model = ByteModel(tiny_model(), tiny_tokenizer(), tolerance=1e-3, bos=None, conditioning=[5, 6], covers="all")
+    model = ByteModel(own_model(), tiny_tokenizer(), tolerance=1e-3, bos=None, conditioning=[5, 6], covers="all")
     model.tree.conditioning = (7, 8)
     want = model.logp([b"ab"]), model.tree.logp(b"ab")
     other = pickle.loads(pickle.dumps(model))

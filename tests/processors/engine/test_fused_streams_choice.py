@@ -16,6 +16,7 @@ from logitkit.processors.engine import read_prompts
 from logitkit.processors.engine.fusion_obstacles import obstacle
 from logitkit.processors.engine.inputs_reader import InputsReader
 from logitkit.processors.engine.streams import as_stream
+from logitkit.processors.transformers_api import CACHE
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 
@@ -57,7 +58,7 @@ def test_a_chain_without_second_streams(chain: str) -> None:
 def test_neutral_settings_do_not_prevent_fusing() -> None:
     """None and the default values of plain decoding are no obstacle."""
     call = bound("cfg(2.0)", prompts=["one prompt"])
-    decode(call, "auto", past_key_values=None, num_beams=1, use_cache=True, cache_implementation=None)
+    decode(call, "auto", **{CACHE: None, "num_beams": 1, "use_cache": True, "cache_implementation": None})
     assert call.trace.fusion.state == "fused"
 
 
