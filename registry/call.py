@@ -16,6 +16,7 @@ from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
 from logitkit.processors.engine.fusion_obstacles import forwarding_model, fusable_streams, obstacle
 from logitkit.processors.engine.history import HistoryCache
+from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.processor_list import ChainInGenerate, GuardedList
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.row_check import RowCheck
@@ -125,7 +126,8 @@ class Call:
                 "bind a Call for each thread: chain.bind(model, tokenizer, prompts)"
             )
         try:
-            return self._generate(streams, kwargs)
+            with ModelDepth(self.model).kept():
+                return self._generate(streams, kwargs)
         finally:
             self._generating.release()
 

@@ -43,6 +43,27 @@ class ModelDepth:
         return any(_layers(config) != count for config, count in self._layers)
 
     @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Give the model its layers back when the ``with`` block raises; transformers leaves them out then.
+
+        Example:
+            >>> import contextlib
+            >>> from logitkit.registry.laws import tiny_model
+            >>> model = tiny_model()
+            >>> with contextlib.suppress(ValueError), ModelDepth(model).kept():
+            ...     model.config.num_hidden_layers = 1
+            ...     raise ValueError
+            >>> model.config.num_hidden_layers
+            2
+        """
+        try:
+            yield
+        except BaseException:
+            for config, count in self._layers:
+                config.num_hidden_layers = count
+            raise
+
+    @contextmanager
     def restored(self) -> Iterator[None]:
         """Run the model with all its layers inside the ``with`` block."""
         if not self.is_lowered():

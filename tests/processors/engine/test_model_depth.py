@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LogitsProcessorList
 
 import logitkit
 from logitkit.processors.engine import Binding, CapturedOutputs, read_prompts
@@ -29,6 +30,20 @@ def test_early_exit_gives_the_greedy_text(seed: int, used: bool) -> None:
     if used:
         call.generate(max_new_tokens=4, do_sample=False, streams="lazy")
     assert torch.equal(call.generate(**SETTINGS, assistant_early_exit=1), want)
+
+
+def test_a_model_has_its_layers_after_an_error_of_a_draft() -> None:
+    """A processor that raises while a draft of one layer is made leaves the model as it was."""
+    model = copy.deepcopy(tiny_model())
+
+    def raises(*_: Any) -> Any:
+        assert model.config.num_hidden_layers == 1
+        raise ZeroDivisionError
+
+    call = logitkit.chain("").bind(model, tiny_tokenizer(), "the old man")
+    with pytest.raises(ZeroDivisionError):
+        call.generate(**SETTINGS, assistant_early_exit=1, logits_processor=LogitsProcessorList([raises]))
+    assert model.config.num_hidden_layers == 2
 
 
 def test_a_forward_without_some_layers_is_not_captured() -> None:

@@ -35,8 +35,8 @@ def assert_as_on_the_page(name: str, modes: Sequence[str]) -> None:
     reasons = [line.partition(") ")[2] for line in text.split("\n") if line.startswith("(")]
     known = list(reasons)
     measured = cells(name, check_modes(name, modes), reasons)
-    assert measured == {mode: entries_of(text)[name][mode] for mode in modes}
     assert reasons == known, "refused for a reason that the page does not tell"
+    assert measured == {mode: entries_of(text)[name][mode] for mode in modes}
 
 
 @pytest.mark.parametrize("name", logitkit.names())
