@@ -37,7 +37,8 @@ def run(code: str, *names: str) -> str:
         ("import logitkit.bench.report", "scipy", "bench"),
         ("import logitkit.bench.report", "statsmodels", "bench"),
         (
-            "from logitkit.processors.alignment.nearest import nearest_targets\nnearest_targets([b'abcdefgh'], [b'stuvwxyz', b'opqrst'])",
+            "from logitkit.processors.alignment.nearest import nearest_targets\n"
+            "nearest_targets([b'abcdefgh'], [b'stuvwxyz', b'opqrst'])",
             "rapidfuzz",
             "ensembles",
         ),
