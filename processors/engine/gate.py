@@ -77,10 +77,14 @@ class Gate:
         Args:
             scores: logits or log-probabilities of the main stream, ``[rows, vocab]``.
             second: logits of the second stream, same shape; needed by a measure of two streams.
+
+        Raises:
+            ParameterError: a measure of two streams without ``second``.
         """
         if not self.compares:
             return own_measure(scores, cast(OwnMeasure, self.measure))
-        assert second is not None
+        if second is None:
+            raise ParameterError("gate", "second", f"the logits of a second stream for measure {self.measure!r}", None)
         return divergence(scores, second, cast(Divergence, self.measure), self.alpha).float()
 
     def opens(self, value: Tensor) -> Tensor:

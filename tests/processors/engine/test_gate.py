@@ -82,3 +82,9 @@ def test_wrong_gates_are_refused() -> None:
             Gate(measure="max", **{name: float("nan")})
     with pytest.raises(ParameterError, match="Gate: alpha must be an order >= 0 for renyi"):
         Gate(measure="renyi", above=1.0, alpha=-1.0)
+
+
+def test_a_measure_of_two_streams_needs_the_second() -> None:
+    """Without it one error, also where Python leaves out assertions."""
+    with pytest.raises(ParameterError, match="gate: second must be the logits of a second stream for measure 'js'"):
+        Gate(measure="js", above=0.1).value(torch.zeros(1, 3))
