@@ -20,7 +20,7 @@ MASSES = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
 
 
 def by_definition(p: list[float], q: list[float], kind: str, alpha: float) -> float:
-    """Return a divergence term by term; inf where a term is."""
+    """Return a divergence as a sum over tokens in a loop; infinite where one term is infinite."""
 
     def kl(first: list[float], second: list[float]) -> float:
         terms = zip(first, second, strict=True)

@@ -142,7 +142,7 @@ def test_streaming_and_stopping_with_a_static_cache() -> None:
 
 
 def test_the_view_shares_what_generate_stores_on_the_model() -> None:
-    """The compiled forward and the length of the longest static cache belong to the model, and nothing else changes."""
+    """After a call, only the compiled forward and the length of the longest static cache are new on the model."""
     model = tiny_model(33)
     before = dict(vars(model))
     decode(bound("cfg(2.0)", model, ["one prompt"]), "fused", cache_implementation="static")
