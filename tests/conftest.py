@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker; torch reads th
 
 import hypothesis
 import pytest
+import shared
 
 # No test depends on the speed of the machine: examples have no deadline, and may be drawn slowly.
 hypothesis.settings.register_profile(
@@ -32,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(name.startswith("smollm2") for name in getattr(item, "fixturenames", ())):
             item.add_marker("model")
+
+
+@pytest.fixture(autouse=True)
+def shared_models_stay() -> Iterator[None]:
+    """No test changes a tokenizer or a model that the process shares; the next tests would depend on their order."""
+    before = shared.state()
+    yield
+    changed = [name for name, state in shared.state().items() if before.get(name, state) != state]
+    assert not changed, f"this test changed {', '.join(changed)}, which all tests share; change a deep copy"
 
 
 @pytest.fixture(scope="session")

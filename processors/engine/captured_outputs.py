@@ -154,9 +154,9 @@ class _LastForward(threading.local):
     _pending_hidden: Tensor | None = None
 
     def __reduce__(self) -> Any:
-        return type(self), ()  # a deep copy of the model has hooks of its own, which have seen no forward
+        return type(self), ()  # no processor reads the hooks of a copy of the model; without a depth they keep nothing
 
-    def __init__(self, depth: ModelDepth) -> None:
+    def __init__(self, depth: ModelDepth | None = None) -> None:
         super().__init__()
         self._depth = depth
 
@@ -167,7 +167,8 @@ class _LastForward(threading.local):
 
     def after_model(self, _: Any, __: Any, output: Any) -> None:
         """Keep the logits, and the hidden state of the same forward; drop both when a draft left out layers."""
-        logits = None if self._depth.is_lowered() else getattr(output, "logits", None)
+        whole = self._depth is not None and not self._depth.is_lowered()
+        logits = getattr(output, "logits", None) if whole else None
         self.logits = None if logits is None else logits[:, -1].float().clone()
         self.hidden, self._pending_hidden = self._pending_hidden, None
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from fakes import absolute_model, encoder_decoder_model, sliding_model
 from fusing import hooks
 from logitkit.errors import ModelError
-from logitkit.processors.engine import Binding, CapturedOutputs, read_prompts
+from logitkit.processors.engine import BehindRows, Binding, CapturedLayers, CapturedOutputs, read_prompts
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt"]
@@ -102,6 +102,22 @@ def test_hooks_are_removed_with_the_object() -> None:
     del captured
     gc.collect()
     assert len(ours) == 2 and not ours & (hooks(model) | hooks(model.base_model))
+
+
+@pytest.mark.parametrize("kind", ["outputs", "layers", "behind rows"])
+def test_a_model_with_hooks_is_copied(kind: str) -> None:
+    """The copy computes the same, and the hooks that it carries read nothing of the model."""
+    model = tiny_model()
+    binding = bound(model)
+    capturing = {
+        "outputs": lambda: CapturedOutputs(binding, hidden=True),
+        "layers": lambda: CapturedLayers(binding, [0]),
+        "behind rows": lambda: BehindRows(binding, [7]),
+    }[kind]()
+    other, ids = copy.deepcopy(model), binding.prompts.ids
+    with torch.no_grad():
+        assert torch.equal(other(ids).logits, model(ids).logits)
+    assert len(hooks(other)) >= 1 and capturing is not None
 
 
 def test_captured_outputs_cannot_be_pickled() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -195,14 +196,10 @@ def test_length_target_moves_lengths() -> None:
 
 def test_length_target_needs_an_end_token() -> None:
     """A model and a tokenizer without one are refused."""
-    model, tokenizer = foreign_model(11), foreign_tokenizer()
-    own, tokenizer.eos_token = tokenizer.eos_token, None
-    model.generation_config.eos_token_id = None
-    try:
-        with pytest.raises(ModelError, match="length_target: model must have an end token"):
-            logitkit.chain("length_target(tokens=3)").bind(model, tokenizer, "one")
-    finally:
-        tokenizer.eos_token = own
+    model, tokenizer = copy.deepcopy((foreign_model(), foreign_tokenizer()))
+    model.generation_config.eos_token_id = tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="length_target: model must have an end token"):
+        logitkit.chain("length_target(tokens=3)").bind(model, tokenizer, "one")
 
 
 def test_pickles() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 from typing import Any
@@ -141,14 +142,10 @@ def test_rules() -> None:
     for options in ([], [""], ["a", "a"]):
         with pytest.raises(ParameterError, match="choices: options must be one or more distinct texts, none empty"):
             bound(options)
-    endless = foreign_model(11)
-    endless.generation_config.eos_token_id, tokenizer = None, foreign_tokenizer()
-    own, tokenizer.eos_token = tokenizer.eos_token, None
-    try:
-        with pytest.raises(ModelError, match="must have an end token"):
-            bound(["a"], model=endless, tokenizer=tokenizer)
-    finally:
-        tokenizer.eos_token = own
+    endless, tokenizer = copy.deepcopy((foreign_model(), foreign_tokenizer()))
+    endless.generation_config.eos_token_id = tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="must have an end token"):
+        bound(["a"], model=endless, tokenizer=tokenizer)
 
 
 def test_pickles() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_a_damaged_file_is_replaced_with_a_warning(tmp_path: Path, damage: str) 
 
 def test_what_a_file_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding and truncation share a file; other tokens, another size and other code have a file of their own."""
-    tokenizer = foreign_tokenizer()
+    tokenizer = copy.deepcopy(foreign_tokenizer())
     built(tokenizer, tmp_path)
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.enable_padding()
