@@ -19,7 +19,10 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, St
 
 # Kinds of cached layers that are filled by one `update` with the keys and values of all tokens.
 PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
-LEAST_SAVING = 64  # tokens; a further forward costs more than reading fewer
+LEAST_SAVING = 64  # tokens on a CPU; a further forward costs more than reading fewer
+# On an accelerator launching the kernels of a forward takes as long as reading this many tokens: 40 ms for a model of
+# 7B on an H200 (docs/performance.md).
+LEAST_SAVING_ON_ACCELERATORS = 1024
 LEAST_SHARE = 0.25  # of the tokens that remain
 
 
@@ -66,7 +69,8 @@ def is_cheaper_apart(parts: Sequence[PromptPart], tokens: int) -> bool:
     (True, False)
     """
     apart = sum(part.ids.numel() for part in parts)
-    return tokens - apart > max(LEAST_SAVING, LEAST_SHARE * apart)
+    least = LEAST_SAVING if parts[0].ids.device.type == "cpu" else LEAST_SAVING_ON_ACCELERATORS
+    return tokens - apart > max(least, LEAST_SHARE * apart)
 
 
 def can_join(cache: Any) -> bool:

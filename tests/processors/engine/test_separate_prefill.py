@@ -70,6 +70,13 @@ def test_worked_example() -> None:
     assert not is_cheaper_apart([short, short], 20 + 64)
 
 
+def test_a_forward_on_an_accelerator_has_to_save_more() -> None:
+    """There launching the kernels of a further forward takes as long as reading a thousand tokens."""
+    ids, mask = torch.empty(1, 900, dtype=torch.long, device="meta"), torch.ones(1, 900)
+    long, short = PromptPart(ids, mask, torch.tensor([0])), PromptPart(ids[:, :1], mask[:, :1], torch.tensor([0]))
+    assert not is_cheaper_apart([long, short], 1800) and is_cheaper_apart([long, short], 2000)
+
+
 def test_a_prompt_is_read_once_for_all_of_its_rows() -> None:
     """Four rows of two prompts keep two prompts; a row finds its own."""
     ids = torch.tensor([[1, 2], [1, 2], [0, 3], [0, 3]])
