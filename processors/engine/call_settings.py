@@ -15,6 +15,7 @@ from torch import Tensor
 
 from logitkit.params import Resource
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.static_settings import StaticSettings
 from logitkit.processors.model_facts import end_tokens, id_tuple
 
 OWN_START = ("donut", "whisper")  # models whose decoder prompts generate leaves as they are
@@ -32,6 +33,7 @@ class CallSettings:
         beams: whether `generate` searches with more than one beam.
         padding: id that `generate` writes after the end of a row; None: no row ends before the others.
         decoder_mask: the mask of the decoder's prompts, ``[prompts, decoder_width]``; None: every token is read.
+        static: of a `generate` that compiles its forward for a static cache; else None.
 
     Example:
         >>> from logitkit.processors.engine import read_prompts
@@ -73,6 +75,7 @@ class CallSettings:
         pads = id_tuple(value("pad_token_id")) or self.end_tokens()
         self.padding = pads[0] if pads else None
         self.decoder_width, self.decoder_mask = 0, None
+        self.static = StaticSettings.of(value, settings, self.prompts.width)
         if self.prompts.in_encoder:
             begin = value("decoder_start_token_id")
             begin = value("bos_token_id") if begin is None else begin
@@ -83,6 +86,10 @@ class CallSettings:
     def ends_are_told(self) -> bool:
         """Whether `generate` was told end tokens, or that there are none."""
         return self._told_ends is not None
+
+    def are_of(self, model: Any) -> bool:
+        """Return whether this is the generating model."""
+        return model is self._model
 
     @property
     def start(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,8 +27,28 @@ def forwarded(model: Any, **inputs: Any) -> Any:
         >>> forwarded(tiny_model(), input_ids=torch.tensor([[1, 2]])).logits.shape
         torch.Size([1, 2, 272])
     """
+    return forwarded_by(model, model, **inputs)
+
+
+def forwarded_by(forward: Callable[..., Any], model: Any, **inputs: Any) -> Any:
+    """Return the output of a forward that stands for a model's own, such as its compiled one.
+
+    Args:
+        forward: what runs.
+        model: the model whose forward it is, for errors.
+        inputs: keyword arguments of the forward.
+
+    Raises:
+        ModelError: as in `forwarded`.
+
+    Example:
+        >>> import torch
+        >>> from logitkit.registry.laws import tiny_model
+        >>> forwarded_by(tiny_model().forward, tiny_model(), input_ids=torch.tensor([[1, 2]])).logits.shape
+        torch.Size([1, 2, 272])
+    """
     try:
-        return model(**inputs)
+        return forward(**inputs)
     except (LogitkitError, torch.OutOfMemoryError):
         raise
     except Exception as error:

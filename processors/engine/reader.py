@@ -214,9 +214,13 @@ class Reader(PartialRows):
         """Reorder the cache: cached row ``source[r]`` becomes row ``r``."""
         if torch.equal(source, torch.arange(len(self._index), device=source.device)):
             return
-        self._cache.reorder_cache(source)
+        self._reorder(source)
         self._index, self._tail = self._index[source], self._tail[source]
         self._logits = [logits[source.to(logits.device)] for logits in self._logits]
+
+    def _reorder(self, source: Tensor) -> None:
+        """Reorder the keys and values of the cache."""
+        self._cache.reorder_cache(source)
 
     def _crop(self, removed: int) -> None:
         """Drop the last ``removed`` tokens of each cached row."""
@@ -263,6 +267,10 @@ class Reader(PartialRows):
         """Read own prompts and continuations in one forward, with a new cache."""
         self._cache = DynamicCache(config=text_config(self.model))
         self._cache.activate_past_recording()  # without it, a full sliding window cannot be rewound
+        self._read_own(index, tail, count)
+
+    def _read_own(self, index: Tensor, tail: Tensor, count: int) -> None:
+        """Read own prompts and continuations in one forward, into an empty cache."""
         self._index, self._tail, self._logits = index, tail, []
         ids = torch.cat([self._own_ids[index], tail], dim=1)
         padding = self._own_ids.shape[1] - self._own_length[index]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.compiled_reader import CompiledReader, can_read_compiled
 from logitkit.processors.engine.encoder_decoder_reader import EncoderDecoderReader
 from logitkit.processors.engine.inputs_reader import InputsReader
 from logitkit.processors.engine.prompt_inputs import inputs_of_stream, refuse_missed
@@ -33,7 +34,11 @@ def new_reader(
     """
     if model.config.is_encoder_decoder:
         return EncoderDecoderReader(model, own, prompts, inputs=inputs, settings=settings)
-    return InputsReader(model, own, prompts, inputs=inputs) if inputs else Reader(model, own, prompts)
+    if inputs:
+        return InputsReader(model, own, prompts, inputs=inputs)
+    if can_read_compiled(model) and not settings.are_of(model):
+        return CompiledReader(model, own, prompts, settings=settings)
+    return Reader(model, own, prompts)
 
 
 def carried_inputs(

@@ -7,7 +7,7 @@ the first step of a chain. No row then continues after a token that the second m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -87,11 +87,20 @@ class SharedIdsModel:
 
     def __call__(self, **inputs: Any) -> Any:
         """Run the model; ``logits`` of the output are ``[rows, tokens, vocab]``, -inf for ids that are not shared."""
+        return self._narrowed(self.checked_as, inputs)
+
+    def get_compiled_call(self, compile_config: Any) -> Callable[..., Any]:
+        """Return the compiled forward of the model, which reads and answers as this model does."""
+        compiled = self.checked_as.get_compiled_call(compile_config)
+        return lambda **inputs: self._narrowed(compiled, inputs)
+
+    def _narrowed(self, forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+        """Run a forward of the model on ids that the model has; see `__call__`."""
         last = vocabulary_size(self.checked_as) - 1
         for name in ("input_ids", "decoder_input_ids"):
             if inputs.get(name) is not None:
                 inputs[name] = inputs[name].clamp_max(last)
-        output = self.checked_as(**inputs)
+        output = forward(**inputs)
         output["logits"] = with_shared_ids(output.logits, self.shared)
         return output
 
