@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import re
 import sys
@@ -27,10 +28,13 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
-    """A tiny model in the place of a real one: models of one family share a tokenizer, others have their own."""
+    """A tiny model in the place of a real one: models of one family share a tokenizer, others have their own.
+
+    Copies, since pipelines and readers of a page set attributes of both.
+    """
     if "smollm2" in name.lower():
-        return tiny_model("135m" not in name), tiny_tokenizer()
-    return foreign_model(), foreign_tokenizer()
+        return copy.deepcopy((tiny_model("135m" not in name), tiny_tokenizer()))
+    return copy.deepcopy((foreign_model(), foreign_tokenizer()))
 
 
 def script(name: str) -> types.ModuleType:
