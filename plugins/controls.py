@@ -1,4 +1,4 @@
-"""Specs of controllers, constraints and budgets; the plugin `samplers` offers them."""
+"""Specs of controllers, constraints, budgets and attributes; the plugin `samplers` offers them."""
 
 from __future__ import annotations
 
@@ -99,4 +99,21 @@ TARGET_SPECS = [
     ),
 ]
 
-SPECS = [*CONTROLLER_SPECS, *CONSTRAINT_SPECS, *TARGET_SPECS]
+ATTRIBUTE_SPECS = [
+    Spec(
+        name="attribute",
+        family="samplers",
+        summary="Prefer tokens that make an attribute of the text more probable, such as its length or a label.",
+        source="arXiv:2408.16241",
+        target="logitkit.processors.samplers.attribute:AttributeStep",
+        formula="log p(v) + strength (log P(a | x v) - log P(a | x)) for the top likeliest tokens v, else -inf",
+        needs_files=("scorer",),
+        needs=("scorer: a mapping such as {'length': 20}, or a function or sequence classifier passed to bind",),
+        cost="none; a classifier reads the top continuations of every row",
+        failure="one step ahead is all that it sees: where none of the top tokens helps, it changes little",
+        last_under_beams=True,
+        example="attribute({'contains': ['the'], 'length': 6, 'varied': 2}, strength=0.7, top=40)",
+    ),
+]
+
+SPECS = [*CONTROLLER_SPECS, *CONSTRAINT_SPECS, *TARGET_SPECS, *ATTRIBUTE_SPECS]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from logitkit.errors import ModeError
 from logitkit.processors.engine.prompts import pad_token
 from logitkit.registry.chain import Chain
+from logitkit.registry.chain_order import written
 
 # Settings for which generate adds a warper of its own when it samples, each with the value at which it adds none.
 SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "top_h": None}
@@ -105,9 +107,24 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> No
         for mode in modes_in(setting):
             if mode in spec.modes:
                 raise ModeError(f"{spec.name}: cannot run under {mode}, {spec.modes[mode]}")
+    _refuse_unnormalised(chain, setting)
     twice = sorted(_replaced(chain) & {name for name, value in settings.items() if value is not None})
     if twice:
         raise ModeError(f"logitkit: {twice[0]} must be given once, got it in the chain and to generate; drop one")
+
+
+def _refuse_unnormalised(chain: Chain, setting: Callable[[str], Any]) -> None:
+    """Refuse a step behind one whose scores add up under beams.
+
+    Raises:
+        ModeError: names the two steps and the order to write.
+    """
+    for spec, following in itertools.pairwise(chain.specs):
+        if spec.last_under_beams and "beams" in modes_in(setting):
+            raise ModeError(
+                f"{spec.name}: must be the last step under beams, where its scores add up and {following.name} would "
+                f"change them; write {written([following.name, spec.name])}"
+            )
 
 
 def modes_in(setting: Callable[[str], Any]) -> list[str]:

@@ -34,7 +34,7 @@ COSTS: Mapping[ExtraForwards, str] = {
 EXAMPLE_RESOURCES = ("model", "foreign_model", "byte_model", "ngram_table")
 TARGET = r"[\w.]+:\w+"
 TEXTS = ("summary", "source", "target", "example", "family", "formula", "cost", "failure", "plugin")
-FLAGS = ("rewrites_prompt", "discards", "warper", "keeps_best", "truncates", "forbids", "last")
+FLAGS = ("rewrites_prompt", "discards", "warper", "keeps_best", "truncates", "forbids", "last", "last_under_beams")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,6 +72,8 @@ class Spec:
         truncates: the processor removes tokens by their probability, so no step that ``forbids`` may follow it.
         forbids: the processor removes tokens by a rule about the text, and the rule may leave few tokens.
         last: the processor steers by the probabilities of the chosen tokens, so no step may follow it.
+        last_under_beams: the scores of the processor are not normalised, and under beams they add up, so no step may
+            follow it there.
         ungated: values of parameters under which the processor's own gate is always open; they hold where a step has
             the reserved option ``gate``.
         replaces: settings of ``generate`` whose own processor this one replaces, such as ``temperature``.
@@ -115,6 +117,7 @@ class Spec:
     truncates: bool = False
     forbids: bool = False
     last: bool = False
+    last_under_beams: bool = False
     ungated: Mapping[str, float] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
     example: str = ""
@@ -130,9 +133,7 @@ class Spec:
         check_name("Spec", self.name)
         owner = f"Spec {self.name}"
         check_texts(owner, self, TEXTS)
-        check_flags(
-            owner, self, ("rewrites_prompt", "discards", "warper", "keeps_best", "truncates", "forbids", "last")
-        )
+        check_flags(owner, self, FLAGS)
         if not re.fullmatch(TARGET, self.target):
             raise ParameterError(owner, "target", "'module:Class'", self.target)
         for part in ("summary", "source"):

@@ -5,11 +5,12 @@ Formulas over rows of scores: `xtc`, `top_n_sigma`, `p_less`, `top_a`, `tail_fre
 Logits processors: `XTC`, `TopNSigma`, `PLess`, `TopA`, `TailFree`, `DynamicTemperature`, `EntropyTemperature`,
 `Quadratic`, `DRY`, `FrequencyPenalty`, `PresencePenalty`; `RowTokens` and `BreakerTable` are arguments of penalties.
 Controllers: `Mirostat`, `AdaptiveP`. Constraints: `BanPhrases`, `Choices`, `Grammar`. Budgets: `ThinkingBudget`,
-`LengthTarget`.
+`LengthTarget`. Attributes of the text: `AttributeStep`.
 """
 
 from __future__ import annotations
 
+from logitkit.processors.samplers.attribute import AttributeStep
 from logitkit.processors.samplers.ban_phrases import BanPhrases
 from logitkit.processors.samplers.breakers import BreakerTable
 from logitkit.processors.samplers.budgets import LengthTarget, ThinkingBudget
@@ -28,6 +29,7 @@ __all__ = [
     "DRY",
     "XTC",
     "AdaptiveP",
+    "AttributeStep",
     "BanPhrases",
     "BreakerTable",
     "Choices",

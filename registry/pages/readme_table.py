@@ -39,6 +39,7 @@ PURPOSES: Mapping[str, str] = {
     "frequency_penalty": "writes a token the less, the more often it occurs in the new text",
     "grammar": "writes JSON of your schema, or text of your regular expression or grammar",
     "length_target": "ends texts near a number of tokens",
+    "attribute": "prefers an attribute of the text, such as a length or a label",
     "mirostat": "keeps the surprise of the text near a target while sampling",
     "mti": "corrects a reasoning model where it is uncertain, by what it would say after a short warning text",
     "ngram_context": "repeats the wording of the prompt, to copy and cite from it",

@@ -1,0 +1,327 @@
+"""Tokens are shifted by what they change in the log-probability of an attribute."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaForSequenceClassification
+
+import logitkit
+from logitkit.errors import ModeError, ModelError, ParameterError, ScoresError, UnknownNameError
+from logitkit.processors.samplers.attributes import LEAST, Avoids, Contains, Length, Varied
+from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
+from logitkit.registry.laws.tiny_models import WIDTH, encoder_decoder_model, llama_config, seeded
+
+END, A, B, C = 257, 64, 65, 66
+FEW = f"suppress_tokens({[token for token in range(WIDTH) if token not in (END, A, B, C)]})"  # four tokens are left
+
+
+def bound(chain: str, prompts: Any = "a prompt", **named: Any) -> Any:
+    return logitkit.chain(chain).bind(tiny_model(), tiny_tokenizer(), prompts, **named)
+
+
+def following(call: Any, text: str = "") -> Any:
+    """The rows of a call, each continued by a text."""
+    tail = torch.tensor([tiny_tokenizer()(text)["input_ids"]], dtype=torch.long)
+    return torch.cat([call.prompts.ids, tail.repeat(len(call.prompts.ids), 1)], dim=1)
+
+
+def test_by_hand() -> None:
+    """Behind "ca", a "t" completes the text: no byte is missing instead of one, +1 nat. With an "x" three are, -2."""
+    call = bound("attribute({'contains': ['cat']}, strength=0.5, top=3)")
+    t, x, c = (tiny_tokenizer().convert_tokens_to_ids(letter) for letter in "txc")
+    scores = torch.full((1, WIDTH), -torch.inf)
+    scores[0, [t, x, c, END]] = torch.tensor([0.2, 0.5, 0.2, 0.1]).log()
+    got = call.composite(following(call, "ca"), scores)[0]
+    want = torch.tensor([0.2, 0.5, 0.2]).log() + 0.5 * torch.tensor([1.0, -2.0, -1.0])  # a new "c": two are missing
+    torch.testing.assert_close(got[[t, x, c]], want)
+    assert int((got > -torch.inf).sum()) == 3  # the end token is not among the top 3
+    assert call.composite(following(call, "ca"), scores.roll(1, 1)).shape == scores.shape
+
+
+def test_ends_by_hand() -> None:
+    """Where a text is missing, ending costs 10,000 nats less what is missing; where none is, nothing."""
+    call = bound("attribute({'contains': ['a']})")
+    scores = torch.zeros(1, WIDTH)
+    kept = call.composite(following(call), scores)[0] > -torch.inf
+    assert kept.nonzero()[:, 0].tolist() == list(range(20))  # of equal tokens, the first ones
+    scores[0, END] = 1.0
+    shift = call.composite(following(call), scores)[0, END] - scores.log_softmax(-1)[0, END]
+    assert math.isclose(float(shift), LEAST + 1, rel_tol=1e-6)
+    shift = call.composite(following(call, "xa"), scores)[0, END] - scores.log_softmax(-1)[0, END]
+    assert abs(float(shift)) < 1e-6
+
+
+def probability(attributes: list[Any], tokens: list[int], ends: bool) -> float:
+    """log P(attribute | tokens), read from the beginning."""
+    total = 0.0
+    for attribute in attributes:
+        state = attribute.initial(b"")
+        for token in tokens:
+            state = attribute.advance(state, token)
+        total += attribute.value(state, ends)
+    return max(total, LEAST)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([A, B, C]), max_size=7), st.integers(0, 2**16))
+def test_the_differences_are_those_of_a_reading_from_the_beginning(tokens: list[int], seed: int) -> None:
+    """Also for tokens that end the row; the tokens outside the top are impossible."""
+    call = bound("attribute({'length': 4, 'spread': 1.5, 'varied': 2, 'contains': ['aab'], 'avoids': ['cc']}, top=4)")
+    token_bytes = [bytes([97 + token - A]) if token in (A, B, C) else b"" for token in range(WIDTH)]
+    attributes = [Length(4, 1.5), Varied(2), Contains(["aab"], token_bytes), Avoids(["cc"], token_bytes)]
+    scores = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(seed))
+    scores[0, [END, A, B, C]] += 20
+    rows = torch.cat([call.prompts.ids, torch.tensor([tokens], dtype=torch.long)], dim=1)
+    got, logp = call.composite(rows, scores)[0], scores.log_softmax(-1)[0]
+    before = probability(attributes, tokens, ends=False)
+    for token in (END, A, B, C):
+        longer = tokens if token == END else [*tokens, token]
+        want = float(logp[token]) + probability(attributes, longer, token == END) - before
+        assert math.isclose(float(got[token]), want, rel_tol=1e-4, abs_tol=1e-4)
+    assert int((got > -torch.inf).sum()) == 4
+
+
+def test_length_is_a_martingale() -> None:
+    """An unfinished text ends with probability 1 / (tokens + 1), and its value is the mean over both."""
+    for tokens, spread in ((0, 1.0), (3, 0.7), (20, 4.0)):
+        length, hazard = Length(tokens, spread), 1 / (tokens + 1)
+        for count in range(2 * tokens + 3):
+            ended, longer = (math.exp(length.value(n, ends)) for n, ends in ((count, True), (count + 1, False)))
+            mean = hazard * ended + (1 - hazard) * longer
+            assert math.isclose(math.exp(length.value(count, False)), mean, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def test_occurrences_overlap() -> None:
+    """The search for a text falls back to its longest beginning: "aaab" contains "aab"."""
+    contains = Contains(["aab", "bb"], [b"aa", b"b", b"abb"])
+    state = contains.initial(b"")
+    values = []
+    for token in (0, 0, 1, 2, 0):
+        state = contains.advance(state, token)
+        values.append(contains.value(state, False))
+    assert values == [-3.0, -3.0, -1.0, 0.0, 0.0]
+
+
+def law(model: Any, prompt: torch.Tensor, length: int) -> dict[tuple[int, ...], float]:
+    """log p of every sequence of the few tokens that ends, or has this length."""
+    found, open_rows = {}, {(): 0.0}
+    for _ in range(length):
+        longer: dict[tuple[int, ...], float] = {}
+        for row, total in open_rows.items():
+            with torch.no_grad():
+                logits = model(torch.cat([prompt[0], torch.tensor(row, dtype=torch.long)])[None]).logits[0, -1]
+            logp = logits[[END, A, B, C]].double().log_softmax(-1).tolist()
+            found[(*row, END)] = total + logp[0]
+            longer |= {(*row, token): total + value for token, value in zip((A, B, C), logp[1:], strict=True)}
+        open_rows = longer
+    return found | open_rows
+
+
+def test_beams_find_the_enumerated_maximum() -> None:
+    """With more beams than sequences, conditional beam search maximises log p(x) + strength log P(a | x)."""
+    chain = f"{FEW} | attribute({{'length': 2, 'spread': 0.5, 'avoids': ['b']}}, strength=3.0, top=4)"
+    token_bytes = [bytes([97 + token - A]) if token in (A, B, C) else b"" for token in range(WIDTH)]
+    attributes = [Length(2, 0.5), Avoids(["b"], token_bytes)]
+    maxima = set()
+    for prompt in ("a prompt", "another", "of text"):
+        call = bound(chain, prompt)
+        out = call.generate(num_beams=64, length_penalty=0.0, max_new_tokens=3, do_sample=False)[0]
+        got = tuple(token for token in out[call.prompts.width :].tolist() if token != 258)
+        values = {}
+        for row, logp in law(tiny_model(), call.prompts.ids, 3).items():
+            tokens = [token for token in row if token != END]
+            values[row] = logp + 3.0 * probability(attributes, tokens, row[-1] == END)
+        assert got == max(values, key=values.__getitem__)
+        maxima.add(got)
+        assert B not in got and len(got) == 3 and got[-1] == END
+    assert max(law(tiny_model(), call.prompts.ids, 3).items(), key=lambda item: item[1])[0] != got
+
+
+def test_sampling_with_the_exact_probability_has_the_conditional_law() -> None:
+    """With log P(a | prefix) of the model itself, the tokens' law is that of the model given the attribute."""
+    call = bound(FEW)
+    joint = law(tiny_model(), call.prompts.ids, 3)
+    good = {row: logp for row, logp in joint.items() if row.count(A) == 1}  # the attribute: exactly one "a"
+
+    def scorer(rows: torch.Tensor) -> list[float]:
+        values = []
+        for row in rows[:, call.prompts.width :].tolist():
+            size, prefix = len(row), tuple(row)
+            every = [logp for other, logp in joint.items() if other[:size] == prefix]
+            kept = [logp for other, logp in good.items() if other[:size] == prefix]
+            values.append(math.log(sum(map(math.exp, kept)) / sum(map(math.exp, every))) if kept else -math.inf)
+        return values
+
+    steps = bound(f"{FEW} | attribute('exact', top=4)", exact=scorer)
+    total = math.log(sum(map(math.exp, good.values())))
+    for row in itertools.islice(good, 0, None, 3):
+        logp = 0.0
+        for place, token in enumerate(row):
+            rows = torch.cat([call.prompts.ids, torch.tensor([row[:place]], dtype=torch.long)], dim=1)
+            with torch.no_grad():
+                logp += float(steps.composite(rows, tiny_model()(rows).logits[:, -1]).log_softmax(-1)[0, token])
+        assert math.isclose(logp, good[row] - total, abs_tol=2e-4)
+
+
+def test_a_scorer_is_asked_about_new_rows_alone() -> None:
+    """Twenty candidates a row and the prompt at the first step; the values of chosen tokens are known at the next."""
+    counts = []
+
+    def scorer(rows: torch.Tensor) -> torch.Tensor:
+        counts.append(tuple(rows.shape))
+        return -rows[:, -1] / 100
+
+    call = bound("attribute('kind')", ["a prompt", "another one"], kind=scorer)
+    call.generate(max_new_tokens=2, do_sample=False)
+    width = call.prompts.width
+    assert counts == [(2, width), (40, width + 1), (40, width + 2)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "shape", "none"])
+def test_a_wrong_answer_of_a_scorer_is_one_error(value: Any) -> None:
+    def scorer(rows: torch.Tensor) -> Any:
+        if value == "none":
+            return None
+        return torch.zeros(len(rows), 2) if value == "shape" else torch.full((len(rows),), value)
+
+    with pytest.raises(ScoresError, match=r"attribute: scorer 'kind' must return one number a row, nats, \[1\]"):
+        logitkit.generate(
+            tiny_model(), tiny_tokenizer(), "a", "attribute('kind')", resources={"kind": scorer}, max_new_tokens=2
+        )
+
+
+def test_a_row_without_the_attribute_keeps_its_tokens() -> None:
+    """Of a scorer that says -inf of everything, nothing is left: neither an error nor NaN."""
+    out = logitkit.generate(
+        tiny_model(),
+        tiny_tokenizer(),
+        "a",
+        "attribute('none')",
+        resources={"none": lambda rows: torch.full((len(rows),), -torch.inf)},
+        max_new_tokens=4,
+        do_sample=False,
+    )
+    plain = logitkit.generate(tiny_model(), tiny_tokenizer(), "a", max_new_tokens=4, do_sample=False)
+    assert out.texts == plain.texts
+
+
+def classifier(labels: int, width: int = WIDTH, pad: int | None = 258) -> Any:
+    config = llama_config(width, tiny_tokenizer())
+    config.num_labels, config.pad_token_id = labels, pad
+    if labels > 1:
+        config.id2label = {number: f"kind {number}" for number in range(labels)}
+    return seeded(5, lambda: LlamaForSequenceClassification(config))
+
+
+def test_a_classifier_reads_rows_without_padding() -> None:
+    """Each value is that of a forward over the row alone; beside it, a reward model of one label."""
+    model = classifier(3)
+    call = bound("attribute({'model': 'kind', 'label': 'kind 2'}, top=5)", ["a prompt", "ab"], kind=model)
+    rows = following(call, "xy")
+    scores = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0))
+    got, logp = call.composite(rows, scores), scores.log_softmax(-1)
+
+    def value(row: list[int]) -> float:
+        with torch.no_grad():
+            return float(model(torch.tensor([row])).logits.log_softmax(-1)[0, 2])
+
+    for number in range(2):
+        own = [*call.prompts.tokens(number), *rows[number, call.prompts.width :].tolist()]
+        for token in logp[number].topk(5).indices.tolist():
+            want = float(logp[number, token]) + value([*own, token]) - value(own)
+            assert math.isclose(float(got[number, token]), want, abs_tol=1e-4)
+    reward = bound("attribute('kind', top=2)", kind=classifier(1))
+    shifted = reward.composite(following(reward), scores[:1]) - logp[:1]
+    assert int(torch.isfinite(shifted).sum()) == 2 and float(shifted[torch.isfinite(shifted)].abs().amin()) > 0
+
+
+def test_a_classifier_with_another_tokenizer_reads_texts() -> None:
+    """Its tokenizer encodes the text of the row."""
+    config = llama_config(300, foreign_tokenizer())
+    config.num_labels = 1
+    model = seeded(5, lambda: LlamaForSequenceClassification(config))
+    tokenizers = {"kind": foreign_tokenizer()}
+    call = bound("attribute('kind', top=1)", "the other", kind=model, tokenizers=tokenizers)
+    scores = torch.zeros(1, WIDTH)
+    r = tiny_tokenizer().convert_tokens_to_ids("r")
+    scores[0, r] = 1.0
+    shift = call.composite(call.prompts.ids, scores)[0, r] - scores.log_softmax(-1)[0, r]
+
+    def value(text: str) -> float:
+        with torch.no_grad():
+            return float(model(**foreign_tokenizer()(text, return_tensors="pt")).logits)
+
+    assert math.isclose(float(shift), value("the otherr") - value("the other"), abs_tol=1e-4)
+
+
+def test_refused_scorers() -> None:
+    for text, error, words in (
+        ("attribute({})", ParameterError, "a mapping with an attribute"),
+        ("attribute({'spread': 2.0})", ParameterError, "beside 'length'"),
+        ("attribute({'lenght': 3})", UnknownNameError, "length"),
+        ("attribute({'length': 2.5})", ParameterError, "whole number >= 0"),
+        ("attribute({'varied': 0})", ParameterError, "whole number >= 1"),
+        ("attribute({'length': 2, 'spread': 0})", ParameterError, "number > 0"),
+        ("attribute({'contains': 'cat'})", ParameterError, "list of texts"),
+        ("attribute({'avoids': ['']})", ParameterError, "none empty"),
+        ("attribute('kind')", UnknownNameError, "kind"),
+        ("attribute({'model': 3})", ParameterError, "the name of an object"),
+    ):
+        with pytest.raises(error, match=words):
+            bound(text)
+    with pytest.raises(ParameterError, match="kind 0, kind 1"):
+        bound("attribute('kind')", kind=classifier(2))
+    with pytest.raises(ParameterError, match="kind 0, kind 1"):
+        bound("attribute({'model': 'kind', 'label': 'kind 7'})", kind=classifier(2))
+    with pytest.raises(ParameterError, match="left out"):
+        bound("attribute({'model': 'kind', 'label': 0})", kind=classifier(1))
+    with pytest.raises(ParameterError, match="left out"):
+        bound("attribute({'model': 'kind', 'label': 0})", kind=len)
+    with pytest.raises(ModelError, match="padding token"):
+        bound("attribute('kind')", kind=classifier(1, pad=None))
+    with pytest.raises(ModelError, match="pass its tokenizer"):
+        bound("attribute('kind')", kind=classifier(1, width=300))
+    with pytest.raises(ModelError, match="function of rows"):
+        bound("attribute('kind')", kind=tiny_model(1))
+
+
+def test_last_under_beams() -> None:
+    """Its scores add up under beams, so another step may not follow there; elsewhere it may."""
+    call = bound("attribute({'length': 3}) | top_p(0.9)")
+    with pytest.raises(ModeError, match=r"must be the last step under beams.*write top_p\(\.\.\.\) \| attribute"):
+        call.generate(num_beams=2, max_new_tokens=2)
+    with pytest.raises(ModeError, match="must be the last step under beams"):
+        call.settings_for(num_beams=2)
+    call.generate(max_new_tokens=2, do_sample=True)
+    bound("top_p(0.9) | attribute({'length': 3})").generate(num_beams=2, max_new_tokens=2)
+
+
+def test_beside_padding_encoders_and_pickles() -> None:
+    """Rows of unequal prompts, a T5, and a pickled copy."""
+    chain = "attribute({'contains': ['the'], 'length': 6}, strength=2.0, top=272)"
+    texts = logitkit.generate(
+        tiny_model(), tiny_tokenizer(), ["ab", "a longer prompt"], chain=chain, do_sample=False, max_new_tokens=9
+    ).texts
+    alone = logitkit.generate(tiny_model(), tiny_tokenizer(), "ab", chain=chain, do_sample=False, max_new_tokens=9)
+    assert texts[0] == alone.texts[0]
+    other = logitkit.generate(
+        encoder_decoder_model(),
+        tiny_tokenizer(),
+        "ab",
+        chain=chain.replace("2.0", "20.0"),
+        do_sample=False,
+        max_new_tokens=9,
+    )
+    assert "the" in other.texts[0]
+    call = bound(chain)
+    step = call.composite.parts[0][1]
+    rows, scores = following(call, "th"), torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(pickle.loads(pickle.dumps(step))(rows, scores), step(rows, scores))
