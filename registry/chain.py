@@ -154,6 +154,30 @@ class Chain:
 
         return cls.from_file(find(str(model), saved_file(name)), registry=registry)
 
+    def to(self, engine: str) -> dict[str, Any]:
+        """Return the sampling fields with which another engine carries out this chain.
+
+        The engine is ``llama.cpp``, ``vllm``, ``sglang`` or ``textgen`` (text-generation-webui, loader transformers);
+        a step, an order or a parameter without an equal there is a `ChainError` or `ParameterError`.
+
+        >>> Chain("top_k(40) | temperature(0.7)").to("llama.cpp")["samplers"]
+        ['top_k', 'temperature']
+        """
+        from logitkit.registry.engines import write
+
+        return write(engine, self.steps, self.registry.describe)
+
+    @classmethod
+    def from_engine(cls, engine: str, data: Mapping[str, Any], *, registry: Registry | None = None) -> Chain:
+        """Return the chain that another engine carries out for the fields of a request; see `to`.
+
+        >>> Chain.from_engine("llama.cpp", {"samplers": ["top_p"]})  # the engine's default is 0.95
+        Chain('top_p(top_p=0.95)')
+        """
+        from logitkit.registry.engines import read
+
+        return cls(read(engine, data, (registry or default_registry()).describe), registry=registry)
+
     @property
     def hash(self) -> str:
         """Key of results: 16 hex digits of each processor's name, revision and parameters, defaults included.
