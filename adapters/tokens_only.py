@@ -104,6 +104,8 @@ def check(chain: Chain, engine: str) -> None:
 processor no model; run it with transformers' generate
     """
     for spec in chain.specs:
+        if spec.kind != "processor":
+            raise _refused(spec, engine, f"a {spec.kind} replaces the loop of the engine")
         if spec.rewrites_prompt:
             raise _refused(spec, engine, "it changes the prompt, which the engine has already read")
         if spec.extra_forwards != "none":

@@ -65,14 +65,15 @@ def bind(  # Over 40 lines: every argument has a line of its own
             binding.prompts = spec.factory.prepare(binding, **spec.filled(parameters)) or binding.prompts
     parts: list[tuple[str, Any]] = []
     for spec, parameters in steps:
-        parts.append((spec.name, spec.build(binding.after(parts), parameters)))
+        if spec.kind == "processor":
+            parts.append((spec.name, spec.build(binding.after(parts), parameters)))
+    call = Call(chain, binding, user_prompts, parts)
     unused = sorted(set(resources) - binding.used)
     if unused:
         raise UnknownNameError("resource of the chain", unused[0], binding.used, "no parameter names it")
     _refuse_unread_inputs(binding)
     if warn:
         warn_of_no_effect(steps, binding.no_effect)
-    call = Call(chain, binding, user_prompts, parts)
     call.warns = warn
     return call
 

@@ -25,10 +25,12 @@ from logitkit.processors.model_facts import logits_widths
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.transformers_api import CACHE
 from logitkit.registry.attached_generate import plain_generate
+from logitkit.registry.call_output import ids_of, refuse_output_without_chain, texts_after_removed_bytes
+from logitkit.registry.call_search import bound_search, law_steps, running, with_stop_criterion
 from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import refuse_extra_inputs
 from logitkit.registry.generate_settings import (
-    SAMPLING,
+    UNSAMPLED,
     owned_settings,
     padding_settings,
     refuse_settings,
@@ -62,8 +64,10 @@ class Call:
         composite: the chain as one processor, ``composite(input_ids, scores)``, for rows of any length.
         processors: a `LogitsProcessorList` of the chain, for ``logits_processor=``. Processors that ``append`` or
             ``+`` put behind the chain are followed by a check that they leave a token.
+        search: the search and the selector of the chain, for ``custom_generate=``; None: the chain has neither.
         generate_kwargs: settings that `generate` needs besides, such as a padding token for a model without one, and
-            neutral values for warpers that the chain replaces. `Call.generate` adds them.
+            neutral values for warpers that the chain replaces. `Call.generate` adds them. Those of a chain with a
+            search hold ``do_sample=True``.
         trace: counters, and every step if bound with ``trace=True``.
         warns: whether `generate` gives a `NoEffectWarning` where greedy decoding makes the chain idle.
 
@@ -76,12 +80,13 @@ class Call:
     """
 
     def __init__(self, chain: Chain, binding: Binding, user_prompts: Prompts, parts: Sequence[tuple[str, Any]]) -> None:
+        self.search = bound_search(chain, binding, parts)
         self.chain, self.model, self.tokenizer = chain, binding.model, binding.tokenizer
         self.prompts, self.user_prompts, self.trace = binding.prompts, user_prompts, binding.trace
         self.inputs = {"input_ids": self.prompts.ids, "attention_mask": self.prompts.mask, **self.prompts.inputs}
         owners = {spec.name: spec.owner for spec in chain.specs}
         self.composite = Composite(
-            parts,
+            law_steps(parts, self.search),
             prompts=self.prompts,
             trace=self.trace,
             owners=owners,
@@ -132,13 +137,14 @@ class Call:
             self._generating.release()
 
     def _generate(self, streams: Streams, kwargs: dict[str, Any]) -> Any:
-        """Run ``model.generate``, with fused streams where they are possible and cheaper; see `generate`."""
+        """Complete the settings and run ``model.generate``; see `generate`."""
         sampling = kwargs.get("do_sample", getattr(kwargs.get("generation_config"), "do_sample", None))
-        sampling = self.model.generation_config.do_sample if sampling is None else sampling
+        own = self.model.generation_config.do_sample if self.search is None else True
+        sampling = own if sampling is None else sampling
         # Without sampling transformers warns of any sampling setting, neutral or not.
-        owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in SAMPLING}
+        owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in UNSAMPLED}
         owned = without_stated_padding(owned, kwargs)
-        if self.warns and not sampling and (stated("num_beams", kwargs, self.model) or 1) == 1:
+        if self.warns and not sampling and self.search is None and (stated("num_beams", kwargs, self.model) or 1) == 1:
             warn_of_greedy_decoding(self.chain.specs)
         further = kwargs.pop("logits_processor", None) or []
         settings = {"logits_processor": self.processors + further, **owned, **kwargs}
@@ -149,8 +155,15 @@ class Call:
                 Vocabulary.of(self.tokenizer), self.prompts.width, self.prompts.removed, settings["stop_strings"]
             )
             settings = with_new_bytes_stop(settings, criterion)
+        if self.search is None:
+            return self._run(streams, settings, greedy=not sampling)
+        with running(self.search, settings, self.model, self.tokenizer) as settings:
+            return self._run(streams, settings, greedy=False)
+
+    def _run(self, streams: str, settings: dict[str, Any], *, greedy: bool) -> Any:
+        """Run ``model.generate`` with settings that are complete, with fused streams where possible and cheaper."""
         fused = self._fused_streams(streams, settings)
-        with self.composite.reading_late(not sampling):
+        with self.composite.reading_late(greedy):
             if fused is None:
                 return plain_generate(self.model)(**self.inputs, **settings)
             with fused:
@@ -189,7 +202,7 @@ class Call:
         if kwargs.get("logits_processor"):
             settings["logits_processor"] = self.processors + kwargs["logits_processor"]
         self._tell(settings)
-        return settings
+        return settings if self.search is None else with_stop_criterion(settings, self.tokenizer)
 
     def continuing(self) -> Call:
         """State that rows may continue the bound prompts with tokens that this call did not write; return the call.
@@ -260,26 +273,13 @@ class Call:
         """
         ids = self.ids(output)
         start = self.settings.start
-        if self.composite.parts and not self.trace.calls and ids.shape[1] > start:
-            raise ModeError(
-                "logitkit: the chain must be called at every step, but generate never called it (continuous batching "
-                "drops processors; so does leaving out logits_processor=call.processors); use call.generate(...)"
-            )
+        if ids.shape[1] > start:
+            search_ran = None if self.search is None else self.search.log_weights is not None
+            refuse_output_without_chain(len(self.composite.parts), self.trace.calls, search_ran)
         rows = [self.settings.without_padding(row) for row in ids[:, start:].tolist()]
         if any(self.prompts.removed):
-            return self._texts_after_removed_bytes(rows)
+            return texts_after_removed_bytes(self.tokenizer, self.prompts, rows)
         texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return texts
-
-    def _texts_after_removed_bytes(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Return the continuations without their first bytes, which were removed from the end of the prompts."""
-        vocabulary = Vocabulary.of(self.tokenizer)
-        rows_per_prompt = len(rows) // len(self.prompts)
-        texts = []
-        for number, row in enumerate(rows):
-            written = vocabulary.join(token for token in row if token < len(vocabulary))
-            removed = len(self.prompts.removed[number // rows_per_prompt])
-            texts.append(written[removed:].decode(errors="replace"))
         return texts
 
     @staticmethod
@@ -289,11 +289,4 @@ class Call:
         Raises:
             ModeError: another shape, as continuous batching returns it.
         """
-        ids = output if isinstance(output, Tensor) else getattr(output, "sequences", None)
-        if not isinstance(ids, Tensor) or ids.ndim != 2:
-            got = list(ids.shape) if isinstance(ids, Tensor) else type(output).__name__
-            raise ModeError(
-                f"logitkit: an output must hold ids [rows, length], got {got}; continuous batching "
-                "(cache_implementation='paged') returns other shapes and drops processors, leave it out"
-            )
-        return ids
+        return ids_of(output)

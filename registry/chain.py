@@ -91,6 +91,15 @@ class Chain:
         """The Spec of each processor, in order."""
         return [self.registry.describe(name) for name, _ in self.steps]
 
+    @property
+    def searches(self) -> bool:
+        """Whether the chain ends in a search or a selector.
+
+        >>> Chain("top_p(0.9) | best_of(n=4)").searches, Chain("top_p(0.9)").searches
+        (True, False)
+        """
+        return any(spec.kind != "processor" for spec in self.specs)
+
     def as_data(self) -> list[dict[str, Any]]:
         """Return the chain as a list of ``{"name": ..., "params": {...}}``, and ``"gate": {...}`` of a gated step."""
         split = [(name, *gate_option.split(parameters)) for name, parameters in self.steps]

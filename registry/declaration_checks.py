@@ -17,6 +17,14 @@ LONGEST_NAME = 100
 # Line and paragraph separators, and the controls that reverse the direction of a line in a terminal.
 MISLEADING = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+# Modes that no search and no selector can run under, in the words of their errors.
+SEARCH_REFUSES = {
+    "beams": "the search replaces beam search",
+    "assisted": "the search runs its own loop",
+    "prompt_lookup": "the search runs its own loop",
+    "loglikelihood": "a search gives no probability to a text",
+}
+
 
 def check_name(kind: str, name: Any) -> None:
     """Refuse a name that a chain cannot hold.

@@ -48,6 +48,8 @@ def refuse_misplaced(spec: Any, own: Mapping[str, Any], gate: Mapping[str, Any] 
     """
     if GATE in own and GATE not in spec.model.model_fields:
         raise ParameterError(spec.name, GATE, "a mapping of measure, above or below", own[GATE], WAY_OUT)
+    if gate is not None and spec.kind != "processor":
+        raise ParameterError(spec.name, GATE, f"left out, since a {spec.kind} is no step", dict(gate))
     if gate is not None and spec.rewrites_prompt:
         rule = "left out, since the processor rewrites the prompt and must act at every step"
         raise ParameterError(spec.name, GATE, rule, dict(gate))

@@ -15,6 +15,7 @@ from logitkit.registry.chain_order import written
 # Settings for which generate adds a warper of its own when it samples, each with the value at which it adds none.
 SAMPLING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "top_h": None}
 SAMPLING |= {"typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+UNSAMPLED = {*SAMPLING, "do_sample"}  # settings of a call that hold while `generate` samples
 # The same for processors that generate adds under greedy decoding too.
 PENALTIES = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": None}
 
@@ -26,11 +27,12 @@ def owned_settings(chain: Chain) -> dict[str, Any]:
     """Return neutral values for the settings that processors of a chain replace.
 
     A chain with one sampling warper, of transformers or a `Spec.warper`, replaces all of them: it decides their order.
+    So does a chain with a search, which draws from the law of its steps alone, and which `generate` must let sample.
     """
     owned = _replaced(chain)
     settings = {name: value for name, value in PENALTIES.items() if name in owned}
-    warps = bool(owned & set(SAMPLING)) or any(spec.warper for spec in chain.specs)
-    return settings | (SAMPLING if warps else {})
+    warps = chain.searches or bool(owned & set(SAMPLING)) or any(spec.warper for spec in chain.specs)
+    return settings | (SAMPLING if warps else {}) | ({"do_sample": True} if chain.searches else {})
 
 
 def padding_settings(tokenizer: Any, model: Any) -> dict[str, Any]:
@@ -97,6 +99,11 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> No
         raise ModeError(
             f"logitkit: assistant_early_exit must not be set, {type(model).__name__} has no layers to leave early; "
             "leave it out"
+        )
+    if setting("custom_generate") is not None and chain.searches:
+        raise ModeError(
+            f"{chain.specs[-1].name}: custom_generate must not be given, since the search runs its own loop; leave it "
+            "out"
         )
     for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
         if name in settings:

@@ -18,6 +18,8 @@ class Generation:
     Attributes:
         texts: the continuation of each row, without its prompt and without special tokens.
         ids: token ids ``[rows, length]`` as transformers returns them, prompts included.
+        weights: normalised log-weights of the rows of each prompt, nats, float64 ``[prompts, rows]``; None where the
+            chain has no search. Rows that a search drew by their weights, and rows of a selector, have equal weights.
         trace: counters of the call, and every step if it was bound with ``trace=True``; a copy made by `Trace.plain`.
 
     >>> import logitkit, pickle
@@ -30,3 +32,4 @@ class Generation:
     texts: list[str]
     ids: Tensor
     trace: Trace
+    weights: Tensor | None = None

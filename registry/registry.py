@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from logitkit.errors import LogitkitError, PluginError, UnknownNameError
 from logitkit.registry.foreign_code import printable, text_of, words
-from logitkit.registry.spec import Spec
+from logitkit.registry.spec import Kind, Spec
 from logitkit.registry.task_spec import TaskSpec
 
 
@@ -77,9 +77,13 @@ class Registry:
         self._specs = {spec.name: spec for plugin in plugins for spec in plugin.specs}
         self._tasks = {task.name: task for plugin in plugins for task in plugin.tasks}
 
-    def names(self) -> list[str]:
-        """Return the names of all processors, sorted. Imports no torch."""
-        return sorted(self._specs)
+    def names(self, kind: Kind | None = "processor") -> list[str]:
+        """Return the names of all processors, or of another kind, sorted. Imports no torch.
+
+        Args:
+            kind: ``processor``, ``search`` or ``selector``; None: every kind.
+        """
+        return sorted(name for name, spec in self._specs.items() if kind in (None, spec.kind))
 
     def tasks(self) -> list[str]:
         """Return the names of all tasks, sorted."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitkit.errors import ModelError, ParameterError
+from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.params import is_valid_unicode
 from logitkit.processors.engine.continuation_tokens import continuation_tokens as tokens_behind
 from logitkit.processors.engine.inputs_reader import InputsReader
@@ -57,6 +57,7 @@ def score(
         A `Scored` for each continuation, and the call, whose trace counts the forwards.
 
     Raises:
+        ModeError: a chain with a search or a selector.
         ModelError: a model with an encoder, or prompt and continuation longer than the context of the model.
         ParameterError: an empty continuation, text with lone surrogates, or another number of prompts than
             of continuations.
@@ -64,6 +65,11 @@ def score(
     check_pair("score", model, tokenizer)
     if model.config.is_encoder_decoder:
         raise ModelError("score: the model must be decoder-only; generate with an encoder-decoder model instead")
+    refusal = next((spec for spec in chain.specs if spec.kind != "processor"), None)
+    if refusal is not None:
+        raise ModeError(
+            f"score: {refusal.name} must be left out, {refusal.modes['loglikelihood']}; score the steps alone"
+        )
     if not continuations or not all(isinstance(text, str) and text for text in continuations):
         raise ParameterError("score", "continuations", "one or more texts, none empty", continuations)
     if not is_valid_unicode(list(continuations)):

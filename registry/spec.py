@@ -14,13 +14,21 @@ from pydantic import BaseModel
 from logitkit.errors import ParameterError, PluginError, UnknownNameError
 from logitkit.params import validate
 from logitkit.registry import gate_option, target
-from logitkit.registry.declaration_checks import check_flags, check_name, check_texts, text_mapping, text_tuple
+from logitkit.registry.declaration_checks import (
+    SEARCH_REFUSES,
+    check_flags,
+    check_name,
+    check_texts,
+    text_mapping,
+    text_tuple,
+)
 
 # The modes of generating that a Spec may refuse. The last two are the benchmark's: "loglikelihood" is the scoring of
 # given texts, and "tokens" is a generating model over tokens, refused by methods that need a model over bytes.
 REFUSABLE_MODES = ("beams", "assisted", "prompt_lookup", "static_cache", "loglikelihood", "tokens")
 
-ExtraForwards = Literal["none", "prompt", "gated", "every_step", "every_byte"]
+ExtraForwards = Literal["none", "prompt", "gated", "every_step", "every_byte", "rows"]
+Kind = Literal["processor", "search", "selector"]
 
 # The texts that the README and `logitkit show` print where a Spec gives no ``cost``.
 COSTS: Mapping[ExtraForwards, str] = {
@@ -29,6 +37,7 @@ COSTS: Mapping[ExtraForwards, str] = {
     "gated": "one forward at some steps",
     "every_step": "one forward",
     "every_byte": "one short forward of each model a byte",
+    "rows": "further rows of the same forwards",
 }
 
 EXAMPLE_RESOURCES = ("model", "foreign_model", "byte_model", "ngram_table")
@@ -48,7 +57,9 @@ class Spec:
         name: snake_case, unique among installed plugins.
         summary: what the processor does, in one sentence.
         source: where the method is from: an arXiv id, or ``transformers``.
-        target: ``module:Class`` of a LogitsProcessor. The class may define
+        kind: ``processor``: a step of a chain. ``search``: a loop above the steps, written behind them.
+            ``selector``: chooses among sequences, written at the end.
+        target: ``module:Class`` of a LogitsProcessor, a `Search` or a `Selector`. The class may define
             ``bind(cls, binding, *, explicit parameters)`` to ask a `Binding` for readers and resources, and
             ``prepare(cls, binding, **parameters)`` to change the prompts.
         parameters: pydantic model of the parameters. None: they are read from the annotations of the target.
@@ -62,6 +73,7 @@ class Spec:
         extra_forwards: forwards of models beyond plain decoding. ``none``: the processor works on token ids and
             scores alone, so any engine can run it. ``prompt``: over the prompt, none later. ``gated``: at steps where
             a condition holds. ``every_step``: at least one at each step. ``every_byte``: one for each byte.
+            ``rows``: none, but the forwards have more rows.
         rewrites_prompt: the target has a ``prepare`` that changes the prompts.
         modes: modes of generating that are refused, each with the reason; any of `REFUSABLE_MODES`.
         laws: laws that the processor cannot keep, each with the reason; see `logitkit.registry.laws`.
@@ -102,6 +114,7 @@ class Spec:
     summary: str
     source: str
     target: str
+    kind: Kind = "processor"
     parameters: type[BaseModel] | None = None
     revision: int = 1
     needs_models: tuple[str, ...] = ()
@@ -144,6 +157,8 @@ class Spec:
             raise ParameterError(owner, "parameters", "a pydantic model class, or left out", model)
         if isinstance(self.revision, bool) or not isinstance(self.revision, int) or self.revision < 1:
             raise ParameterError(owner, "revision", "a whole number >= 1", self.revision)
+        if self.kind not in get_args(Kind):
+            raise ParameterError(owner, "kind", "'processor', 'search' or 'selector'", self.kind)
         self._check_facts(owner)
         object.__setattr__(self, "cost", self.cost or COSTS[self.extra_forwards])
 
@@ -153,6 +168,8 @@ class Spec:
             object.__setattr__(self, part, text_tuple(owner, part, getattr(self, part)))
         for part in ("modes", "laws", "example_resources"):
             object.__setattr__(self, part, text_mapping(owner, part, getattr(self, part)))
+        if self.kind != "processor":
+            object.__setattr__(self, "modes", {**SEARCH_REFUSES, **self.modes})
         if self.extra_forwards not in get_args(ExtraForwards):
             allowed = ", ".join(map(repr, get_args(ExtraForwards)))
             raise ParameterError(owner, "extra_forwards", f"one of {allowed}", self.extra_forwards)
@@ -183,6 +200,7 @@ class Spec:
             PluginError: the target cannot be imported, is no processor class, or contradicts ``rewrites_prompt``.
         """
         factory = target.load_target(self.owner, self.target)
+        target.check_kind(self.owner, self.target, factory, self.kind)
         if hasattr(factory, "prepare") != self.rewrites_prompt:
             has = "a" if hasattr(factory, "prepare") else "no"
             raise PluginError(

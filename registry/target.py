@@ -45,6 +45,28 @@ def load_target(owner: str, target: str) -> type[Any]:
     return loaded
 
 
+def check_kind(owner: str, target: str, factory: type[Any], kind: str) -> None:
+    """Check that a class is of the kind that its Spec states, by the method that only this kind has.
+
+    Args:
+        owner, target: names for error messages.
+        factory: the target class.
+        kind: ``processor``, ``search`` or ``selector``.
+
+    Raises:
+        PluginError: the class is of another kind.
+    """
+    own = "search" if hasattr(factory, "search") else "selector" if hasattr(factory, "scores") else "processor"
+    if kind != "processor" and own != kind:
+        base = {"search": "Search", "selector": "Selector"}[kind]
+        raise PluginError(
+            f"{owner}: kind must be that of {target}, got {kind!r}; subclass logitkit.processors.searches.{base}, "
+            "or correct the Spec"
+        )
+    if kind == "processor" and own == "search" and hasattr(factory, "sequences"):
+        raise PluginError(f"{owner}: kind must be 'search' for {target}, got 'processor'; correct the Spec")
+
+
 def defines_call(kind: type) -> bool:
     """Return whether a class, or a base other than object, defines ``__call__``."""
     return any("__call__" in vars(base) for base in kind.__mro__[:-1])

@@ -37,14 +37,14 @@ class Binding:
         resources: objects that the caller passed to ``chain.bind`` by name.
         tokenizers: tokenizers of named models.
         trace: receives what processors report.
-        load: loads ``(model, tokenizer)`` by catalogue name, hub id or folder; called as ``load(name, like=model)``.
-            None: only models among ``resources`` have names.
+        load: ``load(name, like=model)`` loads a model and its tokenizer; None: models among ``resources`` alone.
         cache: folder for results computed from models and used again, such as alignments; None: none are kept.
 
     Attributes:
         has_model: whether ``model`` can compute logits; False where another engine hands over scores alone.
         used: names of the resources that processors requested.
         no_effect: by step, why it can change no score for these prompts, and the way out; `bind` fills it.
+        preceding: the steps before the one that is built, ``(name, processor)``.
         histories: each requested `History`, by the number of steps that precede its step.
         vocabulary: makes the ids impossible that some model of the call does not share with the generating model.
 
@@ -84,7 +84,7 @@ class Binding:
         self._narrowed: dict[int, SharedIdsModel] = {}  # by the id of a model that lacks ids of the generating model
         self._loaded: dict[str, Any] = {}
         self._readers: dict[tuple[Any, ...], Any] = {}
-        self._preceding: tuple[tuple[str, Any], ...] = ()
+        self.preceding: tuple[tuple[str, Any], ...] = ()
 
     def reader(
         self,
@@ -156,10 +156,10 @@ class Binding:
         The returned binding shares readers, resources and trace with this one.
 
         Args:
-            parts: the preceding ``(name, processor)`` steps, in order.
+            parts: the steps before it, as in ``preceding``.
         """
         step = copy.copy(self)
-        step._preceding = tuple(parts)
+        step.preceding = tuple(parts)
         return step
 
     @property
@@ -175,7 +175,7 @@ class Binding:
         A processor keeps the object and calls it with rows: ``history(rows)`` returns nats, float64,
         ``[rows, continuation length]``. See `History`.
         """
-        place = len(self._preceding)
+        place = len(self.preceding)
         if place not in self.histories:
             self.histories[place] = self._new_history()
         return self.histories[place]
@@ -183,7 +183,7 @@ class Binding:
     def _new_history(self) -> History:
         """Return a history of the preceding steps; without a model it holds observed rows only."""
         settings: dict[str, Any] = {"trace": self.trace, "settings": self.settings}
-        steps = [("shared vocabulary", self.vocabulary), *self._preceding]
+        steps = [("shared vocabulary", self.vocabulary), *self.preceding]
         if not self.has_model:
             return History(self.prompts, steps, stream=None, **settings)
         captured = CapturedOutputs(self)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from logitkit.processors.engine.divergences import js_bits
 from logitkit.processors.engine.reader_counts import Counts, ReaderCounts
+from logitkit.processors.engine.search_report import SearchReport
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -102,6 +103,7 @@ class Trace:
         notices: sentences for the user, such as what a lame prompt omits.
         readers: the readers of second streams, by label.
         fusion: whether the generating model's forward computed the second streams, and the reason.
+        search: what the search of the chain cost and found; None: there is none, or it has not ended.
 
     Example:
         >>> import torch
@@ -120,6 +122,7 @@ class Trace:
     notices: list[str] = field(default_factory=list)
     fusion: FusionReport = FusionReport(state="lazy", reason="the model's own generate runs the chain")
     readers: dict[str, Counts] = field(default_factory=dict)
+    search: SearchReport | None = None
     _fired: dict[str, Tensor] = field(default_factory=dict)
     _sums: dict[tuple[str, str], tuple[Tensor, int]] = field(default_factory=dict)
     _interventions: set[tuple[str, str]] = field(default_factory=set)
@@ -269,7 +272,7 @@ class Trace:
             "means": self.means,
             "fusion": asdict(self.fusion) | {"request_rates": list(self.fusion.request_rates)},
             "notices": list(self.notices),
-        }
+        } | ({} if self.search is None else {"search": asdict(self.search)})
 
 
 def most_probable(scores: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:

@@ -136,7 +136,7 @@ def filled(page: str) -> str:
 def _family(family: str) -> str:
     """Return the facts of every processor of a family, each under its own heading."""
     registry = default_registry()
-    specs = [registry.describe(name) for name in registry.names()]
+    specs = [registry.describe(name) for name in registry.names(kind=None)]
     return "\n".join(f"## {spec.name}\n\n{markdown(spec)}" for spec in specs if spec.family == family)
 
 

@@ -20,6 +20,7 @@ SOURCE = "https://logitkit.example/source"  # as in project.urls of pyproject.to
 PURPOSES: Mapping[str, str] = {
     "adaptive_p": "prefers tokens of a target probability, and corrects for those already chosen",
     "ban_phrases": "keeps phrases of yours out of every output, whichever tokens spell them",
+    "best_of": "writes several texts and keeps the likeliest, or the one of which the model is most certain",
     "byte_boundary": "completes a prompt that ends inside a word or another token",
     "byte_ensemble": "combines models with different tokenizers, one byte at a time",
     "cad": "lets a passage in the prompt count more than what the model has memorised",
@@ -48,6 +49,7 @@ PURPOSES: Mapping[str, str] = {
     "presence_penalty": "writes tokens less that occur in the new text",
     "quadratic": "brings likely tokens closer to each other, and unlikely ones further down",
     "router": "writes with a small model, and lets a trained network choose the tokens of a large one",
+    "smc": "samples whole texts from a distribution of yours: sharper, of several models, or under a constraint",
     "tail_free": "samples without the tail, cut where the sorted probabilities stop bending",
     "thinking_budget": "ends a block of thinking after a number of tokens",
     "top_a": "samples among tokens of at least a multiple of the squared largest probability",
@@ -62,13 +64,14 @@ EXTRA_WORK: Mapping[ExtraForwards, str] = {
     "gated": "at some tokens",
     "every_step": "at every token",
     "every_byte": "at every byte",
+    "rows": "none; more rows in each",
 }
 
 
 def table() -> str:
     """Return the built-in processors as a Markdown table; those of transformers share a line."""
     registry = discover(third_party="none")
-    specs = [registry.describe(name) for name in registry.names()]
+    specs = [registry.describe(name) for name in registry.names(kind=None)]
     lines = ["| name | what it does | further models | runs of a model besides the usual one | source |"]
     lines.append("|---|---|---|---|---|")
     for spec in sorted((s for s in specs if s.family != "transformers"), key=lambda s: (s.family, s.name)):

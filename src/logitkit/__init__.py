@@ -24,7 +24,7 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.scored_text import Scored
-from logitkit.registry.spec import Spec
+from logitkit.registry.spec import Kind, Spec
 from logitkit.registry.task_spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -68,13 +68,16 @@ _NEEDS_TORCH = {
 }
 
 
-def names() -> list[str]:
-    """Return the names of all installed processors, sorted.
+def names(kind: Kind | None = "processor") -> list[str]:
+    """Return the names of all installed processors, or of another kind, sorted.
 
-    >>> {"cfg", "top_p"} <= set(names())
-    True
+    Args:
+        kind: ``processor``, ``search`` or ``selector``; None: every kind.
+
+    >>> {"cfg", "top_p"} <= set(names()), "best_of" in names("selector")
+    (True, True)
     """
-    return default_registry().names()
+    return default_registry().names(kind)
 
 
 def describe(name: str) -> Spec:
@@ -126,7 +129,7 @@ def generate(
         generate_kwargs: settings of ``model.generate``.
 
     Returns:
-        A `Generation` with ``texts``, ``ids`` and ``trace``.
+        A `Generation` with ``texts``, ``ids``, ``trace``, and ``weights`` where the chain has a search.
 
     Raises:
         ChainError, ParameterError, UnknownNameError, PromptError, ModelError: before the model runs.
@@ -142,7 +145,8 @@ def generate(
     options: dict[str, Any] = {"trace": trace, "tokenizers": tokenizers, "template": template}
     call = Chain(chain).bind(model, tokenizer, prompts, **options, resources=resources)
     output = call.generate(**generate_kwargs)
-    return Generation(texts=call.texts(output), ids=call.ids(output), trace=call.trace.plain())
+    weights = None if call.search is None else call.search.log_weights
+    return Generation(texts=call.texts(output), ids=call.ids(output), trace=call.trace.plain(), weights=weights)
 
 
 def score(

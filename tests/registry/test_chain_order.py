@@ -50,3 +50,21 @@ def test_third_parties_declare_the_same() -> None:
     for order in ("cut(1.0) | rule(1.0)", "steer(1.0) | cut(1.0)", "steer(1.0) | steer(1.0)"):
         with pytest.raises(ChainError, match="write"):
             logitkit.Chain(order, registry=registry)
+
+
+@pytest.mark.parametrize(
+    ("chain", "words"),
+    [
+        ("smc(2) | top_p(0.9)", r"smc must stand behind top_p.*write top_p\(...\) \| smc\(...\)"),
+        ("best_of(2) | smc(2)", r"best_of must stand behind smc.*write smc\(...\) \| best_of\(...\)"),
+        ("smc(2) | smc(3)", "at most one search, got smc and smc"),
+        ("best_of(2) | best_of(3)", "at most one selector, got best_of and best_of"),
+    ],
+)
+def test_a_chain_is_steps_then_a_search_then_a_selector(chain: str, words: str) -> None:
+    with pytest.raises(ChainError, match=words):
+        logitkit.chain(chain)
+
+
+def test_a_search_may_follow_a_step_that_must_be_last() -> None:
+    assert logitkit.chain("mirostat() | smc(2) | best_of()").searches

@@ -1,4 +1,4 @@
-"""``logitkit list``: all installed processors."""
+"""``logitkit list``: all installed processors, searches and selectors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from logitkit.tables import FittedTable
 
 
 def list_processors(as_json: options.AsJson = False) -> None:
-    """List all installed processors."""
-    specs = [logitkit.describe(name) for name in logitkit.names()]
+    """List all installed processors, searches and selectors."""
+    specs = [logitkit.describe(name) for name in logitkit.names(kind=None)]
     if as_json:
         print_json([spec.as_data(schema=False) for spec in specs])
         return

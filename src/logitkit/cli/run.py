@@ -71,6 +71,8 @@ def run(
         top_p=top_p,
     )
     settings["num_beams"] = num_beams
+    if bound_chain.searches and not settings["do_sample"]:
+        del settings["do_sample"]  # the option was not given, and a search draws its own tokens
     loaded, tokenizer = load_model("run", model, device=device, dtype=dtype)
     if chat:
         check_template(model, tokenizer)
@@ -113,6 +115,10 @@ def _print_summary(completion: Completion, tokenizer: Any, *, trace: bool) -> No
     facts += [f"{completion.forwards_per_token:.2f} forward passes per token"]
     facts += [f"{name} acted at {share:.0%} of tokens" for name, share in record.fired.items()]
     console.print(f"[dim]{escape_markup(', '.join(facts))}[/]", soft_wrap=not console.is_terminal)
+    if record.search is not None:
+        facts = [f"{record.search.search}: {record.search.forwards} forwards", f"{record.search.tokens} tokens read"]
+        facts += [f"{record.search.peak_rows} rows at once"]
+        console.print(f"[dim]{escape_markup(', '.join(facts))}[/]", soft_wrap=not console.is_terminal)
     if record.fusion.state != "none" and record.readers:
         console.print(f"[dim]second stream {escape_markup(str(record.fusion))}[/]", soft_wrap=not console.is_terminal)
     if trace:

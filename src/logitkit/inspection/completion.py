@@ -66,7 +66,10 @@ class Completion:
     @property
     def forwards_per_token(self) -> float:
         """Mean number of forward passes per token, including the one of the generating model."""
-        return 1 + sum(self.trace.forwards.values()) / max(1, self.trace.calls)
+        others, search = sum(self.trace.forwards.values()), self.trace.search
+        if search is not None:
+            return (search.forwards + others) / max(1, self.tokens)
+        return 1 + others / max(1, self.trace.calls)
 
     def as_data(self) -> dict[str, Any]:
         """Return the completion as plain data for JSON."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Unpack
 
-from logitkit.errors import ModelError, ParameterError
+from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.inspection.completion import Completion, complete
 from logitkit.inspection.model_name import model_name
 from logitkit.inspection.moves import Move, MoveRecorder
@@ -102,6 +102,7 @@ def inspect(
         The continuation and its moves. `html_page` and `terminal_view` show them.
 
     Raises:
+        ModeError: the chain has a search or a selector.
         ParameterError: there are several prompts, or the settings do not write one row from left to right.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -118,6 +119,12 @@ def inspect(
     recorders: list[MoveRecorder] = []
 
     def attach(call: Call) -> None:
+        if call.search is not None:
+            owner = call.chain.specs[-1].name
+            raise ModeError(
+                f"inspect: a chain must write one row from left to right, got {owner}, which compares many rows; leave "
+                "it out to inspect the steps, or use logitkit run"
+            )
         if len(call.prompts) != 1:
             raise ParameterError("inspect", "prompt", "one prompt", call.prompts.texts)
         recorders.append(MoveRecorder(call.trace, top))

@@ -45,8 +45,8 @@ class Streamer(TextStreamer):
         self._removed = removed.decode(errors="ignore")
 
     def put(self, value: Tensor) -> None:
-        """Receive the prompt at the first call, and one token at each further call."""
-        if self._prompt_seen:
+        """Receive the prompt at the first call, and one token or, from a search, several at each further call."""
+        for _ in range(value.numel() if self._prompt_seen else 0):
             self._advance()
         self._prompt_seen = True
         super().put(value)  # type: ignore[no-untyped-call]

@@ -1,0 +1,34 @@
+"""Searches over the law of a chain, and selectors among their sequences.
+
+A `Search` is a ``custom_generate`` callable of transformers. `SearchRun` is one `generate` as a search sees it, `Rows`
+decodes, and `Found` is what a search returns.
+"""
+
+from logitkit.processors.searches.best_of import BestOf
+from logitkit.processors.searches.bound_search import BoundSearch
+from logitkit.processors.searches.random_numbers import draw, uniform
+from logitkit.processors.searches.resampling import effective_size, systematic
+from logitkit.processors.searches.rows import Rows, self_certainty
+from logitkit.processors.searches.run import Found, SearchCost, SearchRun
+from logitkit.processors.searches.search import Sampling, Search
+from logitkit.processors.searches.selector import Candidates, Selector
+from logitkit.processors.searches.smc import SMC
+
+__all__ = [
+    "SMC",
+    "BestOf",
+    "BoundSearch",
+    "Candidates",
+    "Found",
+    "Rows",
+    "Sampling",
+    "Search",
+    "SearchCost",
+    "SearchRun",
+    "Selector",
+    "draw",
+    "effective_size",
+    "self_certainty",
+    "systematic",
+    "uniform",
+]

@@ -1,0 +1,186 @@
+"""Rows that grow by one token at a time, with their KV cache: what a search decodes with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
+
+from logitkit.processors.transformers_api import cache_of
+
+if TYPE_CHECKING:
+    from logitkit.processors.searches.run import SearchRun
+
+# Attributes of `Rows` with one entry a row.
+_OF_ROWS = ("ids", "prompt", "finished", "grew", "logp", "lengths", "_certainty", "_raw", "_law", "last_hidden")
+
+
+class Rows:
+    """The rows of a search; greedy decoding is ``while not rows.done: rows.append(rows.law().argmax(-1))``.
+
+    Made by `SearchRun.rows`. A row that has ended gets padding, and its log-probability stays.
+
+    Attributes:
+        run: the run of the search.
+        ids: tokens, prompts included, ``[rows, length]``.
+        prompt: number of the prompt of each row, ``[rows]``.
+        finished: whether each row has ended, bool ``[rows]``.
+        grew: whether the last token of each row is a new token, not padding, bool ``[rows]``.
+        logp: log-probability of the new tokens of each row under the chain, nats, float64 ``[rows]``.
+        lengths: number of new tokens of each row, the end token included, ``[rows]``.
+        hidden: whether forwards keep the last hidden states; set it before `law`.
+        last_hidden: those of the tokens that the last forward read, ``[rows, tokens, width]``; None without ``hidden``.
+    """
+
+    def __init__(self, run: SearchRun, ids: Tensor, inputs: Mapping[str, Any]) -> None:
+        rows = len(ids)
+        self.run, self.ids, self._inputs = run, ids, dict(inputs)
+        self.prompt = torch.arange(rows, device=ids.device)
+        self.finished = torch.zeros(rows, dtype=torch.bool, device=ids.device)
+        self.grew = torch.zeros_like(self.finished)
+        self.logp = torch.zeros(rows, dtype=torch.float64, device=ids.device)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=ids.device)
+        self.hidden = False
+        self.last_hidden: Tensor | None = None
+        self._certainty = torch.zeros_like(self.logp)  # sum over the new tokens
+        self._raw: Tensor | None = None
+        self._law: Tensor | None = None
+        self._read = 0  # tokens of a row that a forward has read
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def done(self) -> bool:
+        """Whether every row has ended; reads the device."""
+        return bool(self.finished.all())
+
+    @property
+    def raw(self) -> Tensor:
+        """Logits of the next token before the chain, fp32 ``[rows, vocab]``; runs a forward if one is due."""
+        if self._raw is None:
+            self._forward()
+        assert self._raw is not None
+        return self._raw
+
+    @property
+    def certainty(self) -> Tensor:
+        """Mean self-certainty of the new tokens of each row, nats, float64 ``[rows]``; see `self_certainty`."""
+        return self._certainty / self.lengths.clamp_min(1)
+
+    @property
+    def ended(self) -> Tensor:
+        """Whether an end token or a stop string ended each row, and not the limit of its length, bool ``[rows]``."""
+        limits = (MaxLengthCriteria, MaxTimeCriteria)
+        texts = StoppingCriteriaList([one for one in self.run.stopping_criteria if not isinstance(one, limits)])
+        by_text: Tensor = texts(self.ids, None) if texts else torch.zeros_like(self.finished)
+        return by_text | (self.finished & ~self.grew)
+
+    def law(self) -> Tensor:
+        """Return log-probabilities of the next token under the chain, nats, fp32 ``[rows, vocab]``.
+
+        Runs one forward where tokens were appended since the last one.
+        """
+        if self._law is None:
+            self._law = self.run.law(self.ids, self.raw)
+        return self._law
+
+    def append(self, tokens: Tensor) -> None:
+        """Append one token to each row, and ask the stopping criteria which rows end.
+
+        Args:
+            tokens: ids, ``[rows]``; those of rows that have ended are replaced by padding.
+        """
+        law, going = self.law(), ~self.finished
+        tokens = torch.where(going, tokens, self.run.padding)
+        chosen = law.gather(-1, tokens[:, None])[:, 0].double()
+        self.logp = torch.where(going, self.logp + chosen, self.logp)
+        if self.run.measures_certainty:
+            self._certainty = torch.where(going, self._certainty + self_certainty(self.raw), self._certainty)
+        self.lengths = self.lengths + going
+        self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
+        self.grew = going
+        self.finished = self.finished | self.run.stopping_criteria(self.ids, None)
+        self._raw = self._law = None
+
+    def select(self, index: Tensor) -> None:
+        """Keep the rows with these numbers, in this order; a row may be kept several times, or dropped.
+
+        The KV cache is reordered with its own method, as beam search reorders it.
+
+        Args:
+            index: numbers of rows, ``[new rows]``.
+        """
+        rows = len(self)
+        for name in _OF_ROWS:
+            setattr(self, name, selected(getattr(self, name), index, rows))
+        cache = cache_of(self._inputs)
+        self._inputs = {
+            name: value if value is cache else selected(value, index, rows) for name, value in self._inputs.items()
+        }
+        if cache is not None and self._read:
+            reorder = getattr(self.run.model, "_reorder_cache", None)  # of models that need their own way
+            if reorder is None:
+                cache.reorder_cache(index)
+            else:
+                name = next(name for name, value in self._inputs.items() if value is cache)
+                self._inputs[name] = reorder(cache, index)
+        self.run.cost.peak_rows = max(self.run.cost.peak_rows, len(self))
+
+    def fork(self) -> Rows:
+        """Return a copy with a KV cache of its own, for looking ahead."""
+        other = copy.copy(self)
+        cache = cache_of(self._inputs)
+        other._inputs = {
+            name: copy.deepcopy(value) if value is cache and cache is not None else value
+            for name, value in self._inputs.items()
+        }
+        return other
+
+    def _forward(self) -> None:
+        """Read the tokens that no forward has read yet."""
+        run, first = self.run, not self._read
+        cached = bool(self._inputs.get("use_cache")) and not first
+        count = self.ids.shape[1] - self._read if cached else None
+        prepared = run.model.prepare_inputs_for_generation(
+            self.ids, next_sequence_length=count, is_first_iteration=first, **self._inputs
+        )
+        if self.hidden:
+            prepared["output_hidden_states"] = True
+        output = run.model(**prepared, return_dict=True)
+        run.cost.count(len(self), count or self.ids.shape[1])
+        encoded = run.model.config.is_encoder_decoder
+        if self.hidden:
+            self.last_hidden = (output.decoder_hidden_states if encoded else output.hidden_states)[-1]
+        self._inputs = run.model._update_model_kwargs_for_generation(output, self._inputs, is_encoder_decoder=encoded)
+        self._raw = output.logits[:, -1].to(copy=True, dtype=torch.float32, device=self.ids.device)
+        self._read = self.ids.shape[1]
+
+
+def self_certainty(logits: Tensor) -> Tensor:
+    """Return how far each row is from the uniform distribution: ``-1/V sum_v log(V p(v))``, nats, float64 ``[rows]``.
+
+    Source: arXiv:2502.18581. The value is 0 for a uniform row, and infinite where a token is impossible.
+
+    Args:
+        logits: ``[rows, vocab]``.
+
+    Example:
+        >>> self_certainty(torch.tensor([[0.0, 0.0], [0.75, 0.25]]).log_softmax(-1)).tolist()[0]
+        0.0
+    """
+    logp = logits.double().log_softmax(-1)
+    return -(logp + torch.tensor(float(logp.shape[-1])).double().log()).mean(-1)
+
+
+def selected(value: Any, index: Tensor, rows: int) -> Any:
+    """Return rows of a tensor whose first dimension is rows, or of every such tensor that an encoder computed."""
+    if isinstance(value, Tensor):
+        return value.index_select(0, index.to(value.device)) if value.ndim and len(value) == rows else value
+    if isinstance(value, Mapping) and hasattr(value, "last_hidden_state"):  # what an encoder computed
+        return type(value)(**{name: selected(part, index, rows) for name, part in value.items()})
+    return value

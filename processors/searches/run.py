@@ -1,0 +1,156 @@
+"""One generate call as a search sees it, and what the search found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logitkit.processors.engine.log_probabilities import log_probabilities
+from logitkit.processors.searches.rows import Rows
+
+
+@dataclass(eq=False)
+class SearchCost:
+    """What a search has cost so far.
+
+    Attributes:
+        forwards: forward passes of the generating model.
+        tokens: tokens that these forwards read, over all rows, padding included.
+        peak_rows: largest number of rows in the KV cache at once.
+        notes: further numbers of the search, such as ``accepted tokens a forward``.
+    """
+
+    forwards: int = 0
+    tokens: int = 0
+    peak_rows: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, rows: int, columns: int) -> None:
+        """Count one forward of this many rows and new tokens a row."""
+        self.forwards, self.tokens = self.forwards + 1, self.tokens + rows * columns
+        self.peak_rows = max(self.peak_rows, rows)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found:
+    """Sequences that a search found, ``k`` for each prompt; the sequences of one prompt are next to each other.
+
+    Attributes:
+        ids: tokens, prompts included, padded after the end, ``[prompts * k, length]``.
+        logp: log-probability of the new tokens under the chain, nats, float64 ``[prompts * k]``.
+        log_weights: normalised log-weights, float64 ``[prompts, k]``; None: equal weights.
+        log_z: estimate of the logarithm of the normalising constant of each prompt, ``[prompts]``; None: no estimate.
+        certainty: mean self-certainty of the new tokens, ``[prompts * k]``; None: not measured.
+    """
+
+    ids: Tensor
+    logp: Tensor
+    log_weights: Tensor | None = None
+    log_z: Tensor | None = None
+    certainty: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, *, log_weights: Tensor | None = None, log_z: Tensor | None = None) -> Found:
+        """Return rows whose prompts are in order, as sequences of a search."""
+        certainty = rows.certainty if rows.run.measures_certainty else None
+        return cls(ids=rows.ids, logp=rows.logp, log_weights=log_weights, log_z=log_z, certainty=certainty)
+
+    def weights_of(self, prompts: int) -> Tensor:
+        """Return the log-weights, ``[prompts, k]``; equal ones where the search gave none."""
+        if self.log_weights is not None:
+            return self.log_weights
+        equal = torch.zeros(prompts, len(self.ids) // prompts, dtype=torch.float64, device=self.ids.device)
+        return equal.log_softmax(-1)
+
+    def kept(self, index: Tensor, log_weights: Tensor | None) -> Found:
+        """Return the sequences with these numbers, ``[prompts * n]``, with other weights."""
+        certainty = None if self.certainty is None else self.certainty[index]
+        weights = {"log_weights": log_weights, "log_z": self.log_z}
+        return Found(ids=self.ids[index], logp=self.logp[index], certainty=certainty, **weights)
+
+
+@dataclass(eq=False, kw_only=True)
+class SearchRun:
+    """One `generate` call, as a search sees it.
+
+    Attributes:
+        model: the generating model.
+        ids: the prompts, ``[prompts, length]``.
+        inputs: what `generate` prepared for the forwards of the prompts: masks, an empty cache, encoder outputs.
+        processors: the law: the steps of the chain, then what the settings of `generate` add.
+        stopping_criteria, generation_config: as `generate` prepared them.
+        wanted: number of sequences of each prompt that are to be found.
+        seeds: one seed for each prompt, int64 ``[prompts]``.
+        tokenizer: of the model; None: unknown.
+        settings: the `CallSettings` of a chain's call; None: the search runs without a chain.
+        measures_certainty: whether `Rows` sum the self-certainty of their tokens.
+        cost: counts forwards and tokens.
+    """
+
+    model: Any
+    ids: Tensor
+    inputs: Mapping[str, Any]
+    processors: Any
+    stopping_criteria: Any
+    generation_config: Any
+    wanted: int
+    seeds: Tensor
+    tokenizer: Any = None
+    settings: Any = None
+    measures_certainty: bool = False
+    cost: SearchCost = field(default_factory=SearchCost)
+
+    @property
+    def prompts(self) -> int:
+        """Number of prompts."""
+        return len(self.ids)
+
+    @property
+    def start(self) -> int:
+        """Number of tokens of a row before its first new token."""
+        return self.ids.shape[1]
+
+    @property
+    def sampling(self) -> bool:
+        """Whether `generate` was told to sample."""
+        return bool(self.generation_config.do_sample)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Largest number of new tokens of a row."""
+        return int(self.generation_config.max_length) - self.start
+
+    @property
+    def padding(self) -> int:
+        """Token that follows the end of a row."""
+        pads = self.generation_config.pad_token_id
+        ends = self.end_tokens
+        return int(pads) if pads is not None else ends[0] if ends else 0
+
+    @property
+    def end_tokens(self) -> Sequence[int]:
+        """Tokens at which a row ends; empty: there are none."""
+        ends = self.generation_config.eos_token_id
+        return () if ends is None else ends if isinstance(ends, (list, tuple)) else (int(ends),)
+
+    def rows(self, copies: int = 1) -> Rows:
+        """Return rows of all prompts, ``copies`` of each next to each other; each prompt is read once."""
+        rows = Rows(self, self.ids, self.inputs)
+        if copies > 1:
+            rows.law()
+            rows.select(torch.arange(self.prompts, device=self.ids.device).repeat_interleave(copies))
+        return rows
+
+    def law(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Return log-probabilities of the next token under the chain, nats, fp32 ``[rows, vocab]``.
+
+        Args:
+            ids: rows, ``[rows, length]``.
+            logits: of the model after each row, fp32 ``[rows, vocab]``; not written to.
+        """
+        scores: Tensor = self.processors(ids, logits.clone())
+        return log_probabilities(scores)

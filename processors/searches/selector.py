@@ -1,0 +1,80 @@
+"""Selectors: they choose among the sequences of each prompt, after a search or after independent samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from torch import Tensor
+
+from logitkit.errors import ScoresError
+from logitkit.params import whole
+
+SequenceCount = Annotated[
+    int | None, whole("sequences of each prompt to choose from; None: all that the search finds, 8 without one", ge=1)
+]
+SAMPLES = 8  # sequences of each prompt that a selector without a search and without a number draws
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Candidates:
+    """The sequences of one prompt, of which a selector orders the numbers.
+
+    Attributes:
+        prompt: the prompt as text; empty where it has none.
+        texts: the new text of each sequence, without special tokens.
+        tokens: the new tokens of each sequence, without padding.
+        logp: log-probability of the new tokens under the chain, nats, float64 ``[k]``.
+        weights: normalised weights, probabilities that sum to 1, float64 ``[k]``.
+        certainty: mean self-certainty of the new tokens, nats, ``[k]``; None: not measured.
+    """
+
+    prompt: str
+    texts: list[str]
+    tokens: list[list[int]]
+    logp: Tensor
+    weights: Tensor
+    certainty: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+class Selector:
+    """Orders the sequences of a prompt, best first; subclasses write `scores`.
+
+    Args:
+        n: sequences of each prompt to choose from; None: all that the search of the chain finds, and 8 without one.
+
+    Attributes:
+        name: of the selector, in errors and in the trace.
+        needs_certainty: whether `Candidates.certainty` is read.
+    """
+
+    name: ClassVar[str] = "selector"
+    needs_certainty: bool = False
+
+    def __init__(self, *, n: SequenceCount = None) -> None:
+        self.n = n
+
+    def scores(self, candidates: Candidates) -> Any:
+        """Return one finite number for each sequence, the greater the better, ``[k]``."""
+        raise NotImplementedError
+
+    def __call__(self, candidates: Candidates) -> list[int]:
+        """Return the numbers of the sequences, best first; of equally good ones the first comes first.
+
+        Args:
+            candidates: the sequences of one prompt.
+
+        Raises:
+            ScoresError: a score that is no number, or another number of scores than of sequences.
+        """
+        scores = [float(score) for score in self.scores(candidates)]
+        if len(scores) != len(candidates) or any(math.isnan(score) for score in scores):
+            raise ScoresError(
+                f"{self.name}: scores must be {len(candidates)} numbers, one for each sequence, got {scores!r:.80}; "
+                "correct what scores the sequences"
+            )
+        return sorted(range(len(candidates)), key=lambda number: -scores[number])
