@@ -29,7 +29,10 @@ PATIENCE = 10.0  # seconds after which a plugin that is still loading is named
 MOST_DECLARATIONS = 1000  # of one hook; an endless generator ends here
 Examine = Callable[[Sequence[EntryPoint]], Mapping[EntryPoint, Exception]]
 Declaration = TypeVar("Declaration", Spec, TaskSpec)
-BUILT_IN = ("byte_level", "cascade", "contrast", "ensemble", "ngram", "samplers", "searches", "tasks", "warpers")
+BUILT_IN = (
+    *("byte_level", "canonical", "cascade", "contrast", "ensemble", "ngram", "samplers", "searches", "tasks"),
+    "warpers",
+)
 
 
 def discover(

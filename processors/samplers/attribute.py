@@ -20,14 +20,14 @@ from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.call_vocabulary import call_vocabulary
+from logitkit.processors.engine.constraint_step import RowReader
 from logitkit.processors.engine.log_probabilities import log_probabilities
+from logitkit.processors.engine.prefix_states import PrefixStates
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.samplers.attribute_models import RowScorer, checked_values, row_scorer
 from logitkit.processors.samplers.attributes import LEAST, Attribute, Avoids, Contains, Length, Varied
-from logitkit.processors.samplers.call_vocabulary import call_vocabulary
-from logitkit.processors.samplers.constraint_step import RowReader
-from logitkit.processors.samplers.prefix_states import PrefixStates
 
 KEPT_VALUES = 4096  # values of rows that are remembered at least
 KINDS = ("length", "spread", "varied", "contains", "avoids", "model", "label")

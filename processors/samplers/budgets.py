@@ -13,12 +13,12 @@ from logitkit.errors import ModelError, ParameterError, ScoresError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.call_vocabulary import call_vocabulary
+from logitkit.processors.engine.constraint_step import RowReader
+from logitkit.processors.engine.prefix_states import PrefixStates
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.scores import are_usable
 from logitkit.processors.model_facts import end_tokens
-from logitkit.processors.samplers.call_vocabulary import call_vocabulary
-from logitkit.processors.samplers.constraint_step import RowReader
-from logitkit.processors.samplers.prefix_states import PrefixStates
 
 LARGEST_SHIFT = 1e4  # nats; a larger shift changes no probability, and scores of half precision end at 65504
 

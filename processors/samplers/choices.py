@@ -12,11 +12,11 @@ from logitkit.errors import ModelError, ParameterError
 from logitkit.params import Resource, checked, option
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.call_vocabulary import call_vocabulary
+from logitkit.processors.engine.constraint_step import ConstraintStep, Mask
 from logitkit.processors.engine.continuation_tokens import continuation_tokens
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import end_tokens
-from logitkit.processors.samplers.call_vocabulary import call_vocabulary
-from logitkit.processors.samplers.constraint_step import ConstraintStep, Mask
 
 Options = Annotated[list[str], option("texts, one of which is the whole continuation")]
 

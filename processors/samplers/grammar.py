@@ -13,10 +13,10 @@ from logitkit.errors import MissingPackageError, ModelError, ParameterError
 from logitkit.params import Resource, checked, option
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.call_vocabulary import call_vocabulary
+from logitkit.processors.engine.constraint_step import ConstraintStep, Mask
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import end_tokens
-from logitkit.processors.samplers.call_vocabulary import call_vocabulary
-from logitkit.processors.samplers.constraint_step import ConstraintStep, Mask
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
 JsonSchema = Annotated[dict[str, Any] | str | None, option("a JSON Schema, as a dict or as JSON text")]

@@ -35,7 +35,7 @@ from logitkit.processors.tokens.token_shapes import TokenShapes
 from logitkit.processors.tokens.token_window import Window
 from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.processors.tokens.word_positions import WordPosition, WordPositions
+from logitkit.processors.tokens.word_positions import EVERY, VocabularyPositions, WordPosition, WordPositions
 from logitkit.processors.tokens.writable_tokens import cut_alone, writable_tokens
 
 FEW = 4  # up to as many tokens are decided alone; more are looked up in the answer for the whole vocabulary
@@ -86,9 +86,10 @@ class CanonicalRules(Reencoding):
         self._isolated = np.zeros(len(vocabulary), dtype=bool)
         self._isolated[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self._isolated &= writable
+        self._has_isolated = bool(self._isolated.any())
         self._incomplete = IncompleteCharacters(vocabulary, merge_rule, writable & self._inside_character)
         writable = writable & ~tables.array("dead_ends", lambda: self._incomplete.dead_ends(writable))
-        self.writable = writable
+        self.writable, self._whole = writable, writable & ~self._inside_character
         self._composition = Composition.of(tables, vocabulary)
         whole = tables.array("cut_alone", lambda: cut_alone(vocabulary, self.pretokenizer, self.writable))
         shapes = {
@@ -128,29 +129,81 @@ class CanonicalRules(Reencoding):
         return mask
 
     def successors(self, context: Context) -> Mask:
-        """Return which tokens can come next, bool ``[vocab]``."""
+        """Return which tokens can come next, bool ``[vocab]``; the caller may not write to the mask."""
         mask: Mask = self._successors(context)
         return mask
+
+    def forbidden(self, context: Context) -> Ids:
+        """Return the tokens that cannot come next, ``[count]`` ids, each once; the complement of `successors`.
+
+        Few tokens are forbidden, so this is several times as fast as a mask of the vocabulary.
+        """
+        window = self._window(context)
+        if window.open_bytes:
+            return super().forbidden(context)
+        last = None if window.last is None or self._fallback.is_byte_token(window.last) else window.last
+        positions = self.positions.of_vocabulary(window)
+        if (last is not None) not in positions.derived:
+            positions.derived[last is not None] = self._by_position(positions, behind_token=last is not None)
+        forbidden, inside, possible = positions.derived[last is not None]
+        unmergeable = forbidden[:0] if last is None else self._unmergeable(last)
+        unmergeable = unmergeable[inside[unmergeable]]
+        changing = np.array(self._composition.changing(window.text), np.int64)
+        changing = changing[possible[changing]]
+        if len(changing):
+            places = np.searchsorted(unmergeable, changing).clip(max=max(0, len(unmergeable) - 1))
+            changing = changing[unmergeable[places] != changing] if len(unmergeable) else changing
+        ids: Ids = np.concatenate([forbidden, unmergeable, changing])
+        return ids[~self._isolated[ids]] if self._has_isolated and self.may_end(context) else ids
+
+    def _by_position(self, positions: VocabularyPositions, *, behind_token: bool) -> tuple[Ids, Mask, Mask]:
+        """Return which tokens no merge makes possible, which are possible inside a word alone, and which are possible.
+
+        Args:
+            positions: where the tokens can be.
+            behind_token: whether a token before decides with which tokens it would merge.
+        """
+        start = positions.start & self._whole | self._fallback.first
+        inside = positions.inside & self._whole & ~start
+        if behind_token:
+            width = min(len(inside), self.merge_rule.size)
+            inside[:width] &= self.merge_rule.reachable[:width]
+            inside[width:] = False
+        return np.flatnonzero(~(start | inside)), inside, start | inside
+
+    def _unmergeable(self, token: int) -> Ids:
+        """Return the tokens that cannot follow a token inside a word; ids that the merges never produce may lack."""
+        if token >= self.merge_rule.size or not self.merge_rule.reachable[token]:
+            return np.arange(len(self.vocabulary))
+        ids: Ids = self.merge_rule.forbidden(token).astype(np.int64)
+        return ids[: np.searchsorted(ids, len(self.vocabulary))]
 
     def _find_successors(self, context: Context) -> Mask:
         """Compute the value of `successors`, which caches the result."""
         window = self._window(context)
         if window.open_bytes:
             return self._completing_tokens(window)
-        return self._decide(context, np.arange(len(self.vocabulary)))
+        return self._decide(context, EVERY)
 
-    def _decide(self, context: Context, ids: Ids) -> Mask:
+    def _decide(self, context: Context, ids: Ids | slice) -> Mask:
         """Compute the value of `allowed` for a context that does not end inside a character."""
         window = self._window(context)
         start, inside = self.positions.of(window, ids)
         if window.last is not None and not self._fallback.is_byte_token(window.last):
-            inside = inside & self._mergeable(window.last)[ids]
-        mask: Mask = self.writable[ids] & ~self._inside_character[ids] & (start | inside) | self._fallback.first[ids]
+            inside = inside & self._mergeable(window.last, ids)
+        mask: Mask = (start | inside) & self._whole[ids] | self._fallback.first[ids]
         mask &= self._composition.permits(window.text, ids)
         return mask | self._isolated[ids] if self.may_end(context) else mask
 
-    def _mergeable(self, token: int) -> Mask:
-        """Return the tokens that the merge rule allows directly after a token inside a word, bool ``[vocab]``."""
+    def _can_merge(self, left: int, right: int) -> bool:
+        """Return whether the merge rule allows two tokens as neighbours inside a word."""
+        return max(left, right) < self.merge_rule.size and self.merge_rule.allows(left, right)
+
+    def _mergeable(self, token: int, ids: Ids | slice = EVERY) -> Mask:
+        """Return which tokens the merge rule allows after a token inside a word; bool, of the shape of ``ids``."""
+        if not isinstance(ids, slice):
+            found: Mask = np.array([self._can_merge(token, right) for right in ids.ravel().tolist()], dtype=np.bool_)
+            return found.reshape(ids.shape)
         mask = np.zeros(len(self.vocabulary), dtype=bool)
         width = min(len(mask), self.merge_rule.size)
         if token < self.merge_rule.size:
@@ -212,7 +265,7 @@ class CanonicalRules(Reencoding):
         for number, token in enumerate(context):
             starts.append(len(text) if not decoder.getstate()[0] else -1)
             before = context[number - 1] if number else None
-            joinable.append(before is None or bool(self._mergeable(before)[token]))
+            joinable.append(before is None or self._can_merge(before, token))
             token_text = decoder.decode(self.vocabulary.token_bytes[token] or b"")
             if token in self.vocabulary.added and token_text in self.pretokenizer.added:
                 added.add((len(text), len(text) + len(token_text)))

@@ -40,6 +40,7 @@ class Composition:
         self._text_of = {token: _text(vocabulary, token) for token in tokens}  # can change with the text before them
         self._joining = np.zeros(len(vocabulary), dtype=bool)
         self._joining[list(self._text_of)] = True
+        self._changing = functools.lru_cache(maxsize=1024)(self._find_changing)
 
     @classmethod
     def of(cls, tables: TokenizerTables, vocabulary: Vocabulary) -> Composition:
@@ -47,25 +48,48 @@ class Composition:
         composes = any(step["type"] == "NFC" for step in parts_of(tables.settings["normalizer"]))
         return cls(vocabulary, composes=composes, tables=tables)
 
-    def permits(self, before: str, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which tokens leave the text before them unchanged; bool, of the shape of ``ids``."""
+    def permits(self, before: str, ids: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
+        """Return which tokens leave the text before them unchanged; bool, of the shape of ``ids``.
+
+        Args:
+            before: the text before them.
+            ids: token ids of any shape, or a slice of the vocabulary.
+        """
+        if isinstance(ids, slice):
+            whole = np.ones(len(self._joining), dtype=bool)
+            whole[list(self.changing(before))] = False
+            part: NDArray[np.bool_] = whole[ids]
+            return part
         mask = np.ones(ids.shape, dtype=bool)
         for place in np.argwhere(self._joining[ids]):
             mask[tuple(place)] = self.fits(before, self._text_of[int(ids[tuple(place)])])
         return mask
 
+    def changing(self, before: str) -> tuple[int, ...]:
+        """Return the tokens that change with the text before them, the complement of `permits`."""
+        return self._changing(_tail(before)) if self._composes else ()
+
+    def _find_changing(self, tail: str) -> tuple[int, ...]:
+        """Return the tokens that change with the end of a text; `permits` caches the result."""
+        return tuple(token for token, text in self._text_of.items() if not self.fits(tail, text))
+
     def fits(self, before: str, text: str) -> bool:
         """Return whether normalization changes nothing where a text follows another text."""
         if not self._composes or not text or not joins(text[0]):
             return True
-        start = len(before)
-        while start and joins(before[start - 1]):
-            start -= 1
-        return unicodedata.is_normalized("NFC", before[max(0, start - 1) :] + text)
+        return unicodedata.is_normalized("NFC", _tail(before) + text)
 
     def parts(self, text: str, place: int) -> bool:
         """Return whether normalization never crosses an offset of a text, whatever follows the text."""
         return not self._composes or not joins(text[place])
+
+
+def _tail(text: str) -> str:
+    """Return the end of a text with which NFC can join a character: its last characters that join, and one more."""
+    start = len(text)
+    while start and joins(text[start - 1]):
+        start -= 1
+    return text[max(0, start - 1) :]
 
 
 def _joining_tokens(vocabulary: Vocabulary) -> list[int]:

@@ -68,7 +68,14 @@ class MergeRule:
 
     def allows(self, left: int, right: int) -> bool:
         """Return whether two tokens can be neighbours inside one word, in this order."""
-        return bool(self.successors(left)[right])
+        forbidden = self._forbidden(left)
+        place = int(np.searchsorted(forbidden, right))
+        is_forbidden = place < len(forbidden) and int(forbidden[place]) == right
+        return bool(self.reachable[left] and self.reachable[right]) and not is_forbidden
+
+    def forbidden(self, left: int) -> NDArray[np.int32]:
+        """Return reachable and other ids that a merge keeps from following ``left`` inside one word, ascending."""
+        return self._forbidden(left)
 
     def successors(self, left: int) -> NDArray[np.bool_]:
         """Return which tokens can follow ``left`` inside one word, bool ``[vocab]``."""

@@ -121,6 +121,14 @@ class Reencoding:
         mask: Mask = allowed[ids]
         return mask
 
+    def successors(self, context: Context) -> Mask:
+        """Return which tokens can come next, bool ``[vocab]``; the caller may not write to the mask."""
+        return self.allowed(context, np.arange(len(self.vocabulary)))
+
+    def forbidden(self, context: Context) -> Ids:
+        """Return the tokens that cannot come next, ``[count]`` ids, each once."""
+        return np.flatnonzero(~self.successors(context))
+
     def _no_answers(self, context: Context) -> tuple[Mask, Mask]:
         """Return two masks for a context, to be filled in by `allowed`: the tokens tried, and the tokens allowed."""
         return np.zeros(len(self.vocabulary), dtype=bool), np.zeros(len(self.vocabulary), dtype=bool)

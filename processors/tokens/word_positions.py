@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,24 @@ from logitkit.processors.tokens.reencoding import Ids, Mask
 from logitkit.processors.tokens.token_shapes import ShapeExample, TokenShapes
 from logitkit.processors.tokens.token_window import Window, character_classes, shortened
 from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
+
+KEPT = 128  # windows whose masks of the whole vocabulary are kept: 40 MB for 150,000 tokens
+EVERY = slice(None)  # every token of the vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class VocabularyPositions:
+    """Positions of the whole vocabulary behind the windows of one kind; the masks may not be written to.
+
+    Attributes:
+        start: which tokens can start a word, bool ``[vocab]``.
+        inside: which tokens can continue a word, bool ``[vocab]``.
+        derived: what `CanonicalRules` derives from the masks, so that it is kept as long as they are.
+    """
+
+    start: Mask
+    inside: Mask
+    derived: dict[bool, tuple[Ids, Mask, Mask]] = field(default_factory=dict)
 
 
 class WordPosition(enum.Enum):
@@ -37,6 +56,7 @@ class WordPositions:
     def __init__(self, pretokenizer: Pretokenizer, shapes: Mapping[bool, TokenShapes]) -> None:
         self.pretokenizer, self._shapes = pretokenizer, shapes
         self._tables: dict[str, NDArray[np.int8]] = {}
+        self._masks: dict[str, VocabularyPositions] = {}  # the one asked for last at the end
 
     def keep(self, tables: TokenizerTables, warm_up: Callable[[], object]) -> None:
         """Take the positions that a file has, or find some by ``warm_up`` and have them saved.
@@ -64,14 +84,53 @@ class WordPositions:
             stacked[place, : len(table)] = table
         return stacked
 
-    def of(self, window: Window, ids: Ids) -> tuple[Mask, Mask]:
+    def of(self, window: Window, ids: Ids | slice) -> tuple[Mask, Mask]:
         """Return which of the tokens can start a word after a window, and which of them can continue a word.
 
-        Both results are bool, of the shape of ``ids``. Only the shapes of these tokens are examined.
+        Both results are bool, of the shape of ``ids``; the caller may not write to them. Only the shapes of these
+        tokens are examined.
+
+        Args:
+            window: the tokens before.
+            ids: token ids of any shape; the slice ``EVERY`` stands for the whole vocabulary.
         """
+        if isinstance(ids, slice):
+            whole = self.of_vocabulary(window)
+            return whole.start[ids], whole.inside[ids]
         if self.pretokenizer.never_cuts:
             every = np.ones(ids.shape, dtype=bool)
             return np.zeros_like(every) if window.last is not None else every, every
+        window, shapes, key = self._described(window)
+        table, of = self._tables[key], shapes.of[ids]  # -1 in the table: not examined yet
+        for number in np.unique(of[table[of, 0] < 0]).tolist():
+            table[number] = self._of_shape(window, shapes.examples[number])
+        start, inside = table[of].astype(bool).T
+        return start.T, inside.T
+
+    def of_vocabulary(self, window: Window) -> VocabularyPositions:
+        """Return the positions of the whole vocabulary; those of the `KEPT` kinds of windows asked for last are kept.
+
+        Args:
+            window: the tokens before.
+        """
+        if self.pretokenizer.never_cuts:
+            every = np.ones(len(self._shapes[False].of), dtype=bool)
+            return VocabularyPositions(np.zeros_like(every) if window.last is not None else every, every)
+        window, shapes, key = self._described(window)
+        positions = self._masks.pop(key, None)
+        if positions is None:
+            table = self._tables[key]
+            for number in np.flatnonzero(table[:, 0] < 0).tolist():
+                table[number] = self._of_shape(window, shapes.examples[number])
+            start, inside = (np.take(np.ascontiguousarray(column), shapes.of) for column in table.astype(bool).T)
+            positions = VocabularyPositions(start, inside)
+        self._masks[key] = positions
+        for oldest in list(self._masks)[:-KEPT]:
+            self._masks.pop(oldest, None)
+        return positions
+
+    def _described(self, window: Window) -> tuple[Window, TokenShapes, str]:
+        """Return a window in its short form, the shapes to distinguish behind it, and the key of its table."""
         fine = self.pretokenizer.literal.open(window.text)
         shapes = self._shapes[fine]
         window = shortened(window, self.pretokenizer)
@@ -79,11 +138,7 @@ class WordPositions:
         key = repr((fine, classes, sorted(window.added), window.taken_whole, *window.boundaries()))
         if key not in self._tables:
             self._tables[key] = np.full((len(shapes.examples), 2), -1, dtype=np.int8)
-        table, of = self._tables[key], shapes.of[ids]  # -1 in the table: not examined yet
-        for number in np.unique(of[table[of, 0] < 0]).tolist():
-            table[number] = self._of_shape(window, shapes.examples[number])
-        start, inside = table[of].astype(bool).T
-        return start.T, inside.T
+        return window, shapes, key
 
     def _of_shape(self, window: Window, example: ShapeExample) -> tuple[bool, bool]:
         """Return whether a token of this shape can start a word, and whether such a token can continue a word.

@@ -122,7 +122,10 @@ def jamba(number: int, tokenizer: Any) -> Any:
 
 
 def llava(number: int, tokenizer: Any) -> Any:
-    """Return a Llama that reads an image of four patches in place of `IMAGE_TEXT`."""
+    """Return a Llama that reads an image of four patches in place of `IMAGE_TEXT`.
+
+    Its logit of the image token is 0, so that greedy decoding and beams never write a place without an image.
+    """
     vision = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=16,
@@ -139,7 +142,10 @@ def llava(number: int, tokenizer: Any) -> Any:
         vision_feature_layer=-1,
         image_seq_length=4,
     )
-    return seeded(number, lambda: LlavaForConditionalGeneration(config))
+    model = seeded(number, lambda: LlavaForConditionalGeneration(config))
+    with torch.no_grad():
+        model.lm_head.weight[config.image_token_index] = 0.0
+    return model
 
 
 def with_lora(number: int, tokenizer: Any) -> Any:

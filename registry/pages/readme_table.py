@@ -26,6 +26,7 @@ PURPOSES: Mapping[str, str] = {
     "cad": "lets a passage in the prompt count more than what the model has memorised",
     "cascade": "writes with a small model, and takes a token from a large one where the small one is likely wrong",
     "cfg": "follows the prompt more closely, or keeps away from a prompt that you do not want",
+    "canonical": "writes every text in the tokens that the tokenizer itself would write",
     "choices": "answers with one of the texts that you list",
     "contrastive": "prefers what the model knows better than a weaker model",
     "core": "combines models with different tokenizers, and trusts those that agree and are certain",

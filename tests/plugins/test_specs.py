@@ -13,7 +13,7 @@ from logitkit.registry.discovery import BUILT_IN
 from logitkit.registry.laws.examples import example_chain
 
 NAMES = discover(third_party="none").names()
-FAMILIES = {plugin: plugin for plugin in ("byte_level", "cascade", "contrast", "ensemble", "ngram", "samplers")}
+FAMILIES = {plugin: plugin for plugin in BUILT_IN if plugin not in ("tasks", "warpers")}
 FAMILIES["warpers"] = "transformers"
 
 
@@ -46,9 +46,9 @@ def test_typed_needs_and_prose_speak_of_the_same_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_needs_no_model_declares_no_forwards(name: str) -> None:
-    """The processors without extra forwards are those of transformers, the n-grams and the samplers."""
+    """The processors without extra forwards are those of transformers, the n-grams, the samplers and canonical."""
     spec = logitkit.describe(name)
-    assert (spec.extra_forwards == "none") == (spec.family in ("transformers", "ngram", "samplers"))
+    assert (spec.extra_forwards == "none") == (spec.family in ("transformers", "ngram", "samplers", "canonical"))
 
 
 def test_each_plugin_lists_one_family() -> None:

@@ -10,6 +10,7 @@ from logitkit.registry import Plugin, Registry, Spec
 
 CONSTRAINTS = {
     "ban_phrases": "ban_phrases(['a'])",
+    "canonical": "canonical()",
     "choices": "choices(['a'])",
     "grammar": "grammar(regex='a')",
     "thinking_budget": "thinking_budget('a', 'b', 3)",

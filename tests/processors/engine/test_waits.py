@@ -19,6 +19,7 @@ MORE = {
     "adaptive_p": "reads its state, and copies it to the device",
     "ban_phrases": "follows rows on the host",
     "byte_ensemble": "the bytes of the rows are chosen and spelled on the host",
+    "canonical": "follows rows on the host",
     "core": "rows are spelled in the other tokenizer on the host",
     "deepen": "rows are spelled in the other tokenizer on the host",
     "dry": "copies ids to the device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -12,9 +13,9 @@ from transformers import LogitsProcessor
 
 from logitkit.errors import ScoresError
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.prefix_states import PrefixStates, Tokens
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.scores import are_usable
-from logitkit.processors.samplers.prefix_states import PrefixStates, Tokens
 
 State = TypeVar("State")
 Mask = NDArray[np.bool_]
@@ -39,7 +40,9 @@ class RowReader:
         """
         index = self.prompts.rows(rows).tolist()
         tails: Tokens = rows[:, self.settings.start :].long().cpu().numpy()
-        ended: Mask = np.logical_or.reduce(np.isin(tails, self.settings.end_tokens()), axis=1)
+        ended = np.zeros(len(tails), dtype=bool)
+        for end in self.settings.end_tokens():
+            ended |= (tails == end).any(axis=1)
         return index, tails, ended
 
 
@@ -122,27 +125,39 @@ class ConstraintStep(LogitsProcessor, Generic[State]):
             ScoresError: no token is left in a row; the error says whether this step or an earlier one removed the last.
         """
         index, tails, ended = self._reader(input_ids)
-        removed = torch.zeros(scores.shape, dtype=torch.bool)
-        width = min(self._width, scores.shape[1])
-        constrained = []
-        for row, state in enumerate(self._states(index, tails)):
-            mask = None if ended[row] or state is None else self.permitted(state)
-            if mask is not None:
-                constrained.append(row)
-                removed[row, :width] = torch.from_numpy(~mask[:width])
-                removed[row, width:] = not self.beyond
-        if not constrained:
-            return scores
-        masked = scores.masked_fill(removed.to(scores.device), -torch.inf)
-        usable = are_usable(masked.amax(-1)).cpu()
-        for row in constrained:
-            if not usable[row]:
-                self._refuse(row, removed[row], scores[row])
+        states = enumerate(self._states(index, tails))
+        judged = {row: state for row, state in states if not ended[row] and state is not None}
+        masked = self.remove(scores, judged) if judged else scores
+        if masked is not scores:
+            usable = are_usable(masked.amax(-1)).cpu()
+            for row, state in judged.items():
+                if not usable[row]:
+                    self._refuse(row, state, scores[row])
         return masked
 
-    def _refuse(self, row: int, removed: Tensor, scores: Tensor) -> None:
-        """Raise the error of a row without a token."""
-        if bool(removed.all()):
+    def remove(self, scores: Tensor, states: Mapping[int, State]) -> Tensor:
+        """Return the scores with the tokens at -inf that may not follow; the same tensor if every token may.
+
+        Args:
+            scores: ``[rows, vocab]``.
+            states: the states of the rows to judge, by number of the row.
+        """
+        removed, width = torch.zeros(scores.shape, dtype=torch.bool), min(self._width, scores.shape[1])
+        masks = {row: self.permitted(state) for row, state in states.items()}
+        for row, mask in masks.items():
+            if mask is not None:
+                removed[row, :width] = torch.from_numpy(~mask[:width])
+                removed[row, width:] = not self.beyond
+        if all(mask is None for mask in masks.values()):
+            return scores
+        return scores.masked_fill(removed.to(scores.device), -torch.inf)
+
+    def _refuse(self, row: int, state: State, scores: Tensor) -> None:
+        """Raise the error of a row without a token; a row that every token may follow is left alone."""
+        mask = self.permitted(state)
+        if mask is None:
+            return
+        if not mask[: len(scores)].any() and not (self.beyond and self._width < len(scores)):
             why = f"its rule forbids every token of the vocabulary here; {self.dead_end}"
         elif bool(are_usable(scores.amax(-1))):
             why = f"the tokens that it allows were removed by an earlier step; put {self.owner} first in the chain"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logitkit.processors.samplers.prefix_states import LEAST, PrefixStates
+from logitkit.processors.engine.prefix_states import LEAST, PrefixStates
 
 State = tuple[int, ...]
 
