@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from logitkit.plugins.ensemble import EDIT_DISTANCE
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.spec import Spec
 
@@ -73,6 +74,7 @@ SPECS = [
         formula="log p - beta log p_amateur,  over tokens p >= alpha max p;  the logits of the amateur are divided by "
         "temperature",
         needs_models=("amateur",),
+        needs_packages=EDIT_DISTANCE,
         needs=(
             "amateur: a weaker model with the same tokenizer, or with align",
             "with align='bytes': a ByteModel as the generating model",
@@ -104,6 +106,7 @@ SPECS = [
         revision=3,
         formula="log p + alpha (log p_expert - log p_antiexpert);  divergence as in cfg",
         needs_models=("expert", "antiexpert"),
+        needs_packages=EDIT_DISTANCE,
         needs=(
             "expert, antiexpert: small models with the same tokenizer, or with align, tuned and not tuned",
             "with align='bytes': a ByteModel as the generating model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from logitkit.registry.required_package import RequiredPackage
 from logitkit.registry.spec import Spec
 
 CONTROLLERS = "logitkit.processors.samplers.controllers"
@@ -69,6 +70,7 @@ CONSTRAINT_SPECS = [
         target="logitkit.processors.samplers.grammar:Grammar",
         formula="-inf for tokens after which the text can no longer become one of the grammar",
         needs=("the extra grammar: pip install 'logitkit[grammar]'",),
+        needs_packages=(RequiredPackage(name="llguidance", extra="grammar"),),
         failure="a text that reaches max_new_tokens is not complete; tokens are masked one by one",
         forbids=True,
         example="grammar(regex='(ab|ba|the)+')",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from logitkit.registry.hookspecs import hookimpl
+from logitkit.registry.required_package import RequiredPackage
 from logitkit.registry.spec import Spec
 
 NEEDS = ("models: other models, with their tokenizers where a model has no name_or_path",)
 COST = "one forward of each helper; none for a row whose last token adds nothing to the helper's tokens"
 
+# The alignment by edit distance alone needs this package.
+EDIT_DISTANCE = (RequiredPackage(name="rapidfuzz", extra="ensembles", values={"align": "mined"}),)
 
 SPECS = [
     Spec(
@@ -21,6 +24,7 @@ SPECS = [
         "\nA_i: alignment of the vocabulary of model i to that of the main model",
         needs_models=("models",),
         needs_files=("align",),
+        needs_packages=EDIT_DISTANCE,
         needs=NEEDS,
         extra_forwards="every_step",
         cost=COST,
@@ -39,6 +43,7 @@ SPECS = [
         "\nw_i: sum of f over the entropy of model i, w_0 >= main_floor; f: kernel",
         needs_models=("models",),
         needs_files=("align",),
+        needs_packages=EDIT_DISTANCE,
         needs=NEEDS,
         extra_forwards="every_step",
         cost=COST,

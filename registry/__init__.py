@@ -10,6 +10,7 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry, discover
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.registry import Plugin, Registry
+from logitkit.registry.required_package import RequiredPackage
 from logitkit.registry.scored_text import Scored
 from logitkit.registry.spec import Spec
 from logitkit.registry.task_spec import TaskSpec
@@ -18,6 +19,7 @@ __all__ = [
     "Chain",
     "Plugin",
     "Registry",
+    "RequiredPackage",
     "Scored",
     "Spec",
     "TaskSpec",

@@ -39,6 +39,7 @@ def bind(  # Over 40 lines: every argument has a line of its own
         load: loads the models that parameters name, as `logitkit.models.load` does.
         warn: give a `NoEffectWarning` where a step can change no score.
     """
+    chain.require_packages()
     check_pair("bind", model, tokenizer)
     if not isinstance(trace, bool):
         way_out = "pass an object that the chain names 'trace' in resources"

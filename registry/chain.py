@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logitkit.errors import FileFormatError
-from logitkit.files import parse_json, read_text, replace_file
 from logitkit.registry import expression, gate_option
 from logitkit.registry.chain_order import check_order
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.named_resources import named_objects, takes_resources_of_any_name
 from logitkit.registry.registry import Registry
+from logitkit.registry.required_package import require_packages
 from logitkit.registry.saved_chains import saved_file
 from logitkit.registry.spec import Spec
 
@@ -71,20 +70,9 @@ class Chain:
             FileFormatError: another ending, a file that cannot be read, or content that is not YAML or JSON.
             ChainError, UnknownNameError, ParameterError: as for the class.
         """
-        import yaml  # imported here, to keep the listing of names fast
+        from logitkit.registry.chain_files import read
 
-        from logitkit.registry.yaml_files import compose, construct
-
-        path = _chain_file(path)
-        try:
-            text = read_text(path)
-            data = parse_json(text) if path.suffix == ".json" else construct(compose(text))
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise FileFormatError(f"chain file: {path} must be a file that can be read, got: {why}") from error
-        except (ValueError, yaml.YAMLError) as error:
-            raise FileFormatError(f"chain file: {path} must be {path.suffix[1:]}, got: {error}") from error
-        return cls([] if data is None else data, registry=registry)
+        return cls(read(path), registry=registry)
 
     @property
     def specs(self) -> list[Spec]:
@@ -114,13 +102,9 @@ class Chain:
         Raises:
             FileFormatError: another ending.
         """
-        import yaml
+        from logitkit.registry.chain_files import write
 
-        path = _chain_file(path)
-        data = self.as_data()
-        text = json.dumps(data, indent=2) if path.suffix == ".json" else yaml.safe_dump(data, sort_keys=False)
-        with replace_file(path) as temporary:
-            temporary.write_text(text + ("\n" if path.suffix == ".json" else ""), encoding="utf-8")
+        write(path, self.as_data())
 
     def save(self, folder: str | Path, name: str = "default") -> Path:
         """Write the chain beside a model, into ``folder/chains/name.yaml``, from where `saved` reads it.
@@ -219,6 +203,18 @@ class Chain:
         """Every name in the parameters that may stand for an object passed to `bind`."""
         return self._names(Spec.resource_names)
 
+    def require_packages(self) -> None:
+        """Check that every package is installed that a step needs and only an extra installs; nothing is loaded.
+
+        Raises:
+            MissingPackageError: names the first that is not installed, and the extra that installs it.
+
+        >>> Chain("grammar(regex='[0-9]+')").require_packages()
+        """
+        for spec, (_, parameters) in zip(self.specs, self.steps, strict=True):
+            if spec.needs_packages:
+                require_packages(spec.name, spec.plugin, spec.needs_packages, spec.filled(parameters))
+
     def _names(self, read: Callable[[Spec, Mapping[str, Any]], list[str]]) -> list[str]:
         """Collect names over all steps, each once."""
         each = [read(spec, parameters) for spec, (_, parameters) in zip(self.specs, self.steps, strict=True)]
@@ -262,6 +258,7 @@ class Chain:
             ModeError: a second stream that cannot read the images or other inputs of the prompts.
             ModelError: a model that cannot generate, or with another vocabulary than a processor needs.
             ParameterError: a parameter that does not fit the prompts, or ``resources`` that are no mapping.
+            MissingPackageError: a package that an extra installs is absent; see `require_packages`.
             UnknownNameError: a resource that is absent, or that no parameter names.
 
         >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -294,15 +291,3 @@ class Chain:
 
     def __reduce__(self) -> tuple[type[Chain], tuple[list[dict[str, Any]]]]:
         return Chain, (self.as_data(),)
-
-
-def _chain_file(path: str | Path) -> Path:
-    """Return the path of a chain file.
-
-    Raises:
-        FileFormatError: an ending other than ``.yaml``, ``.yml`` and ``.json``.
-    """
-    path = Path(path)
-    if path.suffix not in (".yaml", ".yml", ".json"):
-        raise FileFormatError(f"chain file: name must end in .yaml, .yml or .json, got {str(path)!r}")
-    return path

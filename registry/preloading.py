@@ -40,6 +40,7 @@ def preload(chain: Chain, *, like: Any, known: Collection[str] = ()) -> Preloade
         known: names of objects that the caller has.
 
     Raises:
+        MissingPackageError: a package that an extra installs is absent.
         UnknownNameError: a model of no known name.
         FileFormatError: an n-gram table is absent or broken.
         ModelError: a folder without a model.
@@ -48,6 +49,7 @@ def preload(chain: Chain, *, like: Any, known: Collection[str] = ()) -> Preloade
     >>> preload(Chain("contrastive(amateur='small')"), like=tiny_model(), known=["small"]).models
     {}
     """
+    chain.require_packages()
     named = {name: models.load(name, like=like) for name in chain.model_names if name not in known}
     tables = {name: NgramTable.load(name) for name in chain.table_names if name not in known}
     return Preloaded(models=named, tables=tables)

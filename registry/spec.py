@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -22,6 +22,8 @@ from logitkit.registry.declaration_checks import (
     text_mapping,
     text_tuple,
 )
+from logitkit.registry.parameter_texts import names_in
+from logitkit.registry.required_package import RequiredPackage, package_tuple
 
 # The modes of generating that a Spec may refuse. The last two are the benchmark's: "loglikelihood" is the scoring of
 # given texts, and "tokens" is a generating model over tokens, refused by methods that need a model over bytes.
@@ -70,6 +72,7 @@ class Spec:
         needs_tables: names of the parameters whose values name n-gram tables: a name passed to `Chain.bind` or a file.
         needs_files: names of the parameters whose values may name other objects passed to `Chain.bind`, or files,
             such as trained router heads.
+        needs_packages: packages that only an extra of the distribution installs; see `RequiredPackage`.
         extra_forwards: forwards of models beyond plain decoding. ``none``: the processor works on token ids and
             scores alone, so any engine can run it. ``prompt``: over the prompt, none later. ``gated``: at steps where
             a condition holds. ``every_step``: at least one at each step. ``every_byte``: one for each byte.
@@ -120,6 +123,7 @@ class Spec:
     needs_models: tuple[str, ...] = ()
     needs_tables: tuple[str, ...] = ()
     needs_files: tuple[str, ...] = ()
+    needs_packages: tuple[RequiredPackage, ...] = ()
     extra_forwards: ExtraForwards = "none"
     rewrites_prompt: bool = False
     modes: Mapping[str, str] = field(default_factory=dict)
@@ -170,6 +174,7 @@ class Spec:
             object.__setattr__(self, part, text_mapping(owner, part, getattr(self, part)))
         if self.kind != "processor":
             object.__setattr__(self, "modes", {**SEARCH_REFUSES, **self.modes})
+        object.__setattr__(self, "needs_packages", package_tuple(owner, self.needs_packages))
         if self.extra_forwards not in get_args(ExtraForwards):
             allowed = ", ".join(map(repr, get_args(ExtraForwards)))
             raise ParameterError(owner, "extra_forwards", f"one of {allowed}", self.extra_forwards)
@@ -275,27 +280,7 @@ class Spec:
             schema: include the JSON Schema of the parameters, for which the target may be imported.
         """
         data = {part.name: getattr(self, part.name) for part in dataclasses.fields(self) if part.name != "parameters"}
+        data["needs_packages"] = [dataclasses.asdict(package) for package in self.needs_packages]
         data |= {key: list(value) for key, value in data.items() if isinstance(value, tuple)}
         data |= {key: dict(value) for key, value in data.items() if isinstance(value, Mapping)}
         return data | ({"parameters": self.model.model_json_schema()} if schema else {})
-
-
-def names_in(parameters: Mapping[str, Any], chosen: tuple[str, ...]) -> list[str]:
-    """Return every text in the values of the chosen parameters, in order and each once.
-
-    >>> names_in({"models": ["a", "b", "a"], "align": "gac"}, ("models", "large"))
-    ['a', 'b']
-    """
-    return list(dict.fromkeys(text for name in chosen if name in parameters for text in _texts(parameters[name])))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in a value of texts, lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _texts(part)

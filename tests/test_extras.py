@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+import logitkit
+import logitkit.models
 from fresh import ROOT
-from logitkit.errors import MissingPackageError
+from logitkit.cli import app
+from logitkit.errors import MissingPackageError, ParameterError
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.registry import Plugin, Registry
+from logitkit.registry.required_package import RequiredPackage
+from logitkit.registry.spec import Spec
 
 ABSENT = """
 import importlib.util, sys
@@ -20,7 +29,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 """
-EXTRAS = ["scipy", "statsmodels", "gguf", "accelerate", "rapidfuzz", "ray", "lm_eval", "datasets", "matplotlib"]
+EXTRAS = ["scipy", "statsmodels", "gguf", "accelerate", "rapidfuzz", "ray", "lm_eval", "datasets", "llguidance"]
 
 
 def run(code: str, *names: str) -> str:
@@ -47,13 +56,6 @@ def run(code: str, *names: str) -> str:
             "gguf",
             "models",
         ),
-        (
-            "from typer.testing import CliRunner\nfrom logitkit.cli import app\n"
-            "result = CliRunner().invoke(app, ['bench', '--task', 'lambada'])\n"
-            "assert result.exit_code == 1, result.output\nprint(result.stderr)",
-            "statsmodels",
-            "bench",
-        ),
     ],
 )
 def test_the_error_names_the_extra(code: str, package: str, extra: str) -> None:
@@ -65,6 +67,60 @@ def test_the_error_names_the_extra(code: str, package: str, extra: str) -> None:
     )
     said = " ".join(run(program, package).split())
     assert f"{package} must be installed, got no such package; run: pip install 'logitkit[{extra}]'" in said
+
+
+GRAMMAR = "grammar(regex='a')"
+MINED = "core(models=['other'], align='mined')"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["bench", "--task", "cut_sentences", "--chain", "byte_boundary()"], "scipy", "bench"),
+        (["bench", "report", "run.yaml"], "statsmodels", "bench"),
+        (["bench", "--task", "cut_sentences", "--engine", "ray"], "ray", "ray"),
+        (["bench", "--task", "cut_sentences", "--chain", GRAMMAR], "llguidance", "grammar"),
+        (["run", "a", "--chain", GRAMMAR], "llguidance", "grammar"),
+        (["run", "a", "--chain", MINED], "rapidfuzz", "ensembles"),
+        (["run", "a", "--chain", "contrastive(amateur='other', align='mined')"], "rapidfuzz", "ensembles"),
+        (["inspect", "a", "--against", GRAMMAR], "llguidance", "grammar"),
+        (["check", "grammar"], "llguidance", "grammar"),
+        (["check", MINED], "rapidfuzz", "ensembles"),
+    ],
+)
+def test_a_command_says_so_before_it_loads_a_model(
+    arguments: list[str], package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence and exit status 1; the function that loads models is never called."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    monkeypatch.setattr(logitkit.models, "load", lambda *names, **more: pytest.fail("a model is loaded"))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1, result.output
+    told = " ".join(result.stderr.split())
+    assert told.endswith(f"{package} must be installed, got no such package; run: pip install 'logitkit[{extra}]'")
+
+
+def test_a_chain_says_so_before_it_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the values that need the package alone; reading, writing and hashing such a chain needs nothing."""
+    monkeypatch.setitem(sys.modules, "rapidfuzz", None)
+    chain = logitkit.chain("ensemble(models=['no/model', 'no/other'], align=['gac', 'mined'])")
+    with pytest.raises(MissingPackageError, match=r"^ensemble: rapidfuzz must be installed"):
+        chain.bind(tiny_model(), tiny_tokenizer(), "a")
+    logitkit.chain("ensemble(models=['no/model'])").require_packages()
+
+
+def test_a_plugin_declares_the_packages_of_its_own_extras() -> None:
+    """The error names the distribution of the plugin, and anything but such declarations is refused."""
+    facts = {"name": "odd", "summary": "Do.", "source": "here", "target": "transformers:TemperatureLogitsWarper"}
+    package = RequiredPackage(name="no_such_package", extra="fast")
+    spec = Spec(**facts, needs_packages=[package]).offered_by("their-plugin 1.0")
+    assert spec.as_data(schema=False)["needs_packages"] == [{"name": "no_such_package", "extra": "fast", "values": {}}]
+    chain = logitkit.Chain("odd(temperature=1.0)", registry=Registry([Plugin(name="odd", origin="", specs=(spec,))]))
+    with pytest.raises(MissingPackageError, match=r"run: pip install 'their-plugin\[fast\]'$"):
+        chain.require_packages()
+    with pytest.raises(ParameterError, match="Spec odd: needs_packages must be a tuple of RequiredPackage"):
+        Spec(**facts, needs_packages=("no_such_package",))
 
 
 def test_a_plain_installation_lists_binds_and_generates() -> None:

@@ -138,26 +138,26 @@ class FileFormatError(LogitkitError, ValueError):
 
 
 class MissingPackageError(LogitkitError, ImportError):
-    """A package that belongs to an extra of logitkit is not installed.
+    """A package that belongs to an extra is not installed.
 
     Attributes:
         owner: what needs the package.
         package: the name of the package.
-        extra: the extra of logitkit that installs it.
+        extra: the extra that installs it.
+        distribution: the distribution with this extra.
 
     >>> raise MissingPackageError("bench", "scipy", "bench")
     Traceback (most recent call last):
     logitkit.errors.MissingPackageError: bench: scipy must be installed, got no such package; run: pip install ...
     """
 
-    def __init__(self, owner: str, package: str, extra: str) -> None:
-        self.owner, self.package, self.extra = owner, package, extra
-        super().__init__(
-            f"{owner}: {package} must be installed, got no such package; run: pip install 'logitkit[{extra}]'"
-        )
+    def __init__(self, owner: str, package: str, extra: str, distribution: str = "logitkit") -> None:
+        self.owner, self.package, self.extra, self.distribution = owner, package, extra, distribution
+        way_out = f"run: pip install '{distribution}[{extra}]'"
+        super().__init__(f"{owner}: {package} must be installed, got no such package; {way_out}")
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.owner, self.package, self.extra)
+        return type(self), (self.owner, self.package, self.extra, self.distribution)
 
 
 class DownloadError(LogitkitError, OSError):

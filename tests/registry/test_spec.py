@@ -12,7 +12,8 @@ from transformers import LogitsProcessor
 import logitkit
 from logitkit.errors import ParameterError, PluginError
 from logitkit.registry import Chain, Plugin, Registry, Spec
-from logitkit.registry.spec import COSTS, names_in
+from logitkit.registry.parameter_texts import names_in
+from logitkit.registry.spec import COSTS
 
 
 class Plain(LogitsProcessor):

@@ -16,6 +16,7 @@ from logitkit.cli.json_output import divert, print_json
 from logitkit.cli.rendering import print_line
 from logitkit.errors import FileFormatError, ParameterError
 from logitkit.files import parse_json, read_bytes, replace_file
+from logitkit.packages import require
 
 if TYPE_CHECKING:
     from logitkit.bench.config.run import Run
@@ -35,6 +36,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", callback=divert, help="Print JSON and write no files.")] = False,
 ) -> None:
     """Write report.md and report.html from the results that exist. Nothing is run."""
+    require_statistics("bench report")
     from logitkit.bench.config import runfile
     from logitkit.bench.execution.store import Store
     from logitkit.bench.report.summary import summarise
@@ -56,6 +58,15 @@ def report(
             print_json(summarise(run, store).as_data())
             return
         write_report(run, store, utf8_text("bench report", "--reading", reading) if reading else "")
+
+
+def require_statistics(command: str) -> None:
+    """Check, before anything is loaded, that the packages are installed with which reports are made.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    require(command, "bench", "scipy", "statsmodels")
 
 
 @contextlib.contextmanager

