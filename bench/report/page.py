@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from logitkit.bench.report.answers import as_script
 from logitkit.bench.report.plots import READING, plots
@@ -32,7 +33,7 @@ def page(
         summary: the results of a run.
         manifest: the manifest of the run.
         sessions: the sessions in which records were written; the page shows their number.
-        reading: text that is placed first; blank lines separate its paragraphs.
+        reading: text that is placed first; blank lines separate its paragraphs, and backticks enclose code.
         answers: the answers to every sample, from `logitkit.bench.report.answers`; the page lists and searches them.
 
     Examples:
@@ -54,7 +55,7 @@ def page(
     return environment.from_string(_template("report.html.jinja")).render(
         title=title(summary),
         baseline=summary.run.compared_with,
-        reading=[" ".join(part.split()) for part in reading.split("\n\n") if part.strip()],
+        reading=[with_code(" ".join(part.split())) for part in reading.split("\n\n") if part.strip()],
         conclusions=conclusions(summary),
         method=METHOD,
         plots=drawn,
@@ -69,6 +70,17 @@ def page(
         script=Markup(script),
         hash=f"sha256-{digest}",
     )
+
+
+def with_code(text: str) -> Markup:
+    """Return a text as HTML in which what stands between backticks is code.
+
+    >>> with_code("a < b in `logitkit bench`")
+    Markup('a &lt; b in <code>logitkit bench</code>')
+    >>> with_code("one ` alone")
+    Markup('one ` alone')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _template(name: str) -> str:
