@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
@@ -72,13 +72,40 @@ def penalised(scores: Tensor, penalty: Tensor) -> Tensor:
 
 
 class _CountPenalty(LogitsProcessor):
-    """A penalty that depends on the counts of the tokens of a row."""
+    """A penalty by the counts of the tokens of a row; a subclass states how many penalties a count is worth."""
 
-    def __init__(self, penalty: float, window: int | None, rows: RowTokens | None) -> None:
+    @checked
+    def __init__(
+        self,
+        *,
+        penalty: Annotated[float, number("subtracted from the score of a token that occurs", neutral=0)] = 0.5,
+        window: Window = None,
+        rows: CountedRows = None,
+    ) -> None:
         self.penalty, self.window, self.rows = penalty, window, rows or RowTokens()
 
-    def _counts(self, input_ids: Tensor, width: int) -> Tensor:
-        return token_counts(input_ids, self.rows(input_ids), width, window=self.window)
+    @classmethod
+    def bind(
+        cls,
+        binding: Binding,
+        *,
+        penalty: float,
+        window: int | None,
+        prompt: Annotated[bool, option(FROM_PROMPT)] = False,
+    ) -> Self:
+        """Return the penalty that knows prompts, padding and begin token of the call."""
+        return cls(penalty=penalty, window=window, rows=RowTokens.of(binding, prompt=prompt))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the penalised scores, ``[rows, vocab]``."""
+        if is_neutral(self.penalty, 0):
+            return scores
+        counts = token_counts(input_ids, self.rows(input_ids), scores.shape[-1], window=self.window)
+        return penalised(scores, self.penalty * self.multiples(counts))
+
+    def multiples(self, counts: Tensor) -> Tensor:
+        """Return by how many penalties each score falls, ``[rows, vocab]``, from the counts of the tokens."""
+        raise NotImplementedError
 
 
 class FrequencyPenalty(_CountPenalty):
@@ -100,47 +127,15 @@ class FrequencyPenalty(_CountPenalty):
         tensor([[-0.5000,  0.0000, -1.0000]])
     """
 
-    @checked
-    def __init__(
-        self,
-        *,
-        penalty: Annotated[float, number("subtracted for each occurrence of a token", neutral=0)] = 0.5,
-        window: Window = None,
-        rows: CountedRows = None,
-    ) -> None:
-        super().__init__(penalty, window, rows)
-
-    @classmethod
-    def bind(
-        cls,
-        binding: Binding,
-        *,
-        penalty: float,
-        window: int | None,
-        prompt: Annotated[bool, option(FROM_PROMPT)] = False,
-    ) -> FrequencyPenalty:
-        """Return the penalty that knows prompts, padding and begin token of the call."""
-        return cls(penalty=penalty, window=window, rows=RowTokens.of(binding, prompt=prompt))
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the penalised scores, ``[rows, vocab]``."""
-        if is_neutral(self.penalty, 0):
-            return scores
-        return penalised(scores, self.penalty * self._counts(input_ids, scores.shape[-1]))
+    def multiples(self, counts: Tensor) -> Tensor:
+        """Return the counts."""
+        return counts
 
 
 class PresencePenalty(_CountPenalty):
-    """Subtract a penalty from the score of every token that occurs in the row, as OpenAI does.
+    """Subtract a penalty once from the score of every token that occurs in the row, as OpenAI does.
 
-    Neither padding nor the begin token counts, and the prompt counts only if it is asked for.
-
-    Args:
-        penalty: nats; below 0 repetition is encouraged, 0 returns the scores unchanged.
-        window: look at the last tokens of the row alone, this many; None: all.
-        rows: which tokens count; None: all.
-
-    Raises:
-        ParameterError: a parameter is outside its range.
+    The parameters and what counts are those of `FrequencyPenalty`; the penalty is in nats.
 
     Example:
         >>> import torch
@@ -148,30 +143,6 @@ class PresencePenalty(_CountPenalty):
         tensor([[-0.5000,  0.0000, -0.5000]])
     """
 
-    @checked
-    def __init__(
-        self,
-        *,
-        penalty: Annotated[float, number("subtracted once from every token that occurs", neutral=0)] = 0.5,
-        window: Window = None,
-        rows: CountedRows = None,
-    ) -> None:
-        super().__init__(penalty, window, rows)
-
-    @classmethod
-    def bind(
-        cls,
-        binding: Binding,
-        *,
-        penalty: float,
-        window: int | None,
-        prompt: Annotated[bool, option(FROM_PROMPT)] = False,
-    ) -> PresencePenalty:
-        """Return the penalty that knows prompts, padding and begin token of the call."""
-        return cls(penalty=penalty, window=window, rows=RowTokens.of(binding, prompt=prompt))
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the penalised scores, ``[rows, vocab]``."""
-        if is_neutral(self.penalty, 0):
-            return scores
-        return penalised(scores, self.penalty * (self._counts(input_ids, scores.shape[-1]) > 0))
+    def multiples(self, counts: Tensor) -> Tensor:
+        """Return 1 for each token that occurs."""
+        return (counts > 0).to(counts.dtype)
