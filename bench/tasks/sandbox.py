@@ -151,7 +151,7 @@ def _run(folder: Path, limits: Limits) -> Outcome:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-    return _outcome(report, secret.decode(), child.returncode, late=late, seconds=limits.seconds)
+    return outcome_of(report, secret.decode(), child.returncode, late=late, seconds=limits.seconds)
 
 
 def _command(folder: Path, limits: Limits, sink: int) -> list[str]:
@@ -181,7 +181,7 @@ def _report(source: int, seconds: float) -> tuple[list[str], bool]:
     return [], True
 
 
-def _outcome(report: list[str], secret: str, status: int, *, late: bool, seconds: float) -> Outcome:
+def outcome_of(report: list[str], secret: str, status: int, *, late: bool, seconds: float) -> Outcome:
     """Return the outcome that a report and an exit status mean."""
     if status == 0 and f"passed {secret}" in report and not late:
         return Outcome(passed=True)

@@ -74,6 +74,10 @@ class KVTree:
         self._slots: list[Node] = []  # the node in each slot of the cache
         self.root.children.clear()
 
+    def __len__(self) -> int:
+        """Return the number of nodes in the cache."""
+        return len(self._slots)
+
     def read(self, start: Node, tokens: Sequence[int], *, conditioning: bool = False) -> Node:
         """Follow a sequence from a node and read the tokens that the tree does not hold, in chunks.
 

@@ -49,6 +49,10 @@ class PrefixStates(Generic[State]):
             self._known.popitem(last=False)
         return states
 
+    def __len__(self) -> int:
+        """Return the number of states that are kept."""
+        return len(self._known)
+
     def _state(self, prompt: int, row: Tokens) -> State:
         """Return the state after one row, and keep it."""
         data, size = row.tobytes(), row.itemsize

@@ -78,7 +78,7 @@ class BanPhrases(ConstraintStep[BanState]):
             raise ParameterError("ban_phrases", "phrases", "one or more texts without U+FFFD, none empty", phrases)
         super().__init__(prompts, settings, len(vocabulary))
         self.phrases, self.fold_case = tuple(phrases), fold_case
-        self._prompts, self._vocabulary = prompts, vocabulary
+        self.prompts, self._vocabulary = prompts, vocabulary
         self._automaton = PhraseAutomaton(phrases, fold_case=fold_case)
         self._index = PhraseIndex(self._automaton, vocabulary)
 
@@ -97,7 +97,7 @@ class BanPhrases(ConstraintStep[BanState]):
 
     def initial(self, prompt: int) -> BanState:
         """Return the state after a prompt; a decoder's rows begin without one."""
-        prompts = self._prompts
+        prompts = self.prompts
         text = b"" if prompts.in_encoder else self._vocabulary.join(prompts.tokens(prompt))
         place, _ = self._automaton.read(Place(), text)
         return BanState(place, prompts.removed[prompt] if prompts.removed else b"")

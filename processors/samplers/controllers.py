@@ -131,7 +131,7 @@ class Mirostat(LogitsProcessor):
     ) -> None:
         self.tau, self.eta = tau, eta
         self._limit = MirostatLimit(tau, eta, settings)
-        self._limits = history.folded(self._limit)
+        self.limits = history.folded(self._limit)
 
     @classmethod
     def bind(cls, binding: Binding, *, tau: float, eta: float) -> Mirostat:
@@ -145,7 +145,7 @@ class Mirostat(LogitsProcessor):
             input_ids: ``[rows, length]``.
             scores: logits or log-probabilities, ``[rows, vocab]``.
         """
-        limits = self._limits(input_ids)[:, 0]
+        limits = self.limits(input_ids)[:, 0]
         logp = with_infinite_masks(scores).double().log_softmax(-1)
         return scores.masked_fill(~self._limit.kept(logp, limits), -torch.inf)
 

@@ -211,5 +211,5 @@ def test_the_number_of_files_is_limited(isolation: str) -> None:
 def test_a_program_killed_for_time_says_so(isolation: str) -> None:
     """An endless program is reported as not finished, whichever limit the system enforced first."""
     assert execute("while True: pass", Limits(seconds=0.5)).reason == "not finished after 0.5 s"
-    killed = sandbox._outcome(["ready"], "secret", -9, late=False, seconds=2)  # the limit of processor time
+    killed = sandbox.outcome_of(["ready"], "secret", -9, late=False, seconds=2)  # the limit of processor time
     assert killed.reason == "not finished after 2 s"

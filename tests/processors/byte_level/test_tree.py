@@ -173,7 +173,7 @@ def test_long_texts_stay_finite_and_bounded() -> None:
     assert len(text) > 10_000 and math.isfinite(tree.logp(text[:10_000]))
     for place in range(10_000, 10_400):
         assert math.isfinite(tree.logp(text[:place]))
-    assert len(tree.kv_tree._slots) < len(tokenizer(text[:10_400].decode())["input_ids"]) + 2 * SLACK
+    assert len(tree.kv_tree) < len(tokenizer(text[:10_400].decode())["input_ids"]) + 2 * SLACK
     assert tree.cached_texts <= STATES_KEPT + 1
 
 
@@ -185,7 +185,7 @@ def test_earlier_texts_leave_the_cache() -> None:
     texts = ["".join(generator.choices("ab ", k=1500)).encode() for _ in range(12)]
     for text in texts:
         tree.distribution(text)
-        assert len(tree.kv_tree._slots) <= 1.5 * ROOM + SLACK
+        assert len(tree.kv_tree) <= 1.5 * ROOM + SLACK
     forwards = tree.forwards
     tree.distribution(texts[-1]), tree.distribution(texts[-2])
     assert tree.forwards == forwards  # the last texts are still cached

@@ -56,4 +56,4 @@ def test_few_states_are_kept() -> None:
     states = remembering()
     for length in range(3 * LEAST):
         states([0], np.zeros((1, length)))
-    assert len(states._known) == LEAST
+    assert len(states) == LEAST

@@ -34,7 +34,7 @@ def test_a_chat_is_written_in_each_models_own_template() -> None:
     decode(call)
     reader = call.composite.parts[0][1].helpers[0].read
     assert call.prompts.texts == ("[on the]",)
-    assert far.decode(reader._rows[0]).startswith("<begin>Be brief.Q: on the A:") and reader._rows[0][0] == 1
+    assert far.decode(reader.own[0]).startswith("<begin>Be brief.Q: on the A:") and reader.own[0][0] == 1
     with pytest.raises(ModelError, match="'far' must have a chat template"):
         logitkit.chain("ensemble(models=['far'])").bind(
             tiny_model(), main, [chat], tokenizers={"far": foreign_tokenizer()}, far=RESOURCES["far"]

@@ -64,7 +64,7 @@ def test_a_phrase_over_three_tokens_and_more_of_real_tokenizers(real_tokenizer: 
         tokens: list[int] = []
         while len(tokens) < 3:
             tokens = random_split(vocabulary, phrase, generator)
-        row = [*processor._prompts.tokens(0), *tokens[:-1]]
+        row = [*processor.prompts.tokens(0), *tokens[:-1]]
         allowed = processor.allowed(torch.tensor([row]))[0]
         assert not allowed[tokens[-1]]
         if phrase not in banned[:3]:
@@ -87,7 +87,7 @@ def test_random_texts_of_real_tokenizers(real_tokenizer: Any) -> None:
     )
     phrases = ["ea", "ß", "sst", "é a", "t t", "ae"]
     processor = ban(tokenizer, vocabulary.ids_of[b"a"][:1], phrases, fold_case=True)
-    row = processor._prompts.ids
+    row = processor.prompts.ids
     for _ in range(60):
         scores = torch.zeros(1, len(vocabulary)).masked_fill(~letters, -torch.inf)
         probabilities = processor(row, scores).softmax(-1)
@@ -216,7 +216,7 @@ def test_spaces_of_a_sentencepiece_tokenizer() -> None:
     tokenizer = sentencepiece_tokenizer()
     vocabulary = Vocabulary.of(tokenizer)
     processor = ban(tokenizer, [vocabulary.ids_of[b"n"][0]], ["n the"])
-    removed = (~processor.allowed(processor._prompts.ids)[0]).nonzero()[:, 0].tolist()
+    removed = (~processor.allowed(processor.prompts.ids)[0]).nonzero()[:, 0].tolist()
     assert tokenizer.convert_ids_to_tokens(removed) == ["▁the"]
 
 
@@ -232,6 +232,6 @@ def test_engines_without_a_model() -> None:
 def test_pickles() -> None:
     """A copy forbids the same."""
     processor = ban(tiny_tokenizer(), tiny_tokenizer()("ca")["input_ids"], ["CAT"], fold_case=True)
-    rows = processor._prompts.ids
+    rows = processor.prompts.ids
     copy = pickle.loads(pickle.dumps(processor))
     assert torch.equal(copy.allowed(rows), processor.allowed(rows)) and (~copy.allowed(rows)).sum() == 2

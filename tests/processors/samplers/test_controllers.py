@@ -153,7 +153,7 @@ def test_mirostat_equals_the_plain_fold(laws: list[list[int]], tokens: list[int]
     past = History(PROMPTS, (), stream=as_stream(lambda rows: logits[rows.shape[1] - 1].expand(len(rows), 4)))
     processor = Mirostat(tau=tau, eta=eta, history=past)
     chosen = tokens[: len(laws)]
-    limit = processor._limits(torch.tensor([[0, *chosen]]))[0, 0]
+    limit = processor.limits(torch.tensor([[0, *chosen]]))[0, 0]
     want = plain_mirostat(list(logits.log_softmax(-1)), chosen, tau, eta, 1)
     assert float(limit) == pytest.approx(want, abs=1e-9)
 
