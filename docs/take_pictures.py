@@ -38,14 +38,22 @@ def take(page: Path, name: str, size: tuple[int, int], *options: str) -> None:
         raise SystemExit(f"{target} must have at most {MOST_BYTES} bytes, got {target.stat().st_size}")
 
 
+def without_text_before(section: str, into: Path) -> Path:
+    """Write the report without what stands between its title and a section, and return the path of this page."""
+    title, rest = REPORT.read_text(encoding="utf-8").split("<main>")
+    begin = rest.index(f'<section aria-labelledby="{section}"')
+    into.write_text(f"{title}<main>{rest[begin:]}", encoding="utf-8")
+    return into
+
+
 def main() -> None:
     """Take every picture."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         subprocess.run([shutil.which("logitkit") or "logitkit", *INSPECT, "--out", str(page)], check=True)
         take(page, "inspect_phone", PHONE, "--force-dark-mode")
-    take(REPORT, "report", WIDE)
-    take(REPORT, "report_phone", PHONE, "--force-dark-mode")
+        take(without_text_before("plots", page), "report", WIDE)
+        take(without_text_before("holds", page), "report_phone", PHONE, "--force-dark-mode")
 
 
 if __name__ == "__main__":
