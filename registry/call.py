@@ -31,6 +31,7 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.extra_inputs import refuse_extra_inputs
 from logitkit.registry.generate_settings import (
     UNSAMPLED,
+    draws,
     owned_settings,
     padding_settings,
     refuse_settings,
@@ -139,7 +140,7 @@ class Call:
     def _generate(self, streams: Streams, kwargs: dict[str, Any]) -> Any:
         """Complete the settings and run ``model.generate``; see `generate`."""
         sampling = kwargs.get("do_sample", getattr(kwargs.get("generation_config"), "do_sample", None))
-        own = self.model.generation_config.do_sample if self.search is None else True
+        own = self.model.generation_config.do_sample or draws(self.chain)
         sampling = own if sampling is None else sampling
         # Without sampling transformers warns of any sampling setting, neutral or not.
         owned = {key: value for key, value in self.generate_kwargs.items() if sampling or key not in UNSAMPLED}

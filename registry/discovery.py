@@ -30,8 +30,8 @@ MOST_DECLARATIONS = 1000  # of one hook; an endless generator ends here
 Examine = Callable[[Sequence[EntryPoint]], Mapping[EntryPoint, Exception]]
 Declaration = TypeVar("Declaration", Spec, TaskSpec)
 BUILT_IN = (
-    *("byte_level", "canonical", "cascade", "contrast", "ensemble", "ngram", "samplers", "searches", "tasks"),
-    "warpers",
+    *("byte_level", "canonical", "cascade", "contrast", "ensemble", "ngram", "samplers", "searches", "search_methods"),
+    *("tasks", "warpers"),
 )
 
 

@@ -27,12 +27,23 @@ def owned_settings(chain: Chain) -> dict[str, Any]:
     """Return neutral values for the settings that processors of a chain replace.
 
     A chain with one sampling warper, of transformers or a `Spec.warper`, replaces all of them: it decides their order.
-    So does a chain with a search, which draws from the law of its steps alone, and which `generate` must let sample.
+    So does a chain with a search, which draws from the law of its steps alone.
     """
     owned = _replaced(chain)
     settings = {name: value for name, value in PENALTIES.items() if name in owned}
     warps = chain.searches or bool(owned & set(SAMPLING)) or any(spec.warper for spec in chain.specs)
-    return settings | (SAMPLING if warps else {}) | ({"do_sample": True} if chain.searches else {})
+    return settings | (SAMPLING if warps else {}) | ({"do_sample": True} if draws(chain) else {})
+
+
+def draws(chain: Chain) -> bool:
+    """Return whether a chain has a search that draws tokens, or a selector of samples, so that `generate` must sample.
+
+    >>> from logitkit.registry.chain import Chain
+    >>> draws(Chain("smc()")), draws(Chain("best_of()")), draws(Chain("goose()")), draws(Chain("top_p(0.9)"))
+    (True, True, False, False)
+    """
+    searches = [spec for spec in chain.specs if spec.kind == "search"]
+    return bool(chain.searches) and all(spec.factory.samples for spec in searches)
 
 
 def padding_settings(tokenizer: Any, model: Any) -> dict[str, Any]:

@@ -87,8 +87,7 @@ class Spec:
         truncates: the processor removes tokens by their probability, so no step that ``forbids`` may follow it.
         forbids: the processor removes tokens by a rule about the text, and the rule may leave few tokens.
         last: the processor steers by the probabilities of the chosen tokens, so no step may follow it.
-        last_under_beams: the scores of the processor are not normalised, and under beams they add up, so no step may
-            follow it there.
+        last_under_beams: its scores are not normalised and add up under beams, so no step may follow it there.
         ungated: values of parameters under which the processor's own gate is always open; they hold where a step has
             the reserved option ``gate``.
         replaces: settings of ``generate`` whose own processor this one replaces, such as ``temperature``.

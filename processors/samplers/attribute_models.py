@@ -45,7 +45,7 @@ def checked_values(values: Any, count: int, owner: str) -> list[float]:
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ScoresError(f"{rule}, got {float(tensor[row])} for row {row}; correct the scorer")
-    return tensor.tolist()  # type: ignore[no-any-return]
+    return tensor.tolist()
 
 
 class Classifier:

@@ -4,8 +4,11 @@ A `Search` is a ``custom_generate`` callable of transformers. `SearchRun` is one
 decodes, and `Found` is what a search returns.
 """
 
+from logitkit.processors.searches.beams import Beams
 from logitkit.processors.searches.best_of import BestOf
 from logitkit.processors.searches.bound_search import BoundSearch
+from logitkit.processors.searches.contrastive_search import ContrastiveSearch
+from logitkit.processors.searches.goose import Goose
 from logitkit.processors.searches.random_numbers import draw, uniform
 from logitkit.processors.searches.resampling import effective_size, systematic
 from logitkit.processors.searches.rows import Rows, self_certainty
@@ -16,10 +19,13 @@ from logitkit.processors.searches.smc import SMC
 
 __all__ = [
     "SMC",
+    "Beams",
     "BestOf",
     "BoundSearch",
     "Candidates",
+    "ContrastiveSearch",
     "Found",
+    "Goose",
     "Rows",
     "Sampling",
     "Search",

@@ -20,6 +20,7 @@ SOURCE = "https://logitkit.example/source"  # as in project.urls of pyproject.to
 PURPOSES: Mapping[str, str] = {
     "adaptive_p": "prefers tokens of a target probability, and corrects for those already chosen",
     "ban_phrases": "keeps phrases of yours out of every output, whichever tokens spell them",
+    "beams": "looks for the likeliest texts, in groups that differ from each other",
     "best_of": "writes several texts and keeps the likeliest, or the one of which the model is most certain",
     "byte_boundary": "completes a prompt that ends inside a word or another token",
     "byte_ensemble": "combines models with different tokenizers, one byte at a time",
@@ -28,6 +29,7 @@ PURPOSES: Mapping[str, str] = {
     "cfg": "follows the prompt more closely, or keeps away from a prompt that you do not want",
     "canonical": "writes every text in the tokens that the tokenizer itself would write",
     "choices": "answers with one of the texts that you list",
+    "contrastive_search": "takes likely tokens that are unlike the text so far, by hidden states",
     "contrastive": "prefers what the model knows better than a weaker model",
     "core": "combines models with different tokenizers, and trusts those that agree and are certain",
     "crossover": "takes a token from another model where the two disagree most, within a budget",
@@ -39,6 +41,7 @@ PURPOSES: Mapping[str, str] = {
     "ensemble": "averages models with different tokenizers",
     "entropy_temperature": "samples nearly greedily where the model is sure",
     "frequency_penalty": "writes a token the less, the more often it occurs in the new text",
+    "goose": "writes the same text as without it in fewer forwards, by trees of drafts without a draft model",
     "grammar": "writes JSON of your schema, or text of your regular expression or grammar",
     "length_target": "ends texts near a number of tokens",
     "attribute": "prefers an attribute of the text, such as a length or a label",

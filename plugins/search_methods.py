@@ -1,0 +1,59 @@
+"""Specs of further searches over the law of a chain: trees of drafts, beams, and contrastive search."""
+
+from __future__ import annotations
+
+from logitkit.registry.hookspecs import hookimpl
+from logitkit.registry.spec import Spec
+
+PACKAGE = "logitkit.processors.searches"
+
+SPECS = [
+    Spec(
+        name="goose",
+        kind="search",
+        family="searches",
+        summary="Write the tokens of plain decoding with fewer forwards, by trees of drafts without a draft model.",
+        source="arXiv:2604.02047",
+        target=f"{PACKAGE}.goose:Goose",
+        formula="x ~ p(. | path) at each node of a tree of drafts; where x is a child, go on there, else stop",
+        needs=("a decoder-only model whose attention takes a mask of four dimensions",),
+        extra_forwards="rows",
+        cost="budget tokens in each forward in place of one; several new tokens a forward",
+        failure="where the text neither repeats itself nor is predictable, and on a machine on which a forward of "
+        "budget tokens takes much longer than one of one token",
+        example="goose(budget=8)",
+    ),
+    Spec(
+        name="beams",
+        kind="search",
+        family="searches",
+        summary="Look for the likeliest texts with beams, in groups that avoid each other's tokens.",
+        source="arXiv:1610.02424",
+        target=f"{PACKAGE}.beams:Beams",
+        formula="the best by sum_t (log p(v_t) - diversity n_t),  n_t: earlier groups that took v_t at step t",
+        extra_forwards="rows",
+        cost="width rows in place of one",
+        failure="the likeliest text is often short, empty or repetitive; an attribute before it helps",
+        example="beams(width=4, groups=2, diversity=1.0)",
+    ),
+    Spec(
+        name="contrastive_search",
+        kind="search",
+        family="searches",
+        summary="Take likely tokens whose hidden states are unlike those of the text so far.",
+        source="arXiv:2202.06417",
+        target=f"{PACKAGE}.contrastive_search:ContrastiveSearch",
+        formula="arg max over the top likeliest v of (1 - alpha) p(v) - alpha max_j cos(h_v, h_j)",
+        needs=("a decoder-only model",),
+        extra_forwards="rows",
+        cost="top rows in place of one",
+        failure="where the hidden states of all texts point the same way, the likeness says little; raise alpha",
+        example="contrastive_search(alpha=0.6, top=3)",
+    ),
+]
+
+
+@hookimpl
+def logitkit_specs() -> list[Spec]:
+    """Return the searches of this module."""
+    return SPECS
