@@ -20,7 +20,8 @@ import torch
 import transformers
 import typer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from logitkit.bench.speed.random_models import RANDOM_SIZES, ModelSizes, random_model
 from logitkit.models.placement import placement
@@ -40,14 +41,14 @@ class Measured(NamedTuple):
     Attributes:
         seconds: in all.
         growing: seconds of growing the tree, forwards and copies to the host included.
-        count: bytes of all rows.
+        written: bytes of all rows.
         forwards: of the model.
         first: seconds of the first run, of other texts.
     """
 
     seconds: float
     growing: float
-    count: int
+    written: int
     forwards: int
     first: float
 
@@ -66,21 +67,29 @@ def trained_tokenizer(texts: Sequence[str]) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
 
 
+class WithBigrams(LlamaForCausalLM):
+    """A Llama whose logits get the log-probabilities of bigrams, ``[tokens, logits]``."""
+
+    bigrams: Tensor
+
+    def forward(self, input_ids: Tensor, **inputs: Any) -> Any:
+        """Return the output of the Llama with its logits changed."""
+        output = super().forward(input_ids=input_ids, **inputs)
+        ids = input_ids[:, -output.logits.shape[1] :].clamp(max=len(self.bigrams) - 1)
+        output.logits = output.logits + self.bigrams[ids]
+        return output
+
+
 def add_bigrams(model: Any, tokenizer: Any, texts: Sequence[str], size: int) -> None:
-    """Add the log-probabilities of bigrams of texts to the logits of a model with ``size`` logits."""
+    """Add the log-probabilities of bigrams of texts to the logits of a Llama with ``size`` logits."""
     counts = torch.zeros(len(tokenizer), size)
     for text in texts:
         ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id])
         counts.index_put_((ids[:-1], ids[1:]), torch.ones(len(ids) - 1), accumulate=True)
     single = (counts.sum(0) + 0.1) / (counts.sum(0) + 0.1).sum()
     pairs = (counts + UNIGRAMS * single) / (counts.sum(1, keepdim=True) + UNIGRAMS)
-    table = pairs.log().to(model.device, model.dtype)
-
-    def add(_: Any, __: Any, inputs: dict[str, Any], output: Any) -> None:
-        ids = inputs["input_ids"][:, -output.logits.shape[1] :].clamp(max=len(table) - 1)
-        output.logits = output.logits + table[ids]
-
-    model.register_forward_hook(add, with_kwargs=True)
+    model.__class__ = WithBigrams  # a hook would keep its forwards from being recorded
+    model.bigrams = pairs.log().to(model.device, model.dtype)
 
 
 def measure(model: ByteModel, run: Callable[[int], int], clock: Callable[[], float]) -> Measured:
@@ -109,7 +118,6 @@ def along(model: ByteModel, text: bytes, context: int, count: int) -> Callable[[
     """Return a function that requests the distribution of each byte of a text after its first ``context`` bytes."""
 
     def run(number: int) -> int:
-        model.release()
         start = number * STEP
         for place in range(start + context, start + context + count):
             model.logp([text[start:place]])
@@ -118,15 +126,14 @@ def along(model: ByteModel, text: bytes, context: int, count: int) -> Callable[[
     return run
 
 
-def sampled(model: ByteModel, text: bytes, context: int, count: int, rows: int) -> Callable[[int], int]:
+def sampled(model: Any, text: bytes, context: int, count: int, rows: int) -> Callable[[int], int]:
     """Return a function that samples ``count`` bytes after ``context`` bytes of each row."""
 
     def run(number: int) -> int:
-        model.release()
         torch.manual_seed(number)
         places = [(number * rows + row) * STEP for row in range(rows)]
         prompts = rows_of([text[place : place + context] for place in places])
-        model.generate(**prompts, max_new_tokens=count, min_new_tokens=count, do_sample=True)  # type: ignore[operator]
+        model.generate(**prompts, max_new_tokens=count, min_new_tokens=count, do_sample=True)
         return count * rows
 
     return run
@@ -135,8 +142,14 @@ def sampled(model: ByteModel, text: bytes, context: int, count: int, rows: int) 
 def table_row(name: str, one: Measured) -> list[str]:
     """Return the row of one way of writing bytes."""
     forwards = max(1, one.forwards)
-    outside = (one.seconds - one.growing) / one.count
-    values = (one.count / one.seconds, one.forwards / one.count, 1e3 * one.growing / forwards, 1e3 * outside, one.first)
+    outside = (one.seconds - one.growing) / one.written
+    values = (
+        one.written / one.seconds,
+        one.forwards / one.written,
+        1e3 * one.growing / forwards,
+        1e3 * outside,
+        one.first,
+    )
     return [name, *(f"{value:.{digits}f}" for value, digits in zip(values, (1, 3, 2, 2, 1), strict=True))]
 
 

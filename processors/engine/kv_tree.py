@@ -7,22 +7,17 @@ its path. One forward therefore reads any number of continuations, a fork has no
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError
-from logitkit.processors.engine.growing_cache import growing_cache
 from logitkit.processors.engine.scores import with_infinite_masks
-from logitkit.processors.engine.thin_matmul import FEW_ROWS, ThinMatmul, is_faster
-from logitkit.processors.engine.tree_attention import additive_mask, ancestor_matrix, within_window
 from logitkit.processors.engine.tree_check import check_tree
+from logitkit.processors.engine.tree_forward import TreeForward
 from logitkit.processors.engine.tree_node import Node, with_ancestors
-from logitkit.processors.model_facts import context_length, text_config
-from logitkit.processors.transformers_api import with_cache
+from logitkit.processors.model_facts import context_length
 
 CHUNK = 256  # tokens of a long sequence that one forward reads
 ROOM = 2048  # tokens that may stay in the cache for groups other than the first
@@ -35,6 +30,8 @@ class KVTree:
     Args:
         model: a causal language model that accepts an attention mask with four dimensions.
         exact: the model is known to read trees exactly; else its first tree runs `check_tree`.
+        fixed: whether a few new tokens are read in a few fixed shapes, padded; None: where the model is compiled, or
+            on a GPU, where such forwards are recorded as CUDA graphs.
 
     Attributes:
         forwards: forward passes so far.
@@ -54,23 +51,18 @@ class KVTree:
         ([1, 2, 3, 4, 5], 2, 6)
     """
 
-    def __init__(self, model: Any, *, exact: bool = False) -> None:
-        config = text_config(model)
-        self._layer_types = list(getattr(config, "layer_types", None) or [])
+    def __init__(self, model: Any, *, exact: bool = False, fixed: bool | None = None) -> None:
         if not exact:
             check_tree(model, type(self))
-        self.model = model
+        self.model, self._reader = model, TreeForward(model, fixed=fixed)
         self.forwards = self.tokens_fed = 0
         self.root = Node(token=-1, parent=None, depth=-1)
-        self._window = getattr(config, "sliding_window", None)
-        if self._layer_types and "sliding_attention" not in self._layer_types:
-            self._window = None
         self._limit = context_length(model) or 0
         self.release()
 
     def release(self) -> None:
         """Drop the cache and all nodes; nodes returned earlier must not be used again."""
-        self._cache = growing_cache()
+        self._reader.release()
         self._slots: list[Node] = []  # the node in each slot of the cache
         self.root.children.clear()
 
@@ -169,9 +161,9 @@ class KVTree:
         """Keep only the nodes with these object ids, in the cache and in the tree."""
         kept = [node for node in self._slots if id(node) in alive]
         index = torch.tensor([node.slot for node in kept], dtype=torch.long, device=self.model.device)
-        layers: list[Any] = self._cache.layers
+        layers: list[Any] = self._reader.cache.layers
         for layer in layers:
-            layer.keys, layer.values = layer.keys[:, :, index], layer.values[:, :, index]
+            layer.select(index)
         for node in [self.root, *kept]:
             node.children = {token: child for token, child in node.children.items() if id(child) in alive}
         for slot, node in enumerate(kept):
@@ -197,7 +189,7 @@ class KVTree:
         self._forward([copy], scored=False)
         node.logp = copy.logp
         self._slots.pop()
-        self._cache.crop(-1)
+        self._reader.cache.crop(-1)
 
     @torch.no_grad()
     def _forward(self, fresh: list[Node], *, scored: bool, keep: bool = False) -> None:
@@ -209,7 +201,9 @@ class KVTree:
             keep: whether all nodes get their ``logp``, or the last one alone.
         """
         try:
-            logits = self._run(fresh, every=keep or scored)
+            logits = self._reader(self.model, self._slots, fresh, every=keep or scored)
+            self.forwards += 1
+            self.tokens_fed += len(fresh)
         except BaseException:  # an interrupted forward leaves a cache that matches no tokens
             self.release()
             raise
@@ -227,27 +221,6 @@ class KVTree:
                 node.logp = row
         else:
             fresh[-1].logp = logp[-1].cpu().numpy()
-
-    def _run(self, fresh: list[Node], *, every: bool) -> Tensor:
-        """Return fp32 logits after each new node, ``[nodes, vocab]``; unless ``every``, after the last node alone."""
-        device, dtype = self.model.device, self.model.dtype
-        depths = np.array([node.depth for node in (*self._slots, *fresh)])
-        ancestors = ancestor_matrix(self._slots, fresh)
-        mask: Any = additive_mask(ancestors, dtype, device)
-        if self._window:
-            near = additive_mask(ancestors & within_window(depths, len(fresh), self._window), dtype, device)
-            mask = {"full_attention": mask, "sliding_attention": near} if self._layer_types else near
-        with ThinMatmul() if len(fresh) in FEW_ROWS and is_faster(self.model, len(fresh)) else nullcontext():
-            output = self.model(
-                input_ids=torch.tensor([[node.token for node in fresh]], device=device),
-                attention_mask=mask,
-                position_ids=torch.tensor(depths[None, len(self._slots) :], device=device),
-                **with_cache(self._cache),
-                logits_to_keep=0 if every else 1,
-            )
-        self.forwards += 1
-        self.tokens_fed += len(fresh)
-        return output.logits[0].float()  # type: ignore[no-any-return]
 
 
 def _add_totals(fresh: Sequence[Node], logp: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The forward of a stream's model, whose errors name the model."""
+"""The forward of a model: errors that name the model, and whether it is compiled."""
 
 from __future__ import annotations
 
@@ -56,3 +56,17 @@ def forwarded_by(forward: Callable[..., Any], model: Any, **inputs: Any) -> Any:
             f"{type(model).__name__}: the forward must read the rows of a second stream, "
             f"got {type(error).__name__}: {error}; check the model's context length, device and dtype"
         ) from error
+
+
+def is_compiled(model: Any) -> bool:
+    """Return whether a model was compiled: as a whole, by its ``compile``, or its ``forward`` alone.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> is_compiled(tiny_model()), is_compiled(torch.compile(tiny_model()))
+    (False, True)
+    """
+    return (
+        hasattr(model, "_orig_mod")
+        or getattr(model, "_compiled_call_impl", None) is not None
+        or hasattr(getattr(model, "forward", None), "_torchdynamo_orig_callable")
+    )

@@ -234,4 +234,5 @@ class _WithoutHooks:
         return getattr(self._model, name)
 
     def __call__(self, **inputs: Any) -> Any:
-        return self._model.forward(**inputs)
+        forward = self._model.forward  # which may have been compiled by itself
+        return getattr(forward, "_torchdynamo_orig_callable", forward)(**inputs)

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
+from logitkit.processors.engine.model_forward import is_compiled
+
 FEW_ROWS = range(2, 9)  # from about nine rows on, both orders take the same time
 MIN_SPEEDUP = 1.25  # how many times faster the second order must be
 MIN_TIMED_NUMBERS = 2**18  # smallest weight that is timed; timings of smaller weights are noise
@@ -55,7 +57,7 @@ def weight_times_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) 
 
 def is_faster(model: Any, rows: int) -> bool:
     """Return whether a forward of ``rows`` rows of one token is faster with `ThinMatmul`; timed once for each model."""
-    if _is_compiled(model):
+    if is_compiled(model):  # the compiler chooses its own order, and a mode would start it again
         return False
     known = _FASTER.setdefault(model, {})
     if rows not in known:
@@ -74,11 +76,6 @@ def _measured_faster(model: Any, rows: int) -> bool:
     usual = _seconds(lambda: [linear(x, weight) for x, weight in products])
     swapped = _seconds(lambda: [weight_times_rows(x, weight) for x, weight in products])
     return bool(products) and usual > MIN_SPEEDUP * swapped
-
-
-def _is_compiled(model: Any) -> bool:
-    """Return whether a forward is compiled: the compiler chooses its own order, and a mode would start it again."""
-    return hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None
 
 
 def _seconds(run: Callable[[], list[Tensor]]) -> float:

@@ -30,10 +30,10 @@ def test_both_ways_run() -> None:
         (gpu_bytes.sampled(over_bytes, text, 20, 4, 2), 8),
     ):
         one = gpu_bytes.measure(over_bytes, run, time.perf_counter)
-        assert one.count == count and one.forwards > 0 and 0 < one.growing < one.seconds
+        assert one.written == count and one.forwards > 0 and 0 < one.growing < one.seconds
 
 
 def test_worked_example() -> None:
     """20 bytes in 2 seconds, of which 5 forwards take 1: 10 bytes/s, 200 ms a forward, 50 ms a byte outside."""
-    measured = gpu_bytes.Measured(seconds=2.0, growing=1.0, count=20, forwards=5, first=3.0)
+    measured = gpu_bytes.Measured(seconds=2.0, growing=1.0, written=20, forwards=5, first=3.0)
     assert gpu_bytes.table_row("x", measured) == ["x", "10.0", "0.250", "200.00", "50.00", "3.0"]

@@ -19,6 +19,7 @@ from logitkit.errors import ModelError, ParameterError
 from logitkit.processors.byte_level import ByteTree
 from logitkit.processors.byte_level.tree import STATES_KEPT
 from logitkit.processors.engine.kv_tree import ROOM, SLACK
+from logitkit.processors.engine.tree_forward import TreeForward
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
 
@@ -235,7 +236,11 @@ def test_an_interrupted_forward_leaves_no_wrong_cache(monkeypatch: pytest.Monkey
     model = random_model(tokenizer, 11)
     tree, want = ByteTree(model, tokenizer), ByteTree(model, tokenizer).logp(b"ab ab b")
     tree.logp(b"ab ab")
-    monkeypatch.setattr(tree.kv_tree, "_run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TreeForward, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tree.logp(b"ab ab b")
     monkeypatch.undo()
