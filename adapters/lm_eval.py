@@ -32,7 +32,7 @@ from logitkit.registry.bind import bind
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
 from logitkit.registry.preloading import preload
-from logitkit.registry.scoring import continuation_tokens, score_tokens
+from logitkit.registry.scoring import continuation_tokens, refuse_searches, score_tokens
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
@@ -110,6 +110,7 @@ class ChainLM(HFLM):
 
     def _scored(self, batch: Sequence[Request]) -> list[tuple[float, bool]]:
         """Score one batch; a context that is too long for the model loses its beginning, as in ``hf``."""
+        refuse_searches(self.chain, "lm-eval")
         longest = max(len(context) for _, context, _ in batch) + max(len(row) for _, _, row in batch) - 1
         if longest > self.max_length and len(batch) > 1:  # the padded batch would exceed the context
             return [result for request in batch for result in self._scored([request])]
@@ -134,12 +135,17 @@ class ChainLM(HFLM):
         if not settings.get("do_sample"):
             settings = {**settings, "do_sample": False}
             settings.pop("temperature", None)
+            if self.chain.searches:  # a search draws its own tokens
+                del settings["do_sample"]
         prompts = [row[keep].tolist() for row, keep in zip(context, attention_mask.bool(), strict=True)]
         call = self.bound(prompts)
         width = call.prompts.width
-        criteria = stop_sequences_criteria(self.tokenizer, stop, width, len(prompts))
+        if self.chain.searches:  # whose rows the criteria of the harness would confuse
+            settings |= {"stop_strings": [text for text in stop if text]} if any(stop) else {}
+        else:
+            settings["stopping_criteria"] = stop_sequences_criteria(self.tokenizer, stop, width, len(prompts))
         tokens = max_length - context.shape[1] + max(0, context.shape[1] - width)
-        output = call.ids(call.generate(max_new_tokens=tokens, stopping_criteria=criteria, **settings))
+        output = call.ids(call.generate(max_new_tokens=tokens, **settings))
         if not any(call.prompts.removed):
             return torch.cat([context, output[:, width:]], dim=1)
         rows = [self.tok_encode(text, add_special_tokens=False) for text in call.texts(output)]

@@ -65,11 +65,7 @@ def score(
     check_pair("score", model, tokenizer)
     if model.config.is_encoder_decoder:
         raise ModelError("score: the model must be decoder-only; generate with an encoder-decoder model instead")
-    refusal = next((spec for spec in chain.specs if spec.kind != "processor"), None)
-    if refusal is not None:
-        raise ModeError(
-            f"score: {refusal.name} must be left out, {refusal.modes['loglikelihood']}; score the steps alone"
-        )
+    refuse_searches(chain, "score")
     if not continuations or not all(isinstance(text, str) and text for text in continuations):
         raise ParameterError("score", "continuations", "one or more texts, none empty", continuations)
     if not is_valid_unicode(list(continuations)):
@@ -84,6 +80,22 @@ def score(
     rows = [continuation_tokens(call, number, text) for number, text in enumerate(continuations)]
     pairs = zip(score_tokens(call, rows), continuations, strict=True)
     return [_scored(tokens, text) for tokens, text in pairs], call
+
+
+def refuse_searches(chain: Chain, owner: str) -> None:
+    """Refuse a chain with a search or a selector, under which a text has no probability.
+
+    Args:
+        chain: the chain.
+        owner: what scores, for the error.
+
+    Raises:
+        ModeError: names the search.
+    """
+    refused = next((spec for spec in chain.specs if spec.kind != "processor"), None)
+    if refused is not None:
+        why = refused.modes["loglikelihood"]
+        raise ModeError(f"{owner}: {refused.name} must be left out, {why}; score the steps alone")
 
 
 def _scored(tokens: Sequence[tuple[float, bool]], text: str) -> Scored:

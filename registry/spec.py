@@ -59,8 +59,7 @@ class Spec:
         name: snake_case, unique among installed plugins.
         summary: what the processor does, in one sentence.
         source: where the method is from: an arXiv id, or ``transformers``.
-        kind: ``processor``: a step of a chain. ``search``: a loop above the steps, written behind them.
-            ``selector``: chooses among sequences, written at the end.
+        kind: ``processor``: a step. ``search``: a loop above the steps. ``selector``: chooses among sequences.
         target: ``module:Class`` of a LogitsProcessor, a `Search` or a `Selector`. The class may define
             ``bind(cls, binding, *, explicit parameters)`` to ask a `Binding` for readers and resources, and
             ``prepare(cls, binding, **parameters)`` to change the prompts.

@@ -137,7 +137,7 @@ def continue_prompts(
     Args:
         call: a call that was bound under `pinned_settings`, which must still be in force.
         max_new_tokens: largest number of tokens of a continuation.
-        seeds: one seed per row; None decodes greedily.
+        seeds: one seed per row; None decodes greedily, and seeds a search with the numbers of the rows.
         stops: for each row its stop texts; empty when no row has any.
         beams: width of the beam search. With more than one beam, rows end at an end token only, and their texts are
             cut at the first stop text afterwards.
@@ -159,6 +159,8 @@ def continue_prompts(
         [True, True]
     """
     _check_context_length(call, max_new_tokens)
+    if call.search is not None:
+        return _searched(call, max_new_tokens, seeds, stops)
     stops = stops or [()] * len(call.prompts)
     criterion = StopAtText(call, stops) if any(stops) and beams == 1 else None
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": beams}
@@ -169,6 +171,44 @@ def continue_prompts(
     output = call.ids(call.generate(**settings)).clone()
     rows = _cut_rows(call, output, criterion.ended if criterion else [None] * len(stops))
     return [(before_stop(text, each), row) for text, each, row in zip(call.texts(output), stops, rows, strict=True)]
+
+
+class SearchStops(StoppingCriteria):
+    """End a row of a search when its continuation contains one of the stop texts of its prompt.
+
+    A search permutes, repeats and drops rows, so a row is known by its content alone.
+
+    Args:
+        call: the call whose prompts are continued.
+        stops: for each prompt its stop texts.
+    """
+
+    def __init__(self, call: Call, stops: Sequence[Sequence[str]]) -> None:
+        self.call, self.stops = call, stops
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Return which rows have ended, bool ``[rows]``."""
+        start = self.call.settings.start
+        rows = [self.call.settings.without_padding(row) for row in input_ids[:, start:].tolist()]
+        texts = self.call.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        numbers = self.call.prompts.rows(input_ids).tolist()
+        ended = [before_stop(text, self.stops[number]) != text for text, number in zip(texts, numbers, strict=True)]
+        return torch.tensor(ended, device=input_ids.device)
+
+
+def _searched(
+    call: Call, max_new_tokens: int, seeds: Sequence[int] | None, stops: Sequence[Sequence[str]]
+) -> list[tuple[str, list[int]]]:
+    """Continue every prompt of a call with the search of its chain; see `continue_prompts`."""
+    assert call.search is not None
+    call.search.seeds = list(range(len(call.prompts))) if seeds is None else seeds
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    if any(stops):
+        settings["stopping_criteria"] = StoppingCriteriaList([SearchStops(call, stops)])
+    output = call.ids(call.generate(**settings))
+    rows = [call.settings.without_padding(row) for row in output[:, call.settings.start :].tolist()]
+    texts = zip(call.texts(output), stops or [()] * len(rows), strict=True)
+    return [(before_stop(text, each), row) for (text, each), row in zip(texts, rows, strict=True)]
 
 
 def _cut_rows(call: Call, output: Tensor, ended: Sequence[int | None]) -> list[list[int]]:

@@ -233,10 +233,15 @@ def _trace_fields(trace: Trace, steps: int) -> dict[str, Any]:
     """Return the counters of a trace: forwards besides the generating model's own, interventions, and means."""
     return {
         "steps": steps,
-        "forwards": dict(trace.forwards),
+        "forwards": dict(trace.forwards) | _search_forwards(trace, steps),
         "interventions": _rounded(trace.interventions),
         "means": _rounded(trace.means),
     }
+
+
+def _search_forwards(trace: Trace, steps: int) -> dict[str, int]:
+    """Return the forwards of a search beyond one for each step, by the name of the search."""
+    return {} if trace.search is None else {trace.search.search: max(0, trace.search.forwards - steps)}
 
 
 def _rounded(means: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

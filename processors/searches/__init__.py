@@ -7,8 +7,10 @@ decodes, and `Found` is what a search returns.
 from logitkit.processors.searches.beams import Beams
 from logitkit.processors.searches.best_of import BestOf
 from logitkit.processors.searches.bound_search import BoundSearch
+from logitkit.processors.searches.chrf import chrf
 from logitkit.processors.searches.contrastive_search import ContrastiveSearch
 from logitkit.processors.searches.goose import Goose
+from logitkit.processors.searches.mbr import MBR, exact_match
 from logitkit.processors.searches.random_numbers import draw, uniform
 from logitkit.processors.searches.resampling import effective_size, systematic
 from logitkit.processors.searches.rows import Rows, self_certainty
@@ -18,6 +20,7 @@ from logitkit.processors.searches.selector import Candidates, Selector
 from logitkit.processors.searches.smc import SMC
 
 __all__ = [
+    "MBR",
     "SMC",
     "Beams",
     "BestOf",
@@ -32,8 +35,10 @@ __all__ = [
     "SearchCost",
     "SearchRun",
     "Selector",
+    "chrf",
     "draw",
     "effective_size",
+    "exact_match",
     "self_certainty",
     "systematic",
     "uniform",

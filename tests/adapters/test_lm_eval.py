@@ -122,6 +122,15 @@ def test_scores_and_texts_under_a_chain_equal_logitkits(place: Path, chain: str)
     assert numbers(found["choices"]) != numbers(plain["choices"])
 
 
+def test_a_search_writes_texts_and_scores_none(place: Path) -> None:
+    """Texts end before the stop text, although the rows of a search move; log-likelihoods are refused by name."""
+    torch.manual_seed(0)
+    found = evaluate(place, "logitkit", ["texts"], chain="smc(3) | best_of()")
+    assert len(found["texts"]) == len(WORDS) and not any("t" in row[0][0] for row in found["texts"])
+    with pytest.raises(ModeError, match="smc must be left out, a search gives no probability"):
+        evaluate(place, "logitkit", ["choices"], chain="smc(3) | best_of()")
+
+
 def test_a_cut_prompt_is_scored_and_continued(place: Path) -> None:
     """Under byte_boundary, which shortens the prompt, scores and texts are still those of the text after the prompt."""
     model, tokenizer, chain = foreign_model(), foreign_tokenizer(), logitkit.chain("byte_boundary()")

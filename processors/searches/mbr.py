@@ -1,0 +1,125 @@
+"""Minimum Bayes risk: the sequence that agrees best with all sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from logitkit.errors import ParameterError, ScoresError
+from logitkit.params import Resource, checked, option
+from logitkit.processors.engine.binding import Binding
+from logitkit.processors.searches.answers import normalised_answer
+from logitkit.processors.searches.chrf import chrf
+from logitkit.processors.searches.selector import Candidates, Selector, SequenceCount
+
+Utility = Callable[[str, str], float]
+
+
+def exact_match(hypothesis: str, reference: str) -> float:
+    """Return 1 for texts that are equal but for case, punctuation and white space at their ends, else 0.
+
+    >>> exact_match("42.", " 42 "), exact_match("42", "43")
+    (1.0, 0.0)
+    """
+    return float(normalised_answer(hypothesis) == normalised_answer(reference))
+
+
+UTILITIES: dict[str, Utility] = {"exact_match": exact_match, "chrf": chrf}
+
+
+class MBR(Selector):
+    """Choose the sequence with the greatest expected utility, the other sequences being the references.
+
+    The expectation is the mean over the other sequences by their weights; with equal weights, the mean utility to the
+    other samples. With ``exact_match`` the most frequent answer wins (self-consistency, arXiv:2203.11171).
+    Source: Kumar and Byrne 2004; Eikema and Aziz, arXiv:2005.10283.
+
+    Args:
+        n: sequences of each prompt to choose from.
+        utility: name of the utility.
+        function: the utility, ``function(hypothesis, reference)``; None: the built-in one of this name.
+
+    By hand: "a b" agrees with one other text, "c" with none; the first of two equally good ones wins.
+
+    Example:
+        >>> logp, weights = torch.zeros(3), torch.full((3,), 1 / 3)
+        >>> tokens = [[0], [1], [2]]
+        >>> MBR(utility="exact_match")(Candidates(prompt="", texts=["c", "a b", "A b."], tokens=tokens, logp=logp,
+        ...                                       weights=weights))
+        [1, 2, 0]
+    """
+
+    name: ClassVar[str] = "mbr"
+    order = ("n", "utility")
+
+    @checked
+    def __init__(
+        self,
+        *,
+        n: SequenceCount = None,
+        utility: Annotated[
+            str, option("'exact_match', 'chrf', or the name under which bind gets a function(hypothesis, reference)")
+        ] = "chrf",
+        function: Annotated[Utility | None, Resource()] = None,
+    ) -> None:
+        super().__init__(n=n)
+        if function is None and utility not in UTILITIES:
+            known = " or ".join(map(repr, UTILITIES))
+            raise ParameterError("mbr", "utility", f"{known}, or the name of a function passed to bind", utility)
+        self.utility, self.function = utility, function or UTILITIES[utility]
+
+    @classmethod
+    def bind(cls, binding: Binding, *, n: SequenceCount, utility: str) -> MBR:
+        """Build the selector with a function of the user where ``utility`` names one.
+
+        Raises:
+            ParameterError: nothing was passed to bind under this name, or no function.
+        """
+        if utility in binding.resources:
+            function: Any = binding.resource(utility)
+            if not callable(function):
+                raise ParameterError("mbr", "utility", "the name of a function(hypothesis, reference)", utility)
+            return cls(n=n, utility=utility, function=function)
+        return cls(n=n, utility=utility)
+
+    def scores(self, candidates: Candidates) -> Tensor:
+        """Return the expected utility of each sequence, ``[k]``.
+
+        Raises:
+            ScoresError: the utility is no finite number.
+        """
+        texts, weights = candidates.texts, candidates.weights.double()
+        utilities = torch.zeros(len(texts), len(texts), dtype=torch.float64)
+        known: dict[tuple[str, str], float] = {}
+        for row, hypothesis in enumerate(texts):
+            for column, reference in enumerate(texts):
+                if row != column:
+                    pair = hypothesis, reference
+                    if pair not in known:
+                        known[pair] = self._asked(*pair)
+                    utilities[row, column] = known[pair]
+        others = weights.expand(len(texts), -1).clone().fill_diagonal_(0)
+        return (utilities * others).sum(-1) / others.sum(-1).clamp_min(1e-300)
+
+    def _asked(self, hypothesis: str, reference: str) -> float:
+        """Return the utility of a pair of texts."""
+        value = self.function(hypothesis, reference)
+        if not isinstance(value, (int, float)) or not torch.tensor(float(value)).isfinite():
+            raise ScoresError(
+                f"mbr: utility {self.utility} must return a finite number, got {value!r:.40} for the texts "
+                f"{hypothesis!r:.40} and {reference!r:.40}; correct the function"
+            )
+        return float(value)
+
+
+def weights_of_answers(answers: Sequence[str], weights: Tensor) -> Tensor:
+    """Return for each answer the total weight of the answers that are equal to it, ``[k]``.
+
+    >>> weights_of_answers(["a", "b", "a"], torch.tensor([0.5, 0.25, 0.25])).tolist()
+    [0.75, 0.25, 0.75]
+    """
+    equal = torch.tensor([[one == other for other in answers] for one in answers], dtype=weights.dtype)
+    return equal @ weights
