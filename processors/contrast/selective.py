@@ -120,6 +120,11 @@ class USCD(LogitsProcessor):
             )
         return processor
 
+    @property
+    def asks_by_gate(self) -> bool:
+        """Whether the lame prompt is asked only where the gate is open."""
+        return self.gate < 1
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores with uncertain rows contrasted to log-probabilities, ``[rows, vocab]``."""
         if uscd_is_neutral(rho=self.rho, gate=self.gate):

@@ -19,7 +19,9 @@ from torch.nn.functional import pad
 from transformers import StaticCache
 
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.separate_prefill import PromptPart, can_join, is_cheaper_apart, join
+from logitkit.processors.engine.stream_joining import can_grow, join_below
 from logitkit.processors.engine.streams import FusableStream
 from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
 from logitkit.processors.model_facts import text_config
@@ -75,6 +77,7 @@ class ForwardPlan:
         self._mask = self._lengths = torch.empty(0)  # of the prompts of all rows: [all rows, columns], [all rows]
         self._stacked, self._padded = torch.empty(0), False  # tokens of the prompts of all rows
         self._ids = torch.empty(0)  # rows of `generate` in the forward that is being prepared
+        self._cached = torch.empty(0)  # those of their tokens that are in the cache
         self._parts: Sequence[PromptPart] = ()  # prompts that the coming forward reads apart
         self._further_inputs: Sequence[dict[str, Any]] = ()  # of all parts but the first
 
@@ -96,6 +99,7 @@ class ForwardPlan:
                 return first
             chunk, positions = self._prompt_rows(ids)
         else:
+            self._cached = ids[:, : ids.shape[1] - (count or 1)]
             self._before_forward(False)
             tail = ids[:, ids.shape[1] - (count or 1) :]
             chunk = tail.repeat(len(self._lengths) // len(ids), 1)
@@ -147,11 +151,45 @@ class ForwardPlan:
         self._mask, self._lengths = self._mask[:rows], self._lengths[:rows]
         self.fed = None
 
+    def add_streams(self, streams: Sequence[Reader]) -> bool:
+        """Move what readers have read below the rows of `generate`, and compute these streams in all later forwards.
+
+        Args:
+            streams: readers of this model, each asked for the rows of the last step.
+
+        Returns:
+            Whether the caches could be joined; if not, the plan is unchanged.
+        """
+        length = self.cache.get_seq_length()
+        if not can_grow(self.cache) or length != self._cached.shape[1]:
+            return False
+        for stream in streams:
+            stream(self._cached)  # rows that `generate` reordered since are reordered, without a forward
+        caches = [stream.cache_of_rows(self._cached) for stream in streams]
+        if not all(map(can_grow, caches)):
+            return False
+        self.streams = tuple(streams)
+        self._lay_out(self._cached)
+        self._stacked = torch.empty(0)
+        join_below(self.cache, caches, self.width + length - self.prompts.width)
+        for stream in streams:
+            stream.release()
+        return True
+
     def _open(self, ids: Tensor, cache: Any) -> None:
         """Lay out the prompts of all rows, and choose how the first forward reads them."""
         self.index, self.cache = self.prompts.rows(ids), cache
         self._ids = ids
         self._before_forward(True)
+        prompts = self._lay_out(ids)
+        self.cache = self._long_enough(cache, self.width - self.prompts.width)
+        if self.streams and ids.shape[1] == self.prompts.width and can_join(self.cache):
+            parts = [PromptPart.of(one, mask, self.index) for one, mask in prompts]
+            self.separate = is_cheaper_apart(parts, self._stacked.numel())
+            self._parts = parts if self.separate else ()
+
+    def _lay_out(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Pad the prompts of all rows to one width; return tokens and mask of the prompts of each stream."""
         own = (ids[:, : self.prompts.width], self.prompts.mask.to(ids.device)[self.index.to(ids.device)])
         prompts = [own, *(stream.own_rows(self.index) for stream in self.streams)]
         prompts = [(one.to(ids.device), mask.to(ids.device)) for one, mask in prompts]
@@ -161,11 +199,7 @@ class ForwardPlan:
         self._padded = not bool(self._mask.all())
         self._lengths = self._mask.sum(-1)
         self._stacked = torch.cat([pad(one, (self.width - one.shape[1], 0)) for one, _ in prompts])
-        self.cache = self._long_enough(cache, self.width - self.prompts.width)
-        if self.streams and ids.shape[1] == self.prompts.width and can_join(self.cache):
-            parts = [PromptPart.of(one, mask, self.index) for one, mask in prompts]
-            self.separate = is_cheaper_apart(parts, self._stacked.numel())
-            self._parts = parts if self.separate else ()
+        return prompts
 
     def _long_enough(self, cache: Any, extra: int) -> Any:
         """Return a static cache that holds ``extra`` tokens more, as long as the model's longest one; else the same.

@@ -13,16 +13,24 @@ from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.forward_plan import ForwardPlan
 from logitkit.processors.engine.fusion_cost import fused_cost, padding_cost
 from logitkit.processors.engine.model_view import model_view
+from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.stream_joining import can_grow
 from logitkit.processors.engine.streams import FusableStream
+from logitkit.processors.engine.thin_matmul import is_faster
 from logitkit.processors.engine.trace import FusionReport
 
 TRIAL_STEPS = 24  # after so many steps, the costs of a rarely requested stream are compared
 RARE_REQUESTS = 0.5  # a stream requested at a smaller share of steps is rarely requested
-MIN_SAVING = 0.1  # least saving of separate forwards, in plain steps per step: opening their cache has a cost
+MIN_SAVING = 0.05  # least saving of separate forwards, in plain steps per step: opening their cache has a cost
+# A forward reads all weights whatever its rows, so that few further rows cost about this share of it.
+CHEAP_ROWS = 0.05
 
 
 class FusedStreams:
     """Computes the second streams of one `generate` call in the forwards of its rows. A context manager.
+
+    Streams that only gates request are read in forwards of their own until gates open often enough: a gate that never
+    opens costs nothing then, not even the forward over the second prompt.
 
     Args:
         composite: the chain; its streams receive their logits before each of its steps.
@@ -51,6 +59,8 @@ class FusedStreams:
         self.plan = ForwardPlan(model, composite.prompts, tuple(dict.fromkeys(readers)), self._before_forward)
         self.view = model_view(self.plan)
         self._steps, self._requests = 0, [torch.tensor(0)] * len(self.plan.streams)
+        self._waiting: tuple[Reader, ...] = ()  # streams that gates have not requested often enough to be fused
+        self._asked = self._forwards = 0  # steps that requested them, and their forwards so far
 
     def __enter__(self) -> FusedStreams:
         # The first forward of the model replaces this report.
@@ -59,6 +69,9 @@ class FusedStreams:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._waiting:
+            self._note_requests()
+            self._report_waiting()
         self.invalidate()
         self.composite.prefetcher = None
         self.plan.close()
@@ -91,11 +104,56 @@ class FusedStreams:
                 self.plan.streams = ()
                 self.trace.fusion = FusionReport(state="lazy", reason=reason)
                 return
-            streams = 1 + len(self.plan.streams)
-            reason = f"each forward computes {streams} rows for each row of generate"
-            self.trace.fusion = FusionReport(state="fused", reason=reason, rows_per_row=streams)
+            self._waiting = self._gated_readers()
+            if self._waiting:
+                self.plan.streams, self._forwards = (), sum(reader.forwards for reader in self._waiting)
+            else:
+                self._report_fused("")
+        elif self._waiting:
+            self._steps += 1
+            if self._note_requests() and self._asked >= self._least_share() * self._steps:
+                self._join()
         elif self.may_separate and type(self.plan.cache) is DynamicCache:
             self._count()
+
+    def _gated_readers(self) -> tuple[Reader, ...]:
+        """Return the streams as readers if gates decide when each is requested and they can join later; else none."""
+        readers = [stream for stream in self.plan.streams if type(stream) is Reader]
+        if not self.may_separate or len(readers) < len(self.plan.streams) or not can_grow(self.plan.cache):
+            return ()
+        for _, part in self.composite.parts:
+            if set(getattr(part, "streams", ())) & set(readers) and not getattr(part, "asks_by_gate", False):
+                return ()
+        return tuple(readers)
+
+    def _note_requests(self) -> bool:
+        """Return whether waiting streams were requested since the last forward, and count the step if so."""
+        forwards = sum(reader.forwards for reader in self._waiting)
+        asked, self._forwards = forwards > self._forwards, forwards
+        self._asked += asked
+        return asked
+
+    def _least_share(self) -> float:
+        """Return the share of steps with requests from which on a fused forward is cheaper; a heuristic."""
+        model, rows = self.plan.model, len(self.plan.index) * (1 + len(self._waiting))
+        return CHEAP_ROWS if model.device.type != "cpu" or is_faster(model, rows) else RARE_REQUESTS
+
+    def _join(self) -> None:
+        """Fuse the waiting streams from this step on, if their caches fit."""
+        if self.plan.add_streams(self._waiting):
+            self._report_fused(f" since gates opened at {self._asked} of {self._steps} steps")
+            self._waiting, self._steps = (), 0
+
+    def _report_fused(self, since: str) -> None:
+        """Report that every forward computes the streams from now on."""
+        streams = 1 + len(self.plan.streams)
+        reason = f"each forward computes {streams} rows for each row of generate{since}"
+        self.trace.fusion = FusionReport(state="fused", reason=reason, rows_per_row=streams)
+
+    def _report_waiting(self) -> None:
+        """Report that gates opened too rarely for fused forwards; the first step has no forward before it."""
+        reason = f"gates opened at {self._asked} of {self._steps + 1} steps"
+        self.trace.fusion = FusionReport(state="lazy", reason=reason)
 
     def _count(self) -> None:
         """Count the streams that were requested since the last forward; compare the costs from time to time."""

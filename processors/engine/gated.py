@@ -71,6 +71,11 @@ class Gated(LogitsProcessor):
         """The second streams of the processor."""
         return tuple(getattr(self.processor, "streams", ()))
 
+    @property
+    def asks_by_gate(self) -> bool:
+        """Whether second streams are asked only where the gate is open, which their logits do not decide."""
+        return not self.gate.compares
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the processor's scores in open rows, and the given scores in the others, ``[rows, vocab]``."""
         if self.gate.compares and not self.streams:  # a neutral value: the processor returns its scores

@@ -114,6 +114,12 @@ class Reader(PartialRows):
         index = index.to(self._own_ids.device)
         return self._own_ids[index], self._own_mask[index]
 
+    def cache_of_rows(self, rows: Tensor) -> Any:
+        """Return the cache if it holds exactly these rows, ``[rows, length]``, in this order; else None."""
+        index, tail = self.prompts.rows(rows), rows[:, self.prompts.width :].to(self._tail.device)
+        is_same = torch.equal(index.to(self._index.device), self._index) and torch.equal(tail, self._tail)
+        return self._cache if is_same else None
+
     def set_prefetched(self, rows: Tensor, logits: Tensor) -> None:
         """Store logits that another forward computed for these rows.
 
@@ -237,10 +243,8 @@ class Reader(PartialRows):
 
     def _feed_at_once(self, chunk: Tensor, count: int) -> None:
         """Feed a chunk in one forward."""
-        before = self._tail.shape[1]
-        positions = self._own_length[self._index, None] + torch.arange(
-            before, before + chunk.shape[1], device=chunk.device
-        )
+        steps = self._tail.shape[1] + torch.arange(chunk.shape[1], device=chunk.device)
+        positions = self._own_length[self._index, None] + steps
         self._tail = torch.cat([self._tail, chunk], dim=1)
         self._push(self._forward(chunk, positions, min(count, chunk.shape[1])), chunk.shape[1], count)
 
