@@ -39,8 +39,8 @@ class Length:
 
     Example:
         >>> length = Length(3, 1.0)
-        >>> length.value(3, True), length.value(5, True)  # two spreads away: -2^2 / 2
-        (0.0, -2.0)
+        >>> length.value(4, True), length.value(5, True)  # one and two spreads away: -1^2 / 2 and -2^2 / 2
+        (-0.5, -2.0)
     """
 
     def __init__(self, tokens: int, spread: float) -> None:
