@@ -44,6 +44,11 @@ class ProgressBar:
         self._progress.console.print(message, markup=False, highlight=False)
 
 
+def is_bar_shown() -> bool:
+    """Return whether a bar of `progress_bar` is on the terminal in this thread."""
+    return _shown.get() is not None
+
+
 # Over 40 lines: the arguments are documented one by one.
 @contextmanager
 def progress_bar(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from fakes import absolute_model, tiny_tokenizer
 from logitkit import models
 from logitkit.errors import DownloadError, ModelError, UnknownNameError
+from logitkit.progress import progress_bar
 
 
 class TestLoad:
@@ -73,3 +77,19 @@ def test_loading_shows_a_bar_on_a_terminal_alone(tiny_checkpoint: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_no_bar_of_transformers_above_ours(tiny_checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar of `progress_bar` would print every state of another bar as a line; without one, loading shows its bar."""
+    switched: list[str] = []
+    monkeypatch.setattr(logging, "is_progress_bar_enabled", lambda: True)
+    for name in ("disable_progress_bar", "enable_progress_bar"):
+        monkeypatch.setattr(logging, name, functools.partial(switched.append, name))
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    models.load(tiny_checkpoint)
+    assert switched == []
+    with progress_bar("units", total=1):
+        models.load(tiny_checkpoint)
+    assert switched == ["disable_progress_bar", "enable_progress_bar"]

@@ -13,6 +13,7 @@ from logitkit.files import is_folder
 from logitkit.models.catalog import KNOWN
 from logitkit.models.installation import names, pull
 from logitkit.models.sources import hub_reachable
+from logitkit.progress import is_bar_shown
 
 
 def load(name: str, *, like: Any = None) -> tuple[Any, Any]:
@@ -96,17 +97,21 @@ def _read_model(place: str, dtype: Any, device: Any, *, local_only: bool) -> tup
     config = AutoConfig.from_pretrained(place, local_files_only=local_only)
     model_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     # Only safetensors: other formats can execute code when they are read.
-    with _no_bars_off_a_terminal():
+    with _bars_where_they_fit():
         model = model_class.from_pretrained(place, dtype=dtype, use_safetensors=True, local_files_only=local_only)
     return model.to(device).eval(), AutoTokenizer.from_pretrained(place, local_files_only=local_only)
 
 
 @contextlib.contextmanager
-def _no_bars_off_a_terminal() -> Iterator[None]:
-    """Switch the progress bars of transformers off in the body, unless standard error is a terminal."""
+def _bars_where_they_fit() -> Iterator[None]:
+    """Switch the progress bars of transformers off in the body where none is wanted.
+
+    None is wanted where standard error is no terminal, and above a bar of ours, which would print every state of
+    theirs as a line.
+    """
     from transformers.utils import logging
 
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+    if (sys.stderr.isatty() and not is_bar_shown()) or not logging.is_progress_bar_enabled():
         yield
         return
     logging.disable_progress_bar()
