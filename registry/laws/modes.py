@@ -196,7 +196,8 @@ def text_generation_pipeline(subject: ModeSubject) -> None:
     text = subject.tokenizer.decode(call.inputs["input_ids"][0])
     settings = {key: value for key, value in call.generate_kwargs.items() if key not in SAMPLING}
     settings |= {"do_sample": False, "max_new_tokens": TOKENS, "return_tensors": True}
-    pipe = pipeline("text-generation", model=subject.model, tokenizer=subject.tokenizer)
+    tokenizer = copy.deepcopy(subject.tokenizer)  # a pipeline pads its tokenizer on the left from now on
+    pipe = pipeline("text-generation", model=subject.model, tokenizer=tokenizer)
     (output,) = pipe(text, logits_processor=call.processors, **settings)
     assert_greedy(subject.single, call, torch.tensor([output["generated_token_ids"]]))
     assert call.trace.calls, "the chain was never called"
