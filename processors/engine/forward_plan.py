@@ -20,7 +20,7 @@ from transformers import StaticCache
 
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
-from logitkit.processors.engine.separate_prefill import PromptPart, can_join, is_cheaper_apart, join
+from logitkit.processors.engine.separate_prefill import PromptPart, can_join, cheapest, join
 from logitkit.processors.engine.stream_joining import can_grow, join_below
 from logitkit.processors.engine.streams import FusableStream
 from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
@@ -185,8 +185,8 @@ class ForwardPlan:
         self.cache = self._long_enough(cache, self.width - self.prompts.width)
         if self.streams and ids.shape[1] == self.prompts.width and can_join(self.cache):
             parts = [PromptPart.of(one, mask, self.index) for one, mask in prompts]
-            self.separate = is_cheaper_apart(parts, self._stacked.numel())
-            self._parts = parts if self.separate else ()
+            self._parts = cheapest(parts, self._stacked.numel())
+            self.separate = len(self._parts) > 1
 
     def _lay_out(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Pad the prompts of all rows to one width; return tokens and mask of the prompts of each stream."""
@@ -249,11 +249,12 @@ class ForwardPlan:
         """Read the prompts of each stream apart, and join their caches."""
         further = [forward(**one) for one in self._further_inputs]
         output = forward(**inputs)  # last, since hooks on the model keep the outputs of the last forward
-        logits = [one.logits[:, -1:][part.source] for part, one in zip(self._parts, (output, *further), strict=True)]
+        read = [one.logits[:, -1:][part.source] for part, one in zip(self._parts, (output, *further), strict=True)]
         join(self.cache, self._parts, self.width)
         self._parts = self._further_inputs = ()
-        self._keep(logits[1:], 1)
-        output.logits, output[CACHE] = logits[0], self.cache
+        own, *others = torch.cat(read).split(len(self._ids))
+        self._keep(others, 1)
+        output.logits, output[CACHE] = own, self.cache
         return output
 
     def _keep(self, logits: Sequence[Tensor], fed: int) -> None:

@@ -1,8 +1,8 @@
-"""Prompts of several streams, read in a forward each and joined to one cache.
+"""Prompts of several streams, each distinct one read once, and joined to one cache.
 
-A forward over all prompts at once pads them to one width, and reads the same prompt as often as it has rows. Where that
-costs much more than the tokens of the prompts, each stream reads its distinct prompts into a cache of its own, and the
-cache of all rows is filled from these.
+A forward over all rows at once pads their prompts to one width, and reads the same prompt as often as it has rows.
+Where that costs much more than the tokens of the prompts, the distinct prompts are read, in one forward or in one for
+each stream, into caches of their own, from which the cache of all rows is filled.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, St
 
 # Kinds of cached layers that are filled by one `update` with the keys and values of all tokens.
 PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
-LEAST_SAVING = 64  # tokens on a CPU; a further forward costs more than reading fewer
+FORWARD = 64  # tokens that cost as much as a forward of its own, on a CPU
 # On an accelerator launching the kernels of a forward takes as long as reading this many tokens: 40 ms for a model of
 # 7B on an H200 (docs/performance.md).
-LEAST_SAVING_ON_ACCELERATORS = 1024
-LEAST_SHARE = 0.25  # of the tokens that remain
+FORWARD_ON_ACCELERATORS = 1024
+LEAST_SHARE = 0.25  # of the cost that remains, which must be saved
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,17 +60,44 @@ class PromptPart:
         return (self.mask.cumsum(-1) - 1).clamp_min(0)
 
 
-def is_cheaper_apart(parts: Sequence[PromptPart], tokens: int) -> bool:
-    """Return whether a forward for each part costs less than one forward over this many tokens.
+def merged(parts: Sequence[PromptPart]) -> PromptPart:
+    """Return one part with the prompts of all parts, left-padded to one width; its rows are theirs, one after another.
+
+    >>> ids = torch.tensor([[5, 6]])
+    >>> one = PromptPart(ids, torch.ones(1, 2).long(), torch.tensor([0, 0]))
+    >>> short = PromptPart(ids[:, :1], torch.ones(1, 1).long(), torch.tensor([0, 0]))
+    >>> both = merged([one, short])
+    >>> both.ids.tolist(), both.mask.tolist(), both.source.tolist()
+    ([[5, 6], [0, 5]], [[1, 1], [0, 1]], [0, 0, 1, 1])
+    """
+    width = max(part.ids.shape[1] for part in parts)
+    before = [sum(len(part.ids) for part in parts[:number]) for number in range(len(parts))]
+    return PromptPart(
+        torch.cat([pad(part.ids, (width - part.ids.shape[1], 0)) for part in parts]),
+        torch.cat([pad(part.mask, (width - part.mask.shape[1], 0)) for part in parts]),
+        torch.cat([part.source + offset for part, offset in zip(parts, before, strict=True)]),
+    )
+
+
+def cheapest(parts: Sequence[PromptPart], tokens: int) -> Sequence[PromptPart]:
+    """Return the parts to read apart, a forward each; none where one forward over all rows costs no more.
+
+    Args:
+        parts: the distinct prompts of each stream.
+        tokens: tokens of one forward over all rows.
 
     >>> long = PromptPart.of(torch.ones(1, 900).long(), torch.ones(1, 900).long(), torch.tensor([0]))
     >>> short = PromptPart.of(torch.ones(1, 1).long(), torch.ones(1, 1).long(), torch.tensor([0]))
-    >>> is_cheaper_apart([long, short], 1800), is_cheaper_apart([long, long], 1800)
-    (True, False)
+    >>> len(cheapest([long, short], 1800)), len(cheapest([long, long], 1800)), len(cheapest([long, long], 9000))
+    (2, 0, 1)
     """
-    apart = sum(part.ids.numel() for part in parts)
-    least = LEAST_SAVING if parts[0].ids.device.type == "cpu" else LEAST_SAVING_ON_ACCELERATORS
-    return tokens - apart > max(least, LEAST_SHARE * apart)
+    forward = FORWARD if parts[0].ids.device.type == "cpu" else FORWARD_ON_ACCELERATORS
+    together = merged(parts)
+    costs = [sum(forward + part.ids.numel() for part in group) for group in ([together], parts)]
+    least = min(costs)
+    if forward + tokens - least <= LEAST_SHARE * least:
+        return ()
+    return [together] if costs[0] == least else parts
 
 
 def can_join(cache: Any) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, StaticCache
 
 from fakes import sliding_model
-from logitkit.processors.engine.separate_prefill import PromptPart, can_join, is_cheaper_apart, join
+from logitkit.processors.engine.separate_prefill import PromptPart, can_join, cheapest, join, merged
 from logitkit.processors.transformers_api import with_cache
 from logitkit.registry.laws import tiny_model
 
@@ -35,9 +35,10 @@ def padded(rows: list[list[int]], width: int) -> tuple[torch.Tensor, torch.Tenso
     second=st.lists(st.integers(1, 250), min_size=1, max_size=20),
     repeats=st.integers(1, 3),
     static=st.booleans(),
+    together=st.booleans(),
 )
 def test_the_joined_cache_equals_one_forward(
-    make: Any, first: list[list[int]], second: list[int], repeats: int, static: bool
+    make: Any, first: list[list[int]], second: list[int], repeats: int, static: bool, together: bool
 ) -> None:
     """A token that follows has the same logits: prompts of any length, repeated rows, and every kind of cache."""
     model = make()
@@ -46,6 +47,7 @@ def test_the_joined_cache_equals_one_forward(
     rows = [first[number] for number in index]
     own, other = padded(rows, max(map(len, rows))), padded([second] * len(rows), len(second))
     parts = [PromptPart.of(ids, mask, index) for ids, mask in (own, other)]
+    parts = [merged(parts)] if together else parts
     for part in parts:
         read(model, part.ids, part.mask, part.cache)
     caches = [StaticCache(model.config, width + 1) if static else DynamicCache(config=model.config) for _ in range(2)]
@@ -66,15 +68,26 @@ def test_worked_example() -> None:
     long, short = (
         PromptPart.of(torch.ones(1, n).long(), torch.ones(1, n).long(), torch.tensor([0])) for n in (900, 10)
     )
-    assert is_cheaper_apart([long, short], 1800) and not is_cheaper_apart([long, long], 1800)
-    assert not is_cheaper_apart([short, short], 20 + 64)
+    assert cheapest([long, short], 1800) == [long, short] and not cheapest([long, long], 1800)
+    assert not cheapest([short, short], 20 + 16)
+
+
+def test_prompts_of_one_length_are_read_together_once() -> None:
+    """Sixteen rows of one prompt of 900 tokens and sixteen of another: 1800 tokens in one forward, not 28,800."""
+    parts = [
+        PromptPart.of(torch.full((16, 900), n), torch.ones(16, 900).long(), torch.zeros(16).long()) for n in (1, 2)
+    ]
+    (both,) = cheapest(parts, 32 * 900)
+    assert both.ids[:, 0].tolist() == [1, 2] and both.source.tolist() == [0] * 16 + [1] * 16
 
 
 def test_a_forward_on_an_accelerator_has_to_save_more() -> None:
     """There launching the kernels of a further forward takes as long as reading a thousand tokens."""
     ids, mask = torch.empty(1, 900, dtype=torch.long, device="meta"), torch.ones(1, 900)
     long, short = PromptPart(ids, mask, torch.tensor([0])), PromptPart(ids[:, :1], mask[:, :1], torch.tensor([0]))
-    assert not is_cheaper_apart([long, short], 1800) and is_cheaper_apart([long, short], 2000)
+    assert not cheapest([long, short], 1800)
+    (both,) = cheapest([long, short], 5000)
+    assert both.ids.shape == (2, 900)
 
 
 def test_a_prompt_is_read_once_for_all_of_its_rows() -> None:
