@@ -36,6 +36,9 @@ class DraftTree(KVTree):
         ([1, 2, 3, 4], 2, torch.Size([3, 272]))
     """
 
+    def __init__(self, model: Any, *, exact: bool = False) -> None:
+        super().__init__(model, exact=exact, fixed=False)  # the cache is cut after every forward
+
     def release(self) -> None:
         """Drop the cache and all nodes."""
         super().release()
@@ -80,10 +83,11 @@ class DraftTree(KVTree):
             nodes: parents before children; the parent of the first is the end of the row.
         """
         try:
-            logits = self._run(nodes, every=True)
+            logits = self._reader(self.model, self._slots, nodes, every=True)
         except BaseException:  # an interrupted forward leaves a cache that matches no tokens
             self.release()
             raise
+        self.forwards, self.tokens_fed = self.forwards + 1, self.tokens_fed + len(nodes)
         for node in nodes:
             node.slot = len(self._slots)
             self._slots.append(node)
@@ -100,12 +104,12 @@ class DraftTree(KVTree):
         dropped = len(self._slots) - first - count
         if slots != list(range(first, first + count)):
             index = torch.tensor(slots, device=self.model.device)
-            layers: list[Any] = self._cache.layers
+            layers: list[Any] = self._reader.cache.layers
             for layer in layers:
                 for states in (layer.keys, layer.values):
                     states[:, :, first : first + count] = states[:, :, index]
         if dropped:
-            self._cache.crop(-dropped)
+            self._reader.cache.crop(-dropped)
         self._slots = [*self._slots[:first], *path]
         for slot, node in enumerate(path, first):
             node.slot, node.children = slot, {}
