@@ -254,7 +254,7 @@ class CanonicalRules(Reencoding):
         whole = dataclasses.replace(window, text=window.text + char, open_bytes=b"")
         agreeing = {WordPosition.INSIDE} if behind or open_bytes else {WordPosition.INSIDE, WordPosition.START}
         return any(
-            self.positions.position(whole, behind, continuation) in agreeing
+            self.positions.position(whole, behind, continuation, is_open=bool(open_bytes)) in agreeing
             for continuation in continuations(self.pretokenizer, whole.text, behind, open_bytes)
         )
 

@@ -148,17 +148,28 @@ class WordPositions:
         """
         inside = False
         for continuation in continuations(self.pretokenizer, window.text, example.text, example.open_bytes):
-            position = self.position(window, example.text, continuation, added=example.added)
+            position = self.position(
+                window, example.text, continuation, added=example.added, is_open=bool(example.open_bytes)
+            )
             if position is WordPosition.START:
                 return True, inside
             inside = inside or position is WordPosition.INSIDE
         return False, inside
 
-    def position(self, window: Window, text: str, continuation: str, *, added: bool = False) -> WordPosition | None:
+    def position(
+        self, window: Window, text: str, continuation: str, *, added: bool = False, is_open: bool = False
+    ) -> WordPosition | None:
         """Return the position in its word of a token after a window, given the continuation of the text.
 
         Returns None where the sequence is not canonical: a cut falls inside a token, or tokens of the window would
         have merged.
+
+        Args:
+            window: the tokens before.
+            text: the whole characters of the token.
+            continuation: the text behind them.
+            added: whether the token is an added one.
+            is_open: whether the token has the first bytes of one more character, with which the continuation begins.
         """
         end = len(window.text)
         cuts, spans = self.pretokenizer.cuts(window.text + text + continuation)
@@ -166,7 +177,7 @@ class WordPositions:
         actual = {span for span in spans if span[0] < end + len(text) and (span[0] < end or text)}
         if actual != wanted:
             return None
-        inner = {cut for cut in cuts if 0 < cut < end + len(text) and cut != end}
+        inner = {cut for cut in cuts if 0 < cut < end + len(text) + is_open and cut != end}
         if not inner <= set(window.starts) or any(
             not joinable and place not in inner for place, joinable in window.boundaries()
         ):

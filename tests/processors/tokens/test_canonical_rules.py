@@ -136,3 +136,20 @@ def test_added_tokens_keep_their_ids() -> None:
     tokenizer.add_tokens(["<a>"])
     rule = canonical(tokenizer)
     assert rule.encode("a<a><s>") == [0, 6, 2, 1, 3] and rule.allows((0,), 6)
+
+
+def test_a_cut_before_an_incomplete_character_is_inside_its_token() -> None:
+    """The token "(" with the first byte of "ж" is never written behind ":", where the word is ":("."""
+    pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {char: number for number, char in enumerate([*alphabet, "(Ð"])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[("(", "Ð")]))
+    steps = [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Sequence(steps), decoders.ByteLevel()
+    rules = canonical(PreTrainedTokenizerFast(tokenizer_object=inner))
+    colon, letter, opened = vocabulary[":"], vocabulary["a"], vocabulary["(Ð"]
+    assert inner.encode("(ж").tokens[0] == inner.encode("a(ж").tokens[1] == "(Ð"
+    assert inner.encode(":(ж").tokens == [":", "(", "Ð", "¶"]
+    assert rules.allows((), opened) and rules.allows(rules.extend((), letter), opened)
+    assert not rules.allows(rules.extend((), colon), opened)
+    assert opened in rules.forbidden(rules.extend((), colon))
