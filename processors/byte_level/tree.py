@@ -182,11 +182,10 @@ class ByteTree:
             self._states.move_to_end(key)
         current = set(keys)
         older = [key for key in reversed(self._states) if key not in current]
-        groups = [
-            [self._states[key] for key in keys],
-            *([self._states[key]] for key in older[:STATES_KEPT]),
-        ]
-        kept = self.kv_tree.keep(nodes_of(states) for states in groups)
+        kept = 1 + STATES_KEPT
+        if not self.kv_tree.has_room:  # else the KV cache has room for all, and looking for it costs time
+            groups = [[self._states[key] for key in keys], *([self._states[key]] for key in older[:STATES_KEPT])]
+            kept = self.kv_tree.keep(nodes_of(states) for states in groups)
         for key in older[kept - 1 :]:
             del self._states[key]
 

@@ -116,7 +116,7 @@ class FixedShapes:
         shape.slots.copy_(torch.arange(cached, cached + len(shape.slots)))
         for target, mask in zip(_tensors(shape.masks), _tensors(masks), strict=True):
             target.copy_(_padded(mask, target.shape))
-        logits = self._logits(shape)[:new]
+        logits = self._logits(shape)[:new].clone()  # a record writes into the same memory again
         for layer in layers:
             layer.show(cached + new)
         return logits

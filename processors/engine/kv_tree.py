@@ -64,6 +64,7 @@ class KVTree:
         """Drop the cache and all nodes; nodes returned earlier must not be used again."""
         self._reader.release()
         self._slots: list[Node] = []  # the node in each slot of the cache
+        self._unchecked = SLACK  # number of slots up to which nothing can be worth dropping
         self.root.children.clear()
 
     def __len__(self) -> int:
@@ -133,6 +134,11 @@ class KVTree:
         """Return whether a token after a node is not read yet, and within the context of the model."""
         return token not in node.children and not (self._limit and node.depth + 1 >= self._limit)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `keep` would keep all groups: every node fits, and few nodes were read since the last `keep`."""
+        return len(self._slots) <= min(ROOM, self._unchecked)
+
     def keep(self, groups: Iterable[Iterable[Node]]) -> int:
         """Drop all nodes except groups of nodes and their ancestors; compact the cache when enough nodes are dropped.
 
@@ -155,6 +161,7 @@ class KVTree:
             room, count = max(room, 2 * len(alive)) if not count else room, count + 1
         if len(self._slots) - len(alive) > max(SLACK, len(alive) // 2):
             self._compact(alive)
+        self._unchecked = max(SLACK, len(self._slots) + SLACK // 4)
         return count
 
     def _compact(self, alive: set[int]) -> None:

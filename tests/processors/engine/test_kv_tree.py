@@ -152,3 +152,22 @@ def test_room_for_later_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, *others = tree.grow([(prompt, [token, token]) for token in range(20, 28)])
     assert tree.keep([[first], [second]]) == 2
     assert tree.keep([[first], others, [second]]) == 1
+
+
+def test_a_tree_with_room_keeps_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a tree says that it has room, `keep` keeps all groups and drops nothing; each `keep` allows a few more."""
+    monkeypatch.setattr("logitkit.processors.engine.kv_tree.SLACK", 8)
+    tree = KVTree(tiny_model())
+    prompt = tree.read(tree.root, PROMPT[:4], conditioning=True)
+    ends, said = [prompt], set()
+    for token in range(20, 40):
+        ends += tree.grow([(prompt, [token])])
+        slots, has_room = len(tree._slots), tree.has_room
+        said.add(has_room)
+        if has_room and token % 3 == 0:
+            assert tree.keep([[end] for end in ends]) == len(ends) and len(tree._slots) == slots
+        elif not has_room:
+            tree.keep([ends[-1:]])
+            ends = [prompt, ends[-1]]
+            assert tree.has_room
+    assert said == {True, False}
