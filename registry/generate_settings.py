@@ -32,7 +32,19 @@ def owned_settings(chain: Chain) -> dict[str, Any]:
     owned = _replaced(chain)
     settings = {name: value for name, value in PENALTIES.items() if name in owned}
     warps = chain.searches or bool(owned & set(SAMPLING)) or any(spec.warper for spec in chain.specs)
+    if adds_rows(chain):  # transformers fits this penalty to the rows that it prepared
+        settings |= {"repetition_penalty": 1.0}
     return settings | (SAMPLING if warps else {}) | ({"do_sample": True} if draws(chain) else {})
+
+
+def adds_rows(chain: Chain) -> bool:
+    """Return whether a search or a selector of a chain has more rows than `generate` prepares.
+
+    >>> from logitkit.registry.chain import Chain
+    >>> adds_rows(Chain("smc()")), adds_rows(Chain("top_p(0.9)"))
+    (True, False)
+    """
+    return any(spec.kind != "processor" and spec.extra_forwards == "rows" for spec in chain.specs)
 
 
 def draws(chain: Chain) -> bool:
@@ -111,11 +123,7 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> No
             f"logitkit: assistant_early_exit must not be set, {type(model).__name__} has no layers to leave early; "
             "leave it out"
         )
-    if setting("custom_generate") is not None and chain.searches:
-        raise ModeError(
-            f"{chain.specs[-1].name}: custom_generate must not be given, since the search runs its own loop; leave it "
-            "out"
-        )
+    _refuse_beside_a_search(chain, settings, setting)
     for name in ("inputs_embeds", "input_ids", "attention_mask", "inputs"):
         if name in settings:
             raise ModeError(
@@ -143,6 +151,24 @@ def _refuse_unnormalised(chain: Chain, setting: Callable[[str], Any]) -> None:
                 f"{spec.name}: must be the last step under beams, where its scores add up and {following.name} would "
                 f"change them; write {written([following.name, spec.name])}"
             )
+
+
+def _refuse_beside_a_search(chain: Chain, settings: Mapping[str, Any], setting: Callable[[str], Any]) -> None:
+    """Refuse another loop beside the search of a chain, and a penalty that `generate` fits to its own rows.
+
+    Raises:
+        ModeError: names the setting and what to do.
+    """
+    if setting("custom_generate") is not None and chain.searches:
+        raise ModeError(
+            f"{chain.specs[-1].name}: custom_generate must not be given, since the search runs its own loop; leave it "
+            "out"
+        )
+    if adds_rows(chain) and settings.get("repetition_penalty") not in (None, 1.0):
+        raise ModeError(
+            f"{chain.specs[-1].name}: repetition_penalty must be a step of the chain, since a search has rows that "
+            f"generate does not prepare, got {settings['repetition_penalty']}; write repetition_penalty(...) first"
+        )
 
 
 def modes_in(setting: Callable[[str], Any]) -> list[str]:

@@ -170,8 +170,9 @@ def self_certainty(logits: Tensor) -> Tensor:
         logits: ``[rows, vocab]``.
 
     Example:
-        >>> self_certainty(torch.tensor([[0.0, 0.0], [0.75, 0.25]]).log_softmax(-1)).tolist()[0]
-        0.0
+        >>> uniform, sure = self_certainty(torch.tensor([[0.0, 0.0], [2.0, 0.0]])).tolist()
+        >>> round(abs(uniform), 6), round(sure, 3)
+        (0.0, 0.434)
     """
     logp = logits.double().log_softmax(-1)
     return -(logp + torch.tensor(float(logp.shape[-1])).double().log()).mean(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from logitkit.errors import UnknownNameError
+from logitkit.registry.discovery import default_registry
 from logitkit.registry.laws.causes import CAUSES
 from logitkit.registry.laws.comparison import Evidence, LawViolatedError
 from logitkit.registry.laws.process_settings import kept_settings
 from logitkit.registry.laws.properties import LAWS, is_identity_when_neutral
-from logitkit.registry.laws.subjects import Subject, subject_of
+from logitkit.registry.laws.search_laws import SEARCH_LAWS, SearchSubject
+from logitkit.registry.laws.subjects import Subject, registry_of, subject_of
 from logitkit.registry.spec import Spec
 
 
@@ -146,7 +149,7 @@ def check_processor(
     *,
     laws: Iterable[str] | None = None,
 ) -> Report:
-    """Test the laws on a processor.
+    """Test the laws on a processor; on a search or a selector, the laws of searches.
 
     Args:
         subject: a registered name, a Spec, ``module:Class``, or a class or factory. Text may carry parameters:
@@ -164,6 +167,9 @@ def check_processor(
     >>> check_processor("top_p(0.9)", laws=["leaves_a_choice", "two_argument_call"]).failures
     []
     """
+    search = _search_of(subject)
+    if search is not None:
+        return _check_search(search, list(SEARCH_LAWS if laws is None else laws), expected_failures or {})
     tested = subject_of(subject)
     chosen = list(LAWS if laws is None else laws)
     for law in (*chosen, *(expected_failures or ()), *tested.declared):
@@ -171,6 +177,37 @@ def check_processor(
             raise UnknownNameError("law", law, LAWS)
     results = [judge(law, tested, expected_failures) for law in chosen]
     return Report(subject=tested.name, results=results, given=tested.given)
+
+
+def _search_of(subject: Spec | str | Callable[..., Any]) -> SearchSubject | None:
+    """Return a search or a selector under test; None for a processor."""
+    if isinstance(subject, Spec):
+        return None if subject.kind == "processor" else SearchSubject(subject, registry_of(subject))
+    if not isinstance(subject, str) or ":" in subject.partition("(")[0]:
+        return None
+    spec = default_registry().describe(subject.partition("(")[0].strip())
+    if spec.kind == "processor":
+        return None
+    return SearchSubject(dataclasses.replace(spec, example=subject) if "(" in subject else spec)
+
+
+def _check_search(search: SearchSubject, laws: Sequence[str], declared: Mapping[str, str]) -> Report:
+    """Test the laws of searches on a search or a selector; see `check_processor`."""
+    results = []
+    expected = {**search.spec.laws, **declared}
+    for law in (*laws, *expected):
+        if law not in SEARCH_LAWS:
+            raise UnknownNameError("law of searches", law, SEARCH_LAWS)
+    for law in laws:
+        reason = ""
+        try:
+            with kept_settings():
+                SEARCH_LAWS[law](search)
+        except Exception as error:
+            first = str(error).strip().split("\n")[0]
+            reason = first if isinstance(error, AssertionError) else f"{type(error).__name__}: {first}"
+        results.append(LawResult(law=law, kept=not reason, reason=reason, declared=expected.get(law, "")))
+    return Report(subject=search.name, results=results, given=str(search.example.chain))
 
 
 def parametrize_with_laws(subjects: Sequence[Spec | str | Callable[..., Any]]) -> Any:

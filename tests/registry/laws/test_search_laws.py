@@ -87,3 +87,14 @@ def _copy(model: Any) -> Any:
 
 def test_every_law_has_a_villain() -> None:
     assert {law for _, laws in VILLAINS for law in laws} == set(SEARCH_LAWS)
+
+
+def test_the_laws_of_searches_run_by_name_and_for_a_spec() -> None:
+    """``logitkit check smc`` tests the laws of searches; a villain's report names what it breaks."""
+    from logitkit.registry.laws import check_processor
+
+    report = check_processor("smc(2)", laws=["begins_with_the_prompts", "is_reproducible"])
+    assert report.failures == [] and report.given == "smc(particles=2)"
+    spec = Spec(name="villain", kind="search", summary="A search.", source="a test", target=f"{__name__}:Endless")
+    (failure,) = check_processor(spec, laws=["begins_with_the_prompts"]).failures
+    assert failure.reason == "rows have 7 new tokens, at most 6 are allowed"
