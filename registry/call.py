@@ -14,7 +14,7 @@ from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
-from logitkit.processors.engine.fusion_obstacles import forwarding_model, fusable_streams, obstacle
+from logitkit.processors.engine.fusion_obstacles import forwarding_model, fusable_parts, obstacle
 from logitkit.processors.engine.history import HistoryCache
 from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.processor_list import ChainInGenerate, GuardedList
@@ -251,10 +251,10 @@ class Call:
         ):
             reason = "a program replaced the generate of this model"
         if reason is None:
-            readers, forwarding = fusable_streams(self.model, declared), forwarding_model(self.model)
+            parts, forwarding = fusable_parts(self.model, declared, setting), forwarding_model(self.model)
             if forwarding is not self.model:  # as the generate of PEFT does
                 forwarding.generation_config = self.model.generation_config
-            return FusedStreams(self.composite, forwarding, readers, may_separate=streams == "auto")
+            return FusedStreams(self.composite, forwarding, **parts._asdict(), may_separate=streams == "auto")
         self.trace.fusion = FusionReport(state="lazy", reason=reason)
         if streams == "fused":
             raise ModeError(f"generate: streams cannot be 'fused', {reason}; leave streams out")

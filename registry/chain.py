@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logitkit.infinite_numbers import as_text
 from logitkit.registry import expression, gate_option
 from logitkit.registry.chain_order import check_order
 from logitkit.registry.discovery import default_registry
@@ -89,10 +90,10 @@ class Chain:
         return any(spec.kind != "processor" for spec in self.specs)
 
     def as_data(self) -> list[dict[str, Any]]:
-        """Return the chain as a list of ``{"name": ..., "params": {...}}``, and ``"gate": {...}`` of a gated step."""
+        """Return the chain as ``{"name", "params"}``, and ``"gate"`` of a gated step; infinite numbers as texts."""
         split = [(name, *gate_option.split(parameters)) for name, parameters in self.steps]
         return [
-            {"name": name, "params": own, **({} if gate is None else {gate_option.GATE: dict(gate)})}
+            as_text({"name": name, "params": own} | ({} if gate is None else {gate_option.GATE: dict(gate)}))
             for name, own, gate in split
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -88,13 +89,20 @@ def _step(text: str, node: ast.expr, order: Callable[[str], list[str]]) -> Step:
 
 
 def _literal(text: str, node: ast.expr) -> Any:
-    """Return the value of a literal: number, text, list, dict, True, False or None."""
+    """Return the value of a literal: number, inf, text, list, dict, True, False or None."""
     try:
-        return ast.literal_eval(node)
+        return ast.literal_eval(_Infinities().visit(node))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise _error_at(
-            text, node.col_offset, "a value must be a literal: number, 'text', list, True, False or None"
+            text, node.col_offset, "a value must be a literal: number, inf, 'text', list, True, False or None"
         ) from None
+
+
+class _Infinities(ast.NodeTransformer):
+    """Replaces the name ``inf`` by the number."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.copy_location(ast.Constant(math.inf), node) if node.id == "inf" else node
 
 
 def _error_at(text: str, column: int, mistake: str) -> ChainError:

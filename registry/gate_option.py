@@ -18,9 +18,9 @@ Measure = Literal[  # those of `logitkit.processors.engine.gate`, which imports 
 ]
 FIELDS: dict[str, tuple[Any, Any]] = {
     "measure": (Annotated[Measure, option("measure of the row, or of the row and the step's second stream")], ...),
-    "above": (Annotated[float, number("the step acts where the measure is greater")], None),
-    "below": (Annotated[float, number("the step acts where the measure is at most this")], None),
-    "alpha": (Annotated[float, number("weight of js, order of renyi")], 0.5),
+    "above": (Annotated[float, number("the step acts where the measure is greater", infinite=True)], None),
+    "below": (Annotated[float, number("the step acts where the measure is at most this", infinite=True)], None),
+    "alpha": (Annotated[float, number("weight of js, order of renyi", infinite=True)], 0.5),
 }
 ALPHA_MEASURES = ("js", "renyi")
 WAY_OUT = "write gate={'measure': 'entropy', 'above': 2.0}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from logitkit.errors import NoEffectWarning
+from logitkit.infinite_numbers import from_text
 from logitkit.params import is_neutral
 from logitkit.registry.spec import Spec
 
@@ -54,7 +55,7 @@ def _neutral(spec: Spec, parameters: Mapping[str, Any]) -> Iterator[tuple[str, s
         return
     for name, value in spec.filled(parameters).items():
         extra = spec.model.model_fields[name].json_schema_extra
-        neutral = extra.get("neutral") if isinstance(extra, dict) else None
+        neutral = from_text(extra.get("neutral")) if isinstance(extra, dict) else None
         if not isinstance(value, (int, float)) or not isinstance(neutral, (int, float)):
             continue
         if is_neutral(value, neutral):

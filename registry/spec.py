@@ -234,6 +234,8 @@ class Spec:
             ParameterError, UnknownNameError: for the first wrong parameter.
         """
         own, gate = gate_option.split(parameters)
+        if own.get(gate_option.GATE, gate) is None and gate_option.GATE not in self.model.model_fields:
+            own.pop(gate_option.GATE, None)  # None: no gate, as in a file
         gate_option.refuse_misplaced(self, own, gate)
         checked = validate(self.name, self.model, own)
         return checked if gate is None else {**checked, gate_option.GATE: gate_option.check(self.name, gate)}

@@ -8,6 +8,7 @@ rows below the threshold, which are left as they are here.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from torch import Tensor
@@ -34,7 +35,7 @@ class MTI(LogitsProcessor):
     Args:
         negative: the stream after each row and the text.
         scale: guidance scale, >= 0; at 1 the scores are returned unchanged.
-        threshold: entropy in nats, >= 0.
+        threshold: entropy in nats, >= 0; at infinity the scores are returned unchanged.
         trace: receives the entropy and the decision at each step.
 
     Raises:
@@ -53,11 +54,14 @@ class MTI(LogitsProcessor):
         *,
         negative: StreamLike,
         scale: Annotated[float, number("guidance scale; above 1: away from the text", ge=0, neutral=1)] = 1.5,
-        threshold: Annotated[float, number("guide rows whose entropy in nats is above this value", ge=0)] = 1.0,
+        threshold: Annotated[
+            float, number("guide rows whose entropy in nats is above this value", ge=0, neutral=math.inf, infinite=True)
+        ] = 1.0,
         trace: Annotated[Trace | None, Resource()] = None,
     ) -> None:
         self.negative, self.scale, self.threshold, self.trace = as_stream(negative), scale, threshold, trace
-        self.streams: tuple[Stream, ...] = () if is_neutral(scale, 1) else (self.negative,)
+        self._is_idle = is_neutral(scale, 1) or math.isinf(threshold)
+        self.streams: tuple[Stream, ...] = () if self._is_idle else (self.negative,)
 
     @classmethod
     def bind(
@@ -83,7 +87,7 @@ class MTI(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return log-probabilities in uncertain rows and the scores in the others, ``[rows, vocab]``."""
-        if is_neutral(self.scale, 1):
+        if self._is_idle:
             return scores
         entropy = own_measure(scores, "entropy")
         fired = entropy > self.threshold

@@ -2,9 +2,11 @@
 
 The text is read behind the KV cache of the generating model itself: in a shallow copy of the cache, whose layers
 append to new tensors, so that the cache of `generate` keeps every bit and no second cache is kept. This needs the
-forward that computed the scores of the step, a cache of keys and values with one entry for each token of the rows, and
-a model that reads chunks exactly. Anywhere else (other rows than those of the last forward, static caches, recurrent
-states, images, encoders) a `Reader` of the generating model reads the rows and the text.
+forward that computed the rows of the step, a cache of keys and values with one entry for each token of the rows, and
+a model that reads chunks exactly. `FusedStreams` states which rows are in the cache, or has read the text in the
+forward of the rows already; in a bare `generate`, the scores of the step must be those of the last forward. Anywhere
+else (other rows than those of the last forward, static caches, recurrent states, images, encoders) a `Reader` of the
+generating model reads the rows and the text.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +28,9 @@ from logitkit.errors import ModelError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.model_forward import forwarded
+from logitkit.processors.engine.partial_rows import Part, PartialRows, over_whole_batch
 from logitkit.processors.engine.streams import stacked_positions
+from logitkit.processors.engine.thin_matmul import in_faster_order
 from logitkit.processors.transformers_api import cache_of, with_cache
 
 # The dictionaries in which torch.nn.Module keeps its forward hooks and their options.
@@ -39,7 +43,25 @@ HOOKS = (
 )
 
 
-class BehindRows:
+class CachedRows(NamedTuple):
+    """The rows of the last forward of the generating model, as its cache holds them.
+
+    Attributes:
+        rows: ``[rows, length]``; recognised by identity.
+        cache: its first rows are these rows.
+        mask: 1 for each token and 0 for padding in the cache, ``[rows, columns]``.
+        padded: whether the cache holds padding.
+        behind: logits after each row and the text, ``[rows, vocab]``; None: the forward did not read the text.
+    """
+
+    rows: Tensor
+    cache: Any
+    mask: Tensor
+    padded: bool
+    behind: Tensor | None = None
+
+
+class BehindRows(PartialRows):
     """Next-token logits of the generating model after each row and a text; a `Stream`.
 
     Args:
@@ -49,6 +71,8 @@ class BehindRows:
     Attributes:
         forwards: forwards behind the cache of the generating model so far; those of the reader are counted there.
         tokens: tokens of the text that these forwards read, summed over rows.
+        requests: requests of a step so far.
+        requested_rows: rows that these requests asked for.
 
     Example:
         >>> from logitkit.processors.engine import Binding, read_prompts
@@ -63,9 +87,11 @@ class BehindRows:
     why_separate = "the text behind the rows is read behind the generating model's own cache"
 
     def __init__(self, binding: Binding, ids: Sequence[int]) -> None:
-        self.model, self.prompts, self.ids = binding.model, binding.prompts, torch.tensor([list(ids)])
-        self.forwards = self.tokens = 0
+        self.model, self.prompts = binding.model, binding.prompts
+        self.ids = torch.tensor([list(ids)], device=self.prompts.ids.device)
+        self.forwards = self.tokens = self.requests = self.requested_rows = 0
         self.captured = CapturedOutputs(binding)
+        self._cached: CachedRows | None = None
         self._last = last = _LastCache()
         parameters = inspect.signature(self.model.forward).parameters
         self._takes_positions = "position_ids" in parameters
@@ -75,6 +101,11 @@ class BehindRows:
     def __reduce__(self) -> Any:
         raise ModelError("BehindRows: cannot be pickled, because it holds a model; pickle the chain and bind it again")
 
+    def set_cached(self, cached: CachedRows | None) -> None:
+        """State which rows the cache of the generating model holds; None: ask the last forward."""
+        self._cached = cached
+
+    @over_whole_batch
     def __call__(self, rows: Tensor) -> Tensor:
         """Return fp32 logits of the token after each row and the text, ``[rows, vocab]``, by the reader."""
         return self.captured.reader(torch.cat([rows, self.ids.to(rows.device).expand(len(rows), -1)], dim=1))
@@ -99,37 +130,61 @@ class BehindRows:
         Returns:
             fp32, ``[part, vocab]``, on the device of the rows.
         """
-        cache = self._usable_cache(rows, scores)
-        if cache is None:
+        self.requests += 1
+        self.requested_rows += len(numbers)
+        part = self._part if self._part is not None and self._part.rows is rows else None
+        cached = self._rows_in_cache(rows if part is None else part.whole, scores, part)
+        if cached is None:
             return self(rows)[numbers]
-        branch = copy.copy(cache)
-        branch.layers = [copy.copy(layer) for layer in cache.layers]
-        if len(numbers) < len(rows):
+        numbers = numbers if part is None else part.numbers[numbers]
+        if cached.behind is not None:
+            return cached.behind[numbers].to(rows.device)
+        branch = copy.copy(cached.cache)
+        branch.layers = [copy.copy(layer) for layer in branch.layers]
+        if len(numbers) < len(branch.layers[0].keys):
             branch.batch_select_indices(numbers)
         chunk = self.ids.to(rows.device).expand(len(numbers), -1)
-        mask = self._mask(rows)[numbers]  # [part, length]
+        return self._read(branch, chunk, cached.mask[numbers], cached.padded)
+
+    def _read(self, branch: Any, chunk: Tensor, mask: Tensor, padded: bool) -> Tensor:
+        """Return the logits after a text, ``[rows, tokens]``, behind a cache whose entries a mask describes."""
         extra: dict[str, Any] = dict(self._limits_logits)
-        if self.prompts.padded:
+        if padded:
             extra["attention_mask"] = torch.cat([mask, torch.ones_like(chunk)], dim=1)
         if self._takes_positions:
-            extra["position_ids"] = mask.sum(-1, keepdim=True) + torch.arange(chunk.shape[1], device=rows.device)
-        output = forwarded(_without_hooks(self.model), input_ids=chunk, **with_cache(branch), **extra)
+            extra["position_ids"] = mask.sum(-1, keepdim=True) + torch.arange(chunk.shape[1], device=chunk.device)
+        with in_faster_order(self.model, chunk.numel()):
+            output = forwarded(_without_hooks(self.model), input_ids=chunk, **with_cache(branch), **extra)
         self.forwards += 1
         self.tokens += chunk.numel()
-        return output.logits[:, -1].float().to(rows.device)  # type: ignore[no-any-return]
+        return output.logits[:, -1].float().to(chunk.device)  # type: ignore[no-any-return]
 
-    def _usable_cache(self, rows: Tensor, scores: Tensor) -> Any:
-        """Return the cache of the forward that computed these scores, or None where it cannot be branched exactly."""
-        cache = self._last.cache() if self._last.cache is not None else None
+    def _rows_in_cache(self, rows: Tensor, scores: Tensor, part: Part | None) -> CachedRows | None:
+        """Return the rows as the generating model's cache holds them, or None where it cannot be branched exactly.
+
+        Args:
+            rows: the batch, ``[rows, length]``.
+            scores: the scores of the step, of the batch or of the part.
+            part: the part of the batch that is asked; None: the batch.
+        """
+        known = self._cached if self._cached is not None and self._cached.rows is rows else None
+        cache = self._last.cache() if known is None and self._last.cache is not None else known and known.cache
         if type(cache) is not DynamicCache or self.prompts.in_encoder or self.prompts.inputs:
             return None
         layers: list[Any] = cache.layers
         if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
             return None
-        fits = layers[0].is_initialized and len(layers[0].keys) == len(rows) and self.captured.reader.abilities.chunks
-        if not fits or cache.get_seq_length() != rows.shape[1] or rows.device != layers[0].keys.device:
+        if not layers[0].is_initialized or rows.device != layers[0].keys.device:
             return None
-        return cache if self.captured.computed(scores) else None
+        if not self.captured.reader.abilities.chunks:
+            return None
+        if known is not None:
+            return known
+        if len(layers[0].keys) != len(rows) or cache.get_seq_length() != rows.shape[1]:
+            return None
+        if not self.captured.computed(scores, None if part is None else part.numbers):
+            return None
+        return CachedRows(rows, cache, self._mask(rows), self.prompts.padded)
 
     def _mask(self, rows: Tensor) -> Tensor:
         """Return 1 for each token and 0 for padding, ``[rows, length]``."""

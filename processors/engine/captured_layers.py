@@ -18,6 +18,7 @@ from torch import Tensor
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs, HiddenStates
 from logitkit.processors.engine.model_depth import ModelDepth
+from logitkit.processors.engine.riding_tokens import last_state
 from logitkit.processors.model_facts import text_config
 
 
@@ -124,7 +125,7 @@ class _LastStates(threading.local):
         """Keep the input of a layer until the forward ends."""
         states = args[0] if args else kwargs.get("hidden_states")
         if isinstance(states, Tensor):
-            self._pending[layer] = states[:, -1].clone()
+            self._pending[layer] = last_state(states).clone()
 
     def after_model(self, *_: Any) -> None:
         """Keep the states of this forward; drop them when a draft left out layers."""

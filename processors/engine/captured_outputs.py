@@ -20,6 +20,7 @@ from torch import Tensor
 from logitkit.errors import ModelError
 from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.riding_tokens import last_state
 from logitkit.processors.engine.scores import is_impossible
 
 if TYPE_CHECKING:
@@ -103,15 +104,19 @@ class CapturedOutputs:
         self.misses += 1
         return self._states(input_ids)
 
-    def computed(self, scores: Tensor) -> bool:
-        """Return whether the last forward of the generating model gave these scores, ``[rows, vocab]``.
+    def computed(self, scores: Tensor, numbers: Tensor | None = None) -> bool:
+        """Return whether the last forward of the generating model gave these scores.
 
         True when every possible entry equals the captured logits, or their log-probabilities, bit for bit.
+
+        Args:
+            scores: ``[rows, vocab]``.
+            numbers: number of each row in the batch of the forward, ``[rows]``; None: the first rows of the batch.
         """
         logits = self._last.logits
         if logits is None or len(logits) < len(scores) or logits.shape[1] != scores.shape[1]:
             return False
-        own = logits[: len(scores)].to(scores.device)
+        own = (logits[: len(scores)] if numbers is None else logits[numbers]).to(scores.device)
         # What the scores were at the last step they are assumed to be now; the comparison is read at the end of a step.
         if self._last_match is not None and self.reader.prompts.deferred_checks.check(
             _is_computed(self._last_match(own), scores), self._mismatch
@@ -163,7 +168,7 @@ class _LastForward(threading.local):
     def after_base_model(self, _: Any, __: Any, output: Any) -> None:
         """Keep the hidden state; the logits of the same forward follow."""
         state = getattr(output, "last_hidden_state", None)
-        self._pending_hidden = None if state is None else state[:, -1].float().clone()
+        self._pending_hidden = None if state is None else last_state(state).float().clone()
 
     def after_model(self, _: Any, __: Any, output: Any) -> None:
         """Keep the logits, and the hidden state of the same forward; drop both when a draft left out layers."""

@@ -1,9 +1,10 @@
 """One forward for the rows of `generate` and for the same continuations under second prompts.
 
 A decoding step reads the weights once whatever the batch, so a larger batch costs far less than further forwards. A
-`ForwardPlan` puts the rows of every second stream below the rows of `generate`, left-padded to one width, and takes
-the output apart again. It works on what `generate` prepares for a forward, with any cache whose rows are independent:
-dynamic, static and sliding-window caches, and forwards that `generate` compiled.
+`ForwardPlan` puts the rows of every second stream below the rows of `generate`, left-padded to one width, lets a text
+ride behind the new token of each row where that is asked for, and takes the output apart again. It works on what
+`generate` prepares for a forward, with any cache whose rows are independent: dynamic, static and sliding-window caches,
+and forwards that `generate` compiled.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from transformers import StaticCache
 
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.riding_tokens import can_drop_again, tokens_ride
 from logitkit.processors.engine.separate_prefill import PromptPart, can_join, cheapest, join
 from logitkit.processors.engine.stream_joining import can_grow, join_below
 from logitkit.processors.engine.streams import FusableStream
@@ -37,10 +39,12 @@ class Fed(NamedTuple):
     Attributes:
         rows: tokens of the rows of `generate`, ``[rows, length]``, those in the cache included.
         logits: of each second stream after the last prefixes of the rows, fp32, ``[rows, kept, vocab]``.
+        behind: logits after each row and the text that rode behind the row, fp32, ``[rows, vocab]``; None: no text.
     """
 
     rows: Tensor
     logits: tuple[Tensor, ...]
+    behind: Tensor | None
 
 
 class ForwardPlan:
@@ -58,7 +62,10 @@ class ForwardPlan:
         width: tokens of the padded prompts in the cache.
         index: the prompt of each row of `generate`, ``[rows]``.
         fed: the last forward; None before it.
+        padded: whether the cache holds padding.
         separate: whether the first forward read the prompts of each stream apart.
+        text: token ids of a text, ``[1, tokens]``, which rides behind the new token of every row and leaves the cache
+            again; None: no text. It may change between two forwards.
     """
 
     def __init__(
@@ -72,10 +79,12 @@ class ForwardPlan:
         self.cache: Any = None
         self.width, self.index = 0, torch.empty(0, dtype=torch.long)
         self.fed: Fed | None = None
-        self.separate = False
+        self.separate = self.padded = False
+        self.text: Tensor | None = None
+        self._riding = 0  # tokens of the text in the forward that is being prepared
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._mask = self._lengths = torch.empty(0)  # of the prompts of all rows: [all rows, columns], [all rows]
-        self._stacked, self._padded = torch.empty(0), False  # tokens of the prompts of all rows
+        self._stacked = torch.empty(0)  # tokens of the prompts of all rows
         self._ids = torch.empty(0)  # rows of `generate` in the forward that is being prepared
         self._cached = torch.empty(0)  # those of their tokens that are in the cache
         self._parts: Sequence[PromptPart] = ()  # prompts that the coming forward reads apart
@@ -101,15 +110,17 @@ class ForwardPlan:
         else:
             self._cached = ids[:, : ids.shape[1] - (count or 1)]
             self._before_forward(False)
-            tail = ids[:, ids.shape[1] - (count or 1) :]
+            tail = self._with_text(ids[:, ids.shape[1] - (count or 1) :])
             chunk = tail.repeat(len(self._lengths) // len(ids), 1)
-            behind = ids.shape[1] - self.prompts.width - tail.shape[1]
+            behind = ids.shape[1] - self.prompts.width - (count or 1)
             positions = self._lengths[:, None] + torch.arange(behind, behind + tail.shape[1], device=ids.device)
         self._ids = ids
         widened: dict[str, Any] = {CACHE: self.cache, "position_ids": positions}
         # Without padding the mask is left out, since a model without a static cache would read it on the host.
-        columns = self.width + ids.shape[1] - self.prompts.width
-        widened["attention_mask"] = self._mask_of(columns) if self._padded else None
+        columns = self.width + ids.shape[1] - self.prompts.width + self._riding
+        widened["attention_mask"] = self._mask_of(columns) if self.padded else None
+        if self._riding:  # the token of the row comes last, where the hooks of captured outputs look
+            widened["logits_to_keep"] = torch.arange(-1, -2 - self._riding, -self._riding, device=ids.device)
         return self._prepared(chunk, chunk.shape[1] if count else None, settings | widened)
 
     def run(self, forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
@@ -119,18 +130,23 @@ class ForwardPlan:
             return self._run_parts(forward, inputs)
         if self.cache is None or cache is not self.cache:
             return forward(**inputs)
-        output = forward(**inputs)
+        with tokens_ride(self._riding):
+            output = forward(**inputs)
+        behind = output.logits[: len(self._ids), 0] if self._riding else None
+        if self._riding:
+            self.cache.crop(-self._riding)
+            output.logits = output.logits[:, -1:]
         own, *others = output.logits.split(len(self._ids))
-        self._keep(others, inputs["input_ids"].shape[1])
+        self._keep(others, inputs["input_ids"].shape[1] - self._riding, behind)
         output.logits = own
         return output
 
     def run_eagerly(self, inputs: dict[str, Any]) -> Any:
         """Run the model as `run` does; products of few rows run in the faster order of their operands."""
-        if not self.streams or getattr(self.model, "_compiled_call_impl", None) is not None:
+        if not (self.streams or self._riding) or getattr(self.model, "_compiled_call_impl", None) is not None:
             return self.run(self.model, inputs)
         ids = inputs.get("input_ids")
-        thin = ids is not None and ids.shape[1] == 1 and is_faster(self.model, len(ids))
+        thin = ids is not None and ids.shape[1] == 1 + self._riding and is_faster(self.model, ids.numel())
         with ThinMatmul() if thin else nullcontext():
             return self.run(self.model, inputs)
 
@@ -141,6 +157,7 @@ class ForwardPlan:
 
     def close(self) -> None:
         """Let go of the cache and of what the forwards computed."""
+        self._riding = 0
         self.cache, self.fed, self._parts, self._further_inputs = None, None, (), ()
 
     def drop_streams(self) -> None:
@@ -196,7 +213,7 @@ class ForwardPlan:
         self.width = max(one.shape[1] for one, _ in prompts)
         padded = [pad(mask, (self.width - mask.shape[1], 0)) for _, mask in prompts]
         self._mask = torch.cat(padded)
-        self._padded = not bool(self._mask.all())
+        self.padded = not bool(self._mask.all())
         self._lengths = self._mask.sum(-1)
         self._stacked = torch.cat([pad(one, (self.width - one.shape[1], 0)) for one, _ in prompts])
         return prompts
@@ -218,6 +235,21 @@ class ForwardPlan:
         mask = torch.cat([self._mask, torch.ones_like(tail)], dim=1)
         chunk, self._stacked = torch.cat([self._stacked, tail], dim=1), torch.empty(0)
         return chunk, (mask.cumsum(-1) - 1).clamp_min(0)
+
+    def own_mask(self) -> Tensor:
+        """Return 1 for each token and 0 for padding in the cache of the rows of `generate`, ``[rows, columns]``."""
+        return self._mask_of(self.width + self._ids.shape[1] - self.prompts.width)[: len(self._ids)]
+
+    def _with_text(self, tail: Tensor) -> Tensor:
+        """Return the new tokens of the rows, ``[rows, tokens]``, and the text behind them where it can ride."""
+        self._riding = 0
+        if self.text is None or tail.shape[1] > 1 or not can_drop_again(self.cache):
+            return tail
+        longest = getattr(text_config(self.model), "max_position_embeddings", None)
+        if longest is not None and self.cache.get_seq_length() + 1 + self.text.shape[1] > longest:
+            return tail  # no position is left for the text
+        self._riding = self.text.shape[1]
+        return torch.cat([tail, self.text.to(tail.device).expand(len(tail), -1)], dim=1)
 
     def _mask_of(self, columns: int) -> Tensor:
         """Return the mask of all rows with this many columns; every token after the prompts is read."""
@@ -253,12 +285,13 @@ class ForwardPlan:
         join(self.cache, self._parts, self.width)
         self._parts = self._further_inputs = ()
         own, *others = torch.cat(read).split(len(self._ids))
-        self._keep(others, 1)
+        self._keep(others, 1, None)
         output.logits, output[CACHE] = own, self.cache
         return output
 
-    def _keep(self, logits: Sequence[Tensor], fed: int) -> None:
-        """Keep the logits of the streams after the prefixes that end behind the prompt."""
+    def _keep(self, logits: Sequence[Tensor], fed: int, behind: Tensor | None) -> None:
+        """Keep the logits behind the text, and those of the streams after the prefixes that end behind the prompt."""
         kept = min(fed, self._ids.shape[1] - self.prompts.width + 1)
         # A view would keep the logits of a whole prompt in memory, and a compiled forward would write over it.
-        self.fed = Fed(self._ids, tuple(one[:, -kept:].to(torch.float32, copy=True) for one in logits))
+        kept_logits = tuple(one[:, -kept:].to(torch.float32, copy=True) for one in logits)
+        self.fed = Fed(self._ids, kept_logits, None if behind is None else behind.to(torch.float32, copy=True))

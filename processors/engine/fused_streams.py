@@ -1,4 +1,4 @@
-"""Second prompts of the generating model, computed in the model's own forward while one `generate` runs."""
+"""Second prompts of the generating model, and texts behind its rows, in its own forward while one `generate` runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from logitkit.processors.engine.behind_rows import BehindRows, CachedRows
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.forward_plan import ForwardPlan
 from logitkit.processors.engine.fusion_cost import fused_cost, padding_cost
 from logitkit.processors.engine.model_view import model_view
 from logitkit.processors.engine.reader import Reader
+from logitkit.processors.engine.riding_text import RidingText
 from logitkit.processors.engine.stream_joining import can_grow
 from logitkit.processors.engine.streams import FusableStream
 from logitkit.processors.engine.thin_matmul import is_faster
@@ -36,6 +38,9 @@ class FusedStreams:
         composite: the chain; its streams receive their logits before each of its steps.
         model: the model whose `generate` runs.
         readers: the streams to fuse; all of this model.
+        texts: texts behind the rows, of this model. They are read behind its cache, and the first rides in the forward
+            where that is cheaper.
+        unfused: why no stream is fused, for the report; empty where there are ``readers``.
         may_separate: whether streams may return to forwards of their own where that is cheaper.
         cost: cost of a forward of ``times`` the rows in plain forwards, a function of ``(model, rows, times)``.
 
@@ -51,6 +56,8 @@ class FusedStreams:
         model: Any,
         readers: Sequence[FusableStream],
         *,
+        texts: Sequence[BehindRows] = (),
+        unfused: str = "",
         may_separate: bool = True,
         cost: Callable[[Any, int, int], float] | None = None,
     ) -> None:
@@ -58,6 +65,8 @@ class FusedStreams:
         self.may_separate, self.cost = may_separate, cost or fused_cost
         self.plan = ForwardPlan(model, composite.prompts, tuple(dict.fromkeys(readers)), self._before_forward)
         self.view = model_view(self.plan)
+        self.texts, self._unfused = tuple(texts), unfused
+        self._riding = RidingText(self.plan, self.texts[0], always=not may_separate) if self.texts else None
         self._steps, self._requests = 0, [torch.tensor(0)] * len(self.plan.streams)
         self._waiting: tuple[Reader, ...] = ()  # streams that gates have not requested often enough to be fused
         self._asked = self._forwards = 0  # steps that requested them, and their forwards so far
@@ -80,12 +89,15 @@ class FusedStreams:
         """Store the last forward's logits in the streams; see `Prefetcher.prefetch`."""
         fed, plan = self.plan.fed, self.plan
         behind = 0 if fed is None else fed.rows.shape[1] - rows.shape[1]
-        if fed is None or not plan.streams or len(rows) != len(fed.rows):
+        if fed is None or not (plan.streams or self.texts) or len(rows) != len(fed.rows):
             return False
-        if not 0 <= behind < fed.logits[0].shape[1]:
+        if not 0 <= behind < (fed.logits[0].shape[1] if fed.logits else 1):
             return False
         for stream, logits in zip(plan.streams, fed.logits, strict=True):
             stream.set_prefetched(rows, logits[:, logits.shape[1] - 1 - behind])
+        for text in () if behind else self.texts:
+            own = fed.behind if text is self.texts[0] else None
+            text.set_cached(CachedRows(rows, plan.cache, plan.own_mask(), plan.padded, own))
         self.composite.prompts.prompt_index_memo.put(plan.index, rows)
         # `generate` hands the same tensor to the forward and to the chain.
         return rows is fed.rows or (rows == fed.rows[:, : rows.shape[1]]).all()
@@ -94,6 +106,8 @@ class FusedStreams:
         """Drop the stored logits."""
         for stream in self.plan.streams:
             stream.clear_prefetched()
+        for text in self.texts:
+            text.set_cached(None)
         self.composite.prompts.prompt_index_memo.clear()
 
     def _before_forward(self, first: bool) -> None:
@@ -107,14 +121,20 @@ class FusedStreams:
             self._waiting = self._gated_readers()
             if self._waiting:
                 self.plan.streams, self._forwards = (), sum(reader.forwards for reader in self._waiting)
+            elif self._unfused:
+                self.trace.fusion = FusionReport(state="lazy", reason=self._unfused)
             else:
                 self._report_fused("")
-        elif self._waiting:
+            return
+        if self._waiting:
             self._steps += 1
             if self._note_requests() and self._asked >= self._least_share() * self._steps:
                 self._join()
         elif self.may_separate and type(self.plan.cache) is DynamicCache:
             self._count()
+        report = self._riding.before_forward() if self._riding is not None else None
+        if report is not None and self._unfused:
+            self.trace.fusion = report
 
     def _gated_readers(self) -> tuple[Reader, ...]:
         """Return the streams as readers if gates decide when each is requested and they can join later; else none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -17,7 +18,7 @@ from logitkit.processors.model_facts import text_config
 # Reading padding of this size, in numbers of the cache for each weight, costs as much as a forward saves.
 MAX_PADDING = 0.5
 FEW_TOKENS = 256  # padded tokens a row whose cost is not worth a choice
-_SECONDS: WeakKeyDictionary[Any, dict[tuple[int, bool], float]] = WeakKeyDictionary()  # by model, rows and thin
+_SECONDS: WeakKeyDictionary[Any, dict[tuple[int, int, bool], float]] = WeakKeyDictionary()  # rows, tokens, thin
 
 
 def fused_cost(model: Any, rows: int, times: int) -> float:
@@ -25,12 +26,25 @@ def fused_cost(model: Any, rows: int, times: int) -> float:
 
     Both are measured once for each model and number of rows. The larger forward runs as a fused forward does.
     """
+    return forward_seconds(model, rows * times, 1, times > 1) / forward_seconds(model, rows, 1, False)
+
+
+def forward_seconds(model: Any, rows: int, tokens: int, may_be_thin: bool) -> float:
+    """Return the seconds of a forward of a chunk in each row, measured once for each model and size.
+
+    The head computes at most two logits a row, as for a text that rides behind the new token.
+
+    Args:
+        model: the model.
+        rows: rows of the forward.
+        tokens: tokens of each row.
+        may_be_thin: whether products of few rows run in the faster order of their operands.
+    """
     seconds = _SECONDS.setdefault(model, {})
-    plain, fused = (rows, False), (rows * times, times > 1 and is_faster(model, rows * times))
-    for size, thin in (plain, fused):
-        if (size, thin) not in seconds:
-            seconds[size, thin] = _forward_seconds(model, size, thin)
-    return seconds[fused] / seconds[plain]
+    key = rows, tokens, may_be_thin and is_faster(model, rows * tokens)
+    if key not in seconds:
+        seconds[key] = _measured_seconds(model, *key)
+    return seconds[key]
 
 
 def padding_cost(plan: ForwardPlan) -> str | None:
@@ -57,13 +71,14 @@ def padding_cost(plan: ForwardPlan) -> str | None:
 
 
 @torch.no_grad()
-def _forward_seconds(model: Any, rows: int, thin: bool) -> float:
-    """Return the seconds of one forward of one token a row, the shortest of three."""
+def _measured_seconds(model: Any, rows: int, tokens: int, thin: bool) -> float:
+    """Return the seconds of one forward, the shortest of three."""
     timings = []
+    kept = {"logits_to_keep": min(tokens, 2)} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     for _ in range(3):
         start = time.perf_counter()
-        ids = torch.zeros((rows, 1), dtype=torch.long, device=model.device)
+        ids = torch.zeros((rows, tokens), dtype=torch.long, device=model.device)
         with ThinMatmul() if thin else nullcontext():
-            float(model(input_ids=ids, use_cache=False).logits[0, -1, 0])  # waits for the device
+            float(model(input_ids=ids, use_cache=False, **kept).logits[0, -1, 0])  # waits for the device
         timings.append(time.perf_counter() - start)
     return min(timings)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from transformers import DynamicCache
 
+from logitkit.processors.engine.behind_rows import BehindRows
 from logitkit.processors.engine.prompts import Prompts
+from logitkit.processors.engine.riding_tokens import can_drop_again
 from logitkit.processors.engine.streams import FusableStream, Stream
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE_NAMES
@@ -31,6 +33,20 @@ OBSTACLES |= dict.fromkeys(
     ("assistant_model", "adapter_names", "custom_generate", *CACHE_NAMES),
     lambda value: value is not None,
 )
+
+
+class FusableParts(NamedTuple):
+    """What a forward of the generating model can compute besides its own rows.
+
+    Attributes:
+        readers: second streams, as further rows.
+        texts: texts behind the rows.
+        unfused: why there are no further rows; empty where there are.
+    """
+
+    readers: list[FusableStream]
+    texts: list[BehindRows]
+    unfused: str
 
 
 def forwarding_model(model: Any) -> Any:
@@ -58,6 +74,35 @@ def fusable_streams(model: Any, streams: Sequence[Stream]) -> list[FusableStream
     return [stream for stream in fusable if stream.model is model]
 
 
+def fusable_parts(model: Any, streams: Sequence[Stream], setting: Callable[[str], Any]) -> FusableParts:
+    """Return the parts of a chain that a forward of the generating model can compute; see `obstacle`.
+
+    Args:
+        model, streams, setting: as in `obstacle`.
+    """
+    readers = fusable_streams(model, streams)
+    texts = [stream for stream in streams if isinstance(stream, BehindRows)]
+    unfused = "" if readers else _why_separate(streams)
+    return FusableParts(readers, [] if text_obstacle(model, setting) else texts, unfused)
+
+
+def text_obstacle(model: Any, setting: Callable[[str], Any]) -> str | None:
+    """Return the reason why no text can ride behind the rows in the generating model's forward, or None.
+
+    Args:
+        model, setting: as in `obstacle`.
+    """
+    if setting("prompt_lookup_num_tokens") is not None:
+        return "a text cannot ride behind drafted tokens"
+    if setting("cache_implementation") not in (None, "dynamic"):
+        return f"no text can be removed from a cache of the kind {setting('cache_implementation')}"
+    if not can_drop_again(DynamicCache(config=text_config(model))):
+        return "no text can be removed from a sliding window"
+    if "logits_to_keep" not in inspect.signature(forwarding_model(model).forward).parameters:
+        return "the model's forward cannot leave out logits"
+    return None
+
+
 def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: Callable[[str], Any]) -> str | None:
     """Return the reason why no second stream can be computed in the generating model's forward, or None.
 
@@ -67,10 +112,10 @@ def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: C
         prompts: the prompts of the call.
         setting: returns the value that `generate` will use for a setting, by name; None: not set.
     """
-    readers = fusable_streams(model, streams)
+    readers, texts = fusable_streams(model, streams), [one for one in streams if isinstance(one, BehindRows)]
     if prompts.inputs:
         return f"the prompts hold {next(iter(prompts.inputs))} besides tokens"
-    if not readers:
+    if not readers and (not texts or prompts.in_encoder):
         return "the prompt is read in an encoder" if prompts.in_encoder else _why_separate(streams)
     for name, hinders in OBSTACLES.items():
         if setting(name) is not None and hinders(setting(name)):
@@ -81,6 +126,8 @@ def obstacle(model: Any, streams: Sequence[Stream], prompts: Prompts, setting: C
         return "generate calls no forward of this model itself"
     if any(DynamicCache(config=text_config(model)).is_linear):
         return "a recurrent state cannot be padded"
+    if not readers:
+        return text_obstacle(model, setting)
     width = max(reader.width for reader in readers)
     if width > 2 * prompts.width and width > prompts.width + 256:
         return f"a second prompt of {width} tokens beside {prompts.width} would be mostly padding"

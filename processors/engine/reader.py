@@ -24,6 +24,7 @@ from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.engine.partial_rows import PartialRows, over_whole_batch
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities, refuse_padding
+from logitkit.processors.engine.thin_matmul import in_faster_order
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE, cache_of, with_cache
 
@@ -283,13 +284,12 @@ class Reader(PartialRows):
 
     def _forward(self, chunk: Tensor, positions: Tensor, count: int) -> Tensor:
         """Run the model on a chunk after the cached tokens; return its last logits, ``[rows, count, vocab]``."""
-        extra: dict[str, Any] = {"logits_to_keep": count} if self._limits_logits else {}
+        extra = with_cache(self._cache) | ({"logits_to_keep": count} if self._limits_logits else {})
         if self._padded:
             extra["attention_mask"] = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
-        if self.takes_positions:
-            extra["position_ids"] = positions
-        output = forwarded(self.model, input_ids=chunk, **with_cache(self._cache), **extra)
-        return self._counted(output, chunk, count)
+        extra |= {"position_ids": positions} if self.takes_positions else {}
+        with in_faster_order(self.model, chunk.numel()):
+            return self._counted(forwarded(self.model, input_ids=chunk, **extra), chunk, count)
 
     def _counted(self, output: Any, chunk: Tensor, count: int) -> Tensor:
         """Count a forward and return its last logits in fp32."""

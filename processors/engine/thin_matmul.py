@@ -2,13 +2,15 @@
 
 ``x @ W.T`` and ``(W @ x.T).T`` are the same numbers up to rounding. For two to eight rows on a CPU, some libraries take
 several times longer for the first order, which ``torch.nn.Linear`` uses. A doubled batch then costs nearly two
-forwards. A fused forward uses the second order where a measurement on the model's own weights found it faster.
+forwards. Fused forwards and the chunks of readers use the second order where a measurement on the model's own weights
+found it faster.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -63,6 +65,17 @@ def is_faster(model: Any, rows: int) -> bool:
     if rows not in known:
         known[rows] = rows in FEW_ROWS and _measured_faster(model, rows)
     return known[rows]
+
+
+def in_faster_order(model: Any, rows: int) -> AbstractContextManager[Any]:
+    """Return a context in which a forward of this many tokens, over all rows, runs in the faster order of its operands.
+
+    Args:
+        model: the model of the forward; one that is no module of torch keeps its order.
+        rows: tokens of the forward.
+    """
+    thin = rows in FEW_ROWS and isinstance(model, torch.nn.Module) and is_faster(model, rows)
+    return ThinMatmul() if thin else nullcontext()
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ WIDTH, PEAK, SHARPNESS = 0.3, 5.0, 10.0  # shape of adaptive_p, as in llama.cpp
 SLOWEST = 0.99  # largest decay of adaptive_p, as in llama.cpp
 ROUNDING = 1e-6  # bits: the rounding of scores in fp32, so that a token of p = 1/4 stays at a limit of 2 bits
 
-Tau = Annotated[float, number("target surprise of the tokens, in bits", ge=0)]
+Tau = Annotated[float, number("target surprise of the tokens, in bits", ge=0, neutral=math.inf, infinite=True)]
 Eta = Annotated[float, number("learning rate: share of the error by which the limit moves", ge=0)]
 Target = Annotated[float, number("target probability of the chosen tokens; below 0: off", le=1, neutral=-1)]
 Decay = Annotated[float, number("weight that a past token keeps at each step; above 0.99 it is 0.99", ge=0, le=1)]
@@ -107,7 +107,7 @@ class Mirostat(LogitsProcessor):
     chosen token surprised more than ``tau`` bits, and rises when it surprised less.
 
     Args:
-        tau: target surprise in bits, at least 0.
+        tau: target surprise in bits, at least 0; at infinity the scores are returned unchanged.
         eta: learning rate, at least 0; 0 keeps the limit at ``2 tau``.
         history: past probabilities, from `Binding.history`.
         settings: the settings of the call; None: no beams.
@@ -145,6 +145,8 @@ class Mirostat(LogitsProcessor):
             input_ids: ``[rows, length]``.
             scores: logits or log-probabilities, ``[rows, vocab]``.
         """
+        if math.isinf(self.tau):
+            return scores
         limits = self.limits(input_ids)[:, 0]
         logp = with_infinite_masks(scores).double().log_softmax(-1)
         return scores.masked_fill(~self._limit.kept(logp, limits), -torch.inf)

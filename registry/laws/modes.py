@@ -148,7 +148,7 @@ def fused_static(subject: ModeSubject) -> None:
     """A static cache, two sampled sequences for each of two prompts; second streams of the model are fused."""
     call = subject.batch.bind()
     generate_checked(subject.batch, call, cache_implementation="static", do_sample=True, num_return_sequences=2)
-    if obstacle(call.model, call.composite.streams, call.prompts, lambda _: None) is None:
+    if obstacle(call.model, call.composite.streams, call.prompts, {"cache_implementation": "static"}.get) is None:
         assert call.trace.fusion.state == "fused", f"second streams were {call.trace.fusion}"
 
 

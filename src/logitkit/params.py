@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.fields import FieldInfo
 
 from logitkit.errors import ParameterError, UnknownNameError, closest
+from logitkit.infinite_numbers import as_text, from_text
 
 LARGEST = 3.4e38  # scores are float32, and a larger factor would make them infinite
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,12 +48,14 @@ class Resource:
     """
 
 
-def number(help: str, *, neutral: float | None = None, **bounds: Any) -> Any:
-    """Declare a finite number.
+def number(help: str, *, neutral: float | None = None, infinite: bool = False, **bounds: Any) -> Any:
+    """Declare a finite number, or one that may be infinite.
 
     Args:
         help: one line for the man page and the JSON Schema.
         neutral: the value at which the processor returns its input unchanged; a law tests this value.
+        infinite: whether infinities within the bounds are allowed. A chain writes them as ``inf`` and ``-inf``, a file
+            of JSON as the texts ``"inf"`` and ``"-inf"``.
         bounds: any of ``ge``, ``gt``, ``le``, ``lt``.
 
     Returns:
@@ -60,9 +63,15 @@ def number(help: str, *, neutral: float | None = None, **bounds: Any) -> Any:
 
     >>> rule_of(Annotated[float, number("plausibility", gt=0, le=1)])
     'a finite number > 0 and <= 1'
+    >>> rule_of(Annotated[float, number("threshold", ge=0, infinite=True)])
+    'a number >= 0 or inf'
     """
-    extra: Any = {} if neutral is None else {"json_schema_extra": {"neutral": neutral}}
-    return Field(description=help, allow_inf_nan=False, **bounds, **extra)
+    schema: dict[str, Any] = {} if neutral is None else {"neutral": as_text(neutral)}
+    if infinite:
+        bounds.setdefault("ge", -math.inf)  # refuses nan
+        schema |= {"type": ["number", "string"], "pattern": "^-?inf$"}
+    extra: Any = {"json_schema_extra": schema} if schema else {}
+    return Field(description=help, allow_inf_nan=infinite, **bounds, **extra)
 
 
 def whole(help: str, *, neutral: int | None = None, **bounds: Any) -> Any:
@@ -112,7 +121,15 @@ def rule_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         type(None): "None",
     }
     words = plain.get(annotation, f"a {getattr(annotation, '__name__', str(annotation))}")
+    if annotation is float and _may_be_infinite(metadata):
+        return f"a number{_bounds(metadata)} or inf"
     return words + _bounds(metadata) if annotation in (float, int, str) else words
+
+
+def _may_be_infinite(metadata: tuple[Any, ...]) -> bool:
+    """Return whether pydantic fields, or their metadata, allow infinities."""
+    parts = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    return any(getattr(part, "allow_inf_nan", None) for part in parts)
 
 
 def _bounds(metadata: tuple[Any, ...]) -> str:
@@ -121,7 +138,12 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     for item in metadata:
         parts.extend(item.metadata if isinstance(item, FieldInfo) else [item])
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    ranges = [f"{sign} {getattr(p, key):g}" for p in parts for key, sign in signs.items() if hasattr(p, key)]
+    ranges = [
+        f"{sign} {getattr(p, key):g}"
+        for p in parts
+        for key, sign in signs.items()
+        if getattr(p, key, -math.inf) != -math.inf
+    ]
     lengths = [f"of length >= {p.min_length}" for p in parts if getattr(p, "min_length", None)]
     return "".join(f" {' and '.join(group)}" for group in (ranges, lengths) if group)
 
@@ -166,6 +188,10 @@ def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> d
     for name in values:
         if name not in model.model_fields:
             raise UnknownNameError(f"parameter of {owner}", name, model.model_fields)
+    values = {
+        name: from_text(value) if _may_be_infinite((model.model_fields[name],)) else value
+        for name, value in values.items()
+    }
     for name, value in values.items():
         if not is_valid_unicode(value):
             raise ParameterError(owner, name, "valid Unicode", value, "remove the lone surrogates")

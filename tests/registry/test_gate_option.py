@@ -54,7 +54,7 @@ def test_the_hash_holds_the_defaults_of_a_gate() -> None:
         ({}, "cfg: gate: measure must be given"),
         ({"measure": "max"}, "cfg: gate must be a measure with exactly one of above and below"),
         ({"measure": "max", "above": 0.1, "below": 0.2}, "exactly one of above and below"),
-        ({"measure": "max", "above": True}, "cfg: gate: above must be a finite number, got True"),
+        ({"measure": "max", "above": True}, "cfg: gate: above must be a number or inf, got True"),
         ({"measure": "Entropy", "above": 1.0}, "cfg: gate: measure must be one of .* did you mean 'entropy'"),
         ({"measure": "max", "above": 0.1, "alpha": 0.5}, "cfg: gate: alpha must be left out for measure 'max'"),
         ({"measure": "js", "above": 0.1, "alpha": 1.0}, "cfg: gate: alpha must be a weight > 0 and < 1 for js"),

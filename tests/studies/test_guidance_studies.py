@@ -1,4 +1,4 @@
-"""The studies of guidance: conflicts between context and memory, and programs under MTI and USCD."""
+"""The studies of guidance: conflicts of context and memory, programs under MTI and USCD, and the cost of gates."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import typer
 from logitkit import models
 from logitkit.errors import FileFormatError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from studies import context_conflict, guided_code
+from studies import context_conflict, gate_speed, guided_code
 from studies.context_conflict import Conflict, Judged, conflicts, judged
+from studies.gate_speed import Measured
 from studies.records import read_records
 
 ROWS = [
@@ -112,3 +113,22 @@ def test_the_table_of_programs_by_hand() -> None:
     answers["uscd", 1] = {"text": "b", "passed": True, "guided": 1.0}
     last = guided_code.table(answers, 2).splitlines()[-1]
     assert last.startswith("| `uscd()` | 50.0 [") and last.endswith("| 1 of 2 | 0.50 |")
+
+
+def test_the_study_of_gates_measures_every_form(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One small run writes three tables; no figure of a tiny model is compared."""
+    monkeypatch.setattr(gate_speed, "CHUNKS", (1, 2, 12, 13))
+    gate_speed.main(model="any", threshold=[4.4], tokens=14, rounds=1, out=tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert sum(line.startswith("|---") for line in page.splitlines()) == 3 and page.count("| 4.4 |") == 2
+
+
+def test_bounds_of_gates_by_hand() -> None:
+    """A share of 1/2 reads chunks of 2 tokens at 1.4: 1 + 0.7 + 0.1; a text of 2 tokens: 1.7 apart, 1.6 riding."""
+    names = [gate_speed.GATE.format(threshold=1.0), *(f"mti(threshold=1.0) {form}" for form in gate_speed.FORMS)]
+    measured = {"plain": [Measured(1.0, 0.0)], **{name: [Measured(1.7, 0.5)] for name in names}}
+    costs = dict.fromkeys(gate_speed.CHUNKS, 9.0) | {1: 1.0, 2: 1.4, 3: 1.6}
+    measured |= {f"c({length})": [Measured(2 * cost, 0.0)] for length, cost in costs.items()}
+    text = gate_speed.tables(measured, [1.0], 2)
+    assert "| 1 | 0.50 | 1.70 | 1.80 | 0.94 |" in text
+    assert "| 1 | 0.50 | 1.70 | 1.70 | 1.70 | 1.70 | 1.60 | 1.06 |" in text

@@ -44,9 +44,9 @@ def test_equals_guidance_of_single_rows(seed: int, scale: float, threshold: floa
 
 
 def test_a_call_reads_no_second_cache() -> None:
-    """One forward of the text for each step that fires, behind the cache of generate, and none by a reader."""
+    """Lazily: one forward of the text for each step that fires, behind the cache of generate, none by a reader."""
     call = logitkit.chain("mti(threshold=4.4)").bind(tiny_model(), tiny_tokenizer(), "a prompt here", trace=True)
-    call.generate(max_new_tokens=12, do_sample=False)
+    call.generate(max_new_tokens=12, do_sample=False, streams="lazy")
     fired = sum(step.notes["fired"] for step in call.trace.steps)
     assert 0 < fired < 12 and call.trace.fired["mti"] == fired / 12
     assert call.trace.forwards == {"generating model": 0, "negative text behind the row": fired}
