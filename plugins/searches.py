@@ -1,4 +1,4 @@
-"""Specs of the searches over the law of a chain, and of the selectors among their sequences."""
+"""Specs of the searches over the law of a chain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from logitkit.registry.spec import Spec
 
 PACKAGE = "logitkit.processors.searches"
 
-SEARCH_SPECS = [
+SPECS = [
     Spec(
         name="smc",
         kind="search",
@@ -28,43 +28,52 @@ SEARCH_SPECS = [
         failure="few particles for a sharp target: the effective sample size in the trace falls to 1; raise particles",
         example="smc(particles=3)",
     ),
-]
-
-SELECTOR_SPECS = [
     Spec(
-        name="best_of",
-        kind="selector",
-        family="selectors",
-        summary="Choose the best of several sequences by likelihood, certainty, frequency, or a judge of yours.",
-        source="arXiv:2502.18581, arXiv:2203.11171",
-        target=f"{PACKAGE}.best_of:BestOf",
-        needs_files=("by",),
-        formula="likelihood: sum log p(x_t);  self_certainty: mean over t of -1/V sum_v log(V p(v))",
-        needs=("by: a measure, or a function(prompt, text) or a reward model, passed to bind under its name",),
+        name="goose",
+        kind="search",
+        family="searches",
+        summary="Write the tokens of plain decoding with fewer forwards, by trees of drafts without a draft model.",
+        source="arXiv:2604.02047",
+        target=f"{PACKAGE}.goose:Goose",
+        formula="x ~ p(. | path) at each node of a tree of drafts; where x is a child, go on there, else stop",
+        needs=("a decoder-only model whose attention takes a mask of four dimensions",),
         extra_forwards="rows",
-        cost="n rows in place of one",
-        failure="the likeliest of many samples is often short, or repeats itself; use mean_likelihood or mbr",
-        example="best_of(n=3)",
+        cost="budget tokens in each forward in place of one; several new tokens a forward",
+        failure="where the text neither repeats itself nor is predictable, and on a machine on which a forward of "
+        "budget tokens takes much longer than one of one token",
+        example="goose(budget=8)",
     ),
     Spec(
-        name="mbr",
-        kind="selector",
-        family="selectors",
-        summary="Choose the sequence that agrees best with all sequences (minimum Bayes risk).",
-        source="arXiv:2005.10283",
-        target=f"{PACKAGE}.mbr:MBR",
-        needs_files=("utility",),
-        formula="arg max_i sum_(j != i) w_j utility(x_i, x_j) / sum_(j != i) w_j",
-        needs=("utility: a function(hypothesis, reference), passed to bind under its name, unless it is built in",),
+        name="beams",
+        kind="search",
+        family="searches",
+        summary="Look for the likeliest texts with beams, in groups that avoid each other's tokens.",
+        source="arXiv:1610.02424",
+        target=f"{PACKAGE}.beams:Beams",
+        formula="the best by sum_t (log p(v_t) - diversity n_t),  n_t: earlier groups that took v_t at step t",
         extra_forwards="rows",
-        cost="n rows in place of one",
-        failure="where all samples share a fault, it keeps the fault; n(n-1) utilities are computed for each prompt",
-        example="mbr(n=3)",
+        cost="width rows in place of one",
+        failure="the likeliest text is often short, empty or repetitive; an attribute before it helps",
+        example="beams(width=4, groups=2, diversity=1.0)",
+    ),
+    Spec(
+        name="contrastive_search",
+        kind="search",
+        family="searches",
+        summary="Take likely tokens whose hidden states are unlike those of the text so far.",
+        source="arXiv:2202.06417",
+        target=f"{PACKAGE}.contrastive_search:ContrastiveSearch",
+        formula="arg max over the top likeliest v of (1 - alpha) p(v) - alpha max_j cos(h_v, h_j)",
+        needs=("a decoder-only model",),
+        extra_forwards="rows",
+        cost="top rows in place of one",
+        failure="where the hidden states of all texts point the same way, the likeness says little; raise alpha",
+        example="contrastive_search(alpha=0.6, top=3)",
     ),
 ]
 
 
 @hookimpl
 def logitkit_specs() -> list[Spec]:
-    """Return the searches and the selectors."""
-    return [*SEARCH_SPECS, *SELECTOR_SPECS]
+    """Return the searches."""
+    return SPECS

@@ -139,10 +139,12 @@ def attach(
         ModeError: inputs without ``input_ids``, or settings under which the chain would be ignored or wrong.
         PromptError: input ids that cannot be read.
 
+    >>> import copy
     >>> from transformers import pipeline
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
-    >>> generator = pipeline("text-generation", model=tiny_model(), tokenizer=tiny_tokenizer())
-    >>> with attach(tiny_model(), tiny_tokenizer(), "suppress_tokens([101])"):
+    >>> tokenizer = copy.deepcopy(tiny_tokenizer())  # a pipeline sets the side on which it pads
+    >>> generator = pipeline("text-generation", model=tiny_model(), tokenizer=tokenizer)
+    >>> with attach(tiny_model(), tokenizer, "suppress_tokens([101])"):
     ...     done = generator("the", max_new_tokens=8, do_sample=False, return_full_text=False)
     >>> "e" in done[0]["generated_text"]
     False

@@ -30,7 +30,7 @@ MOST_DECLARATIONS = 1000  # of one hook; an endless generator ends here
 Examine = Callable[[Sequence[EntryPoint]], Mapping[EntryPoint, Exception]]
 Declaration = TypeVar("Declaration", Spec, TaskSpec)
 BUILT_IN = (
-    *("byte_level", "canonical", "cascade", "contrast", "ensemble", "ngram", "samplers", "searches", "search_methods"),
+    *("byte_level", "canonical", "cascade", "contrast", "ensemble", "ngram", "samplers", "searches", "selectors"),
     *("tasks", "warpers"),
 )
 

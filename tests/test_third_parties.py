@@ -86,7 +86,7 @@ def test_broken_plugins_are_reported_and_do_not_affect_others(environment: tuple
     listed = {
         spec["name"]: spec["plugin"] for spec in json.loads(fresh("logitkit", "list", "--json", cwd=folder).stdout)
     }
-    assert set(listed) == {*logitkit.names(), "blend", "occurrence_penalty"} and listed["top_p"] == "logitkit"
+    assert set(listed) == {*logitkit.names(None), "blend", "occurrence_penalty"} and listed["top_p"] == "logitkit"
     assert listed["occurrence_penalty"] == "logitkit-occurrence-penalty 1.2.0"
     done = fresh("logitkit", "doctor", "--json", cwd=folder)
     faults = {row["name"]: row["fault"] for row in json.loads(done.stdout) if row["fault"]}

@@ -34,6 +34,20 @@ class Rows:
         lengths: number of new tokens of each row, the end token included, ``[rows]``.
         hidden: whether forwards keep the last hidden states; set it before `law`.
         last_hidden: those of the tokens that the last forward read, ``[rows, tokens, width]``; None without ``hidden``.
+
+    >>> from logitkit.processors.searches import Found, Search
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> class TwoTokens(Search):
+    ...     def search(self, run):
+    ...         rows = run.rows()
+    ...         for _ in range(2):
+    ...             rows.append(rows.law().argmax(-1))
+    ...         print(len(rows), rows.lengths.tolist(), rows.done)
+    ...         return Found.of(rows)
+    >>> ids = tiny_tokenizer()("ab", return_tensors="pt").input_ids
+    >>> tiny_model().generate(ids, custom_generate=TwoTokens(), max_new_tokens=4, pad_token_id=0).shape
+    1 [2] False
+    torch.Size([1, 4])
     """
 
     def __init__(self, run: SearchRun, ids: Tensor, inputs: Mapping[str, Any]) -> None:

@@ -22,6 +22,11 @@ class SearchCost:
         tokens: tokens that these forwards read, over all rows, padding included.
         peak_rows: largest number of rows in the KV cache at once.
         notes: further numbers of the search, such as ``accepted tokens a forward``.
+
+    >>> cost = SearchCost()
+    >>> cost.count(rows=4, columns=3)
+    >>> cost.forwards, cost.tokens, cost.peak_rows
+    (1, 12, 4)
     """
 
     forwards: int = 0
@@ -45,6 +50,10 @@ class Found:
         log_weights: normalised log-weights, float64 ``[prompts, k]``; None: equal weights.
         log_z: estimate of the logarithm of the normalising constant of each prompt, ``[prompts]``; None: no estimate.
         certainty: mean self-certainty of the new tokens, ``[prompts * k]``; None: not measured.
+
+    >>> found = Found(ids=torch.tensor([[1, 2], [1, 3]]), logp=torch.zeros(2, dtype=torch.float64))
+    >>> found.weights_of(1).exp().tolist()
+    [[0.5, 0.5]]
     """
 
     ids: Tensor
@@ -89,6 +98,19 @@ class SearchRun:
         settings: the `CallSettings` of a chain's call; None: the search runs without a chain.
         measures_certainty: whether `Rows` sum the self-certainty of their tokens.
         cost: counts forwards and tokens.
+
+    >>> from logitkit.processors.searches import Search
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> class OneToken(Search):
+    ...     def search(self, run):
+    ...         rows = run.rows(run.wanted)
+    ...         rows.append(rows.law().argmax(-1))
+    ...         print(run.prompts, run.start, run.wanted, run.cost.forwards)
+    ...         return Found.of(rows)
+    >>> ids = tiny_tokenizer()("ab", return_tensors="pt").input_ids
+    >>> tiny_model().generate(ids, custom_generate=OneToken(), max_new_tokens=4, pad_token_id=0).shape
+    1 2 1 1
+    torch.Size([1, 3])
     """
 
     model: Any

@@ -22,6 +22,18 @@ class Search:
         name: of the search, in errors and in the trace.
         samples: whether the search draws tokens. A chain with such a search sets ``do_sample=True``.
         taken: steps of the chain that the search carries out itself, so that they are no part of the law.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> class Greedy(Search):
+    ...     def search(self, run):
+    ...         rows = run.rows(run.wanted)
+    ...         while not rows.done:
+    ...             rows.append(rows.law().argmax(-1))
+    ...         return Found.of(rows)
+    >>> ids, settings = tiny_tokenizer()("ab", return_tensors="pt").input_ids, {"max_new_tokens": 4, "pad_token_id": 0}
+    >>> found = tiny_model().generate(ids, custom_generate=Greedy(), **settings)
+    >>> torch.equal(found, tiny_model().generate(ids, do_sample=False, **settings))
+    True
     """
 
     name: ClassVar[str] = "search"

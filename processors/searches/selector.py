@@ -28,6 +28,11 @@ class Candidates:
         logp: log-probability of the new tokens under the chain, nats, float64 ``[k]``.
         weights: normalised weights, probabilities that sum to 1, float64 ``[k]``.
         certainty: mean self-certainty of the new tokens, nats, ``[k]``; None: not measured.
+
+    >>> import torch
+    >>> equal = {"logp": torch.zeros(2), "weights": torch.ones(2) / 2}
+    >>> len(Candidates(prompt="a", texts=["b", "c"], tokens=[[1], [2]], **equal))
+    2
     """
 
     prompt: str
@@ -50,6 +55,14 @@ class Selector:
     Attributes:
         name: of the selector, in errors and in the trace.
         needs_certainty: whether `Candidates.certainty` is read.
+
+    >>> import torch
+    >>> class Shortest(Selector):
+    ...     def scores(self, candidates):
+    ...         return [-len(text) for text in candidates.texts]
+    >>> equal = {"logp": torch.zeros(2), "weights": torch.ones(2) / 2}
+    >>> Shortest()(Candidates(prompt="", texts=["long", "a"], tokens=[[1, 2], [3]], **equal))
+    [1, 0]
     """
 
     name: ClassVar[str] = "selector"

@@ -33,6 +33,10 @@ def write(name: str, steps: Sequence[Step], describe: Callable[[str], Any]) -> d
     """Return the fields of an engine for the steps of a chain; see `Engine.write`.
 
     ``describe`` gives the Spec of a name.
+
+    >>> from logitkit.registry import default_registry
+    >>> write("vllm", [("temperature", {"temperature": 0.8})], default_registry().describe)["temperature"]
+    0.8
     """
     return engine(name).write([(step, describe(step).hashed(parameters)) for step, parameters in steps])
 
@@ -41,6 +45,10 @@ def read(name: str, data: Mapping[str, Any], describe: Callable[[str], Any]) -> 
     """Return the steps of an engine's fields as chain data without defaults; see `Engine.read`.
 
     ``describe`` gives the Spec of a name.
+
+    >>> from logitkit.registry import default_registry
+    >>> read("vllm", {"temperature": 0.8}, default_registry().describe)
+    [{'name': 'temperature', 'params': {'temperature': 0.8}}]
     """
     read = engine(name).read(data)
     fields = {step["name"]: describe(step["name"]).model.model_fields for step in read}

@@ -125,8 +125,10 @@ def test_a_continuation_is_one_tab_stop(browser: Any, keys: Any) -> None:
     assert browser.execute_script(STATE) == ["t2", []]
 
 
-def test_the_page_begins_with_the_chain_and_the_text(browser: Any) -> None:
+def test_the_page_begins_with_the_chain_and_the_text(browser: Any, pages: Pages) -> None:
     """On a phone the name of the chain is large, and it, the prompt and the continuation stand above what explains."""
+    as_phone(browser)
+    browser.get(pages["one"])
     top = "return [...document.querySelectorAll(%r)].map(e => e.getBoundingClientRect().top)"
     (chain,), (prompt,) = browser.execute_script(top % ".chain"), browser.execute_script(top % ".tokens .prompt")
     first, *_ = browser.execute_script(top % ".tokens summary")

@@ -13,7 +13,7 @@ from logitkit.registry.discovery import BUILT_IN
 from logitkit.registry.laws.examples import example_chain
 
 NAMES = discover(third_party="none").names()
-FAMILIES = {plugin: plugin for plugin in BUILT_IN if plugin not in ("searches", "tasks", "warpers")}
+FAMILIES = {plugin: plugin for plugin in BUILT_IN if plugin not in ("tasks", "warpers")}
 FAMILIES["warpers"] = "transformers"
 
 
