@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
-from fakes import absolute_model, sliding_model
+from fakes import absolute_model, seeded, sliding_model
 from logitkit.processors.engine import KVTree
 from logitkit.processors.engine.fixed_shapes import COUNTS, SHORTEST, FixedLayer, FixedShapes, _padded
 from logitkit.processors.engine.tree_node import Node
@@ -95,11 +94,18 @@ def test_inside_and_outside_of_inference_mode() -> None:
         torch.testing.assert_close(torch.tensor(ends[0].logp), torch.tensor(ends[1].logp), atol=1e-5, rtol=0)
 
 
+def fresh_model() -> Any:
+    """The tiny model without the hooks that other tests have on it."""
+    model = seeded(lambda: type(tiny_model())(tiny_model().config), 0)
+    model.load_state_dict(tiny_model().state_dict())
+    return model
+
+
 def test_a_compiled_model_is_compiled_once_for_a_shape() -> None:
     """A model whose forward is compiled reads in fixed shapes by itself; forwards of known shapes compile nothing."""
     torch._dynamo.reset()
     counter = CompileCounter()
-    model = copy.deepcopy(tiny_model())
+    model = fresh_model()
     tree, want = KVTree(model), KVTree(tiny_model(), fixed=False)
     model.forward = torch.compile(model.forward, backend=counter, dynamic=False)  # seen at the next empty cache
     ends = [each.read(each.root, PROMPT, conditioning=True) for each in (tree, want)]
@@ -129,8 +135,7 @@ class _Graph:
 
 def test_the_second_forward_of_a_shape_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first runs as it is, the second is recorded, later ones repeat the record; a hook or training does not."""
-    model = copy.deepcopy(tiny_model())
-    recorded = []
+    model, recorded = fresh_model(), []
 
     def record(self: FixedShapes, shape: Any) -> Any:
         recorded.append(len(shape.slots))
