@@ -62,7 +62,7 @@ ACTS = (
         prompt="The capital of Fra",
         chain="byte_boundary()",
         new_tokens=16,
-        remark="In our report, plain decoding completes the cut word of 1 of 40 prompts, and byte_boundary of 28.",
+        remark="In our report, plain decoding completes the cut word of 16 of 200 prompts, and byte_boundary of 163.",
     ),
     Act(
         title="The style of a text",

@@ -240,7 +240,8 @@ def test_code_is_run_only_where_it_is_allowed(bench_place: Path) -> None:
 def test_the_examples_are_valid(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example run files have no mistakes, except for models of the user; the reports belong to these runs."""
     monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
-    run = runfile.read(EXAMPLES / "run.yaml", allow_code_execution=True)
+    runfile.read(EXAMPLES / "run.yaml", allow_code_execution=True)
+    run = runfile.read(EXAMPLES / "large.yaml", allow_code_execution=True)
     assert f"run {run.hash}" in (EXAMPLES / "report.md").read_text()
     with pytest.raises(RunError) as caught:
         runfile.read(EXAMPLES / "cascade.yaml")
