@@ -14,9 +14,10 @@ from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.fused_streams import FusedStreams
-from logitkit.processors.engine.fusion_obstacles import forwarding_model, fusable_parts, obstacle
+from logitkit.processors.engine.fusion_obstacles import fusable_parts, obstacle
 from logitkit.processors.engine.history import HistoryCache
 from logitkit.processors.engine.model_depth import ModelDepth
+from logitkit.processors.engine.model_forward import forwarding_model
 from logitkit.processors.engine.processor_list import ChainInGenerate, GuardedList
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.row_check import RowCheck

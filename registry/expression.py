@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from logitkit.errors import ChainError
 from logitkit.registry.gate_option import GATE
 
 LONGEST = 20_000  # characters of a chain
+# CPython 3.11 counts the depth of a syntax tree for all threads together, and raises SystemError where two parse.
+PARSING = threading.Lock()
 Step = tuple[str, dict[str, Any]]
 
 
@@ -33,7 +36,8 @@ def read(text: str, order: Callable[[str], list[str]]) -> list[Step]:
     if len(text) > LONGEST:
         raise ChainError(f"chain: a text must have at most {LONGEST} characters, got {len(text)}")
     try:
-        tree = ast.parse(text, mode="eval").body
+        with PARSING:
+            tree = ast.parse(text, mode="eval").body
     except (RecursionError, MemoryError):
         raise ChainError("chain: a text must not be nested deeply or have hundreds of steps") from None
     except SyntaxError as error:

@@ -27,7 +27,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from logitkit.errors import ModelError
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
-from logitkit.processors.engine.model_forward import forwarded
+from logitkit.processors.engine.model_forward import forwarded, forwarding_model
 from logitkit.processors.engine.partial_rows import Part, PartialRows, over_whole_batch
 from logitkit.processors.engine.streams import stacked_positions
 from logitkit.processors.engine.thin_matmul import in_faster_order
@@ -93,7 +93,8 @@ class BehindRows(PartialRows):
         self.captured = CapturedOutputs(binding)
         self._cached: CachedRows | None = None
         self._last = last = _LastCache()
-        parameters = inspect.signature(self.model.forward).parameters
+        self._forwarding = forwarding_model(self.model)  # its forwards fill the cache
+        parameters = inspect.signature(self._forwarding.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self._limits_logits = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         weakref.finalize(self, self.model.register_forward_hook(last.after_model, with_kwargs=True).remove)
@@ -153,8 +154,8 @@ class BehindRows(PartialRows):
             extra["attention_mask"] = torch.cat([mask, torch.ones_like(chunk)], dim=1)
         if self._takes_positions:
             extra["position_ids"] = mask.sum(-1, keepdim=True) + torch.arange(chunk.shape[1], device=chunk.device)
-        with in_faster_order(self.model, chunk.numel()):
-            output = forwarded(_without_hooks(self.model), input_ids=chunk, **with_cache(branch), **extra)
+        with in_faster_order(self._forwarding, chunk.numel()):
+            output = forwarded(_without_hooks(self._forwarding), input_ids=chunk, **with_cache(branch), **extra)
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -1].float().to(chunk.device)  # type: ignore[no-any-return]

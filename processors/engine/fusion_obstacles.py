@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from transformers import DynamicCache
 
 from logitkit.processors.engine.behind_rows import BehindRows
+from logitkit.processors.engine.model_forward import forwarding_model
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.riding_tokens import can_drop_again
 from logitkit.processors.engine.streams import FusableStream, Stream
@@ -47,25 +48,6 @@ class FusableParts(NamedTuple):
     readers: list[FusableStream]
     texts: list[BehindRows]
     unfused: str
-
-
-def forwarding_model(model: Any) -> Any:
-    """Return the model whose forwards the ``generate`` of a model runs: itself, or the one that PEFT put adapters into.
-
-    Args:
-        model: a model of transformers, or a model of PEFT around one. Prompt learning, and adapters that begin at a
-            token of the prompt, change the inputs of a forward; such a model stands for itself.
-
-    >>> from logitkit.registry.laws import tiny_model
-    >>> forwarding_model(tiny_model()) is tiny_model()
-    True
-    """
-    adapters = getattr(model, "peft_config", None)
-    if not hasattr(model, "get_base_model") or not isinstance(adapters, Mapping):
-        return model
-    configs = [adapters[name] for name in model.active_adapters if name in adapters]
-    changed = any(one.is_prompt_learning or getattr(one, "alora_invocation_tokens", None) for one in configs)
-    return model if changed or not configs else model.get_base_model()
 
 
 def fusable_streams(model: Any, streams: Sequence[Stream]) -> list[FusableStream]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -70,3 +70,22 @@ def is_compiled(model: Any) -> bool:
         or getattr(model, "_compiled_call_impl", None) is not None
         or hasattr(getattr(model, "forward", None), "_torchdynamo_orig_callable")
     )
+
+
+def forwarding_model(model: Any) -> Any:
+    """Return the model whose forwards the ``generate`` of a model runs: itself, or the one that PEFT put adapters into.
+
+    Args:
+        model: a model of transformers, or a model of PEFT around one. Prompt learning, and adapters that begin at a
+            token of the prompt, change the inputs of a forward; such a model stands for itself.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> forwarding_model(tiny_model()) is tiny_model()
+    True
+    """
+    adapters = getattr(model, "peft_config", None)
+    if not hasattr(model, "get_base_model") or not isinstance(adapters, Mapping):
+        return model
+    configs = [adapters[name] for name in model.active_adapters if name in adapters]
+    changed = any(one.is_prompt_learning or getattr(one, "alora_invocation_tokens", None) for one in configs)
+    return model if changed or not configs else model.get_base_model()

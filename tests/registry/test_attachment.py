@@ -64,7 +64,8 @@ def test_rows_begin_with_the_ids_as_given(model: Any) -> None:
 
 def test_a_pipeline_generates_under_the_chain(model: Any) -> None:
     """The text-generation pipeline, which the user does not control, gives the chain's texts."""
-    generator = pipeline("text-generation", model=model, tokenizer=tiny_tokenizer())
+    tokenizer = copy.deepcopy(tiny_tokenizer())  # a pipeline sets the side on which it pads
+    generator = pipeline("text-generation", model=model, tokenizer=tokenizer)
     settings: dict[str, Any] = {**GREEDY, "return_full_text": False}
     plain = generator(TEXTS, **settings)
     with logitkit.attach(model, tiny_tokenizer(), CFG):

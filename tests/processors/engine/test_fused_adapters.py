@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fusing import PROMPTS, bound, decode
-from logitkit.processors.engine.fusion_obstacles import forwarding_model
+from logitkit.processors.engine.model_forward import forwarding_model
 from logitkit.registry.laws import tiny_model
 
 peft = pytest.importorskip("peft")
