@@ -33,6 +33,10 @@ def report(
     data: Annotated[
         Path | None, typer.Option(help="The folder with the data of the tasks (else LOGITKIT_DATA).")
     ] = None,
+    samples: Annotated[
+        bool,
+        typer.Option("--samples/--no-samples", help="List every sample with its texts in report.html."),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", callback=divert, help="Print JSON and write no files.")] = False,
 ) -> None:
     """Write report.md and report.html from the results that exist. Nothing is run."""
@@ -57,7 +61,8 @@ def report(
         if as_json:
             print_json(summarise(run, store).as_data())
             return
-        write_report(run, store, utf8_text("bench report", "--reading", reading) if reading else "")
+        text = utf8_text("bench report", "--reading", reading) if reading else ""
+        write_report(run, store, text, samples=samples)
 
 
 def require_statistics(command: str) -> None:
@@ -95,8 +100,11 @@ def data_folder(command: str, data: Path | None) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def write_report(run: Run, store: Any, reading: str, *, as_json: bool = False) -> None:
-    """Print the summary of a run, and write it as report.md and report.html into the folder of results."""
+def write_report(run: Run, store: Any, reading: str, *, as_json: bool = False, samples: bool = True) -> None:
+    """Print the summary of a run, and write it as report.md and report.html into the folder of results.
+
+    Without ``samples`` the page holds no text of the data, so that it can be published where they may not be.
+    """
     from logitkit.bench.report.answers import answers
     from logitkit.bench.report.page import page
     from logitkit.bench.report.summary import summarise
@@ -112,9 +120,10 @@ def write_report(run: Run, store: Any, reading: str, *, as_json: bool = False) -
         print_json(summary.as_data())
     else:
         show(summary, Console())
+    listed = answers(summary, store) if samples else ()
     reports = {
         "report.md": markdown(summary, reading),
-        "report.html": page(summary, manifest, store.sessions(run), reading, answers(summary, store)),
+        "report.html": page(summary, manifest, store.sessions(run), reading, listed),
     }
     for name, text in reports.items():
         with replace_file(store.folder / name) as temporary:

@@ -243,6 +243,7 @@ def test_the_examples_are_valid(shared_data: Path, monkeypatch: pytest.MonkeyPat
     runfile.read(EXAMPLES / "run.yaml", allow_code_execution=True)
     run = runfile.read(EXAMPLES / "large.yaml", allow_code_execution=True)
     assert f"run {run.hash}" in (EXAMPLES / "report.md").read_text()
+    assert all('id="answers-data"' not in page.read_text() for page in EXAMPLES.glob("*.html"))  # no text of the data
     with pytest.raises(RunError) as caught:
         runfile.read(EXAMPLES / "cascade.yaml")
     assert len(caught.value.mistakes) == 2 and all("no model named './models/" in one for one in caught.value.mistakes)
