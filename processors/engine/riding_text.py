@@ -15,6 +15,7 @@ from logitkit.processors.engine.fusion_cost import forward_seconds
 from logitkit.processors.engine.trace import FusionReport
 
 FIRST_STEPS, TRIAL_STEPS = 4, 12  # the costs of the two forms are compared after the first 4 steps, then every 12
+REMEMBERED = 0.75  # weight of the earlier steps in the share of steps that need the text, at each comparison
 MIN_SAVING = 0.05  # least saving for which the form changes, in plain steps per step
 
 Seconds = Callable[[Any, int, int, bool], float]  # of a forward; see `forward_seconds`
@@ -35,6 +36,7 @@ class RidingText:
     ) -> None:
         self.plan, self.text, self.always, self.seconds = plan, text, always, seconds or forward_seconds
         self._steps, self._trial, self._counted = 0, FIRST_STEPS, (text.requests, text.requested_rows)
+        self._recent = 0.0, 0.0, 0.0  # steps, requests and requested rows, with less weight the older they are
 
     def before_forward(self) -> FusionReport | None:
         """Count a step, and choose from time to time; return a report where the costs were compared."""
@@ -59,9 +61,11 @@ class RidingText:
             steps: number of steps since the last comparison.
         """
         plan, text, tokens = self.plan, self.text, self.text.ids.shape[1]
-        requests, asked = text.requests - self._counted[0], text.requested_rows - self._counted[1]
+        new = steps, text.requests - self._counted[0], text.requested_rows - self._counted[1]
         self._counted = text.requests, text.requested_rows
-        model, own, share = plan.model, len(plan.index), requests / steps
+        self._recent = tuple(REMEMBERED * old + more for old, more in zip(self._recent, new, strict=True))
+        recent, requests, asked = self._recent
+        model, own, share = plan.model, len(plan.index), requests / recent
         rows = own * (1 + len(plan.streams))
         plain = self.seconds(model, own, 1, False)
         riding = self.seconds(model, rows, 1 + tokens, True) / plain
@@ -73,7 +77,7 @@ class RidingText:
         plan.text = self.text.ids if riding + margin < separate else None
         costs = f"a step with the text behind each row costs {riding:.2f} plain steps, separate forwards cost"
         return self.report(
-            f"{costs} {separate:.2f} (logits requested at {share:.2f} of the last {steps} steps)",
+            f"{costs} {separate:.2f} (logits requested at {share:.2f} of the recent steps)",
             fused_cost=riding,
             separate_cost=separate,
             request_rates=(share,),

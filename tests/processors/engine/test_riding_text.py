@@ -154,6 +154,20 @@ def test_worked_example_of_the_choice(riding: float, text: float, first: bool, t
     assert sizes == {(3, 1, False), (3, 5, True), (2, 4, True)}, "two of three rows ask"
 
 
+def test_earlier_steps_count_less() -> None:
+    """By hand: of 4 steps all ask, of the next 12 none: the share is 0.75 * 4 / (0.75 * 4 + 12) = 0.2."""
+    plan: Any = SimpleNamespace(model=None, index=[0], streams=(), text=None)
+    asked: Any = SimpleNamespace(ids=torch.zeros(1, 4), requests=0, requested_rows=0)
+    choice = RidingText(plan, asked, seconds=lambda *_: 1.0)
+    shares = []
+    for step in range(16):
+        asked.requests += step < 4
+        asked.requested_rows += step < 4
+        if report := choice.before_forward():
+            shares += report.request_rates
+    assert shares == pytest.approx([1.0, 0.2])
+
+
 def test_the_choice_follows_the_firing_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 12 tokens behind each row at 2 plain steps, a text that every step needs rides, one that none needs not."""
     monkeypatch.setattr(riding_text, "forward_seconds", lambda _, __, tokens, ___: 1.0 if tokens == 1 else 1.5)
@@ -162,7 +176,7 @@ def test_the_choice_follows_the_firing_share(monkeypatch: pytest.MonkeyPatch) ->
         decode(call, "auto", max_new_tokens=30)
         assert call.trace.fusion.state == state
         assert call.trace.forwards["negative text behind the row"] == forwards
-        assert f"logits requested at {1.0 if forwards else 0.0:.2f} of the last 12 steps" in call.trace.fusion.reason
+        assert f"logits requested at {1.0 if forwards else 0.0:.2f} of the recent steps" in call.trace.fusion.reason
 
 
 @pytest.mark.parametrize(
