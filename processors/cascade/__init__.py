@@ -12,7 +12,6 @@ from logitkit.processors.cascade.deferral_curves import (
     deferral_curve,
     length_bias,
 )
-from logitkit.processors.cascade.head_training import TrainingSettings
 from logitkit.processors.cascade.judges import ContinuationPair, Judge, ModelJudge, SameAnswer, SameText
 from logitkit.processors.cascade.label_files import (
     DIVERGENT,
@@ -23,7 +22,7 @@ from logitkit.processors.cascade.label_files import (
     read_labels,
 )
 from logitkit.processors.cascade.labelling import label_divergence, router_examples, router_head_config
-from logitkit.processors.cascade.model_fingerprint import ModelPair, PairFingerprint, check_pair, model_fingerprint
+from logitkit.processors.cascade.model_fingerprint import ModelPair, PairFingerprint, check_pair
 from logitkit.processors.cascade.posthoc_rule import PostHocRule, PostHocRuleConfig, posthoc_features
 from logitkit.processors.cascade.router import Router
 from logitkit.processors.cascade.router_head import (
@@ -45,6 +44,8 @@ from logitkit.processors.cascade.speculative import SpeculativeCascade
 from logitkit.processors.cascade.stages import Stage, StageOutputs, generate_outputs
 from logitkit.processors.cascade.token import Cascade, DeferralRule
 from logitkit.processors.cascade.uncertainty_scores import aleatoric_uncertainty, margin_uncertainty, uncertainty
+from logitkit.processors.engine.head_training import TrainingSettings
+from logitkit.processors.engine.weights_fingerprint import model_fingerprint
 
 __all__ = [
     "DIVERGENT",

@@ -1,24 +1,15 @@
-"""Fingerprints of models, which tie a trained head to the pair of models that it was trained for.
-
-Names and paths of models differ between machines, so a fingerprint reads the weights: name, shape and first
-numbers of every parameter. The numbers are rounded to bfloat16, in which copies of one model loaded in different
-dtypes agree.
-"""
+"""Fingerprints of models, which tie a trained head to the pair of models that it was trained for."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import torch
-
 from logitkit.errors import ModelError
+from logitkit.processors.engine.weights_fingerprint import model_fingerprint
 from logitkit.processors.tokens.token_agreement import TokenAgreement
 from logitkit.processors.tokens.vocabulary import fingerprint
-
-NUMBERS_READ = 8  # leading numbers of each parameter that enter a fingerprint
 
 
 class PairFingerprint(NamedTuple):
@@ -63,20 +54,6 @@ class ModelPair:
         return PairFingerprint(
             model_fingerprint(self.small), model_fingerprint(self.large), fingerprint(self.tokenizer)
         )
-
-
-def model_fingerprint(model: Any) -> str:
-    """Return 16 hex digits that identify a model's weights, independent of dtype and device.
-
-    >>> from logitkit.registry.laws import tiny_model
-    >>> len(model_fingerprint(tiny_model()))
-    16
-    """
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, parameter in model.named_parameters():
-        first = parameter.detach().flatten()[:NUMBERS_READ].to("cpu", torch.bfloat16).float()
-        digest.update(f"{name} {tuple(parameter.shape)} {first.tolist()}".encode())
-    return digest.hexdigest()[:16]
 
 
 def check_pair(owner: str, trained_for: PairFingerprint, actual: PairFingerprint) -> None:

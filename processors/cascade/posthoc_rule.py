@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from logitkit.errors import FileFormatError, ParameterError
-from logitkit.processors.cascade import head_training
-from logitkit.processors.cascade.head_files import build_network, load_head, save_head
-from logitkit.processors.cascade.head_training import Loss, Standardised, TrainingSettings
 from logitkit.processors.cascade.sequence_rules import sequence_score
+from logitkit.processors.engine import head_training
+from logitkit.processors.engine.head_files import build_network, load_head, save_head
+from logitkit.processors.engine.head_training import Loss, Standardised, TrainingSettings
 
 KIND = "post-hoc rule"
 EMPTY_LOGP = -50.0  # nats; an output without tokens counts as one token of this log-probability

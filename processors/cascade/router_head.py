@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from logitkit.errors import FileFormatError, ParameterError
-from logitkit.processors.cascade import head_training
-from logitkit.processors.cascade.head_files import build_network, load_head, save_head
-from logitkit.processors.cascade.head_training import Split, Standardised, TrainingSettings
 from logitkit.processors.cascade.model_fingerprint import ModelPair, PairFingerprint
+from logitkit.processors.engine import head_training
+from logitkit.processors.engine.head_files import build_network, load_head, save_head
+from logitkit.processors.engine.head_training import Split, Standardised, TrainingSettings, residual_block
 from logitkit.processors.engine.log_probabilities import log_probabilities
 
 KIND = "router head"
@@ -85,7 +85,7 @@ class RouterNetwork(Standardised):
         super().__init__(config.hidden_size + config.embedding_size + config.top_logits)
         self.values = nn.Linear(config.top_logits, config.embedding_size)
         self.enter = nn.Linear(config.hidden_size + 2 * config.embedding_size, config.width)
-        self.blocks = nn.ModuleList(_block(config.width) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(residual_block(config.width) for _ in range(config.blocks))
         self.leave = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
         self.top_logits = config.top_logits
 
@@ -98,13 +98,6 @@ class RouterNetwork(Standardised):
             x = x + block(x)
         logits: Tensor = self.leave(x)[:, 0]
         return logits
-
-
-def _block(width: int) -> nn.Sequential:
-    """Return one residual block."""
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(4 * width, width)
-    )
 
 
 class RouterHead:

@@ -98,9 +98,13 @@ class CapturedOutputs:
         Returns:
             fp32, ``[rows, hidden width]``.
         """
-        assert self._states is not None
         if self.computed(scores) and self._last.hidden is not None:
             return self._last.hidden[: len(scores)].to(scores.device)
+        return self.read_hidden(input_ids)
+
+    def read_hidden(self, input_ids: Tensor) -> Tensor:
+        """Return the last hidden state after each row, ``[rows, length]``, by a forward of a reader."""
+        assert self._states is not None
         self.misses += 1
         return self._states(input_ids)
 

@@ -55,6 +55,13 @@ class Standardised(nn.Module):
         return (features - self.mean) / self.scale
 
 
+def residual_block(width: int) -> nn.Sequential:
+    """Return a block whose output is added to its input, ``[..., width]``."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(4 * width, width)
+    )
+
+
 Network = TypeVar("Network", bound=Standardised)
 
 
