@@ -110,7 +110,10 @@ ATTRIBUTE_SPECS = [
         target="logitkit.processors.samplers.attribute:AttributeStep",
         formula="log p(v) + strength (log P(a | x v) - log P(a | x)) for the top likeliest tokens v, else -inf",
         needs_files=("scorer",),
-        needs=("scorer: a mapping such as {'length': 20}, or a function or sequence classifier passed to bind",),
+        needs=(
+            "scorer: a mapping such as {'length': 20}, or a function, sequence classifier or trained head "
+            "passed to bind",
+        ),
         cost="none; a classifier reads the top continuations of every row",
         failure="one step ahead is all that it sees: where none of the top tokens helps, it changes little",
         last_under_beams=True,

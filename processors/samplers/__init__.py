@@ -5,12 +5,28 @@ Formulas over rows of scores: `xtc`, `top_n_sigma`, `p_less`, `top_a`, `tail_fre
 Logits processors: `XTC`, `TopNSigma`, `PLess`, `TopA`, `TailFree`, `DynamicTemperature`, `EntropyTemperature`,
 `Quadratic`, `DRY`, `FrequencyPenalty`, `PresencePenalty`; `RowTokens` and `BreakerTable` are arguments of penalties.
 Controllers: `Mirostat`, `AdaptiveP`. Constraints: `BanPhrases`, `Choices`, `Grammar`. Budgets: `ThinkingBudget`,
-`LengthTarget`. Attributes of the text: `AttributeStep`.
+`LengthTarget`. Attributes of the text: `AttributeStep`; `AttributeHead` is a trained scorer of it, and
+`attribute_examples` makes its training data from texts that `read_labelled_texts` reads.
 """
 
 from __future__ import annotations
 
 from logitkit.processors.samplers.attribute import AttributeStep
+from logitkit.processors.samplers.attribute_head import (
+    AttributeExamples,
+    AttributeHead,
+    AttributeHeadConfig,
+    AttributeNetwork,
+    ModelFingerprint,
+)
+from logitkit.processors.samplers.attribute_texts import (
+    STATES,
+    CaptureSettings,
+    LabelledText,
+    attribute_examples,
+    attribute_head_config,
+    read_labelled_texts,
+)
 from logitkit.processors.samplers.ban_phrases import BanPhrases
 from logitkit.processors.samplers.breakers import BreakerTable
 from logitkit.processors.samplers.budgets import LengthTarget, ThinkingBudget
@@ -27,18 +43,26 @@ from logitkit.processors.samplers.truncations import XTC, PLess, TailFree, TopA,
 
 __all__ = [
     "DRY",
+    "STATES",
     "XTC",
     "AdaptiveP",
+    "AttributeExamples",
+    "AttributeHead",
+    "AttributeHeadConfig",
+    "AttributeNetwork",
     "AttributeStep",
     "BanPhrases",
     "BreakerTable",
+    "CaptureSettings",
     "Choices",
     "DynamicTemperature",
     "EntropyTemperature",
     "FrequencyPenalty",
     "Grammar",
+    "LabelledText",
     "LengthTarget",
     "Mirostat",
+    "ModelFingerprint",
     "PLess",
     "PresencePenalty",
     "Quadratic",
@@ -47,10 +71,13 @@ __all__ = [
     "ThinkingBudget",
     "TopA",
     "TopNSigma",
+    "attribute_examples",
+    "attribute_head_config",
     "dynamic_temperature",
     "entropy_temperature",
     "p_less",
     "quadratic",
+    "read_labelled_texts",
     "tail_free",
     "token_counts",
     "top_a",

@@ -1,4 +1,4 @@
-"""`Attribute`: shift each token by what it changes in ``log P(attribute | text)``.
+"""`AttributeStep`: shift each token by what it changes in ``log P(attribute | text)``.
 
 Sampling with it is FUDGE (arXiv:2104.05218), with a value function controlled decoding (arXiv:2310.17022), with a
 reward model ARGS (arXiv:2402.01694). Under beams it is conditional beam search (arXiv:2408.16241): the differences of a
@@ -7,36 +7,35 @@ row add up to ``log P(attribute | row)``, which replaces the earlier value in th
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from logitkit.errors import ModelError, ParameterError, UnknownNameError
+from logitkit.errors import ModelError
 from logitkit.params import Resource, checked, is_neutral, number, option, whole
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import CallSettings
-from logitkit.processors.engine.call_vocabulary import call_vocabulary
-from logitkit.processors.engine.constraint_step import RowReader
 from logitkit.processors.engine.log_probabilities import log_probabilities
-from logitkit.processors.engine.prefix_states import PrefixStates
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import end_tokens
-from logitkit.processors.samplers.attribute_models import RowScorer, checked_values, row_scorer
-from logitkit.processors.samplers.attributes import LEAST, Attribute, Avoids, Contains, Length, Varied
+from logitkit.processors.samplers.attribute_head_values import HeadValues, head_named
+from logitkit.processors.samplers.attribute_models import Classifier, RowScorer, ScoredRows, row_scorer
+from logitkit.processors.samplers.attribute_parts import attributes_of, checked_parts
+from logitkit.processors.samplers.attribute_reading import ReadAlong, reads_along
+from logitkit.processors.samplers.attributes import LEAST, Attribute
+from logitkit.processors.samplers.row_states import RowStates
 
-KEPT_VALUES = 4096  # values of rows that are remembered at least
-KINDS = ("length", "spread", "varied", "contains", "avoids", "model", "label")
-SPREAD = 2.0  # tokens
 NOT_DEGENERATE: dict[str, Any] = {"varied": 3}
 
 Scorer = Annotated[str | dict[str, Any], option("the attribute: a mapping, or the name of an object passed to bind")]
 Strength = Annotated[float, number("weight of the log-probability of the attribute", ge=0, neutral=0)]
 Top = Annotated[int, whole("number of likeliest tokens that are scored; the others become impossible", ge=1)]
+Values = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Takes rows, scores, candidates ``[rows, kept]`` and which rows have ended, ``[rows]``; returns the values of rows,
+``[rows]``, and of candidates, ``[rows, kept]``."""
 
 
 class AttributeStep(LogitsProcessor):
@@ -47,19 +46,23 @@ class AttributeStep(LogitsProcessor):
     - ``length``: the continuation has about this number of tokens, give or take ``spread`` (2).
     - ``varied``: no group of this number of tokens repeats.
     - ``contains``, ``avoids``: the continuation contains all of these texts, or none.
+    - ``head``: the folder of a head that ``logitkit train-attribute`` trained on hidden states of the generating model,
+      or the name of an `AttributeHead` passed to `Chain.bind`.
     - ``model``: the name of an object passed to `Chain.bind`: a function ``scorer(rows) -> nats``, which takes token
       ids ``[n, length]`` with the padding of their prompts and returns ``[n]``; or a sequence classifier of
       transformers, of which ``label`` names the label; or a reward model. A text is short for ``{'model': text}``.
 
     A log-probability below -10,000 nats counts as -10,000, so a row that cannot have the attribute any more keeps its
-    tokens. The result is not normalised: under beams the differences add up.
+    tokens. The result is not normalised: under beams the differences add up. All candidates of all rows are scored
+    together; a step waits for the device once where a function is asked or a classifier reads texts,
+    and otherwise not at all.
 
     Args:
         scorer: the attribute; see above. By default the continuation is not degenerate: ``{'varied': 3}``.
         strength: weight of the attribute, at least 0; 0 returns the scores as they are.
         top: number of tokens that are kept; beams keep at least one more than there are end tokens.
         attributes: the attributes of the mapping, as folds.
-        rows: the function or classifier that the mapping names, and its name; None: there is none.
+        values: the values of what else the mapping names.
         prompts: the prompts of the call.
         settings: the settings of the call.
         ends: end tokens where `generate` and the model state none.
@@ -86,31 +89,19 @@ class AttributeStep(LogitsProcessor):
         strength: Strength = 1.0,
         top: Top = 20,
         attributes: Annotated[Sequence[Attribute], Resource()],
-        rows: Annotated[tuple[str, RowScorer] | None, Resource()],
+        values: Annotated[Sequence[Values], Resource()] = (),
         prompts: Annotated[Prompts, Resource()],
         settings: Annotated[CallSettings, Resource()],
         ends: Annotated[Sequence[int], Resource()] = (),
     ) -> None:
         self.scorer, self.strength, self.top = scorer, strength, top
-        self._attributes, self._rows, self._prompts = tuple(attributes), rows, prompts
-        self._settings, self._ends = settings, tuple(ends)
-        self._reader = RowReader(prompts, settings)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._states = PrefixStates(self._initial, self._advance)
-        self._known: OrderedDict[bytes, float] = OrderedDict()  # values of rows, by their tokens
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_states", "_known")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
+        self._attributes, self._values, self._settings = tuple(attributes), tuple(values), settings
+        self._ends = tuple(ends)
+        self._states = RowStates(prompts, settings, self._initial, self._advance_by_one)
 
     @classmethod
     def bind(cls, binding: Binding, *, scorer: str | dict[str, Any], strength: float, top: int) -> AttributeStep:
-        """Return the processor with the attributes and the scorer that the mapping names.
+        """Return the processor with the attributes and the scorers that the mapping names.
 
         Raises:
             ParameterError, UnknownNameError, ModelError: a scorer that is none; see the class and `row_scorer`.
@@ -120,11 +111,15 @@ class AttributeStep(LogitsProcessor):
         ends = end_tokens(binding.model) or end_tokens(binding.model, binding.tokenizer)
         if "length" in parts and not ends:
             raise ModelError("attribute: length needs a model with an end token; set generation_config.eos_token_id")
+        values: list[Values] = []
+        if "head" in parts:
+            values.append(HeadValues(binding, head_named(binding, parts["head"])))
+        if "model" in parts:
+            name = parts["model"]
+            values.append(_values_of(name, row_scorer(binding, name, parts.get("label")), binding.prompts))
         own: dict[str, Any] = {"prompts": binding.prompts, "settings": binding.settings, "ends": ends}
-        name = parts.get("model")
-        rows = None if name is None else (name, row_scorer(binding, name, parts.get("label")))
         given: dict[str, Any] = {"scorer": scorer, "strength": strength, "top": top}
-        return cls(**given, attributes=_attributes(parts, binding), rows=rows, **own)
+        return cls(**given, attributes=attributes_of(parts, binding), values=values, **own)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return shifted log-probabilities of the likeliest tokens, -inf for the others, ``[rows, vocab]``.
@@ -140,116 +135,76 @@ class AttributeStep(LogitsProcessor):
         """
         if is_neutral(self.strength, 0):
             return scores
-        index, tails, ended = self._reader(input_ids)
-        alive = [row for row in range(len(scores)) if not ended[row]]
-        if not alive:
-            return scores
         logp = log_probabilities(scores)
-        kept = min(self._settings.least_kept(self.top), logp.shape[1])
-        best, tokens = torch.sort(logp, dim=-1, descending=True, stable=True)  # [rows, vocab]
-        places = torch.tensor(alive, device=scores.device)
-        best, tokens = best[places, :kept], tokens[places, :kept]  # [alive, kept]
-        differences = self._differences([index[row] for row in alive], tails[alive], input_ids[places], tokens)
-        shifted = best + self.strength * torch.tensor(differences, dtype=best.dtype).to(best.device)
-        result = scores.clone()
-        result[places] = torch.full_like(logp[places], -torch.inf).scatter(1, tokens, shifted).to(scores.dtype)
-        return result
+        tokens = likeliest(logp, min(self._settings.least_kept(self.top), logp.shape[1]))  # [rows, kept]
+        ended = _are_among(input_ids[:, self._settings.start :], self._settings.end_tokens()).any(-1)
+        before, after = self._of_attributes(input_ids, tokens)
+        for values in self._values:
+            own = values(input_ids, scores, tokens, ended)
+            before, after = before + own[0], after + own[1]
+        differences = after.clamp_min(LEAST) - before.clamp_min(LEAST)[:, None]  # [rows, kept]
+        shifted = (logp.gather(1, tokens) + self.strength * differences.to(logp.dtype)).to(scores.dtype)
+        result = torch.full_like(scores, -torch.inf).scatter(1, tokens, shifted)
+        return torch.where(ended[:, None], scores, result)
 
-    def _differences(self, index: list[int], tails: Any, rows: Tensor, tokens: Tensor) -> Any:
-        """Return ``log P(a | x v) - log P(a | x)`` of tokens v behind rows x, ``[rows, kept]``.
+    def _of_attributes(self, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the summed values of rows, ``[rows]``, and of candidates, ``[rows, kept]``, under the folds."""
+        tails = rows[:, self._settings.start :]
+        before = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+        after = before[:, None].expand(tokens.shape)
+        if not self._attributes:
+            return before, after
+        ends = _are_among(tokens, self._settings.text_ends(self._ends))
+        count, states = tails.shape[1], self._states(rows)
+        for attribute, place in self._placed():
+            own = states[:, place]
+            before = before + attribute.value(own, count, False)
+            finished = attribute.value(own, count, True)[:, None]
+            longer = attribute.value(attribute.advance(own, tails, tokens), count + 1, False)
+            after = after + torch.where(ends, finished, longer)
+        return before, after
 
-        Args:
-            index: number of the prompt of each row.
-            tails: the tokens after the prompt on the host, ``[rows, count]``.
-            rows: token ids, ``[rows, length]``.
-            tokens: ids of the tokens, ``[rows, kept]``.
-        """
-        before, after = np.zeros((len(rows), 1)), np.zeros(tuple(tokens.shape))
-        if self._attributes:
-            ends = set(self._settings.text_ends(self._ends))
-            for row, (states, following) in enumerate(zip(self._states(index, tails), tokens.tolist(), strict=True)):
-                before[row] = self._value(states, False)
-                after[row] = [
-                    self._value(states, True) if token in ends else self._value(self._advance(states, token), False)
-                    for token in following
-                ]
-        if self._rows is not None:
-            before += self._of_rows(rows)[:, None]
-            longer = torch.cat([rows.repeat_interleave(tokens.shape[1], 0), tokens.reshape(-1, 1)], dim=1)
-            after += self._of_rows(longer).reshape(after.shape)
-        return np.maximum(after, LEAST) - np.maximum(before, LEAST)
+    def _placed(self) -> list[tuple[Attribute, slice]]:
+        """Return the attributes, each with the places of its numbers in the state of a row."""
+        placed, begin = [], 0
+        for attribute in self._attributes:
+            placed.append((attribute, slice(begin, begin + attribute.size)))
+            begin += attribute.size
+        return placed
 
-    def _of_rows(self, rows: Tensor) -> Any:
-        """Return the value of each row under the function or classifier, ``[n]``; known rows are not asked again."""
-        assert self._rows is not None
-        name, scorer = self._rows
-        keys = [row.tobytes() for row in rows.long().cpu().numpy()]
-        missing = [place for place, key in enumerate(keys) if key not in self._known]
-        if missing:
-            asked = rows[torch.tensor(missing, device=rows.device)]
-            values = checked_values(scorer(asked), len(missing), f"attribute: scorer {name!r}")
-            self._known.update(zip((keys[place] for place in missing), values, strict=True))
-        found = np.array([self._known[key] for key in keys])
-        while len(self._known) > max(KEPT_VALUES, 2 * len(rows)):
-            self._known.popitem(last=False)
-        return found
+    def _initial(self, prompts: Tensor) -> Tensor:
+        return torch.cat([attribute.initial(prompts) for attribute in self._attributes], dim=-1)
 
-    def _initial(self, prompt: int) -> tuple[Any, ...]:
-        removed = self._prompts.removed[prompt] if self._prompts.removed else b""
-        return tuple(attribute.initial(removed) for attribute in self._attributes)
-
-    def _advance(self, states: tuple[Any, ...], token: int) -> tuple[Any, ...]:
-        return tuple(each.advance(state, token) for each, state in zip(self._attributes, states, strict=True))
-
-    def _value(self, states: tuple[Any, ...], ended: bool) -> float:
-        return sum(each.value(state, ended) for each, state in zip(self._attributes, states, strict=True))
+    def _advance_by_one(self, states: Tensor, tails: Tensor, tokens: Tensor) -> Tensor:
+        """Return the states after one more token of each row; see `RowStates`."""
+        return torch.cat([part.advance(states[:, at], tails, tokens)[:, 0] for part, at in self._placed()], dim=-1)
 
 
-def checked_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mapping of an attribute after a check of its entries.
+def _values_of(name: str, scorer: RowScorer, prompts: Prompts) -> Values:
+    """Return the values of a scorer of rows; a classifier keeps a cache of the rows where it can."""
+    if isinstance(scorer, Classifier) and not scorer.reads_on_host and reads_along(scorer.model):
+        return ReadAlong(name, scorer, prompts)
+    return ScoredRows(name, scorer, prompts)
 
-    Raises:
-        UnknownNameError: an entry of another name.
-        ParameterError: a value that breaks its rule, or no attribute at all.
+
+def likeliest(logp: Tensor, count: int) -> Tensor:
+    """Return the ``count`` likeliest tokens of each row in ascending order, ``[rows, count]``; the first of equal ones.
 
     Example:
-        >>> checked_parts({"length": 20})
-        {'length': 20}
+        >>> likeliest(torch.tensor([[0.0, 2.0, 1.0, 1.0]]), 2)
+        tensor([[1, 2]])
     """
-    owner = "attribute"
-    for name, value in parts.items():
-        if name not in KINDS:
-            raise UnknownNameError("attribute", name, KINDS)
-        whole_number = isinstance(value, int) and not isinstance(value, bool)
-        if name == "length" and not (whole_number and value >= 0):
-            raise ParameterError(owner, name, "a whole number >= 0", value)
-        if name == "varied" and not (whole_number and value >= 1):
-            raise ParameterError(owner, name, "a whole number >= 1", value)
-        if name == "spread" and not (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0):
-            raise ParameterError(owner, name, "a number > 0", value)
-        if name in ("contains", "avoids"):
-            texts = isinstance(value, (list, tuple)) and all(isinstance(text, str) and text for text in value)
-            if not (texts and value):
-                raise ParameterError(owner, name, "a list of texts, none empty", value)
-        if name == "model" and not isinstance(value, str):
-            raise ParameterError(owner, name, "the name of an object passed to bind", value)
-    for name, needed in (("spread", "length"), ("label", "model")):
-        if name in parts and needed not in parts:
-            raise ParameterError(owner, name, f"given beside {needed!r}", parts[name])
-    if not set(parts) - {"spread", "label"}:
-        raise ParameterError(owner, "scorer", "a mapping with an attribute, such as {'length': 20}", dict(parts))
-    return dict(parts)
+    least = logp.topk(count, dim=-1).values[:, -1:]
+    above, equal = logp > least, logp == least
+    chosen = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+    places = torch.where(chosen, chosen.cumsum(-1) - 1, count)  # those of other tokens lie behind the result
+    tokens = torch.arange(logp.shape[1], device=logp.device).expand_as(places)
+    return places.new_zeros(len(logp), count + 1).scatter(1, places, tokens)[:, :count]
 
 
-def _attributes(parts: Mapping[str, Any], binding: Binding) -> list[Attribute]:
-    """Return the attributes of a checked mapping that are folds over tokens."""
-    found: list[Attribute] = []
-    if "length" in parts:
-        found.append(Length(parts["length"], float(parts.get("spread", SPREAD))))
-    if "varied" in parts:
-        found.append(Varied(parts["varied"]))
-    for name, kind in (("contains", Contains), ("avoids", Avoids)):
-        if name in parts:
-            token_bytes = cast(Sequence[bytes | None], call_vocabulary(binding).token_bytes)
-            found.append(kind(parts[name], token_bytes))
-    return found
+def _are_among(tokens: Tensor, few: Sequence[int]) -> Tensor:
+    """Return which tokens are among a few, bool of the shape of the tokens."""
+    among = torch.zeros_like(tokens, dtype=torch.bool)
+    for token in few:
+        among = among | (tokens == token)
+    return among

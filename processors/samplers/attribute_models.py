@@ -1,51 +1,161 @@
-"""Scorers that read whole rows: functions and sequence classifiers that `Attribute` asks about candidates."""
+"""Scorers that read whole rows: functions and sequence classifiers that `AttributeStep` asks about candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError, ScoresError
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import vocabulary_size
 
 AT_ONCE = 64  # rows that a classifier reads in one forward
 
-RowScorer = Callable[[Tensor], Any]
-"""Takes rows of token ids, ``[n, length]`` with the padding of their prompts; returns nats, ``[n]``."""
+
+class RowScorer(Protocol):
+    """Gives rows a value.
+
+    Attributes:
+        reads_on_host: whether the scorer takes rows on the CPU, since it reads them as text.
+    """
+
+    reads_on_host: bool
+
+    def __call__(self, rows: Tensor, index: Tensor) -> Any:
+        """Return one value a row in nats, ``[n]``.
+
+        Args:
+            rows: token ids with the padding of their prompts, ``[n, length]``.
+            index: number of the prompt of each row, ``[n]``.
+        """
 
 
-def checked_values(values: Any, count: int, owner: str) -> list[float]:
-    """Return what a scorer returned, as numbers.
+class Function:
+    """A function of rows, ``[n, length]``, that returns nats, ``[n]``, as a scorer."""
+
+    reads_on_host = False
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        self.function = function
+
+    def __call__(self, rows: Tensor, index: Tensor) -> Any:
+        """Return what the function returns."""
+        return self.function(rows)
+
+
+def checked_values(values: Any, count: int, owner: str, checks: DeferredChecks | None = None) -> Tensor:
+    """Return what a scorer returned, as numbers, float64 ``[count]``.
 
     Args:
         values: one number a row, ``[count]``; a tensor, an array or a list.
         count: number of rows.
         owner: the scorer, for the error.
+        checks: of the running step; numbers on a device are read with its other comparisons.
 
     Raises:
         ScoresError: another shape, NaN or +inf.
 
     Example:
         >>> checked_values([-0.5, 0], 2, "attribute: scorer 'kind'")
-        [-0.5, 0.0]
+        tensor([-0.5000,  0.0000], dtype=torch.float64)
     """
     rule = f"{owner} must return one number a row, nats, [{count}], neither NaN nor +inf"
     try:
-        tensor = torch.as_tensor(values).detach().double().cpu()
+        tensor = torch.as_tensor(values).detach().double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ScoresError(f"{rule}, got {type(values).__name__}; correct the scorer") from error
     if tensor.shape != (count,):
         raise ScoresError(f"{rule}, got the shape {[*tensor.shape]}; correct the scorer")
-    wrong = tensor.isnan() | (tensor == torch.inf)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
+
+    def refuse() -> None:
+        row = int((tensor.isnan() | (tensor == torch.inf)).nonzero()[0])
         raise ScoresError(f"{rule}, got {float(tensor[row])} for row {row}; correct the scorer")
-    return tensor.tolist()
+
+    usable = (tensor < torch.inf).all()  # False for NaN
+    if checks is None or tensor.device.type == "cpu":
+        if not bool(usable):
+            refuse()
+    elif not checks.check(usable, refuse):
+        refuse()
+    return tensor
+
+
+class ScoredRows:
+    """Values of rows and of the tokens that may follow them, from a `RowScorer`.
+
+    All candidates of all rows are asked about together, and the host reads the device once a step. The values of the
+    last step's candidates are kept, so a row that grew by one of them is not asked about again.
+
+    Args:
+        name: the name under which the scorer was passed, for errors.
+        scorer: the scorer.
+        prompts: the prompts of the call.
+    """
+
+    def __init__(self, name: str, scorer: RowScorer, prompts: Prompts) -> None:
+        self.name, self.scorer, self._prompts = name, scorer, prompts
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None  # rows, candidates, and their values
+
+    def __call__(self, rows: Tensor, scores: Tensor, tokens: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values of the rows, ``[rows]``, and of the candidates, ``[rows, kept]``; 0 for ended rows.
+
+        Args:
+            rows: token ids, ``[rows, length]``.
+            scores: unused; other kinds of values depend on them.
+            tokens: the candidates, ``[rows, kept]``.
+            ended: which rows have ended, ``[rows]``.
+        """
+        device, index = rows.device, self._prompts.rows(rows)
+        if self.scorer.reads_on_host:
+            whole = torch.cat([rows, tokens, index[:, None], ended[:, None].long()], dim=1).cpu()
+            rows, tokens, index, ended = whole.split([rows.shape[1], tokens.shape[1], 1, 1], dim=1)
+            index, ended = index[:, 0], ended[:, 0].bool()
+        before, found = self._known(rows, tokens)
+        alive, new = torch.stack([~ended, ~found & ~ended]).cpu()
+        after = torch.zeros(tokens.shape, dtype=torch.float64, device=rows.device)
+        if bool(new.any()):
+            places = _places(new, rows.device)
+            before = before.index_copy(0, places, self._asked(rows[places], index[places]))
+        if bool(alive.any()):
+            places = _places(alive, rows.device)
+            count, kept = len(places), tokens.shape[1]
+            longer = rows[places][:, None].expand(count, kept, -1).reshape(count * kept, -1)
+            longer = torch.cat([longer, tokens[places].reshape(-1, 1)], dim=1)
+            owners = index[places][:, None].expand(count, kept).reshape(-1)
+            after = after.index_copy(0, places, self._asked(longer, owners).view(count, kept))
+        self._last = rows, tokens, after
+        return before.to(device), after.to(device)
+
+    def _known(self, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value of each row where it was a candidate of the last step, and where that is so, ``[rows]``."""
+        if self._last is None or self._last[0].shape[1] != rows.shape[1] - 1:
+            none = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+            return none, none.bool()
+        last, candidates, values = self._last
+        same = (rows[:, None, :-1] == last).all(-1)  # [rows, last rows]
+        chosen = (same[..., None] & (rows[:, -1, None, None] == candidates)).flatten(1)
+        return values.flatten()[chosen.long().argmax(-1)], chosen.any(-1)
+
+    def _asked(self, rows: Tensor, index: Tensor) -> Tensor:
+        """Return the values of rows, float64 ``[n]``."""
+        values = self.scorer(rows, index)
+        owner = f"attribute: scorer {self.name!r}"
+        return checked_values(values, len(rows), owner, self._prompts.deferred_checks).to(rows.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_last": None}
+
+
+def _places(wanted: Tensor, device: torch.device) -> Tensor:
+    """Return the numbers of the wanted rows on a device; ``wanted`` is on the CPU, ``[rows]``."""
+    if bool(wanted.all()):
+        return torch.arange(len(wanted), device=device)
+    return wanted.nonzero()[:, 0].to(device)
 
 
 class Classifier:
@@ -64,6 +174,8 @@ class Classifier:
 
     def __init__(self, model: Any, label: int | None, prompts: Prompts, tokenizer: Any, own: Any = None) -> None:
         self.model, self.label, self._prompts, self._tokenizer, self._own = model, label, prompts, tokenizer, own
+        self.reads_on_host = own is not None
+        self._paddings = (prompts.mask == 0).sum(-1)  # tokens before each prompt, [prompts]
         pad = getattr(model.config, "pad_token_id", None)
         if pad is None:
             raise ModelError(
@@ -72,39 +184,43 @@ class Classifier:
         self._pad = int(pad)
 
     @torch.no_grad()
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return one value a row in nats, ``[n]``, for rows ``[n, length]``."""
-        texts = self._tokens(rows)
-        logits = [self._logits(texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)]
-        together = torch.cat(logits).float()
+    def __call__(self, rows: Tensor, index: Tensor) -> Tensor:
+        """Return one value a row in nats, ``[n]``; see `RowScorer`."""
+        ids, mask = self._read_as_text(rows, index) if self.reads_on_host else self._padded_right(rows, index)
+        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+        parts = zip(ids.split(AT_ONCE), mask.split(AT_ONCE), strict=True)
+        together = torch.cat([self.model(input_ids=part, attention_mask=own).logits for part, own in parts]).float()
+        return self.value_of(together)
+
+    def value_of(self, logits: Tensor) -> Tensor:
+        """Return the value of rows, ``[n]``, whose logits the classifier gave, fp32 ``[n, labels]``."""
         if self.label is None:
-            return together[:, 0]
+            return logits[:, 0]
         if getattr(self.model.config, "problem_type", None) == "multi_label_classification":
-            return torch.nn.functional.logsigmoid(together)[:, self.label]
-        return together.log_softmax(-1)[:, self.label]
+            return torch.nn.functional.logsigmoid(logits)[:, self.label]
+        return logits.log_softmax(-1)[:, self.label]
 
-    def _tokens(self, rows: Tensor) -> list[list[int]]:
-        """Return the tokens of each row for the classifier."""
+    def padding(self, index: Tensor) -> Tensor:
+        """Return the number of padding tokens before each row, ``[n]``."""
         if self._prompts.in_encoder:
-            tokens: list[list[int]] = rows.tolist()
-        else:
-            index = self._prompts.rows(rows).tolist()
-            width = self._prompts.width
-            own = {number: self._prompts.tokens(number) for number in set(index)}
-            tails = rows[:, width:].tolist()
-            tokens = [[*own[number], *tail] for number, tail in zip(index, tails, strict=True)]
-        if self._own is None:
-            return tokens
-        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return self._own(texts)["input_ids"]  # type: ignore[no-any-return]
+            return torch.zeros_like(index)
+        self._paddings = self._paddings.to(index.device)
+        return self._paddings[index]
 
-    def _logits(self, texts: list[list[int]]) -> Tensor:
-        """Return the outputs of the classifier, ``[texts, labels]``; shorter texts are padded on the right."""
-        width = max(1, *map(len, texts))
-        ids = torch.tensor([[*text, *[self._pad] * (width - len(text))] for text in texts])
-        mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
-        device = self.model.device
-        return self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits  # type: ignore[no-any-return]
+    def _padded_right(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows with their padding behind them, and the mask, ``[n, length]`` each."""
+        places = torch.arange(rows.shape[1], device=rows.device) + self.padding(index)[:, None]
+        mask = places < rows.shape[1]
+        return torch.where(mask, rows.gather(1, places.clamp_max(rows.shape[1] - 1)), self._pad), mask.long()
+
+    def _read_as_text(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the texts of the rows in the tokens of the classifier, padded on the right, and the mask."""
+        tokens = [row[padding:] for row, padding in zip(rows.tolist(), self.padding(index).tolist(), strict=True)]
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        encoded = self._own(texts)["input_ids"]
+        width = max(1, *map(len, encoded))
+        ids = torch.tensor([[*text, *[self._pad] * (width - len(text))] for text in encoded])
+        return ids, torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in encoded])
 
 
 def row_scorer(binding: Binding, name: str, label: int | str | None) -> RowScorer:
@@ -129,7 +245,7 @@ def row_scorer(binding: Binding, name: str, label: int | str | None) -> RowScore
             )
         if label is not None:
             raise ParameterError("attribute", "label", "left out, since the scorer is a function", label)
-        return scorer  # type: ignore[no-any-return]
+        return Function(scorer)
     own = _own_tokenizer(binding, name, scorer)
     return Classifier(scorer, _label(scorer, label), binding.prompts, binding.tokenizer, own)
 

@@ -1,30 +1,57 @@
 """Attributes of a continuation whose log-probability follows from its tokens: length, variety, texts in it.
 
 Each attribute is a fold over the continuation. It knows ``log P(attribute | continuation so far)``, which is exact for
-a finished continuation; for an unfinished one it states the assumption that it makes about the rest.
+a finished continuation; for an unfinished one it states the assumption that it makes about the rest. Folds are computed
+for all rows and candidates at once, on the device of the rows.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from logitkit.processors.samplers.text_search import TextSearch
 
 LEAST = -1e4  # nats: log P of an attribute that a continuation cannot have any more; finite, so that no beam dies
 
 
 class Attribute(Protocol):
-    """An attribute as a fold over the tokens of a continuation."""
+    """An attribute as a fold over the tokens of continuations.
 
-    def initial(self, removed: bytes) -> Any:
-        """Return the state before the first token; ``removed`` are bytes of the prompt that the row still spells."""
+    Attributes:
+        size: how many whole numbers the state of a row has.
+    """
 
-    def advance(self, state: Any, token: int) -> Any:
-        """Return the state after one more token, which is no end token."""
+    size: int
 
-    def value(self, state: Any, ended: bool) -> float:
-        """Return ``log P(attribute | continuation)`` in nats, at most 0; ``ended``: an end token follows."""
+    def initial(self, prompts: Tensor) -> Tensor:
+        """Return the states before the first token, int64 ``[rows, size]``.
+
+        Args:
+            prompts: number of the prompt of each row, ``[rows]``.
+        """
+
+    def advance(self, states: Tensor, tails: Tensor, tokens: Tensor) -> Tensor:
+        """Return the states after one more token, which is no end token, int64 ``[rows, candidates, size]``.
+
+        Args:
+            states: of the rows, ``[rows, size]``.
+            tails: the tokens after the prompts, ``[rows, count]``.
+            tokens: the tokens that may follow each row, ``[rows, candidates]``.
+        """
+
+    def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
+        """Return ``log P(attribute | continuation)``, nats, float64 ``[...]``.
+
+        Args:
+            states: ``[..., size]``.
+            count: number of tokens of the continuations.
+            ended: whether an end token follows.
+        """
 
 
 class Length:
@@ -39,9 +66,11 @@ class Length:
 
     Example:
         >>> length = Length(3, 1.0)
-        >>> length.value(4, True), length.value(5, True)  # one and two spreads away: -1^2 / 2 and -2^2 / 2
+        >>> length.log_probability(4, True), length.log_probability(5, True)  # one and two spreads: -1^2 / 2, -2^2 / 2
         (-0.5, -2.0)
     """
+
+    size = 0
 
     def __init__(self, tokens: int, spread: float) -> None:
         self.tokens, self.spread = tokens, spread
@@ -50,17 +79,22 @@ class Length:
     def __reduce__(self) -> tuple[type[Length], tuple[int, float]]:
         return type(self), (self.tokens, self.spread)
 
-    def initial(self, removed: bytes) -> int:
-        """Return 0, the number of tokens."""
-        return 0
+    def initial(self, prompts: Tensor) -> Tensor:
+        """Return states without numbers: the length of a row is known."""
+        return prompts.new_zeros(len(prompts), 0)
 
-    def advance(self, state: int, token: int) -> int:
-        """Return the number of tokens."""
-        return state + 1
+    def advance(self, states: Tensor, tails: Tensor, tokens: Tensor) -> Tensor:
+        """Return states without numbers."""
+        return states.new_zeros(*tokens.shape, 0)
 
-    def value(self, state: int, ended: bool) -> float:
+    def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return the log-probability; see the class."""
-        return max(LEAST, self._final(state) if ended else self._unfinished(state))
+        value = self.log_probability(count, ended)
+        return torch.full(states.shape[:-1], value, dtype=torch.float64, device=states.device)
+
+    def log_probability(self, count: int, ended: bool) -> float:
+        """Return the log-probability of a continuation of this many tokens; see the class."""
+        return max(LEAST, self._final(count) if ended else self._unfinished(count))
 
     def _final(self, count: int) -> float:
         return -(((count - self.tokens) / self.spread) ** 2) / 2
@@ -83,126 +117,67 @@ class Varied:
         tokens: size of the groups.
 
     Example:
-        >>> varied = Varied(2)
-        >>> state = varied.initial(b"")
-        >>> for token in [5, 6, 5, 6]:
-        ...     state = varied.advance(state, token)
-        >>> varied.value(state, False)  # "5 6" twice
-        -1.0
+        >>> varied, row = Varied(2), torch.tensor([[5, 6, 5]])
+        >>> state = varied.initial(torch.tensor([0]))  # no group of the row repeats
+        >>> varied.value(varied.advance(state, row, torch.tensor([[6, 7]])), 4, False)  # "5 6" twice; "5 7" is new
+        tensor([[-1., -0.]], dtype=torch.float64)
     """
+
+    size = 1
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
-    def initial(self, removed: bytes) -> tuple[tuple[int, ...], frozenset[tuple[int, ...]], int]:
-        """Return no tokens, no groups and no repetition."""
-        return (), frozenset(), 0
+    def initial(self, prompts: Tensor) -> Tensor:
+        """Return 0, the number of repetitions."""
+        return prompts.new_zeros(len(prompts), 1)
 
-    def advance(self, state: Any, token: int) -> tuple[tuple[int, ...], frozenset[tuple[int, ...]], int]:
-        """Return the last tokens, the groups so far, and the number of repetitions."""
-        last, groups, repeated = state
-        group = (*last, token)[-self.tokens :]
-        if len(group) == self.tokens:
-            repeated += group in groups
-            groups = groups if group in groups else groups | {group}
-        return group, groups, repeated
+    def advance(self, states: Tensor, tails: Tensor, tokens: Tensor) -> Tensor:
+        """Return the number of repetitions."""
+        before = states[:, None].expand(*tokens.shape, 1)
+        if tails.shape[1] < self.tokens:
+            return before
+        groups = tails.unfold(1, self.tokens, 1)  # [rows, groups, tokens]
+        begins = (groups[..., :-1] == tails[:, None, tails.shape[1] - self.tokens + 1 :]).all(-1)
+        followed = torch.where(begins, groups[..., -1], -1).sort(-1).values  # [rows, groups]
+        places = torch.searchsorted(followed, tokens.contiguous()).clamp_max(followed.shape[1] - 1)
+        return before + (followed.gather(1, places) == tokens).long()[..., None]
 
-    def value(self, state: Any, ended: bool) -> float:
+    def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return minus the number of repetitions."""
-        return max(LEAST, -float(state[2]))
+        return -states[..., 0].double().clamp_max(-LEAST)
 
 
-class Found(NamedTuple):
-    """How far a text is found in a continuation.
-
-    Attributes:
-        matched: leading bytes of the text with which the continuation ends; all of them once the text was found.
-        skipped: bytes that the row still spells from the prompt.
-    """
-
-    matched: tuple[int, ...]
-    skipped: int
-
-
-class _Texts:
-    """Search for texts in the bytes of a continuation.
-
-    Args:
-        texts: the texts, none empty.
-        token_bytes: the bytes of each token; None or absent: no text.
-    """
-
-    def __init__(self, texts: Sequence[str], token_bytes: Sequence[bytes | None]) -> None:
-        self._texts = [text.encode() for text in texts]
-        self._fallbacks = [_fallbacks(text) for text in self._texts]
-        self._token_bytes = token_bytes
-
-    def initial(self, removed: bytes) -> Found:
-        """Return that nothing was found."""
-        return Found((0,) * len(self._texts), len(removed))
-
-    def advance(self, state: Found, token: int) -> Found:
-        """Return how far each text is found after one more token."""
-        data = (self._token_bytes[token] if token < len(self._token_bytes) else None) or b""
-        fresh = data[state.skipped :]
-        matched = tuple(self._matched(number, before, fresh) for number, before in enumerate(state.matched))
-        return Found(matched, max(0, state.skipped - len(data)))
-
-    def missing(self, state: Found) -> list[int]:
-        """Return how many bytes are missing of each text."""
-        return [len(text) - matched for text, matched in zip(self._texts, state.matched, strict=True)]
-
-    def _matched(self, number: int, matched: int, data: bytes) -> int:
-        text, fallbacks = self._texts[number], self._fallbacks[number]
-        for byte in data:
-            if matched == len(text):
-                break
-            while matched and text[matched] != byte:
-                matched = fallbacks[matched - 1]
-            matched += text[matched] == byte
-        return matched
-
-
-class Contains(_Texts):
+class Contains(TextSearch):
     """All texts occur: each missing byte of an unfinished continuation is assumed to follow with probability 1/e.
 
     Example:
         >>> contains = Contains(["ab"], [b"a", b"b"])
-        >>> state = contains.advance(contains.initial(b""), 0)
-        >>> contains.value(state, False), contains.value(state, True)  # one byte is missing; the text ends without it
-        (-1.0, -10000.0)
+        >>> state = contains.advance(contains.initial(torch.tensor([0])), torch.zeros(1, 0), torch.tensor([[0]]))
+        >>> contains.value(state, 1, False), contains.value(state, 1, True)  # a byte is missing; it ends without it
+        (tensor([[-1.]], dtype=torch.float64), tensor([[-10000.]], dtype=torch.float64))
     """
 
-    def value(self, state: Found, ended: bool) -> float:
+    def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return the log-probability; see the class."""
-        missing = sum(self.missing(state))
-        return max(LEAST, LEAST if ended and missing else -float(missing))
+        missing = self.missing(states).sum(-1).double()
+        return torch.where(missing > 0, LEAST, 0.0).double() if ended else -missing.clamp_max(-LEAST)
 
 
-class Avoids(_Texts):
+class Avoids(TextSearch):
     """None of the texts occurs, under the assumption of `Contains` about the bytes that follow.
 
     Example:
         >>> avoids = Avoids(["ab"], [b"a", b"b"])
-        >>> state = avoids.advance(avoids.initial(b""), 0)
-        >>> round(avoids.value(state, False), 3), avoids.value(avoids.advance(state, 1), False)  # log(1 - 1/e)
-        (-0.459, -10000.0)
+        >>> state = avoids.advance(avoids.initial(torch.tensor([0])), torch.zeros(1, 0), torch.tensor([[0]]))
+        >>> round(avoids.value(state, 1, False).item(), 3)  # log(1 - 1/e)
+        -0.459
+        >>> avoids.value(avoids.advance(state[:, 0], torch.zeros(1, 1), torch.tensor([[1]])), 2, False).item()
+        -10000.0
     """
 
-    def value(self, state: Found, ended: bool) -> float:
+    def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return the log-probability; see the class."""
-        missing = self.missing(state)
-        if not all(missing):
-            return LEAST
-        return 0.0 if ended else sum(math.log(-math.expm1(-count)) for count in missing)
-
-
-def _fallbacks(text: bytes) -> list[int]:
-    """Return, for each beginning of a text, the length of the longest proper suffix that also begins the text."""
-    lengths, length = [0], 0
-    for byte in text[1:]:
-        while length and text[length] != byte:
-            length = lengths[length - 1]
-        length += text[length] == byte
-        lengths.append(length)
-    return lengths
+        missing = self.missing(states).double()
+        kept = torch.zeros_like(missing[..., 0]) if ended else (-torch.expm1(-missing)).log().sum(-1)
+        return torch.where((missing > 0).all(-1), kept, LEAST)

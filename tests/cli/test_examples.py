@@ -75,6 +75,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     (tmp_path / "book.txt").write_text(TEXT)
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text(TEXT)
+    labelled = [{"question": "What?", "text": text, "label": number} for number, text in enumerate(TEXT.split(".")[:2])]
+    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXT.split(".")[:2]))
     rows = [{"question": f"What is {number} plus 1?", "answer": f"#### {number + 1}"} for number in range(20)]
     (tmp_path / "gsm8k-test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

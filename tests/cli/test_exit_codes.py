@@ -33,6 +33,7 @@ COMMANDS = {
     "bench speed": "",
     "train-ngram": "a.txt --tokenizer t -o t.safetensors",
     "label-divergence": "a.txt b.jsonl --small a --large b",
+    "train-attribute": "a.jsonl head --model a",
     "train-router": "a.jsonl head --small a --large b",
     "lm-eval": "",
 }

@@ -122,6 +122,7 @@ COMMANDS = [
     ["bench", "report", "PATH.yaml"],
     ["label-divergence", "PATH.txt", "labels.jsonl", "--small", "no-model", "--large", "no-model"],
     ["train-router", "PATH.jsonl", "head", "--small", "no-model", "--large", "no-model"],
+    ["train-attribute", "PATH.jsonl", "head", "--model", "no-model"],
     ["train-ngram", "PATH.txt", "--tokenizer", "no-model", "-o", "table.safetensors"],
 ]
 

@@ -25,6 +25,7 @@ from logitkit.cli import (
     new_plugin,
     run,
     show,
+    train_attribute,
     train_ngram,
     train_router,
 )
@@ -140,4 +141,5 @@ app.add_typer(bench.app, name="bench")
 app.command("train-ngram", epilog=examples(*train_ngram.EXAMPLES))(train_ngram.train_ngram)
 app.command("label-divergence", epilog=examples(*label_divergence.EXAMPLES))(label_divergence.label_divergence)
 app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_router.train_router)
+app.command("train-attribute", epilog=examples(*train_attribute.EXAMPLES))(train_attribute.train_attribute)
 app.command("lm-eval", context_settings=lm_eval.CONTEXT_SETTINGS, add_help_option=False)(lm_eval.lm_eval)

@@ -17,7 +17,6 @@ from logitkit.registry.laws.subjects import prompts
 # Processors that make the host wait more than once a step, and why. Nothing else may.
 MORE = {
     "adaptive_p": "reads its state, and copies it to the device",
-    "attribute": "follows rows on the host",
     "ban_phrases": "follows rows on the host",
     "byte_ensemble": "the bytes of the rows are chosen and spelled on the host",
     "canonical": "follows rows on the host",

@@ -5,17 +5,30 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaForSequenceClassification
+from pretend_device import Pretended, model_on_device
+from tests.processors.samplers.attribute_folds import Avoids, Contains, Length, Varied
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForSequenceClassification,
+)
 
 import logitkit
 from logitkit.errors import ModeError, ModelError, ParameterError, ScoresError, UnknownNameError
-from logitkit.processors.samplers.attributes import LEAST, Avoids, Contains, Length, Varied
+from logitkit.processors.engine import Binding, read_prompts
+from logitkit.processors.samplers import attribute
+from logitkit.processors.samplers.attribute import AttributeStep, likeliest
+from logitkit.processors.samplers.attribute_reading import reads_along
+from logitkit.processors.samplers.attributes import LEAST
 from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.laws.tiny_models import WIDTH, encoder_decoder_model, llama_config, seeded
 
@@ -62,11 +75,11 @@ def test_ends_by_hand() -> None:
 def probability(attributes: list[Any], tokens: list[int], ends: bool) -> float:
     """log P(attribute | tokens), read from the beginning."""
     total = 0.0
-    for attribute in attributes:
-        state = attribute.initial(b"")
+    for each in attributes:
+        state = each.initial(b"")
         for token in tokens:
-            state = attribute.advance(state, token)
-        total += attribute.value(state, ends)
+            state = each.advance(state, token)
+        total += each.value(state, ends)
     return max(total, LEAST)
 
 
@@ -89,27 +102,6 @@ def test_the_differences_are_those_of_a_reading_from_the_beginning(tokens: list[
     assert int((got > -torch.inf).sum()) == 4
 
 
-def test_length_is_a_martingale() -> None:
-    """An unfinished text ends with probability 1 / (tokens + 1), and its value is the mean over both."""
-    for tokens, spread in ((0, 1.0), (3, 0.7), (20, 4.0)):
-        length, hazard = Length(tokens, spread), 1 / (tokens + 1)
-        for count in range(2 * tokens + 3):
-            ended, longer = (math.exp(length.value(n, ends)) for n, ends in ((count, True), (count + 1, False)))
-            mean = hazard * ended + (1 - hazard) * longer
-            assert math.isclose(math.exp(length.value(count, False)), mean, rel_tol=1e-9, abs_tol=1e-12)
-
-
-def test_occurrences_overlap() -> None:
-    """The search for a text falls back to its longest beginning: "aaab" contains "aab"."""
-    contains = Contains(["aab", "bb"], [b"aa", b"b", b"abb"])
-    state = contains.initial(b"")
-    values = []
-    for token in (0, 0, 1, 2, 0):
-        state = contains.advance(state, token)
-        values.append(contains.value(state, False))
-    assert values == [-3.0, -3.0, -1.0, 0.0, 0.0]
-
-
 def law(model: Any, prompt: torch.Tensor, length: int) -> dict[tuple[int, ...], float]:
     """log p of every sequence of the few tokens that ends, or has this length."""
     found, open_rows = {}, {(): 0.0}
@@ -125,24 +117,45 @@ def law(model: Any, prompt: torch.Tensor, length: int) -> dict[tuple[int, ...], 
     return found | open_rows
 
 
-def test_beams_find_the_enumerated_maximum() -> None:
+def last_letters(rows: torch.Tensor) -> torch.Tensor:
+    """A function of rows: how much of the row is "b", as nats."""
+    return -0.7 * (rows != B).sum(-1)
+
+
+ATTRIBUTES: dict[str, Any] = {
+    "{'length': 2, 'spread': 0.5, 'avoids': ['b']}": lambda spelled: [Length(2, 0.5), Avoids(["b"], spelled)],
+    "{'contains': ['ca', 'ab']}": lambda spelled: [Contains(["ca", "ab"], spelled)],
+    "{'varied': 1}": lambda spelled: [Varied(1)],
+    "'kind'": last_letters,
+    "{'model': 'kind', 'label': 1}": lambda rows: classifier(3)(rows).logits.log_softmax(-1)[:, 1],
+}
+
+
+@pytest.mark.parametrize("scorer", ATTRIBUTES)
+@pytest.mark.parametrize("search", ["", " | beams(width=64)"])
+def test_beams_find_the_enumerated_maximum(scorer: str, search: str) -> None:
     """With more beams than sequences, conditional beam search maximises log p(x) + strength log P(a | x)."""
-    chain = f"{FEW} | attribute({{'length': 2, 'spread': 0.5, 'avoids': ['b']}}, strength=3.0, top=4)"
+    chain = f"{FEW} | attribute({scorer}, strength=3.0, top=4){search}"
     token_bytes = [bytes([97 + token - A]) if token in (A, B, C) else b"" for token in range(WIDTH)]
-    attributes = [Length(2, 0.5), Avoids(["b"], token_bytes)]
-    maxima = set()
+    named = {"kind": classifier(3) if "label" in scorer else last_letters} if "kind" in scorer else {}
+    settings = {} if search else {"num_beams": 64, "length_penalty": 0.0}
+    changed = 0
     for prompt in ("a prompt", "another", "of text"):
-        call = bound(chain, prompt)
-        out = call.generate(num_beams=64, length_penalty=0.0, max_new_tokens=3, do_sample=False)[0]
+        call = bound(chain, prompt, **named)
+        out = call.generate(max_new_tokens=3, do_sample=False, **settings)[0]
         got = tuple(token for token in out[call.prompts.width :].tolist() if token != 258)
-        values = {}
-        for row, logp in law(tiny_model(), call.prompts.ids, 3).items():
-            tokens = [token for token in row if token != END]
-            values[row] = logp + 3.0 * probability(attributes, tokens, row[-1] == END)
+        values, joint = {}, law(tiny_model(), call.prompts.ids, 3)
+        for row, logp in joint.items():
+            if named:
+                with torch.no_grad():
+                    value = float(ATTRIBUTES[scorer](torch.tensor([[*call.prompts.tokens(0), *row]])))
+            else:
+                tokens = [token for token in row if token != END]
+                value = probability(ATTRIBUTES[scorer](token_bytes), tokens, row[-1] == END)
+            values[row] = logp + 3.0 * value
         assert got == max(values, key=values.__getitem__)
-        maxima.add(got)
-        assert B not in got and len(got) == 3 and got[-1] == END
-    assert max(law(tiny_model(), call.prompts.ids, 3).items(), key=lambda item: item[1])[0] != got
+        changed += got != max(joint, key=joint.__getitem__)
+    assert changed
 
 
 def test_sampling_with_the_exact_probability_has_the_conditional_law() -> None:
@@ -221,6 +234,31 @@ def classifier(labels: int, width: int = WIDTH, pad: int | None = 258) -> Any:
     return seeded(5, lambda: LlamaForSequenceClassification(config))
 
 
+BERT = BertConfig(vocab_size=WIDTH, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+
+
+def sliding_classifier() -> Any:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = MistralConfig(vocab_size=WIDTH, num_hidden_layers=1, sliding_window=4, pad_token_id=0, **sizes)
+    return seeded(1, lambda: MistralForSequenceClassification(config))
+
+
+@pytest.mark.parametrize("kind", ["bert", "sliding"])
+def test_other_classifiers_read_rows_whole(kind: str) -> None:
+    """A bidirectional model, and one whose layers have a window: the values of forwards over each row."""
+    model = sliding_classifier() if kind == "sliding" else seeded(1, lambda: BertForSequenceClassification(BERT))
+    call = bound("attribute({'model': 'kind', 'label': 1}, top=2)", ["a prompt", "ab"], kind=model)
+    rows, scores = following(call, "xyz"), torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0))
+    got, logp = call.composite(rows, scores), scores.log_softmax(-1)
+    for number in range(2):
+        own = [*call.prompts.tokens(number), *rows[number, call.prompts.width :].tolist()]
+        for token in logp[number].topk(2).indices.tolist():
+            with torch.no_grad():
+                logits = [model(torch.tensor([row])).logits for row in ([*own, token], own)]
+            after, before = (float(each.log_softmax(-1)[0, 1]) for each in logits)
+            assert math.isclose(float(got[number, token]), float(logp[number, token]) + after - before, abs_tol=1e-4)
+
+
 def test_a_classifier_reads_rows_without_padding() -> None:
     """Each value is that of a forward over the row alone; beside it, a reward model of one label."""
     model = classifier(3)
@@ -241,6 +279,36 @@ def test_a_classifier_reads_rows_without_padding() -> None:
     reward = bound("attribute('kind', top=2)", kind=classifier(1))
     shifted = reward.composite(following(reward), scores[:1]) - logp[:1]
     assert int(torch.isfinite(shifted).sum()) == 2 and float(shifted[torch.isfinite(shifted)].abs().amin()) > 0
+
+
+@pytest.mark.parametrize("along", [True, False])
+def test_a_classifier_reads_rows_in_any_order(along: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permuted, repeated and shortened rows have the values of rows that were never read before."""
+    if not along:
+        monkeypatch.setattr(attribute, "reads_along", lambda model: False)
+    chain, generator = "attribute({'model': 'kind', 'label': 1}, top=6)", torch.Generator().manual_seed(4)
+    model, prompts = classifier(3), ["a prompt", "ab"]
+    used = bound(chain, prompts, kind=model)
+    rows = following(used).repeat_interleave(2, 0)
+    for turn in range(9):
+        scores = torch.randn(4, WIDTH, generator=generator)
+        want = bound(chain, prompts, kind=model).composite(rows, scores)
+        torch.testing.assert_close(used.composite(rows, scores), want, rtol=1e-4, atol=1e-4)
+        rows = torch.cat([rows, torch.tensor([[A], [B], [C], [A]])], dim=1)
+        rows = [rows, rows[[1, 0, 3, 3]], rows[:, :-2]][turn % 3]
+
+
+def test_a_causal_classifier_reads_along() -> None:
+    """A forward a step of the newest token and the candidates; other classifiers read each continuation whole."""
+    model, fed = classifier(3), []
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, inputs: fed.append(tuple((args[0] if args else inputs["input_ids"]).shape)), with_kwargs=True
+    )
+    call = bound("attribute({'model': 'kind', 'label': 1}, top=6)", ["a prompt", "ab"], kind=model)
+    fed.clear()  # of the check
+    call.generate(max_new_tokens=4, do_sample=False, eos_token_id=None)
+    assert fed == [(2, call.prompts.width + 6), (2, 7), (2, 7), (2, 7)]
+    assert not reads_along(sliding_classifier()) and not reads_along(BertForSequenceClassification(BERT))
 
 
 def test_a_classifier_with_another_tokenizer_reads_texts() -> None:
@@ -325,3 +393,69 @@ def test_beside_padding_encoders_and_pickles() -> None:
     step = call.composite.parts[0][1]
     rows, scores = following(call, "th"), torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(pickle.loads(pickle.dumps(step))(rows, scores), step(rows, scores))
+
+
+def test_rows_that_are_permuted_shortened_and_replaced() -> None:
+    """The answer is a function of the rows, whatever the step was asked about before."""
+    chain = "attribute({'contains': ['ab', 'cc'], 'avoids': ['ba'], 'length': 5, 'varied': 2}, strength=0.5, top=60)"
+    used, generator = bound(chain, ["a prompt", "ab"]), torch.Generator().manual_seed(2)
+    letters = torch.tensor([A, B, C, END])
+    rows = following(used).repeat_interleave(2, 0)
+    for turn in range(12):
+        tokens = letters[torch.randint(0, 3 if turn < 9 else 4, (4, 1), generator=generator)]
+        rows = torch.cat([rows, tokens], dim=1)
+        if turn % 4 == 1:
+            rows = rows[[1, 0, 3, 3]]
+        if turn % 4 == 3:
+            rows = rows[:, :-2]
+        scores = torch.randn(4, WIDTH, generator=generator)
+        want = bound(chain, ["a prompt", "ab"]).composite(rows, scores)
+        torch.testing.assert_close(used.composite(rows, scores), want, rtol=0, atol=0)
+
+
+def test_a_continuation_that_spells_the_end_of_a_cut_prompt() -> None:
+    """Bytes of the prompt that the row spells again are not searched: "ca" of the prompt does not begin "cat"."""
+    prompts = replace(read_prompts(tiny_tokenizer(), tiny_model(), ["xx", "yy"]), removed=(b"ca", b""))
+    token_bytes = [bytes([97 + token - A]) if A <= token < A + 26 else b"" for token in range(WIDTH)]
+    contains = Contains(["cat"], token_bytes)
+    binding = Binding(tiny_model(), tiny_tokenizer(), prompts)
+    step = AttributeStep.bind(binding, scorer={"contains": ["cat"]}, strength=1.0, top=WIDTH)
+    c, a, t = (tiny_tokenizer().convert_tokens_to_ids(letter) for letter in "cat")
+    for tail in ([], [c], [c, a], [c, a, c], [c, a, c, a]):
+        rows = torch.cat([prompts.ids, torch.tensor([tail, tail], dtype=torch.long)], dim=1)
+        got = step(rows, torch.zeros(2, WIDTH)) + math.log(WIDTH)
+        for number, removed in enumerate((b"ca", b"")):
+            state = contains.initial(removed)
+            for token in tail:
+                state = contains.advance(state, token)
+            want = contains.value(contains.advance(state, t), False) - contains.value(state, False)
+            assert math.isclose(float(got[number, t]), want, abs_tol=1e-4), (tail, removed)
+
+
+def test_likeliest_tokens_are_those_of_a_stable_sort() -> None:
+    """Also where scores are equal, or no other token is possible."""
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 5, 9, 12):
+        logp = torch.randint(0, 4, (30, 12), generator=generator).float()
+        logp[torch.rand(30, 12, generator=generator) < 0.3] = -torch.inf
+        want = torch.sort(logp, dim=-1, descending=True, stable=True).indices[:, :count].sort(-1).values
+        assert torch.equal(likeliest(logp, count), want)
+
+
+@pytest.mark.parametrize("scorer", ["{'contains': ['the'], 'varied': 2}", "'kind'", "{'model': 'kind', 'label': 1}"])
+def test_the_host_waits_at_most_once_a_step(scorer: str) -> None:
+    """Counted on a pretended device: folds wait never, scorers of whole rows once, for the rows that are alive."""
+    with Pretended() as device, torch.no_grad():
+        model = model_on_device(tiny_model(), device)
+        chain = logitkit.chain(f"attribute({scorer}, top=5)")
+        kind = model_on_device(classifier(3), device) if "label" in scorer else lambda rows: -rows[:, -1] / 100
+        named = {"kind": kind} if "kind" in scorer else {}
+        call, counts = chain.bind(model, tiny_tokenizer(), ["a prompt", "another one"], **named), []
+        for tokens in (5, 9):
+            device.waits.clear()
+            call.generate(streams="lazy", max_new_tokens=tokens, do_sample=False, eos_token_id=None)
+            counts.append(sum(device.waits.values()))
+            device.waits.clear()
+            model.generate(**call.inputs, max_new_tokens=tokens, do_sample=False, eos_token_id=None)
+            counts[-1] -= sum(device.waits.values())
+    assert (counts[1] - counts[0]) / 4 <= 1 + ("kind" in scorer)  # one for the check of the scores, as in every chain
