@@ -58,7 +58,7 @@ class ByteBoundary(LogitsProcessor):
     >>> from logitkit.registry.laws import foreign_model, foreign_tokenizer
     >>> call = logitkit.chain("byte_boundary()").bind(foreign_model(), foreign_tokenizer(), "on th")
     >>> call.trace.notices
-    ['byte_boundary: 3 bytes are removed from the end of prompt 0']
+    ['byte_boundary: 3 bytes are removed from the end of the prompt']
     """
 
     @checked
@@ -98,7 +98,7 @@ class ByteBoundary(LogitsProcessor):
         trimmed = [trim(tokens, binding.tokenizer, vocabulary, canonical) for tokens in own]
         for number, (tokens, (_, removed)) in enumerate(zip(own, trimmed, strict=True)):
             binding.trace.notices.append(
-                f"byte_boundary: {len(removed)} bytes are removed from the end of prompt {number}"
+                f"byte_boundary: {len(removed)} bytes are removed from the end of {prompts.name(number)}"
                 + described_end(tokens, binding.tokenizer, vocabulary)
             )
         if not any(removed for _, removed in trimmed):

@@ -159,9 +159,10 @@ class Canonical(ConstraintStep[CanonicalPrefix]):
         step = cls(source=source, prompts=binding.prompts, settings=binding.settings, trace=binding.trace)
         for number in range(len(binding.prompts)):
             if step.initial(number).restarted:
+                name = binding.prompts.name(number)
                 binding.trace.notices.append(
-                    f"canonical: the tokenizer would write prompt {number} in other tokens; the continuation is judged "
-                    "from the last token on that does not fit the tokens before it"
+                    f"canonical: the tokenizer would write {name} in other tokens; the continuation is judged from the "
+                    "last token on that does not fit the tokens before it"
                 )
         return step
 

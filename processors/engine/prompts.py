@@ -84,6 +84,10 @@ class Prompts:
         """Number of tokens of a row before its continuation, padding included; 0 with an encoder."""
         return 0 if self.in_encoder else self.ids.shape[1]
 
+    def name(self, prompt: int) -> str:
+        """Return what notices call a prompt: its number, or just "the prompt" where there is only one."""
+        return f"prompt {prompt}" if len(self) > 1 else "the prompt"
+
     def tokens(self, prompt: int) -> list[int]:
         """Return the token ids of one prompt, without padding."""
         return list(self.ids[prompt][self.mask[prompt].bool()].tolist())

@@ -70,5 +70,5 @@ def test_a_prompt_that_ends_with_a_special_token_says_so() -> None:
     tokenizer = random_tokenizer(4, merges=10)
     call = logitkit.chain("byte_boundary()").bind(random_model(tokenizer, 4), tokenizer, "ab a</s>")
     assert call.trace.notices == [
-        "byte_boundary: 0 bytes are removed from the end of prompt 0 (the prompt ends with a special token)"
+        "byte_boundary: 0 bytes are removed from the end of the prompt (the prompt ends with a special token)"
     ]
