@@ -8,8 +8,9 @@ from typing import Any
 from logitkit import models
 from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.chats import is_chat
 from logitkit.processors.engine.prompt_inputs import refuse_missed, refuse_missing_media
-from logitkit.processors.engine.prompts import Prompts, is_chat, read_prompts
+from logitkit.processors.engine.prompts import Prompts, read_prompts
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.params import is_valid_unicode
+from logitkit.processors.engine.chats import is_chat
 from logitkit.processors.engine.continuation_tokens import continuation_tokens as tokens_behind
 from logitkit.processors.engine.inputs_reader import InputsReader
-from logitkit.processors.engine.prompts import is_chat, pad_token
+from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length
 from logitkit.processors.tokens.vocabulary import vocabulary_of

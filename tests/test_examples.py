@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def test_visual_contrast_runs() -> None:
     plain = make().generate(**encoding(), max_new_tokens=24, do_sample=False)
     want = tiny_tokenizer().batch_decode(plain[:, encoding()["input_ids"].shape[1] :], skip_special_tokens=True)
     assert run(make(), tiny_tokenizer(), encoding(), strength=0.0) == want
+
+
+def test_members_of_a_book_are_found() -> None:
+    """A tiny model that was trained on half of the passages of random words tells them from the others."""
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "far", "away", "home"]
+    text = " ".join(random.Random(1).choices(words, k=400))
+    found = example("membership_of_a_book").main(
+        tiny_model(), tiny_tokenizer(), text, count=16, words=8, epochs=8, rate=1e-2
+    )
+    assert set(found) == {"loss", "min_k", "min_k_plus_plus", "dc_pdd"}
+    before, after = found["loss"]
+    assert after.value > before.value and after.value > 0.7
 
 
 def test_every_example_has_a_test() -> None:

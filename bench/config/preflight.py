@@ -15,7 +15,7 @@ from logitkit.bench.tasks import sandbox
 from logitkit.bench.tasks.task import Request
 from logitkit.errors import LogitkitError, UnknownNameError
 from logitkit.files import is_file
-from logitkit.processors.engine.prompts import apply_template
+from logitkit.processors.engine.chats import apply_template
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.task_spec import TaskSpec

@@ -18,8 +18,8 @@ from logitkit.processors.contrast.confidence_measures import Confidence
 from logitkit.processors.contrast.formulas import Form, uscd_gate, uscd_is_neutral, uscd_where
 from logitkit.processors.contrast.lame_prompt import strip_examples, strip_messages
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.chats import apply_template
 from logitkit.processors.engine.other_prompts import PromptTexts
-from logitkit.processors.engine.prompts import apply_template
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import Stream, StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace

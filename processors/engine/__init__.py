@@ -11,6 +11,7 @@ from logitkit.processors.engine.behind_rows import BehindRows
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_layers import CapturedLayers
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
+from logitkit.processors.engine.chats import apply_template
 from logitkit.processors.engine.composite import Composite, Observer
 from logitkit.processors.engine.constraints import AllowedTokens, Constraint
 from logitkit.processors.engine.cross_tokenizer_reader import CrossTokenizerReader
@@ -25,7 +26,7 @@ from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.processors.engine.padding import BoundPrompts, without_padding
 from logitkit.processors.engine.prefix_random import PrefixRandom
-from logitkit.processors.engine.prompts import Prompts, apply_template, pad_token, read_prompts
+from logitkit.processors.engine.prompts import Prompts, pad_token, read_prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.scores import fit
 from logitkit.processors.engine.streams import FusableStream, Stream, StreamLike, as_stream

@@ -12,7 +12,7 @@ from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabula
 from logitkit.processors.alignment.dispatch import align
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.byte_models import byte_helpers
-from logitkit.processors.engine.prompts import apply_template
+from logitkit.processors.engine.chats import apply_template
 from logitkit.processors.engine.streams import Stream, StreamLike, as_stream, stacked_positions
 from logitkit.processors.tokens.token_agreement import TokenAgreement
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from logitkit.errors import ParameterError
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.prompts import apply_template, is_chat
+from logitkit.processors.engine.chats import apply_template, is_chat
 
 Chat = list[dict[str, Any]]
 PromptTexts = str | list[str]  # one text for all prompts, or one for each prompt

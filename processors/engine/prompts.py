@@ -14,24 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logitkit.errors import ModelError, ParameterError, PromptError
+from logitkit.errors import PromptError
 from logitkit.params import is_valid_unicode
+from logitkit.processors.engine.chats import Message, apply_template, is_chat
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.encoded_prompts import read_encoding
 from logitkit.processors.engine.memo import Memo
 from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.model_facts import end_tokens
-
-Message = Mapping[str, Any]
-# Arguments of `apply_chat_template` that change the type of its result.
-NOT_OF_TEMPLATES = {
-    "tokenize",
-    "return_tensors",
-    "return_dict",
-    "padding",
-    "truncation",
-    "return_assistant_tokens_mask",
-}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -254,44 +244,6 @@ def _texts_and_messages(
         raise PromptError("bind: prompts must all be text or all be chat messages (dicts with a role), got a mixture")
     texts = tuple(apply_template(tokenizer, chat, template) for chat in chats)
     return texts, tuple(tuple(chat) for chat in chats)
-
-
-def apply_template(tokenizer: Any, chat: Sequence[Message], template: Mapping[str, Any] | None = None) -> str:
-    """Return chat messages as the text that the model expects before its answer.
-
-    Args:
-        tokenizer: a tokenizer with a chat template.
-        chat: messages with ``role`` and ``content``.
-        template: arguments of ``apply_chat_template``, such as ``tools``, ``enable_thinking``, or
-            ``continue_final_message=True``, with which the model continues a last message of the assistant.
-
-    Raises:
-        ModelError: the tokenizer has no chat template.
-        ParameterError: an argument that changes the type of the result.
-        PromptError: the template refuses the messages.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> template = lambda chat, **_: "".join(f"<{message['role']}>{message['content']}" for message in chat)
-        >>> tokenizer = SimpleNamespace(chat_template="...", apply_chat_template=template)
-        >>> apply_template(tokenizer, [{"role": "user", "content": "Hello"}])
-        '<user>Hello'
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ModelError("bind: chat messages need a tokenizer with a chat template; pass plain text instead")
-    arguments = {"add_generation_prompt": not (template or {}).get("continue_final_message"), **(template or {})}
-    if wrong := sorted(set(arguments) & NOT_OF_TEMPLATES):
-        raise ParameterError("bind", "template", f"without {wrong[0]}, since the text of a chat is needed", arguments)
-    try:
-        return str(tokenizer.apply_chat_template(list(chat), tokenize=False, **arguments))
-    except Exception as error:  # a template is a program of the model's authors, and raises what it likes
-        why = f"{type(error).__name__}: {error}"
-        raise PromptError(f"bind: chat messages must fit the chat template of the tokenizer, got {why:.300}") from error
-
-
-def is_chat(value: Any) -> bool:
-    """Return whether a value is one chat: a non-empty list of messages with roles."""
-    return isinstance(value, Sequence) and bool(value) and all(isinstance(m, Mapping) and "role" in m for m in value)
 
 
 def _encoded(tokenizer: Any, inputs: Mapping[str, Any], pad: int, model: Any) -> Prompts:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from logitkit.errors import ModelError, ParameterError, PromptError
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.engine.prompts import Prompts, apply_template
+from logitkit.processors.engine.chats import apply_template
+from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.streams import Stream
 from logitkit.processors.model_facts import context_length, is_same_model

@@ -1,4 +1,4 @@
-"""The commands of help texts and of docs/command_line.md run as they stand, on tiny models."""
+"""The commands of help texts, of docs/command_line.md and of docs/diagnostics.md run as they stand, on tiny models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from logitkit.bench.speed import static_cache
 from logitkit.cli import app, bench_run
 from logitkit.registry import laws
 
-PAGE = Path(__file__).parents[2] / "docs" / "command_line.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "command_line.md"
 TEXT = "The keeper wrote a letter. The gulls heard the letter of the keeper.\n"
 RUN = """
 models: [tiny]
@@ -40,9 +41,10 @@ def of_help() -> set[str]:
     return lines(typer.main.get_command(app))
 
 
-def of_page() -> set[str]:
-    """Return the commands of the page."""
-    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def of_pages() -> set[str]:
+    """Return the commands of the pages."""
+    text = "".join(page.read_text(encoding="utf-8") for page in (PAGE, DOCS / "diagnostics.md"))
+    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return {line for block in blocks for line in block.splitlines()}
 
 
@@ -78,12 +80,14 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     labelled = [{"question": "What?", "text": text, "label": number} for number, text in enumerate(TEXT.split(".")[:2])]
     (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXT.split(".")[:2]))
+    labelled = [{"text": text, "label": number % 2} for number, text in enumerate(re.findall(r"\w+ \w+ \w+", TEXT))]
+    (tmp_path / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     rows = [{"question": f"What is {number} plus 1?", "answer": f"#### {number + 1}"} for number in range(20)]
     (tmp_path / "gsm8k-test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
 
-@pytest.mark.parametrize("example", sorted(of_help() | of_page()))
+@pytest.mark.parametrize("example", sorted(of_help() | of_pages()))
 def test_an_example_runs(example: str, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With status 0, in a folder that holds the files it names."""
     typed, _, command = example.rpartition(" | logitkit ")

@@ -21,6 +21,7 @@ from logitkit.cli import (
     label_divergence,
     list_processors,
     lm_eval,
+    membership,
     models,
     new_plugin,
     run,
@@ -142,4 +143,5 @@ app.command("train-ngram", epilog=examples(*train_ngram.EXAMPLES))(train_ngram.t
 app.command("label-divergence", epilog=examples(*label_divergence.EXAMPLES))(label_divergence.label_divergence)
 app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_router.train_router)
 app.command("train-attribute", epilog=examples(*train_attribute.EXAMPLES))(train_attribute.train_attribute)
+app.command("membership", epilog=examples(*membership.EXAMPLES))(membership.membership)
 app.command("lm-eval", context_settings=lm_eval.CONTEXT_SETTINGS, add_help_option=False)(lm_eval.lm_eval)

@@ -1,0 +1,28 @@
+"""What models think of given texts, without generating: log-probabilities of each token, and scores made of them.
+
+- `token_statistics`: the log-probability of each token of a text, beside mean and deviation over the vocabulary.
+- `membership_scores`: whether a text was among the training data of a model: `min_k`, `min_k_plus_plus`, `dc_pdd`.
+- `labelled_texts`: a file of texts, some of them known to be among the training data.
+- `area_under_curve`: how well a score separates two groups, with an interval.
+"""
+
+from __future__ import annotations
+
+from logitkit.diagnostics.labelled_texts import LabelledText, labelled_texts
+from logitkit.diagnostics.membership import dc_pdd, membership_scores, min_k, min_k_plus_plus, token_counts
+from logitkit.diagnostics.per_token import TokenStatistics, token_statistics
+from logitkit.diagnostics.separation import AreaUnderCurve, area_under_curve
+
+__all__ = [
+    "AreaUnderCurve",
+    "LabelledText",
+    "TokenStatistics",
+    "area_under_curve",
+    "dc_pdd",
+    "labelled_texts",
+    "membership_scores",
+    "min_k",
+    "min_k_plus_plus",
+    "token_counts",
+    "token_statistics",
+]
