@@ -18,7 +18,7 @@ from logitkit.processors.searches.rows import Rows
 from logitkit.processors.searches.run import Found, SearchRun
 from logitkit.processors.searches.search import Search
 from logitkit.processors.searches.target_choice import TargetChoice
-from logitkit.processors.searches.targets import Power, Target
+from logitkit.processors.searches.targets import Power, Proposal, Target
 
 TargetName = Literal["power", "product", "min", "power_mean", "constraint", "log_weight"]
 RESAMPLING = -1  # in place of a particle's number, in the random numbers of resampling
@@ -44,7 +44,7 @@ class SMC(Search):
 
     - ``power``: ``p(x)^alpha``.
     - ``product``, ``min``, ``power_mean``: a mean of the probabilities of ``x`` under p and under other models.
-    - ``constraint``: p given that the text ends and keeps the constraint steps of the chain.
+    - ``constraint``: p given that the text ends and keeps the constraint steps of the chain, or a predicate of yours.
     - ``log_weight``: ``p(x) exp(w(x))`` with a function of yours.
 
     Args:
@@ -100,6 +100,9 @@ class SMC(Search):
         log_weight: Annotated[
             str | None, option("name under which bind gets the function of target 'log_weight'")
         ] = None,
+        predicate: Annotated[
+            str | None, option("name under which bind gets the function of target 'constraint': which rows are viable")
+        ] = None,
         ess: float,
     ) -> SMC:
         """Build the search with its target.
@@ -108,7 +111,7 @@ class SMC(Search):
             ParameterError: parameters of another target, or no models, function or constraint for the target.
             ModelError: a model with another tokenizer.
         """
-        make_target, taken = TargetChoice(target, models, weights, exponent, log_weight).bound(binding)
+        make_target, taken = TargetChoice(target, models, weights, exponent, log_weight, predicate).bound(binding)
         settings: dict[str, Any] = {"alpha": alpha, "ess": ess, "make_target": make_target, "taken": taken}
         return cls(particles=particles, target=target, **settings)
 
@@ -163,8 +166,7 @@ class _Particles:
             proposal = self.target.propose(rows)
             self._add(torch.where(rows.finished, 0.0, proposal.log_growth))
             self._refuse_weightless("within the first {} new tokens", step + 1)
-            logq = self._resampled(proposal.logq, step)
-            rows.append(self._drawn(logq, step))
+            rows.append(self._drawn(self._resampled(proposal, step), step))
             growth = self.target.drawn(rows)
             if growth is not None:
                 self._add(growth)
@@ -199,14 +201,14 @@ class _Particles:
                 f"{where.format(tokens)}; raise particles or max_new_tokens, or loosen the target"
             )
 
-    def _resampled(self, logq: Tensor, step: int) -> Tensor:
+    def _resampled(self, proposal: Proposal, step: int) -> Proposal:
         """Resample the particles of the prompts that need it; return the proposal of the particles that remain."""
         count = self.search.particles
         sizes = effective_size(self.log_weights)
         self.sizes.append(sizes.tolist())
         needed = sizes < self.search.ess * count * (1 - 1e-9)  # equal weights have size ``count`` up to rounding
         if not bool(needed.any()):
-            return logq
+            return proposal
         numbers = uniform(self.run.seeds, RESAMPLING, step)
         index = systematic(self.log_weights, numbers, count)
         same = torch.arange(count, device=index.device)
@@ -218,12 +220,16 @@ class _Particles:
         flat = (index + count * torch.arange(len(index), device=index.device)[:, None]).flatten()
         self.rows.select(flat)
         self.target.select(flat)
-        return logq[flat]
+        return proposal.select(flat)
 
-    def _drawn(self, logq: Tensor, step: int) -> Tensor:
+    def _drawn(self, proposal: Proposal, step: int) -> Tensor:
         """Return one token of each row; rows of weight 0, which no token continues, follow the law."""
-        stuck = (logq == -torch.inf).all(-1, keepdim=True)
-        logq = torch.where(stuck, self.rows.law().to(logq.dtype), logq)
+        if proposal.tokens is not None:
+            return proposal.tokens
+        logq = proposal.logq
+        stuck = logq.amax(-1) == -torch.inf
+        if bool(stuck.any()):
+            logq = torch.where(stuck[:, None], self.rows.law().to(logq.dtype), logq)
         if not self.run.sampling:
             return logq.argmax(-1)
         return draw(logq, uniform(self.run.seeds[self.rows.prompt], self.particle, step))

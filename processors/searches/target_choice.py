@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from logitkit.errors import ModeError, ParameterError
+from logitkit.processors.engine.byte_models import OverBytes, byte_helpers
 from logitkit.processors.engine.constraints import Constraint
+from logitkit.processors.searches.rejection import Rejected
 from logitkit.processors.searches.targets import Combined, Constrained, Target, Weighted, power_mean, product
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class TargetChoice:
         weights: of the generating model and of the models; None: equal ones, with sum 1.
         exponent: of ``power_mean``.
         log_weight: name of the function of the user; None: none is given.
+        predicate: name of the function that says which rows are viable; None: none is given.
     """
 
     target: str
@@ -36,6 +39,7 @@ class TargetChoice:
     weights: list[float] | None
     exponent: float
     log_weight: str | None
+    predicate: str | None
 
     def bound(self, binding: Binding) -> tuple[Callable[[], Target] | None, Sequence[Any]]:
         """Return what makes the target of a run, None for ``power``, and the constraint steps that it carries out.
@@ -52,15 +56,10 @@ class TargetChoice:
             return self._constrained(binding)
         if self.target == "log_weight":
             name = str(self.log_weight)
-            function = binding.resource(name)
-            if not callable(function):
-                raise ParameterError("smc", "log_weight", "the name of a function of rows of token ids", name)
+            function = _function(binding, "log_weight", name)
             return lambda: Weighted(function, name), ()
         own = binding.own_prompts()
-        streams = [
-            binding.reader(own, model=binding.model_with_same_vocabulary(name, "smc"), label=f"smc {name}")
-            for name in self.models or ()
-        ]
+        streams = [binding.reader(own, model=model, label=f"smc {name}") for name, model in self._models(binding)]
         combine = self._combine(len(streams) + 1)
         return lambda: Combined(combine, streams), ()
 
@@ -74,6 +73,8 @@ class TargetChoice:
         if (self.log_weight is None) == (self.target == "log_weight"):
             rule = "the name of a function" if self.target == "log_weight" else f"left out for target {self.target!r}"
             raise ParameterError("smc", "log_weight", rule, self.log_weight)
+        if self.predicate is not None and self.target != "constraint":
+            raise ParameterError("smc", "predicate", f"left out for target {self.target!r}", self.predicate)
         if self.weights is not None:
             count = 1 + len(self.models or ())
             if self.target not in ("product", "power_mean"):
@@ -96,17 +97,37 @@ class TargetChoice:
         return functools.partial(power_mean, weights=weights / weights.sum(), exponent=self.exponent)
 
     def _constrained(self, binding: Binding) -> tuple[Callable[[], Target], Sequence[Any]]:
-        """Return the target of the constraint steps before the search, and these steps."""
+        """Return the target of the constraint steps before the search and of the predicate, and these steps."""
         steps = [step for _, step in binding.preceding if isinstance(step, Constraint)]
-        if not steps:
+        predicate = self.predicate
+        function = None if predicate is None else _function(binding, "predicate", predicate)
+        if not steps and function is None:
             names = ", ".join(name for name, _ in binding.preceding) or "no step"
-            way_out = "write grammar(...) | smc(target='constraint'); a constraint behind a gate does not count"
+            way_out = (
+                "write grammar(...) | smc(target='constraint'), or give a predicate; a constraint behind a gate does "
+                "not count"
+            )
             raise ParameterError("smc", "target", "'constraint' with a constraint step before smc", names, way_out)
-        first = next(place for place, (_, step) in enumerate(binding.preceding) if step is steps[0])
+        places = (place for place, (_, step) in enumerate(binding.preceding) if isinstance(step, Constraint))
+        first = next(places, len(binding.preceding))
         if any(place > first for place in binding.histories):
             name = binding.preceding[next(place for place in binding.histories if place > first)][0]
             raise ModeError(
                 f"smc: with target 'constraint', {name} must not stand behind a constraint, since its strength follows "
                 f"from probabilities under the mask; put {name} before the constraint, or leave it out"
             )
+        if predicate is not None and function is not None:
+            return lambda: Rejected(function, predicate, steps), steps
         return lambda: Constrained(steps), steps
+
+
+def _function(binding: Binding, parameter: str, name: str) -> Callable[[torch.Tensor], Any]:
+    """Return the function that was passed to bind under a name.
+
+    Raises:
+        ParameterError: no function.
+    """
+    function = binding.resource(name)
+    if not callable(function):
+        raise ParameterError("smc", parameter, "the name of a function of rows of token ids", name)
+    return function  # type: ignore[no-any-return]

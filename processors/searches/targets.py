@@ -31,6 +31,12 @@ class Proposal(NamedTuple):
 
     logq: Tensor
     log_growth: Tensor
+    tokens: Tensor | None = None
+
+    def select(self, index: Tensor) -> Proposal:
+        """Return the proposal of the rows with these numbers."""
+        tokens = None if self.tokens is None else self.tokens[index]
+        return Proposal(self.logq[index], self.log_growth[index], tokens)
 
 
 class Target(Protocol):

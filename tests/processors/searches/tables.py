@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from logitkit.processors.engine import Trace
 from logitkit.processors.searches import BoundSearch, Search
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 VOCAB, END, PROMPT, LENGTH = 4, 3, (0, 1), 3
 Text = tuple[int, ...]
@@ -97,3 +99,55 @@ class Runs:
 def ended(row: list[int]) -> Text:
     """Return the tokens of a row up to the end token."""
     return tuple(row[: row.index(END) + 1] if END in row else row)
+
+
+class NoTwice:
+    """No token follows itself."""
+
+    def allowed(self, rows: Tensor) -> Tensor:
+        allowed = torch.ones(len(rows), VOCAB, dtype=torch.bool)
+        tails = rows[:, len(PROMPT) :]
+        if tails.shape[1]:
+            allowed.scatter_(1, tails[:, -1:], tails[:, -1:] == END)
+        return allowed
+
+
+def keeps(text: Text) -> bool:
+    """Whether a text has ended and keeps `NoTwice`."""
+    return text[-1] == END and all(one != other for one, other in itertools.pairwise(text))
+
+
+ERRORS = 4.9  # standard errors of a mean that is taken for right
+
+
+def assert_unbiased(runs: Runs, gamma: Mapping[Text, float]) -> None:
+    """Compare the means of Z and of the weight of every text with an enumeration, by the standard error of the runs.
+
+    For every text x, ``Z_hat`` times the weight of x is an unbiased estimate of ``gamma(x)``. Texts with less than a
+    hundredth of Z are added up, since the mean of a rare event has no normal error.
+    """
+    z_hat, total = runs.log_z.exp(), sum(gamma.values())
+    likely = [x for x, value in gamma.items() if value > 0.01 * total]
+    estimates = {"Z": (z_hat, total)} | {str(x): (z_hat * runs.shares(x), gamma[x]) for x in likely}
+    rest = z_hat * (1 - sum(runs.shares(x) for x in likely))
+    estimates["rare texts"] = rest, total - sum(gamma[x] for x in likely)
+    for what, (values, want) in estimates.items():
+        error = float(values.std()) / math.sqrt(len(values))
+        assert abs(float(values.mean()) - want) <= ERRORS * error + 1e-6, what
+
+
+def assert_shares(call: Any, texts: list[str], particles: int) -> None:
+    """Compare the weight of each text after the prompt "ab" with its share of the probability of all these texts."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    scores = []
+    for text in texts:
+        ids = torch.tensor([[*tokenizer("ab")["input_ids"], *tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
+        with torch.no_grad():
+            logp = model(ids).logits[0, :-1].double().log_softmax(-1)
+        scores.append(float(logp.gather(-1, ids[0, 1:, None])[1:].sum()))
+    torch.manual_seed(0)
+    got = call.texts(call.generate(max_new_tokens=12, num_return_sequences=particles))
+    weights = call.search.log_weights[0].exp()
+    for text, want in zip(texts, torch.tensor(scores).double().softmax(-1).tolist(), strict=True):
+        share = sum(float(weight) for weight, each in zip(weights, got, strict=True) if each == text)
+        assert abs(share - want) < 0.08, (text, share, want)

@@ -9,7 +9,6 @@ less than a hundredth of Z are added up, since the mean of a rare event has no n
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +18,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.processors.searches.tables import (
-    END,
     PROMPT,
-    VOCAB,
+    NoTwice,
     Runs,
     Text,
+    assert_shares,
+    assert_unbiased,
     every_text,
     four_token_model,
+    keeps,
     log_law,
     normalised,
 )
@@ -37,23 +38,7 @@ from logitkit.processors.searches import SMC, effective_size, systematic
 from logitkit.processors.searches.targets import Combined, Constrained, Target, Weighted, power_mean, product
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
-RUNS, ERRORS = 800, 4.9
-
-
-class NoTwice:
-    """No token follows itself."""
-
-    def allowed(self, rows: Tensor) -> Tensor:
-        allowed = torch.ones(len(rows), VOCAB, dtype=torch.bool)
-        tails = rows[:, len(PROMPT) :]
-        if tails.shape[1]:
-            allowed.scatter_(1, tails[:, -1:], tails[:, -1:] == END)
-        return allowed
-
-
-def keeps(text: Text) -> bool:
-    """Whether a text has ended and keeps `NoTwice`."""
-    return text[-1] == END and all(one != other for one, other in itertools.pairwise(text))
+RUNS = 800
 
 
 def log_weight(rows: Tensor) -> Tensor:
@@ -108,15 +93,7 @@ def test_the_weights_are_unbiased(name: str, ess: float) -> None:
     gamma = gammas()[name][0]
     particles = 48 if name == "constraint" else 6
     runs = Runs(lambda: search(name, particles, ess), runs=RUNS, particles=particles, seed=1)
-    z_hat = runs.log_z.exp()
-    total = sum(gamma.values())
-    likely = [x for x, value in gamma.items() if value > 0.01 * total]
-    estimates = {"Z": (z_hat, total)} | {str(x): (z_hat * runs.shares(x), gamma[x]) for x in likely}
-    rest = z_hat * (1 - sum(runs.shares(x) for x in likely))
-    estimates["rare texts"] = rest, total - sum(gamma[x] for x in likely)
-    for what, (values, want) in estimates.items():
-        error = float(values.std()) / math.sqrt(RUNS)
-        assert abs(float(values.mean()) - want) <= ERRORS * error + 1e-6, what
+    assert_unbiased(runs, gamma)
 
 
 @pytest.mark.parametrize("name", ["power", "constraint"])
@@ -172,6 +149,31 @@ def test_greedy_decoding_with_one_particle_is_greedy_decoding() -> None:
     assert torch.equal(call.generate(**settings), plain.generate(**settings))
 
 
+def test_a_row_that_no_token_continues_keeps_weight_zero() -> None:
+    """The second model goes on after 1 with 0 alone, which the first one forbids: texts with 1 before the end fall out.
+
+    Without resampling, their rows stay until the end.
+    """
+
+    def second(rows: Tensor) -> Tensor:
+        law = torch.tensor([0.0, 0.5, 0.5, 0.0]).log().repeat(len(rows), 1)
+        stuck = (rows[:, len(PROMPT) :] == 1).any(-1, keepdim=True)
+        return torch.where(stuck, torch.tensor([1.0, 0.0, 0.0, 0.0]).log(), law)
+
+    make: Any = lambda: Combined(functools.partial(torch.amin, dim=0), [second])  # noqa: E731
+    runs = Runs(
+        lambda: SMC(particles=64, target="min", make_target=make, ess=0.0),
+        runs=5,
+        particles=64,
+        seed=3,
+        suppress_tokens=[0],
+        max_new_tokens=2,
+    )
+    assert not runs.log_weights.isnan().any() and runs.log_z.isfinite().all()
+    begun = torch.tensor([text[0] == 1 for text in runs.texts]).view_as(runs.log_weights)
+    assert begun.any() and (runs.log_weights[begun] == -torch.inf).all()
+
+
 def test_equal_models_give_back_their_law() -> None:
     """Two equal models: every mean of their probabilities is the law itself, so that Z is 1 and weights stay equal."""
     for target in ("product", "min", "power_mean"):
@@ -185,24 +187,9 @@ def test_equal_models_give_back_their_law() -> None:
 
 
 def test_choices_follow_their_conditional_law() -> None:
-    """By `logitkit.score`: the weight of each choice with its end is its share of the probability of all choices."""
     texts = ["no", "yes", "yesterday"]
-    model, tokenizer = tiny_model(), tiny_tokenizer()
-    scores = {}
-    for text in texts:
-        ids = torch.tensor([[*tokenizer("ab")["input_ids"], *tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
-        with torch.no_grad():
-            logp = model(ids).logits[0, :-1].double().log_softmax(-1)
-        scores[text] = float(logp.gather(-1, ids[0, 1:, None])[1:].sum())
-    law = {text: math.exp(v - torch.tensor(list(scores.values())).double().logsumexp(0)) for text, v in scores.items()}
-    call = logitkit.chain(f"choices({texts}) | smc(1000, target='constraint')").bind(model, tokenizer, "ab")
-    torch.manual_seed(0)
-    got = call.texts(call.generate(max_new_tokens=12, num_return_sequences=1000))
-    assert call.search is not None and call.search.log_weights is not None
-    weights = call.search.log_weights[0].exp()
-    for text in texts:
-        share = sum(float(weight) for weight, each in zip(weights, got, strict=True) if each == text)
-        assert abs(share - law[text]) < 0.08, (text, share, law)
+    chain = logitkit.chain(f"choices({texts}) | smc(1000, target='constraint')")
+    assert_shares(chain.bind(tiny_model(), tiny_tokenizer(), "ab"), texts, 1000)
 
 
 def test_particles_of_one_prefix_draw_different_tokens() -> None:
