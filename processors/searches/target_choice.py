@@ -63,6 +63,17 @@ class TargetChoice:
         combine = self._combine(len(streams) + 1)
         return lambda: Combined(combine, streams), ()
 
+    def _models(self, binding: Binding) -> list[tuple[str, Any]]:
+        """Return the other models by name: over bytes where the generating model is, else with its tokenizer.
+
+        Raises:
+            ModelError: a model with another tokenizer, where the generating model is over tokens.
+        """
+        names = self.models or []
+        if isinstance(binding.model, OverBytes):
+            return byte_helpers(binding, "smc", names)
+        return [(name, binding.model_with_same_vocabulary(name, "smc")) for name in names]
+
     def _check(self) -> None:
         """Refuse parameters that do not belong to the target, and their absence."""
         of_models = self.target in OF_MODELS

@@ -121,6 +121,8 @@ class Combined(_Stateless):
     A product of next-token laws is a product of sequence laws; the smaller one, or a power mean, of next-token laws is
     not that of the sequences, whose probabilities are carried along here. Source: arXiv:2603.05432.
 
+    Models over bytes give probabilities to the bytes of a text, so that their tokenizers may differ.
+
     Args:
         combine: ``f(log P_1, ..., log P_K)``, from ``[K, rows, vocab]`` to ``[rows, vocab]``.
         streams: the other models, each a stream of logits; the first model is the generating one under its chain.
