@@ -27,6 +27,8 @@ class Proposal(NamedTuple):
     Attributes:
         logq: log-probabilities of the next token, nats, ``[rows, vocab]``; all -inf where no token leads on.
         log_growth: what the step adds to the log-weight of each row before its token is drawn, nats, ``[rows]``.
+        tokens: the token of each row where the target has drawn it together with the growth, ``[rows]``; None: it is
+            to be drawn from ``logq``.
     """
 
     logq: Tensor
@@ -143,7 +145,8 @@ class Combined(_Stateless):
         self._next = self._logp[..., None] + laws
         proposal = normalised(self.combine(self._next))
         now = self.combine(self._logp[..., None])[:, 0]
-        return Proposal(proposal.logq, proposal.log_growth - now)
+        # A row that some step gave the weight 0 keeps it, whatever follows.
+        return Proposal(proposal.logq, torch.where(now == -torch.inf, 0.0, proposal.log_growth - now))
 
     def drawn(self, rows: Rows) -> Tensor | None:
         """Note the probabilities of the texts with their new token; rows that had ended keep theirs."""
