@@ -32,7 +32,10 @@ SPECS = [
         target=f"{PACKAGE}.mbr:MBR",
         needs_files=("utility",),
         formula="arg max_i sum_(j != i) w_j utility(x_i, x_j) / sum_(j != i) w_j",
-        needs=("utility: a function(hypothesis, reference), passed to bind under its name, unless it is built in",),
+        needs=(
+            "utility: a function(hypothesis, reference) or an object with pairwise_scores, such as a metric of mbrs, "
+            "passed to bind under its name, unless it is built in",
+        ),
         extra_forwards="rows",
         cost="n rows in place of one",
         failure="where all samples share a fault, it keeps the fault; n(n-1) utilities are computed for each prompt",

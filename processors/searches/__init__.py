@@ -10,7 +10,7 @@ from logitkit.processors.searches.bound_search import BoundSearch
 from logitkit.processors.searches.chrf import chrf
 from logitkit.processors.searches.contrastive_search import ContrastiveSearch
 from logitkit.processors.searches.goose import Goose
-from logitkit.processors.searches.mbr import MBR, exact_match
+from logitkit.processors.searches.mbr import MBR, PairwiseUtility, exact_match
 from logitkit.processors.searches.random_numbers import draw, uniform
 from logitkit.processors.searches.resampling import effective_size, systematic
 from logitkit.processors.searches.rows import Rows, self_certainty
@@ -29,6 +29,7 @@ __all__ = [
     "ContrastiveSearch",
     "Found",
     "Goose",
+    "PairwiseUtility",
     "Rows",
     "Sampling",
     "Search",

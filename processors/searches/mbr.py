@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,32 @@ from logitkit.processors.searches.chrf import chrf
 from logitkit.processors.searches.selector import Candidates, Selector, SequenceCount
 
 Utility = Callable[[str, str], float]
+
+
+@runtime_checkable
+class PairwiseUtility(Protocol):
+    """A utility that judges many pairs of texts at once, such as a metric of the package mbrs.
+
+    An attribute ``HIGHER_IS_BETTER`` that is False reverses the order, as for an error rate.
+
+    >>> class Overlap:
+    ...     def pairwise_scores(self, hypotheses, references, source=None):
+    ...         return torch.tensor([[float(bool({*one} & {*other})) for other in references] for one in hypotheses])
+    >>> isinstance(Overlap(), PairwiseUtility), isinstance(exact_match, PairwiseUtility)
+    (True, False)
+    """
+
+    def pairwise_scores(self, hypotheses: list[str], references: list[str], source: str | None = None) -> Any:
+        """Return the utility of each hypothesis with each reference.
+
+        Args:
+            hypotheses: texts, each once.
+            references: texts, each once.
+            source: the prompt.
+
+        Returns:
+            Finite numbers, a tensor or nested lists, ``[hypotheses, references]``.
+        """
 
 
 def exact_match(hypothesis: str, reference: str) -> float:
@@ -40,7 +66,8 @@ class MBR(Selector):
     Args:
         n: sequences of each prompt to choose from.
         utility: name of the utility.
-        function: the utility, ``function(hypothesis, reference)``; None: the built-in one of this name.
+        function: the utility, ``function(hypothesis, reference)`` or a `PairwiseUtility`; None: the built-in one of
+            this name.
 
     By hand: "a b" agrees with one other text, "c" with none; the first of two equally good ones wins.
 
@@ -61,27 +88,33 @@ class MBR(Selector):
         *,
         n: SequenceCount = None,
         utility: Annotated[
-            str, option("'exact_match', 'chrf', or the name under which bind gets a function(hypothesis, reference)")
+            str,
+            option(
+                "'exact_match', 'chrf', or the name under which bind gets a function(hypothesis, reference) or an "
+                "object with pairwise_scores"
+            ),
         ] = "chrf",
-        function: Annotated[Utility | None, Resource()] = None,
+        function: Annotated[Utility | PairwiseUtility | None, Resource()] = None,
     ) -> None:
         super().__init__(n=n)
         if function is None and utility not in UTILITIES:
             known = " or ".join(map(repr, UTILITIES))
             raise ParameterError("mbr", "utility", f"{known}, or the name of a function passed to bind", utility)
-        self.utility, self.function = utility, function or UTILITIES[utility]
+        self.utility, self.function = utility, UTILITIES[utility] if function is None else function
 
     @classmethod
     def bind(cls, binding: Binding, *, n: SequenceCount, utility: str) -> MBR:
         """Build the selector with a function of the user where ``utility`` names one.
 
         Raises:
-            ParameterError: nothing was passed to bind under this name, or no function.
+            ParameterError: nothing was passed to bind under this name, or neither a function nor an object with
+                ``pairwise_scores``.
         """
         if utility in binding.resources:
             function: Any = binding.resource(utility)
-            if not callable(function):
-                raise ParameterError("mbr", "utility", "the name of a function(hypothesis, reference)", utility)
+            if not callable(function) and not isinstance(function, PairwiseUtility):
+                rule = "the name of a function(hypothesis, reference) or of an object with pairwise_scores"
+                raise ParameterError("mbr", "utility", rule, utility)
             return cls(n=n, utility=utility, function=function)
         return cls(n=n, utility=utility)
 
@@ -92,6 +125,16 @@ class MBR(Selector):
             ScoresError: the utility is no finite number.
         """
         texts, weights = candidates.texts, candidates.weights.double()
+        others = weights.expand(len(texts), -1).clone().fill_diagonal_(0)
+        function = self.function
+        if isinstance(function, PairwiseUtility):
+            utilities = self._all_pairs(function, texts, candidates.prompt)
+        else:
+            utilities = self._each_pair(function, texts)
+        return (utilities * others).sum(-1) / others.sum(-1).clamp_min(1e-300)
+
+    def _each_pair(self, function: Utility, texts: Sequence[str]) -> Tensor:
+        """Return the utility of each text with each other one, ``[k, k]``; an equal pair is asked about once."""
         utilities = torch.zeros(len(texts), len(texts), dtype=torch.float64)
         known: dict[tuple[str, str], float] = {}
         for row, hypothesis in enumerate(texts):
@@ -99,14 +142,31 @@ class MBR(Selector):
                 if row != column:
                     pair = hypothesis, reference
                     if pair not in known:
-                        known[pair] = self._asked(*pair)
+                        known[pair] = self._asked(function, *pair)
                     utilities[row, column] = known[pair]
-        others = weights.expand(len(texts), -1).clone().fill_diagonal_(0)
-        return (utilities * others).sum(-1) / others.sum(-1).clamp_min(1e-300)
+        return utilities
 
-    def _asked(self, hypothesis: str, reference: str) -> float:
+    def _all_pairs(self, function: PairwiseUtility, texts: Sequence[str], prompt: str) -> Tensor:
+        """Return the utility of each text with each text, ``[k, k]``; each distinct text is asked about once.
+
+        Raises:
+            ScoresError: another shape, or numbers that are not finite.
+        """
+        distinct = list(dict.fromkeys(texts))
+        given = torch.as_tensor(function.pairwise_scores(distinct, distinct, prompt)).double().cpu()
+        if given.shape != (len(distinct),) * 2 or not bool(given.isfinite().all()):
+            got = f"shape {[*given.shape]}" if given.shape != (len(distinct),) * 2 else "others"
+            raise ScoresError(
+                f"mbr: utility {self.utility} must return {len(distinct)} times {len(distinct)} finite numbers, got "
+                f"{got}; correct its pairwise_scores"
+            )
+        place = torch.tensor([distinct.index(text) for text in texts])
+        sign = 1.0 if getattr(function, "HIGHER_IS_BETTER", True) else -1.0
+        return sign * given[place][:, place]
+
+    def _asked(self, function: Utility, hypothesis: str, reference: str) -> float:
         """Return the utility of a pair of texts."""
-        value = self.function(hypothesis, reference)
+        value = function(hypothesis, reference)
         if not isinstance(value, (int, float)) or not torch.tensor(float(value)).isfinite():
             raise ScoresError(
                 f"mbr: utility {self.utility} must return a finite number, got {value!r:.40} for the texts "

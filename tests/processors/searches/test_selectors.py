@@ -102,6 +102,44 @@ def test_mbr_equals_the_mean_utility_to_the_others(texts: list[str], data: st.Da
         assert chrf(text, text) == 1 and 0 <= got[number] <= 1
 
 
+class Metric:
+    """The interface of a metric of mbrs: all pairs at once, here by chrF or its opposite."""
+
+    def __init__(self, higher: bool = True, scores: Any = None) -> None:
+        self.HIGHER_IS_BETTER, self.given, self.asked = higher, scores, []
+
+    def pairwise_scores(self, hypotheses: list[str], references: list[str], source: str | None = None) -> Any:
+        self.asked.append((hypotheses, references, source))
+        if self.given is not None:
+            return self.given
+        sign = 1 if self.HIGHER_IS_BETTER else -1
+        return torch.tensor([[sign * chrf(one, other) for other in references] for one in hypotheses])
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_metric_of_all_pairs_equals_a_function_of_two_texts(higher: bool) -> None:
+    """Equal texts are asked about once; an error rate, of which less is better, gives the same order."""
+    texts, metric = ["ab a", "ab", "b", "ab", "ab b"], Metric(higher)
+    got = MBR(utility="mine", function=metric).scores(candidates(texts))
+    torch.testing.assert_close(got, MBR(utility="chrf").scores(candidates(texts)), atol=1e-6, rtol=0)
+    assert metric.asked == [(["ab a", "ab", "b", "ab b"],) * 2 + ("?",)]
+
+
+@pytest.mark.parametrize("given", [torch.zeros(2), torch.full((2, 2), torch.nan), [[1.0, 2.0]]])
+def test_a_metric_that_returns_nonsense_is_an_error(given: Any) -> None:
+    with pytest.raises(ScoresError, match="utility mine must return 2 times 2 finite numbers"):
+        MBR(utility="mine", function=Metric(scores=given))(candidates(["a", "b"]))
+
+
+def test_a_metric_is_passed_to_bind() -> None:
+    chain, metric = logitkit.chain("mbr(3, utility='comet')"), Metric()
+    call = chain.bind(tiny_model(), tiny_tokenizer(), ["ab", "c"], comet=metric)
+    call.generate(max_new_tokens=3)
+    assert [asked[2] for asked in metric.asked] == ["ab", "c"]
+    with pytest.raises(ParameterError, match=r"utility must be the name of a function.* or of an object with pairwise"):
+        chain.bind(tiny_model(), tiny_tokenizer(), "ab", comet="no metric")
+
+
 def test_one_sequence_is_chosen_without_others() -> None:
     assert MBR()(candidates(["a"])) == [0]
 
