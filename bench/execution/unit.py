@@ -17,12 +17,16 @@ from logitkit.bench.execution.sampling import continue_prompts, pinned_settings,
 from logitkit.bench.execution.scored_batches import WINDOW, Subject, score_requests
 from logitkit.bench.execution.store import Record
 from logitkit.bench.tasks.task import Answer, Sample, Task
+from logitkit.processors.engine.search_report import SearchReport
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry.bind import bind
 from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 
-MEASURED_FIELDS = ("seconds",)  # fields of a record that differ between two executions of the same unit
+# Costs of a search that are the same in two executions.
+SEARCH_COSTS = ("forwards", "tokens", "peak_rows", "peak_cache_bytes")
+# Fields of a record that differ between two executions of the same unit.
+MEASURED_FIELDS = ("seconds", "peak_device_bytes")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -230,18 +234,23 @@ def _score_options(entry: TaskEntry, task: Task, chosen: Sequence[Sample], subje
 
 
 def _trace_fields(trace: Trace, steps: int) -> dict[str, Any]:
-    """Return the counters of a trace: forwards besides the generating model's own, interventions, and means."""
-    return {
+    """Return the counters of a trace: forwards besides the model's own, interventions, means, cost of a search."""
+    fields = {
         "steps": steps,
-        "forwards": dict(trace.forwards) | _search_forwards(trace, steps),
+        "forwards": dict(trace.forwards),
         "interventions": _rounded(trace.interventions),
         "means": _rounded(trace.means),
     }
+    return fields if trace.search is None else _with_search(fields, trace.search)
 
 
-def _search_forwards(trace: Trace, steps: int) -> dict[str, int]:
-    """Return the forwards of a search beyond one for each step, by the name of the search."""
-    return {} if trace.search is None else {trace.search.search: max(0, trace.search.forwards - steps)}
+def _with_search(fields: dict[str, Any], search: SearchReport) -> dict[str, Any]:
+    """Return fields with the cost of a search, and its forwards beyond one for each step among the forwards."""
+    further = {search.search: max(0, search.forwards - fields["steps"])}
+    costs: dict[str, Any] = {"search": {name: getattr(search, name) for name in SEARCH_COSTS}}
+    if search.peak_device_bytes is not None:
+        costs["peak_device_bytes"] = search.peak_device_bytes
+    return fields | {"forwards": fields["forwards"] | further} | costs
 
 
 def _rounded(means: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

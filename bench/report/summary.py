@@ -35,6 +35,7 @@ class StrategyRow:
             records.
         forwards: forward passes per step, including the generating model's own; None for a task that scores texts.
         forwards_low, forwards_high: 95 % bootstrap interval of ``forwards`` over batches.
+        cache_bytes: largest number of bytes that KV caches held at once in any batch; None: the chain has no search.
 
     Examples:
         >>> row = StrategyRow(chain="plain", text="", cells={}, interventions={("uscd", "fired"): 0.5}, forwards=1.0)
@@ -49,6 +50,7 @@ class StrategyRow:
     forwards: float | None
     forwards_low: float | None = None
     forwards_high: float | None = None
+    cache_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +173,7 @@ def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Sequen
                 forwards=forwards[0],
                 forwards_low=forwards[1],
                 forwards_high=forwards[2],
+                cache_bytes=_cache_bytes(records[chain]),
             )
         )
     table = TaskTable(model=model, task=name, what=run.tasks[name].task, metrics=metrics, rows=rows)
@@ -235,6 +238,11 @@ def _forwards(groups: Sequence[Sequence[Record]]) -> Interval:
     shares = [[sum(record["forwards"].values()) / record["steps"] for record in records] for records in groups]
     extra = bootstrap_interval([sum(each) for each in shares], [len(each) for each in shares])
     return Interval(*(1 + value for value in extra))
+
+
+def _cache_bytes(records: Sequence[Record]) -> int | None:
+    """Return the largest number of bytes that the KV caches of a search held at once; None without a search."""
+    return max((record["search"]["peak_cache_bytes"] for record in records if "search" in record), default=None)
 
 
 def _plain(value: Any) -> Any:

@@ -95,15 +95,17 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
         settings += f", {entry.repeats} answers each" if entry.repeats > 1 else ""
         settings += f", {entry.beams} beams" if entry.beams > 1 else ""
     forwards = [row.forwards for row in table.rows if row.forwards is not None]
+    caches = [row.cache_bytes for row in table.rows if row.cache_bytes is not None]
     headings = ["strategy", heading(first), "difference to the baseline, 95 %", "p (Holm)", "conclusion"]
     rates = list(dict.fromkeys(key for row in table.rows for key in row.interventions))
     headings += (
         [heading(metric) for metric in others]
         + (["forwards/step"] if forwards else [])
+        + (["KV cache, MB"] if caches else [])
         + [" ".join(key) for key in rates]
         + ["n"]
     )
-    rows = [_task_row(row, first, others, rates, forwards=bool(forwards)) for row in table.rows]
+    rows = [_task_row(row, first, others, rates, forwards=bool(forwards), caches=bool(caches)) for row in table.rows]
     what = "; ".join(f"{metric.name}: {metric.what}" for metric in table.metrics if metric.what)
     about = f"{table.what}, {settings}. {what}." + (f" {FUSED}" if forwards else "")
     marks = [row.cells[first.name].conclusion for row in table.rows]
@@ -113,7 +115,13 @@ def _task_sheet(summary: Summary, table: TaskTable) -> Sheet:
 
 
 def _task_row(
-    row: StrategyRow, first: Metric, others: Sequence[Metric], rates: Sequence[tuple[str, str]], *, forwards: bool
+    row: StrategyRow,
+    first: Metric,
+    others: Sequence[Metric],
+    rates: Sequence[tuple[str, str]],
+    *,
+    forwards: bool,
+    caches: bool,
 ) -> list[str]:
     """Return the cells of one strategy; ``rates`` are the columns of interventions."""
     cell = row.cells[first.name]
@@ -124,6 +132,7 @@ def _task_row(
         compared = ["", "", "not compared"]
     others_ = [_with_conclusion(row, metric) for metric in others]
     passes = [f"{row.forwards:.2f}"] if forwards and row.forwards is not None else [""] * forwards
+    passes += [f"{row.cache_bytes / 1e6:.1f}" if caches and row.cache_bytes is not None else ""] * caches
     shares = [f"{row.interventions[key]:.2f}" if key in row.interventions else "" for key in rates]
     return [row.chain, mean_text(cell), *compared, *others_, *passes, *shares, str(cell.samples)]
 

@@ -178,6 +178,7 @@ def _decode(
     resources, tokenizers = loading.chain_resources(run, model, chain)
     prompts = [PROMPTS[number % len(PROMPTS)] for number in range(run.cost.batch)]
     call = bind(chain, subject, tokenizer, prompts, trace=False, tokenizers=tokenizers, resources=resources, warn=False)
-    output = call.ids(call.generate(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False))
+    greedy: dict[str, Any] = {} if chain.searches else {"do_sample": False}  # a search draws its own tokens
+    output = call.ids(call.generate(max_new_tokens=tokens, min_new_tokens=tokens, **greedy))
     steps = output.shape[1] - call.prompts.width
     return steps, steps * len(prompts)

@@ -118,6 +118,11 @@ class ByteModel(PreTrainedModel, GenerationMixin):
         """Forward passes of the language model so far."""
         return self.tree.forwards
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the KV cache of the language model."""
+        return self.tree.kv_tree.cache_bytes
+
     def distribution(self, text: bytes) -> ByteDistribution:
         """Return the distribution of the next byte after a text, not normalised, with its leak and bound."""
         return self.tree.distribution(text, conditioning=self.conditioning)

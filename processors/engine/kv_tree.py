@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine.cache_memory import cache_bytes
 from logitkit.processors.engine.scores import with_infinite_masks
 from logitkit.processors.engine.tree_check import check_tree
 from logitkit.processors.engine.tree_forward import TreeForward
@@ -133,6 +134,11 @@ class KVTree:
     def can_grow(self, node: Node, token: int) -> bool:
         """Return whether a token after a node is not read yet, and within the context of the model."""
         return token not in node.children and not (self._limit and node.depth + 1 >= self._limit)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the keys and values of the nodes hold, with the room for more; see `cache_bytes`."""
+        return cache_bytes(self._reader.cache)
 
     @property
     def has_room(self) -> bool:

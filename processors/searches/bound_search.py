@@ -89,11 +89,10 @@ class BoundSearch:
             tokenizer=self.tokenizer,
             settings=self.settings,
             measures_certainty=self.selector is not None and self.selector.needs_certainty,
+            streams={} if self.trace is None else self.trace.readers,
         )
         self.search.check(run)
-        if self.streamer is not None:
-            self.streamer.put(ids.cpu())
-        found = self.search.search(run)
+        found = self._found(run)
         chosen = self._chosen(run, found, returned)
         self._report(run, found)
         self.log_weights = chosen.weights_of(run.prompts).cpu()
@@ -101,6 +100,14 @@ class BoundSearch:
             self.streamer.put(chosen.ids[:, run.start :].cpu())
             self.streamer.end()
         return chosen.ids
+
+    def _found(self, run: SearchRun) -> Found:
+        """Run the search; the streamer gets the prompts before it, and the peak memory of a GPU counts from here."""
+        if self.streamer is not None:
+            self.streamer.put(run.ids.cpu())
+        if run.ids.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(run.ids.device)
+        return self.search.search(run)
 
     def _wanted(self, returned: int) -> int:
         """Return how many sequences of each prompt the search is to find.
@@ -171,12 +178,15 @@ class BoundSearch:
         """Put cost and diagnostics into the trace."""
         if self.trace is None:
             return
+        device = run.ids.device
         self.trace.search = SearchReport(
             search=self.search.name,
             selector=None if self.selector is None else self.selector.name,
             forwards=run.cost.forwards,
             tokens=run.cost.tokens,
             peak_rows=run.cost.peak_rows,
+            peak_cache_bytes=run.cost.peak_cache_bytes,
+            peak_device_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             sequences=len(found.ids) // run.prompts,
             log_z=() if found.log_z is None else tuple(found.log_z.tolist()),
             notes=dict(run.cost.notes),

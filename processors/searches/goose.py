@@ -185,6 +185,6 @@ class _Decoder:
 
     def _read(self, nodes: Sequence[Node], logits: Tensor) -> None:
         """Note what a forward has read and predicted."""
-        self.run.cost.count(1, len(nodes))
+        self.run.count(1, len(nodes), self.tree)
         contexts = [(-1 if node.parent is None else node.parent.token, node.token) for node in nodes]
         self.table.add(contexts, logits)

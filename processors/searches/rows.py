@@ -166,7 +166,7 @@ class Rows:
         if self.hidden:
             prepared["output_hidden_states"] = True
         output = run.model(**prepared, return_dict=True)
-        run.cost.count(len(self), count or self.ids.shape[1])
+        run.count(len(self), count or self.ids.shape[1], cache_of(output))
         encoded = run.model.config.is_encoder_decoder
         if self.hidden:
             self.last_hidden = (output.decoder_hidden_states if encoded else output.hidden_states)[-1]

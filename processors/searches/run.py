@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from logitkit.processors.engine.cache_memory import cache_bytes
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.searches.rows import Rows
 
@@ -21,23 +22,26 @@ class SearchCost:
         forwards: forward passes of the generating model.
         tokens: tokens that these forwards read, over all rows, padding included.
         peak_rows: largest number of rows in the KV cache at once.
+        peak_cache_bytes: largest number of bytes that KV caches held at once, those of second streams included.
         notes: further numbers of the search, such as ``accepted tokens a forward``.
 
     >>> cost = SearchCost()
-    >>> cost.count(rows=4, columns=3)
-    >>> cost.forwards, cost.tokens, cost.peak_rows
-    (1, 12, 4)
+    >>> cost.count(rows=4, columns=3, cache_bytes=96)
+    >>> cost.forwards, cost.tokens, cost.peak_rows, cost.peak_cache_bytes
+    (1, 12, 4, 96)
     """
 
     forwards: int = 0
     tokens: int = 0
     peak_rows: int = 0
+    peak_cache_bytes: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def count(self, rows: int, columns: int) -> None:
-        """Count one forward of this many rows and new tokens a row."""
+    def count(self, rows: int, columns: int, cache_bytes: int) -> None:
+        """Count one forward of this many rows and new tokens a row, after which caches hold this many bytes."""
         self.forwards, self.tokens = self.forwards + 1, self.tokens + rows * columns
         self.peak_rows = max(self.peak_rows, rows)
+        self.peak_cache_bytes = max(self.peak_cache_bytes, cache_bytes)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,6 +101,7 @@ class SearchRun:
         tokenizer: of the model; None: unknown.
         settings: the `CallSettings` of a chain's call; None: the search runs without a chain.
         measures_certainty: whether `Rows` sum the self-certainty of their tokens.
+        streams: the second streams of the steps and of the search, whose KV caches count as memory.
         cost: counts forwards and tokens.
 
     >>> from logitkit.processors.searches import Search
@@ -124,6 +129,7 @@ class SearchRun:
     tokenizer: Any = None
     settings: Any = None
     measures_certainty: bool = False
+    streams: Mapping[str, Any] = field(default_factory=dict)
     cost: SearchCost = field(default_factory=SearchCost)
 
     @property
@@ -158,6 +164,18 @@ class SearchRun:
         """Tokens at which a row ends; empty: there are none."""
         ends = self.generation_config.eos_token_id
         return () if ends is None else ends if isinstance(ends, (list, tuple)) else (int(ends),)
+
+    def count(self, rows: int, columns: int, *caches: Any) -> None:
+        """Count one forward of the generating model.
+
+        Args:
+            rows: of the search.
+            columns: tokens of a row that it read.
+            caches: KV caches of the rows, or trees; those of models over bytes and of second streams are added.
+        """
+        streams = [*self.streams.values()]
+        models = {id(model): model for model in (self.model, *(getattr(one, "model", None) for one in streams))}
+        self.cost.count(rows, columns, cache_bytes(*caches, *models.values(), *streams))
 
     def rows(self, copies: int = 1) -> Rows:
         """Return rows of all prompts, ``copies`` of each next to each other; each prompt is read once."""

@@ -162,13 +162,14 @@ def leaves_the_model_as_found(subject: SearchSubject) -> None:
 
 
 def reports_its_cost(subject: SearchSubject) -> None:
-    """The trace counts forwards, tokens and rows of the generating model."""
+    """The trace counts forwards, tokens, rows and the memory of KV caches."""
     call = subject.bound(TEXTS)
     counted = _count_forwards(subject.model, lambda: subject.ids(TEXTS, call=call))
     report = call.trace.plain().search
     assert report is not None, "the trace holds no report"
     assert report.forwards == counted, f"{counted} forwards ran, the report counts {report.forwards}"
     assert report.tokens >= report.forwards and report.peak_rows > 0, f"the report is {report}"
+    assert report.peak_cache_bytes > 0, "the report says that no KV cache held anything"
 
 
 SEARCH_LAWS: dict[str, Callable[[SearchSubject], None]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,13 @@ def test_device_and_dtype_are_chosen(tiny_checkpoint: str, command: str, monkeyp
     for option, value in (("--dtype", "int4"), ("--device", "nowhere")):
         refused = logitkit_command(*settings, *more, option, value)
         assert refused.exit_code == 2 and f"{command}: {option[2:]} must be" in refused.stderr and len(seen) == 1
+
+
+def test_the_cost_of_a_search_is_shown(tiny_checkpoint: str) -> None:
+    """Forwards, tokens, rows and the memory of KV caches, and as JSON the whole report."""
+    settings = ["run", "Once", "--model", tiny_checkpoint, "--chain", "smc(3)", "--max-new-tokens", "4"]
+    shown = logitkit_command(*settings)
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"smc: \d forwards, \d+ tokens read, 3 rows at once, 0\.\d MB of KV cache", shown.stderr)
+    report = json.loads(logitkit_command(*settings, "--json").stdout)["trace"]["search"]
+    assert report["peak_cache_bytes"] > 0 and report["peak_device_bytes"] is None

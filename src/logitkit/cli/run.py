@@ -116,8 +116,11 @@ def _print_summary(completion: Completion, tokenizer: Any, *, trace: bool) -> No
     facts += [f"{name} acted at {share:.0%} of tokens" for name, share in record.fired.items()]
     console.print(f"[dim]{escape_markup(', '.join(facts))}[/]", soft_wrap=not console.is_terminal)
     if record.search is not None:
-        facts = [f"{record.search.search}: {record.search.forwards} forwards", f"{record.search.tokens} tokens read"]
-        facts += [f"{record.search.peak_rows} rows at once"]
+        search = record.search
+        facts = [f"{search.search}: {search.forwards} forwards", f"{search.tokens} tokens read"]
+        facts += [f"{search.peak_rows} rows at once", f"{search.peak_cache_bytes / 1e6:.1f} MB of KV cache"]
+        if search.peak_device_bytes is not None:
+            facts += [f"{search.peak_device_bytes / 1e6:.0f} MB on the GPU"]
         console.print(f"[dim]{escape_markup(', '.join(facts))}[/]", soft_wrap=not console.is_terminal)
     if record.fusion.state != "none" and record.readers:
         console.print(f"[dim]second stream {escape_markup(str(record.fusion))}[/]", soft_wrap=not console.is_terminal)

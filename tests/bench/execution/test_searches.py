@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from bench_runs import tiny_run, write_checkpoints_and_data
+from logitkit.bench.config import ChainEntry, CostEntry
+from logitkit.bench.execution import Store, carry_out
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings
+from logitkit.bench.execution.unit import SEARCH_COSTS
+from logitkit.bench.report import summarise
+from logitkit.bench.report.tables import sheets
+from logitkit.bench.speed import cost
 from logitkit.registry.chain import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
@@ -38,3 +47,30 @@ def test_a_row_ends_before_its_own_stop_text() -> None:
     stop = next(letter for letter in free[1][0] if letter.isprintable() and letter not in "\ufffd ")
     stopped = rows("smc(4, alpha=4.0)", [1, 2], stops=[(), (stop,)])
     assert len(stopped[0][1]) == 6 and stop not in stopped[1][0]
+
+
+def test_the_cost_of_a_search_is_in_records_and_in_the_report(tmp_path: Path) -> None:
+    """Forwards, tokens, rows and bytes of KV caches; the report has a column, empty without a search."""
+    write_checkpoints_and_data(tmp_path)
+    base = tiny_run(tmp_path)
+    run = base.model_copy(
+        update={
+            "chains": {"plain": ChainEntry(), "particles": ChainEntry(chain="smc(3)")},
+            "tasks": {"text": base.tasks["text"]},
+            "resources": {},
+            "seeds": [0],
+            "cost": CostEntry(rounds=1, tokens=3, batch=1, memory=False),
+        }
+    )
+    with Store(tmp_path / "results") as store:
+        carry_out(run, store)
+        cost.carry_out(run, store)
+    searched = [record for record in store.records.values() if record.get("chain") == "particles"]
+    assert searched and all({*record["search"]} == {*SEARCH_COSTS} for record in searched)
+    assert not any("search" in record for record in store.records.values() if record.get("chain") == "plain")
+    most = max(record["search"]["peak_cache_bytes"] for record in searched)
+    sheet = sheets(summarise(run, store))[0]
+    place = list(sheet.headings).index("KV cache, MB")
+    assert {row[0]: row[place] for row in sheet.rows} == {"plain": "", "particles": f"{most / 1e6:.1f}"}
+    prices = cost.costs(run, store, "tiny")
+    assert prices["particles"].forwards["model"] >= 1
