@@ -11,12 +11,12 @@ from transformers import PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from logitkit.processors.engine.call_settings import CallSettings
-from logitkit.processors.engine.forward_plan import LONGEST_CACHE
 from logitkit.processors.engine.model_forward import forwarded_by
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities
 from logitkit.processors.engine.shared_vocabulary import SharedIdsModel
+from logitkit.processors.engine.static_settings import LONGEST_CACHE
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import with_cache
 

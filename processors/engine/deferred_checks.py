@@ -95,16 +95,19 @@ class DeferredChecks:
 
     Attributes:
         line: marks steps of which each continues the rows of the last one by a token. Another object marks other rows.
+        rows_moved: whether a search has moved rows since the last step, so that comparisons of the coming step are read
+            at once: they would seldom hold.
         assumes_places: whether rows are assumed to begin with the prompts of their places; None: no row was compared.
     """
 
     def __init__(self) -> None:
         self._step: StepChecks | None = None
         self.line = object()
+        self.rows_moved = False
         self.assumes_places: bool | None = None
 
     def check(self, holds: Tensor, on_failure: Callable[[], None]) -> bool:
-        """Return True inside `collected`, and keep the comparison; elsewhere read it and return its value.
+        """Return True inside `collected`, and keep the comparison; elsewhere, and where rows moved, return its value.
 
         Inside `collected`, a comparison that the host has read already in this step has its value.
 
@@ -112,7 +115,7 @@ class DeferredChecks:
             holds: a bool tensor without dimensions, on the device.
             on_failure: undoes the caller's later computations; called if a collected comparison does not hold.
         """
-        if self._step is None:
+        if self._step is None or self.rows_moved:
             return bool(holds)
         known = self._step.value_of(holds)
         if known is None or known:
@@ -175,6 +178,6 @@ class DeferredChecks:
         try:
             yield step
         finally:
-            self._step = None
+            self._step, self.rows_moved = None, False
             if grew is not None and step.value_of(grew) is False:
                 self.line = object()

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import StaticCache
 
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.riding_tokens import can_drop_again, tokens_ride
 from logitkit.processors.engine.separate_prefill import PromptPart, can_join, cheapest, join
+from logitkit.processors.engine.static_settings import long_enough
 from logitkit.processors.engine.stream_joining import can_grow, join_below
 from logitkit.processors.engine.streams import FusableStream
 from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
@@ -30,7 +30,6 @@ from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE, cache_of
 
 MASK_STEPS = 256  # columns by which the mask of padded rows grows at once
-LONGEST_CACHE = "_previous_max_cache_length"  # attribute in which `generate` keeps this length on a model
 
 
 class Fed(NamedTuple):
@@ -63,6 +62,7 @@ class ForwardPlan:
         index: the prompt of each row of `generate`, ``[rows]``.
         fed: the last forward; None before it.
         padded: whether the cache holds padding.
+        forwards: forwards of the model with the cache of this plan so far.
         separate: whether the first forward read the prompts of each stream apart.
         text: token ids of a text, ``[1, tokens]``, which rides behind the new token of every row and leaves the cache
             again; None: no text. It may change between two forwards.
@@ -81,6 +81,7 @@ class ForwardPlan:
         self.fed: Fed | None = None
         self.separate = self.padded = False
         self.text: Tensor | None = None
+        self.forwards = 0
         self._riding = 0  # tokens of the text in the forward that is being prepared
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._mask = self._lengths = torch.empty(0)  # of the prompts of all rows: [all rows, columns], [all rows]
@@ -132,6 +133,7 @@ class ForwardPlan:
             return forward(**inputs)
         with tokens_ride(self._riding):
             output = forward(**inputs)
+        self.forwards += 1
         behind = output.logits[: len(self._ids), 0] if self._riding else None
         if self._riding:
             self.cache.crop(-self._riding)
@@ -150,10 +152,17 @@ class ForwardPlan:
         with ThinMatmul() if thin else nullcontext():
             return self.run(self.model, inputs)
 
-    def all_rows(self, index: Tensor) -> Tensor:
-        """Return the numbers of these rows of `generate` in the cache, for every stream."""
+    def select(self, index: Tensor) -> Tensor:
+        """Keep the rows of `generate` with these numbers; return the numbers of their rows in the cache, all streams.
+
+        Args:
+            index: numbers of rows, ``[new rows]``; a row may be kept several times, or dropped.
+        """
         rows = len(self.index)
-        return torch.cat([index + rows * stream for stream in range(len(self._lengths) // rows)])
+        every = torch.cat([index + rows * stream for stream in range(len(self._lengths) // rows)])
+        self.index = self.index[index.to(self.index.device)]
+        self._mask, self._lengths = self._mask[every], self._lengths[every]
+        return every
 
     def close(self) -> None:
         """Let go of the cache and of what the forwards computed."""
@@ -199,7 +208,7 @@ class ForwardPlan:
         self._ids = ids
         self._before_forward(True)
         prompts = self._lay_out(ids)
-        self.cache = self._long_enough(cache, self.width - self.prompts.width)
+        self.cache = long_enough(cache, self.width - self.prompts.width, self.model)
         if self.streams and ids.shape[1] == self.prompts.width and can_join(self.cache):
             parts = [PromptPart.of(one, mask, self.index) for one, mask in prompts]
             self._parts = cheapest(parts, self._stacked.numel())
@@ -217,17 +226,6 @@ class ForwardPlan:
         self._lengths = self._mask.sum(-1)
         self._stacked = torch.cat([pad(one, (self.width - one.shape[1], 0)) for one, _ in prompts])
         return prompts
-
-    def _long_enough(self, cache: Any, extra: int) -> Any:
-        """Return a static cache that holds ``extra`` tokens more, as long as the model's longest one; else the same.
-
-        `generate` keeps the length of the longest static cache of a model, so that a compiled forward fits later calls.
-        """
-        if not isinstance(cache, StaticCache):
-            return cache
-        given, longest = cache.get_max_length(), vars(self.model).get(LONGEST_CACHE, 0)
-        length = vars(self.model)[LONGEST_CACHE] = max(given + extra, longest)
-        return cache if length == given else StaticCache(text_config(self.model), length, offloading=cache.offloading)
 
     def _prompt_rows(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return tokens and positions of all rows, ``[all rows, tokens]``: the prompts, and drafted tokens if any."""
@@ -280,6 +278,7 @@ class ForwardPlan:
     def _run_parts(self, forward: Callable[..., Any], inputs: dict[str, Any]) -> Any:
         """Read the prompts of each stream apart, and join their caches."""
         further = [forward(**one) for one in self._further_inputs]
+        self.forwards += len(self._parts)
         output = forward(**inputs)  # last, since hooks on the model keep the outputs of the last forward
         read = [one.logits[:, -1:][part.source] for part, one in zip(self._parts, (output, *further), strict=True)]
         join(self.cache, self._parts, self.width)

@@ -31,9 +31,11 @@ OBSTACLES: dict[str, Callable[[Any], bool]] = {
     "token_healing": bool,
 }
 OBSTACLES |= dict.fromkeys(
-    ("assistant_model", "adapter_names", "custom_generate", *CACHE_NAMES),
+    ("assistant_model", "adapter_names", *CACHE_NAMES),
     lambda value: value is not None,
 )
+# A search states whether it decodes with forwards as `generate` prepares them; any other callable may do anything.
+OBSTACLES["custom_generate"] = lambda value: not getattr(value, "fuses", False)
 
 
 class FusableParts(NamedTuple):

@@ -12,7 +12,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from logitkit.processors.engine.forward_plan import LONGEST_CACHE, ForwardPlan
+from logitkit.processors.engine.forward_plan import ForwardPlan
+from logitkit.processors.engine.static_settings import LONGEST_CACHE
 
 
 class _View:
@@ -30,9 +31,9 @@ class _View:
         return lambda **inputs: self.plan.run(compiled, inputs)
 
     def _reorder_cache(self, past_key_values: Any, beam_idx: Any) -> Any:
-        """Reorder the rows of all streams; beam search asks a model for this method before it asks the cache."""
+        """Reorder the rows of all streams; beams and searches ask a model for this method before they ask the cache."""
         plan = self.plan
-        index = plan.all_rows(beam_idx) if past_key_values is plan.cache else beam_idx
+        index = plan.select(beam_idx) if past_key_values is plan.cache else beam_idx
         own = getattr(super(), "_reorder_cache", None)
         if own is not None:
             return own(past_key_values, index)
@@ -56,6 +57,11 @@ def _view_class(kind: type) -> type:
 def _as_long_as_needed() -> property:
     """Return a property under which `generate` makes a static cache for its own rows; the plan keeps the longest."""
     return property(lambda _: -1, lambda _, length: None)
+
+
+def forwards_of(model: Any) -> int | None:
+    """Return how many forwards a view of a model has run with its plan; None for a model that is no view."""
+    return model.plan.forwards if isinstance(model, _View) else None
 
 
 def model_view(plan: ForwardPlan) -> Any:

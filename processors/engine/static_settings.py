@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from transformers import StaticCache
 from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
 
+from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE_NAMES
 
+LONGEST_CACHE = "_previous_max_cache_length"  # attribute in which `generate` keeps this length on a model
 DEFAULT_NEW_TOKENS = 20  # where nothing limits the length, as in `generate`
 
 
@@ -71,3 +73,15 @@ class StaticSettings(NamedTuple):
             and (quantizer is None or bool(quantizer.is_compileable))
             and not {"cpu", "disk"} & {str(device) for device in getattr(model, "hf_device_map", {}).values()}
         )
+
+
+def long_enough(cache: Any, extra: int, model: Any) -> Any:
+    """Return a static cache that holds ``extra`` tokens more, as long as the model's longest one; else the same.
+
+    `generate` keeps the length of the longest static cache of a model, so that a compiled forward fits later calls.
+    """
+    if not isinstance(cache, StaticCache):
+        return cache
+    given, longest = cache.get_max_length(), vars(model).get(LONGEST_CACHE, 0)
+    length = vars(model)[LONGEST_CACHE] = max(given + extra, longest)
+    return cache if length == given else StaticCache(text_config(model), length, offloading=cache.offloading)

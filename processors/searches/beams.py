@@ -51,6 +51,7 @@ class Beams(Search):
     """
 
     name: ClassVar[str] = "beams"
+    fuses: ClassVar[bool] = True
     samples: ClassVar[bool] = False
 
     @checked

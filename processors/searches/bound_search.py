@@ -61,6 +61,11 @@ class BoundSearch:
         self.streamer: Any = None
         self.log_weights: Tensor | None = None
 
+    @property
+    def fuses(self) -> bool:
+        """Whether forwards of the search may hold the rows of second streams besides."""
+        return self.search.fuses
+
     @torch.no_grad()
     def __call__(
         self,
@@ -89,6 +94,7 @@ class BoundSearch:
             tokenizer=self.tokenizer,
             settings=self.settings,
             measures_certainty=self.selector is not None and self.selector.needs_certainty,
+            checks=None if self.prompts is None else self.prompts.deferred_checks,
             streams={} if self.trace is None else self.trace.readers,
         )
         self.search.check(run)

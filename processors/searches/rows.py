@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
+from logitkit.processors.engine.model_view import forwards_of
 from logitkit.processors.transformers_api import cache_of
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class Rows:
             else:
                 name = next(name for name, value in self._inputs.items() if value is cache)
                 self._inputs[name] = reorder(cache, index)
+        if self.run.checks is not None:
+            self.run.checks.rows_moved = True
         self.run.cost.peak_rows = max(self.run.cost.peak_rows, len(self))
 
     def fork(self) -> Rows:
@@ -165,8 +168,11 @@ class Rows:
         )
         if self.hidden:
             prepared["output_hidden_states"] = True
+        before = forwards_of(run.model)
         output = run.model(**prepared, return_dict=True)
-        run.count(len(self), count or self.ids.shape[1], cache_of(output))
+        after = forwards_of(run.model)
+        forwards = 1 if before is None or after is None else after - before
+        run.count(len(self), count or self.ids.shape[1], cache_of(output), forwards=forwards)
         encoded = run.model.config.is_encoder_decoder
         if self.hidden:
             self.last_hidden = (output.decoder_hidden_states if encoded else output.hidden_states)[-1]

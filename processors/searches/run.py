@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from logitkit.processors.engine.cache_memory import cache_bytes
+from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.searches.rows import Rows
 
@@ -37,9 +38,9 @@ class SearchCost:
     peak_cache_bytes: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def count(self, rows: int, columns: int, cache_bytes: int) -> None:
-        """Count one forward of this many rows and new tokens a row, after which caches hold this many bytes."""
-        self.forwards, self.tokens = self.forwards + 1, self.tokens + rows * columns
+    def count(self, rows: int, columns: int, cache_bytes: int, forwards: int = 1) -> None:
+        """Count forwards of this many rows and new tokens a row, after which caches hold this many bytes."""
+        self.forwards, self.tokens = self.forwards + forwards, self.tokens + rows * columns
         self.peak_rows = max(self.peak_rows, rows)
         self.peak_cache_bytes = max(self.peak_cache_bytes, cache_bytes)
 
@@ -101,6 +102,7 @@ class SearchRun:
         tokenizer: of the model; None: unknown.
         settings: the `CallSettings` of a chain's call; None: the search runs without a chain.
         measures_certainty: whether `Rows` sum the self-certainty of their tokens.
+        checks: the comparisons of rows that the call of a chain defers; None: there are none.
         streams: the second streams of the steps and of the search, whose KV caches count as memory.
         cost: counts forwards and tokens.
 
@@ -129,6 +131,7 @@ class SearchRun:
     tokenizer: Any = None
     settings: Any = None
     measures_certainty: bool = False
+    checks: DeferredChecks | None = None
     streams: Mapping[str, Any] = field(default_factory=dict)
     cost: SearchCost = field(default_factory=SearchCost)
 
@@ -165,17 +168,18 @@ class SearchRun:
         ends = self.generation_config.eos_token_id
         return () if ends is None else ends if isinstance(ends, (list, tuple)) else (int(ends),)
 
-    def count(self, rows: int, columns: int, *caches: Any) -> None:
+    def count(self, rows: int, columns: int, *caches: Any, forwards: int = 1) -> None:
         """Count one forward of the generating model.
 
         Args:
             rows: of the search.
             columns: tokens of a row that it read.
             caches: KV caches of the rows, or trees; those of models over bytes and of second streams are added.
+            forwards: number of forwards that read these tokens and those of fused second streams.
         """
         streams = [*self.streams.values()]
         models = {id(model): model for model in (self.model, *(getattr(one, "model", None) for one in streams))}
-        self.cost.count(rows, columns, cache_bytes(*caches, *models.values(), *streams))
+        self.cost.count(rows, columns, cache_bytes(*caches, *models.values(), *streams), forwards=forwards)
 
     def rows(self, copies: int = 1) -> Rows:
         """Return rows of all prompts, ``copies`` of each next to each other; each prompt is read once."""

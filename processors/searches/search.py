@@ -20,6 +20,8 @@ class Search:
 
     Attributes:
         name: of the search, in errors and in the trace.
+        fuses: whether the search runs the model only through `Rows` and reads its logits alone, so that a forward may
+            hold the rows of second streams besides.
         samples: whether the search draws tokens. A chain with such a search sets ``do_sample=True``.
         taken: steps of the chain that the search carries out itself, so that they are no part of the law.
 
@@ -37,6 +39,7 @@ class Search:
     """
 
     name: ClassVar[str] = "search"
+    fuses: ClassVar[bool] = False
     samples: ClassVar[bool] = True
     taken: Sequence[Any] = ()
 
@@ -106,6 +109,7 @@ class Sampling(Search):
     """
 
     name = "sampling"
+    fuses = True
 
     def search(self, run: SearchRun) -> Found:
         """Return independent samples; under ``do_sample=False`` the most probable token of each step."""

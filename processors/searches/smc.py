@@ -65,6 +65,7 @@ class SMC(Search):
     """
 
     name: ClassVar[str] = "smc"
+    fuses: ClassVar[bool] = True
     order = ("particles", "target", "alpha")
 
     @checked
