@@ -12,7 +12,7 @@ from torch import Tensor
 from logitkit.processors.engine.prefix_random import PrefixRandom
 
 _HASHED = PrefixRandom()
-ENTRIES = 2**23  # probabilities in float64 that a draw holds at once
+BLOCK = 256  # tokens whose probabilities are added up before they are cumulated
 
 
 def uniform(seeds: Tensor, *parts: Tensor | int) -> Tensor:
@@ -36,6 +36,8 @@ def uniform(seeds: Tensor, *parts: Tensor | int) -> Tensor:
 def draw(logp: Tensor, numbers: Tensor) -> Tensor:
     """Return one token for each row, drawn by inversion of the distribution function; never one of probability 0.
 
+    The function is inverted in two steps: over blocks of tokens, then over the tokens of one block.
+
     Args:
         logp: log-probabilities or logits, ``[rows, vocab]``; at least one entry of a row is finite.
         numbers: in [0, 1), float64, ``[rows]``.
@@ -48,16 +50,19 @@ def draw(logp: Tensor, numbers: Tensor) -> Tensor:
         >>> [int(draw(logp, torch.tensor([number]).double())) for number in (0.0, 0.2, 0.25, 0.99)]
         [0, 0, 2, 2]
     """
-    rows = max(1, ENTRIES // logp.shape[-1])
-    parts = zip(logp.split(rows), numbers.to(logp.device).split(rows), strict=True)
-    return torch.cat([_drawn(part, each) for part, each in parts])
+    p = (logp - logp.amax(-1, keepdim=True)).to(torch.promote_types(logp.dtype, torch.float32)).exp()
+    blocks = torch.nn.functional.pad(p, (0, -p.shape[-1] % BLOCK)).view(len(p), -1, BLOCK)
+    sums = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    wanted = _below(numbers.to(sums.device)[:, None] * sums[:, -1:], sums)
+    block = (sums > wanted).int().argmax(-1, keepdim=True)  # [rows, 1]
+    before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp_min(0)), 0.0)
+    chosen = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK))[:, 0].double()
+    cumulative = chosen.cumsum(-1)
+    inside = _below(wanted - before, cumulative)
+    return (block * BLOCK + ((cumulative > inside) & (chosen > 0)).int().argmax(-1, keepdim=True))[:, 0]
 
 
-def _drawn(logp: Tensor, numbers: Tensor) -> Tensor:
-    """Return one token for each row; see `draw`."""
-    p = logp.double().softmax(-1)
-    cumulative = p.cumsum(-1)
+def _below(values: Tensor, cumulative: Tensor) -> Tensor:
+    """Return values, ``[rows, 1]``, below the last cumulated sum, which rounding may reach and no token lies beyond."""
     total = cumulative[:, -1:]
-    # A number just below 1 times the total may round to the total, beyond which no token lies.
-    target = torch.minimum(numbers[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return ((cumulative > target) & (p > 0)).int().argmax(-1)
+    return torch.minimum(values, torch.nextafter(total, torch.zeros_like(total)))
