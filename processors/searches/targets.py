@@ -241,7 +241,7 @@ def power_mean(logp: Tensor, weights: Tensor, exponent: float) -> Tensor:
 def normalised(log_gamma: Tensor) -> Proposal:
     """Return the normalised proposal of unnormalised values, ``[rows, vocab]``, and the logarithm of their sum.
 
-    >>> logq, growth = normalised(torch.tensor([[0.5, 0.25]]).log())
+    >>> logq, growth, _ = normalised(torch.tensor([[0.5, 0.25]]).log())
     >>> [round(float(q), 3) for q in logq[0].exp()], round(float(growth.exp()), 3)
     ([0.667, 0.333], 0.75)
     """
