@@ -38,13 +38,13 @@ def owned_settings(chain: Chain) -> dict[str, Any]:
 
 
 def adds_rows(chain: Chain) -> bool:
-    """Return whether a search or a selector of a chain has more rows than `generate` prepares.
+    """Return whether a search or a selector of a chain reads other rows than `generate` prepares.
 
     >>> from logitkit.registry.chain import Chain
     >>> adds_rows(Chain("smc()")), adds_rows(Chain("top_p(0.9)"))
     (True, False)
     """
-    return any(spec.kind != "processor" and spec.extra_forwards == "rows" for spec in chain.specs)
+    return any(spec.kind != "processor" and spec.extra_forwards != "none" for spec in chain.specs)
 
 
 def draws(chain: Chain) -> bool:

@@ -9,7 +9,7 @@ the scores that the chain returns.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -118,24 +118,40 @@ def score_tokens(call: Call, rows: Sequence[Sequence[int]]) -> list[list[tuple[f
     Raises:
         ModelError: a row that is longer than the context of the model.
     """
+    results: list[list[tuple[float, bool]]] = [[] for _ in rows]
+    for left, processed, tokens in scores_along(call, rows):
+        logp = processed.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [rows left]
+        greedy = processed.argmax(-1) == tokens
+        for number, value, likeliest in zip(left, logp.tolist(), greedy.tolist(), strict=True):
+            results[number].append((value, likeliest))
+    return results
+
+
+def scores_along(call: Call, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Yield what the chain makes of the scores before each token of given texts, place by place.
+
+    Args:
+        call, rows: as for `score_tokens`.
+
+    Yields:
+        The numbers of the rows that have a token at the place, the scores of the chain, ``[rows left, vocab]``, and
+        the tokens, ``[rows left]``.
+
+    Raises:
+        ModelError: a row that is longer than the context of the model.
+    """
     ids = _stacked(call, rows)
     longest, width = max(map(len, rows)), call.prompts.width
     _check_context(call.model, ids.shape[1])
     scores = _teacher_forced(call, ids, longest)  # [rows, longest, vocab]
     _read_ahead(call, ids, longest)
-    results: list[list[tuple[float, bool]]] = [[] for _ in rows]
     for place in range(longest):
         # A text that has ended is left out: the chain sees no row that generate would not show it.
         left = [number for number, row in enumerate(rows) if place < len(row)]
         prefixes, before, tokens = ids[:, : width + place], scores[:, place], ids[:, width + place]
         if len(left) < len(rows):
             prefixes, before, tokens = prefixes[left], before[left], tokens[left]
-        processed = call.composite(prefixes, before)
-        logp = processed.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]  # [rows left]
-        greedy = processed.argmax(-1) == tokens
-        for number, value, likeliest in zip(left, logp.tolist(), greedy.tolist(), strict=True):
-            results[number].append((value, likeliest))
-    return results
+        yield left, call.composite(prefixes, before), tokens
 
 
 def continuation_tokens(call: Call, number: int, text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers import EncoderDecoderCache
+from transformers import DynamicCache, EncoderDecoderCache
 
 
 def can_crop(cache: Any, removed: int) -> bool:
@@ -18,7 +18,11 @@ def can_crop(cache: Any, removed: int) -> bool:
         return True
     if not cache.is_croppable or any(cache.is_linear):
         return False
-    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    own = cache
+    if isinstance(cache, EncoderDecoderCache):
+        own = cache.self_attention_cache
+        if not isinstance(own, DynamicCache):  # its ``crop`` refuses other caches
+            return False
     layers: list[Any] = own.layers
     for layer in layers:
         window = getattr(layer, "sliding_window", None)

@@ -74,8 +74,7 @@ class BanPhrases(ConstraintStep[BanState]):
         prompts: Annotated[Prompts, Resource()],
         settings: Annotated[CallSettings, Resource()],
     ) -> None:
-        if not phrases or not all(phrases) or any("\ufffd" in phrase for phrase in phrases):
-            raise ParameterError("ban_phrases", "phrases", "one or more texts without U+FFFD, none empty", phrases)
+        check_phrases("ban_phrases", phrases)
         super().__init__(prompts, settings, len(vocabulary))
         self.phrases, self.fold_case = tuple(phrases), fold_case
         self.prompts, self._vocabulary = prompts, vocabulary
@@ -91,7 +90,7 @@ class BanPhrases(ConstraintStep[BanState]):
             ModelError: the tokenizer removes spaces when it decodes, so the tokens do not spell the text.
         """
         vocabulary = call_vocabulary(binding)
-        _check(binding.tokenizer, vocabulary, phrases)
+        check_spelling("ban_phrases", binding.tokenizer, vocabulary, phrases)
         own: dict[str, Any] = {"vocabulary": vocabulary, "prompts": binding.prompts, "settings": binding.settings}
         return cls(phrases=phrases, fold_case=fold_case, **own)
 
@@ -121,8 +120,28 @@ class BanPhrases(ConstraintStep[BanState]):
         return mask
 
 
-def _check(tokenizer: Any, vocabulary: Vocabulary, phrases: Sequence[str]) -> None:
+def check_phrases(owner: str, phrases: Sequence[str]) -> None:
+    """Refuse phrases that no text can be searched for.
+
+    Args:
+        owner: name of the step or the search, for the error.
+        phrases: the phrases.
+
+    Raises:
+        ParameterError: no phrase, an empty one, or one that holds U+FFFD, which decoding writes for invalid bytes.
+    """
+    if not phrases or not all(phrases) or any("\ufffd" in phrase for phrase in phrases):
+        raise ParameterError(owner, "phrases", "one or more texts without U+FFFD, none empty", phrases)
+
+
+def check_spelling(owner: str, tokenizer: Any, vocabulary: Vocabulary, phrases: Sequence[str]) -> None:
     """Refuse phrases that are the text of a special token, and tokenizers that drop spaces when they decode.
+
+    Args:
+        owner: name of the step or the search, for the error.
+        tokenizer: of the generating model.
+        vocabulary: its tokens as bytes.
+        phrases: the phrases.
 
     Raises:
         ParameterError, ModelError: as for `BanPhrases.bind`.
@@ -130,11 +149,11 @@ def _check(tokenizer: Any, vocabulary: Vocabulary, phrases: Sequence[str]) -> No
     decoded = tokenizer.decode(tokenizer("it is .", add_special_tokens=False)["input_ids"])
     if vocabulary.style == "wordpiece" or decoded.endswith("is."):
         raise ModelError(
-            "ban_phrases: the tokenizer must decode tokens to the text that they spell, but it removes spaces before "
-            "punctuation; set tokenizer.clean_up_tokenization_spaces = False, or leave ban_phrases out"
+            f"{owner}: the tokenizer must decode tokens to the text that they spell, but it removes spaces before "
+            f"punctuation; set tokenizer.clean_up_tokenization_spaces = False, or leave {owner} out"
         )
     for number in sorted(vocabulary.special):
         text = tokenizer.convert_ids_to_tokens(number)
         if text in phrases:
             way_out = f"forbid the token: suppress_tokens([{number}])"
-            raise ParameterError("ban_phrases", "phrases", "texts without special tokens", text, way_out)
+            raise ParameterError(owner, "phrases", "texts without special tokens", text, way_out)

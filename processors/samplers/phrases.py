@@ -32,6 +32,25 @@ class Place(NamedTuple):
     pending: bytes = b""
 
 
+class Origins(NamedTuple):
+    """A place, and the tokens in which the characters before it began.
+
+    Attributes:
+        place: the place.
+        tokens: number of the token in which each character of an unfinished phrase began, the first character first.
+        pending: number of the token in which the character with missing bytes began.
+    """
+
+    place: Place = Place()
+    tokens: tuple[int, ...] = ()
+    pending: int = 0
+
+    @property
+    def earliest(self) -> int | None:
+        """Number of the first token of what may become a phrase; None: no phrase has begun."""
+        return self.tokens[0] if self.tokens else self.pending if self.place.pending else None
+
+
 @dataclass
 class _Node:
     """One beginning of phrases; node 0 is the empty one."""
@@ -40,6 +59,8 @@ class _Node:
     fallback: int = 0  # the node of the longest proper suffix
     complete: bool = False  # whether a phrase ends here
     rests: tuple[str, ...] = ()  # what is missing of each phrase that begins so
+    depth: int = 0  # characters of the beginning
+    shortest: int = 0  # characters of the shortest phrase that ends here; 0: none does
 
 
 class PhraseAutomaton:
@@ -71,9 +92,9 @@ class PhraseAutomaton:
             self._nodes[node].rests += (phrase[count:],)
             if character not in self._nodes[node].following:
                 self._nodes[node].following[character] = len(self._nodes)
-                self._nodes.append(_Node())
+                self._nodes.append(_Node(depth=count + 1))
             node = self._nodes[node].following[character]
-        self._nodes[node].complete = True
+        self._nodes[node].complete, self._nodes[node].shortest = True, len(phrase)
 
     def _link(self) -> None:
         """Set the fallbacks, from short beginnings to long ones."""
@@ -84,6 +105,7 @@ class PhraseAutomaton:
                 self._nodes[child].fallback = self._step(node.fallback, character)
                 waiting.append(child)
             node.complete |= self._nodes[node.fallback].complete
+            node.shortest = self._nodes[node.fallback].shortest or node.shortest
 
     def _step(self, node: int, character: str) -> int:
         """Return the node after one folded character."""
@@ -100,6 +122,32 @@ class PhraseAutomaton:
                 node = self._step(node, folded)
                 found |= self._nodes[node].complete
         return Place(node, pending), found
+
+    def trace(self, origins: Origins, data: bytes, token: int) -> tuple[Origins, int | None]:
+        """Read the bytes of one token, and return where a phrase that ends in them began.
+
+        Args:
+            origins: the place before the token.
+            data: its bytes.
+            token: its number in the row.
+
+        Returns:
+            The place after the token, and the number of the token in which the phrase began; of several phrases, that
+            of the one that began last; None: no phrase ended.
+        """
+        node, tokens = origins.place.node, list(origins.tokens)
+        text, pending = _decoded(origins.place.pending + data)
+        began: int | None = None
+        for number, character in enumerate(text):
+            own = origins.pending if number == 0 and origins.place.pending else token
+            for folded in self.fold(character):
+                node = self._step(node, folded)
+                tokens.append(own)
+                if shortest := self._nodes[node].shortest:
+                    began = tokens[-shortest] if began is None else max(began, tokens[-shortest])
+        still = origins.pending if not text and origins.place.pending else token
+        open_tokens = tuple(tokens[len(tokens) - self._nodes[node].depth :])
+        return Origins(Place(node, pending), open_tokens, still), began
 
     def rests(self, node: int) -> list[str]:
         """Return what is missing of every phrase whose beginning ends at a node, the empty beginning excluded."""

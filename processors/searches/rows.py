@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
+from logitkit.processors.engine.cache_rewinding import can_crop
 from logitkit.processors.engine.model_view import forwards_of
 from logitkit.processors.transformers_api import cache_of
 
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 
 # Attributes of `Rows` with one entry a row.
 _OF_ROWS = ("ids", "prompt", "finished", "grew", "logp", "lengths", "_certainty", "_raw", "_law", "last_hidden")
+
+
+class RowsMark(NamedTuple):
+    """What `Rows.rewind` goes back to: everything about rows but their KV cache.
+
+    Attributes:
+        values: the attributes of the rows by name.
+        inputs: what the next forward is given, without the cache.
+        read: tokens of a row that a forward had read.
+    """
+
+    values: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    read: int
 
 
 class Rows:
@@ -65,6 +80,7 @@ class Rows:
         self._raw: Tensor | None = None
         self._law: Tensor | None = None
         self._read = 0  # tokens of a row that a forward has read
+        self._unread: Any = None  # a copy of the cache before the first forward; None: the rows are not rewound
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -157,6 +173,42 @@ class Rows:
             for name, value in self._inputs.items()
         }
         return other
+
+    def prepare_rewinding(self) -> None:
+        """Let the cache keep what `rewind` needs; call it before the first forward."""
+        cache = cache_of(self._inputs)
+        self._unread = copy.deepcopy(cache)
+        if cache is not None and cache.is_croppable and not any(cache.is_linear):
+            cache.activate_past_recording()  # without it, a full sliding window cannot be rewound
+
+    def mark(self) -> RowsMark:
+        """Return what `rewind` goes back to. After `law` it holds the law too, so going back needs no forward."""
+        cache = cache_of(self._inputs)
+        inputs = {name: value for name, value in self._inputs.items() if value is not cache or cache is None}
+        return RowsMark({name: getattr(self, name) for name in _OF_ROWS}, inputs, self._read)
+
+    def rewind(self, mark: RowsMark) -> None:
+        """Go back to an earlier state of the rows: the later tokens are dropped from the KV cache.
+
+        A cache that cannot drop its last tokens, such as a recurrent state, is filled again by the next forward.
+
+        Args:
+            mark: from `mark`, of the same rows; `select` must not have run since.
+        """
+        # Less than the mark was read where the cache is to be filled again.
+        cache, kept = cache_of(self._inputs), min(self._read, mark.read)
+        names = [name for name, value in self._inputs.items() if value is cache and cache is not None]
+        for name, value in mark.values.items():
+            setattr(self, name, value)
+        removed, self._read = self._read - kept, kept
+        if cache is not None and removed:
+            if can_crop(cache, removed):
+                cache.crop(-removed)
+            else:
+                cache, self._read = copy.deepcopy(self._unread), 0
+        self._inputs = {**mark.inputs, **dict.fromkeys(names, cache)}
+        if self.run.checks is not None:
+            self.run.checks.rows_moved = True
 
     def _forward(self) -> None:
         """Read the tokens that no forward has read yet."""

@@ -132,6 +132,12 @@ def _may_be_infinite(metadata: tuple[Any, ...]) -> bool:
     return any(getattr(part, "allow_inf_nan", None) for part in parts)
 
 
+def _takes_infinity(field: FieldInfo) -> bool:
+    """Return whether a field, or a part of its union, allows infinities."""
+    parts = [part for part in get_args(field.annotation) if get_origin(part) is Annotated]
+    return _may_be_infinite((field,)) or any(_may_be_infinite(get_args(part)[1:]) for part in parts)
+
+
 def _bounds(metadata: tuple[Any, ...]) -> str:
     """Return bounds in words, such as ``>= 0 and <= 1``, from pydantic fields and annotated_types."""
     parts: list[Any] = []
@@ -189,8 +195,7 @@ def validate(owner: str, model: type[BaseModel], values: Mapping[str, Any]) -> d
         if name not in model.model_fields:
             raise UnknownNameError(f"parameter of {owner}", name, model.model_fields)
     values = {
-        name: from_text(value) if _may_be_infinite((model.model_fields[name],)) else value
-        for name, value in values.items()
+        name: from_text(value) if _takes_infinity(model.model_fields[name]) else value for name, value in values.items()
     }
     for name, value in values.items():
         if not is_valid_unicode(value):

@@ -19,7 +19,9 @@ from logitkit import models
 from logitkit.bench.config import example_run
 from logitkit.bench.speed import static_cache
 from logitkit.cli import app, bench_run
-from logitkit.registry import laws
+from logitkit.processors.cascade.model_fingerprint import model_fingerprint
+from logitkit.processors.searches import EntropyThreshold
+from logitkit.registry import laws, reference_entropies
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "command_line.md"
@@ -84,6 +86,10 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     (tmp_path / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     rows = [{"question": f"What is {number} plus 1?", "answer": f"#### {number + 1}"} for number in range(20)]
     (tmp_path / "gsm8k-test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problems = [{"prompt": sentence, "canonical_solution": sentence + "."} for sentence in TEXT.split(".")[:2]]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
+    shares = {"accuracy": 0.9, "above": 0.1, "right": 0.6, "tokens": 10}
+    EntropyThreshold(nats=1.0, model=model_fingerprint(model), **shares).save(tmp_path / "threshold.json")
     return tmp_path
 
 
@@ -99,6 +105,9 @@ def test_an_example_runs(example: str, prepared: Path, monkeypatch: pytest.Monke
     if words[0] == "train-router":
         pair = ["--small", "0.5B", "--large", "3B", "--tokens", "32"]
         assert logitkit_command("label-divergence", "prompts.jsonl", "labels.jsonl", *pair).exit_code == 0
+    if words[0] == "train-adadec":  # a random model is not surer where it is right
+        measured = torch.tensor([0.5, 2.5] * 30), torch.tensor([True, False] * 30)
+        monkeypatch.setattr(reference_entropies, "reference_entropies", lambda *_: measured)
     if words == ["demo"]:  # byte_boundary needs the tokens of single bytes, which this model does not speak
         model, _ = models.load("smollm2-135m")
         monkeypatch.setattr(model.generation_config, "suppress_tokens", None)

@@ -35,6 +35,7 @@ COMMANDS = {
     "label-divergence": "a.txt b.jsonl --small a --large b",
     "train-attribute": "a.jsonl head --model a",
     "train-router": "a.jsonl head --small a --large b",
+    "train-adadec": "a.jsonl threshold.json",
     "lm-eval": "",
 }
 TRAIN = ["train-ngram", "a.txt", "--tokenizer", "t", "-o", "t.safetensors"]

@@ -123,6 +123,7 @@ COMMANDS = [
     ["label-divergence", "PATH.txt", "labels.jsonl", "--small", "no-model", "--large", "no-model"],
     ["train-router", "PATH.jsonl", "head", "--small", "no-model", "--large", "no-model"],
     ["train-attribute", "PATH.jsonl", "head", "--model", "no-model"],
+    ["train-adadec", "PATH.jsonl", "threshold.json", "--model", "no-model"],
     ["train-ngram", "PATH.txt", "--tokenizer", "no-model", "-o", "table.safetensors"],
 ]
 

@@ -26,6 +26,7 @@ from logitkit.cli import (
     new_plugin,
     run,
     show,
+    train_adadec,
     train_attribute,
     train_ngram,
     train_router,
@@ -144,4 +145,5 @@ app.command("label-divergence", epilog=examples(*label_divergence.EXAMPLES))(lab
 app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_router.train_router)
 app.command("train-attribute", epilog=examples(*train_attribute.EXAMPLES))(train_attribute.train_attribute)
 app.command("membership", epilog=examples(*membership.EXAMPLES))(membership.membership)
+app.command("train-adadec", epilog=examples(*train_adadec.EXAMPLES))(train_adadec.train_adadec)
 app.command("lm-eval", context_settings=lm_eval.CONTEXT_SETTINGS, add_help_option=False)(lm_eval.lm_eval)
