@@ -86,6 +86,10 @@ class DecodingVariant:
         if self.chain is None:
             model.generate(**call.inputs, **settings)
             return ""
+        if call.search is not None:  # it decides whether tokens are drawn
+            call.generate(**{key: value for key, value in settings.items() if key != "do_sample"})
+            report = call.trace.search
+            return "" if report is None else f"{report.forwards} forwards, {report.tokens} tokens read"
         if self.streams is None:
             model.generate(**call.inputs, logits_processor=call.processors, **settings)
             return ""
@@ -183,7 +187,8 @@ def variants() -> tuple[DecodingVariant, ...]:
 def select_variants(parts: Sequence[str]) -> tuple[DecodingVariant, ...]:
     """Return plain decoding and the variants whose name contains one of ``parts``; all variants without parts.
 
-    A part that is the name of a registered processor without a variant selects the example of its Spec.
+    A part that is the name of a registered processor, search or selector without a variant selects the example of its
+    Spec.
 
     Raises:
         UnknownNameError: a part that no name contains.
@@ -194,7 +199,7 @@ def select_variants(parts: Sequence[str]) -> tuple[DecodingVariant, ...]:
         >>> [variant.name for variant in select_variants(["contrastive"])]
         ['plain generate', "contrastive(amateur='other')"]
     """
-    every, registered = variants(), default_registry().names()
+    every, registered = variants(), default_registry().names(None)
     for part in parts:
         if not any(part in variant.name for variant in every):
             if part not in registered:

@@ -83,12 +83,12 @@ class BestOf(Selector):
             raise ParameterError("best_of", "by", "the name of a function(prompt, text) or a model", by)
         return cls(n=n, by=by, judge=judge)
 
-    def scores(self, candidates: Candidates) -> Sequence[float] | Tensor:
+    def scores(self, candidates: Candidates) -> Sequence[Any] | Tensor:
         """Return the number of each sequence, ``[k]``."""
         if isinstance(self.judge, RewardModel):
             return self.judge.rewards([candidates.prompt + text for text in candidates.texts])
         if self.judge is not None:
-            return [float(self.judge(candidates.prompt, text)) for text in candidates.texts]
+            return [self.judge(candidates.prompt, text) for text in candidates.texts]
         if self.by == "self_certainty":
             assert candidates.certainty is not None
             return candidates.certainty

@@ -123,8 +123,8 @@ class BoundSearch:
         """
         chosen_from = returned
         if self.selector is not None:
-            alone = self.search.sequences(1)
-            chosen_from = self.selector.n or (alone if alone > 1 else max(SAMPLES, returned))
+            alone, most = self.search.sequences(1), max(SAMPLES, returned)
+            chosen_from = self.selector.n or (alone if alone > 1 else min(most, self.search.sequences(most)))
             if chosen_from < returned:
                 raise ModeError(
                     f"{self.selector.name}: num_return_sequences must be at most n, the {chosen_from} sequences to "

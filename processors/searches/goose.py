@@ -20,6 +20,7 @@ from logitkit.processors.engine.tree_node import Node
 from logitkit.processors.searches.draft_shape import DraftShape
 from logitkit.processors.searches.draft_sources import ContextMatcher, TransitionTable
 from logitkit.processors.searches.random_numbers import draw, uniform
+from logitkit.processors.searches.rows import self_certainty
 from logitkit.processors.searches.run import Found, SearchRun
 from logitkit.processors.searches.search import Search
 from logitkit.processors.transformers_api import CACHE
@@ -75,12 +76,14 @@ class Goose(Search):
         """Decode every sequence of every prompt; see the class."""
         rows: list[Tensor] = []
         logp: list[float] = []
+        certainty: list[float] = []
         forwards = drafts = accepted = 0
         for prompt in range(run.prompts):
             for copy in range(run.wanted):
                 decoder = _Decoder(run, self.budget, prompt, copy)
                 rows.append(decoder.decode())
                 logp.append(decoder.logp)
+                certainty.append(decoder.certainty / max(1, len(rows[-1]) - run.start))
                 forwards, drafts = forwards + decoder.forwards, drafts + decoder.drafts
                 accepted += decoder.accepted
         new = sum(len(row) - run.start for row in rows)
@@ -88,7 +91,8 @@ class Goose(Search):
         ids = torch.full((len(rows), max(map(len, rows))), run.padding, device=run.ids.device)
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
-        return Found(ids=ids, logp=torch.tensor(logp, dtype=torch.float64, device=ids.device))
+        values = torch.tensor([logp, certainty], dtype=torch.float64, device=ids.device)
+        return Found(ids=ids, logp=values[0], certainty=values[1] if run.measures_certainty else None)
 
 
 class _Decoder:
@@ -103,6 +107,7 @@ class _Decoder:
         forwards: forwards of trees.
         drafts, accepted: drafted tokens, and those among them that were chosen.
         logp: log-probability of the new tokens under the chain, nats.
+        certainty: sum of the self-certainty of the new tokens, nats; 0 where the run does not measure it.
     """
 
     def __init__(self, run: SearchRun, budget: int, prompt: int, copy: int) -> None:
@@ -111,7 +116,7 @@ class _Decoder:
         self.tree, self.shape = DraftTree(run.model), DraftShape(budget)
         self.matcher, self.table = ContextMatcher(), TransitionTable()
         self.forwards = self.drafts = self.accepted = 0
-        self.logp = 0.0
+        self.logp = self.certainty = 0.0
 
     def decode(self) -> Tensor:
         """Return the tokens of the row, prompt included, ``[length]``."""
@@ -168,6 +173,8 @@ class _Decoder:
         else:
             token = law.argmax(-1)
         self.logp += float(law[0, token])
+        if self.run.measures_certainty:
+            self.certainty += float(self_certainty(logits))
         self.ids = torch.cat([self.ids, token[:, None].to(self.ids.device)], dim=1)
         chosen = int(token)
         self.matcher.extend([chosen])

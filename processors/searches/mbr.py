@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -153,7 +155,9 @@ class MBR(Selector):
             ScoresError: another shape, or numbers that are not finite.
         """
         distinct = list(dict.fromkeys(texts))
-        given = torch.as_tensor(function.pairwise_scores(distinct, distinct, prompt)).double().cpu()
+        said, given = function.pairwise_scores(distinct, distinct, prompt), torch.tensor(math.nan)
+        with suppress(TypeError, ValueError, RuntimeError):  # what is no matrix
+            given = torch.as_tensor(said).double().cpu()
         if given.shape != (len(distinct),) * 2 or not bool(given.isfinite().all()):
             got = f"shape {[*given.shape]}" if given.shape != (len(distinct),) * 2 else "others"
             raise ScoresError(
@@ -166,13 +170,15 @@ class MBR(Selector):
 
     def _asked(self, function: Utility, hypothesis: str, reference: str) -> float:
         """Return the utility of a pair of texts."""
-        value = function(hypothesis, reference)
-        if not isinstance(value, (int, float)) or not torch.tensor(float(value)).isfinite():
+        value, utility = function(hypothesis, reference), math.nan
+        with suppress(TypeError, ValueError, RuntimeError):  # what is no number
+            utility = float(value)
+        if not math.isfinite(utility):
             raise ScoresError(
                 f"mbr: utility {self.utility} must return a finite number, got {value!r:.40} for the texts "
                 f"{hypothesis!r:.40} and {reference!r:.40}; correct the function"
             )
-        return float(value)
+        return utility
 
 
 def weights_of_answers(answers: Sequence[str], weights: Tensor) -> Tensor:

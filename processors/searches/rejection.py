@@ -13,6 +13,7 @@ so that the expected weight of the draws of v is p(v), as the weights of sequent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -141,7 +142,9 @@ class Rejected(Constrained):
         """
         answers = []
         for part in rows.split(MOST):
-            given = torch.as_tensor(self.viable(part))
+            said, given = self.viable(part), torch.tensor(torch.nan)
+            with suppress(TypeError, ValueError, RuntimeError):  # what is no row of truth values
+                given = torch.as_tensor(said)
             if given.shape != (len(part),) or given.dtype != torch.bool:
                 raise ScoresError(
                     f"smc: {self.name} must return True or False for each of {len(part)} rows, got shape "

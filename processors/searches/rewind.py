@@ -111,24 +111,25 @@ class Rewind(Search):
         read = run.rows()
         read.prepare_rewinding()
         read.law()
-        decoders: list[_Decoder] = []
+        texts: list[Tensor] = []
+        values: list[Tensor] = []
+        rewinds = dropped = 0
         for prompt in range(run.prompts):
             for copy in range(run.wanted):
                 rows = read.fork()
                 rows.select(torch.tensor([prompt], device=run.ids.device))
-                decoders.append(_Decoder(self, run, rows, copy))
-                decoders[-1].decode()
-        ended = [decoder.rows for decoder in decoders]
-        run.cost.notes |= {
-            "rewinds": sum(decoder.rewinds for decoder in decoders),
-            "dropped tokens": sum(decoder.dropped for decoder in decoders),
-            "new tokens": int(sum(rows.lengths for rows in ended)),
-        }
-        ids = torch.full((len(ended), max(rows.ids.shape[1] for rows in ended)), run.padding, device=run.ids.device)
-        for number, rows in enumerate(ended):
-            ids[number, : rows.ids.shape[1]] = rows.ids[0]
-        certainty = torch.cat([rows.certainty for rows in ended]) if run.measures_certainty else None
-        return Found(ids=ids, logp=torch.cat([rows.logp for rows in ended]), certainty=certainty)
+                decoder = _Decoder(self, run, rows, copy)
+                decoder.decode()
+                texts.append(rows.ids[0])
+                values.append(torch.cat([rows.logp, rows.certainty]))
+                rewinds, dropped = rewinds + decoder.rewinds, dropped + decoder.dropped
+        new = sum(len(text) - run.start for text in texts)
+        run.cost.notes |= {"rewinds": rewinds, "dropped tokens": dropped, "new tokens": new}
+        ids = torch.full((len(texts), max(map(len, texts))), run.padding, device=run.ids.device)
+        for number, text in enumerate(texts):
+            ids[number, : len(text)] = text
+        logp, certainty = torch.stack(values, dim=1)
+        return Found(ids=ids, logp=logp, certainty=certainty if run.measures_certainty else None)
 
 
 @dataclass(eq=False)

@@ -80,6 +80,7 @@ class Rows:
         self._raw: Tensor | None = None
         self._law: Tensor | None = None
         self._read = 0  # tokens of a row that a forward has read
+        self._beside: tuple[Any, ...] = ()  # caches of the rows that these were forked from
         self._unread: Any = None  # a copy of the cache before the first forward; None: the rows are not rewound
 
     def __len__(self) -> int:
@@ -168,6 +169,7 @@ class Rows:
         """Return a copy with a KV cache of its own, for looking ahead."""
         other = copy.copy(self)
         cache = cache_of(self._inputs)
+        other._beside = (*self._beside, cache)
         other._inputs = {
             name: copy.deepcopy(value) if value is cache and cache is not None else value
             for name, value in self._inputs.items()
@@ -224,7 +226,7 @@ class Rows:
         output = run.model(**prepared, return_dict=True)
         after = forwards_of(run.model)
         forwards = 1 if before is None or after is None else after - before
-        run.count(len(self), count or self.ids.shape[1], cache_of(output), forwards=forwards)
+        run.count(len(self), count or self.ids.shape[1], cache_of(output), *self._beside, forwards=forwards)
         encoded = run.model.config.is_encoder_decoder
         if self.hidden:
             self.last_hidden = (output.decoder_hidden_states if encoded else output.hidden_states)[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -72,7 +73,7 @@ class Selector:
         self.n = n
 
     def scores(self, candidates: Candidates) -> Any:
-        """Return one finite number for each sequence, the greater the better, ``[k]``."""
+        """Return one number for each sequence, not NaN, the greater the better, ``[k]``."""
         raise NotImplementedError
 
     def __call__(self, candidates: Candidates) -> list[int]:
@@ -84,10 +85,13 @@ class Selector:
         Raises:
             ScoresError: a score that is no number, or another number of scores than of sequences.
         """
-        scores = [float(score) for score in self.scores(candidates)]
+        given = self.scores(candidates)
+        scores: list[float] = []
+        with suppress(TypeError, ValueError, RuntimeError):  # what is no list of numbers
+            scores = [float(score) for score in given]
         if len(scores) != len(candidates) or any(math.isnan(score) for score in scores):
             raise ScoresError(
-                f"{self.name}: scores must be {len(candidates)} numbers, one for each sequence, got {scores!r:.80}; "
+                f"{self.name}: scores must be {len(candidates)} numbers, one for each sequence, got {given!r:.80}; "
                 "correct what scores the sequences"
             )
         return sorted(range(len(candidates)), key=lambda number: -scores[number])

@@ -8,6 +8,7 @@ the draw.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -198,7 +199,11 @@ class Weighted(_Stateless):
         Raises:
             ScoresError: the function returns another shape, NaN, or an infinite weight.
         """
-        given = torch.as_tensor(self.log_weight(rows.ids))
+        said = self.log_weight(rows.ids)
+        try:
+            given = torch.as_tensor(said)
+        except (TypeError, ValueError, RuntimeError):  # no numbers at all
+            given = torch.tensor(math.nan).expand(len(rows))
         if given.shape != (len(rows),) or bool((given.isnan() | (given == torch.inf)).any()):
             got = f"shape {[*given.shape]}" if given.shape != (len(rows),) else str(given.tolist())[:80]
             raise ScoresError(

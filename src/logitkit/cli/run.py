@@ -121,6 +121,8 @@ def _print_summary(completion: Completion, tokenizer: Any, *, trace: bool) -> No
         facts += [f"{search.peak_rows} rows at once", f"{search.peak_cache_bytes / 1e6:.1f} MB of KV cache"]
         if search.peak_device_bytes is not None:
             facts += [f"{search.peak_device_bytes / 1e6:.0f} MB on the GPU"]
+        numbers = {name: value for name, value in search.notes.items() if isinstance(value, (int, float))}
+        facts += [f"{name} {value if isinstance(value, int) else f'{value:.3g}'}" for name, value in numbers.items()]
         console.print(f"[dim]{escape_markup(', '.join(facts))}[/]", soft_wrap=not console.is_terminal)
     if record.fusion.state != "none" and record.readers:
         console.print(f"[dim]second stream {escape_markup(str(record.fusion))}[/]", soft_wrap=not console.is_terminal)
