@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from logitkit.errors import MissingPackageError
 
 
-def distance_table(sources: list[str], targets: list[str], most: int) -> NDArray[np.int64]:
+def distance_table(sources: list[str], targets: list[str], most: int) -> NDArray[np.integer[Any]]:
     """Return the edit distance of each source from each target, ``[sources, targets]``.
 
     Distances above ``most`` are returned as some number above ``most``.
@@ -19,7 +19,7 @@ def distance_table(sources: list[str], targets: list[str], most: int) -> NDArray
     >>> distance_table(["cat"], ["hat", "cast"], 2).tolist()
     [[1, 1]]
     """
-    table: NDArray[np.int64] = _function("cdist")(sources, targets, score_cutoff=most, **_size(most))
+    table: NDArray[np.integer[Any]] = _function("cdist")(sources, targets, score_cutoff=most, **_size(most))
     return table
 
 

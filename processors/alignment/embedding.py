@@ -27,13 +27,14 @@ from torch.nn.functional import normalize, pad
 from logitkit.errors import ModelError
 from logitkit.processors.alignment.alignment import Alignment, Match
 from logitkit.processors.alignment.alignment_vocabulary import AlignmentVocabulary
+from logitkit.processors.alignment.largest_products import LargestProducts
 from logitkit.processors.alignment.matching import exact
 from logitkit.progress import progress_bar
 
 NEIGHBOURS = 10  # number of targets of a token, as in EVA
 DIRECTIONS = 128  # number of directions of the common space; a heuristic: weaker directions are mostly noise
 LEAST = 0.1  # targets of a lower CSLS get no weight, as in EVA
-CHUNK = 1024  # number of helper tokens in one matrix product
+CHUNK = 4096  # number of tokens whose neighbours are searched at once
 
 
 def neighbours(helper: AlignmentVocabulary, main: AlignmentVocabulary) -> Alignment:
@@ -75,15 +76,11 @@ def _weighted_neighbours(
         hubness: mean cosine of each candidate with its nearest shared tokens, ``[candidates]``.
         ids: helper ids whose neighbours are wanted.
     """
-    doubled, columns = 2 * rows, candidates.T.contiguous()
-    count = min(NEIGHBOURS, len(candidates))
-    # One buffer for all products: allocating fresh pages costs more than multiplying.
-    buffer = torch.empty(CHUNK, len(candidates))
+    # CSLS without the mean cosine of the helper token, which does not change the order within a row.
+    search, doubled = LargestProducts(candidates, -hubness), 2 * rows
     with progress_bar("neighbours", total=len(ids)) as bar:
         for chunk in ids.split(CHUNK):
-            # CSLS without the mean cosine of the helper token, which does not change the order within a row.
-            score = torch.mm(doubled[chunk], columns, out=buffer[: len(chunk)]).sub_(hubness)
-            best, places = score.topk(count, dim=-1)
+            best, places = search(doubled[chunk], min(NEIGHBOURS, len(candidates)))
             best = torch.where(best >= LEAST, best, 0)
             best[:, 0] = best[:, 0].clamp_min(LEAST)  # the nearest target is kept at any distance
             yield chunk, places, best / best.sum(-1, keepdim=True)
@@ -121,5 +118,6 @@ def _normalised(table: Tensor, shared: Tensor) -> Tensor:
 
 def _mean_of_nearest(rows: Tensor, others: Tensor, count: int) -> Tensor:
     """Return the mean cosine of each row with the ``count`` nearest rows of ``others``, ``[rows]``."""
-    count = min(count, len(others))
-    return torch.cat([(chunk @ others.T).topk(count, dim=-1).values.mean(-1) for chunk in rows.split(CHUNK)])
+    # Many shared tokens are about equally near, so that products in bfloat16 would leave too many candidates.
+    search, count = LargestProducts(others, torch.zeros(len(others)), torch.float32), min(count, len(others))
+    return torch.cat([search(chunk, count)[0].mean(-1) for chunk in rows.split(CHUNK)])

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from fresh import ROOT
-from logitkit.processors.alignment import AlignmentVocabulary, Match, align, nearest
+from logitkit.processors.alignment import AlignmentVocabulary, Match, align, bag_search, preference
 from logitkit.processors.alignment.close_pairs import close_pairs
 from logitkit.processors.alignment.nearest import is_whole, nearest_targets
 from logitkit.processors.tokens import Vocabulary
@@ -84,7 +84,7 @@ def case_of(text: bytes) -> tuple[bool, bool, bool]:
 
 
 def order(source: bytes, target: bytes) -> tuple[Any, ...]:
-    """The rules of `logitkit.processors.alignment.nearest`, spelled out; the least is the best."""
+    """The rules of `logitkit.processors.alignment.preference`, spelled out; the least is the best."""
     return (
         Levenshtein.distance(source, target),
         not source.startswith(target),
@@ -129,11 +129,12 @@ def byte_letters(text: bytes) -> list[str]:
 @given(st.lists(TEXT, min_size=1, max_size=12), st.lists(TEXT, min_size=1, max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_the_nearest_is_the_best_at_the_least_distance(sources: list[bytes], targets: list[bytes]) -> None:
-    """The nearest target equals that of an exhaustive search, also where few targets are compared first."""
+    """The nearest target equals that of an exhaustive search, also with few columns and small blocks."""
     want = exhaustive(sources, targets)
     assert nearest_targets(sources, targets).tolist() == want
-    with mock.patch.object(nearest, "SAMPLE", 1):
-        assert nearest_targets(sources, targets).tolist() == want
+    for few in (1, 2, 10**6):  # pairs one by one, both ways, and whole blocks
+        with mock.patch.multiple(bag_search, CELLS=20, FIRST=1, NEXT=1, OWN=2, SHARED=1, SMALL=0, FEW=few):
+            assert nearest_targets(sources, targets).tolist() == want
 
 
 @given(st.lists(TEXT, min_size=1, max_size=8), st.lists(TEXT, min_size=1, max_size=8), st.integers(28, 34))
@@ -166,9 +167,9 @@ def exhaustive(sources: list[bytes], targets: list[bytes]) -> list[int]:
     """The best target of each source, by comparing all of them."""
 
     def rank(source: bytes, place: int) -> tuple[Any, ...]:
-        head = targets[place][: nearest.COMPARED]
-        rules = order(source[: nearest.COMPARED], head)
-        is_no_prefix = not source.startswith(targets[place]) or len(targets[place]) > nearest.COMPARED
+        head = targets[place][: preference.COMPARED]
+        rules = order(source[: preference.COMPARED], head)
+        is_no_prefix = not source.startswith(targets[place]) or len(targets[place]) > preference.COMPARED
         cases = case_of(source) != case_of(targets[place]), source.startswith(b" ") != targets[place].startswith(b" ")
         return Levenshtein.distance(source, targets[place]), is_no_prefix, *rules[2:4], *cases, place
 
