@@ -65,6 +65,17 @@ SPECS = [
         example="cad(alpha=0.6, context='prompt')",
     ),
     Spec(
+        name="anchor",
+        family="contrast",
+        summary="Where the model drifts from a goal, decode as if the goal had just been restated.",
+        source="arXiv:2510.07777",
+        target="logitkit.processors.contrast.anchoring:Anchor",
+        formula="log p + strength (log q - log p)  where KL(p, q) is above threshold;  q: with the goal restated",
+        extra_forwards="every_step",
+        failure="a reminder that does not fit a turn is followed all the same; raise the threshold",
+        example="anchor('a reminder', threshold=0.01, strength=0.8)",
+    ),
+    Spec(
         name="contrastive",
         family="contrast",
         summary="Prefer tokens that the model finds likelier than a weaker model does.",
@@ -122,5 +133,5 @@ SPECS = [
 
 @hookimpl
 def logitkit_specs() -> list[Spec]:
-    """Return USCD, classifier-free guidance, context-aware decoding, contrastive decoding and DExperts."""
+    """Return the Specs of the family."""
     return SPECS

@@ -32,9 +32,10 @@ def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
 
     Copies, since pipelines and readers of a page set attributes of both.
     """
-    if "smollm2" in name.lower():
-        return copy.deepcopy((tiny_model("135m" not in name), tiny_tokenizer()))
-    return copy.deepcopy((foreign_model(), foreign_tokenizer()))
+    own = (tiny_model("135m" not in name), tiny_tokenizer())
+    model, tokenizer = copy.deepcopy(own if "smollm2" in name.lower() else (foreign_model(), foreign_tokenizer()))
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    return model, tokenizer
 
 
 def script(name: str) -> types.ModuleType:

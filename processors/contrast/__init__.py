@@ -2,12 +2,14 @@
 
 Formulas over rows of logits: `uscd`, `cfg`, `cad`, `adacad`, `coiecd`, `contrastive`, `dexperts`, `dola`, and
 `confidence`, the gate of `uscd`. `tilted` is the optimum of a reward under a divergence.
-Logits processors: `USCD`, `CFG`, `MTI`, `CAD`, `Contrastive`, `DExperts`, `DoLa`.
+Logits processors: `USCD`, `CFG`, `MTI`, `CAD`, `Anchor`, `Contrastive`, `DExperts`, `DoLa`.
+The chat with a goal restated: `with_reminder`.
 Removal of examples from prompts: `strip_examples`, `strip_messages`, with the result `Stripped`.
 """
 
 from __future__ import annotations
 
+from logitkit.processors.contrast.anchoring import Anchor, with_reminder
 from logitkit.processors.contrast.confidence_measures import Confidence, confidence
 from logitkit.processors.contrast.context_aware import CAD, adacad, coiecd
 from logitkit.processors.contrast.formulas import Form, cad, cfg, contrastive, dexperts, uscd
@@ -23,6 +25,7 @@ __all__ = [
     "CFG",
     "MTI",
     "USCD",
+    "Anchor",
     "Confidence",
     "Contrastive",
     "DExperts",
@@ -42,4 +45,5 @@ __all__ = [
     "strip_messages",
     "tilted",
     "uscd",
+    "with_reminder",
 ]

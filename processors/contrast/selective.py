@@ -160,7 +160,7 @@ def _lame_prompts(binding: Binding, texts: PromptTexts | None) -> list[list[int]
         if removed:
             lame_ids[index] = prompts.encode(binding.tokenizer, lame) or lame_ids[index]
             pieces = "1 piece" if len(removed) == 1 else f"{len(removed)} pieces"
-            notice = f"the lame prompt of {prompts.name(index)} omits {pieces}: " + " | ".join(removed)
+            notice = f"without its examples, {prompts.name(index)} lacks {pieces}: " + " | ".join(removed)
         else:
             notice = f"{prompts.name(index)} has no examples to remove; its rows are not contrasted"
         binding.trace.notices.append(f"uscd: {notice}")

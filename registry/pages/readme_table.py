@@ -49,6 +49,7 @@ PURPOSES: Mapping[str, str] = {
     "mbr": "writes several texts and keeps the one that agrees best with the others",
     "mirostat": "keeps the surprise of the text near a target while sampling",
     "mti": "corrects a reasoning model where it is uncertain, by what it would say after a short warning text",
+    "anchor": "keeps a long conversation to a goal that you state",
     "ngram_context": "repeats the wording of the prompt, to copy and cite from it",
     "ngram_style": "writes in the style of a text of yours; nothing is trained",
     "p_less": "samples among tokens at least as probable as the chance that two draws agree; nothing to set",
