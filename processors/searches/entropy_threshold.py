@@ -18,7 +18,7 @@ from torch import Tensor
 
 from logitkit.errors import DataError, FileFormatError, ModelError
 from logitkit.files import LONGEST_TEXT, parse_json, read_bytes, replace_file
-from logitkit.processors.cascade.model_fingerprint import model_fingerprint
+from logitkit.processors.engine.weights_fingerprint import model_fingerprint
 
 KIND, VERSION = "adadec threshold", 1
 HELD_OUT = 0.2  # share of the examples on which the accuracy is measured

@@ -19,7 +19,7 @@ from logitkit import models
 from logitkit.bench.config import example_run
 from logitkit.bench.speed import static_cache
 from logitkit.cli import app, bench_run
-from logitkit.processors.cascade.model_fingerprint import model_fingerprint
+from logitkit.processors.engine.weights_fingerprint import model_fingerprint
 from logitkit.processors.searches import EntropyThreshold
 from logitkit.registry import laws, reference_entropies
 

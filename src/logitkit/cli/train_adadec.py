@@ -47,7 +47,7 @@ def train_adadec(
     loaded, tokenizer = load_model("train-adadec", model, device=device, dtype=dtype)
     import torch
 
-    from logitkit.processors.cascade.model_fingerprint import model_fingerprint
+    from logitkit.processors.engine.weights_fingerprint import model_fingerprint
     from logitkit.processors.searches import EntropyThreshold
     from logitkit.registry.reference_entropies import reference_entropies
 

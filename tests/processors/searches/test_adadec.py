@@ -224,7 +224,7 @@ def test_a_chain_takes_a_number_a_file_and_an_object(tmp_path: Path) -> None:
         assert bool(right[place]) == (int(logp.argmax()) == row[2 + place])
     cold, _ = reference_entropies(Chain("temperature(0.5)"), model, tokenizer, "ab", "cde")
     assert bool((cold < entropy).all())
-    from logitkit.processors.cascade.model_fingerprint import model_fingerprint
+    from logitkit.processors.engine.weights_fingerprint import model_fingerprint
 
     path = tmp_path / "threshold.json"
     shares = {"accuracy": 0.9, "above": 0.2, "right": 0.7}

@@ -77,6 +77,33 @@ def test_by_hand() -> None:
     assert automaton.trace(origins, b"!", 2)[1] == 1
 
 
+def test_the_beginning_of_a_phrase_by_hand() -> None:
+    """The phrase ab, p(a) = 1/2 and p(b after a) = 1/2: a is kept with probability 1/2 * (1 - 1/2), of 600 texts 150.
+
+    Masking keeps 300, and p given that no phrase follows 200; four standard errors are 42.
+    """
+    a, b, c = LETTERS[:3]
+
+    class Even(LogitsProcessor):
+        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+            even = torch.full_like(scores, -torch.inf)
+            even[:, [b, c] if input_ids.shape[1] > 1 else [a, c]] = 0.0
+            return even  # type: ignore[return-value]
+
+    torch.manual_seed(0)
+    search = Rewind(phrases=["ab"], vocabulary=Vocabulary.of(tiny_tokenizer(), 272))
+    got = tiny_model().generate(
+        torch.tensor([LETTERS[3:4]]),
+        custom_generate=search,
+        logits_processor=LogitsProcessorList([Even()]),
+        do_sample=True,
+        num_return_sequences=600,
+        max_new_tokens=2,
+    )
+    assert abs(int((got[:, 1] == a).sum()) - 150) < 43
+    assert set(got[got[:, 1] == a][:, 2].tolist()) == {c}
+
+
 @cache
 def law(row: tuple[int, ...]) -> list[float]:
     """The distribution behind a row of the model of four tokens, by a forward over the row."""
