@@ -13,8 +13,8 @@ characters of several tokens, such as emoji, could never be written.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,69 +23,15 @@ from torch import Tensor
 
 from logitkit.errors import ModelError
 from logitkit.params import Resource, checked
-from logitkit.processors.canonical.rules import RuleSource
+from logitkit.processors.canonical.prefix import CanonicalPrefix, canonical_prefix, extended
+from logitkit.processors.canonical.rules import RuleSource, warn_without_rules
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.constraint_step import ConstraintStep, Mask
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.trace import Trace
-from logitkit.processors.tokens.reencoding import Context, Reencoding
 
 KEPT = 256  # contexts whose forbidden tokens are kept: about 15 MB for 150,000 tokens
-
-
-class CanonicalPrefix(NamedTuple):
-    """The part of a token sequence by which the next token is judged.
-
-    Attributes:
-        context: the last tokens that a tokenizer would write in this order, as the rules keep them.
-        restarted: whether some token of the sequence is none that the tokenizer would write behind those before it.
-        at_start: whether the sequence has no text yet.
-    """
-
-    context: Context
-    restarted: bool
-    at_start: bool
-
-
-START = CanonicalPrefix((), restarted=False, at_start=True)
-
-
-def extended(rules: Reencoding, prefix: CanonicalPrefix, token: int) -> CanonicalPrefix:
-    """Return the canonical part of a token sequence after one more token.
-
-    A token that the tokenizer would not write here starts a new part. Special tokens, and ids without text, end a
-    part.
-    """
-    known = token < len(rules.vocabulary)
-    if not known or not rules.vocabulary.token_bytes[token]:
-        complete = known and token in rules.vocabulary.special and rules.may_end(prefix.context)
-        return CanonicalPrefix((), prefix.restarted or not complete, prefix.at_start)
-    if rules.allows(prefix.context, token):
-        return CanonicalPrefix(rules.extend(prefix.context, token), prefix.restarted, at_start=False)
-    alone = rules.extend((), token) if rules.allows((), token) else ()
-    return CanonicalPrefix(alone, restarted=True, at_start=False)
-
-
-def canonical_prefix(rules: Reencoding, tokens: Sequence[int]) -> CanonicalPrefix:
-    """Return the part of a token sequence by which the next token is judged.
-
-    Args:
-        rules: the rules of the tokenizer.
-        tokens: token ids.
-
-    Example:
-        >>> from logitkit.processors.tokens import CanonicalRules, Vocabulary
-        >>> from logitkit.registry.laws import foreign_tokenizer
-        >>> rules = CanonicalRules(foreign_tokenizer(), Vocabulary.of(foreign_tokenizer()))
-        >>> t, h, the = foreign_tokenizer().convert_tokens_to_ids(["t", "h", "the"])
-        >>> canonical_prefix(rules, [the]).restarted, canonical_prefix(rules, [t, h]).restarted
-        (False, True)
-    """
-    prefix = START
-    for token in tokens:
-        prefix = extended(rules, prefix, token)
-    return prefix
 
 
 class Canonical(ConstraintStep[CanonicalPrefix]):
@@ -153,7 +99,9 @@ class Canonical(ConstraintStep[CanonicalPrefix]):
             ModelError: the tokenizer is a slow one, or changes texts, so that no tokens spell them.
         """
         source = RuleSource.of(binding)
-        loss = source.rules().vocabulary.loss_reason
+        rules = source.rules()
+        warn_without_rules(binding.tokenizer, rules)
+        loss = rules.vocabulary.loss_reason
         if loss:
             raise ModelError(f"canonical: tokenizer must keep every byte of a text, but {loss}; leave canonical out")
         step = cls(source=source, prompts=binding.prompts, settings=binding.settings, trace=binding.trace)
@@ -196,11 +144,12 @@ class Canonical(ConstraintStep[CanonicalPrefix]):
         masked = scores.clone(memory_format=torch.contiguous_format)
         masked.view(-1).index_fill_(0, removed, -torch.inf)
         if self.trace is not None:
-            parts_of_rows = scores.float().softmax(-1).view(-1)[removed].split([len(part) for part in parts])
-            shares = torch.stack([part.sum() for part in parts_of_rows])
+            probabilities = scores.float().softmax(-1).view(-1).index_select(0, removed)
+            shares = torch.stack([part.sum() for part in probabilities.split([len(part) for part in parts])])
             shares = shares.nan_to_num(0.0)  # nan: an earlier step removed every token
-            rows = torch.tensor(list(states), device=scores.device)
-            self.trace.note(removed_mass=shares.new_zeros(len(scores)).index_copy(0, rows, shares))
+            if self.trace.recording:
+                rows = torch.tensor(list(states), device=scores.device)
+                self.trace.note(removed_mass=shares.new_zeros(len(scores)).index_copy(0, rows, shares))
             self.trace.average("canonical", "removed mass", shares, intervention=True)
         return masked
 

@@ -12,7 +12,7 @@ from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens.canonical_rules import CanonicalRules
 from logitkit.processors.tokens.reencoding import Context, Reencoding
 from logitkit.processors.tokens.rule_support import unsupported_part
-from logitkit.processors.tokens.tokenizer_description import tokenizer_cache
+from logitkit.processors.tokens.tokenizer_description import description, tokenizer_cache
 from logitkit.processors.tokens.tokenizer_tables import FOLDER, TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
@@ -41,8 +41,19 @@ class RuleSource:
     @classmethod
     def of(cls, binding: Binding) -> RuleSource:
         """Return the source for the generating model of a call."""
-        size = vocabulary_size(binding.model) if binding.has_model else None
-        return cls(binding.tokenizer, size, None if binding.cache is None else binding.cache / FOLDER)
+        return cls.of_model(binding.model if binding.has_model else None, binding.tokenizer, binding.cache)
+
+    @classmethod
+    def of_model(cls, model: Any, tokenizer: Any, cache: Path | None) -> RuleSource:
+        """Return the source for a model and its tokenizer.
+
+        Args:
+            model: a model of transformers; None: there is none, and the tokenizer's own ids count.
+            tokenizer: a fast tokenizer of transformers.
+            cache: the cache folder; None: nothing is read or written.
+        """
+        size = None if model is None else vocabulary_size(model)
+        return cls(tokenizer, size, None if cache is None else cache / FOLDER)
 
     def rules(self) -> Reencoding:
         """Return the rules, which are built once for each tokenizer object.
@@ -61,25 +72,34 @@ class RuleSource:
 
 
 def new_rules(tokenizer: Any, vocabulary: Vocabulary, tables: TokenizerTables) -> Reencoding:
-    """Return `CanonicalRules` where a tokenizer has rules, else `Reencoding` with a warning.
+    """Return `CanonicalRules` where a tokenizer has rules, else `Reencoding`.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
         vocabulary: its vocabulary, of the size of the model.
         tables: the tokenizer's tables.
     """
-    unsupported = unsupported_part(tables.settings)
-    if unsupported is None:
-        rules = CanonicalRules(tokenizer, vocabulary, tables)
-        if tables.is_kept:
-            rules.positions.keep(tables, lambda: _follow(rules, SAMPLE))
-        return rules
-    warnings.warn(
-        f"canonical: the tokenizer's {unsupported} has no rules; every token of the vocabulary is encoded again at "
-        "each step, which takes up to seconds",
-        stacklevel=2,
-    )
-    return Reencoding(tokenizer, vocabulary, tables)
+    if unsupported_part(tables.settings) is not None:
+        return Reencoding(tokenizer, vocabulary, tables)
+    rules = CanonicalRules(tokenizer, vocabulary, tables)
+    if tables.is_kept:
+        rules.positions.keep(tables, lambda: _follow(rules, SAMPLE))
+    return rules
+
+
+def warn_without_rules(tokenizer: Any, rules: Reencoding) -> None:
+    """Warn that masks of a whole vocabulary are slow where a tokenizer has no rules.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        rules: what `RuleSource.rules` returns for it.
+    """
+    if not isinstance(rules, CanonicalRules):
+        warnings.warn(
+            f"canonical: the tokenizer's {unsupported_part(description(tokenizer))} has no rules; every token of the "
+            "vocabulary is encoded again at each step, which takes up to seconds",
+            stacklevel=3,
+        )
 
 
 def _follow(rules: CanonicalRules, text: str) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 
-from inspections import inspect_tiny_model
+from inspections import inspect_foreign_model, inspect_tiny_model
 from logitkit.inspection import Comparison, csv_table, json_data
 
 
@@ -54,3 +54,15 @@ def test_texts_survive_csv() -> None:
         object.__setattr__(move, "token", number)
     read = csv.DictReader(io.StringIO(csv_table(inspection), newline=""))
     assert [line["text"] for line in read] == words
+
+
+def test_marks_of_the_tokenizer_are_exported() -> None:
+    """JSON and CSV say which tokens the tokenizer would not write; nothing where that is unknown."""
+    inspection = inspect_foreign_model("temperature(2.0)")
+    tokens = json_data(inspection)["inspections"][0]["tokens"]
+    lines = list(csv.DictReader(io.StringIO(csv_table(inspection))))
+    assert [token["non_canonical"] for token in tokens] == list(inspection.non_canonical or ())
+    assert [line["non_canonical"] for line in lines] == [str(token["non_canonical"]) for token in tokens]
+    vars(inspection)["non_canonical"] = None  # in the place of the cached value, as for a slow tokenizer
+    assert json_data(inspection)["inspections"][0]["tokens"][0]["non_canonical"] is None
+    assert next(csv.DictReader(io.StringIO(csv_table(inspection))))["non_canonical"] == ""

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from inspections import inspect_tiny_model
+from inspections import inspect_foreign_model, inspect_tiny_model
 from logitkit.errors import ParameterError
 from logitkit.inspection import Comparison, csv_table, html_page, json_data
 
@@ -122,3 +122,19 @@ def test_a_page_of_nothing_is_refused() -> None:
     """A page shows at least one inspection."""
     with pytest.raises(ParameterError, match="at least one inspection"):
         html_page()
+
+
+def test_tokens_that_the_tokenizer_would_not_write_are_marked() -> None:
+    """Each has a mark, a label and a sentence in its panel, and a line counts them; under canonical() there is none."""
+    inspection = inspect_foreign_model("temperature(2.0)")
+    marks = inspection.non_canonical
+    assert marks is not None and 0 < sum(marks) < 12
+    page = html_page(inspection)
+    labels = [str(item["aria-label"]) for item in Outline(page).all("summary") if "aria-label" in item]
+    assert [label.endswith(", not a token that the tokenizer would write here") for label in labels] == list(marks)
+    classes = [str(item.get("class")).split() for item in Outline(page).all("summary") if "aria-label" in item]
+    assert ["foreign" in each for each in classes] == list(marks)
+    assert page.count("The tokenizer would not write this token here: the same text") == sum(marks)
+    assert f"<dt>Not canonical</dt><dd>{sum(marks)} of 12 tokens</dd>" in page
+    clean = inspect_foreign_model("canonical() | temperature(2.0)")
+    assert clean.non_canonical == (False,) * 12 and "<dd>0 of 12 tokens</dd>" in html_page(clean)

@@ -6,7 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from inspections import inspect_tiny_model
+from inspections import inspect_foreign_model, inspect_tiny_model
 from logitkit.inspection import Comparison, terminal_view
 from logitkit.inspection.formatting import format_bits
 
@@ -35,3 +35,14 @@ def test_the_terminal_shows_both_sides() -> None:
     assert printed[-1] == "Both chains wrote the same tokens."
     short = inspect_tiny_model("", max_new_tokens=5)
     assert str(list(terminal_view(Comparison(first=hot, second=short)))[-1]).endswith("the same: 5.")
+
+
+def test_the_terminal_names_tokens_that_the_tokenizer_would_not_write() -> None:
+    """A line with number and text of each; none where all are the tokenizer's own."""
+    inspection = inspect_foreign_model("temperature(2.0)")
+    start = "Tokens that the tokenizer would not write there: "
+    (line,) = (str(part) for part in terminal_view(inspection) if str(part).startswith(start))
+    numbers = [int(part.split()[0]) for part in line.removeprefix(start).split(", ")]
+    assert numbers == [number for number, mark in enumerate(inspection.non_canonical or ()) if mark]
+    clean = inspect_foreign_model("canonical() | temperature(2.0)")
+    assert not any(str(part).startswith(start) for part in terminal_view(clean))

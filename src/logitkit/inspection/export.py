@@ -16,6 +16,7 @@ COLUMNS = (
     *("prompt_number", "chain", "token_number", "token_id", "text", "js_bits", "changed"),
     *("probability_before", "probability_after", "rank_before", "rank_after"),
     *("entropy_before_bits", "entropy_after_bits", "surprisal_before_bits", "surprisal_after_bits", "forwards"),
+    "non_canonical",
 )
 
 
@@ -26,7 +27,8 @@ def json_data(*shown: Inspection | Comparison) -> dict[str, Any]:
         shown: one inspection or comparison for each prompt.
 
     Returns:
-        ``{"inspections": [...]}``: one entry per prompt and chain, with its tokens. An infinite surprisal is None.
+        ``{"inspections": [...]}``: one entry per prompt and chain, with its tokens. An infinite surprisal is None, and
+        so is ``non_canonical`` where it is unknown.
 
     >>> import json
     >>> from logitkit.inspection import inspect
@@ -47,6 +49,7 @@ def csv_table(*shown: Inspection | Comparison) -> str:
 
     Returns:
         The table in the dialect of RFC 4180 with line feeds; texts are quoted, and an infinite surprisal is ``inf``.
+        ``non_canonical`` is empty where it is unknown.
 
     >>> from logitkit.inspection import inspect
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -58,13 +61,14 @@ def csv_table(*shown: Inspection | Comparison) -> str:
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(COLUMNS)
     for prompt, inspection in _numbered(shown):
+        marks = inspection.non_canonical
         for number, move in enumerate(inspection.moves):
             pairs = (move.probability, move.rank, move.entropy, move.surprisal)
             writer.writerow(
                 [prompt, inspection.completion.chain, number, move.token, inspection.token_text(move.token)]
                 + [_rounded(move.js_bits), move.changed]
                 + [_rounded(value) for pair in pairs for value in pair]
-                + [sum(move.forwards.values())]
+                + [sum(move.forwards.values()), "" if marks is None else marks[number]]
             )
     return file.getvalue()
 
@@ -103,6 +107,7 @@ def _token(number: int, inspection: Inspection, move: Move) -> dict[str, Any]:
         "text": inspection.token_text(move.token),
         "js_bits": _rounded(move.js_bits),
         "changed": move.changed,
+        "non_canonical": None if inspection.non_canonical is None else inspection.non_canonical[number],
         "probability": _pair(move.probability),
         "rank": _pair(move.rank),
         "entropy_bits": _pair(move.entropy),

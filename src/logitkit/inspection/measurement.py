@@ -8,10 +8,13 @@ from functools import cached_property
 from typing import Any, Unpack
 
 from logitkit.errors import ModeError, ModelError, ParameterError
+from logitkit.files import cache_folder
 from logitkit.inspection.completion import Completion, complete
 from logitkit.inspection.model_name import model_name
 from logitkit.inspection.moves import Move, MoveRecorder
 from logitkit.inspection.settings import GenerateSettings
+from logitkit.processors.canonical import non_canonical_tokens
+from logitkit.processors.canonical.rules import RuleSource
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.registry.call import Call
 from logitkit.registry.chain import Chain
@@ -52,6 +55,22 @@ class Inspection:
             return Vocabulary.of(self.tokenizer).token_bytes
         except ModelError:
             return None
+
+    @cached_property
+    def non_canonical(self) -> tuple[bool, ...] | None:
+        """For each token whether the tokenizer would not write it here, so that a second reading gives other tokens.
+
+        None where this is unknown: the tokenizer is a slow one, or changes texts. See `non_canonical_tokens`.
+        """
+        try:
+            rules = RuleSource.of_model(self.completion.call.model, self.tokenizer, cache_folder()).rules()
+        except ModelError:
+            return None
+        row, count = self.completion.row, len(self.moves)
+        new = row[len(row) - count :]
+        return (
+            None if rules.vocabulary.loss_reason else tuple(non_canonical_tokens(rules, row[: len(row) - count], new))
+        )
 
     def token_text(self, token: int) -> str:
         """Return a token as text with its spaces; bytes that form no whole character are escaped."""

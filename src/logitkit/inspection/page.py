@@ -106,7 +106,11 @@ def _side(inspection: Inspection, prefix: str, parting: int | None) -> dict[str,
         prefix: begin of the ids of its tokens.
         parting: number of the first token that differs from the other side.
     """
-    tokens = [_token(inspection, number, move, parts=number == parting) for number, move in enumerate(inspection.moves)]
+    foreign = inspection.non_canonical or [False] * len(inspection.moves)
+    tokens = [
+        _token(inspection, number, move, parts=number == parting, foreign=foreign[number])
+        for number, move in enumerate(inspection.moves)
+    ]
     return {
         "inspection": inspection,
         "prefix": prefix,
@@ -144,6 +148,9 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
         ("Entropy", f"{entropy} bits per token; surprisal {surprisal} bits per token"),
         ("Forwards", forwards + (f": 1 by the generating model, and in total {separate}" if separate else "")),
     ]
+    if inspection.non_canonical is not None:
+        count = sum(inspection.non_canonical)
+        facts.append(("Not canonical", f"{count} of {_count(len(moves), 'token')}"))
     facts += [("Second streams", str(trace.fusion))] if trace.readers else []
     facts += [(f"Gate of {name}", f"fired at {share:.0%} of tokens") for name, share in trace.fired.items()]
     facts += [
@@ -168,10 +175,19 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _token(inspection: Inspection, number: int, move: Move, *, parts: bool) -> dict[str, Any]:
-    """Return what the template shows of one token; ``parts`` marks the first token that differs between two sides."""
+def _token(inspection: Inspection, number: int, move: Move, *, parts: bool, foreign: bool) -> dict[str, Any]:
+    """Return what the template shows of one token.
+
+    Args:
+        inspection: the inspection.
+        number: place of the token in the continuation.
+        move: its move.
+        parts: whether it is the first token that differs between two sides.
+        foreign: whether the tokenizer would not write it here.
+    """
     text = inspection.token_text(move.token)
     marks = [", the most probable token changed"] * move.changed + [", the continuations part here"] * parts
+    marks += [", not a token that the tokenizer would write here"] * foreign
     return {
         "number": number,
         "move": move,
@@ -181,7 +197,8 @@ def _token(inspection: Inspection, number: int, move: Move, *, parts: bool) -> d
         "name": visible_text(text),
         "label": f"token {number}: {spoken_text(text)}",
         "marks": "".join(marks),
-        "classes": " ".join(["changed"] * move.changed + ["parts"] * parts),
+        "classes": " ".join(["changed"] * move.changed + ["parts"] * parts + ["foreign"] * foreign),
+        "foreign": foreign,
         "quantities": {
             "moved": (_depth(move.js_bits), f"moved {format_bits(move.js_bits)} bits"),
             "entropy": (

@@ -51,6 +51,13 @@ def _side(inspection: Inspection, most: int) -> Iterator[FittedTable | Text]:
         *((f" {value} ", _style(value, changed=False)) for value in LEGEND),
         ("  underlined: the most probable token changed", "dim"),
     )
+    if any(marks := inspection.non_canonical or ()):
+        named = [
+            f"{n} {visible_text(inspection.token_text(inspection.moves[n].token))}"
+            for n, mark in enumerate(marks)
+            if mark
+        ]
+        yield Text(f"Tokens that the tokenizer would not write there: {', '.join(named)}")
     table = _table(inspection, most)
     yield table if table.rows else Text("The chain left the distribution unchanged at every token.")
 
