@@ -106,10 +106,18 @@ TASKS = [
         data="1661-0.txt",
         encoding="cp1252",
     ),
+    TaskSpec(
+        name="phantom_edits",
+        summary="Replace the bracketed words of passages; counts words that keep their text in other tokens.",
+        source="arXiv:2601.14658; any text; Sherlock Holmes (Project Gutenberg 1661) by default",
+        target="logitkit.bench.tasks.phantom_edits:PhantomEdits",
+        data="1661-0.txt",
+        encoding="cp1252",
+    ),
 ]
 
 
 @hookimpl
 def logitkit_tasks() -> list[TaskSpec]:
-    """Return tasks of code, mathematics, multiple choice, cloze, style and free text."""
+    """Return tasks of code, mathematics, multiple choice, cloze, style, free text and replaced words."""
     return TASKS

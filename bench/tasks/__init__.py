@@ -14,7 +14,9 @@ from logitkit.registry.scored_text import Scored
 
 if TYPE_CHECKING:
     from logitkit.bench.tasks.code_tasks import MBPP, HumanEval, Infilling, pass_at
+    from logitkit.bench.tasks.edit_outcomes import Fate
     from logitkit.bench.tasks.passages import cut_passages, halves
+    from logitkit.bench.tasks.phantom_edits import PhantomEdits, fates_of
     from logitkit.bench.tasks.sandbox import Limits, Outcome, execute
     from logitkit.bench.tasks.scored_tasks import Choice, Cloze, CutSentences, Passages, Sentences, Span
     from logitkit.bench.tasks.style_metrics import (
@@ -34,6 +36,7 @@ __all__ = [
     "Cloze",
     "Continuation",
     "CutSentences",
+    "Fate",
     "FreeText",
     "HumanEval",
     "Infilling",
@@ -41,6 +44,7 @@ __all__ = [
     "Metric",
     "Outcome",
     "Passages",
+    "PhantomEdits",
     "Request",
     "Sample",
     "Scored",
@@ -54,6 +58,7 @@ __all__ = [
     "cut_passages",
     "distinct",
     "execute",
+    "fates_of",
     "halves",
     "pass_at",
 ]
@@ -62,7 +67,9 @@ _LAZY = {
     "code_tasks": ("HumanEval", "Infilling", "MBPP", "pass_at"),
     "sandbox": ("Limits", "Outcome", "execute"),
     "scored_tasks": ("Choice", "Cloze", "CutSentences", "Passages", "Sentences", "Span"),
+    "edit_outcomes": ("Fate",),
     "passages": ("cut_passages", "halves"),
+    "phantom_edits": ("PhantomEdits", "fates_of"),
     "style_metrics": ("Continuation", "Spread", "StyleMeter", "base_log_perplexity", "distinct"),
     "text_tasks": ("FreeText", "GSM8K", "StyleTransfer"),
 }
