@@ -17,7 +17,7 @@ SPECS = [
         extra_forwards="prompt",
         rewrites_prompt=True,
         cost="the prompt once more, and one forward over the positions inside the cut token",
-        revision=6,
+        revision=7,
         failure="the cut tokens are generated again and count towards max_new_tokens; chat prompts are not cut",
     ),
     Spec(
@@ -26,7 +26,7 @@ SPECS = [
         summary="Mix or multiply the next-byte distributions of models with any tokenizers.",
         source="arXiv:2410.09303, arXiv:2506.14123, arXiv:2412.03719",
         target="logitkit.processors.byte_level.ensemble:ByteEnsemble",
-        revision=6,
+        revision=7,
         formula="log sum_i w_i p_i  or  sum_i w_i log p_i;  fuse='sequence': w_i also times p_i(text so far)",
         needs_models=("models",),
         needs=(

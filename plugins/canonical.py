@@ -9,6 +9,7 @@ SPECS = [
     Spec(
         name="canonical",
         family="canonical",
+        revision=2,
         summary="Let the continuation be written in the tokens that the tokenizer itself would write.",
         source="arXiv:2601.14658",
         target="logitkit.processors.canonical:Canonical",

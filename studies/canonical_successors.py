@@ -4,7 +4,11 @@ A token may come next if, for one of many continuations, the tokenizer's own enc
 this token. Brute force tries the continuations of `CONTINUATIONS`, and behind an incomplete character the characters of
 a sample of Unicode. It encodes whole texts and shares no code with the rules.
 
-    python -m studies.canonical_successors TOKENIZER... --texts FILE --count 100000
+    python -m studies.canonical_inputs FOLDER --data DATA
+    python -m studies.canonical_successors TOKENIZER... --texts FILE... --count 10000
+
+The first command writes texts, and two trained tokenizers. Behind an incomplete character that no text completes, up to
+4096 characters are tried alone, and characters of the sample before a second one.
 
 A *wrong refusal* is a token that the mask forbids though brute force found a continuation. A token that the mask allows
 though no continuation was found counts as *wrongly allowed*, also where a continuation that was not tried exists.
@@ -29,7 +33,9 @@ from logitkit.files import cache_folder
 from logitkit.processors.canonical import canonical_prefix
 from logitkit.processors.canonical.rules import new_rules
 from logitkit.processors.tokens import Vocabulary
+from logitkit.processors.tokens.byte_fallback import code_points
 from logitkit.processors.tokens.tokenizer_tables import FOLDER, TokenizerTables
+from studies.tables import markdown_table
 
 CONTINUATIONS = (
     *("", "a", "b", "e", "s", "t", "x", "A", "Z", " ", "  ", "\n", "\t", "1", "12", "123", ".", ",", "'", "'s", "ll"),
@@ -40,6 +46,7 @@ CHARACTERS = [chr(code) for code in (*range(0x80, 0x3000), *range(0x3000, 0xD800
 # One character for each beginning of two bytes: merges can cross the end of the character before.
 NEXT = [*{char.encode()[:2]: char for char in CHARACTERS if char < "\U00010000"}.values()]
 ENDS = 64  # ways to complete a character that are tried with each character of `NEXT`
+MOST = 4096  # characters that begin with the same bytes are all tried, up to this number
 BATCH = 4096  # texts encoded at once
 
 
@@ -66,7 +73,7 @@ class BruteForce:
         self._decoded: dict[bytes, list[str]] = {}
 
     def texts(self, tokens: Sequence[int], *, far: bool) -> Iterator[str]:
-        """Yield the texts to try for a sequence of tokens; with ``far`` also with a second character."""
+        """Yield the texts to try for a sequence of tokens; with ``far`` more characters, and a second one behind."""
         decoder = codecs.getincrementaldecoder("utf-8")("strict")
         try:
             text = decoder.decode(self._vocabulary.join(tokens).removeprefix(self._vocabulary.prefix))
@@ -76,6 +83,8 @@ class BruteForce:
         for more in completions(open_bytes, self._decoded) if open_bytes else CONTINUATIONS:
             yield text + more
         if open_bytes and far:
+            points = code_points(open_bytes)
+            yield from (text + chr(point) for point in points if len(points) <= MOST)
             ends = completions(open_bytes, self._decoded)
             for end, behind in itertools.product(ends[:: 1 + len(ends) // ENDS], NEXT):
                 yield text + end + behind
@@ -160,19 +169,29 @@ def compared(name: str, texts: Sequence[str], count: int, seed: int, per_prefix:
     return result | {"odd": [(ours, [repr(part) for part in parts]) for ours, parts in odd[:20]]}
 
 
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Return the counts of each tokenizer, and of all together, as a table in Markdown."""
+    counts = ("successors", "allowed", "wrong refusals", "wrongly allowed")
+    rows = [[str(result["tokenizer"]), *(f"{result[name]:,}" for name in counts)] for result in results]
+    total = [f"{sum(result[name] for result in results):,}" for name in counts]
+    return markdown_table(["tokenizer", *counts], [*rows, ["all", *total]])
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Print one line of JSON for each tokenizer."""
+    """Print one line of JSON for each tokenizer, and a table of all."""
     parser = argparse.ArgumentParser(description="Compare the masks of canonical with brute force.")
     parser.add_argument("tokenizers", nargs="+", help="names or folders of tokenizers")
     parser.add_argument("--texts", type=Path, nargs="+", required=True, help="text files, from which prefixes are cut")
     parser.add_argument("--count", type=int, default=10_000, help="next tokens for each tokenizer")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    texts = [path.read_text(encoding="utf-8") for path in given.texts]
+    texts, results = [path.read_text(encoding="utf-8") for path in given.texts], []
     for name in given.tokenizers:
         start = time.perf_counter()
         result = compared(name, texts, given.count, given.seed)
-        print(json.dumps(result | {"seconds": round(time.perf_counter() - start, 1)}, ensure_ascii=False), flush=True)
+        results.append(result | {"seconds": round(time.perf_counter() - start, 1)})
+        print(json.dumps(results[-1], ensure_ascii=False), flush=True)
+    print(table(results))
 
 
 if __name__ == "__main__":

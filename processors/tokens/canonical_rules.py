@@ -24,18 +24,17 @@ import numpy as np
 from logitkit.errors import ModelError
 from logitkit.processors.tokens.byte_fallback import ByteFallback
 from logitkit.processors.tokens.composition import Composition
-from logitkit.processors.tokens.incomplete_characters import IncompleteCharacters
+from logitkit.processors.tokens.incomplete_characters import IncompleteCharacters, dead_ends, inside_character
 from logitkit.processors.tokens.look_ahead import continuations
 from logitkit.processors.tokens.merge_rule import MergeRule
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
 from logitkit.processors.tokens.reencoding import LONGEST, Context, Ids, Mask, Reencoding
 from logitkit.processors.tokens.rule_support import unsupported_part
-from logitkit.processors.tokens.token_bytes import starts_inside_character
 from logitkit.processors.tokens.token_shapes import TokenShapes
 from logitkit.processors.tokens.token_window import Window
 from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
-from logitkit.processors.tokens.word_positions import EVERY, VocabularyPositions, WordPosition, WordPositions
+from logitkit.processors.tokens.word_positions import VocabularyPositions, WordPosition, WordPositions
 from logitkit.processors.tokens.writable_tokens import cut_alone, writable_tokens
 
 FEW = 4  # up to as many tokens are decided alone; more are looked up in the answer for the whole vocabulary
@@ -80,25 +79,33 @@ class CanonicalRules(Reencoding):
         self.pretokenizer = Pretokenizer(tables.settings, vocabulary, tables)
         self._ignores_merges = bool(tables.settings["model"].get("ignore_merges"))
         self._fallback = ByteFallback(tables, vocabulary)
-        self._inside_character = tables.array("inside_character", lambda: _inside_character(vocabulary))
+        self._inside_character = tables.array("inside_character", lambda: inside_character(vocabulary))
         writable = tables.array("writable", lambda: writable_tokens(tables.whole, vocabulary, merge_rule))
         # The pretokenizer does not look for these added tokens. They are allowed wherever a text may end.
         self._isolated = np.zeros(len(vocabulary), dtype=bool)
         self._isolated[list(vocabulary.added - set(self.pretokenizer.added.values()))] = True
         self._isolated &= writable
         self._has_isolated = bool(self._isolated.any())
-        self._incomplete = IncompleteCharacters(vocabulary, merge_rule, writable & self._inside_character)
-        writable = writable & ~tables.array("dead_ends", lambda: self._incomplete.dead_ends(writable))
-        self.writable, self._whole = writable, writable & ~self._inside_character
         self._composition = Composition.of(tables, vocabulary)
+        self._find_incomplete(tables, writable)
         whole = tables.array("cut_alone", lambda: cut_alone(vocabulary, self.pretokenizer, self.writable))
+        ends = self._incomplete.characters
         shapes = {
-            fine: TokenShapes(vocabulary, self.pretokenizer, writable, whole, fine=fine, tables=tables)
+            fine: TokenShapes(vocabulary, self.pretokenizer, self.writable, whole, ends, fine=fine, tables=tables)
             for fine in (False, True)
         }
         self.positions = WordPositions(self.pretokenizer, shapes)
         self._successors = functools.lru_cache(maxsize=1024)(self._find_successors)
         self._window = functools.lru_cache(maxsize=4096)(self._read_window)
+
+    def _find_incomplete(self, tables: TokenizerTables, writable: Mask) -> None:
+        """Set `writable`, without tokens whose last character nothing completes, and the rules of such characters."""
+        inside, composes = self._inside_character, self._composition.composes
+        facts = self.vocabulary, self.merge_rule, self.pretokenizer
+        dead = tables.array("dead_ends", lambda: dead_ends(*facts, writable, inside, composes=composes))
+        self.writable = writable & ~dead
+        self._whole = self.writable & ~inside
+        self._incomplete = IncompleteCharacters(*facts, self.writable & inside, composes=composes)
 
     def extend(self, context: Context, token: int) -> Context:
         """Return the context after one more token.
@@ -121,10 +128,24 @@ class CanonicalRules(Reencoding):
         window = self._window(context)
         return not window.open_bytes and self.positions.position(window, "", "") is not None
 
+    def allows(self, context: Context, token: int) -> bool:
+        """Return whether a token can come next; several times as fast as `allowed` for one token."""
+        window = self._window(context)
+        if window.open_bytes:
+            return bool(self.successors(context)[token])
+        if self._isolated[token] and self.may_end(context):
+            return True
+        start, inside = self.positions.of_token(window, token)
+        if inside and not start and window.last is not None and not self._fallback.is_byte_token(window.last):
+            inside = self._can_merge(window.last, token)
+        possible = ((start or inside) and self._whole[token]) or self._fallback.first[token]
+        return bool(possible) and self._composition.permits_token(window.text, token)
+
     def allowed(self, context: Context, ids: Ids) -> Mask:
         """Return which of some tokens can come next; bool, of the shape of ``ids``."""
-        if ids.size <= FEW and not self._window(context).open_bytes:
-            return self._decide(context, ids)
+        if ids.size <= FEW:
+            few: Mask = np.array([self.allows(context, token) for token in ids.ravel().tolist()], dtype=np.bool_)
+            return few.reshape(ids.shape)
         mask: Mask = self.successors(context)[ids]
         return mask
 
@@ -183,27 +204,20 @@ class CanonicalRules(Reencoding):
         window = self._window(context)
         if window.open_bytes:
             return self._completing_tokens(window)
-        return self._decide(context, EVERY)
-
-    def _decide(self, context: Context, ids: Ids | slice) -> Mask:
-        """Compute the value of `allowed` for a context that does not end inside a character."""
-        window = self._window(context)
-        start, inside = self.positions.of(window, ids)
+        positions = self.positions.of_vocabulary(window)
+        inside = positions.inside
         if window.last is not None and not self._fallback.is_byte_token(window.last):
-            inside = inside & self._mergeable(window.last, ids)
-        mask: Mask = (start | inside) & self._whole[ids] | self._fallback.first[ids]
-        mask &= self._composition.permits(window.text, ids)
-        return mask | self._isolated[ids] if self.may_end(context) else mask
+            inside = inside & self._mergeable(window.last)
+        mask: Mask = (positions.start | inside) & self._whole | self._fallback.first
+        mask &= self._composition.permits(window.text)
+        return mask | self._isolated if self.may_end(context) else mask
 
     def _can_merge(self, left: int, right: int) -> bool:
         """Return whether the merge rule allows two tokens as neighbours inside a word."""
         return max(left, right) < self.merge_rule.size and self.merge_rule.allows(left, right)
 
-    def _mergeable(self, token: int, ids: Ids | slice = EVERY) -> Mask:
-        """Return which tokens the merge rule allows after a token inside a word; bool, of the shape of ``ids``."""
-        if not isinstance(ids, slice):
-            found: Mask = np.array([self._can_merge(token, right) for right in ids.ravel().tolist()], dtype=np.bool_)
-            return found.reshape(ids.shape)
+    def _mergeable(self, token: int) -> Mask:
+        """Return which tokens the merge rule allows after a token inside a word, bool ``[vocab]``."""
         mask = np.zeros(len(self.vocabulary), dtype=bool)
         width = min(len(mask), self.merge_rule.size)
         if token < self.merge_rule.size:
@@ -226,36 +240,32 @@ class CanonicalRules(Reencoding):
                 allowed[token] = False
                 continue
             open_bytes = decoder.getstate()[0]
-            if not self._permits_completed(window, text, int(token), open_bytes):
+            ends = self._incomplete.characters(int(token), open_bytes)
+            if (open_bytes and not ends) or not self._composition.fits_completed(window.text, text):
                 allowed[token] = False
                 continue
-            completions = self.pretokenizer.completions(open_bytes)
-            # A token without a whole character leaves the character incomplete: any completion is possible.
-            chars, behind, open_bytes = (text[0], text[1:], open_bytes) if text else (completions, "", b"")
-            key = tuple(map(self.pretokenizer.class_of, chars)), behind, completions
+            # A token without a whole character leaves the character incomplete: any of its ends is possible.
+            chars, behind, after = (text[0], text[1:], ends) if text else (ends, "", ())
+            key = tuple(map(self.pretokenizer.class_of, chars)), behind, ends
             if key not in agreements:
-                agreements[key] = any(self._agrees(window, char, behind, open_bytes) for char in chars)
+                agreements[key] = any(self._agrees(window, char, behind, after) for char in chars)
             allowed[token] = agreements[key]
         return allowed
 
-    def _permits_completed(self, window: Window, text: str, token: int, open_bytes: bytes) -> bool:
-        """Return whether a completed character stays apart from the text before, and a still open one can end."""
-        return self._composition.fits(window.text, text) if text else self._incomplete.completable(token, open_bytes)
-
-    def _agrees(self, window: Window, char: str, behind: str, open_bytes: bytes) -> bool:
+    def _agrees(self, window: Window, char: str, behind: str, ends: tuple[str, ...]) -> bool:
         """Return whether a token that completes a character and contains further text can stay uncut.
 
         Args:
             window: the tokens before.
             char: the completed character.
             behind: the text of the token after this character.
-            open_bytes: bytes of an incomplete character at the end of the token.
+            ends: characters that can complete the last one of the token; empty where it is complete.
         """
         whole = dataclasses.replace(window, text=window.text + char, open_bytes=b"")
-        agreeing = {WordPosition.INSIDE} if behind or open_bytes else {WordPosition.INSIDE, WordPosition.START}
+        agreeing = {WordPosition.INSIDE} if behind or ends else {WordPosition.INSIDE, WordPosition.START}
         return any(
-            self.positions.position(whole, behind, continuation, is_open=bool(open_bytes)) in agreeing
-            for continuation in continuations(self.pretokenizer, whole.text, behind, open_bytes)
+            self.positions.position(whole, behind, continuation, is_open=bool(ends)) in agreeing
+            for continuation in continuations(self.pretokenizer, whole.text, behind, ends)
         )
 
     def _read_window(self, context: Context) -> Window:
@@ -287,8 +297,3 @@ class CanonicalRules(Reencoding):
         if not self._ignores_merges or len(tokens) < 2:
             return False
         return any(self.writable[token] for token in self.vocabulary.ids_of.get(self.vocabulary.join(tokens), ()))
-
-
-def _inside_character(vocabulary: Vocabulary) -> Mask:
-    """Return the tokens that start inside a character, bool ``[vocab]``."""
-    return np.array([starts_inside_character(text) for text in vocabulary.token_bytes], dtype=bool)

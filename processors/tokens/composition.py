@@ -27,6 +27,9 @@ class Composition:
         composes: whether the tokenizer normalizes to NFC.
         tables: the tokenizer's tables; None: everything is computed.
 
+    Attributes:
+        composes: the argument.
+
     >>> from logitkit.registry.laws import tiny_tokenizer
     >>> composition = Composition(Vocabulary.of(tiny_tokenizer()), composes=True)
     >>> composition.fits("a", "\u0301"), composition.fits("x", "\u0301")
@@ -34,12 +37,11 @@ class Composition:
     """
 
     def __init__(self, vocabulary: Vocabulary, *, composes: bool, tables: TokenizerTables | None = None) -> None:
-        self._composes = composes
+        self.composes = composes
         find = functools.partial(_joining_tokens, vocabulary)
         tokens = (find() if tables is None else tables.value("joining", find)) if composes else []
         self._text_of = {token: _text(vocabulary, token) for token in tokens}  # can change with the text before them
-        self._joining = np.zeros(len(vocabulary), dtype=bool)
-        self._joining[list(self._text_of)] = True
+        self._size = len(vocabulary)
         self._changing = functools.lru_cache(maxsize=1024)(self._find_changing)
 
     @classmethod
@@ -48,26 +50,19 @@ class Composition:
         composes = any(step["type"] == "NFC" for step in parts_of(tables.settings["normalizer"]))
         return cls(vocabulary, composes=composes, tables=tables)
 
-    def permits(self, before: str, ids: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
-        """Return which tokens leave the text before them unchanged; bool, of the shape of ``ids``.
-
-        Args:
-            before: the text before them.
-            ids: token ids of any shape, or a slice of the vocabulary.
-        """
-        if isinstance(ids, slice):
-            whole = np.ones(len(self._joining), dtype=bool)
-            whole[list(self.changing(before))] = False
-            part: NDArray[np.bool_] = whole[ids]
-            return part
-        mask = np.ones(ids.shape, dtype=bool)
-        for place in np.argwhere(self._joining[ids]):
-            mask[tuple(place)] = self.fits(before, self._text_of[int(ids[tuple(place)])])
+    def permits(self, before: str) -> NDArray[np.bool_]:
+        """Return which tokens leave the text before them unchanged, bool ``[vocab]``."""
+        mask = np.ones(self._size, dtype=bool)
+        mask[list(self.changing(before))] = False
         return mask
+
+    def permits_token(self, before: str, token: int) -> bool:
+        """Return whether one token leaves the text before it unchanged; see `permits`."""
+        return token not in self._text_of or self.fits(before, self._text_of[token])
 
     def changing(self, before: str) -> tuple[int, ...]:
         """Return the tokens that change with the text before them, the complement of `permits`."""
-        return self._changing(_tail(before)) if self._composes else ()
+        return self._changing(_tail(before)) if self.composes else ()
 
     def _find_changing(self, tail: str) -> tuple[int, ...]:
         """Return the tokens that change with the end of a text; `permits` caches the result."""
@@ -75,13 +70,24 @@ class Composition:
 
     def fits(self, before: str, text: str) -> bool:
         """Return whether normalization changes nothing where a text follows another text."""
-        if not self._composes or not text or not joins(text[0]):
+        if not self.composes or not text or not joins(text[0]):
             return True
         return unicodedata.is_normalized("NFC", _tail(before) + text)
 
+    def fits_completed(self, before: str, text: str) -> bool:
+        r"""Return whether normalization changes nothing where the end of a character, and a text, follow another text.
+
+        A token can end a character that NFC replaces, such as U+095D, of which no token alone has every byte.
+
+        Args:
+            before: the text before the character.
+            text: the character and the text behind it; empty while the character is incomplete.
+        """
+        return not self.composes or (self.fits(before, text) and unicodedata.is_normalized("NFC", text))
+
     def parts(self, text: str, place: int) -> bool:
         """Return whether normalization never crosses an offset of a text, whatever follows the text."""
-        return not self._composes or not joins(text[place])
+        return not self.composes or not joins(text[place])
 
 
 def _tail(text: str) -> str:

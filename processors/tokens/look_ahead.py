@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from logitkit.processors.tokens.pretokenizer import Pretokenizer
 
 # Texts after a token: the empty text, and one character of each class that known patterns distinguish.
 SAMPLE_CONTINUATIONS = ("", "a", " ", "1", ".", "\n", "s", "A", "一", "'")
 
 
-def continuations(pretokenizer: Pretokenizer, before: str, text: str, open_bytes: bytes) -> tuple[str, ...]:
-    """Return the continuations to try after a token with this text and these bytes of an incomplete character.
+def continuations(pretokenizer: Pretokenizer, before: str, text: str, ends: Sequence[str]) -> tuple[str, ...]:
+    """Return the continuations to try after a token with this text and an incomplete character that may follow it.
 
-    After the character that completes these bytes one more character is tried, because a cut before white space
+    After the character that completes the token one more character is tried, because a cut before white space
     depends on the character after the white space. Behind the apostrophe of a contraction, the letters of the pattern
     are tried.
 
@@ -19,11 +21,10 @@ def continuations(pretokenizer: Pretokenizer, before: str, text: str, open_bytes
         pretokenizer: the pretokenizer.
         before: the text before the token.
         text: the whole characters of the token.
-        open_bytes: the bytes of an incomplete character at the end of the token.
+        ends: characters that can complete the last one of the token; empty where it is complete.
     """
-    completing = pretokenizer.completions(open_bytes)
-    if completing:
-        return (*completing, *(char + more for char in completing for more in SAMPLE_CONTINUATIONS[1:3]))
+    if ends:
+        return (*ends, *(char + more for char in ends for more in SAMPLE_CONTINUATIONS[1:3]))
     if pretokenizer.literal.open(before + text):
         return SAMPLE_CONTINUATIONS + pretokenizer.literal.texts
     # A heuristic: after two classes of characters, known patterns depend on a few more characters at most.

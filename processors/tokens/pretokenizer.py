@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,7 +17,6 @@ import regex
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from logitkit.processors.tokens.byte_fallback import code_points
 from logitkit.processors.tokens.pattern_letters import PatternLetters
 from logitkit.processors.tokens.token_bytes import MARKER
 from logitkit.processors.tokens.tokenizer_description import parts_of, without_prefix_space
@@ -77,7 +76,6 @@ class Pretokenizer:
         written = frozenset(char for char in literals if not char.isspace() and not char.isalpha())
         self._literals = written | self.literal.letters
         self.class_of = lru_cache(maxsize=None)(self._class_of)
-        self.completions = lru_cache(maxsize=None)(self._completions)
         if tables is not None and not self.never_cuts:
             self._class_numbers = tables.array("character_classes", lambda: self._class_numbers)
 
@@ -122,19 +120,21 @@ class Pretokenizer:
             return (char,)
         return tuple(bool(pattern.fullmatch(char)) for pattern in self._classes)
 
-    def _completions(self, open_bytes: bytes) -> tuple[str, ...]:
-        """Return the first and the last character of each class among the characters that start with these bytes.
+    def representatives(self, points: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
+        """Return the first and the last of each class among code points, ascending.
 
-        All code points count, so that rare members of a class are found, such as the only white space in a block.
         Two characters represent a class, because the newest characters of Unicode can have another class in the
-        tokenizer's own tables. Without bytes the result is empty.
+        tokenizer's own tables.
+
+        Args:
+            points: code points, ascending.
         """
-        points = code_points(open_bytes) if open_bytes else range(0)
-        numbers = self._class_numbers[points.start : points.stop]
+        points = np.asarray(points, dtype=np.int64)
+        numbers = np.zeros_like(points) if self.never_cuts else self._class_numbers[points]
         _, first = np.unique(numbers, return_index=True)
         _, last = np.unique(numbers[::-1], return_index=True)
-        places = dict.fromkeys([*np.sort(first).tolist(), *np.sort(len(numbers) - 1 - last).tolist()])
-        return tuple(chr(points.start + place) for place in places)
+        kept: NDArray[np.int64] = points[np.union1d(first, len(points) - 1 - last)]
+        return kept
 
     @cached_property
     def _class_numbers(self) -> NDArray[np.int32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,20 @@ from logitkit.processors.tokens.token_bytes import starts_inside_character
 from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
+Ends = Callable[[int, bytes], tuple[str, ...]]
+
 
 class ShapeExample(NamedTuple):
-    """An example of a shape: the token's whole characters, its incomplete last character, and whether it is added."""
+    """An example of a shape.
+
+    Attributes:
+        text: the token's whole characters.
+        ends: characters that can complete its last one, of each class; empty where it is complete.
+        added: whether the token is an added one.
+    """
 
     text: str
-    open_bytes: bytes
+    ends: tuple[str, ...]
     added: bool
 
 
@@ -33,6 +42,7 @@ class TokenShapes:
         pretokenizer: the pretokenizer that defines the character classes.
         writable: tokens that the tokenizer can write at all, bool ``[vocab]``; the others have shape 0.
         whole: tokens all of whose characters count: they are written only behind certain texts, bool ``[vocab]``.
+        ends: returns the characters that can complete a token, given the token and the first bytes of a character.
         fine: whether the letters in `Pretokenizer.literal` are distinguished.
         tables: the tokenizer's tables; None: everything is computed.
 
@@ -47,21 +57,22 @@ class TokenShapes:
         pretokenizer: Pretokenizer,
         writable: NDArray[np.bool_],
         whole: NDArray[np.bool_],
+        ends: Ends,
         *,
         fine: bool,
         tables: TokenizerTables | None = None,
     ) -> None:
         @functools.cache
         def shapes() -> tuple[NDArray[np.int64], list[ShapeExample]]:
-            return _find_shapes(vocabulary, pretokenizer, writable, whole, fine=fine)
+            return _find_shapes(vocabulary, pretokenizer, writable, whole, ends, fine=fine)
 
         if tables is None or pretokenizer.never_cuts:
             self.of, self.examples = shapes()
             return
         name = "fine_shapes" if fine else "shapes"
         self.of = tables.array(name, lambda: shapes()[0])
-        packed = tables.value(name, lambda: [(text, rest.hex(), added) for text, rest, added in shapes()[1]])
-        self.examples = [ShapeExample(text, bytes.fromhex(rest), bool(added)) for text, rest, added in packed]
+        packed = tables.value(name, lambda: [(text, "".join(chars), added) for text, chars, added in shapes()[1]])
+        self.examples = [ShapeExample(text, tuple(chars), bool(added)) for text, chars, added in packed]
 
 
 def _find_shapes(
@@ -69,12 +80,13 @@ def _find_shapes(
     pretokenizer: Pretokenizer,
     writable: NDArray[np.bool_],
     whole: NDArray[np.bool_],
+    ends: Ends,
     *,
     fine: bool,
 ) -> tuple[NDArray[np.int64], list[ShapeExample]]:
     """Return the number of the shape of each token, and a token of each shape; see `TokenShapes`."""
     of = np.zeros(len(vocabulary), dtype=np.int64)
-    examples = [ShapeExample("", b"", False)]
+    examples = [ShapeExample("", (), False)]
     numbers: dict[Any, int] = {}
     if not pretokenizer.never_cuts:
         for token in np.flatnonzero(writable).tolist():
@@ -84,13 +96,13 @@ def _find_shapes(
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             text = decoder.decode(token_bytes)
             added = token in vocabulary.added and text in pretokenizer.added
-            open_bytes = decoder.getstate()[0]
+            completed = ends(token, decoder.getstate()[0])
             key: Any = token
             if not added:
                 shape = pretokenizer.shape(text, fine=fine, whole=bool(whole[token]))
-                key = shape, bool(whole[token]), pretokenizer.completions(open_bytes)
+                key = shape, bool(whole[token]), completed
             if key not in numbers:
                 numbers[key] = len(examples)
-                examples.append(ShapeExample(text, open_bytes, added))
+                examples.append(ShapeExample(text, completed, added))
             of[token] = numbers[key]
     return of, examples

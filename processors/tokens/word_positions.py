@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from logitkit.processors.tokens.token_window import Window, character_classes, s
 from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 
 KEPT = 128  # windows whose masks of the whole vocabulary are kept: 40 MB for 150,000 tokens
-EVERY = slice(None)  # every token of the vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,8 @@ class WordPositions:
         self.pretokenizer, self._shapes = pretokenizer, shapes
         self._tables: dict[str, NDArray[np.int8]] = {}
         self._masks: dict[str, VocabularyPositions] = {}  # the one asked for last at the end
+        # By identity: `CanonicalRules` keeps the window of each context.
+        self._described = lru_cache(maxsize=1024)(self._describe)
 
     def keep(self, tables: TokenizerTables, warm_up: Callable[[], object]) -> None:
         """Take the positions that a file has, or find some by ``warm_up`` and have them saved.
@@ -84,28 +86,22 @@ class WordPositions:
             stacked[place, : len(table)] = table
         return stacked
 
-    def of(self, window: Window, ids: Ids | slice) -> tuple[Mask, Mask]:
-        """Return which of the tokens can start a word after a window, and which of them can continue a word.
+    def of_token(self, window: Window, token: int) -> tuple[bool, bool]:
+        """Return whether a token can start a word after a window, and whether it can continue a word.
 
-        Both results are bool, of the shape of ``ids``; the caller may not write to them. Only the shapes of these
-        tokens are examined.
+        Only the shape of this token is examined.
 
         Args:
             window: the tokens before.
-            ids: token ids of any shape; the slice ``EVERY`` stands for the whole vocabulary.
+            token: its id.
         """
-        if isinstance(ids, slice):
-            whole = self.of_vocabulary(window)
-            return whole.start[ids], whole.inside[ids]
         if self.pretokenizer.never_cuts:
-            every = np.ones(ids.shape, dtype=bool)
-            return np.zeros_like(every) if window.last is not None else every, every
+            return window.last is None, True
         window, shapes, key = self._described(window)
-        table, of = self._tables[key], shapes.of[ids]  # -1 in the table: not examined yet
-        for number in np.unique(of[table[of, 0] < 0]).tolist():
+        table, number = self._tables[key], int(shapes.of[token])
+        if table[number, 0] < 0:
             table[number] = self._of_shape(window, shapes.examples[number])
-        start, inside = table[of].astype(bool).T
-        return start.T, inside.T
+        return bool(table[number, 0]), bool(table[number, 1])
 
     def of_vocabulary(self, window: Window) -> VocabularyPositions:
         """Return the positions of the whole vocabulary; those of the `KEPT` kinds of windows asked for last are kept.
@@ -129,7 +125,7 @@ class WordPositions:
             self._masks.pop(oldest, None)
         return positions
 
-    def _described(self, window: Window) -> tuple[Window, TokenShapes, str]:
+    def _describe(self, window: Window) -> tuple[Window, TokenShapes, str]:
         """Return a window in its short form, the shapes to distinguish behind it, and the key of its table."""
         fine = self.pretokenizer.literal.open(window.text)
         shapes = self._shapes[fine]
@@ -147,9 +143,9 @@ class WordPositions:
         where the first value is True: a token that starts a word is allowed regardless of the merge rule.
         """
         inside = False
-        for continuation in continuations(self.pretokenizer, window.text, example.text, example.open_bytes):
+        for continuation in continuations(self.pretokenizer, window.text, example.text, example.ends):
             position = self.position(
-                window, example.text, continuation, added=example.added, is_open=bool(example.open_bytes)
+                window, example.text, continuation, added=example.added, is_open=bool(example.ends)
             )
             if position is WordPosition.START:
                 return True, inside
