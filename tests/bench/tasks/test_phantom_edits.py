@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import normalizers
 
 import logitkit
-from logitkit.bench.config import datasource
+from fresh import ROOT
+from logitkit.bench.config import datasource, read
+from logitkit.bench.execution.unit import samples
 from logitkit.bench.tasks import Answer, Fate, PhantomEdits, Sample, fates_of
 from logitkit.bench.tasks.edit_outcomes import KINDS, TokenizedText, align, kind_of
 from logitkit.bench.tasks.phantom_edits import ids_before_stop
@@ -282,7 +284,17 @@ def test_the_book_and_the_programs(shared_data: Path, shared_tokenizers: Path) -
         {"field": "code", "whole_rows": True, "targets": 2},
     )
     assert len(book.samples) > 300 and len(code.samples) > 200
-    samples: list[Sample] = [*book.samples[:20], *code.samples[:20]]
-    for sample in samples:
+    chosen: list[Sample] = [*book.samples[:20], *code.samples[:20]]
+    for sample in chosen:
         ids = tokenizer(" " + sample.data["passage"])["input_ids"]
         assert {fate.outcome for fate in fates_of(sample, tokenizer, vocabulary, ids)} == {"unchanged"}
+
+
+@pytest.mark.data
+def test_the_run_file_of_the_page(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of the page names a run file without mistakes; it compares two chains on books and programs."""
+    monkeypatch.setenv("LOGITKIT_DATA", str(shared_data))
+    assert "logitkit bench examples/bench/phantom_edits.yaml" in (ROOT / "docs/processors/canonical.md").read_text()
+    run = read(ROOT / "examples" / "bench" / "phantom_edits.yaml")
+    assert list(run.chains) == ["plain", "canonical"] and list(run.tasks) == ["book", "programs"]
+    assert [len(samples(run, name)) for name in run.tasks] == [64, 32]
