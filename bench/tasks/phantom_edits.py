@@ -121,11 +121,9 @@ class PhantomEdits(Task):
         rules = _rules_of(answer)
         ids = ids_before_stop(rules.vocabulary, answer.ids, self.request(sample, answer.tokenizer).stops)
         fates = fates_of(sample, answer.tokenizer, rules.vocabulary, ids)
-        shares = {
-            "same_bytes": [each.same_bytes for each in fates],
-            **{name: [each.outcome == name for each in fates] for name in OUTCOMES},
-            **{name: [each.kind == name for each in fates] for name in KINDS},
-        }
+        shares: dict[str, list[bool]] = {"same_bytes": [each.same_bytes for each in fates]}
+        shares |= {str(name): [each.outcome == name for each in fates] for name in OUTCOMES}
+        shares |= {name: [each.kind == name for each in fates] for name in KINDS}
         result: dict[str, float | None] = {name: sum(each) / len(fates) for name, each in shares.items()}
         return {**result, "non_canonical": float(any(non_canonical_tokens(rules, answer.prompt_ids, ids)))}
 
