@@ -2,29 +2,34 @@
 
 Code: the model repeats a program of HumanEval with another name of its function. Summary: it continues a paragraph of a
 book with a summary. The methods run in turn on each prompt, and their tokens are compared with those of plain decoding.
+Runs in the results file are not repeated.
 
-    python -m studies.draft_trees --data DATA
+    python -m studies.draft_trees --data DATA --items 5 --out drafts.jsonl
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import torch
 import typer
 
 from logitkit import models
 from logitkit.processors.searches import Goose
+from logitkit.progress import progress_bar
+from studies.intervals import bootstrap_interval, interval_text
+from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
 
 LOOKUP = 10  # drafted tokens, the default of transformers
 BETWEEN = 7  # programs and paragraphs between two items
+BUDGETS = (16, 60)
 PARAGRAPH = range(600, 1200)  # characters
 
 
@@ -34,11 +39,13 @@ class Measured(NamedTuple):
     Attributes:
         tokens_a_forward: new tokens by forwards of the model, the reading of the prompt included.
         seconds: CPU seconds a new token.
+        wall: seconds of the clock a new token.
         equal: whether the tokens are those of plain decoding.
     """
 
     tokens_a_forward: float
     seconds: float
+    wall: float
     equal: bool
 
 
@@ -74,51 +81,78 @@ def measured(model: Any, inputs: Any, tokens: int, plain: Any, **settings: Any) 
         count += 1
 
     handle = model.register_forward_hook(add)
-    begun = time.process_time()
+    begun, clock = time.process_time(), time.perf_counter()
     ids = model.generate(**inputs, do_sample=False, max_new_tokens=tokens, pad_token_id=0, **settings)
-    seconds = time.process_time() - begun
+    seconds, wall = time.process_time() - begun, time.perf_counter() - clock
     handle.remove()
     new = ids.shape[1] - inputs["input_ids"].shape[1]
-    return Measured(new / count, seconds / new, plain is None or torch.equal(ids, plain)), ids
+    return Measured(new / count, seconds / new, wall / new, plain is None or torch.equal(ids, plain)), ids
 
 
-def table(model: Any, tokenizer: Any, prompts: dict[str, list[str]], tokens: int, budgets: list[int]) -> str:
-    """Return a table of tasks and methods, as Markdown."""
-    methods: dict[str, Callable[[], dict[str, Any]]] = {
+def methods(budgets: Sequence[int]) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return the settings of `generate` of each method."""
+    found: dict[str, Callable[[], dict[str, Any]]] = {
         "plain": dict,
         "prompt lookup": lambda: {"prompt_lookup_num_tokens": LOOKUP},
     }
     for budget in budgets:
-        methods[f"goose({budget})"] = lambda budget=budget: {"custom_generate": Goose(budget=budget)}  # type: ignore[misc]
+        found[f"goose({budget})"] = lambda budget=budget: {"custom_generate": Goose(budget=budget)}  # type: ignore[misc]
+    return found
+
+
+def runs_of(model: Any, tokenizer: Any, text: str, tokens: int, budgets: Sequence[int]) -> dict[str, Measured]:
+    """Return the measures of every method on one prompt, in turn."""
+    inputs, plain = tokenizer(text, return_tensors="pt"), None
+    runs: dict[str, Measured] = {}
+    for name, settings in methods(budgets).items():
+        runs[name], ids = measured(model, inputs, tokens, plain, **settings())
+        plain = ids if plain is None else plain
+    return runs
+
+
+def table(runs: Mapping[tuple[str, int], Mapping[str, Measured]]) -> str:
+    """Return a table of tasks and methods, as Markdown; times are shares of those of plain decoding, paired by prompt.
+
+    Args:
+        runs: the measures of every method, by task and number of the prompt.
+    """
     rows = []
-    for task, texts in prompts.items():
-        runs: dict[str, list[Measured]] = {name: [] for name in methods}
-        for text in texts:
-            inputs, plain = tokenizer(text, return_tensors="pt"), None
-            for name, settings in methods.items():
-                one, ids = measured(model, inputs, tokens, plain, **settings())
-                plain = ids if plain is None else plain
-                runs[name].append(one)
-        for name, each in runs.items():
-            means = (
-                statistics.mean(one.tokens_a_forward for one in each),
-                statistics.mean(one.seconds for one in each),
-            )
-            same = sum(one.equal for one in each)
-            rows.append([task, name, f"{means[0]:.2f}", f"{means[1]:.3f}", f"{same} of {len(each)}"])
-    return markdown_table(["task", "method", "tokens a forward", "CPU seconds a token", "equal to plain"], rows)
+    for task in dict.fromkeys(task for task, _ in runs):
+        own = [one for (other, _), one in runs.items() if other == task]
+        for name in own[0]:
+            per_forward = np.array([one[name].tokens_a_forward for one in own])
+            cells = [interval_text(bootstrap_interval(per_forward), ".2f")]
+            for of in ("wall", "seconds"):
+                ratios = np.array([getattr(one[name], of) / getattr(one["plain"], of) for one in own])
+                cells.append(interval_text(bootstrap_interval(ratios), ".2f"))
+            same = sum(one[name].equal for one in own)
+            rows.append([task, name, *cells, f"{same} of {len(own)}"])
+    headings = ["task", "method", "tokens a forward", "wall time / plain", "CPU time / plain", "equal to plain"]
+    return markdown_table(headings, rows)
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with HumanEval.jsonl.gz and 1661-0.txt.")],
+    data: Annotated[Path, typer.Option(help="Folder with HumanEval.jsonl.gz and 1661-0.txt.", envvar="LOGITKIT_DATA")],
     model: Annotated[str, typer.Option(help="Known model, folder or hub id.")] = "smollm2-135m",
-    items: Annotated[int, typer.Option(min=1, max=30, help="Prompts of each task.")] = 2,
+    items: Annotated[int, typer.Option(min=1, max=30, help="Prompts of each task.")] = 5,
     tokens: Annotated[int, typer.Option(min=1, help="New tokens of each run.")] = 48,
+    out: Annotated[Path, typer.Option(help="File of results; runs in it are not repeated.")] = Path("drafts.jsonl"),
 ) -> None:
     """Print tokens a forward and time of goose, prompt lookup and plain decoding."""
-    loaded, tokenizer = models.load(model)
+    settings = {"model": model, "tokens": tokens}
+    known = {(one["task"], one["item"]): one["runs"] for one in resumed_records(out, settings, "draft_trees")}
     prompts = {"code": programs(data, items), "summary": paragraphs(data, items)}
-    typer.echo(table(loaded, tokenizer, prompts, tokens, [16, 60]))
+    places = [(task, number) for task, texts in prompts.items() for number in range(len(texts))]
+    todo = [place for place in places if place not in known]
+    loaded, tokenizer = models.load(model) if todo else (None, None)
+    with progress_bar("prompts", total=len(todo)) as bar:
+        for task, number in todo:
+            runs = runs_of(loaded, tokenizer, prompts[task][number], tokens, BUDGETS)
+            known[task, number] = {name: one._asdict() for name, one in runs.items()}
+            append_record(out, {"settings": settings, "task": task, "item": number, "runs": known[task, number]})
+            bar.advance()
+    runs_by_place = {place: {name: Measured(**one) for name, one in known[place].items()} for place in places}
+    typer.echo(table(runs_by_place))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from logitkit.processors.samplers.attribute_head_values import HeadValues, head_
 from logitkit.processors.samplers.attribute_models import Classifier, RowScorer, ScoredRows, row_scorer
 from logitkit.processors.samplers.attribute_parts import attributes_of, checked_parts
 from logitkit.processors.samplers.attribute_reading import ReadAlong, reads_along
-from logitkit.processors.samplers.attributes import LEAST, Attribute
+from logitkit.processors.samplers.attributes import LEAST, Attribute, precise
 from logitkit.processors.samplers.row_states import RowStates
 
 NOT_DEGENERATE: dict[str, Any] = {"varied": 3}
@@ -150,7 +150,7 @@ class AttributeStep(LogitsProcessor):
     def _of_attributes(self, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the summed values of rows, ``[rows]``, and of candidates, ``[rows, kept]``, under the folds."""
         tails = rows[:, self._settings.start :]
-        before = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+        before = torch.zeros(len(rows), dtype=precise(rows.device), device=rows.device)
         after = before[:, None].expand(tokens.shape)
         if not self._attributes:
             return before, after
@@ -188,18 +188,20 @@ def _values_of(name: str, scorer: RowScorer, prompts: Prompts) -> Values:
 
 
 def likeliest(logp: Tensor, count: int) -> Tensor:
-    """Return the ``count`` likeliest tokens of each row in ascending order, ``[rows, count]``; the first of equal ones.
+    """Return the ``count`` likeliest tokens of each row, ``[rows, count]``, as a stable sort gives them.
+
+    Args:
+        logp: fp32, ``[rows, vocab]``.
+        count: at most the size of the vocabulary.
 
     Example:
         >>> likeliest(torch.tensor([[0.0, 2.0, 1.0, 1.0]]), 2)
         tensor([[1, 2]])
     """
-    least = logp.topk(count, dim=-1).values[:, -1:]
-    above, equal = logp > least, logp == least
-    chosen = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
-    places = torch.where(chosen, chosen.cumsum(-1) - 1, count)  # those of other tokens lie behind the result
-    tokens = torch.arange(logp.shape[1], device=logp.device).expand_as(places)
-    return places.new_zeros(len(logp), count + 1).scatter(1, places, tokens)[:, :count]
+    bits = (logp + 0.0).view(torch.int32).long()  # adding 0 makes 0 of -0
+    ordered = torch.where(bits < 0, bits ^ (2**31 - 1), bits)  # whole numbers in the order of the log-probabilities
+    width = logp.shape[1]
+    return (ordered * width - torch.arange(width, device=logp.device)).topk(count, dim=-1).indices
 
 
 def _are_among(tokens: Tensor, few: Sequence[int]) -> Tensor:

@@ -24,6 +24,7 @@ from logitkit.processors.engine import head_training
 from logitkit.processors.engine.head_files import build_network, load_head, save_head
 from logitkit.processors.engine.head_training import Split, Standardised, TrainingSettings, residual_block
 from logitkit.processors.engine.weights_fingerprint import model_fingerprint
+from logitkit.processors.samplers.attributes import precise
 from logitkit.processors.tokens.vocabulary import fingerprint
 
 KIND = "attribute head"
@@ -137,7 +138,7 @@ class AttributeHead:
     def __call__(self, features: Tensor) -> Tensor:
         """Return ``log P(attribute)`` in nats, float64, ``[..., features] -> [...]``."""
         self.network.to(features.device)
-        return nn.functional.logsigmoid(self.network(features.float()).double())
+        return nn.functional.logsigmoid(self.network(features.float()).to(precise(features.device)))
 
     @classmethod
     def fit(

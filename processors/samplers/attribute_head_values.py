@@ -14,6 +14,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.grown_rows import GrownRows
 from logitkit.processors.samplers.attribute_head import AttributeHead, ModelFingerprint
+from logitkit.processors.samplers.attributes import precise
 
 
 class HeadValues:
@@ -66,7 +67,7 @@ class HeadValues:
         """Return the values of rows, ``[rows]``."""
         if rows.shape[1] <= self._settings.start:
             base = math.log(self.head.base_rate)
-            return torch.full((len(rows),), base, dtype=torch.float64, device=rows.device)
+            return torch.full((len(rows),), base, dtype=precise(rows.device), device=rows.device)
         return self._of_tokens(self._before(rows), rows[:, -1:])[:, 0]
 
     def _before(self, rows: Tensor) -> Tensor:

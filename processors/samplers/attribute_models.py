@@ -13,6 +13,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import vocabulary_size
+from logitkit.processors.samplers.attributes import precise
 
 AT_ONCE = 64  # rows that a classifier reads in one forward
 
@@ -66,7 +67,8 @@ def checked_values(values: Any, count: int, owner: str, checks: DeferredChecks |
     """
     rule = f"{owner} must return one number a row, nats, [{count}], neither NaN nor +inf"
     try:
-        tensor = torch.as_tensor(values).detach().double()
+        tensor = torch.as_tensor(values).detach()
+        tensor = tensor.to(precise(tensor.device))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ScoresError(f"{rule}, got {type(values).__name__}; correct the scorer") from error
     if tensor.shape != (count,):
@@ -117,7 +119,7 @@ class ScoredRows:
             index, ended = index[:, 0], ended[:, 0].bool()
         before, found = self._known(rows, tokens)
         alive, new = torch.stack([~ended, ~found & ~ended]).cpu()
-        after = torch.zeros(tokens.shape, dtype=torch.float64, device=rows.device)
+        after = torch.zeros(tokens.shape, dtype=precise(rows.device), device=rows.device)
         if bool(new.any()):
             places = _places(new, rows.device)
             before = before.index_copy(0, places, self._asked(rows[places], index[places]))
@@ -129,12 +131,12 @@ class ScoredRows:
             owners = index[places][:, None].expand(count, kept).reshape(-1)
             after = after.index_copy(0, places, self._asked(longer, owners).view(count, kept))
         self._last = rows, tokens, after
-        return before.to(device), after.to(device)
+        return before.to(device, precise(device)), after.to(device, precise(device))
 
     def _known(self, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value of each row where it was a candidate of the last step, and where that is so, ``[rows]``."""
         if self._last is None or self._last[0].shape[1] != rows.shape[1] - 1:
-            none = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+            none = torch.zeros(len(rows), dtype=precise(rows.device), device=rows.device)
             return none, none.bool()
         last, candidates, values = self._last
         same = (rows[:, None, :-1] == last).all(-1)  # [rows, last rows]
@@ -145,7 +147,8 @@ class ScoredRows:
         """Return the values of rows, float64 ``[n]``."""
         values = self.scorer(rows, index)
         owner = f"attribute: scorer {self.name!r}"
-        return checked_values(values, len(rows), owner, self._prompts.deferred_checks).to(rows.device)
+        values = checked_values(values, len(rows), owner, self._prompts.deferred_checks)
+        return values.to(rows.device, precise(rows.device))
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_last": None}

@@ -17,6 +17,7 @@ from logitkit.processors.engine.grown_rows import GrownRows
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.model_facts import text_config, vocabulary_size
 from logitkit.processors.samplers.attribute_models import Classifier, checked_values
+from logitkit.processors.samplers.attributes import precise
 from logitkit.processors.transformers_api import with_cache
 
 TOLERANCE = 1e-3  # by which the check's logits may differ, relative to the largest
@@ -81,7 +82,8 @@ class ReadAlong:
         self._grown.note(rows)
         values = self.classifier.value_of(logits.flatten(0, 1))
         owner = f"attribute: scorer {self.name!r}"
-        values = checked_values(values, len(values), owner, self._prompts.deferred_checks).to(device)
+        values = checked_values(values, len(values), owner, self._prompts.deferred_checks)
+        values = values.to(device, precise(device))
         values = values.view(len(rows), -1)
         return values[:, 0], values[:, 1:]
 

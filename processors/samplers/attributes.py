@@ -19,6 +19,16 @@ from logitkit.processors.samplers.text_search import TextSearch
 LEAST = -1e4  # nats: log P of an attribute that a continuation cannot have any more; finite, so that no beam dies
 
 
+def precise(device: torch.device) -> torch.dtype:
+    """Return the dtype of values on a device: float64, or float32 on devices that lack it.
+
+    Example:
+        >>> precise(torch.device("cpu")), precise(torch.device("mps"))
+        (torch.float64, torch.float32)
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Attribute(Protocol):
     """An attribute as a fold over the tokens of continuations.
 
@@ -45,7 +55,7 @@ class Attribute(Protocol):
         """
 
     def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
-        """Return ``log P(attribute | continuation)``, nats, float64 ``[...]``.
+        """Return ``log P(attribute | continuation)``, nats, `precise` ``[...]``.
 
         Args:
             states: ``[..., size]``.
@@ -90,7 +100,7 @@ class Length:
     def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return the log-probability; see the class."""
         value = self.log_probability(count, ended)
-        return torch.full(states.shape[:-1], value, dtype=torch.float64, device=states.device)
+        return torch.full(states.shape[:-1], value, dtype=precise(states.device), device=states.device)
 
     def log_probability(self, count: int, ended: bool) -> float:
         """Return the log-probability of a continuation of this many tokens; see the class."""
@@ -145,7 +155,7 @@ class Varied:
 
     def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return minus the number of repetitions."""
-        return -states[..., 0].double().clamp_max(-LEAST)
+        return -states[..., 0].to(precise(states.device)).clamp_max(-LEAST)
 
 
 class Contains(TextSearch):
@@ -160,8 +170,8 @@ class Contains(TextSearch):
 
     def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return the log-probability; see the class."""
-        missing = self.missing(states).sum(-1).double()
-        return torch.where(missing > 0, LEAST, 0.0).double() if ended else -missing.clamp_max(-LEAST)
+        missing = self.missing(states).sum(-1).to(precise(states.device))
+        return torch.where(missing > 0, LEAST, 0.0).to(missing) if ended else -missing.clamp_max(-LEAST)
 
 
 class Avoids(TextSearch):
@@ -178,6 +188,6 @@ class Avoids(TextSearch):
 
     def value(self, states: Tensor, count: int, ended: bool) -> Tensor:
         """Return the log-probability; see the class."""
-        missing = self.missing(states).double()
+        missing = self.missing(states).to(precise(states.device))
         kept = torch.zeros_like(missing[..., 0]) if ended else (-torch.expm1(-missing)).log().sum(-1)
         return torch.where((missing > 0).all(-1), kept, LEAST)

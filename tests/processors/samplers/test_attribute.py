@@ -438,7 +438,7 @@ def test_likeliest_tokens_are_those_of_a_stable_sort() -> None:
     for count in (1, 5, 9, 12):
         logp = torch.randint(0, 4, (30, 12), generator=generator).float()
         logp[torch.rand(30, 12, generator=generator) < 0.3] = -torch.inf
-        want = torch.sort(logp, dim=-1, descending=True, stable=True).indices[:, :count].sort(-1).values
+        want = torch.sort(logp, dim=-1, descending=True, stable=True).indices[:, :count]
         assert torch.equal(likeliest(logp, count), want)
 
 

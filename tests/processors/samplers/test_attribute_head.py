@@ -14,6 +14,7 @@ from tests.fakes import own_model, seeded
 import logitkit
 from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.cascade import TrainingSettings
+from logitkit.processors.engine import Binding
 from logitkit.processors.samplers import (
     AttributeExamples,
     AttributeHead,
@@ -210,7 +211,7 @@ def test_labels_of_another_form_are_one_error(tmp_path: Path, line: str, words: 
         read_labelled_texts(tmp_path)
 
 
-def test_refused_heads(tmp_path: Path) -> None:
+def test_refused_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another model or tokenizer, another kind of file, no head, and labels of one kind."""
 
     def bound(name: str = "own", model: Any = None, **named: Any) -> Any:
@@ -223,6 +224,9 @@ def test_refused_heads(tmp_path: Path) -> None:
     other.trained_for = other.trained_for._replace(tokenizer="x")
     with pytest.raises(ModelError, match="another tokenizer"):
         bound(own=other)
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match="which this engine hides"):
+        patch.setattr(Binding, "has_model", False)
+        bound(own=head())
     with pytest.raises(ModelError, match="AttributeHead, got dict"):
         bound(own={})
     with pytest.raises(ParameterError, match="a folder, or a name passed to bind"):
