@@ -105,7 +105,8 @@ class BagIndex:
     def neighbours(self, text: bytes) -> Integers:
         """Return the places of the targets next to a text in the order of their bytes, ``[2 * NEXT]``."""
         place = bisect_left(self._sorted, text)
-        return self._place[np.arange(place - NEXT, place + NEXT).clip(0, len(self._sorted) - 1)]
+        near: Integers = self._place[np.arange(place - NEXT, place + NEXT).clip(0, len(self._sorted) - 1)]
+        return near
 
     def with_prefix(self, prefix: bytes) -> Integers:
         """Return the places of the targets that begin with a prefix."""
