@@ -69,7 +69,7 @@ class PhantomEdits(Task):
     Examples:
         >>> task = PhantomEdits(rows=[{"text": "We saw seven yellow birds near the river today."}], words=9, targets=2)
         >>> task.request(task.samples[0], None).prompt.splitlines()[-2]
-        'Passage: We saw [seven] yellow [birds] near the river today.'
+        'Passage: We saw seven yellow birds near the [river] [today].'
     """
 
     metrics = (
