@@ -63,8 +63,8 @@ class RidingText:
         plan, text, tokens = self.plan, self.text, self.text.ids.shape[1]
         new = steps, text.requests - self._counted[0], text.requested_rows - self._counted[1]
         self._counted = text.requests, text.requested_rows
-        self._recent = tuple(REMEMBERED * old + more for old, more in zip(self._recent, new, strict=True))
-        recent, requests, asked = self._recent
+        recent, requests, asked = (REMEMBERED * old + more for old, more in zip(self._recent, new, strict=True))
+        self._recent = recent, requests, asked
         model, own, share = plan.model, len(plan.index), requests / recent
         rows = own * (1 + len(plan.streams))
         plain = self.seconds(model, own, 1, False)

@@ -84,6 +84,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXT.split(".")[:2]))
     labelled = [{"text": text, "label": number % 2} for number, text in enumerate(re.findall(r"\w+ \w+ \w+", TEXT))]
     (tmp_path / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"role": "user", "content": "The keeper"}) + "\n")
     rows = [{"question": f"What is {number} plus 1?", "answer": f"#### {number + 1}"} for number in range(20)]
     (tmp_path / "gsm8k-test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     problems = [{"prompt": sentence, "canonical_solution": sentence + "."} for sentence in TEXT.split(".")[:2]]

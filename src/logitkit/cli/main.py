@@ -17,6 +17,7 @@ from logitkit.cli import (
     check,
     demo,
     doctor,
+    drift,
     inspect,
     label_divergence,
     list_processors,
@@ -146,4 +147,5 @@ app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_route
 app.command("train-attribute", epilog=examples(*train_attribute.EXAMPLES))(train_attribute.train_attribute)
 app.command("membership", epilog=examples(*membership.EXAMPLES))(membership.membership)
 app.command("train-adadec", epilog=examples(*train_adadec.EXAMPLES))(train_adadec.train_adadec)
+app.command("drift", epilog=examples(*drift.EXAMPLES))(drift.drift)
 app.command("lm-eval", context_settings=lm_eval.CONTEXT_SETTINGS, add_help_option=False)(lm_eval.lm_eval)

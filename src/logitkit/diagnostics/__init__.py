@@ -3,11 +3,14 @@
 - `token_statistics`: the log-probability of each token of a text, beside mean and deviation over the vocabulary.
 - `membership_scores`: whether a text was among the training data of a model: `min_k`, `min_k_plus_plus`, `dc_pdd`.
 - `labelled_texts`: a file of texts, some of them known to be among the training data.
+- `measure_drift`, `fit_drift`, `drift_plot`: how far a conversation drifts from its goal.
 - `area_under_curve`: how well a score separates two groups, with an interval.
 """
 
 from __future__ import annotations
 
+from logitkit.diagnostics.drift import DriftFit, TurnDrift, fit_drift, measure_drift
+from logitkit.diagnostics.drift_plot import drift_plot
 from logitkit.diagnostics.labelled_texts import LabelledText, labelled_texts
 from logitkit.diagnostics.membership import dc_pdd, membership_scores, min_k, min_k_plus_plus, token_counts
 from logitkit.diagnostics.per_token import TokenStatistics, token_statistics
@@ -15,11 +18,16 @@ from logitkit.diagnostics.separation import AreaUnderCurve, area_under_curve
 
 __all__ = [
     "AreaUnderCurve",
+    "DriftFit",
     "LabelledText",
     "TokenStatistics",
+    "TurnDrift",
     "area_under_curve",
     "dc_pdd",
+    "drift_plot",
+    "fit_drift",
     "labelled_texts",
+    "measure_drift",
     "membership_scores",
     "min_k",
     "min_k_plus_plus",
