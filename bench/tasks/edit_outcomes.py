@@ -127,6 +127,10 @@ class Fate:
         kind: class of a phantom edit, one of `KINDS`; empty for other outcomes.
         same_bytes: whether a phantom edit keeps every byte of the tokens, white space included. Then the tokenizer
             writes one of the two sequences at most.
+
+    Example:
+        >>> Fate("replaced").kind
+        ''
     """
 
     outcome: Outcome

@@ -36,6 +36,8 @@ COMMANDS = {
     "train-attribute": "a.jsonl head --model a",
     "train-router": "a.jsonl head --small a --large b",
     "train-adadec": "a.jsonl threshold.json",
+    "membership": "passages.jsonl",
+    "drift": "chat.jsonl --goal x",
     "lm-eval": "",
 }
 TRAIN = ["train-ngram", "a.txt", "--tokenizer", "t", "-o", "t.safetensors"]

@@ -31,6 +31,10 @@ class TurnDrift(NamedTuple):
         tokens: tokens of the answer.
         divergence: mean of KL(q, p) over the tokens, nats.
         reminder: whether the message before the answer restated the goal.
+
+    Example:
+        >>> TurnDrift(1, 8, 0.5, reminder=False).divergence
+        0.5
     """
 
     turn: int
@@ -46,6 +50,10 @@ class DriftFit(NamedTuple):
         estimates: value of each coefficient, and the limits of its interval of 95 %. ``c`` is there only if some
             turns have a reminder and some have none.
         changes: number of changes of the drift.
+
+    Example:
+        >>> DriftFit({"a": (0.2, 0.1, 0.3), "b": (0.5, 0.2, 0.8)}, 9).estimates["b"][0]
+        0.5
     """
 
     estimates: dict[str, tuple[float, float, float]]

@@ -15,6 +15,10 @@ class LabelledText(NamedTuple):
     Attributes:
         text: the text.
         member: whether the model was trained on it; None: not known.
+
+    Example:
+        >>> LabelledText("a passage", member=True).member
+        True
     """
 
     text: str

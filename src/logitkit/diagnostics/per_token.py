@@ -21,6 +21,11 @@ class TokenStatistics(NamedTuple):
         logp: log-probability of each token given those before it, nats, float64 ``[tokens]``.
         mean: expected log-probability of a token drawn there (minus the entropy), nats, float64 ``[tokens]``.
         deviation: standard deviation of that log-probability, nats, float64 ``[tokens]``.
+
+    Example:
+        >>> import torch
+        >>> TokenStatistics(*torch.tensor([[7.0], [-1.0], [-2.0], [0.5]])).logp
+        tensor([-1.])
     """
 
     ids: Tensor

@@ -20,6 +20,10 @@ class AreaUnderCurve(NamedTuple):
     Attributes:
         value: probability that a member scores higher than another text, ties counted half; 0.5 tells nothing.
         low, high: limits of its interval of 95 %.
+
+    Example:
+        >>> AreaUnderCurve(0.7, 0.6, 0.8).value
+        0.7
     """
 
     value: float
