@@ -129,7 +129,7 @@ class Fate:
             writes one of the two sequences at most.
 
     Example:
-        >>> Fate("replaced").kind
+        >>> Fate(outcome="replaced").kind
         ''
     """
 
