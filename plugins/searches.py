@@ -52,6 +52,7 @@ SPECS = [
         summary="Ban phrases by going back to where they began, so that their beginnings are written elsewhere.",
         source="sam-paech/antislop-sampler",
         target=f"{PACKAGE}.rewind:Rewind",
+        revision=2,
         formula="a token in which a banned phrase began is forbidden behind its prefix, and another is drawn there",
         needs=("a fast tokenizer",),
         extra_forwards="gated",
@@ -66,6 +67,7 @@ SPECS = [
         summary="Look for the likeliest texts with beams, in groups that avoid each other's tokens.",
         source="arXiv:1610.02424",
         target=f"{PACKAGE}.beams:Beams",
+        revision=2,
         formula="the best by sum_t (log p(v_t) - diversity n_t),  n_t: earlier groups that took v_t at step t",
         extra_forwards="rows",
         cost="width rows in place of one",
@@ -79,6 +81,7 @@ SPECS = [
         summary="Where the model is unsure, take the token with the likeliest continuation, by looking ahead (AdaDec).",
         source="arXiv:2506.08980",
         target=f"{PACKAGE}.adadec:AdaDec",
+        revision=2,
         needs_files=("threshold",),
         formula="where H(p) >= threshold: arg max over the top likeliest v of (log p(v) + sum of log p of the greedy "
         "tokens behind v) / (number of these tokens + 1)",

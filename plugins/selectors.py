@@ -15,6 +15,7 @@ SPECS = [
         summary="Choose the best of several sequences by likelihood, certainty, frequency, or a judge of yours.",
         source="arXiv:2502.18581, arXiv:2203.11171",
         target=f"{PACKAGE}.best_of:BestOf",
+        revision=2,
         needs_files=("by",),
         formula="likelihood: sum log p(x_t);  self_certainty: mean over t of -1/V sum_v log(V p(v))",
         needs=("by: a measure, or a function(prompt, text) or a reward model, passed to bind under its name",),
@@ -30,6 +31,7 @@ SPECS = [
         summary="Choose the sequence that agrees best with all sequences (minimum Bayes risk).",
         source="arXiv:2005.10283",
         target=f"{PACKAGE}.mbr:MBR",
+        revision=2,
         needs_files=("utility",),
         formula="arg max_i sum_(j != i) w_j utility(x_i, x_j) / sum_(j != i) w_j",
         needs=(

@@ -91,6 +91,7 @@ class AdaDec(Search):
 
     name: ClassVar[str] = "adadec"
     samples: ClassVar[bool] = False
+    alike: ClassVar[bool] = True
     order = ("threshold", "top", "depth")
 
     @checked

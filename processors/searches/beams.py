@@ -100,7 +100,10 @@ class Beams(Search):
         order = self._order(totals)[:, : run.wanted]
         first = torch.arange(run.prompts, device=order.device)[:, None] * self.width
         rows.select((first + order).flatten())
-        return Found.of(rows)
+        # Fewer texts than beams may be possible; the other beams are no texts, and have weight 0.
+        possible = totals.flatten(1).gather(1, order) > -torch.inf
+        weights = torch.zeros_like(possible, dtype=torch.float64).masked_fill(~possible, -torch.inf)
+        return Found.of(rows, log_weights=weights - possible.sum(-1, keepdim=True).clamp_min(1).double().log())
 
     def _step(self, run: SearchRun, rows: Rows, totals: Tensor) -> Tensor:
         """Extend the beams by one token each, and return their scores, ``[prompts, groups, size]``."""

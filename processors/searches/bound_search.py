@@ -98,6 +98,7 @@ class BoundSearch:
             streams={} if self.trace is None else self.trace.readers,
         )
         self.search.check(run)
+        self._refuse_equal_sequences(run)
         found = self._found(run)
         chosen = self._chosen(run, found, returned)
         self._report(run, found)
@@ -137,6 +138,18 @@ class BoundSearch:
                 f"finds for each prompt, got {chosen_from}; raise its number of particles, or ask for fewer"
             )
         return chosen_from
+
+    def _refuse_equal_sequences(self, run: SearchRun) -> None:
+        """Refuse a selector among sequences that are equal without sampling.
+
+        Raises:
+            ModeError: as said.
+        """
+        if self.selector is not None and self.search.alike and run.wanted > 1 and not run.sampling:
+            raise ModeError(
+                f"{self.selector.name}: do_sample must be True with {run.wanted} sequences to choose from, which would "
+                "all be equal; pass do_sample=True, or write n=1"
+            )
 
     def _seeds(self, prompts: int) -> Tensor:
         """Return one seed for each prompt, int64 ``[prompts]``."""

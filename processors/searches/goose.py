@@ -53,6 +53,7 @@ class Goose(Search):
 
     name: ClassVar[str] = "goose"
     samples: ClassVar[bool] = False
+    alike: ClassVar[bool] = True
 
     @checked
     def __init__(self, *, budget: Budget = 60) -> None:

@@ -13,6 +13,12 @@ from logitkit.processors.searches.rows import selected
 from logitkit.processors.transformers_api import cache_of
 
 OUTPUTS = ("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states")
+# Settings whose processors know the prompt of a row by its place, with the values that turn them off.
+BY_PLACE = {
+    "encoder_repetition_penalty": (None, 1.0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "guidance_scale": (None, 1.0),
+}
 
 
 def refuse_settings(name: str, config: Any, inputs: Mapping[str, Any]) -> None:
@@ -38,6 +44,14 @@ def refuse_settings(name: str, config: Any, inputs: Mapping[str, Any]) -> None:
     for output in OUTPUTS:
         if getattr(config, output, None):
             raise ModeError(f"{name}: {output} must not be set, since a search returns ids alone; leave it out")
+    for setting, neutral in BY_PLACE.items():
+        value = getattr(config, setting, None)
+        if value not in neutral:
+            way_out = "write cfg(...) before the search" if setting == "guidance_scale" else "leave it out"
+            raise ModeError(
+                f"{name}: {setting} must not be set, since it knows the prompt of a row by its place, and a search "
+                f"moves rows, got {value}; {way_out}"
+            )
     cache = cache_of(inputs)
     if cache is not None and cache.get_seq_length() > 0:
         raise ModeError(f"{name}: the KV cache must be empty, since a search reads the prompts itself; leave it out")

@@ -78,6 +78,7 @@ class Rewind(Search):
 
     name: ClassVar[str] = "rewind"
     samples: ClassVar[bool] = False
+    alike: ClassVar[bool] = True
     order = ("phrases",)
 
     @checked

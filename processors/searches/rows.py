@@ -118,7 +118,8 @@ class Rows:
         Runs one forward where tokens were appended since the last one.
         """
         if self._law is None:
-            self._law = self.run.law(self.ids, self.raw)
+            by_place = self.run.model.config.is_encoder_decoder
+            self._law = self._law_by_place() if by_place else self.run.law(self.ids, self.raw)
         return self._law
 
     def append(self, tokens: Tensor) -> None:
@@ -150,7 +151,7 @@ class Rows:
         rows = len(self)
         for name in _OF_ROWS:
             setattr(self, name, selected(getattr(self, name), index, rows))
-        cache = cache_of(self._inputs)
+        cache = _cache_in(self._inputs)
         self._inputs = {
             name: value if value is cache else selected(value, index, rows) for name, value in self._inputs.items()
         }
@@ -168,7 +169,7 @@ class Rows:
     def fork(self) -> Rows:
         """Return a copy with a KV cache of its own, for looking ahead."""
         other = copy.copy(self)
-        cache = cache_of(self._inputs)
+        cache = _cache_in(self._inputs)
         other._beside = (*self._beside, cache)
         other._inputs = {
             name: copy.deepcopy(value) if value is cache and cache is not None else value
@@ -178,14 +179,14 @@ class Rows:
 
     def prepare_rewinding(self) -> None:
         """Let the cache keep what `rewind` needs; call it before the first forward."""
-        cache = cache_of(self._inputs)
+        cache = _cache_in(self._inputs)
         self._unread = copy.deepcopy(cache)
         if cache is not None and cache.is_croppable and not any(cache.is_linear):
             cache.activate_past_recording()  # without it, a full sliding window cannot be rewound
 
     def mark(self) -> RowsMark:
         """Return what `rewind` goes back to. After `law` it holds the law too, so going back needs no forward."""
-        cache = cache_of(self._inputs)
+        cache = _cache_in(self._inputs)
         inputs = {name: value for name, value in self._inputs.items() if value is not cache or cache is None}
         return RowsMark({name: getattr(self, name) for name in _OF_ROWS}, inputs, self._read)
 
@@ -198,7 +199,7 @@ class Rows:
             mark: from `mark`, of the same rows; `select` must not have run since.
         """
         # Less than the mark was read where the cache is to be filled again.
-        cache, kept = cache_of(self._inputs), min(self._read, mark.read)
+        cache, kept = _cache_in(self._inputs), min(self._read, mark.read)
         names = [name for name, value in self._inputs.items() if value is cache and cache is not None]
         for name, value in mark.values.items():
             setattr(self, name, value)
@@ -211,6 +212,24 @@ class Rows:
         self._inputs = {**mark.inputs, **dict.fromkeys(names, cache)}
         if self.run.checks is not None:
             self.run.checks.rows_moved = True
+
+    def _law_by_place(self) -> Tensor:
+        """Return the law where steps know the prompt of a row, which an encoder has read, by the place of the row.
+
+        They get as many rows of each prompt, next to each other; copies of the first row fill empty places.
+        """
+        run = self.run
+        counts = torch.bincount(self.prompt, minlength=run.prompts)
+        copies = int(counts.max())
+        order = self.prompt.argsort(stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(self), device=order.device) - (counts.cumsum(0) - counts)[self.prompt[order]]
+        place = self.prompt * copies + rank
+        starts = run.ids.repeat_interleave(copies, dim=0)
+        ids = torch.cat([starts, self.ids[:1, run.start :].expand(len(starts), -1)], dim=1)
+        logits = self.raw[:1].repeat(len(starts), 1)
+        ids[place], logits[place] = self.ids, self.raw
+        return run.law(ids, logits)[place]
 
     def _forward(self) -> None:
         """Read the tokens that no forward has read yet."""
@@ -226,13 +245,19 @@ class Rows:
         output = run.model(**prepared, return_dict=True)
         after = forwards_of(run.model)
         forwards = 1 if before is None or after is None else after - before
-        run.count(len(self), count or self.ids.shape[1], cache_of(output), *self._beside, forwards=forwards)
+        run.count(len(self), count or self.ids.shape[1], _cache_in(output), *self._beside, forwards=forwards)
         encoded = run.model.config.is_encoder_decoder
         if self.hidden:
             self.last_hidden = (output.decoder_hidden_states if encoded else output.hidden_states)[-1]
         self._inputs = run.model._update_model_kwargs_for_generation(output, self._inputs, is_encoder_decoder=encoded)
         self._raw = output.logits[:, -1].to(copy=True, dtype=torch.float32, device=self.ids.device)
         self._read = self.ids.shape[1]
+
+
+def _cache_in(mapping: Mapping[str, Any]) -> Any:
+    """Return the cache among the arguments or in the output of a forward, also that of Mamba; None: there is none."""
+    cache = cache_of(mapping)
+    return mapping.get("cache_params") if cache is None else cache
 
 
 def self_certainty(logits: Tensor) -> Tensor:

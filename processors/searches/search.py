@@ -23,6 +23,7 @@ class Search:
         fuses: whether the search runs the model only through `Rows` and reads its logits alone, so that a forward may
             hold the rows of second streams besides.
         samples: whether the search draws tokens. A chain with such a search sets ``do_sample=True``.
+        alike: whether the sequences of one prompt are equal without sampling, so that a selector has no choice.
         taken: steps of the chain that the search carries out itself, so that they are no part of the law.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -41,6 +42,7 @@ class Search:
     name: ClassVar[str] = "search"
     fuses: ClassVar[bool] = False
     samples: ClassVar[bool] = True
+    alike: ClassVar[bool] = False
     taken: Sequence[Any] = ()
 
     def sequences(self, wanted: int) -> int:
@@ -110,6 +112,7 @@ class Sampling(Search):
 
     name = "sampling"
     fuses = True
+    alike = True
 
     def search(self, run: SearchRun) -> Found:
         """Return independent samples; under ``do_sample=False`` the most probable token of each step."""

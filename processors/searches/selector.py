@@ -79,6 +79,8 @@ class Selector:
     def __call__(self, candidates: Candidates) -> list[int]:
         """Return the numbers of the sequences, best first; of equally good ones the first comes first.
 
+        Sequences of weight 0, which the target of a search forbids, come last whatever their scores.
+
         Args:
             candidates: the sequences of one prompt.
 
@@ -94,4 +96,5 @@ class Selector:
                 f"{self.name}: scores must be {len(candidates)} numbers, one for each sequence, got {given!r:.80}; "
                 "correct what scores the sequences"
             )
-        return sorted(range(len(candidates)), key=lambda number: -scores[number])
+        forbidden = (candidates.weights == 0).tolist()
+        return sorted(range(len(candidates)), key=lambda number: (forbidden[number], -scores[number]))

@@ -48,6 +48,39 @@ def test_self_consistency_counts_answers_by_weight() -> None:
     assert MBR(utility="exact_match")(candidates(["42", "It is 7.", " it  is 7"])) == [1, 2, 0]
 
 
+def test_a_sequence_of_weight_zero_is_never_preferred() -> None:
+    """The first text is the likeliest and the most typical one, but the target of the search forbids it."""
+    some = candidates(["ab", "ab c", "x"], weights=[0.0, 0.5, 0.5], logp=[-1.0, -3.0, -2.0])
+    assert BestOf(by="likelihood")(some) == [2, 1, 0]
+    assert BestOf(by="short", judge=lambda prompt, text: -len(text))(some) == [2, 1, 0]
+    assert MBR(utility="chrf")(some)[-1] == 0
+
+
+def test_no_selector_prefers_a_text_that_breaks_the_constraint() -> None:
+    """A text that has not ended has weight 0 under the target, however likely it is."""
+    chain = logitkit.chain("smc(6, target='constraint', predicate='viable') | best_of(by='likelihood')")
+    ends = list(range(60, 120))
+    forbidden = 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        call = chain.bind(tiny_model(), tiny_tokenizer(), "The sea", viable=lambda rows: [True] * len(rows))
+        rows = call.generate(max_new_tokens=4, eos_token_id=ends, pad_token_id=0, num_return_sequences=6)
+        ended = [any(token in ends for token in row) for row in rows[:, call.prompts.width :].tolist()]
+        assert ended == sorted(ended, reverse=True)
+        forbidden += ended.count(False)
+    assert forbidden
+
+
+@pytest.mark.parametrize("search", ["", "goose(8) | ", "rewind(['e ']) | ", "adadec(1.0) | "])
+def test_equal_sequences_are_refused(search: str) -> None:
+    """Without sampling, all sequences of a prompt are equal, and none is to choose."""
+    call = logitkit.chain(f"{search}best_of(n=3)").bind(tiny_model(), tiny_tokenizer(), "ab")
+    with pytest.raises(ModeError, match="best_of: do_sample must be True with 3 sequences"):
+        call.generate(max_new_tokens=2, do_sample=False)
+    one = logitkit.chain(f"{search}best_of(n=1)").bind(tiny_model(), tiny_tokenizer(), "ab")
+    assert len(one.generate(max_new_tokens=2, do_sample=False)) == 1
+
+
 def test_a_judge_gets_prompt_and_text() -> None:
     seen = []
 
