@@ -79,6 +79,10 @@ class BoundSearch:
         """Generate; arguments and errors as in `Search.__call__`."""
         self.log_weights = None
         refuse_settings(self.search.name, generation_config, model_kwargs)
+        if not input_ids.shape[1]:
+            raise ModeError(
+                f"{self.search.name}: prompts must hold tokens, got inputs_embeds alone; pass their input_ids besides"
+            )
         copies = int(generation_config.num_return_sequences or 1)
         ids, inputs = one_row_per_prompt(input_ids, model_kwargs, copies)
         returned = self.returned or copies

@@ -285,3 +285,17 @@ def test_a_function_that_returns_nonsense_is_an_error(value: Tensor) -> None:
     call = chain.bind(tiny_model(), tiny_tokenizer(), "ab", mine=lambda rows: value)
     with pytest.raises(ScoresError, match="mine must return one number below infinity for each of 4 rows"):
         call.generate(max_new_tokens=2)
+
+
+def test_embeddings_need_their_tokens() -> None:
+    """Embeddings beside tokens are read in their place; alone they are refused."""
+    ids = torch.tensor([[1, 2, 1]])
+    settings = {"do_sample": True, "max_new_tokens": 4, "pad_token_id": 0, "custom_generate": SMC(particles=3)}
+    embeds = tiny_model().get_input_embeddings()(ids)
+    with pytest.raises(ModeError, match="smc: prompts must hold tokens, got inputs_embeds alone"):
+        tiny_model().generate(inputs_embeds=embeds, **settings)
+    rows = []
+    for extra in ({}, {"inputs_embeds": embeds}):
+        torch.manual_seed(0)
+        rows.append(tiny_model().generate(ids, **extra, **settings))
+    assert torch.equal(*rows)
