@@ -59,8 +59,8 @@ def test_members_of_a_book_are_found() -> None:
     found = example("membership_of_a_book").main(
         tiny_model(), tiny_tokenizer(), text, count=16, words=8, epochs=8, rate=1e-2
     )
-    assert set(found) == {"loss", "min_k", "min_k_plus_plus", "dc_pdd"}
-    before, after = found["loss"]
+    assert set(found) == {"log_likelihood", "min_k", "min_k_plus_plus", "dc_pdd"}
+    before, after = found["log_likelihood"]
     assert after.value > before.value and after.value > 0.7
 
 

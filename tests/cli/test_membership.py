@@ -44,9 +44,9 @@ def test_labelled_texts_give_areas(folder: str, tmp_path: Path) -> None:
     words = (file, "--model", folder, "--reference", book)
     shown, data = invoke(*words), json.loads(invoke(*words, "--json").stdout)
     assert shown.exit_code == 0, shown.output
-    scores = [text["loss"] for text in data["texts"]]
+    scores = [text["log_likelihood"] for text in data["texts"]]
     assert [text["member"] for text in data["texts"]] == [False, True, False, True]
-    assert data["areas"]["loss"]["value"] == sum(scores[m] > scores[o] for m in (1, 3) for o in (0, 2)) / 4
+    assert data["areas"]["log_likelihood"]["value"] == sum(scores[m] > scores[o] for m in (1, 3) for o in (0, 2)) / 4
     for name in ("log-likelihood", "min-k %", "min-k %++", "DC-PDD"):
         assert name in shown.output
     for text, score in zip(TEXTS, scores, strict=True):

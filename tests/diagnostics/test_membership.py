@@ -96,7 +96,7 @@ def test_all_scores_of_a_text() -> None:
     counts = token_counts(tiny_tokenizer(), ["a text", "and more"], tiny_model().config.vocab_size)
     assert int(counts.sum()) == sum(len(tiny_tokenizer()(text)["input_ids"]) for text in ("a text", "and more"))
     scores = membership_scores(statistics, share=1.0, counts=counts)
-    assert scores["loss"] == pytest.approx(scores["min_k"]) and 0 < scores["dc_pdd"] <= 0.01
+    assert scores["log_likelihood"] == pytest.approx(scores["min_k"]) and 0 < scores["dc_pdd"] <= 0.01
 
 
 @pytest.mark.parametrize(

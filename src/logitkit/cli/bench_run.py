@@ -179,6 +179,8 @@ def run(
         for entry in plan.chains.values():
             Chain(entry.chain).require_packages()
         _carry_out(plan, out, engine_named(engine), engine, with_cost=not without_cost, as_json=as_json)
+        if plan.cost is None:
+            print_line("the cost was not measured; --cost 5 measures it in 5 paired rounds", stderr=True)
 
 
 def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost: bool, as_json: bool) -> None:

@@ -95,7 +95,9 @@ def _messages(path: Path) -> list[dict[str, Any]]:
         try:
             data: Any = parse_json(line)
         except ValueError as error:
-            raise FileFormatError(f"drift: line {number} of {path} must be a JSON object, got {error}") from error
+            raise FileFormatError(
+                f"drift: line {number} of {path} must be a JSON object, got {line[:60]} ({error})"
+            ) from error
         if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("role", "content")):
             rule = "must be a message with the texts role and content"
             raise FileFormatError(f"drift: line {number} of {path} {rule}, got {line[:60]}")
@@ -128,7 +130,7 @@ def _print_fits(fits: dict[str, DriftFit | None]) -> None:
     """Print the fit of each course, or why there is none."""
     found = {name: fit for name, fit in fits.items() if fit is not None}
     if not found:
-        more = "more turns" if is_installed("statsmodels") else "the extra [bench]"
+        more = "5 turns, 6 with reminders" if is_installed("statsmodels") else "the extra [bench]"
         print_line(f"no fit of the course: it needs {more}", stderr=True)
         return
     table = FittedTable(

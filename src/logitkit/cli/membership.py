@@ -25,7 +25,7 @@ EXAMPLES = (
     "logitkit membership passages.jsonl --model smollm2-135m",
     "logitkit membership passages.jsonl --model smollm2-135m --reference book.txt --out scores.jsonl",
 )
-NAMES = {"loss": "log-likelihood", "min_k": "min-k %", "min_k_plus_plus": "min-k %++", "dc_pdd": "DC-PDD"}
+NAMES = {"log_likelihood": "log-likelihood", "min_k": "min-k %", "min_k_plus_plus": "min-k %++", "dc_pdd": "DC-PDD"}
 
 
 # Over 40 lines: each option of the command is a parameter.

@@ -27,6 +27,7 @@ def drift_plot(courses: Mapping[str, Sequence[TurnDrift]]) -> str:
     """
     turns = max(len(course) for course in courses.values())
     top = max((turn.divergence for course in courses.values() for turn in course), default=0.0) or 1.0
+    rings = " (a ring: with a reminder)" if any(turn.reminder for course in courses.values() for turn in course) else ""
     height = HEIGHT + 20 * len(courses)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
@@ -42,7 +43,7 @@ def drift_plot(courses: Mapping[str, Sequence[TurnDrift]]) -> str:
     for turn in range(1, turns + 1):
         parts.append(f'<text x="{_x(turn, turns)}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{turn}</text>')
     parts.append(f'<text x="{LEFT}" y="{TOP - 8}">KL from the model with the goal restated, nats a token</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 16}" text-anchor="end">turn (a ring: with a reminder)</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 16}" text-anchor="end">turn{rings}</text>')
     for number, (name, course) in enumerate(courses.items()):
         colour = COLOURS[number % len(COLOURS)]
         points = [(_x(turn.turn, turns), _y(turn.divergence, top)) for turn in course]

@@ -63,7 +63,7 @@ def _of_line(path: Path, number: int, line: str, field: str, label: str) -> Labe
     try:
         data: Any = parse_json(line)
     except ValueError as error:
-        raise FileFormatError(f"{where} must be a JSON object, got {error}") from error
+        raise FileFormatError(f"{where} must be a JSON object, got {line[:60]} ({error})") from error
     if not isinstance(data, dict) or not isinstance(data.get(field), str):
         raise FileFormatError(f"{where} must be a JSON object with a text {field!r}, got {line[:60]}; see --field")
     member = data.get(label)

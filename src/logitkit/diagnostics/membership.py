@@ -104,10 +104,10 @@ def membership_scores(
         >>> from logitkit.diagnostics import token_statistics
         >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
         >>> sorted(membership_scores(token_statistics(tiny_model(), tiny_tokenizer(), "some text")))
-        ['loss', 'min_k', 'min_k_plus_plus']
+        ['log_likelihood', 'min_k', 'min_k_plus_plus']
     """
     scores = {
-        "loss": float(statistics.logp.mean()),  # minus the loss, so that it is higher for a member
+        "log_likelihood": float(statistics.logp.mean()),
         "min_k": min_k(statistics.logp, share=share),
         "min_k_plus_plus": min_k_plus_plus(statistics, share=share),
     }
