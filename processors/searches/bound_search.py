@@ -79,10 +79,7 @@ class BoundSearch:
         """Generate; arguments and errors as in `Search.__call__`."""
         self.log_weights = None
         refuse_settings(self.search.name, generation_config, model_kwargs)
-        if not input_ids.shape[1]:
-            raise ModeError(
-                f"{self.search.name}: prompts must hold tokens, got inputs_embeds alone; pass their input_ids besides"
-            )
+        self._refuse_prompts_without_tokens(input_ids)
         copies = int(generation_config.num_return_sequences or 1)
         ids, inputs = one_row_per_prompt(input_ids, model_kwargs, copies)
         returned = self.returned or copies
@@ -111,6 +108,17 @@ class BoundSearch:
             self.streamer.put(chosen.ids[:, run.start :].cpu())
             self.streamer.end()
         return chosen.ids
+
+    def _refuse_prompts_without_tokens(self, input_ids: Tensor) -> None:
+        """Refuse prompts that are embeddings alone.
+
+        Raises:
+            ModeError: names the way out.
+        """
+        if not input_ids.shape[1]:
+            raise ModeError(
+                f"{self.search.name}: prompts must hold tokens, got inputs_embeds alone; pass their input_ids besides"
+            )
 
     def _found(self, run: SearchRun) -> Found:
         """Run the search; the streamer gets the prompts before it, and the peak memory of a GPU counts from here."""
