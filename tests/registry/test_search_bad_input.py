@@ -78,7 +78,7 @@ def scorers() -> list[tuple[str, Callable[[Any], Callable[..., Any]], str]]:
     ]
 
 
-@pytest.mark.parametrize("value", NONSENSE, ids=repr)
+@pytest.mark.parametrize("value", NONSENSE, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize(("chain", "make", "words"), scorers(), ids=lambda part: str(part)[:20])
 def test_a_scorer_that_returns_nonsense(chain: str, make: Callable[[Any], Any], words: str, value: Any) -> None:
     """NaN, another shape, or no number at all: a `ScoresError`, never an error of torch."""
