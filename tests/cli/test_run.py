@@ -51,7 +51,7 @@ def test_the_prompt_comes_from_argument_file_or_standard_input(
     assert data["tokens"] == 4 and data["forwards_per_token"] == 1.0
     assert data["trace"]["fusion"]["state"] == "fused"
     assert data["trace"]["fired"] == {"uscd": 1.0} and len(data["trace"]["steps"]) == 4
-    assert "omits 1 piece" in data["trace"]["notices"][0]
+    assert "lacks 1 piece" in data["trace"]["notices"][0]
 
 
 def test_a_chain_file_runs_with_beams_and_with_sampling(tiny_checkpoint: str, tmp_path: Path) -> None:
