@@ -15,7 +15,18 @@ from logitkit.registry import Chain, Plugin, Registry
 from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 
 PROMPT = "the text of a prompt, the other text"
-REFUSED = {"byte_boundary", "byte_ensemble", "cad", "cascade", "cfg", "contrastive", "core", "crossover", "deepen"}
+REFUSED = {
+    "anchor",
+    "byte_boundary",
+    "byte_ensemble",
+    "cad",
+    "cascade",
+    "cfg",
+    "contrastive",
+    "core",
+    "crossover",
+    "deepen",
+}
 REFUSED |= {"dexperts", "dola", "ensemble", "mti", "router", "uscd"}
 
 

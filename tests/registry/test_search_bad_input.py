@@ -108,9 +108,10 @@ def test_an_error_of_a_scorer_reaches_the_caller() -> None:
 @pytest.mark.parametrize("name", SEARCHES)
 def test_selectors_read_every_search(name: str) -> None:
     """Each measure of best_of, also self-certainty, behind each search."""
+    settings = {"max_new_tokens": 3, "do_sample": True}
     for by in ("likelihood", "mean_likelihood", "self_certainty", "self_consistency"):
         chain = f"{example(name)} | best_of(by='{by}')"
-        assert len(logitkit.generate(tiny_model(), tiny_tokenizer(), "ab", chain, max_new_tokens=3).texts) == 1
+        assert len(logitkit.generate(tiny_model(), tiny_tokenizer(), "ab", chain, **settings).texts) == 1
 
 
 @pytest.mark.parametrize("name", [*SEARCHES, *SELECTORS])
