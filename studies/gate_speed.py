@@ -21,12 +21,13 @@ import numpy as np
 import torch
 import transformers
 import typer
-from transformers import DynamicCache, LogitsProcessor
+from transformers import DynamicCache
 
 from logitkit import models
 from logitkit.processors.engine.thin_matmul import in_faster_order
 from logitkit.processors.transformers_api import with_cache
 from logitkit.registry import Chain
+from studies.stamps import Stamps
 from studies.tables import markdown_table
 
 TEXT = "The old lighthouse keeper climbed the stairs one last time, because the storm had not let up since noon. "
@@ -47,23 +48,6 @@ class Measured(NamedTuple):
 
     seconds: float
     share: float
-
-
-class Stamps(LogitsProcessor):
-    """Keeps the CPU time at each step."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores."""
-        self.times.append(time.process_time())
-        return scores
-
-    @property
-    def step(self) -> float:
-        """Seconds of a step."""
-        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
 
 
 def run_of(model: Any, tokenizer: Any, chain: str, streams: Any, tokens: int) -> Callable[[], Measured]:

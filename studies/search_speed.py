@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +17,10 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
-from transformers import LogitsProcessor
 
 from logitkit import models
 from logitkit.registry import Chain
+from studies.stamps import Stamps
 from studies.tables import markdown_table
 
 TEXT = "The old lighthouse keeper climbed the stairs one last time, because the storm had not let up."
@@ -33,23 +32,6 @@ SEARCHES = {
     "smc, resampling at each step": "smc({n}, alpha=2.0, ess=1.0)",
 }
 STREAMS = "cfg(1.5, negative='A dull text:') | smc({n}, alpha=2.0)"
-
-
-class Stamps(LogitsProcessor):
-    """Keeps the CPU time at each step."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores."""
-        self.times.append(time.process_time())
-        return scores
-
-    @property
-    def step(self) -> float:
-        """Seconds of a step, from the second one on: the first step of a search has one row for each prompt."""
-        return (self.times[-1] - self.times[1]) / (len(self.times) - 2)
 
 
 def run_of(
@@ -66,7 +48,7 @@ def run_of(
     """
 
     def run() -> float:
-        bound, stamps = Chain(chain), Stamps()
+        bound, stamps = Chain(chain), Stamps(skipped=1)  # the first step of a search has one row for each prompt
         call = bound.bind(model, tokenizer, TEXT)
         number = {} if bound.searches else {"do_sample": True, "top_k": 0, "num_return_sequences": rows}
         lengths = {"min_new_tokens": tokens, "max_new_tokens": tokens}

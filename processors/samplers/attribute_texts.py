@@ -188,7 +188,7 @@ def attribute_examples(
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """The capture of states of one model into files.
+    """Writes the hidden states of a model at the places of labelled texts into files.
 
     Attributes:
         model, tokenizer: the generating model.
@@ -228,7 +228,7 @@ class Capture:
 
     @torch.no_grad()
     def states(self, number: int, begin: int, batch: Sequence[LabelledText]) -> dict[str, Tensor]:
-        """Return hidden states, ``[places, width]``, tokens and texts, ``[places]``, of a batch, from its file if any.
+        """Return the states of a batch, from its file if there is one: hidden ``[places, width]``, tokens and texts.
 
         Args:
             number: number of the batch.

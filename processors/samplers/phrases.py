@@ -124,7 +124,7 @@ class PhraseAutomaton:
         return Place(node, pending), found
 
     def trace(self, origins: Origins, data: bytes, token: int) -> tuple[Origins, int | None]:
-        """Read the bytes of one token, and return where a phrase that ends in them began.
+        """Read the bytes of one token; if they complete a phrase, return in which token the phrase began.
 
         Args:
             origins: the place before the token.

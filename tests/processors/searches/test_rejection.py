@@ -81,7 +81,7 @@ def test_the_expected_weight_of_each_token_is_its_probability(values: list[float
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=7), st.integers(1, 7))
 def test_an_answer_from_the_first_tokens_is_final(viable: list[bool], tried: int) -> None:
-    """Where few tokens settle a row, all tokens say the same; where they do not, the next ones are needed."""
+    """The function says whether the first tokens decide a row; if they do, all tokens give the same answer."""
     count = len(viable)
     mass, tried = torch.full((1, count), 1 / count).double(), min(tried, count)
     every = first_viable(mass, torch.tensor([viable]), torch.tensor([count]))
@@ -140,7 +140,7 @@ def test_a_predicate_gives_the_law_of_the_mask() -> None:
 
 
 def test_everything_viable_is_asked_about_twice() -> None:
-    """Two rows for each token: the token, and the one behind it. Every weight is the whole probability, 1."""
+    """The predicate sees two rows a token: the accepted one, and the next, for the weight, which is always 1."""
     make: Any = lambda: Rejected(lambda rows: torch.ones(len(rows), dtype=torch.bool), "mine")  # noqa: E731
     search = lambda: SMC(particles=8, target="constraint", make_target=make)  # noqa: E731
     runs = Runs(search, runs=20, particles=8, seed=1, max_new_tokens=1, eos_token_id=[0, 1, 2, 3])
