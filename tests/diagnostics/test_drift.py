@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitkit.diagnostics import TurnDrift, drift_plot, fit_drift, measure_drift
-from logitkit.errors import FileFormatError, ParameterError
+from logitkit.errors import FileFormatError, ModeError, ModelError, ParameterError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws.tiny_models import encoder_decoder_model
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 CHAT = [
@@ -114,6 +115,22 @@ def test_few_turns_have_no_fit() -> None:
 def test_other_conversations_are_refused(chat: list[dict[str, str]], message: str) -> None:
     with pytest.raises(FileFormatError, match=message):
         measure_drift(tiny_model(), chat_tokenizer(), chat, "a goal")
+
+
+def test_an_empty_answer_has_the_divergence_at_its_end() -> None:
+    """It is that of the first token of any other answer, and the conversation keeps the empty answer."""
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": ""}]
+    (empty,), whole = measure_drift(tiny_model(), chat_tokenizer(), chat, "be brief")
+    (one,), _ = measure_drift(tiny_model(), chat_tokenizer(), [chat[0], {**chat[1], "content": "x"}], "be brief")
+    assert empty.tokens == 0 and whole == chat and one.tokens == 1
+    assert empty.divergence == pytest.approx(one.divergence) and empty.divergence > 0
+
+
+def test_chains_and_models_without_such_distributions_are_refused() -> None:
+    with pytest.raises(ModeError, match="drift: smc must be left out"):
+        measure_drift(tiny_model(), chat_tokenizer(), CHAT, "be brief", chain="smc(particles=2)")
+    with pytest.raises(ModelError, match="drift: model must be decoder-only"):
+        measure_drift(encoder_decoder_model(), chat_tokenizer(), CHAT, "be brief")
 
 
 def test_an_empty_goal_is_refused() -> None:

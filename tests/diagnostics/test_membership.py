@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from logitkit.diagnostics import (
     TokenStatistics,
     dc_pdd,
-    labelled_texts,
     membership_scores,
     min_k,
     min_k_plus_plus,
+    read_membership_texts,
     token_counts,
     token_statistics,
 )
-from logitkit.errors import FileFormatError, ParameterError, PromptError
+from logitkit.errors import FileFormatError, ModelError, ParameterError, PromptError
 from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
+from logitkit.registry.laws.tiny_models import encoder_decoder_model
 
 numbers = st.lists(st.floats(-20, -0.01), min_size=1, max_size=15)
 VOCAB = 7
@@ -55,6 +56,15 @@ def test_long_texts_are_cut_and_short_ones_refused() -> None:
     torch.testing.assert_close(part.logp, whole.logp[:4], atol=1e-5, rtol=0)
     with pytest.raises(PromptError, match="at least two tokens"):
         token_statistics(tiny_model(), tiny_tokenizer(), "a")
+
+
+def test_no_more_is_read_than_the_model_can() -> None:
+    """A model with an encoder is refused; a text that is longer than the context is cut there."""
+    with pytest.raises(ModelError, match="token_statistics: model must be decoder-only"):
+        token_statistics(encoder_decoder_model(), tiny_tokenizer(), "a text")
+    short = copy.deepcopy(tiny_model())
+    short.config.max_position_embeddings = 6
+    assert len(token_statistics(short, tiny_tokenizer(), "a text of some length").ids) == 5
 
 
 @given(numbers, st.floats(0.01, 1))
@@ -128,10 +138,10 @@ def test_bad_files_are_named(content: str, message: str, tmp_path: Path) -> None
     path = tmp_path / "texts.jsonl"
     path.write_text(content)
     with pytest.raises(FileFormatError, match=message):
-        labelled_texts(path)
+        read_membership_texts(path)
 
 
 def test_plain_files_have_no_labels(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
     path.write_text("one\n\ntwo\n")
-    assert [tuple(text) for text in labelled_texts(path)] == [("one", None), ("two", None)]
+    assert [tuple(text) for text in read_membership_texts(path)] == [("one", None), ("two", None)]

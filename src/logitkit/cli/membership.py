@@ -19,7 +19,7 @@ from logitkit.progress import progress_bar
 from logitkit.tables import FittedTable
 
 if TYPE_CHECKING:
-    from logitkit.diagnostics import LabelledText
+    from logitkit.diagnostics import MembershipText
 
 EXAMPLES = (
     "logitkit membership passages.jsonl --model smollm2-135m",
@@ -55,9 +55,9 @@ def membership(
 
     With labels, the area under the curve tells how well each score separates the two kinds of texts: 0.5 is chance.
     """
-    from logitkit.diagnostics import labelled_texts, membership_scores, token_counts, token_statistics
+    from logitkit.diagnostics import membership_scores, read_membership_texts, token_counts, token_statistics
 
-    texts = labelled_texts(file, field=field, label=label)
+    texts = read_membership_texts(file, field=field, label=label)
     corpus = None if reference is None else utf8_text("membership", "--reference", reference)
     loaded, tokenizer = load_model("membership", model, device=device, dtype=dtype)
     counts = None if corpus is None else token_counts(tokenizer, [corpus], _width(loaded))
@@ -91,11 +91,13 @@ def _width(model: Any) -> int:
 
 
 def _known(path: Path) -> dict[str, dict[str, float]]:
-    """Return the scores that a file holds already, by key; an incomplete last line counts as none."""
+    """Return the scores that a file holds already, by key; a last line that was left incomplete is ended."""
     if not path.exists():
         return {}
-    known = {}
-    for line in utf8_text("membership", "--out", path).splitlines():
+    known, content = {}, utf8_text("membership", "--out", path)
+    if content and not content.endswith("\n"):
+        path.write_text(f"{content}\n", encoding="utf-8")
+    for line in content.splitlines():
         try:
             data = parse_json(line)
             known[data["key"]] = {name: float(data[name]) for name in NAMES if name in data}
@@ -105,13 +107,12 @@ def _known(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _append(path: Path, data: dict[str, Any]) -> None:
-    """Add a line to a file; a line that was left incomplete is ended first."""
-    unfinished = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    """Add a line to a file."""
     with path.open("a", encoding="utf-8") as lines:
-        lines.write("\n" * unfinished + json.dumps(data) + "\n")
+        lines.write(json.dumps(data) + "\n")
 
 
-def _print_results(texts: list[LabelledText], results: list[dict[str, float]], *, as_json: bool) -> None:
+def _print_results(texts: list[MembershipText], results: list[dict[str, float]], *, as_json: bool) -> None:
     """Print the area under the curve of each score, or without labels of both kinds the scores of each text."""
     from logitkit.diagnostics import area_under_curve
 

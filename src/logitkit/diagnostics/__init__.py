@@ -2,7 +2,7 @@
 
 - `token_statistics`: the log-probability of each token of a text, beside mean and deviation over the vocabulary.
 - `membership_scores`: whether a text was among the training data of a model: `min_k`, `min_k_plus_plus`, `dc_pdd`.
-- `labelled_texts`: a file of texts, some of them known to be among the training data.
+- `read_membership_texts`: a file of texts, some of them known to be among the training data.
 - `measure_drift`, `fit_drift`, `drift_plot`: how far a conversation drifts from its goal.
 - `area_under_curve`: how well a score separates two groups, with an interval.
 """
@@ -11,26 +11,26 @@ from __future__ import annotations
 
 from logitkit.diagnostics.drift import DriftFit, TurnDrift, fit_drift, measure_drift
 from logitkit.diagnostics.drift_plot import drift_plot
-from logitkit.diagnostics.labelled_texts import LabelledText, labelled_texts
 from logitkit.diagnostics.membership import dc_pdd, membership_scores, min_k, min_k_plus_plus, token_counts
+from logitkit.diagnostics.membership_texts import MembershipText, read_membership_texts
 from logitkit.diagnostics.per_token import TokenStatistics, token_statistics
 from logitkit.diagnostics.separation import AreaUnderCurve, area_under_curve
 
 __all__ = [
     "AreaUnderCurve",
     "DriftFit",
-    "LabelledText",
+    "MembershipText",
     "TokenStatistics",
     "TurnDrift",
     "area_under_curve",
     "dc_pdd",
     "drift_plot",
     "fit_drift",
-    "labelled_texts",
     "measure_drift",
     "membership_scores",
     "min_k",
     "min_k_plus_plus",
+    "read_membership_texts",
     "token_counts",
     "token_statistics",
 ]

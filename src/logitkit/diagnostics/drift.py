@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from logitkit.errors import FileFormatError, ParameterError
+from logitkit.errors import FileFormatError, ModelError, ParameterError
 from logitkit.processors.contrast import with_reminder
 from logitkit.processors.engine import divergence
 from logitkit.registry.chain import Chain
-from logitkit.registry.scoring import continuation_tokens, scores_along
+from logitkit.registry.scoring import continuation_tokens, refuse_searches, scores_along
 
 Message = Mapping[str, Any]
 FEWEST_CHANGES = 2  # more changes of the drift than parameters of the fit, so that its intervals are finite
@@ -29,7 +29,7 @@ class TurnDrift(NamedTuple):
     Attributes:
         turn: number of the answer, from 1.
         tokens: tokens of the answer.
-        divergence: mean of KL(q, p) over the tokens, nats.
+        divergence: mean of KL(q, p) over the tokens, nats; of an empty answer, that at its end.
         reminder: whether the message before the answer restated the goal.
 
     Example:
@@ -86,6 +86,8 @@ def measure_drift(
 
     Raises:
         ParameterError: an empty goal.
+        ModeError: a chain with a search or a selector, under which an answer has no distribution.
+        ModelError: a model with an encoder.
         FileFormatError: messages in another order.
 
     Example:
@@ -100,7 +102,10 @@ def measure_drift(
     """
     if not goal.strip():
         raise ParameterError("drift", "goal", "a text", goal)
+    if model.config.is_encoder_decoder:
+        raise ModelError("drift: model must be decoder-only, got one with an encoder; choose a chat model")
     chain = Chain(chain)
+    refuse_searches(chain, "drift")
     turns: list[TurnDrift] = []
     told: list[dict[str, Any]] = []
     for number, (context, answer) in enumerate(_exchanges(chat), start=1):
@@ -109,9 +114,11 @@ def measure_drift(
         call = chain.bind(model, tokenizer, [told])
         if answer is None:
             out = call.generate(max_new_tokens=max_new_tokens, do_sample=False)
-            answer = call.texts(out)[0] or " "
-        tokens = continuation_tokens(call, 0, answer)
-        divergences = _divergences(call, Chain("").bind(model, tokenizer, [with_reminder(told, goal)]), tokens)
+            answer = call.texts(out)[0]
+        tokens = continuation_tokens(call, 0, answer) if answer else []
+        reminded = Chain("").bind(model, tokenizer, [with_reminder(told, goal)])
+        # An empty answer has one distribution, from which it ended. The last token is not read, so any stands for it.
+        divergences = _divergences(call, reminded, tokens or [0])
         turns.append(TurnDrift(number, len(tokens), float(divergences.mean()), reminds))
         told.append({"role": "assistant", "content": answer})
         advance()

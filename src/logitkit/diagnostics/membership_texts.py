@@ -9,7 +9,7 @@ from logitkit.errors import FileFormatError
 from logitkit.files import parse_json, read_text
 
 
-class LabelledText(NamedTuple):
+class MembershipText(NamedTuple):
     """One text of a file.
 
     Attributes:
@@ -17,7 +17,7 @@ class LabelledText(NamedTuple):
         member: whether the model was trained on it; None: not known.
 
     Example:
-        >>> LabelledText("a passage", member=True).member
+        >>> MembershipText("a passage", member=True).member
         True
     """
 
@@ -25,7 +25,7 @@ class LabelledText(NamedTuple):
     member: bool | None
 
 
-def labelled_texts(path: Path, *, field: str = "text", label: str = "label") -> list[LabelledText]:
+def read_membership_texts(path: Path, *, field: str = "text", label: str = "label") -> list[MembershipText]:
     """Return the texts of a file, ``*.jsonl`` with one object a line, or any other file with one text a line.
 
     Args:
@@ -40,14 +40,14 @@ def labelled_texts(path: Path, *, field: str = "text", label: str = "label") -> 
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "texts.jsonl"
         >>> _ = file.write_text('{"text": "seen", "label": 1}')
-        >>> labelled_texts(file)
-        [LabelledText(text='seen', member=True)]
+        >>> read_membership_texts(file)
+        [MembershipText(text='seen', member=True)]
     """
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise FileFormatError(f"membership: {path} must hold a text, got none")
     if path.suffix != ".jsonl":
-        return [LabelledText(line, None) for line in lines]
+        return [MembershipText(line, None) for line in lines]
     read = [_of_line(path, number, line, field, label) for number, line in enumerate(lines, start=1)]
     unknown = [number for number, text in enumerate(read, start=1) if text.member is None]
     if unknown and len(unknown) < len(read):
@@ -57,7 +57,7 @@ def labelled_texts(path: Path, *, field: str = "text", label: str = "label") -> 
     return read
 
 
-def _of_line(path: Path, number: int, line: str, field: str, label: str) -> LabelledText:
+def _of_line(path: Path, number: int, line: str, field: str, label: str) -> MembershipText:
     """Return the text of a line of JSON."""
     where = f"membership: line {number} of {path}"
     try:
@@ -69,4 +69,4 @@ def _of_line(path: Path, number: int, line: str, field: str, label: str) -> Labe
     member = data.get(label)
     if member not in (None, 0, 1):  # True and False are 1 and 0
         raise FileFormatError(f"{where} must have 0 or 1 as {label!r}, got {member!r}; see --label")
-    return LabelledText(data[field], None if member is None else bool(member))
+    return MembershipText(data[field], None if member is None else bool(member))

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from logitkit.errors import PromptError
+from logitkit.errors import ModelError, PromptError
+from logitkit.processors.model_facts import context_length
 
 POSITIONS = 64  # whose distributions are held in double precision at the same time
 
@@ -45,9 +46,10 @@ def token_statistics(model: Any, tokenizer: Any, text: str, *, max_tokens: int =
         model: a causal model.
         tokenizer: its tokenizer.
         text: the text.
-        max_tokens: at most this many tokens are read, from the first.
+        max_tokens: at most this many tokens are read, from the first; never more than the context of the model.
 
     Raises:
+        ModelError: a model with an encoder.
         PromptError: the text has fewer than two tokens.
 
     Example:
@@ -58,7 +60,10 @@ def token_statistics(model: Any, tokenizer: Any, text: str, *, max_tokens: int =
         >>> bool((found.logp < 0).all() and (found.deviation > 0).all())
         True
     """
-    ids = torch.tensor(tokenizer(text)["input_ids"][:max_tokens], dtype=torch.long)
+    if model.config.is_encoder_decoder:
+        raise ModelError("token_statistics: model must be decoder-only, got one with an encoder; choose a causal model")
+    most = min(max_tokens, context_length(model) or max_tokens)
+    ids = torch.tensor(tokenizer(text)["input_ids"][:most], dtype=torch.long)
     if len(ids) < 2:
         raise PromptError(f"token_statistics: text must have at least two tokens, got {text[:40]!r}; give a longer one")
     layout = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
