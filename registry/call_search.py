@@ -82,8 +82,12 @@ def running(search: BoundSearch, settings: Mapping[str, Any], model: Any, tokeni
         search: the search; inside the block it knows the number of sequences and the streamer.
         settings: settings of `generate`.
         model, tokenizer: the generating model and its tokenizer.
+
+    Raises:
+        ModeError: a number of sequences that the search cannot return.
     """
     search.returned = stated("num_return_sequences", settings, model) or 1
+    search.wanted(search.returned, bool(stated("do_sample", settings, model)))  # before an encoder reads the prompts
     search.streamer = settings.get("streamer")
     kept = {name: value for name, value in settings.items() if name != "streamer"}
     try:

@@ -106,6 +106,7 @@ class AdaDec(Search):
         self._fitted = fitted if fitted or not isinstance(threshold, str) else EntropyThreshold.load(threshold)
         self.threshold = float(threshold) if self._fitted is None else self._fitted.nats
         self.top, self.depth = top, depth
+        self.draws = self.threshold > 0  # no entropy is below 0, so every token is compared
 
     @classmethod
     def bind(cls, binding: Binding, *, threshold: float | str, top: int, depth: int) -> AdaDec:

@@ -53,6 +53,7 @@ class Beams(Search):
     name: ClassVar[str] = "beams"
     fuses: ClassVar[bool] = True
     samples: ClassVar[bool] = False
+    draws = False
 
     @checked
     def __init__(self, *, width: Width = 4, groups: Groups = 1, diversity: Diversity = 0.5) -> None:

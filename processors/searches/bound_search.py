@@ -90,7 +90,7 @@ class BoundSearch:
             processors=LogitsProcessorList() if logits_processor is None else logits_processor,
             stopping_criteria=StoppingCriteriaList() if stopping_criteria is None else stopping_criteria,
             generation_config=generation_config,
-            wanted=self._wanted(returned),
+            wanted=self.wanted(returned, bool(generation_config.do_sample)),
             seeds=self._seeds(len(ids)).to(ids.device),
             tokenizer=self.tokenizer,
             settings=self.settings,
@@ -99,7 +99,6 @@ class BoundSearch:
             streams={} if self.trace is None else self.trace.readers,
         )
         self.search.check(run)
-        self._refuse_equal_sequences(run)
         found = self._found(run)
         chosen = self._chosen(run, found, returned)
         self._report(run, found)
@@ -128,40 +127,41 @@ class BoundSearch:
             torch.cuda.reset_peak_memory_stats(run.ids.device)
         return self.search.search(run)
 
-    def _wanted(self, returned: int) -> int:
+    def wanted(self, returned: int, sampling: bool) -> int:
         """Return how many sequences of each prompt the search is to find.
 
+        Args:
+            returned: sequences of each prompt to return.
+            sampling: whether `generate` was told to sample.
+
         Raises:
-            ModeError: fewer than are to be returned.
+            ModeError: more sequences than the search finds or the selector chooses from, or several equal ones.
         """
-        chosen_from = returned
-        if self.selector is not None:
+        if self.selector is None:
+            owner, number, chosen_from = self.search.name, "num_return_sequences", returned
+        else:
+            owner, number = self.selector.name, "n"
             alone, most = self.search.sequences(1), max(SAMPLES, returned)
             chosen_from = self.selector.n or (alone if alone > 1 else min(most, self.search.sequences(most)))
             if chosen_from < returned:
                 raise ModeError(
-                    f"{self.selector.name}: num_return_sequences must be at most n, the {chosen_from} sequences to "
-                    f"choose from, got {returned}; raise n"
+                    f"{owner}: num_return_sequences must be at most n, the {chosen_from} sequences to choose from, "
+                    f"got {returned}; raise n"
                 )
         found = self.search.sequences(chosen_from)
         if found < chosen_from:
+            way_out = "raise its number of particles or beams, or ask for fewer" if found > 1 else f"leave {number} out"
             raise ModeError(
-                f"{self.search.name}: num_return_sequences must be at most {found}, the sequences that the search "
-                f"finds for each prompt, got {chosen_from}; raise its number of particles, or ask for fewer"
+                f"{self.search.name}: {number} must be at most {found}, the sequences that the search finds for each "
+                f"prompt, got {chosen_from}; {way_out}"
+            )
+        if self.search.alike and chosen_from > 1 and not (sampling and self.search.draws):
+            way_out = "pass do_sample=True, or write" if self.search.draws else "write"
+            raise ModeError(
+                f"{owner}: {number} must be 1 where {self.search.name} draws no token, since the sequences of a prompt "
+                f"would all be equal, got {chosen_from}; {way_out} {number}=1"
             )
         return chosen_from
-
-    def _refuse_equal_sequences(self, run: SearchRun) -> None:
-        """Refuse a selector among sequences that are equal without sampling.
-
-        Raises:
-            ModeError: as said.
-        """
-        if self.selector is not None and self.search.alike and run.wanted > 1 and not run.sampling:
-            raise ModeError(
-                f"{self.selector.name}: do_sample must be True with {run.wanted} sequences to choose from, which would "
-                "all be equal; pass do_sample=True, or write n=1"
-            )
 
     def _seeds(self, prompts: int) -> Tensor:
         """Return one seed for each prompt, int64 ``[prompts]``."""

@@ -63,6 +63,7 @@ class ContrastiveSearch(Search):
 
     name: ClassVar[str] = "contrastive_search"
     samples: ClassVar[bool] = False
+    draws = False
 
     @checked
     def __init__(self, *, alpha: Alpha = 0.6, top: Top = 4) -> None:

@@ -23,7 +23,8 @@ class Search:
         fuses: whether the search runs the model only through `Rows` and reads its logits alone, so that a forward may
             hold the rows of second streams besides.
         samples: whether the search draws tokens. A chain with such a search sets ``do_sample=True``.
-        alike: whether the sequences of one prompt are equal without sampling, so that a selector has no choice.
+        draws: whether the search draws tokens where ``do_sample`` is True.
+        alike: whether the sequences of one prompt are equal where nothing is drawn. Several are then refused.
         taken: steps of the chain that the search carries out itself, so that they are no part of the law.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -42,6 +43,7 @@ class Search:
     name: ClassVar[str] = "search"
     fuses: ClassVar[bool] = False
     samples: ClassVar[bool] = True
+    draws: bool = True
     alike: ClassVar[bool] = False
     taken: Sequence[Any] = ()
 

@@ -117,20 +117,25 @@ def stops_at_stop_strings(subject: SearchSubject) -> None:
 def returns_the_sequences_asked_for(subject: SearchSubject) -> None:
     """``num_return_sequences`` rows of each prompt come back next to each other, with weights that sum to 1.
 
-    A search that finds fewer refuses the number by name.
+    A search that finds fewer, or that draws nothing and would find equal ones, refuses the number by name.
     """
-    call = subject.bound(TEXTS)
-    if call.search is not None and call.search.search.sequences(2) < 2:
+    call, settings = subject.bound(TEXTS), dict[str, Any]()
+    assert call.search is not None
+    search = call.search.search
+    if search.sequences(2) < 2 or (search.alike and not search.samples):
         try:
             subject.ids(TEXTS, call=call, num_return_sequences=2)
         except ModeError as error:
             assert subject.name in str(error), f"the error does not name the search: {error}"
+        else:
+            raise AssertionError("a search that finds one sequence returned two")
+        if search.sequences(2) < 2:
             return
-        raise AssertionError("a search that finds one sequence returned two")
-    ids = subject.ids(TEXTS, call=call, num_return_sequences=2)
+        settings["do_sample"] = True
+    ids = subject.ids(TEXTS, call=call, num_return_sequences=2, **settings)
     assert len(ids) == 4, f"2 sequences of 2 prompts are {len(ids)} rows"
     assert torch.equal(ids[:, : call.prompts.width], call.prompts.ids.repeat_interleave(2, dim=0)), "prompts are mixed"
-    assert call.search is not None and call.search.log_weights is not None
+    assert call.search.log_weights is not None
     total = call.search.log_weights.exp().sum(-1)
     assert call.search.log_weights.shape == (2, 2), f"weights have the shape {[*call.search.log_weights.shape]}"
     torch.testing.assert_close(total, torch.ones_like(total))

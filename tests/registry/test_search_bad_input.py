@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import logitkit
 from logitkit.errors import ChainError, LogitkitError, ModeError, ScoresError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
+from logitkit.registry.laws.tiny_models import encoder_decoder_model
 
 SEARCHES, SELECTORS = logitkit.names("search"), logitkit.names("selector")
 NONSENSE: list[Any] = [float("nan"), None, "much", [0.5, 0.5], torch.zeros(2), object()]
@@ -120,3 +122,42 @@ def test_outputs_of_steps_are_refused(name: str) -> None:
     for setting in ({"output_scores": True}, {"return_dict_in_generate": True}):
         with pytest.raises(LogitkitError, match=next(iter(setting))):
             call.generate(max_new_tokens=2, **setting)
+
+
+@pytest.mark.parametrize("chain", ["goose(8)", "rewind(['e '])", "adadec(9.0)", "contrastive_search(0.6, top=3)"])
+@pytest.mark.parametrize("way", ["call", "front door", "attached"])
+def test_several_equal_sequences_are_refused(chain: str, way: str) -> None:
+    """As plain greedy decoding refuses them, before any forward; with sampling the rows differ."""
+    model, forwards = copy.deepcopy(tiny_model()), []
+    model.register_forward_hook(lambda *_: forwards.append(1))
+    settings: dict[str, Any] = {"max_new_tokens": 6, "num_return_sequences": 3}
+    name = chain.partition("(")[0]
+    match = f"{name}: num_return_sequences must be .*, got 3; .*num_return_sequences"
+    with pytest.raises(ModeError, match=match):
+        if way == "call":
+            logitkit.chain(chain).bind(model, tiny_tokenizer(), ["ab", "c"]).generate(**settings)
+        elif way == "front door":
+            logitkit.generate(model, tiny_tokenizer(), "ab", chain, **settings)
+        else:
+            with logitkit.attach(model, tiny_tokenizer(), chain):
+                model.generate(**tiny_tokenizer()("ab", return_tensors="pt"), **settings)
+    assert not forwards
+    if name != "contrastive_search":
+        call = logitkit.chain(chain).bind(model, tiny_tokenizer(), "ab")
+        assert len({tuple(row) for row in call.generate(do_sample=True, **settings).tolist()}) == 3
+
+
+def test_a_search_that_never_draws_refuses_several_sequences_also_with_sampling() -> None:
+    """At a threshold of 0 every token is compared and none is drawn."""
+    for chain, words in (("adadec(0.0)", "adadec: num_return_sequences"), ("adadec(0.0) | mbr(4)", "mbr: n")):
+        call = logitkit.chain(chain).bind(tiny_model(), tiny_tokenizer(), "ab")
+        with pytest.raises(ModeError, match=f"{words} must be 1 where adadec draws no token.*; write"):
+            call.generate(max_new_tokens=2, num_return_sequences=1 if "mbr" in chain else 2, do_sample=True)
+
+
+def test_an_encoder_does_not_run_before_the_refusal() -> None:
+    model = copy.deepcopy(encoder_decoder_model())
+    model.get_encoder().register_forward_hook(lambda *_: pytest.fail("the encoder ran"))
+    call = logitkit.chain("adadec(1.5)").bind(model, tiny_tokenizer(), "ab")
+    with pytest.raises(ModeError, match="adadec: num_return_sequences must be 1"):
+        call.generate(max_new_tokens=2, num_return_sequences=2)
