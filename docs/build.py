@@ -7,6 +7,7 @@ outputs. This script writes the filled pages to build/docs, and zensical makes t
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ import bench_tables
 import notebooks
 from latex2mathml.converter import convert
 
+from logitkit.registry.chain_document import VERSION
+from logitkit.registry.chain_schema import chain_schema
 from logitkit.registry.pages import man_page as manual
 from logitkit.registry.pages import readme_table as catalogue
 
@@ -67,6 +70,8 @@ def write(folder: Path = FILLED) -> None:
         listed = "Public names: " + ", ".join(f"`{name}`" for name in names) + ".\n\n" if names else ""
         page = folder / "reference" / f"{package}.md"
         page.write_text(f"# {package}\n\n{listed}::: {package}\n", encoding="utf-8")
+    schema = json.dumps(chain_schema(), indent=1) + "\n"
+    (folder / "reference" / f"chain-{VERSION}.schema.json").write_text(schema, encoding="utf-8")
     for path in notebooks.TUTORIALS.glob("*.ipynb"):
         page = folder / path.relative_to(DOCS).with_suffix(".md")
         page.write_text(notebooks.markdown(path), encoding="utf-8")

@@ -7,6 +7,7 @@ The laws are in `logitkit.registry.laws`.
 """
 
 from logitkit.registry.chain import Chain
+from logitkit.registry.chain_schema import chain_schema
 from logitkit.registry.discovery import default_registry, discover
 from logitkit.registry.hookspecs import hookimpl
 from logitkit.registry.registry import Plugin, Registry
@@ -23,6 +24,7 @@ __all__ = [
     "Scored",
     "Spec",
     "TaskSpec",
+    "chain_schema",
     "default_registry",
     "discover",
     "hookimpl",

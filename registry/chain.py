@@ -21,7 +21,7 @@ from logitkit.registry.spec import Spec
 if TYPE_CHECKING:
     from logitkit.registry.call import Call
 
-Steps = Sequence[Mapping[str, Any]]
+Steps = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 
 
 class Chain:
@@ -29,7 +29,7 @@ class Chain:
 
     Args:
         chain: text such as ``"uscd(rho=0.7) | top_p(0.9)"``, a list of ``{"name": ..., "params": {...}}``,
-            or another chain. Empty means plain decoding.
+            a document ``{"version": "1.0", "steps": [...]}`` of such a list, or another chain. Empty: plain decoding.
         registry: where names are looked up; by default the registry of the other chain, else everything installed.
 
     Attributes:
@@ -64,7 +64,7 @@ class Chain:
         """Read a chain from a ``.yaml``, ``.yml`` or ``.json`` file.
 
         Args:
-            path: a file that holds a list of steps or the text form.
+            path: a file that holds a document, a list of steps or the text form.
             registry: as for the class.
 
         Raises:
@@ -98,7 +98,7 @@ class Chain:
         ]
 
     def to_file(self, path: str | Path) -> None:
-        """Write the chain to a ``.yaml``, ``.yml`` or ``.json`` file that `from_file` reads.
+        """Write the chain as a document to a ``.yaml``, ``.yml`` or ``.json`` file that `from_file` reads.
 
         Raises:
             FileFormatError: another ending.

@@ -10,6 +10,7 @@ import yaml
 
 from logitkit.errors import FileFormatError
 from logitkit.files import parse_json, read_text, replace_file
+from logitkit.registry import chain_document
 from logitkit.registry.yaml_files import compose, construct
 
 
@@ -31,13 +32,13 @@ def read(path: str | Path) -> Any:
     return [] if data is None else data
 
 
-def write(path: str | Path, data: list[dict[str, Any]]) -> None:
-    """Write the data of a chain to a ``.yaml``, ``.yml`` or ``.json`` file.
+def write(path: str | Path, steps: list[dict[str, Any]]) -> None:
+    """Write the steps of a chain, with the version of their form, to a ``.yaml``, ``.yml`` or ``.json`` file.
 
     Raises:
         FileFormatError: another ending.
     """
-    path = _checked(path)
+    path, data = _checked(path), chain_document.write(steps)
     text = json.dumps(data, indent=2) + "\n" if path.suffix == ".json" else yaml.safe_dump(data, sort_keys=False)
     with replace_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

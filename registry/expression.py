@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from logitkit.errors import ChainError
+from logitkit.registry import chain_document
 from logitkit.registry.gate_option import GATE
 
 LONGEST = 20_000  # characters of a chain
@@ -123,14 +124,17 @@ def is_step(value: object) -> bool:
 
 
 def from_data(data: Any) -> list[Step]:
-    """Return the steps of the list form.
+    """Return the steps of the list form, or of a document that holds one.
 
     Raises:
-        ChainError: anything but a list of ``{name, params, gate}``; the error shows the wrong entry.
+        ChainError: anything but a list of ``{name, params, gate}``; the error shows the wrong entry. A document of
+            another version.
 
     >>> from_data([{"name": "cfg", "params": {"scale": 2.0}, "gate": {"measure": "max", "below": 0.9}}])
     [('cfg', {'scale': 2.0, 'gate': {'measure': 'max', 'below': 0.9}})]
     """
+    if isinstance(data, Mapping):
+        data = chain_document.read(data)
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
         raise ChainError(f"chain: must be text or a list of {{name, params}}, got {data!r}")
     steps: list[Step] = []

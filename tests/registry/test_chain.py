@@ -106,7 +106,7 @@ def test_the_caret_stands_under_the_fault() -> None:
         ("temperature()", ParameterError, r"must be given .* write temperature\(temperature=...\)"),
         ([{"nam": "uscd"}], ChainError, "step 0 must be"),
         ([{"name": "uscd", "params": 3}], ChainError, "params of step 0"),
-        ({"name": "uscd"}, ChainError, "must be text or a list"),
+        ({"name": "uscd"}, ChainError, "must be text, a list of"),
     ],
 )
 def test_bad_chains_get_one_clear_error(chain: object, error: type[Exception], says: str) -> None:

@@ -26,6 +26,7 @@ from logitkit.cli import (
     models,
     new_plugin,
     run,
+    schema,
     show,
     train_adadec,
     train_attribute,
@@ -136,6 +137,7 @@ app.command("run", epilog=examples(*run.EXAMPLES))(run.run)
 app.command("inspect", epilog=examples(*inspect.EXAMPLES))(inspect.inspect)
 app.command("list")(list_processors.list_processors)
 app.command("show", epilog=examples(*show.EXAMPLES))(show.show)
+app.command("schema", epilog=examples(*schema.EXAMPLES))(schema.schema)
 app.command("check", epilog=examples(*check.EXAMPLES))(check.check)
 app.command("doctor", epilog=examples(*doctor.EXAMPLES))(doctor.doctor)
 app.command("new-plugin", epilog=examples(*new_plugin.EXAMPLES))(new_plugin.new_plugin)
