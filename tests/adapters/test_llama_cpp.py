@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
+import sys
+import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import logitkit
+from fresh import ROOT
 from logitkit.adapters.llama_cpp import arguments
 from logitkit.errors import LogitkitError, ModeError, ModelError, ParameterError
+from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 
 PROMPT = "the text of a prompt, the other text"
@@ -44,6 +51,11 @@ class Engine:
     def detokenize(self, tokens: list[int]) -> bytes:
         """Text of tokens."""
         return str(self._tokenizer.decode(tokens)).encode()
+
+    def create_completion(self, *, max_tokens: int, **given: Any) -> dict[str, Any]:
+        """A completion, of eight tokens whatever is asked for."""
+        assert max_tokens > 0
+        return {"choices": [{"text": self._tokenizer.decode(self.complete(**given))}]}
 
     def complete(self, prompt: list[int], logits_processor: Any, stopping_criteria: Any, **settings: Any) -> list[int]:
         """Return the tokens of a completion of eight tokens."""
@@ -132,3 +144,15 @@ def test_what_cannot_run_is_refused(engine: Engine) -> None:
     engine.draft_model = object()
     with pytest.raises(ModeError, match="draft_model must be None"):
         arguments("", engine, tokenizer, PROMPT)
+
+
+def test_the_example_of_the_documentation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As it stands, with the stand-in for the engine."""
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "other_engines.md").read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "llama_cpp" in block]
+    engine = types.SimpleNamespace(Llama=lambda path, n_ctx: Engine())
+    monkeypatch.setitem(sys.modules, "llama_cpp", engine)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda path: tiny_tokenizer())
+    monkeypatch.chdir(tmp_path)
+    NgramTable.train(["It was the text"], tiny_tokenizer()).save("book.safetensors")
+    exec(compile(example, "other_engines.md", "exec"), {})
