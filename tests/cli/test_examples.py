@@ -76,7 +76,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     (tmp_path / "run.yaml").write_text(RUN)
     (tmp_path / "chain.yaml").write_text("- name: temperature\n  params: {temperature: 0.5}\n")
     (tmp_path / "top_p.yaml").write_text("- name: top_p\n  params: {top_p: 0.9}\n")
-    (tmp_path / "book.txt").write_text(TEXT)
+    for name in ("book.txt", "english.txt", "german.txt"):
+        (tmp_path / name).write_text(TEXT)
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text(TEXT)
     labelled = [{"question": "What?", "text": text, "label": number} for number, text in enumerate(TEXT.split(".")[:2])]

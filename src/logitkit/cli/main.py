@@ -28,6 +28,7 @@ from logitkit.cli import (
     run,
     schema,
     show,
+    tokenizer,
     train_adadec,
     train_attribute,
     train_ngram,
@@ -148,6 +149,7 @@ app.command("label-divergence", epilog=examples(*label_divergence.EXAMPLES))(lab
 app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_router.train_router)
 app.command("train-attribute", epilog=examples(*train_attribute.EXAMPLES))(train_attribute.train_attribute)
 app.command("membership", epilog=examples(*membership.EXAMPLES))(membership.membership)
+app.add_typer(tokenizer.app, name="tokenizer")
 app.command("train-adadec", epilog=examples(*train_adadec.EXAMPLES))(train_adadec.train_adadec)
 app.command("drift", epilog=examples(*drift.EXAMPLES))(drift.drift)
 app.command("lm-eval", context_settings=lm_eval.CONTEXT_SETTINGS, add_help_option=False)(lm_eval.lm_eval)

@@ -4,6 +4,7 @@
 - `membership_scores`: whether a text was among the training data of a model: `min_k`, `min_k_plus_plus`, `dc_pdd`.
 - `read_membership_texts`: a file of texts, some of them known to be among the training data.
 - `measure_drift`, `fit_drift`, `drift_plot`: how far a conversation drifts from its goal.
+- `tokenizer_report`, `report_tables`, `tokenizer_page`: what one or two tokenizers do to texts.
 - `area_under_curve`: how well a score separates two groups, with an interval.
 """
 
@@ -15,12 +16,17 @@ from logitkit.diagnostics.membership import dc_pdd, membership_scores, min_k, mi
 from logitkit.diagnostics.membership_texts import MembershipText, read_membership_texts
 from logitkit.diagnostics.per_token import TokenStatistics, token_statistics
 from logitkit.diagnostics.separation import AreaUnderCurve, area_under_curve
+from logitkit.diagnostics.tokenizer_page import tokenizer_page
+from logitkit.diagnostics.tokenizer_report import TokenizerReport, tokenizer_report
+from logitkit.diagnostics.tokenizer_tables import ReportTable, report_tables
 
 __all__ = [
     "AreaUnderCurve",
     "DriftFit",
     "MembershipText",
+    "ReportTable",
     "TokenStatistics",
+    "TokenizerReport",
     "TurnDrift",
     "area_under_curve",
     "dc_pdd",
@@ -31,6 +37,9 @@ __all__ = [
     "min_k",
     "min_k_plus_plus",
     "read_membership_texts",
+    "report_tables",
     "token_counts",
     "token_statistics",
+    "tokenizer_page",
+    "tokenizer_report",
 ]

@@ -1,0 +1,103 @@
+"""Six sentences in twelve languages, on which a report of a tokenizer is made when no text is given."""
+
+from __future__ import annotations
+
+# The first language is the one that the others are compared with. The sentences were written for this file.
+PARALLEL_SENTENCES = {
+    "English": (
+        "The sun rises early in summer.",
+        "My sister reads a book by the window.",
+        "We need two kilograms of rice and a little salt.",
+        "The train to the city leaves at eight o'clock.",
+        "It rained all night, but the sky is clear now.",
+        "Please close the door when you go out.",
+    ),
+    "German": (
+        "Die Sonne geht im Sommer früh auf.",
+        "Meine Schwester liest am Fenster ein Buch.",
+        "Wir brauchen zwei Kilogramm Reis und ein wenig Salz.",
+        "Der Zug in die Stadt fährt um acht Uhr ab.",
+        "Es hat die ganze Nacht geregnet, aber jetzt ist der Himmel klar.",
+        "Bitte schließen Sie die Tür, wenn Sie hinausgehen.",
+    ),
+    "French": (
+        "Le soleil se lève tôt en été.",
+        "Ma sœur lit un livre près de la fenêtre.",
+        "Nous avons besoin de deux kilogrammes de riz et d'un peu de sel.",
+        "Le train pour la ville part à huit heures.",
+        "Il a plu toute la nuit, mais le ciel est clair maintenant.",
+        "Fermez la porte en sortant, s'il vous plaît.",
+    ),
+    "Spanish": (
+        "El sol sale temprano en verano.",
+        "Mi hermana lee un libro junto a la ventana.",
+        "Necesitamos dos kilogramos de arroz y un poco de sal.",
+        "El tren a la ciudad sale a las ocho.",
+        "Llovió toda la noche, pero ahora el cielo está despejado.",
+        "Por favor, cierre la puerta cuando salga.",
+    ),
+    "Turkish": (
+        "Güneş yazın erken doğar.",
+        "Kız kardeşim pencerenin yanında kitap okuyor.",
+        "İki kilogram pirince ve biraz tuza ihtiyacımız var.",
+        "Şehre giden tren saat sekizde kalkıyor.",
+        "Bütün gece yağmur yağdı ama şimdi gökyüzü açık.",
+        "Lütfen dışarı çıkarken kapıyı kapatın.",
+    ),
+    "Russian": (
+        "Летом солнце встаёт рано.",
+        "Моя сестра читает книгу у окна.",
+        "Нам нужно два килограмма риса и немного соли.",
+        "Поезд в город отправляется в восемь часов.",
+        "Всю ночь шёл дождь, но сейчас небо ясное.",
+        "Пожалуйста, закройте дверь, когда будете выходить.",
+    ),
+    "Greek": (
+        "Ο ήλιος ανατέλλει νωρίς το καλοκαίρι.",
+        "Η αδερφή μου διαβάζει ένα βιβλίο δίπλα στο παράθυρο.",
+        "Χρειαζόμαστε δύο κιλά ρύζι και λίγο αλάτι.",
+        "Το τρένο για την πόλη φεύγει στις οκτώ.",
+        "Έβρεχε όλη τη νύχτα, αλλά τώρα ο ουρανός είναι καθαρός.",
+        "Παρακαλώ κλείστε την πόρτα όταν βγείτε.",
+    ),
+    "Arabic": (
+        "تشرق الشمس مبكرا في الصيف.",
+        "تقرأ أختي كتابا بجانب النافذة.",
+        "نحتاج إلى كيلوغرامين من الأرز وقليل من الملح.",
+        "يغادر القطار إلى المدينة في الساعة الثامنة.",
+        "أمطرت طوال الليل، لكن السماء صافية الآن.",
+        "من فضلك أغلق الباب عندما تخرج.",
+    ),
+    "Hindi": (
+        "गर्मियों में सूरज जल्दी निकलता है।",
+        "मेरी बहन खिड़की के पास किताब पढ़ती है।",
+        "हमें दो किलोग्राम चावल और थोड़ा नमक चाहिए।",
+        "शहर जाने वाली ट्रेन आठ बजे छूटती है।",
+        "सारी रात बारिश हुई, लेकिन अब आसमान साफ है।",
+        "बाहर जाते समय कृपया दरवाज़ा बंद कर दें।",
+    ),
+    "Chinese": (
+        "夏天太阳升起得很早。",
+        "我姐姐在窗边看书。",
+        "我们需要两公斤米和一点盐。",
+        "去城里的火车八点开。",
+        "下了一整夜的雨，但现在天空晴朗。",
+        "出去的时候请关门。",
+    ),
+    "Japanese": (
+        "夏は日の出が早いです。",
+        "妹は窓のそばで本を読んでいます。",
+        "米二キログラムと塩が少し必要です。",
+        "町へ行く電車は八時に出ます。",
+        "一晩中雨が降りましたが、今は空が晴れています。",
+        "外に出るときはドアを閉めてください。",
+    ),
+    "Korean": (
+        "여름에는 해가 일찍 뜹니다.",
+        "제 여동생은 창가에서 책을 읽습니다.",
+        "우리는 쌀 이 킬로그램과 소금 조금이 필요합니다.",
+        "도시로 가는 기차는 여덟 시에 떠납니다.",
+        "밤새 비가 왔지만 지금은 하늘이 맑습니다.",
+        "나갈 때 문을 닫아 주세요.",
+    ),
+}
