@@ -39,7 +39,7 @@ from logitkit.registry.generate_settings import (
     stated,
     without_stated_padding,
 )
-from logitkit.registry.no_effect import warn_of_greedy_decoding
+from logitkit.registry.no_effect import warn_of_greedy_decoding, warn_of_unused_sampling
 from logitkit.registry.stop_strings import (
     NewBytesStop,
     refuse_ends_in_removed_bytes,
@@ -148,6 +148,8 @@ class Call:
         owned = without_stated_padding(owned, kwargs)
         if self.warns and not sampling and self.search is None and (stated("num_beams", kwargs, self.model) or 1) == 1:
             warn_of_greedy_decoding(self.chain.specs)
+        if self.warns and self.search is not None and not self.search.search.draws and kwargs.get("do_sample"):
+            warn_of_unused_sampling(self.search.search.name)
         further = kwargs.pop("logits_processor", None) or []
         settings = {"logits_processor": self.processors + further, **owned, **kwargs}
         settings = with_stop_strings(settings, self.tokenizer)

@@ -164,6 +164,11 @@ def _refuse_beside_a_search(chain: Chain, settings: Mapping[str, Any], setting: 
             f"{chain.specs[-1].name}: custom_generate must not be given, since the search runs its own loop; leave it "
             "out"
         )
+    if settings.get("synced_gpus") and chain.searches:
+        raise ModeError(
+            f"{chain.specs[-1].name}: synced_gpus must not be given, since the search runs its own loop and does not "
+            "wait for other processes; leave it out"
+        )
     if adds_rows(chain) and settings.get("repetition_penalty") not in (None, 1.0):
         raise ModeError(
             f"{chain.specs[-1].name}: repetition_penalty must be a step of the chain, since a search has rows that "

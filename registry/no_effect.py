@@ -49,6 +49,19 @@ def warn_of_greedy_decoding(specs: Sequence[Spec]) -> None:
         )
 
 
+def warn_of_unused_sampling(search: str) -> None:
+    """Warn where a call asks a search to sample that draws no token.
+
+    Args:
+        search: name of the search.
+    """
+    warnings.warn(
+        f"do_sample=True changes nothing: {search} draws no token; leave it out, or choose another search",
+        NoEffectWarning,
+        stacklevel=_callers_level(),
+    )
+
+
 def _neutral(spec: Spec, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield reason and way out for each parameter that has its neutral value."""
     if spec.replaces or spec.warper:

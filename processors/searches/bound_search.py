@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from logitkit.errors import ModeError
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.search_report import SearchReport
 from logitkit.processors.engine.trace import Trace
-from logitkit.processors.searches.prepared import one_row_per_prompt, refuse_settings
+from logitkit.processors.searches.prepared import by_prompt, one_row_per_prompt, refuse_settings
 from logitkit.processors.searches.resampling import resampled
 from logitkit.processors.searches.run import Found, SearchRun
-from logitkit.processors.searches.search import Search
+from logitkit.processors.searches.search import Sampling, Search
 from logitkit.processors.searches.selector import SAMPLES, Candidates, Selector
 
 
@@ -62,6 +62,11 @@ class BoundSearch:
         self.log_weights: Tensor | None = None
 
     @property
+    def name(self) -> str:
+        """Name of the search; of the selector where the chain has no search of its own."""
+        return self.search.name if self.selector is None or type(self.search) is not Sampling else self.selector.name
+
+    @property
     def fuses(self) -> bool:
         """Whether forwards of the search may hold the rows of second streams besides."""
         return self.search.fuses
@@ -78,7 +83,8 @@ class BoundSearch:
     ) -> Tensor:
         """Generate; arguments and errors as in `Search.__call__`."""
         self.log_weights = None
-        refuse_settings(self.search.name, generation_config, model_kwargs)
+        own = getattr(model, "generation_config", None)
+        refuse_settings(self.name, generation_config, model_kwargs, own)
         self._refuse_prompts_without_tokens(input_ids)
         copies = int(generation_config.num_return_sequences or 1)
         ids, inputs = one_row_per_prompt(input_ids, model_kwargs, copies)
@@ -87,7 +93,7 @@ class BoundSearch:
             model=model,
             ids=ids,
             inputs=inputs,
-            processors=LogitsProcessorList() if logits_processor is None else logits_processor,
+            processors=by_prompt(logits_processor, ids, in_encoder=model.config.is_encoder_decoder),
             stopping_criteria=StoppingCriteriaList() if stopping_criteria is None else stopping_criteria,
             generation_config=generation_config,
             wanted=self.wanted(returned, bool(generation_config.do_sample)),
@@ -116,7 +122,7 @@ class BoundSearch:
         """
         if not input_ids.shape[1]:
             raise ModeError(
-                f"{self.search.name}: prompts must hold tokens, got inputs_embeds alone; pass their input_ids besides"
+                f"{self.name}: prompts must hold tokens, got inputs_embeds alone; pass their input_ids besides"
             )
 
     def _found(self, run: SearchRun) -> Found:

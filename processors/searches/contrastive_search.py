@@ -9,12 +9,14 @@ from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
+from transformers import StaticCache
 
 from logitkit.errors import ModeError
 from logitkit.params import checked, number, whole
 from logitkit.processors.searches.rows import Rows
 from logitkit.processors.searches.run import Found, SearchRun
 from logitkit.processors.searches.search import Search
+from logitkit.processors.transformers_api import cache_of
 
 Alpha = Annotated[float, number("weight of the likeness to the text so far; at 0 greedy decoding", ge=0, le=1)]
 Top = Annotated[int, whole("number of likeliest tokens that are compared", ge=1)]
@@ -77,8 +79,14 @@ class ContrastiveSearch(Search):
         """Refuse prompts that an encoder reads: their hidden states are not those of the text that is written.
 
         Raises:
-            ModeError: an encoder-decoder model.
+            ModeError: an encoder-decoder model, or a static cache, which has no room for the candidates of the last
+                token.
         """
+        if isinstance(cache_of(run.inputs), StaticCache):
+            raise ModeError(
+                "contrastive_search: cache_implementation must not be 'static', since such a cache has no room for the "
+                "candidates of the last token; leave it out"
+            )
         if run.model.config.is_encoder_decoder:
             raise ModeError(
                 f"contrastive_search: model must be decoder-only, got {type(run.model).__name__}; "

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, PrefixConstrainedLogitsProcessor
 
 from logitkit.errors import ModeError
 from logitkit.processors.searches.rows import selected
 from logitkit.processors.transformers_api import cache_of
 
+# Settings of other loops, which a search would not follow: the values that turn them off, and what to write instead.
+# A search replaces the loop that the configuration of a model names, so only what a call states is refused.
+OTHER_LOOPS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "penalty_alpha": ((0, 0.0), "write contrastive_search(alpha, top) as the search"),
+    "dola_layers": ((), "write dola(...) before the search"),
+    "prompt_lookup_num_tokens": ((), "write goose(budget) as the search"),
+    "num_beam_groups": ((1,), "write beams(width, groups, diversity) as the search"),
+    "diversity_penalty": ((0, 0.0), "write beams(width, groups, diversity) as the search"),
+    "length_penalty": ((1, 1.0), "write length_target(...) before the search, or a judge of best_of behind it"),
+    "early_stopping": ((False,), "leave it out"),
+    "force_words_ids": ((), "write attribute({'contains': [...]}) | beams(...)"),
+    "constraints": ((), "write attribute({'contains': [...]}) | beams(...)"),
+    "low_memory": ((False,), "leave it out"),
+    "assistant_early_exit": ((), "leave it out"),
+    "use_mtp": ((False,), "leave it out"),
+    "prefill_chunk_size": ((), "leave it out"),
+}
 OUTPUTS = ("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states")
 # Settings whose processors know the prompt of a row by its place, with the values that turn them off.
 BY_PLACE = {
@@ -21,13 +39,14 @@ BY_PLACE = {
 }
 
 
-def refuse_settings(name: str, config: Any, inputs: Mapping[str, Any]) -> None:
+def refuse_settings(name: str, config: Any, inputs: Mapping[str, Any], own: Any = None) -> None:
     """Refuse settings of `generate` that no search can follow.
 
     Args:
         name: of the search.
         config: the generation config.
         inputs: what `generate` prepared for the forwards.
+        own: the generation config of the model, whose loop the search replaces; None: there is none.
 
     Raises:
         ModeError: names the setting and the way out.
@@ -41,6 +60,12 @@ def refuse_settings(name: str, config: Any, inputs: Mapping[str, Any]) -> None:
         raise ModeError(
             f"{name}: num_beams must be 1, since the search replaces beam search, got {config.num_beams}; leave it out"
         )
+    for setting, (neutral, way_out) in OTHER_LOOPS.items():
+        value = getattr(config, setting, None)
+        if value is not None and value not in neutral and value != getattr(own, setting, None):
+            raise ModeError(
+                f"{name}: {setting} must not be given, since the search runs its own loop, got {value!r:.40}; {way_out}"
+            )
     for output in OUTPUTS:
         if getattr(config, output, None):
             raise ModeError(f"{name}: {output} must not be set, since a search returns ids alone; leave it out")
@@ -75,3 +100,51 @@ def one_row_per_prompt(ids: Tensor, inputs: Mapping[str, Any], copies: int) -> t
     cache = cache_of(inputs)
     kept = {name: value if value is cache else selected(value, first, len(ids)) for name, value in inputs.items()}
     return ids[first], kept
+
+
+class PrefixTokensByPrompt(LogitsProcessor):
+    """``prefix_allowed_tokens_fn`` of `generate`: it gets the number of the prompt of a row, wherever the row stands.
+
+    Args:
+        allowed: the function, ``(number of the prompt, row)`` to token ids.
+        prompts: the prompts, ``[prompts, length]``. Where a decoder's prompts are equal, the rows of each prompt stand
+            next to each other.
+        in_encoder: whether an encoder reads the prompts.
+
+    >>> step = PrefixTokensByPrompt(lambda number, row: [number], torch.tensor([[5], [6]]), in_encoder=False)
+    >>> step(torch.tensor([[6, 1], [5, 1], [6, 2]]), torch.zeros(3, 2)).argmax(-1).tolist()
+    [1, 0, 1]
+    """
+
+    supports_continuous_batching = False
+
+    def __init__(self, allowed: Callable[[int, Tensor], Any], prompts: Tensor, *, in_encoder: bool) -> None:
+        self.allowed, self.prompts, self.in_encoder = allowed, prompts, in_encoder
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores with all tokens at -inf that the function does not allow, ``[rows, vocab]``."""
+        if self.in_encoder:
+            numbers = torch.arange(len(input_ids)) // max(1, len(input_ids) // len(self.prompts))
+        else:
+            starts = input_ids[:, None, : self.prompts.shape[1]]
+            numbers = (starts == self.prompts).all(-1).int().argmax(-1)
+        known = numbers.tolist()
+        masked: Tensor = PrefixConstrainedLogitsProcessor(lambda row, ids: self.allowed(known[row], ids), 1)(
+            input_ids, scores
+        )
+        return masked
+
+
+def by_prompt(processors: Any, prompts: Tensor, *, in_encoder: bool) -> LogitsProcessorList:
+    """Return processors of `generate` in which ``prefix_allowed_tokens_fn`` finds the prompt of a row by its content.
+
+    Args:
+        processors: as prepared by `generate`; None: there are none.
+        prompts, in_encoder: as for `PrefixTokensByPrompt`.
+    """
+    return LogitsProcessorList(
+        PrefixTokensByPrompt(one._prefix_allowed_tokens_fn, prompts, in_encoder=in_encoder)
+        if type(one) is PrefixConstrainedLogitsProcessor
+        else one
+        for one in processors or ()
+    )
