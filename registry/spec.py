@@ -45,7 +45,10 @@ COSTS: Mapping[ExtraForwards, str] = {
 EXAMPLE_RESOURCES = ("model", "foreign_model", "byte_model", "ngram_table")
 TARGET = r"[\w.]+:\w+"
 TEXTS = ("summary", "source", "target", "example", "family", "formula", "cost", "failure", "plugin")
-FLAGS = ("rewrites_prompt", "discards", "warper", "keeps_best", "truncates", "forbids", "last", "last_under_beams")
+FLAGS = (
+    *("rewrites_prompt", "merged_tokens", "discards", "warper", "keeps_best", "truncates", "forbids", "last"),
+    "last_under_beams",
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,6 +80,8 @@ class Spec:
             a condition holds. ``every_step``: at least one at each step. ``every_byte``: one for each byte.
             ``rows``: none, but the forwards have more rows.
         rewrites_prompt: the target has a ``prepare`` that changes the prompts.
+        merged_tokens: the processor acts on tokens of several bytes alone. Its modes, and the time of its second
+            streams, are measured with a tokenizer that has such tokens.
         modes: modes of generating that are refused, each with the reason; any of `REFUSABLE_MODES`.
         laws: laws that the processor cannot keep, each with the reason; see `logitkit.registry.laws`.
         discards: the processor replaces the distribution, so it must be the first of a chain.
@@ -124,6 +129,7 @@ class Spec:
     needs_packages: tuple[RequiredPackage, ...] = ()
     extra_forwards: ExtraForwards = "none"
     rewrites_prompt: bool = False
+    merged_tokens: bool = False
     modes: Mapping[str, str] = field(default_factory=dict)
     laws: Mapping[str, str] = field(default_factory=dict)
     discards: bool = False

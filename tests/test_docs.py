@@ -59,7 +59,9 @@ def build() -> types.ModuleType:
 @pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search((DOCS / page).read_text())])
 def test_the_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one namespace, as a reader would paste them; on tiny models."""
-    monkeypatch.setattr(models, "load", tiny)
+    # On this page tokens are merged and split; those of the tiny tokenizer are single bytes.
+    merged = page == "processors/canonical.md"
+    monkeypatch.setattr(models, "load", (lambda name: tiny("merged tokens")) if merged else tiny)
     here = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", here)
     with warnings.catch_warnings():

@@ -24,7 +24,7 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.discovery import default_registry
 from logitkit.registry.laws.examples import example_of
 from logitkit.registry.laws.subjects import prompts
-from logitkit.registry.laws.tiny_models import tiny_tokenizer, wide_model
+from logitkit.registry.laws.tiny_models import foreign_tokenizer, tiny_tokenizer, wide_model
 from logitkit.registry.spec import Spec
 
 VOCABULARIES = (49_152, 151_936)  # SmolLM2, Qwen2.5
@@ -137,7 +137,9 @@ def _measure(
 
 def _bind_example(spec: Spec, model: Any, others: list[Any]) -> _Bound:
     """Return the processor of a Spec's example, bound to the wide models."""
-    example = example_of(spec, model=model, another=lambda number: others[number - 1])
+    # With one token for each byte, such a processor would read no second stream.
+    tokenizer = foreign_tokenizer() if spec.merged_tokens and spec.extra_forwards != "none" else None
+    example = example_of(spec, model=model, tokenizer=tokenizer, another=lambda number: others[number - 1])
     part = example.bind(prompts(tokenizer=example.tokenizer)).composite.parts[0][1]
     return _Bound(part, example.tokenizer, None if example.model is model else int(example.model.config.vocab_size))
 

@@ -23,8 +23,8 @@ LONG = " ".join([TEXTS[1]] * 12)
 class ModeSubject:
     """A Spec's example on tiny models, beside its recomputation from scratch.
 
-    A processor that rewrites prompts generates with the foreign model: with tokens of one byte each there would be
-    no token to cut.
+    A processor that rewrites prompts, or acts on tokens of several bytes alone, generates with the foreign model: with
+    tokens of one byte each there would be no token to cut.
 
     Args:
         spec: the processor.
@@ -39,7 +39,7 @@ class ModeSubject:
 
     def __init__(self, spec: Spec, registry: Registry, *, architecture: str = "llama") -> None:
         self.architecture = ARCHITECTURES[architecture]
-        foreign = spec.rewrites_prompt
+        foreign = spec.rewrites_prompt or spec.merged_tokens
         tokenizer, other = foreign_tokenizer(), tiny_tokenizer()
         tokenizer, other = (tokenizer, other) if foreign else (other, tokenizer)
 

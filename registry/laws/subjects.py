@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from logitkit.errors import ParameterError, UnknownNameError
+from logitkit.processors.engine.padded_rows import left_padded
 from logitkit.registry import expression
 from logitkit.registry.chain import Chain
 from logitkit.registry.declared_parameters import declared_parameters, has_rule
@@ -98,12 +99,14 @@ class Subject:
 
 
 def prompts(padding: int = 0, tokenizer: Any = None) -> dict[str, Tensor]:
-    """Return ids and mask of the two prompts with ``padding`` padding tokens on the left, ``[2, padding + 16]``."""
+    """Return ids and mask of the two prompts with ``padding`` padding tokens on the left, ``[2, padding + longest]``.
+
+    A prompt that a tokenizer writes in fewer tokens than the other has more padding.
+    """
     tokenizer = tokenizer or tiny_tokenizer()
-    ids = torch.tensor(tokenizer(TEXTS)["input_ids"])
+    ids, mask = left_padded(tokenizer(TEXTS)["input_ids"], tokenizer.pad_token_id)
     pads = torch.full((2, padding), tokenizer.pad_token_id)
-    mask = torch.cat([torch.zeros_like(pads), torch.ones_like(ids)], dim=1)
-    return {"input_ids": torch.cat([pads, ids], dim=1), "attention_mask": mask}
+    return {"input_ids": torch.cat([pads, ids], dim=1), "attention_mask": torch.cat([torch.zeros_like(pads), mask], 1)}
 
 
 def subject_of(thing: Spec | str | Callable[..., Any]) -> Subject:

@@ -55,6 +55,7 @@ PURPOSES: Mapping[str, str] = {
     "p_less": "samples among tokens at least as probable as the chance that two draws agree; nothing to set",
     "presence_penalty": "writes tokens less that occur in the new text",
     "quadratic": "brings likely tokens closer to each other, and unlikely ones further down",
+    "retokenize": "averages over several ways to cut the prompt into tokens, and says how much they differ",
     "rewind": "never writes phrases that you list: goes back to where one began, and writes something else",
     "router": "writes with a small model, and lets a trained network choose the tokens of a large one",
     "smc": "samples whole texts from a distribution of yours: sharper, of several models, or under a constraint",

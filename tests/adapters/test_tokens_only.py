@@ -27,7 +27,7 @@ REFUSED = {
     "crossover",
     "deepen",
 }
-REFUSED |= {"dexperts", "dola", "ensemble", "mti", "router", "uscd"}
+REFUSED |= {"dexperts", "dola", "ensemble", "mti", "retokenize", "router", "uscd"}
 
 
 @pytest.fixture(scope="module")
