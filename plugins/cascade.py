@@ -19,7 +19,7 @@ SPECS = [
         extra_forwards="gated",
         cost="one forward of the large model where the rule needs it, which also reads the positions skipped before",
         failure="diff and token_v1 never defer where the small model is certain and wrong, at any alpha; a rule "
-        "that compares both models saves no forward here, use speculative cascades",
+        "that compares both models saves no forward here; write | speculate() behind it",
         discards=True,
         example="cascade(large='other', rule='token_v3', alpha=0.3)",
         example_resources={"other": "model"},

@@ -46,6 +46,22 @@ SPECS = [
         example="goose(budget=8)",
     ),
     Spec(
+        name="speculate",
+        kind="search",
+        family="searches",
+        summary="Write as without it, with fewer forwards of the other models of the chain, which check drafts.",
+        source="arXiv:2211.17192, arXiv:2405.19261",
+        target=f"{PACKAGE}.speculate:Speculate",
+        formula="v ~ q, the law without the steps that name other models; kept with probability min(1, p(v) / q(v)), "
+        "else v ~ max(0, p - q) normalised; p: the law of the chain",
+        needs=("a step before it that names another model, such as cascade, ensemble, core, dexperts or contrastive",),
+        extra_forwards="rows",
+        cost="a forward of the generating model for each draft; one of each other model for all drafts of a round",
+        failure="where the steps change most tokens, few drafts are kept; in large batches, whose rows go on together "
+        "by the fewest kept drafts",
+        example="speculate(draft_length=3)",
+    ),
+    Spec(
         name="rewind",
         kind="search",
         family="searches",

@@ -26,10 +26,13 @@ def bound_search(chain: Chain, binding: Binding, parts: Sequence[tuple[str, Any]
         binding: of the call.
         parts: the steps, ``(name, processor)``.
     """
+    steps = [(spec, parameters) for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True)]
+    last = binding.after(parts)
+    last.model_steps = frozenset(
+        place for place, (spec, parameters) in enumerate(steps) if spec.model_names(spec.filled(parameters))
+    )
     built: dict[str, Any] = {
-        spec.kind: spec.build(binding.after(parts), parameters)
-        for spec, (_, parameters) in zip(chain.specs, chain.steps, strict=True)
-        if spec.kind != "processor"
+        spec.kind: spec.build(last, parameters) for spec, parameters in steps if spec.kind != "processor"
     }
     if not built:
         return None

@@ -45,6 +45,7 @@ class Binding:
         used: names of the resources that processors requested.
         no_effect: by step, why it can change no score for these prompts, and the way out; `bind` fills it.
         preceding: the steps before the one that is built, ``(name, processor)``.
+        model_steps: numbers of those steps that name other models; known where a search or a selector is built.
         histories: each requested `History`, by the number of steps that precede its step.
         vocabulary: makes the ids impossible that some model of the call does not share with the generating model.
 
@@ -55,12 +56,11 @@ class Binding:
         >>> binding = Binding(tiny_model(), tiny_tokenizer(), prompts, resources={"large": tiny_model(1)})
         >>> second_prompt = binding.reader([tiny_tokenizer()("another prompt")["input_ids"]])
         >>> large = binding.model_with_same_vocabulary("large", "my_processor")
-        >>> second_model = binding.reader(binding.own_prompts(), large, label="large")
-        >>> second_model(prompts.ids).shape
+        >>> binding.reader(binding.own_prompts(), large, label="large")(prompts.ids).shape
         torch.Size([1, 272])
     """
 
-    has_model = True
+    has_model, model_steps = True, frozenset[int]()
 
     def __init__(
         self,

@@ -6,6 +6,10 @@ from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from logitkit.errors import ModelError
+from logitkit.processors.model_facts import text_config
 
 
 def can_crop(cache: Any, removed: int) -> bool:
@@ -51,3 +55,19 @@ def longest_cached_prefix(index: Tensor, tail: Tensor, cached_index: Tensor, cac
     prefix = prefix.masked_fill(index[:, None] != cached_index[None], -1)
     best, source = prefix.max(-1)
     return int(best.min()), source
+
+
+def narrowest_window(model: Any, label: str) -> int | None:
+    """Return the narrowest sliding window of the model, or None; `ModelError` for layers without keys and values."""
+    layers: list[Any] = DynamicCache(config=text_config(model)).layers
+    unsupported = {
+        type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)
+    }
+    if unsupported:
+        raise ModelError(
+            f"{label}: a model with another tokenizer must keep keys and values of each token, since rows are "
+            f"rewound, got {', '.join(sorted(unsupported))}; choose a model with attention layers only"
+        )
+    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    local = getattr(text_config(model), "window_size", None)  # GPT-Neo applies its window itself
+    return min([*windows, *([local] if local else [])], default=None)

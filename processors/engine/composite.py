@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -110,6 +110,7 @@ class Composite(LogitsProcessor):
         self.row_check: RowCheck | None = None
         self._late: _LateCheck | None = None  # of the last step
         self._reads_late = False
+        self._left_out: Collection[int] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -223,12 +224,32 @@ class Composite(LogitsProcessor):
         finally:
             self._late, self._reads_late = None, False
 
+    @contextmanager
+    def leaving_out(self, places: Collection[int]) -> Iterator[None]:
+        """Leave out steps inside this block, for a draft; trace and observer see nothing of it.
+
+        Args:
+            places: of the steps in ``parts``. Steps behind the first of them that read a history are left out too,
+                since the history holds what the steps before them did.
+        """
+        observer, calls, rows = self.observer, self.trace.calls, self.trace.rows
+        behind = {place for place in self.histories if places and place > min(places)}
+        self._left_out, self.observer = {*places, *behind}, None
+        try:
+            with self.trace.paused():
+                yield
+        finally:
+            self._left_out, self.observer = (), observer
+            self.trace.calls, self.trace.rows = calls, rows
+
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores after every processor, and show the scores between them to histories and trace."""
         raw, scores = scores, self.vocabulary(input_ids, scores)
         start = self.prompts.width if self._settings is None else self._settings.start
         with shared_log_probabilities():
             for place, (name, part) in enumerate(self.parts):
+                if place in self._left_out:
+                    continue
                 if place in self.histories:
                     self.histories[place].observe(input_ids, raw, scores)
                 before, scores = scores, _processed(part, self.owners.get(name, name), input_ids, scores)
@@ -241,9 +262,11 @@ class Composite(LogitsProcessor):
         owner = "the model (or a processor before the chain)"
         fault = unusable_row(scores)
         scores = self.vocabulary(input_ids, scores)
-        for name, part in self.parts:
+        for place, (name, part) in enumerate(self.parts):
             if fault:
                 break
+            if place in self._left_out:
+                continue
             scores = part(input_ids, scores)
             owner, fault = self.owners.get(name, name), unusable_row(scores)
         row, problem = fault or (0, "scores that changed when computed again")

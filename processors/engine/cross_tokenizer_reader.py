@@ -9,30 +9,30 @@ Like the logits of every reader, these depend on the tokens of the rows alone.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
 from logitkit.errors import ModelError
+from logitkit.processors.engine import ragged_rows
+from logitkit.processors.engine.cache_rewinding import narrowest_window
 from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.partial_rows import PartialRows, over_whole_batch
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.reading_check import refuse_inexact
-from logitkit.processors.engine.streams import stacked_positions
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.transformers_api import CACHE, with_cache
 
 MAX_REWRITTEN = 4  # tokens that one step may rewrite in a row before the other cached rows are searched
 MAX_SLACK = 1.25  # unused slots are removed when the cache is this many times longer than its longest row
-
-Rows = Sequence[Sequence[int]]
 
 
 class CrossTokenizerReader(PartialRows):
@@ -68,7 +68,9 @@ class CrossTokenizerReader(PartialRows):
 
     fusable = False
 
-    def __init__(self, model: Any, own: Rows, prompts: Prompts, retokenize: Retokenizer, *, label: str) -> None:
+    def __init__(
+        self, model: Any, own: ragged_rows.Ragged, prompts: Prompts, retokenize: Retokenizer, *, label: str
+    ) -> None:
         self.model, self.prompts, self.retokenize, self.label = model, prompts, retokenize, label
         self.own, self.forwards, self.tokens = tuple(tuple(ids) for ids in own), 0, 0
         if len(own) != len(prompts) or not all(self.own):
@@ -82,8 +84,8 @@ class CrossTokenizerReader(PartialRows):
                 f"{label}: a model with another tokenizer must be a causal one that takes {CACHE} and "
                 f"position_ids, got {type(model).__name__}"
             )
-        self._last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-        self._window, self.context = _window(model, label), context_length(model)
+        self._limits_logits = "logits_to_keep" in parameters
+        self._window, self.context = narrowest_window(model, label), context_length(model)
         self._refuse_long([list(ids) for ids in self.own])
         refuse_inexact(model, label, Reader)
         self.release()
@@ -99,6 +101,7 @@ class CrossTokenizerReader(PartialRows):
         self._rows: list[list[int]] = []  # tokens of each cached row, own prompt included
         self._used = np.zeros((0, 0), dtype=bool)  # [rows, slots]; the used slots of a row hold its tokens in order
         self._logits = torch.empty(0, 0)  # after the last token of each row, [rows, vocab]
+        self._ahead: dict[tuple[int, ...], Tensor] = {}  # logits of the rows that `positions` read last, [vocab] each
 
     @property
     def cache_length(self) -> int:
@@ -117,30 +120,57 @@ class CrossTokenizerReader(PartialRows):
             PromptError: a row starts with no bound prompt.
             ModelError: a row is longer than the model's context.
         """
+        wanted = self._wanted(rows)
+        known = [self._ahead.get(tuple(row)) for row in wanted] if self._ahead else [None]
+        if None not in known:
+            return torch.stack(known).to(rows.device)  # type: ignore[arg-type]
+        with self._whole_or_nothing():
+            self._read(wanted)
+        return self._logits.to(rows.device)
+
+    @over_whole_batch
+    @torch.no_grad()
+    def positions(self, rows: Tensor, count: int) -> Tensor:
+        """Return the logits after each of the last ``count`` prefixes, ``[rows, count, own vocab]``.
+
+        One forward reads all of them, behind one that reads the prompts. A prefix that ends within a token of the whole
+        row is a row of its own there.
+        """
+        length = rows.shape[1]
+        prefixes = [self._wanted(rows[:, :end]) for end in range(length - count + 1, length + 1)]
+        covering, shortest = ragged_rows.covering_rows([row for each in prefixes for row in each])
+        with self._whole_or_nothing():
+            if self._cache is None:
+                self._open(prefixes[0])
+            source, kept = self._longest_cached_prefix(covering)
+            self._select(source)
+            logits = self._feed(covering, kept, shortest)
+        self._ahead = ragged_rows.values_by_prefix(covering, shortest, logits)
+        by_prefix = [torch.stack([self._ahead[tuple(row)] for row in each]) for each in prefixes]
+        return torch.stack(by_prefix, dim=1).to(rows.device)
+
+    def _wanted(self, rows: Tensor) -> list[list[int]]:
+        """Return own prompt and retokenized continuation of each row, after a check of their lengths."""
         index = self.prompts.rows(rows).tolist()
         tails = self.retokenize(rows[:, self.prompts.width :].tolist())
         wanted = [[*self.own[prompt], *tail] for prompt, tail in zip(index, tails, strict=True)]
         self._refuse_long(wanted)
+        return wanted
+
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """Drop the cache where an interrupted forward leaves one that matches no tokens."""
         try:
-            self._read(wanted)
-        except BaseException:  # an interrupted forward leaves a cache that matches no tokens
+            yield
+        except BaseException:
             self.release()
             raise
-        return self._logits.to(rows.device)
-
-    @over_whole_batch
-    def positions(self, rows: Tensor, count: int) -> Tensor:
-        """Return the logits after each of the last ``count`` prefixes, ``[rows, count, own vocab]``.
-
-        Each prefix is retokenized and read separately, since a prefix may end within a token of the whole row.
-        """
-        return stacked_positions(self, rows, count)
 
     def where(self, wanted: Tensor, rows: Tensor) -> Tensor | None:
         """Return the logits of all rows if any row wants them, else None without a forward."""
         return self(rows) if bool(wanted.any()) else None
 
-    def _refuse_long(self, rows: Rows) -> None:
+    def _refuse_long(self, rows: ragged_rows.Ragged) -> None:
         """Raise an error for rows that exceed the context, before any forward."""
         longest = max(map(len, rows))
         if self.context is not None and longest > self.context:
@@ -173,10 +203,10 @@ class CrossTokenizerReader(PartialRows):
     def _longest_cached_prefix(self, rows: list[list[int]]) -> tuple[list[int], list[int]]:
         """Return for each row the cached row with the longest common prefix, and the length of that prefix."""
         if len(rows) == len(self._rows):
-            kept = [_common_prefix(row, cached) for row, cached in zip(rows, self._rows, strict=True)]
+            kept = [ragged_rows.common_prefix(row, cached) for row, cached in zip(rows, self._rows, strict=True)]
             if all(count >= len(cached) - MAX_REWRITTEN for count, cached in zip(kept, self._rows, strict=True)):
                 return list(range(len(rows))), kept
-        new, old = _stacked(rows, -1), _stacked(self._rows, -2)
+        new, old = ragged_rows.stacked(rows, -1), ragged_rows.stacked(self._rows, -2)
         width = min(new.shape[1], old.shape[1])
         shared = (new[:, None, :width] == old[None, :, :width]).cumprod(-1).sum(-1)  # [rows, cached]
         source = shared.argmax(-1)
@@ -191,28 +221,39 @@ class CrossTokenizerReader(PartialRows):
         self._rows, self._used = [self._rows[number] for number in source], self._used[source]
         self._logits = self._logits[index]
 
-    def _feed(self, rows: list[list[int]], kept: list[int]) -> None:
-        """Keep ``kept[r]`` tokens of each cached row and read the other tokens of ``rows[r]``, in one chunk."""
+    def _feed(self, rows: list[list[int]], kept: list[int], shortest: list[int] | None = None) -> Tensor:
+        """Keep ``kept[r]`` tokens of each cached row and read the other tokens of ``rows[r]``, in one chunk.
+
+        Args:
+            rows, kept: as said.
+            shortest: number of tokens of the shortest prefix of each row whose logits are wanted; None: whole rows.
+
+        Returns:
+            Logits after the last prefixes of each row, ``[rows, prefixes, vocab]``, the whole row last.
+        """
         # A row that only lost tokens reads its last token again: logits of earlier positions are not kept.
-        kept = [
-            count - (count == len(row) < len(cached)) for count, row, cached in zip(kept, rows, self._rows, strict=True)
-        ]
+        known = [len(row) - (len(row) < len(cached)) for row, cached in zip(rows, self._rows, strict=True)]
+        known = known if shortest is None else [length - 1 for length in shortest]
+        kept = [min(pair) for pair in zip(kept, known, strict=True)]
         width = max(len(row) - count for row, count in zip(rows, kept, strict=True))
         if width == 0:
-            return
+            return self._logits[:, None]
+        span = 1 if shortest is None else 1 + max(len(row) - least for row, least in zip(rows, shortest, strict=True))
         dense = self._window is not None and self.cache_length + width > self._window
         if dense:  # the window counts slots, so a row must have no unused slot between its tokens
             kept = [max(0, len(row) - width) for row in rows]
         self._drop(kept)
         if dense or self.cache_length > MAX_SLACK * max(kept) + 32:
             self._compact()
-        chunk, positions = _unread(rows, kept, width)
+        chunk, positions = ragged_rows.unread_chunk(rows, kept, width)
         fed = np.arange(width)[None] >= width - np.array([len(r) - k for r, k in zip(rows, kept, strict=True)])[:, None]
         self._used = np.concatenate([self._used, fed], axis=1)
-        logits = self._forward(chunk, positions)
+        logits = self._forward(chunk, positions, span)
         grew = torch.from_numpy(fed[:, -1]).to(logits.device)
-        self._logits = logits if bool(grew.all()) else torch.where(grew[:, None], logits, self._logits)
+        last = logits[:, -1]
+        self._logits = last if bool(grew.all()) else torch.where(grew[:, None], last, self._logits)
         self._rows = rows
+        return logits
 
     def _drop(self, kept: list[int]) -> None:
         """Mark the slots after the first ``kept[r]`` tokens of each row unused, and remove trailing unused slots."""
@@ -242,9 +283,12 @@ class CrossTokenizerReader(PartialRows):
                     for states in (layer.keys, layer.values)
                 )
 
-    def _forward(self, chunk: Tensor, positions: Tensor) -> Tensor:
-        """Run the model on a chunk after the cached tokens; return fp32 logits at its last token, ``[rows, vocab]``."""
-        extra: dict[str, Any] = dict(self._last_logits_only)
+    def _forward(self, chunk: Tensor, positions: Tensor, span: int) -> Tensor:
+        """Run the model on a chunk after the cached tokens, ``[rows, tokens]``.
+
+        Returns the fp32 logits at the last ``span`` tokens, ``[rows, span, vocab]``.
+        """
+        extra: dict[str, Any] = {"logits_to_keep": span} if self._limits_logits else {}
         device = self.model.device
         if not self._used.all():
             extra["attention_mask"] = torch.from_numpy(self._used.astype(np.int64)).to(device)
@@ -252,46 +296,4 @@ class CrossTokenizerReader(PartialRows):
         output = forwarded(self.model, **inputs, **with_cache(self._cache), **extra)
         self.forwards += 1
         self.tokens += chunk.numel()
-        return output.logits[:, -1].float()  # type: ignore[no-any-return]
-
-
-def _window(model: Any, label: str) -> int | None:
-    """Return the narrowest sliding window of the model, or None; `ModelError` for layers without keys and values."""
-    layers: list[Any] = DynamicCache(config=text_config(model)).layers
-    unsupported = {
-        type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)
-    }
-    if unsupported:
-        raise ModelError(
-            f"{label}: a model with another tokenizer must keep keys and values of each token, since rows are "
-            f"rewound, got {', '.join(sorted(unsupported))}; choose a model with attention layers only"
-        )
-    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
-    local = getattr(text_config(model), "window_size", None)  # GPT-Neo applies its window itself
-    return min([*windows, *([local] if local else [])], default=None)
-
-
-def _common_prefix(row: Sequence[int], cached: Sequence[int]) -> int:
-    """Return the length of the longest common prefix."""
-    width = min(len(row), len(cached))
-    if row[:width] == cached[:width]:
-        return width
-    return int((np.array(row[:width]) != np.array(cached[:width])).argmax())
-
-
-def _stacked(rows: Rows, pad: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return rows as one array, ``[rows, longest]``, padded on the right."""
-    stacked = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
-    for number, row in enumerate(rows):
-        stacked[number, : len(row)] = row
-    return stacked
-
-
-def _unread(rows: Rows, kept: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
-    """Return the tokens to read and their positions in their rows, ``[rows, width]`` each, padded on the left."""
-    chunk, positions = torch.zeros(2, len(rows), width, dtype=torch.long)
-    for number, (row, count) in enumerate(zip(rows, kept, strict=True)):
-        if unread := len(row) - count:
-            chunk[number, width - unread :] = torch.tensor(row[count:])
-            positions[number, width - unread :] = torch.arange(count, len(row))
-    return chunk, positions
+        return output.logits[:, -span:].float()  # type: ignore[no-any-return]

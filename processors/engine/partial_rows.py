@@ -1,7 +1,8 @@
-"""Streams that answer for some rows of a batch by reading the whole batch, so that their caches keep every row.
+"""Streams that read more than they are asked for: the whole batch for some of its rows, and drafts behind the rows.
 
 A gated step asks its streams for the rows whose gate is open. A cache that held these rows alone would read the other
-rows from their prompts again as soon as their gates open.
+rows from their prompts again as soon as their gates open. A search that checks drafts asks for one prefix of the drafts
+after the other; one chunk answers for all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 Read = TypeVar("Read", bound=Callable[..., Tensor])
@@ -31,7 +33,7 @@ class Part(NamedTuple):
 
 
 class PartialRows:
-    """Base class of streams whose answers for a `Part` come from the whole batch.
+    """Base class of streams that read the whole batch for a `Part`, and drafts in one chunk.
 
     Example:
         >>> import torch
@@ -49,6 +51,7 @@ class PartialRows:
     """
 
     _part: Part | None = None
+    _drafts: Tensor | None = None
 
     @contextmanager
     def serving(self, part: Part) -> Iterator[None]:
@@ -59,16 +62,47 @@ class PartialRows:
         finally:
             self._part = before
 
+    @contextmanager
+    def expecting(self, drafts: Tensor) -> Iterator[None]:
+        """Read rows with their drafts in one chunk, when the first prefix of them is asked for inside this block.
+
+        Nothing is read unless a prefix is asked for, and nothing before it.
+
+        Args:
+            drafts: rows with the drafts behind them, ``[rows, length]``.
+        """
+        before, self._drafts = self._drafts, drafts
+        try:
+            yield
+        finally:
+            self._drafts = before
+
+    def _drafts_behind(self, rows: Tensor) -> Tensor | None:
+        """Return the expected rows if these rows are a shorter prefix of them, else None; they are returned once."""
+        drafts, width = self._drafts, rows.shape[1]
+        if drafts is None or len(drafts) != len(rows) or not 0 < width < drafts.shape[1]:
+            return None
+        if not torch.equal(drafts[:, :width], rows):
+            return None
+        self._drafts = None
+        return drafts
+
 
 def over_whole_batch(read: Read) -> Read:
-    """Decorate a method ``(rows, ...) -> [rows, ...]`` of a `PartialRows` that reads the whole batch for a part."""
+    """Decorate a method ``(rows, ...) -> [rows, ...]`` of a `PartialRows` that reads the whole batch for a part.
+
+    A method of rows alone reads expected drafts with them; its class then has ``positions(rows, count)``.
+    """
 
     @functools.wraps(read)
     def method(self: Any, rows: Tensor, *rest: Any) -> Tensor:
         part = self._part
-        if part is None or part.rows is not rows:
-            return read(self, rows, *rest)
-        return method(self, part.whole, *rest)[part.numbers]
+        if part is not None and part.rows is rows:
+            return method(self, part.whole, *rest)[part.numbers]
+        drafts = None if rest else self._drafts_behind(rows)
+        if drafts is not None:
+            self.positions(drafts, drafts.shape[1] - rows.shape[1] + 1)  # what is read below is then in the cache
+        return read(self, rows, *rest)
 
     return method  # type: ignore[return-value]
 

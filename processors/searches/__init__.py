@@ -21,6 +21,7 @@ from logitkit.processors.searches.run import Found, SearchCost, SearchRun
 from logitkit.processors.searches.search import Sampling, Search
 from logitkit.processors.searches.selector import Candidates, Selector
 from logitkit.processors.searches.smc import SMC
+from logitkit.processors.searches.speculate import Speculate
 
 __all__ = [
     "MBR",
@@ -42,6 +43,7 @@ __all__ = [
     "SearchCost",
     "SearchRun",
     "Selector",
+    "Speculate",
     "chrf",
     "draw",
     "effective_size",

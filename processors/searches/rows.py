@@ -105,6 +105,11 @@ class Rows:
         return self._certainty / self.lengths.clamp_min(1)
 
     @property
+    def cache(self) -> Any:
+        """The KV cache of the rows; None before the first forward of some models, and where there is none."""
+        return _cache_in(self._inputs)
+
+    @property
     def ended(self) -> Tensor:
         """Whether an end token or a stop string ended each row, and not the limit of its length, bool ``[rows]``."""
         limits = (MaxLengthCriteria, MaxTimeCriteria)
@@ -122,13 +127,15 @@ class Rows:
             self._law = self._law_by_place() if by_place else self.run.law(self.ids, self.raw)
         return self._law
 
-    def append(self, tokens: Tensor) -> None:
-        """Append one token to each row, and ask the stopping criteria which rows end.
+    def append(self, tokens: Tensor, law: Tensor | None = None, ends: Tensor | None = None) -> None:
+        """Append one token to each row.
 
         Args:
             tokens: ids, ``[rows]``; those of rows that have ended are replaced by padding.
+            law: log-probabilities that ``logp`` adds up, ``[rows, vocab]``; None: `law`.
+            ends: which rows end, bool ``[rows]``; None: the stopping criteria are asked.
         """
-        law, going = self.law(), ~self.finished
+        law, going = self.law() if law is None else law, ~self.finished
         tokens = torch.where(going, tokens, self.run.padding)
         chosen = law.gather(-1, tokens[:, None])[:, 0].double()
         self.logp = torch.where(going, self.logp + chosen, self.logp)
@@ -137,7 +144,7 @@ class Rows:
         self.lengths = self.lengths + going
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
         self.grew = going
-        self.finished = self.finished | self.run.stopping_criteria(self.ids, None)
+        self.finished = self.finished | (self.run.stopping_criteria(self.ids, None) if ends is None else ends)
         self._raw = self._law = None
 
     def select(self, index: Tensor) -> None:

@@ -41,6 +41,7 @@ PURPOSES: Mapping[str, str] = {
     "ensemble": "averages models with different tokenizers",
     "entropy_temperature": "samples nearly greedily where the model is sure",
     "frequency_penalty": "writes a token the less, the more often it occurs in the new text",
+    "speculate": "writes the same text as without it, with fewer forwards of the other models of the chain",
     "goose": "writes the same text as without it in fewer forwards, by trees of drafts without a draft model",
     "grammar": "writes JSON of your schema, or text of your regular expression or grammar",
     "length_target": "ends texts near a number of tokens",

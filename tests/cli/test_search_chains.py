@@ -16,6 +16,7 @@ CHAINS = {
     "smc": "temperature(0.8) | smc(particles=3)",
     "goose": "cfg(1.2) | goose(budget=6)",
     "rewind": "rewind(['e', 'a'])",
+    "speculate": "speculate(2)",
     "adadec": "adadec(threshold=4.0, top=2, depth=2)",
     "beams": "beams(width=3)",
     "contrastive_search": "contrastive_search(0.6, top=3)",

@@ -114,6 +114,33 @@ def test_any_order_of_any_prefixes(data: st.DataObject) -> None:
         torch.testing.assert_close(reader(rows[order]), slow(rows[order]), rtol=0, atol=1e-4)
 
 
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_positions_are_read_in_one_chunk(data: st.DataObject) -> None:
+    """Prefixes that end within a token are read beside the others, in one forward behind that of the prompts.
+
+    Each prefix is then known, and drafts that are replaced are dropped.
+    """
+    kind, style = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(sorted(TOKENIZERS)))
+    prompts, reader, slow = streams(kind, style)
+    text = st.lists(st.sampled_from(WORDS), min_size=8, max_size=10).map("".join)
+    for _ in range(data.draw(st.integers(1, 4))):
+        rows = written(prompts, data.draw(st.lists(text, min_size=3, max_size=3)))
+        count = data.draw(st.integers(1, 6))
+        rows = rows[:, : prompts.width + data.draw(st.integers(count, 8))]
+        before = reader.forwards
+        got = reader.positions(rows, count)
+        assert reader.forwards - before <= (2 if before == 0 else 1)
+        read = reader.forwards
+        for behind in data.draw(st.permutations(range(count))):
+            prefix = rows[:, : rows.shape[1] - behind]
+            torch.testing.assert_close(got[:, count - 1 - behind], slow(prefix), rtol=0, atol=1e-4)
+            assert torch.equal(reader(prefix), got[:, count - 1 - behind])
+        assert reader.forwards == read
+        shorter = rows[:, : data.draw(st.integers(prompts.width, rows.shape[1]))]
+        torch.testing.assert_close(reader(shorter), slow(shorter), rtol=0, atol=1e-4)
+
+
 def test_plain_decoding_reads_no_prefix_twice() -> None:
     """For 50 bytes whose tokens merge and split, each step runs at most one forward and 1.5 tokens on average."""
     prompts, reader, slow = streams("rotary", texts=PROMPTS[:1], own=OWN[:1])
