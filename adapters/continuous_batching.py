@@ -17,7 +17,7 @@ refused. The tokens must be known before the forward, so asynchronous batches an
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def install(manager: Any, tokenizer: Any, chain: str | Chain = "") -> None:
     manager.logit_processor = CheckedList(rows, manager.logit_processor.logits_processor)
 
 
-class ChainRows(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
+class ChainRows(ContinuousBatchingLogitsProcessor):
     """Applies to each request the chain that it names.
 
     Args:
@@ -81,10 +81,8 @@ class ChainRows(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
         config: generation config of the manager.
     """
 
-    supported_kwargs: ClassVar[dict[str, type]] = {ARGUMENT: str}
-    ignored_kwargs: ClassVar[tuple[str, ...]] = ()
-
     def __init__(self, tokenizer: Any, default: Chain, config: Any) -> None:
+        self.supported_kwargs, self.ignored_kwargs = {ARGUMENT: str}, ()
         self.default = default
         self._tokenizer, self._config = tokenizer, config
         self._ends = [end for end in id_tuple(config.eos_token_id) if end >= 0]
@@ -145,7 +143,7 @@ class ChainRows(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
         return self._bound[key]
 
 
-class CheckedList(ContinuousBatchingLogitsProcessorList):  # type: ignore[misc]
+class CheckedList(ContinuousBatchingLogitsProcessorList):
     """The processors of a manager; a request with a wrong chain is refused when it arrives.
 
     Args:
