@@ -67,7 +67,10 @@ def differences(model: str, table: str, want: dict[str, list[dict[str, Any]]]) -
             asked.append(prompt)
             settings.append(SamplingParams(temperature=0.0, max_tokens=TOKENS, extra_args=arguments))
     got = iter(llm.generate(asked, settings, use_tqdm=False))
-    wrong = 0
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
+
+    wrong = int(not issubclass(ChainProcessor, LogitsProcessor))
+    print(f"interface of the V2 model runner: {'absent' if wrong else 'present'}")
     for chain in CHAINS:
         told = [compare(next(got).outputs[0].token_ids, row) for row in want[chain]]
         wrong += told.count("differs")
