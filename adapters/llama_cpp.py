@@ -13,15 +13,14 @@ llama-cpp-python calls its processors from C, where an exception is printed and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from logitkit.adapters import tokens_only
-from logitkit.errors import ModeError, ModelError, ParameterError
-from logitkit.processors.engine.chats import apply_template, is_chat
+from logitkit.errors import ModeError, ModelError
 from logitkit.registry.chain import Chain
 
 ENGINE = "llama-cpp-python"
@@ -42,7 +41,7 @@ def arguments(
     chain: str | Chain,
     llm: Any,
     tokenizer: Any,
-    prompt: str | Sequence[int] | Sequence[Mapping[str, str]],
+    prompt: tokens_only.Prompt,
     *,
     do_sample: bool = False,
 ) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def arguments(
     if getattr(llm, "draft_model", None) is not None:
         raise ModeError(f"{ENGINE}: draft_model must be None under a chain, got one; its drafts would be read as text")
     _check_vocabulary(llm, tokenizer)
-    ids = _token_ids(tokenizer, prompt)
+    ids = tokens_only.prompt_ids(ENGINE, tokenizer, prompt)
     processor = ChainProcessor(read, tokenizer, ids, ends=[llm.token_eos()])
     return {
         "prompt": ids,
@@ -135,23 +134,6 @@ class ChainProcessor:
                 "logit_bias out, with which all processors are dropped"
             )
         return False
-
-
-def _token_ids(tokenizer: Any, prompt: str | Sequence[int] | Sequence[Mapping[str, str]]) -> list[int]:
-    """Return the token ids of a prompt.
-
-    Raises:
-        ParameterError: there are none.
-    """
-    if isinstance(prompt, str):
-        ids = list(tokenizer(prompt)["input_ids"])
-    elif is_chat(prompt):
-        ids = list(tokenizer(apply_template(tokenizer, prompt), add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
-    else:
-        ids = [int(token) for token in prompt]  # type: ignore[arg-type]
-    if not ids:
-        raise ParameterError(ENGINE, "prompt", "a text, token ids or a chat with at least one token", prompt)
-    return ids
 
 
 def _check_vocabulary(llm: Any, tokenizer: Any) -> None:

@@ -7,20 +7,23 @@ changes the prompt, is refused with the reason before anything is generated.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import torch
 
-from logitkit.errors import ModeError
+from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.binding import Binding
+from logitkit.processors.engine.chats import apply_template, is_chat
 from logitkit.processors.engine.composite import Composite
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.ngram.table import NgramTable
 from logitkit.registry.chain import Chain
 from logitkit.registry.spec import Spec
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]  # a text, token ids, or the messages of a chat
 
 
 class NoModel:
@@ -137,6 +140,34 @@ def bound(chain: Chain, engine: str, tokenizer: Any, prompt: Sequence[int], *, e
         except ModeError as error:
             raise _refused(spec, engine, str(error)) from error
     return Composite(parts, prompts=binding.prompts, trace=Trace(), histories=binding.histories)
+
+
+def prompt_ids(engine: str, tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Return the token ids of a prompt.
+
+    Args:
+        engine: name of the engine, for error messages.
+        tokenizer: of the generating model.
+        prompt: a text, token ids, or the messages of a chat.
+
+    Raises:
+        ParameterError: there are no tokens.
+        ModelError, PromptError: a chat, and a tokenizer without a template or with one that refuses it.
+
+    >>> from logitkit.registry.laws import tiny_tokenizer
+    >>> prompt_ids("vllm", tiny_tokenizer(), "ab")
+    [97, 98]
+    """
+    chat: Any = prompt
+    if isinstance(prompt, str):
+        ids = list(tokenizer(prompt)["input_ids"])
+    elif is_chat(prompt):
+        ids = list(tokenizer(apply_template(tokenizer, chat), add_special_tokens=False)["input_ids"])
+    else:
+        ids = [int(token) for token in chat]
+    if not ids:
+        raise ParameterError(engine, "prompt", "a text, token ids or a chat with at least one token", prompt)
+    return ids
 
 
 def tables(chain: Chain, known: Collection[str] = ()) -> dict[str, NgramTable]:
