@@ -1,6 +1,6 @@
 """Chains in transformers' continuous batching (`generate_batch`'s manager, `transformers serve`'s engine).
 
-    manager = model.init_continuous_batching(generation_config=config, continuous_batching_config=SYNCHRONOUS)
+    manager = model.init_continuous_batching(generation_config=config, continuous_batching_config=synchronous())
     install(manager, tokenizer, "no_repeat_ngram(3)")
     manager.start()
     manager.add_request(ids, logitkit="min_p(0.05)")  # this request's own chain
@@ -36,7 +36,19 @@ from logitkit.registry.generate_settings import SAMPLING, owned_settings
 
 ENGINE, ARGUMENT = "continuous batching", "logitkit"
 KEPT = 1024  # bound chains, the least recently used of which makes room
-SYNCHRONOUS = ContinuousBatchingConfig(use_async_batching=False, use_cuda_graph=False)
+
+
+def synchronous(**settings: Any) -> ContinuousBatchingConfig:
+    """Return settings of continuous batching in which the tokens are known before each forward, as chains need.
+
+    Args:
+        settings: further ones, such as ``num_blocks`` and ``max_batch_tokens``; without them transformers fills 60 % of
+            the memory with pages of the cache.
+
+    >>> synchronous(num_blocks=64).use_async_batching
+    False
+    """
+    return ContinuousBatchingConfig(**{"use_async_batching": False, "use_cuda_graph": False, **settings})
 
 
 def install(manager: Any, tokenizer: Any, chain: str | Chain = "") -> None:
@@ -48,7 +60,7 @@ def install(manager: Any, tokenizer: Any, chain: str | Chain = "") -> None:
 
     Args:
         manager: of ``model.init_continuous_batching``, not started; asynchronous batching and graphs must be off, as in
-            `SYNCHRONOUS`.
+            `synchronous`.
         tokenizer: of the model.
         chain: the default chain; empty for plain decoding.
 
@@ -65,7 +77,7 @@ def install(manager: Any, tokenizer: Any, chain: str | Chain = "") -> None:
     if config.use_async_batching or graphs or compiled:
         raise ModeError(
             f"{ENGINE}: asynchronous batches, graphs and compilation must be off, since a chain needs the tokens "
-            "before the forward; pass continuous_batching_config=SYNCHRONOUS of logitkit.adapters.continuous_batching"
+            "before the forward; pass continuous_batching_config=synchronous() of logitkit.adapters.continuous_batching"
         )
     rows = ChainRows(tokenizer, Chain(chain), manager.generation_config)
     rows.check(rows.default)

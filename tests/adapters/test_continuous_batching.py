@@ -10,7 +10,7 @@ import pytest
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 import logitkit
-from logitkit.adapters.continuous_batching import SYNCHRONOUS, install
+from logitkit.adapters.continuous_batching import install, synchronous
 from logitkit.errors import ModeError, UnknownNameError
 from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -37,8 +37,7 @@ NEW = 10
 
 def manager_of(**settings: Any) -> Any:
     """Return a manager over a copy of the tiny model, with few pages."""
-    config = copy.copy(SYNCHRONOUS)
-    config.num_blocks, config.max_batch_tokens, config.auto_switch_to_flash = 64, 64, False
+    config = synchronous(num_blocks=64, max_batch_tokens=64, auto_switch_to_flash=False)
     generation = GenerationConfig(
         **{"max_new_tokens": NEW, "do_sample": False, "eos_token_id": tiny_tokenizer().eos_token_id, **settings}
     )
@@ -119,7 +118,7 @@ def test_what_cannot_run_is_refused_before_the_start() -> None:
         install(manager_of(do_sample=True, temperature=0.5), tiny_tokenizer(), "top_p(0.9)")
     manager = manager_of()
     manager.continuous_batching_config = ContinuousBatchingConfig(use_async_batching=True)
-    with pytest.raises(ModeError, match="SYNCHRONOUS"):
+    with pytest.raises(ModeError, match="synchronous"):
         install(manager, tiny_tokenizer())
     manager = manager_of()
     manager.start()
