@@ -55,7 +55,7 @@ SPECS = [
         formula="v ~ q, the law without the steps that name other models; kept with probability min(1, p(v) / q(v)), "
         "else v ~ max(0, p - q) normalised; p: the law of the chain",
         needs=("a step before it that names another model, such as cascade, ensemble, core, dexperts or contrastive",),
-        extra_forwards="rows",
+        extra_forwards="gated",
         cost="a forward of the generating model for each draft; one of each other model for all drafts of a round",
         failure="where the steps change most tokens, few drafts are kept; in large batches, whose rows go on together "
         "by the fewest kept drafts",

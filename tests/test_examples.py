@@ -21,6 +21,7 @@ EXAMPLES = [
     "ngram_style",
     "ngram_sweep",
     "bytes_across_tokenizers",
+    "ensemble_with_drafts",
     "constrained_beams",
 ]
 
@@ -38,7 +39,9 @@ def example(name: str) -> Any:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str) -> None:
     """The example returns a result."""
-    another = (tiny_model(1), foreign_tokenizer()) if name == "bytes_across_tokenizers" else ()
+    another: tuple[Any, ...] = ()
+    if name in ("bytes_across_tokenizers", "ensemble_with_drafts"):
+        another = (tiny_model(1), foreign_tokenizer())
     assert example(name).main(tiny_model(), tiny_tokenizer(), *another)
 
 

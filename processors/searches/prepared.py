@@ -78,8 +78,14 @@ def refuse_settings(name: str, config: Any, inputs: Mapping[str, Any], own: Any 
                 f"moves rows, got {value}; {way_out}"
             )
     cache = cache_of(inputs)
-    if cache is not None and cache.get_seq_length() > 0:
+    if cache is not None and _holds_tokens(cache):
         raise ModeError(f"{name}: the KV cache must be empty, since a search reads the prompts itself; leave it out")
+
+
+def _holds_tokens(cache: Any) -> bool:
+    """Return whether a cache has read tokens; a cache of recurrent layers alone does not count them."""
+    linear = list(cache.is_linear)
+    return bool(cache.has_previous_state() if linear and all(linear) else cache.get_seq_length() > 0)
 
 
 def one_row_per_prompt(ids: Tensor, inputs: Mapping[str, Any], copies: int) -> tuple[Tensor, dict[str, Any]]:

@@ -131,31 +131,37 @@ class _Decoder:
         self._ends = torch.tensor([*run.end_tokens], dtype=torch.long, device=run.ids.device)
 
     def drafted(self, count: int) -> list[_Draft]:
-        """Return drafts behind the rows: at most ``count``, and one that stands behind the last place that is read."""
+        """Append at most ``count`` drafts to the rows; the last one is not appended where every row ends with it."""
         rows, ended = self.rows, self.rows.finished
-        count = min(count, self.run.start + self.run.max_new_tokens - rows.ids.shape[1] - 1)
         drafts: list[_Draft] = []
-        while True:
-            law = self._draft_law(rows.ids, rows.raw)
-            drafts.append(_Draft(rows.mark(), law, self._choice(law, rows.ids.shape[1])))
+        for _ in range(min(count, self.run.start + self.run.max_new_tokens - rows.ids.shape[1] - 1)):
+            drafts.append(self._draft())
             ended = ended | torch.isin(drafts[-1].tokens, self._ends)
-            if len(drafts) > count or bool(ended.all()):
-                return drafts
+            if bool(ended.all()):
+                break
             # Stopping criteria of `generate` expect written tokens alone.
-            rows.append(drafts[-1].tokens, law, torch.zeros_like(ended))
+            rows.append(drafts[-1].tokens, drafts[-1].law, torch.zeros_like(ended))
+        return drafts
 
     def write(self, drafts: list[_Draft]) -> None:
-        """Write the tokens of the first places, up to the first one at which a row rejects its draft or ends."""
+        """Write the tokens of the first places, up to the first one at which a row rejects its draft or ends.
+
+        Where no row does, the place behind the drafts is written too.
+        """
         rows, run = self.rows, self.run
-        going, logp = ~drafts[0].mark.values["finished"], drafts[0].mark.values["logp"]
-        with self._expecting(drafts[-1].mark.values["ids"]):
-            for place, draft in enumerate(drafts):
+        going, logp, last = ~rows.finished, rows.logp, len(drafts)
+        if drafts:
+            going, logp = ~drafts[0].mark.values["finished"], drafts[0].mark.values["logp"]
+            last -= rows.ids.shape[1] == drafts[-1].mark.values["ids"].shape[1]  # the last draft ends every row
+        with self._expecting(rows.ids):
+            for place in range(last + 1):
+                draft = drafts[place] if place < len(drafts) else self._draft()
                 ids = draft.mark.values["ids"]
                 law = run.law(ids, draft.mark.values["_raw"]) if self.model_steps else draft.law
                 tokens = torch.where(going, self._checked(draft, law, ids.shape[1]), run.padding)
                 ends = run.stopping_criteria(torch.cat([ids, tokens[:, None]], dim=1), None)
                 stays = going & (tokens == draft.tokens) & ~ends
-                if place == len(drafts) - 1 or not bool((stays | ~going).all()):
+                if place == last or not bool((stays | ~going).all()):
                     break
                 logp = torch.where(going, logp + law.gather(-1, tokens[:, None])[:, 0].double(), logp)
         run.count(0, 0, rows.cache, forwards=0)  # caches are largest behind the reading of the drafts
@@ -164,8 +170,13 @@ class _Decoder:
         rows.logp = logp
         rows.append(tokens, law, ends)
         self.rounds += 1
-        self.drafts += (len(drafts) - 1) * int(going.sum())
+        self.drafts += len(drafts) * int(going.sum())
         self.accepted += place * int(going.sum())
+
+    def _draft(self) -> _Draft:
+        """Return a draft behind the rows, which is not appended."""
+        law = self._draft_law(self.rows.ids, self.rows.raw)
+        return _Draft(self.rows.mark(), law, self._choice(law, self.rows.ids.shape[1]))
 
     def _draft_law(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Return the law of the chain without the steps that name other models, ``[rows, vocab]``."""
@@ -189,8 +200,10 @@ class _Decoder:
 
     def _checked(self, draft: _Draft, law: Tensor, place: int) -> Tensor:
         """Return the token of each row that follows the law of the whole chain, ``[rows]``: the draft, or another."""
-        if not self.run.sampling or law is draft.law:
-            return self._choice(law, place)
+        if law is draft.law:
+            return draft.tokens
+        if not self.run.sampling:
+            return law.argmax(-1)
         accept = acceptance_probability(draft.law, law).gather(-1, draft.tokens[:, None])[:, 0]
         other = draw(residual_distribution(draft.law, law).log(), self._uniform(place, 2))
         return torch.where(self._uniform(place, 1) < accept, draft.tokens, other)

@@ -128,3 +128,15 @@ def test_show(name: str) -> None:
 def test_check_runs_the_laws_of_searches() -> None:
     result = logitkit_command("check", "rewind", "--json")
     assert result.exit_code == 0, result.output
+
+
+def test_drafts_that_another_model_checks(tiny_checkpoint: str, tmp_path: Path) -> None:
+    """The text is that of the chain without the search; the forwards of both models are printed."""
+    tiny_model(1).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    steps = f"ensemble(['{tmp_path}'])"
+    command = ["run", "Once", "--model", tiny_checkpoint, "--max-new-tokens", 5, "--chain"]
+    plain, checked = (logitkit_command(*command, chain) for chain in (steps, f"{steps} | speculate(2)"))
+    assert plain.exit_code == checked.exit_code == 0, checked.output
+    assert checked.stdout == plain.stdout
+    assert "speculate: " in checked.stderr and "accepted drafts" in checked.stderr, checked.stderr
