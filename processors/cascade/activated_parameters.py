@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from logitkit.processors.engine.trace import Trace
 
 
 class ParameterCounts(NamedTuple):
@@ -13,13 +13,15 @@ class ParameterCounts(NamedTuple):
     small: int
     large: int
 
-    def activated(self, large_runs: Tensor) -> Tensor:
-        """Return small + large where the large model runs, else small; float64 ``[rows]``.
+    def derive_activated(self, trace: Trace, processor: str, runs: str) -> None:
+        """State the mean ``activated parameters`` of a processor: small, and large where the large model runs.
 
         Args:
-            large_runs: rows for which the large model runs, bool ``[rows]``.
+            trace: the trace of the call.
+            processor: name of the processor.
+            runs: quantity whose mean is the share of rows for which the large model runs.
         """
-        return self.small + large_runs.double() * self.large
+        trace.derive(processor, "activated parameters", runs, scale=self.large, offset=self.small)
 
 
 def parameter_counts(small: Any, large: Any) -> ParameterCounts | None:

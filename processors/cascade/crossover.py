@@ -32,7 +32,7 @@ from logitkit.processors.engine.captured_outputs import CapturedOutputs
 from logitkit.processors.engine.divergences import divergence, js_bits
 from logitkit.processors.engine.grown_rows import GrownRows
 from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import at_width
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import is_same_model
@@ -158,11 +158,11 @@ class Crossover(LogitsProcessor):
         used = self._used.before(input_ids, self.prompt_width)
         if used is None:
             used = switches_within_budget(self._earlier_requests(input_ids, position), self.budget).sum(-1)
-        other = fit(self.other(input_ids), scores.shape[-1])
-        own = fit(self._own_logits(input_ids, scores), scores.shape[-1])
+        other = at_width(self.other(input_ids), scores.shape[-1])
+        own = at_width(self._own_logits(input_ids, scores), scores.shape[-1])
         score = self._score(input_ids, own, other)
         switched = (score > self.threshold) & budget_left(used, position, self.budget)
-        self._used.remember(input_ids, used + switched.long(), self.prompt_width)
+        self._used.remember(input_ids, used + switched, self.prompt_width)
         self._record(own, other, score, switched, used)
         # On the CPU a read is free; elsewhere the host would wait for the device, which takes longer than the formula.
         if switched.device.type == "cpu" and not bool(switched.any()):
@@ -192,7 +192,7 @@ class Crossover(LogitsProcessor):
         width = max(own[0].shape[-1], other[0].shape[-1])
         lengths = range(input_ids.shape[1] - count, input_ids.shape[1])
         scores = [
-            self._score(input_ids[:, :length], fit(own_logits, width), fit(other_logits, width))
+            self._score(input_ids[:, :length], at_width(own_logits, width), at_width(other_logits, width))
             for length, own_logits, other_logits in zip(lengths, own, other, strict=True)
         ]
         return torch.stack(scores, dim=1).to(input_ids.device) > self.threshold
@@ -201,7 +201,7 @@ class Crossover(LogitsProcessor):
         """Add one step to the trace."""
         if self.trace is None:
             return
-        self.trace.average("crossover", "switched", switched.float(), intervention=True)
+        self.trace.average("crossover", "switched", switched, intervention=True)
         if self.trace.recording:
             tokens = {"own_token": own.argmax(-1), "other_token": other.argmax(-1)}
             self.trace.note(js=js_bits(own, other), score=score, switched=switched, used=used, **tokens)

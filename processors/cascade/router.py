@@ -27,7 +27,7 @@ from logitkit.processors.cascade.rules import replaced_rows
 from logitkit.processors.cascade.uncertainty_scores import aleatoric_uncertainty, margin_uncertainty, uncertainty
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.captured_outputs import CapturedOutputs
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import at_width
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import is_same_model
@@ -133,7 +133,7 @@ class Router(LogitsProcessor):
         routed = score > self.threshold
         self._record(score, routed)
         large = self.large.where(routed, input_ids)
-        return scores if large is None else replaced_rows(scores, fit(large, scores.shape[-1]), routed)
+        return scores if large is None else replaced_rows(scores, at_width(large, scores.shape[-1]), routed)
 
     def _record(self, score: Tensor, routed: Tensor) -> None:
         """Add one step to the trace; both arguments are ``[rows]``."""
@@ -141,9 +141,9 @@ class Router(LogitsProcessor):
             return
         self.trace.note(score=score, routed=routed)
         self.trace.count_fired("router", routed)
-        self.trace.average("router", "routed", routed.float())
+        self.trace.average("router", "routed", routed)
         if self.parameter_counts is not None:
-            self.trace.average("router", "activated parameters", self.parameter_counts.activated(routed))
+            self.parameter_counts.derive_activated(self.trace, "router", "routed")
 
 
 class TrainedScore:

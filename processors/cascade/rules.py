@@ -35,7 +35,8 @@ from torch import Tensor
 
 from logitkit.params import is_neutral
 from logitkit.processors.engine.divergences import js_bits
-from logitkit.processors.engine.scores import is_impossible, mark_masked, with_infinite_masks
+from logitkit.processors.engine.log_probabilities import log_probabilities
+from logitkit.processors.engine.scores import LEAST_DIFFERENCE, is_impossible, mark_masked, with_infinite_masks
 
 TokenRule = Literal["chow", "diff", "opt", "token_v1", "token_v2", "token_v3", "js"]
 TOKEN_RULES: tuple[TokenRule, ...] = get_args(TokenRule)
@@ -149,12 +150,24 @@ def mixture(small: Tensor, large: Tensor, accepted: Tensor) -> Tensor:
     >>> mixture(small, large, torch.tensor([[False, True]])).exp()  # (0.6 * 0.2, 0.4 + 0.6 * 0.8)
     tensor([[0.1200, 0.8800]])
     """
+    large, resampled = with_infinite_masks(large), resampled_mass(small, accepted)
+    return torch.where(accepted.all(-1, keepdim=True), small, mixed_rows(small, large, accepted, resampled))
+
+
+def mixed_rows(small: Tensor, large: Tensor, accepted: Tensor, resampled: Tensor) -> Tensor:
+    """Return `mixture` of rows that do not accept every token, for a known `resampled_mass`.
+
+    Args:
+        small, large, accepted: as in `mixture`; a mask of ``large`` is ``-inf``.
+        resampled: the `resampled_mass`, ``[rows]``.
+
+    >>> small, large = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.2, 0.8]]).log()
+    >>> mixed_rows(small, large, torch.tensor([[False, True]]), torch.tensor([0.6])).exp()
+    tensor([[0.1200, 0.8800]])
+    """
     kept = with_infinite_masks(small).masked_fill(~accepted, -torch.inf)
-    large = with_infinite_masks(large)
-    mixed = torch.logaddexp(kept, large + resampled_mass(small, accepted).log()[:, None])
-    mixed = mixed.masked_fill_(torch.maximum(kept, large) == -torch.inf, -torch.inf)
-    mixed = torch.where(accepted.any(-1, keepdim=True), mixed, large)
-    return torch.where(accepted.all(-1, keepdim=True), small, mixed)
+    mixed = torch.logaddexp(kept, large + resampled.log()[:, None])
+    return torch.where(accepted.any(-1, keepdim=True), mixed, large)
 
 
 def resampled_mass(small: Tensor, accepted: Tensor) -> Tensor:
@@ -235,10 +248,14 @@ def restricted_to_support(logits: Tensor, scores: Tensor) -> Tensor:
     >>> restricted_to_support(torch.tensor([[1.0, 9.0, 1.0]]), scores).exp()
     tensor([[0.5000, 0.0000, 0.5000]])
     """
-    scores = with_infinite_masks(scores)
-    possible = with_infinite_masks(logits).float().masked_fill(scores == -torch.inf, -torch.inf)
+    own, logits = log_probabilities(scores), logits.float()
+    # A row that is masked as a whole, with -inf or with finfo.min, is far below this bound and has no possible token.
+    largest = logits.amax(-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).min / 4)
+    possible = torch.threshold_(logits - largest, LEAST_DIFFERENCE, -torch.inf).masked_fill_(
+        own == -torch.inf, -torch.inf
+    )
     disjoint = possible.amax(-1, keepdim=True) == -torch.inf
-    return mark_masked(torch.where(disjoint, scores.float(), possible).log_softmax(-1))
+    return mark_masked(torch.where(disjoint, own, possible).log_softmax(-1))
 
 
 def replaced_rows(scores: Tensor, other: Tensor, replaced: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from logitkit.processors.cascade.verification import acceptance_rate
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.engine.prefix_random import PrefixRandom, UniformSource
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import at_width
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 from logitkit.processors.model_facts import is_same_model
@@ -131,11 +131,12 @@ class Cascade(LogitsProcessor):
         if logits is None:
             self._record(torch.zeros_like(q[:, 0]), torch.ones_like(q[:, 0]), decided)
             return unchanged.to(scores.dtype)
-        large = rules.restricted_to_support(fit(logits, scores.shape[-1]), scores)
+        large = rules.restricted_to_support(at_width(logits, scores.shape[-1]), scores)
         p = rules.tempered(large, self.temperature)
         accepted = self._accepted(small, large, q, p, decided)
-        pi = rules.mixture(q, p, accepted)
-        self._record(rules.resampled_mass(q, accepted), acceptance_rate(q, pi), decided)
+        resampled = rules.resampled_mass(q, accepted)
+        pi = rules.mixed_rows(q, p, accepted, resampled)
+        self._record(resampled, acceptance_rate(q, pi), decided)
         return torch.where(accepted.all(-1, keepdim=True), unchanged, pi).to(scores.dtype)
 
     def _decided_without_large(self, input_ids: Tensor, small: Tensor, q: Tensor) -> Tensor:
@@ -155,8 +156,7 @@ class Cascade(LogitsProcessor):
         if self.trace is None:
             return
         self.trace.note(resampled_mass=resampled, acceptance=acceptance)
-        self.trace.average("cascade", "deferral", resampled, intervention=True)
-        self.trace.average("cascade", "acceptance", acceptance)
-        self.trace.average("cascade", "large needed", (~decided).float())
+        values = {"deferral": resampled, "acceptance": acceptance, "large needed": (~decided).to(acceptance)}
+        self.trace.averages("cascade", values, interventions=["deferral"])
         if self.parameter_counts is not None:
-            self.trace.average("cascade", "activated parameters", self.parameter_counts.activated(~decided))
+            self.parameter_counts.derive_activated(self.trace, "cascade", "large needed")

@@ -87,7 +87,7 @@ def acceptance_rate(draft: Tensor, target: Tensor) -> Tensor:
     >>> acceptance_rate(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log())
     tensor([0.7500])
     """
-    return torch.minimum(draft.exp(), target.exp()).sum(-1)
+    return torch.minimum(draft, target).exp_().sum(-1)
 
 
 def lossy_distribution(

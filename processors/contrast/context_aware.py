@@ -26,7 +26,7 @@ from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.divergences import divergence
 from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised
 from logitkit.processors.engine.other_prompts import PromptTexts
-from logitkit.processors.engine.scores import fit, with_infinite_masks, within_width
+from logitkit.processors.engine.scores import at_width, masked_log_softmax, within_width
 from logitkit.processors.engine.streams import StreamLike, as_stream
 
 Mode = Literal["cad", "adacad", "coiecd"]
@@ -55,7 +55,7 @@ def adacad(with_context: Tensor, without: Tensor, *, alpha: float = 1.0, offset:
     if is_neutral(alpha, 0):
         return with_context
     strength = alpha * divergence(with_context, without, "js")[:, None] + offset
-    logp, logq = log_probabilities(with_context), with_infinite_masks(without).float().log_softmax(-1)
+    logp, logq = log_probabilities(with_context), masked_log_softmax(without)
     one_sided = torch.minimum(logp, logq) == -torch.inf
     score = torch.where(one_sided, logp, logp + strength * (logp - logq))
     return mark_normalised(score.log_softmax(-1))
@@ -84,7 +84,7 @@ def coiecd(with_context: Tensor, without: Tensor, *, alpha: float = 1.0) -> Tens
     """
     if is_neutral(alpha, 0):
         return with_context
-    logp, logq = log_probabilities(with_context), with_infinite_masks(without).float().log_softmax(-1)
+    logp, logq = log_probabilities(with_context), masked_log_softmax(without)
     possible = logp > -torch.inf
     surprise = torch.where(possible, -logp, -torch.inf).log_softmax(-1)
     low = torch.where(possible, surprise, torch.inf).amin(-1, keepdim=True) + BOUND
@@ -178,7 +178,7 @@ class CAD(LogitsProcessor):
             return scores
         without = self.without(input_ids)
         scores = within_width(scores, without)
-        without = fit(without, scores.shape[-1])
+        without = at_width(without, scores.shape[-1])
         if self.mode == "adacad":
             return adacad(scores, without, alpha=self.alpha, offset=self.offset).to(scores.dtype)
         formula = cad if self.mode == "cad" else coiecd

@@ -25,10 +25,13 @@ from torch import Tensor
 from logitkit.params import is_neutral
 from logitkit.processors.contrast.confidence_measures import Confidence, confidence
 from logitkit.processors.contrast.tilting import Tilt, tilted
-from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised
-from logitkit.processors.engine.scores import with_infinite_masks
+from logitkit.processors.engine.log_probabilities import log_probabilities, mark_normalised, probabilities
+from logitkit.processors.engine.scores import masked_log_softmax
 
 Form = Literal["diff", "ratio"]
+
+# In place of log-probabilities of impossible tokens: so far from others that a difference shows where it came from.
+FAR = 1e30
 
 
 def uscd(
@@ -47,7 +50,7 @@ def uscd(
     ``gate`` become ``log(p - rho q)`` (form ``diff``, the released code) or ``log p - rho log q`` (form
     ``ratio``, the paper's overview figure), over the head ``{v: p_v >= head / vocab}``.
 
-    Departures: the confidence does not depend on the vocabulary size; a row that loses every token stays p.
+    Departures: the confidence does not depend on the vocabulary size; a row that loses every token is unchanged.
 
     Args:
         standard: logits under the full prompt, ``[rows, vocab]``.
@@ -119,7 +122,7 @@ def uscd_where(fired: Tensor, standard: Tensor, lame: Tensor, *, rho: float, hea
         form: ``diff`` or ``ratio``.
 
     Returns:
-        ``[rows, vocab]``: contrasted rows as log-probabilities, other rows unchanged.
+        ``[rows, vocab]``: contrasted rows as log-probabilities; other rows, and rows that lose every token, unchanged.
 
     Example:
         >>> import torch
@@ -130,21 +133,20 @@ def uscd_where(fired: Tensor, standard: Tensor, lame: Tensor, *, rho: float, hea
         tensor([[0.8000, 0.2000],
                 [0.5000, 0.5000]])
     """
-    return torch.where(fired[:, None], _uscd_contrast(standard, lame, rho=rho, head=head, form=form), standard)
+    score = _uscd_score(standard, lame, rho=rho, head=head, form=form)
+    contrasted = fired & (score.amax(-1) != -torch.inf)
+    return torch.where(contrasted[:, None], score.log_softmax(-1), standard)
 
 
-def _uscd_contrast(standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
-    """Contrast every row as in `uscd`; normalised log-probabilities."""
-    logp, logq = log_probabilities(standard), _own_log_softmax(lame)
+def _uscd_score(standard: Tensor, lame: Tensor, *, rho: float, head: float, form: Form) -> Tensor:
+    """Return the scores of `uscd` before they are normalised; -inf outside the head."""
+    rho, share = min(rho, FAR), head / standard.shape[-1]
     if form == "diff":
-        # log(p - rho q) = log p + log(1 - rho q / p). Where p and q are both 0 the ratio is NaN; the head removes it.
-        score = logq.sub_(logp).exp_().mul_(-rho).clamp_min_(-1).log1p_().add_(logp)
-    else:
-        score = _keep_first_where_infinite(torch.sub(logp, logq, alpha=rho, out=logq), logp)
-    floor = math.log(max(head, 1e-45) / logp.shape[-1])  # finite, so that impossible tokens lie below it
-    score = score.masked_fill_(logp < floor, -torch.inf)
-    all_removed = score.amax(-1, keepdim=True) == -torch.inf
-    return mark_normalised(torch.where(all_removed, logp, score, out=score).log_softmax(-1))
+        # A token at the edge of the head stays whatever its probability is rounded to.
+        inside = torch.threshold(probabilities(standard), share * (1 - 1e-6), 0.0)
+        return inside.sub_(lame.float().softmax(-1), alpha=rho).relu_().log_()
+    inside = torch.threshold(log_probabilities(standard), math.log(max(share, 1e-45)) - 1e-6, -torch.inf)
+    return inside.sub_(masked_log_softmax(lame, masked=0.0), alpha=rho)
 
 
 def contrastive(
@@ -174,11 +176,12 @@ def contrastive(
     """
     if is_neutral(beta, 0):
         return expert
-    # The expert needs no log_softmax here, because the final normalisation cancels a constant.
-    first, logq = with_infinite_masks(expert).float(), _own_log_softmax(amateur / temperature)
-    score = _keep_first_where_infinite(torch.sub(first, logq, alpha=beta, out=logq), first)
-    implausible = first < first.amax(-1, keepdim=True) + math.log(alpha)
-    return mark_normalised(score.masked_fill_(implausible, -torch.inf).log_softmax(-1))
+    logp, logq = log_probabilities(expert), masked_log_softmax(amateur, masked=0.0 if temperature == 1 else -torch.inf)
+    if temperature != 1:
+        logq = masked_log_softmax(logq / temperature, masked=0.0)
+    implausible = logp < logp.amax(-1, keepdim=True) + math.log(alpha)
+    score = logp.sub(logq, alpha=min(beta, FAR)).masked_fill_(implausible, -torch.inf)
+    return mark_normalised(score.log_softmax(-1))
 
 
 def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5, divergence: Tilt = "reverse_kl") -> Tensor:
@@ -202,12 +205,12 @@ def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float = 1.5, diver
     """
     if is_neutral(scale, 1):
         return conditional
-    logp, logq = log_probabilities(conditional), _own_log_softmax(unconditional)
-    one_sided = torch.minimum(logp, logq) == -torch.inf
+    logp = log_probabilities(conditional)
+    # The difference is 0 where a token is impossible under one stream or both: it keeps its score under the first one.
+    difference = torch.threshold_(logp - masked_log_softmax(unconditional, masked=FAR), -FAR / 2, 0.0)
     if divergence != "reverse_kl":
-        return tilted(logp, ((scale - 1) * (logp - logq)).masked_fill_(one_sided, 0), divergence)
-    score = logq.lerp_(logp, scale)
-    return mark_normalised(torch.where(one_sided, logp, score, out=score).log_softmax(-1))
+        return tilted(logp, difference.mul_(scale - 1), divergence)
+    return mark_normalised(torch.add(logp, difference, alpha=scale - 1).log_softmax(-1))
 
 
 def cad(with_context: Tensor, without: Tensor, *, alpha: float = 0.5) -> Tensor:
@@ -258,21 +261,7 @@ def dexperts(
     """
     if is_neutral(alpha, 0):
         return base
-    shift = _own_log_softmax(expert).sub_(_own_log_softmax(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
+    shift = masked_log_softmax(expert).sub_(masked_log_softmax(antiexpert)).nan_to_num_(nan=0, posinf=0, neginf=0)
     if divergence != "reverse_kl":
         return tilted(log_probabilities(base), alpha * shift, divergence)
-    # The base needs no log_softmax here, because the final normalisation cancels a constant.
-    return mark_normalised(with_infinite_masks(base).float().add(shift, alpha=alpha).log_softmax(-1))
-
-
-def _own_log_softmax(logits: Tensor) -> Tensor:
-    """Return log-probabilities in a new tensor that the caller may overwrite.
-
-    Allocating a tensor for every operation would cost more than the arithmetic at large batches.
-    """
-    return with_infinite_masks(logits).float().log_softmax(-1)
-
-
-def _keep_first_where_infinite(score: Tensor, first: Tensor) -> Tensor:
-    """Replace +inf in ``score`` by ``first``, in place; +inf marks tokens impossible only under the second stream."""
-    return torch.where(score == torch.inf, first, score, out=score)
+    return mark_normalised(log_probabilities(base).add(shift, alpha=alpha).log_softmax(-1))

@@ -20,7 +20,7 @@ from logitkit.processors.contrast.tilting import Tilt
 from logitkit.processors.engine.aligned_stream import StreamAlignment, aligned_reader
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.other_prompts import PromptsOrChats, other_prompts
-from logitkit.processors.engine.scores import fit, within_width
+from logitkit.processors.engine.scores import at_width, within_width
 from logitkit.processors.engine.second_inputs import second_inputs
 from logitkit.processors.engine.streams import StreamLike, as_stream
 from logitkit.processors.model_facts import is_same_model
@@ -121,7 +121,7 @@ class CFG(LogitsProcessor):
             return scores
         unconditional = self.unconditional(input_ids)
         scores = within_width(scores, unconditional)
-        fitted = fit(unconditional, scores.shape[-1])
+        fitted = at_width(unconditional, scores.shape[-1])
         return cfg(scores, fitted, scale=self.scale, divergence=self.divergence).to(scores.dtype)
 
 
@@ -197,7 +197,7 @@ class Contrastive(LogitsProcessor):
             return scores
         amateur = self.amateur(input_ids)
         scores = within_width(scores, amateur)
-        fitted = fit(amateur, scores.shape[-1])
+        fitted = at_width(amateur, scores.shape[-1])
         strengths = {"beta": self.beta, "alpha": self.alpha, "temperature": self.temperature}
         return contrastive(scores, fitted, **strengths).to(scores.dtype)
 
@@ -283,5 +283,5 @@ class DExperts(LogitsProcessor):
             return scores
         width, read = scores.shape[-1], [stream(input_ids) for stream in (self.expert, self.antiexpert)]
         scores = within_width(scores, *read)
-        expert, antiexpert = (fit(logits, width) for logits in read)
+        expert, antiexpert = (at_width(logits, width) for logits in read)
         return dexperts(scores, expert, antiexpert, alpha=self.alpha, divergence=self.divergence).to(scores.dtype)

@@ -20,7 +20,7 @@ from logitkit.processors.contrast.lame_prompt import strip_examples, strip_messa
 from logitkit.processors.engine.binding import Binding
 from logitkit.processors.engine.chats import apply_template
 from logitkit.processors.engine.other_prompts import PromptTexts
-from logitkit.processors.engine.scores import fit
+from logitkit.processors.engine.scores import at_width
 from logitkit.processors.engine.streams import Stream, StreamLike, as_stream
 from logitkit.processors.engine.trace import Trace
 
@@ -138,7 +138,7 @@ class USCD(LogitsProcessor):
         lame = self.lame.where(fired, input_ids)
         if lame is None:
             return scores
-        lame = fit(lame, scores.shape[-1])
+        lame = at_width(lame, scores.shape[-1])
         return uscd_where(fired, scores, lame, rho=self.rho, head=self.head, form=self.form).to(scores.dtype)
 
 

@@ -21,7 +21,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.riding_tokens import last_state
-from logitkit.processors.engine.scores import is_impossible
+from logitkit.processors.engine.scores import LEAST_DIFFERENCE
 
 if TYPE_CHECKING:
     from logitkit.processors.engine.binding import Binding
@@ -146,9 +146,13 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def _is_computed(candidate: Tensor, scores: Tensor) -> Tensor:
-    """Return whether every possible score equals the candidate bit for bit; false for a row without one."""
-    impossible = is_impossible(scores)
-    return ((candidate == scores) | impossible).all() & ~impossible.all(-1).any()
+    """Return whether every possible score equals the candidate bit for bit; false for a row without one.
+
+    A score is possible if it is above a bound, which no logit of a model reaches. Looking for the largest score of each
+    row, as `is_impossible` does, would take longer.
+    """
+    equal = ((candidate == scores) | (scores <= LEAST_DIFFERENCE)).all(-1)
+    return (equal & (scores.amax(-1) > LEAST_DIFFERENCE)).all()
 
 
 class _LastForward(threading.local):

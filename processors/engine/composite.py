@@ -172,19 +172,17 @@ class Composite(LogitsProcessor):
             row_check.compare(input_ids)
         prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else False
         late, self._late = self._late, None
-        finite = [_is_finite(scores)]
         with self.prompts.deferred_checks.collected(input_ids, grew) as checks:
             if self.prefetcher and isinstance(prefetched, Tensor):
                 checks.add(prefetched, self.prefetcher.invalidate)
-            for holds in [*finite, *([] if late is None else [late.finite])]:
-                checks.add(holds, None)
+            if late is not None:
+                checks.add(late.finite, None)
             processed = self._run(input_ids, scores)
-            if processed is not scores:
-                finite.append(_is_finite(processed))
-                if self._reads_late and checks.reads and not checks.unread:
-                    self._late = _LateCheck(finite.pop(), input_ids, scores)
-                else:
-                    checks.add(finite[-1], None)
+            finite = _are_finite(scores, processed)
+            if self._reads_late and checks.reads and not checks.unread:
+                self._late = _LateCheck(finite, input_ids, scores)
+            else:
+                checks.add(finite, None)
             checks.read()  # one read for all comparisons of the step: each read makes the host wait for the device
         if late is not None and not checks.value_of(late.finite):
             self._refuse(late.rows, late.scores)
@@ -196,9 +194,9 @@ class Composite(LogitsProcessor):
             for place, cache in caches.items():
                 self.histories[place].cache = cache
             processed = self._run(input_ids, scores)
-            usable = bool(_is_finite(scores) & _is_finite(processed))
+            usable = bool(_are_finite(scores, processed))
         else:
-            usable = all(checks.value_of(holds) for holds in finite)
+            usable = self._late is not None or checks.value_of(finite)
         if not usable:
             self._refuse(input_ids, scores)
         if self.observer is not None:
@@ -293,6 +291,9 @@ def _processed(part: LogitsProcessor, owner: str, input_ids: Tensor, scores: Ten
     return processed
 
 
-def _is_finite(scores: Tensor) -> Tensor:
-    """Return whether every row has a finite maximum; NaN and infinities survive a maximum."""
-    return are_usable(scores.amax(-1)).all()
+def _are_finite(before: Tensor, after: Tensor) -> Tensor:
+    """Return whether every row has a finite maximum in both; NaN and infinities survive a maximum."""
+    maxima = before.amax(-1)
+    if after is not before:
+        maxima = torch.stack([maxima, after.amax(-1)])
+    return are_usable(maxima).all()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from logitkit.errors import ParameterError
 from logitkit.processors.engine.divergences import Divergence, divergence, refuse_wrong_alpha
-from logitkit.processors.engine.log_probabilities import log_probabilities
+from logitkit.processors.engine.log_probabilities import log_probabilities, probabilities
 
 OwnMeasure = Literal["norm", "max", "margin", "entropy", "varentropy"]
 PairMeasure = Literal["js", "kl", "reverse_kl", "renyi", "tv", "hellinger"]
@@ -118,7 +118,7 @@ def own_measure(scores: Tensor, measure: OwnMeasure) -> Tensor:
         if measure == "entropy":
             return entropy
         return (p * (surprisal - entropy[:, None]).square()).sum(-1)
-    p = scores.float().softmax(-1)
+    p = probabilities(scores)
     if measure == "norm":
         norm: Tensor = torch.linalg.vector_norm(p, dim=-1)
         return norm

@@ -14,20 +14,22 @@ from contextvars import ContextVar
 from torch import Tensor
 
 from logitkit.processors.engine.memo import Memo
-from logitkit.processors.engine.scores import mark_masked, shared_masks, with_infinite_masks
+from logitkit.processors.engine.scores import mark_masked, masked_log_softmax, shared_masks
 
 _STEP: ContextVar[Memo[Tensor] | None] = ContextVar("log-probabilities of a step", default=None)
+_SHARES: ContextVar[Memo[Tensor] | None] = ContextVar("probabilities of a step", default=None)
 
 
 @contextmanager
 def shared_log_probabilities() -> Iterator[None]:
-    """Share results of `log_probabilities` and of masks inside this block; nothing is kept after it."""
-    token = _STEP.set(Memo())
+    """Share results of `log_probabilities`, `probabilities` and masks inside this block; nothing is kept after it."""
+    token, shares = _STEP.set(Memo()), _SHARES.set(Memo())
     try:
         with shared_masks():
             yield
     finally:
         _STEP.reset(token)
+        _SHARES.reset(shares)
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
@@ -48,9 +50,33 @@ def log_probabilities(scores: Tensor) -> Tensor:
     step = _STEP.get()
     known = None if step is None else step.get(scores)
     if known is None:
-        known = mark_masked(with_infinite_masks(scores).float().log_softmax(-1))
+        known = mark_masked(masked_log_softmax(scores))
         if step is not None:
             step.put(known, scores)
+    return known
+
+
+def probabilities(scores: Tensor) -> Tensor:
+    """Return the probabilities of each row.
+
+    Args:
+        scores: logits or log-probabilities, ``[rows, vocab]``.
+
+    Returns:
+        fp32, ``[rows, vocab]``. Processors of one step share the tensor, so it must not be written to.
+
+    Example:
+        >>> import torch
+        >>> probabilities(torch.tensor([[1.0, 1.0]]))
+        tensor([[0.5000, 0.5000]])
+    """
+    step, shares = _STEP.get(), _SHARES.get()
+    known = None if shares is None else shares.get(scores)
+    if known is None:
+        logp = None if step is None else step.get(scores)
+        known = scores.float().softmax(-1) if logp is None else logp.exp()
+        if shares is not None:
+            shares.put(known, scores)
     return known
 
 

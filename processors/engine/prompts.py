@@ -60,6 +60,7 @@ class Prompts:
     part_index_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)  # some rows of a batch
     growth_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     deferred_checks: DeferredChecks = field(default_factory=DeferredChecks, init=False, repr=False)
+    places: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def padded(self) -> bool:
@@ -123,17 +124,30 @@ class Prompts:
         """Find the prompt of each row, by place and then by content."""
         count = input_ids.shape[0]
         starts = input_ids[:, : self.width]  # [rows, width]
-        known = self.ids[:, : self.width].to(input_ids.device)  # [prompts, width]
         if count % len(self) == 0:
-            index = torch.arange(count, device=input_ids.device) // (count // len(self))
-            if starts.shape[1] == self.width and self._are_in_place((starts == known[index]).all()):
+            index, expected = self._in_place(count, input_ids.device)
+            if starts.shape[1] == self.width and self._are_in_place((starts == expected).all()):
                 return index
         if self.in_encoder or starts.shape[1] < self.width:
             raise PromptError(_unknown_rows(input_ids, self))
+        known = self.ids[:, : self.width].to(input_ids.device)  # [prompts, width]
         match = (starts[:, None] == known[None]).all(-1)  # [rows, prompts]
         if not bool(match.any(-1).all()):
             raise PromptError(_unknown_rows(input_ids[~match.any(-1)], self))
         return match.int().argmax(-1)
+
+    def _in_place(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the prompt of each place among ``count`` rows, and the beginnings of such rows; kept for later steps.
+
+        The tensors must not be written to.
+        """
+        known = self.places.get((count, device))
+        if known is None:
+            index = torch.arange(count, device=device) // (count // len(self))
+            known = index, self.ids[:, : self.width].to(device)[index]
+            self.places.clear()
+            self.places[count, device] = known
+        return known
 
     def _are_in_place(self, equal: Tensor) -> bool:
         """Return whether rows begin with the prompts of their places; assumed inside a step once this was so."""

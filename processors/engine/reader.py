@@ -22,6 +22,7 @@ from logitkit.processors.engine.model_depth import ModelDepth
 from logitkit.processors.engine.model_forward import forwarded
 from logitkit.processors.engine.padded_rows import padded_for
 from logitkit.processors.engine.partial_rows import PartialRows, over_whole_batch
+from logitkit.processors.engine.positions_ahead import PositionsAhead
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reading_check import ReadingAbilities, reading_abilities, refuse_padding
 from logitkit.processors.engine.thin_matmul import in_faster_order
@@ -82,10 +83,10 @@ class Reader(PartialRows):
         ids, mask = padded_for(self.own, 0, in_encoder=bool(model.config.is_encoder_decoder))
         self._own_ids, self._own_mask = ids.to(model.device), mask.to(model.device)
         self._own_length = mask.sum(-1).to(model.device)  # [prompts]
+        self._ahead = PositionsAhead(self._own_length, self._own_mask)
         self._padded = not bool(mask.all())
         parameters = inspect.signature(model.forward).parameters
-        self.takes_positions = "position_ids" in parameters
-        self._limits_logits = "logits_to_keep" in parameters
+        self.takes_positions, self._limits_logits = "position_ids" in parameters, "logits_to_keep" in parameters
         self.abilities = abilities or reading_abilities(model, type(self))
         if self._padded and not self.abilities.padding:
             refuse_padding(model)
@@ -244,8 +245,7 @@ class Reader(PartialRows):
 
     def _feed_at_once(self, chunk: Tensor, count: int) -> None:
         """Feed a chunk in one forward."""
-        steps = self._tail.shape[1] + torch.arange(chunk.shape[1], device=chunk.device)
-        positions = self._own_length[self._index, None] + steps
+        positions = self._ahead.positions(self._index, self._tail.shape[1], chunk.shape[1])
         self._tail = torch.cat([self._tail, chunk], dim=1)
         self._push(self._forward(chunk, positions, min(count, chunk.shape[1])), chunk.shape[1], count)
 
@@ -286,7 +286,7 @@ class Reader(PartialRows):
         """Run the model on a chunk after the cached tokens; return its last logits, ``[rows, count, vocab]``."""
         extra = with_cache(self._cache) | ({"logits_to_keep": count} if self._limits_logits else {})
         if self._padded:
-            extra["attention_mask"] = torch.cat([self._own_mask[self._index], torch.ones_like(self._tail)], dim=1)
+            extra["attention_mask"] = self._ahead.masks(self._index, self._tail.shape[1])
         extra |= {"position_ids": positions} if self.takes_positions else {}
         with in_faster_order(self.model, chunk.numel()):
             return self._counted(forwarded(self.model, input_ids=chunk, **extra), chunk, count)

@@ -93,6 +93,53 @@ def mark_masked(scores: Tensor) -> Tensor:
     return scores
 
 
+def masked_log_softmax(logits: Tensor, masked: float = -torch.inf) -> Tensor:
+    """Return log-probabilities with one number for every impossible token, in two operations.
+
+    A token that `is_impossible` has a log-probability of at most `LEAST_DIFFERENCE` and changes no other
+    log-probability, so that its mask need not be looked for before. In a row whose scores are so large that
+    differences vanish (1e30), tokens below the largest one are impossible here, though not in `is_impossible`.
+
+    Args:
+        logits: logits or log-probabilities, ``[..., vocab]``; not written to.
+        masked: the number in place of the log-probability of an impossible token.
+
+    Returns:
+        fp32, nats, ``[..., vocab]``: a new tensor, which the caller may write to. NaN stays NaN.
+
+    Example:
+        >>> import torch
+        >>> masked_log_softmax(torch.tensor([[0.0, torch.finfo(torch.float32).min, 0.0]])).exp()
+        tensor([[0.5000, 0.0000, 0.5000]])
+        >>> masked_log_softmax(torch.tensor([[0.0, -torch.inf]]), masked=7.0)
+        tensor([[0., 7.]])
+    """
+    if logits.dtype == torch.float16:  # its least numbers, divided by a temperature, lie above the bound
+        logits = with_infinite_masks(logits)
+    return torch.threshold_(logits.float().log_softmax(-1), LEAST_DIFFERENCE, masked)
+
+
+def at_width(logits: Tensor, width: int) -> Tensor:
+    """Bring logits of a second stream to the width of the scores; masks stay as they are.
+
+    Args:
+        logits: ``[..., own width]``.
+        width: width of the scores.
+
+    Returns:
+        ``[..., width]``: missing ids are -inf, ids beyond ``width`` are cut off. Not to be written to.
+
+    Example:
+        >>> import torch
+        >>> at_width(torch.tensor([[1.0, 2.0]]), 3), at_width(torch.tensor([[1.0, 2.0]]), 1)
+        (tensor([[1., 2., -inf]]), tensor([[1.]]))
+    """
+    missing = width - logits.shape[-1]
+    if missing > 0:
+        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+    return logits[..., :width] if missing else logits
+
+
 def fit(logits: Tensor, width: int) -> Tensor:
     """Bring logits of a second stream to the width of the scores.
 
@@ -111,11 +158,7 @@ def fit(logits: Tensor, width: int) -> Tensor:
         >>> fit(torch.tensor([[1.0, 2.0]]), 3), fit(torch.tensor([[1.0, 2.0]]), 1)
         (tensor([[1., 2., -inf]]), tensor([[1.]]))
     """
-    logits = with_infinite_masks(logits)
-    missing = width - logits.shape[-1]
-    if missing > 0:
-        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
-    return logits[:, :width] if missing else logits
+    return at_width(with_infinite_masks(logits), width)
 
 
 def are_usable(maxima: Tensor) -> Tensor:
@@ -126,7 +169,9 @@ def are_usable(maxima: Tensor) -> Tensor:
         >>> are_usable(torch.tensor([1.0, torch.nan, torch.inf, -torch.inf, torch.finfo(torch.float32).min]))
         tensor([ True, False, False, False, False])
     """
-    return (maxima > torch.finfo(maxima.dtype).min / 4) & (maxima < torch.inf)  # both are False for NaN
+    finite = torch.finfo(maxima.dtype)
+    least = finite.min / 4 * (1 - finite.eps)  # the next number above a quarter of the least one
+    return maxima == maxima.clamp(least, finite.max)  # False for NaN
 
 
 def unusable_row(scores: Tensor) -> tuple[int, str] | None:

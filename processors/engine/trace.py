@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from logitkit.processors.engine.divergences import js_bits
 from logitkit.processors.engine.reader_counts import Counts, ReaderCounts
+from logitkit.processors.engine.running_means import RunningMeans
 from logitkit.processors.engine.search_report import SearchReport
 
 
@@ -79,12 +80,12 @@ class TraceMark(NamedTuple):
     Attributes:
         steps: number of recorded steps.
         fired: totals of gates.
-        sums: sums and counts of means.
+        means: the means.
     """
 
     steps: int
     fired: dict[str, Tensor]
-    sums: dict[tuple[str, str], tuple[Tensor, int]]
+    means: RunningMeans
 
 
 NO_STREAMS = FusionReport(state="none", reason="no processor declares a second stream")
@@ -124,18 +125,18 @@ class Trace:
     readers: dict[str, Counts] = field(default_factory=dict)
     search: SearchReport | None = None
     _fired: dict[str, Tensor] = field(default_factory=dict)
-    _sums: dict[tuple[str, str], tuple[Tensor, int]] = field(default_factory=dict)
+    _means: RunningMeans = field(default_factory=RunningMeans)
     _interventions: set[tuple[str, str]] = field(default_factory=set)
     _pending: dict[str, Tensor] = field(default_factory=dict)
 
     def mark(self) -> TraceMark:
         """Return the present position of the trace."""
-        return TraceMark(len(self.steps), dict(self._fired), dict(self._sums))
+        return TraceMark(len(self.steps), dict(self._fired), self._means.copy())
 
     def rewind(self, mark: TraceMark) -> None:
         """Drop everything that processors reported after the mark."""
         del self.steps[mark.steps :]
-        self._fired, self._sums, self._pending = dict(mark.fired), dict(mark.sums), {}
+        self._fired, self._means, self._pending = dict(mark.fired), mark.means.copy(), {}
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -185,7 +186,7 @@ class Trace:
         self._fired[name] = self._fired[name] + total if name in self._fired else total
 
     def average(self, processor: str, quantity: str, values: Tensor, *, intervention: bool = False) -> None:
-        """Add the values of one step to the mean of a quantity; the sum stays on the device without a host read.
+        """Add the values of one step to the mean of a quantity; see `averages`.
 
         Args:
             processor: name of the processor that measured the values.
@@ -194,11 +195,19 @@ class Trace:
             intervention: whether the values are shares, 0 to 1, of how far the processor replaced the generating
                 model's own choice. `interventions` lists these means; reports show them beside the quality.
         """
-        key = processor, quantity
-        total, known = values.sum(dtype=torch.float64), self._sums.get(key)
-        self._sums[key] = (total, len(values)) if known is None else (known[0] + total, known[1] + len(values))
-        if intervention:
-            self._interventions.add(key)
+        self.averages(processor, {quantity: values}, interventions=[quantity] if intervention else [])
+
+    def averages(self, processor: str, values: Mapping[str, Tensor], *, interventions: Sequence[str] = ()) -> None:
+        """Add the values of one step, ``[rows]`` for each quantity, to means, without a host read.
+
+        The same quantities come together at every step; ``interventions`` names those that `average` calls so.
+        """
+        self._means.add(processor, values)
+        self._interventions.update((processor, quantity) for quantity in interventions)
+
+    def derive(self, processor: str, quantity: str, source: str, *, scale: float, offset: float) -> None:
+        """State that the mean of a quantity is ``scale`` times the mean of another one, plus ``offset``."""
+        self._means.derive(processor, quantity, source, scale=scale, offset=offset)
 
     def record(self, name: str, position: int, before: Tensor, after: Tensor) -> None:
         """Record one step of one processor from the scores before and after it, ``[rows, vocab]``."""
@@ -231,10 +240,7 @@ class Trace:
     @property
     def means(self) -> dict[str, dict[str, float]]:
         """Means over steps and rows, as ``{processor: {quantity: mean}}``."""
-        means: dict[str, dict[str, float]] = {}
-        for (processor, quantity), (total, count) in self._sums.items():
-            means.setdefault(processor, {})[quantity] = float(total) / count
-        return means
+        return self._means.values()
 
     @property
     def interventions(self) -> dict[str, dict[str, float]]:
@@ -244,10 +250,10 @@ class Trace:
         given as interventions.
         """
         shares: dict[str, dict[str, float]] = {name: {"fired": share} for name, share in self.fired.items()}
-        means = self.means
-        for processor, quantity in self._sums:
-            if (processor, quantity) in self._interventions:
-                shares.setdefault(processor, {})[quantity] = means[processor][quantity]
+        for processor, means in self.means.items():
+            for quantity, mean in means.items():
+                if (processor, quantity) in self._interventions:
+                    shares.setdefault(processor, {})[quantity] = mean
         return shares
 
     def plain(self) -> Trace:
@@ -258,7 +264,7 @@ class Trace:
             notices=list(self.notices),
             readers={name: ReaderCounts(reader.forwards, reader.tokens) for name, reader in self.readers.items()},
             _fired={name: total.cpu() for name, total in self._fired.items()},
-            _sums={key: (total.cpu(), count) for key, (total, count) in self._sums.items()},
+            _means=self._means.on_cpu(),
             _pending={},
         )
 

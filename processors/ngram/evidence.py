@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from logitkit.processors.engine.binding import Binding
-from logitkit.processors.ngram.exponential_tilting import Places
 from logitkit.processors.ngram.formulas import EvidenceRule, lift_evidence, literal_evidence, ratio_evidence
+from logitkit.processors.ngram.index import PaddedFollowers
 from logitkit.processors.ngram.parameters import checked_order_weights
 from logitkit.processors.ngram.table import NgramTable
 
@@ -40,18 +40,25 @@ class Evidence:
         """Return the same evidence for a copy of the table on another device."""
         return Evidence(table, self.rule, k=self.k, top=self.top, background=self.background)
 
-    def after(self, order: int, contexts: Tensor, width: int) -> tuple[Places, Tensor]:
+    def after(self, order: int, bounds: Tensor, width: int) -> tuple[PaddedFollowers, Tensor]:
         """Return the tokens that extend the contexts of each row, and their evidence, ``[rows, n]``.
 
         Args:
             order: length of the n-grams.
-            contexts: the contexts for this order, ``[rows]``.
+            bounds: the bounds of the contexts for this order, ``[rows, 2]``, as `NgramTable.bounds` returns them.
             width: width of the scores; tokens beyond it, and words outside the tokenizer, are left out.
+
+        Returns:
+            The tokens and where they are absent, all of them below ``width``; evidence of 0.0 where they are absent.
         """
-        tokens, entries, follows = self.table.padded_followers(order, contexts)
+        followers = self.table.followers_between(order, bounds)
         if self.table.base > min(width, self.table.size):
-            follows = follows & (tokens < min(width, self.table.size))
-        return Places.of(tokens, follows, width), self.of(order, entries)
+            follows = followers.follows & (followers.tokens < min(width, self.table.size))
+            followers = PaddedFollowers(followers.tokens * follows, followers.entries, follows)
+        values = self.of(order, followers.entries)
+        if self.rule == "lift" and self.table.has_counts:
+            return followers, values.mul_(followers.follows)
+        return followers, values.masked_fill(~followers.follows, 0.0)  # these values may be infinite
 
     def of(self, order: int, entries: Tensor) -> Tensor:
         """Return the evidence of n-grams of one order, float32, in nats.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from logitkit.processors.engine.log_probabilities import probabilities
 from logitkit.processors.ngram.formulas import js_bits_per_mass, normalizer
 
 
@@ -107,7 +108,8 @@ class SharedEvidence:
 
     def replaced(self, evidence: Tensor, weight: float, cap: float) -> SharedEvidence:
         """Return a copy with other evidence, ``[rows, vocab]``, in nats."""
-        moves = (evidence * weight).clamp_(-cap, cap)
+        moves = evidence * weight
+        moves = moves if math.isinf(cap) else moves.clamp_(-cap, cap)
         return replace(self, evidence=evidence, moves=moves, factors=moves.exp())
 
 
@@ -144,6 +146,8 @@ class ExponentialTilting:
             a new ``[rows, vocab]`` tensor; impossible tokens stay impossible.
         """
         untouched, places = self.shared.untouched, self.places
+        if places is None:
+            return self._moved_densely(row_weights)
         if row_weights is None:
             moves, factors, own = self.shared.moves, self.shared.factors, self._capped(self.own * self.weight)
         else:
@@ -154,20 +158,29 @@ class ExponentialTilting:
         shift = None
         if self.keep:
             mass.copy_(self.scores.softmax(-1)).index_fill_(1, untouched, 0.0)
-            before, moved_mass = mass.sum(-1), self.scores.new_zeros(())
-            if places is not None:
-                flat[-1:].zero_()
-                moved_mass = (flat[places.flat].view(own.shape) * own.exp()).sum(-1)
-                flat.index_fill_(0, places.flat, 0.0)
+            before = mass.sum(-1)
+            flat[-1:].zero_()
+            moved_mass = (flat[places.flat].view(own.shape) * own.exp()).sum(-1)
+            flat.index_fill_(0, places.flat, 0.0)
             after = mass @ factors if factors.ndim == 1 else (mass * factors).sum(-1)
             shift = normalizer(before, after + moved_mass)
         result = torch.add(self.scores, moves, out=mass)  # allocating a new tensor would take longer than the addition
-        if places is not None:
-            flat.index_copy_(0, places.flat, own.add_(self.scores.gather(1, places.tokens)).flatten())
+        flat.index_copy_(0, places.flat, own.add_(self.scores.gather(1, places.tokens)).flatten())
         if shift is None:
             return result
         result += shift
         return result.index_copy_(1, untouched, self.scores.index_select(1, untouched))
+
+    def _moved_densely(self, row_weights: Tensor | None) -> Tensor:
+        """Return what `moved` returns where every token has evidence of its own, in few operations."""
+        shared = self.shared
+        moves = shared.moves if row_weights is None else self._capped(shared.evidence * row_weights)
+        result = self.scores + moves
+        if not self.keep:
+            return result
+        factors, p = shared.factors if row_weights is None else moves.exp(), probabilities(self.scores)
+        shift = normalizer(p @ shared.ordinary, (p * factors) @ shared.ordinary)
+        return result.addcmul_(shift, shared.ordinary)
 
     def divergence(self) -> Callable[[Tensor], Tensor]:
         """Return a function from weights ``[rows, 1]`` to Jensen-Shannon divergences of the moves, ``[rows]``, in bits.

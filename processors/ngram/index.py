@@ -83,13 +83,17 @@ class NgramIndex:
             contexts: entries of order - 1, or groups where the order is 1; any shape. A negative number is no context.
             tokens: the token after each context; same shape.
         """
+        # A negative context makes the wanted key negative, and no key is.
+        outside = (tokens < 0) | (tokens >= self.base)
+        return self._entries(order, contexts.masked_fill(outside, -1), tokens.masked_fill(outside, 0))
+
+    def _entries(self, order: int, contexts: Tensor, tokens: Tensor) -> Tensor:
+        """Return the entries of n-grams as `find` does, for tokens from 0 to ``base - 1``; others have any entry."""
         keys = self.levels[order - 1].keys
         if not len(keys):
             return torch.full_like(tokens, UNSEEN)
-        # A negative context makes the wanted key negative, and no key is.
-        outside = (tokens < 0) | (tokens >= self.base)
-        wanted = torch.add(tokens, contexts, alpha=self.base).masked_fill_(outside, -1)
-        entries = torch.searchsorted(keys, wanted.contiguous()).clamp_(max=len(keys) - 1)
+        wanted = torch.add(tokens, contexts, alpha=self.base).contiguous()
+        entries = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
         return entries.masked_fill_(keys[entries] != wanted, UNSEEN)
 
     def contexts(self, ids: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -103,21 +107,20 @@ class NgramIndex:
             ``[rows, orders]`` on the device of ``ids`` and of the table. Element ``[r, m - 1]`` is the context for
             n-grams of order m: `UNSEEN` where its tokens do not occur, `NO_CONTEXT` where there are too few tokens.
         """
-        rows, width = ids.shape[0], min(ids.shape[1], self.orders - 1)
-        result = ids.new_full((rows, self.orders), NO_CONTEXT)
-        result[:, 0] = 0 if groups is None else groups
-        if not width:
-            return result
-        tail = ids[:, ids.shape[1] - width :]
-        state = self._single_entries[tail.clamp(-1, self.base)]  # [rows, width]
-        interrupted = state == NO_CONTEXT
-        if self.groups > 1:
-            state = self.find(1, result[:, :1].expand(rows, width), tail).masked_fill(interrupted, NO_CONTEXT)
-        result[:, 1] = state[:, -1]
-        for length in range(2, width + 1):  # one step extends the contexts at all positions by one token
-            state = self.find(length, state[:, :-1], tail[:, length - 1 :])
-            result[:, length] = state[:, -1].masked_fill(interrupted[:, width - length :].any(-1), NO_CONTEXT)
-        return result
+        width = min(ids.shape[1], self.orders - 1)
+        columns = [ids.new_zeros(len(ids)) if groups is None else groups.to(ids)]
+        if width:
+            tail = ids[:, ids.shape[1] - width :].clamp(-1, self.base)
+            state = self._single_entries[tail]  # [rows, width]
+            interrupted = state == NO_CONTEXT
+            if self.groups > 1:
+                state = self._entries(1, columns[0][:, None], tail).masked_fill_(interrupted, NO_CONTEXT)
+            columns.append(state[:, -1])
+            for length in range(2, width + 1):  # one step extends the contexts at all positions by one token
+                state = self._entries(length, state[:, :-1], tail[:, length - 1 :])
+                columns.append(state[:, -1].masked_fill(interrupted[:, width - length :].any(-1), NO_CONTEXT))
+        columns += [ids.new_full((len(ids),), NO_CONTEXT)] * (self.orders - len(columns))
+        return torch.stack(columns, dim=1)
 
     @cached_property
     def _single_entries(self) -> Tensor:
@@ -168,21 +171,44 @@ class NgramIndex:
             order: length of the n-grams.
             contexts: the contexts for this order, ``[rows]``.
         """
+        return self.followers_between(order, self.bounds(contexts))
+
+    def bounds(self, contexts: Tensor) -> Tensor:
+        """Return where the starts and ends of the followers of contexts stand, for `followers_between`.
+
+        Args:
+            contexts: the contexts for one order or for each order, any shape.
+
+        Returns:
+            ``[..., 2]``. Index -1 gives the last start, and 0 as the end, so that such a context has no followers.
+        """
+        return contexts.clamp(min=UNSEEN)[..., None] + self._ends
+
+    def followers_between(self, order: int, bounds: Tensor) -> PaddedFollowers:
+        """Return the n-grams of `padded_followers` for known `bounds` of the contexts, ``[rows, 2]``."""
         level = self.levels[order - 1]
         if not len(level):
-            none = contexts.new_zeros(len(contexts), 0)
+            none = bounds.new_zeros(len(bounds), 0)
             return PaddedFollowers(none, none, none.bool())
-        # Index -1 gives the last start, then the length 0 - start, which the clamp below turns into 0.
-        contexts = contexts.clamp(min=-1)[:, None]
-        starts = level.starts[contexts]  # [rows, 1]
-        lengths = (level.starts[contexts + 1] - starts).clamp_(min=0)
+        found = level.starts[bounds]
+        starts, ends = found[:, :1], found[:, 1:]
         width = self._most_followers[order - 1]
-        if width > MOST_PADDED and contexts.device.type == "cpu":
-            width = int(lengths.max())
-        offsets = torch.arange(width, device=contexts.device)
-        follows = offsets < lengths  # [rows, width]
-        entries = (starts + offsets).mul_(follows)
-        return PaddedFollowers(level.keys[entries] - contexts * self.base, entries, follows)
+        if width > MOST_PADDED and bounds.device.type == "cpu":
+            width = max(0, int((ends - starts).max()))
+        entries = starts + self._offsets[:width]  # [rows, width]
+        follows = entries < ends
+        entries.mul_(follows)
+        return PaddedFollowers(level.keys[entries] % self.base, entries, follows)
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """0 and 1: the end of the followers of a context is the start of those of the next one."""
+        return torch.arange(2, device=self.levels[0].keys.device)
+
+    @cached_property
+    def _offsets(self) -> Tensor:
+        """Numbers from 0, as many as the n-grams that extend one context at most."""
+        return torch.arange(max(self._most_followers), device=self.levels[0].keys.device)
 
     @cached_property
     def _most_followers(self) -> list[int]:

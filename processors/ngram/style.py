@@ -9,7 +9,7 @@ normalised.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -167,7 +167,8 @@ class NgramStyle(LogitsProcessor):
         """Return the scores with the style raised, ``[rows, vocab]``, in the dtype of the scores."""
         if is_neutral(self.weight, 0):
             return scores
-        dtype, scores = scores.dtype, with_infinite_masks(scores).float()
+        # A mask of another kind stays far below all other scores when evidence is added to it.
+        dtype, scores = scores.dtype, (with_infinite_masks(scores) if self.evidence is None else scores).float()
         self._move_to(scores.device)
         ids = without_padding(self.prompts, input_ids, self.table.base) if self._sees_padding(input_ids) else input_ids
         contexts = self.table.contexts(ids, None if self.groups is None else self.groups(input_ids))
@@ -187,33 +188,29 @@ class NgramStyle(LogitsProcessor):
         assert self.evidence is not None
         width, shared = scores.shape[1], self._shared_evidence(scores.shape[1], scores.device)
         lowest = 1 if self.groups is not None else 2  # in a table of one corpus all rows share single-token evidence
-        evidence = self._zeros(scores)
-        none = contexts.new_zeros(len(scores), 0)
-        places = Places.of(none, none.bool(), width)
+        buffer, bounds = self._zeros(scores), self.table.bounds(contexts)
+        evidence, places = buffer[:-1].view(scores.shape), None
         for order in range(lowest, self.table.orders + 1):
-            extensions, values = self.evidence.after(order, contexts[:, order - 1], width)
-            evidence.index_add_(0, extensions.flat, values.flatten() * self.order_weights[order - 1])
-            places = extensions if order == lowest else places
+            followers, values = self.evidence.after(order, bounds[:, order - 1], width)
+            evidence.scatter_add_(1, followers.tokens, values * self.order_weights[order - 1])
+            places = followers if order == lowest else places
         if self.once:
-            evidence.index_fill_(0, self._repeats(ids, width).flatten(), 0.0)
-        evidence[-1:].zero_()
-        own = evidence[places.flat].view(places.tokens.shape) + shared.evidence[places.tokens]
-        if self.plausible > 0:
-            # Any token of a row may be implausible, so every token has evidence of its own.
-            dense = evidence[:-1].view_as(scores) + shared.evidence
-            shared = shared.replaced(
-                dense.masked_fill_(~self._is_plausible(scores, shared), 0.0), self.weight, self.cap
-            )
-        self._zero_buffer = evidence.index_fill_(0, places.flat, 0.0)
-        return ExponentialTilting(
-            scores=scores,
-            shared=shared,
-            places=places if self.plausible <= 0 else None,
-            own=own,
-            weight=self.weight,
-            cap=self.cap,
-            keep=self.rule != "literal",
-        )
+            buffer.index_fill_(0, self._repeats(ids, width).flatten(), 0.0)
+        step: dict[str, Any] = {"weight": self.weight, "cap": self.cap, "keep": self.rule != "literal"}
+        if self.plausible > 0 or scores.device.type != "cpu":
+            # Any token of a row may be implausible, so every token has evidence of its own. An accelerator adds to all
+            # tokens of a row faster than the host launches what a sparse write needs.
+            if self.groups is None:
+                evidence += shared.evidence
+            if self.plausible > 0:
+                evidence.masked_fill_(~self._is_plausible(scores, shared), 0.0)
+            shared = shared.replaced(evidence, self.weight, self.cap)
+            return ExponentialTilting(scores=scores, shared=shared, places=None, own=evidence[:, :0], **step)
+        none = contexts.new_zeros(len(scores), 0)
+        own = Places.of(*((none, none.bool()) if places is None else (places.tokens, places.follows)), width)
+        values = evidence.gather(1, own.tokens) + shared.evidence[own.tokens]
+        self._zero_buffer = buffer.index_fill_(0, own.flat, 0.0)
+        return ExponentialTilting(scores=scores, shared=shared, places=own, own=values, **step)
 
     def _mixture(self, ids: Tensor, contexts: Tensor, scores: Tensor) -> Mixture:
         """Compute the table's probabilities of the next token for all rows."""
@@ -244,8 +241,9 @@ class NgramStyle(LogitsProcessor):
             special, evidence = self.table.special.to(device), torch.zeros(width, device=device)
             beyond_tokenizer = torch.arange(self.table.size, max(width, self.table.size), device=device)
             if self.evidence is not None and self.groups is None:
-                places, values = self.evidence.after(1, torch.zeros(1, dtype=torch.long, device=device), width)
-                evidence[places.tokens[places.present]] = values[places.present] * self.order_weights[0]
+                bounds = self.table.bounds(torch.zeros(1, dtype=torch.long, device=device))
+                followers, values = self.evidence.after(1, bounds, width)
+                evidence[followers.tokens[followers.follows]] = values[followers.follows] * self.order_weights[0]
             movable = (self.table.levels[0].keys % self.table.base).unique()
             self._shared[width, device] = SharedEvidence.of(
                 evidence,

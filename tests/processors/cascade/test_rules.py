@@ -166,3 +166,16 @@ def test_decided_rows_by_hand(rule: TokenRule, alpha: float, temperature: float,
     small = torch.tensor([[0.7, 0.3, 0.0], [1.0, 0.0, 0.0]]).log()
     sampling = rules.tempered(small, temperature)
     assert rules.decided_without_large(rule, small, alpha=alpha, sampling_small=sampling).tolist() == want
+
+
+@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo(torch.float32).min, -65504.0, -1e9])
+def test_a_row_that_another_model_masks_as_a_whole(mask: float) -> None:
+    """Such a row shares no token with the scores and gets their distribution; other rows and offsets do not matter."""
+    scores = torch.tensor([[0.0, 1.0, -torch.inf], [0.0, 1.0, 2.0]])
+    logits = torch.tensor([[mask, mask, 3.0], [-1e4, mask, 1.0 - 1e4]])
+    got = rules.restricted_to_support(logits, scores).exp()
+    want = torch.stack([scores[0].softmax(-1), torch.tensor([0.0, -torch.inf, 1.0]).softmax(-1)])
+    torch.testing.assert_close(got, want)
+    if mask < torch.finfo(torch.float32).min / 4:
+        whole = rules.restricted_to_support(torch.full((1, 3), mask), scores[:1]).exp()
+        torch.testing.assert_close(whole, want[:1])

@@ -120,3 +120,18 @@ def test_unknown_kinds_and_alphas_outside_their_range_are_refused() -> None:
     ):
         with pytest.raises(ParameterError, match=f"divergence: alpha must be {rule}"):
             divergence(FIRST, SECOND, kind, alpha)  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.sampled_from([-math.inf, torch.finfo(torch.float32).min, -65504.0]))
+def test_bits_of_js_are_its_nats(seed: int, mask: float) -> None:
+    """The difference of entropies equals the mean of the two divergences from the mixture, under every kind of mask."""
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (
+        (4 * torch.randn(3, 9, generator=generator)).masked_fill(
+            torch.rand(3, 9, generator=generator).scatter(1, torch.zeros(3, 1, dtype=torch.long), 1.0) < 0.3, mask
+        )
+        for _ in range(2)
+    )
+    torch.testing.assert_close(js_bits(first, second), divergence(first, second, "js") / math.log(2))
+    assert js_bits(first, first).tolist() == [0.0, 0.0, 0.0]

@@ -56,7 +56,7 @@ def test_nothing_is_kept_after_a_step_or_shared_outside() -> None:
     assert log_probabilities(scores) is not log_probabilities(scores)
 
 
-@pytest.mark.parametrize("chain", ["cfg(2.0) | cfg(1.5, negative='no')", "cfg(2.0) | uscd(gate=1.0)"])
+@pytest.mark.parametrize("chain", ["cfg(2.0) | cfg(1.5, negative='no')", "cfg(2.0) | uscd(gate=1.0, form='ratio')"])
 def test_a_chain_computes_fewer_and_answers_the_same(chain: str) -> None:
     """A chain equals its processors one after another up to rounding, with one log_softmax fewer."""
     call = bound(chain)

@@ -14,7 +14,13 @@ from logitkit.processors.cascade import rules, uncertainty_scores, verification
 from logitkit.processors.contrast import formulas
 from logitkit.processors.engine.divergences import js_bits
 from logitkit.processors.engine.log_probabilities import log_probabilities
-from logitkit.processors.engine.scores import fit, is_impossible, with_infinite_masks
+from logitkit.processors.engine.scores import (
+    are_usable,
+    fit,
+    is_impossible,
+    masked_log_softmax,
+    with_infinite_masks,
+)
 from logitkit.processors.ensemble.deepen import search
 
 LEAST = torch.finfo(torch.float32).min
@@ -93,3 +99,26 @@ def test_ordinary_scores_are_bit_identical() -> None:
     assert is_impossible(torch.tensor([[torch.nan, 0.0, LEAST]])).tolist() == [[False, False, True]]
     assert is_impossible(torch.tensor([[torch.inf, 0.0, LEAST]])).tolist() == [[False, False, True]]
     assert is_impossible(torch.zeros(0, 3)).shape == (0, 3) and is_impossible(torch.zeros(2, 0)).shape == (2, 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.sampled_from([*MASKS, -torch.inf]), st.sampled_from([0.0, -torch.inf, 1e30]))
+def test_masking_log_probabilities_is_masking_logits(seed: int, mask: float, masked: float) -> None:
+    """Masks found in log-probabilities are those found in logits, for every kind of mask and offset of a row."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 8 * torch.randn(3, 12, generator=generator) + 100 * torch.randn(3, 1, generator=generator)
+    hidden = torch.rand(3, 12, generator=generator) < 0.3
+    hidden[:, 5] = False
+    got = masked_log_softmax(logits.masked_fill(hidden, mask), masked)
+    want = logits.masked_fill(hidden, -torch.inf).log_softmax(-1).masked_fill(hidden, masked)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_usable_maxima_at_their_bounds(dtype: torch.dtype) -> None:
+    """The largest number and the first one above a quarter of the least one are usable; the quarter itself is not."""
+    numbers = torch.finfo(dtype)
+    quarter = torch.tensor(numbers.min / 4, dtype=dtype)
+    bounds = torch.stack([torch.tensor(numbers.max, dtype=dtype), quarter * (1 - numbers.eps), quarter])
+    others = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0], dtype=dtype)
+    assert are_usable(torch.cat([bounds, others])).tolist() == [True, True, False, False, False, False, True]

@@ -290,3 +290,16 @@ def test_raising_the_weight_moves_towards_the_style() -> None:
 
     masses = [mass("literal", w) for w in (0.9, 0.5, 0.2)] + [mass("lift", w) for w in (0.0, 0.2, 0.5, 0.9)]
     assert masses == sorted(masses) and masses[0] < masses[-1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    CORPORA, st.integers(0, 10**6), st.sampled_from(["lift", "literal"]), st.sampled_from([None, 1.0]), st.booleans()
+)
+def test_dense_evidence_is_sparse_evidence(corpus: Any, seed: int, rule: Any, cap: float | None, once: bool) -> None:
+    """Where every token has evidence of its own, as on an accelerator, rows move as where few tokens have."""
+    scores = scores_of(seed, len(ROWS))
+    settings = {"table": table_of(corpus), "weight": 0.7, "rule": rule, "cap_bits": cap, "once": once}
+    few = NgramStyle(**settings)(ROWS, scores)
+    every = NgramStyle(**settings, plausible=1e-300)(ROWS, scores)  # all possible tokens are plausible
+    torch.testing.assert_close(every, few, rtol=1e-5, atol=1e-5)
