@@ -47,13 +47,20 @@ def close_pairs(sources: list[bytes], targets: list[bytes], most: int) -> tuple[
     known[keys >> np.uint64(64 - FILTER_BITS)] = True
     order = np.argsort(keys)
     keys, owners = keys[order], owners[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))  # of equal hashes
+    lengths, keys = np.diff(starts, append=len(keys)), keys[starts]
     other_keys, other_owners = _concatenated(_deletion_hashes(many, most, known))
-    first = np.searchsorted(keys, other_keys)
-    counts = np.searchsorted(keys, other_keys, side="right") - first
+    order = np.argsort(other_keys)  # neighbouring hashes are searched in the same part of the memory
+    other_keys, other_owners = other_keys[order], other_owners[order]
+    group = np.searchsorted(keys, other_keys).clip(max=len(keys) - 1)
+    joined = keys[group] == other_keys
+    group, other_owners = group[joined], other_owners[joined]
+    first, counts = starts[group], lengths[group]
     inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     few_side, many_side = owners[np.repeat(first, counts) + inside], np.repeat(other_owners, counts)
     source, target = (many_side, few_side) if swapped else (few_side, many_side)
-    source, target = np.divmod(np.unique(source * len(targets) + target), len(targets))
+    pairs = np.sort(source * len(targets) + target)  # np.unique would take longer
+    source, target = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], len(targets))
     return _measured(sources, targets, source, target, most)
 
 

@@ -72,11 +72,16 @@ def _first_guesses(sources: list[bytes], targets: list[bytes]) -> tuple[Integers
     shortest = min(map(len, targets))
     best, limits = np.zeros(len(sources), dtype=np.int64), np.zeros(len(sources), dtype=np.int64)
     for number, source in enumerate(sources):
-        length = len(source)
-        cut = next((cut for cut in range(length) if source[: length - cut] in index), None)
-        most = max(length, shortest) if cut is None else cut
-        most = next((other for other in range(1, min(most, length)) if source[other:] in index), most)
-        if cut is not None and (cut == 0 or length - cut <= COMPARED):
-            best[number], most = index[source[: length - cut]], min(most, cut - 1)
+        length = kept = len(source)
+        while kept and source[:kept] not in index:
+            kept -= 1
+        cut = length - kept
+        most = cut if kept else max(length, shortest)
+        for other in range(1, min(most, length)):
+            if source[other:] in index:
+                most = other
+                break
+        if kept and (cut == 0 or kept <= COMPARED):
+            best[number], most = index[source[:kept]], min(most, cut - 1)
         limits[number] = most
     return best, limits

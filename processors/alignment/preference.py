@@ -88,7 +88,9 @@ class Preference:
 
     def _prefix_rank(self, source: Integers, target: Integers) -> Integers:
         """Return numbers that order the pairs of a source by the rules about prefixes; the largest is the best."""
-        heads, source_heads = self._heads[target], self._source_heads(source)
+        source_heads = self._source_heads(source)
+        width = int((source_heads >= 0).any(0).sum())  # of the longest source
+        heads, source_heads = self._heads[target, :width], source_heads[:, :width]
         shared = _shared_prefix(heads, source_heads)
         is_prefix = shared == self._lengths[target]
         shared_ignoring_case = _shared_prefix(_lowered(heads), _lowered(source_heads))
