@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,21 @@ def append_labels(path: Path, labels: DivergenceLabels) -> None:
     """Append the labels of one prompt to a file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(labels)) + "\n")
+
+
+def write_labels(path: Path, settings: LabelSettings, labels: Sequence[DivergenceLabels]) -> None:
+    """Write a whole file of labels; one that exists is replaced.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "labels.jsonl"
+    >>> settings = LabelSettings(judge="answer", tokens=8, pair=PairFingerprint("a", "b", "c"))
+    >>> write_labels(path, settings, [])
+    >>> read_labels(path) == (settings, [])
+    True
+    """
+    lines = [_header(settings), *map(asdict, labels)]
+    with replace_file(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _header(settings: LabelSettings) -> dict[str, Any]:

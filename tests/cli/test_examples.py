@@ -62,7 +62,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
         weight.data += 0.03 * torch.randn_like(weight)
 
     def tiny(name: str, *, like: Any = None) -> tuple[Any, Any]:
-        return load(name) if name.endswith("tiny") else (large if "3B" in name else model, tokenizer)
+        return load(name) if name.endswith("tiny") else (large if "3B" in name or "gemma" in name else model, tokenizer)
 
     monkeypatch.setattr(models, "load", tiny)
     monkeypatch.setattr(models, "load_tokenizer", lambda name: tokenizer)

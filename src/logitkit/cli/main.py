@@ -15,6 +15,7 @@ import logitkit
 from logitkit.cli import (
     bench,
     check,
+    compare,
     demo,
     doctor,
     drift,
@@ -150,6 +151,7 @@ app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_route
 app.command("train-attribute", epilog=examples(*train_attribute.EXAMPLES))(train_attribute.train_attribute)
 app.command("membership", epilog=examples(*membership.EXAMPLES))(membership.membership)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.command("compare", epilog=examples(*compare.EXAMPLES))(compare.compare)
 app.command("train-adadec", epilog=examples(*train_adadec.EXAMPLES))(train_adadec.train_adadec)
 app.command("drift", epilog=examples(*drift.EXAMPLES))(drift.drift)
 app.command("lm-eval", context_settings=lm_eval.CONTEXT_SETTINGS, add_help_option=False)(lm_eval.lm_eval)

@@ -65,6 +65,7 @@ def html_page(*shown: Inspection | Comparison) -> str:
     prompts = [_prompt(number, item, several=several) for number, item in enumerate(shown, 1)]
     first = prompts[0]["sides"][0]["inspection"]
     return environment.get_template("inspect.html.jinja").render(
+        command="inspect",
         title=" against ".join(dict.fromkeys(side["inspection"].chain for side in prompts[0]["sides"])),
         facts=_page_facts(first),
         prompts=prompts,
