@@ -27,6 +27,7 @@ from logitkit.processors.engine.partial_rows import PartialRows, over_whole_batc
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.reading_check import refuse_inexact
+from logitkit.processors.engine.thin_matmul import in_faster_order
 from logitkit.processors.model_facts import context_length, text_config
 from logitkit.processors.tokens.retokenization import Retokenizer
 from logitkit.processors.transformers_api import CACHE, with_cache
@@ -284,16 +285,14 @@ class CrossTokenizerReader(PartialRows):
                 )
 
     def _forward(self, chunk: Tensor, positions: Tensor, span: int) -> Tensor:
-        """Run the model on a chunk after the cached tokens, ``[rows, tokens]``.
-
-        Returns the fp32 logits at the last ``span`` tokens, ``[rows, span, vocab]``.
-        """
+        """Run the model on a chunk, ``[rows, tokens]``; return fp32 logits at its last ``span`` tokens."""
         extra: dict[str, Any] = {"logits_to_keep": span} if self._limits_logits else {}
         device = self.model.device
         if not self._used.all():
             extra["attention_mask"] = torch.from_numpy(self._used.astype(np.int64)).to(device)
         inputs = {"input_ids": chunk.to(device), "position_ids": positions.to(device)}
-        output = forwarded(self.model, **inputs, **with_cache(self._cache), **extra)
+        with in_faster_order(self.model, chunk.numel()):
+            output = forwarded(self.model, **inputs, **with_cache(self._cache), **extra)
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -span:].float()  # type: ignore[no-any-return]
