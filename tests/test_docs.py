@@ -62,6 +62,7 @@ def test_the_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) 
     # On this page tokens are merged and split; those of the tiny tokenizer are single bytes.
     merged = page == "processors/canonical.md"
     monkeypatch.setattr(models, "load", (lambda name: tiny("merged tokens")) if merged else tiny)
+    monkeypatch.setattr(models, "load_tokenizer", lambda name: tiny(name)[1])
     here = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", here)
     with warnings.catch_warnings():

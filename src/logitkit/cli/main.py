@@ -14,6 +14,7 @@ import typer
 import logitkit
 from logitkit.cli import (
     bench,
+    bits_per_byte,
     check,
     compare,
     demo,
@@ -150,6 +151,7 @@ app.command("label-divergence", epilog=examples(*label_divergence.EXAMPLES))(lab
 app.command("train-router", epilog=examples(*train_router.EXAMPLES))(train_router.train_router)
 app.command("train-attribute", epilog=examples(*train_attribute.EXAMPLES))(train_attribute.train_attribute)
 app.command("membership", epilog=examples(*membership.EXAMPLES))(membership.membership)
+app.command("bits-per-byte", epilog=examples(*bits_per_byte.EXAMPLES))(bits_per_byte.bits_per_byte)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("compare", epilog=examples(*compare.EXAMPLES))(compare.compare)
 app.command("train-adadec", epilog=examples(*train_adadec.EXAMPLES))(train_adadec.train_adadec)

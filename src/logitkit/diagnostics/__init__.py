@@ -8,11 +8,13 @@
 - `compare`: where two models differ on given texts, token by token; `comparison_page`, `comparison_data`,
   `comparison_csv` and `write_labels` write the result.
 - `token_differences`, `contrastive_estimate`, `entropy_quadrants`, `carriers`: the numbers of a comparison.
+- `bits_per_byte`, `chunk_divergence`: models with any tokenizers on one text, exact over bytes, paired.
 - `area_under_curve`: how well a score separates two groups, with an interval.
 """
 
 from __future__ import annotations
 
+from logitkit.diagnostics.bits_per_byte import BitsPerByte, ModelBits, bits_per_byte, chunk_divergence
 from logitkit.diagnostics.comparison import compare
 from logitkit.diagnostics.comparison_export import comparison_csv, comparison_data, write_labels
 from logitkit.diagnostics.comparison_html import comparison_page
@@ -32,10 +34,12 @@ from logitkit.diagnostics.tokenizer_tables import ReportTable, report_tables
 
 __all__ = [
     "AreaUnderCurve",
+    "BitsPerByte",
     "ComparedText",
     "ComparisonTexts",
     "DriftFit",
     "MembershipText",
+    "ModelBits",
     "ModelComparison",
     "Quadrant",
     "Quadrants",
@@ -46,7 +50,9 @@ __all__ = [
     "TokenizerReport",
     "TurnDrift",
     "area_under_curve",
+    "bits_per_byte",
     "carriers",
+    "chunk_divergence",
     "compare",
     "comparison_csv",
     "comparison_data",
