@@ -182,7 +182,7 @@ def _alignments(names: Sequence[str], pair: TokenizerPair) -> ReportTable:
 
 def _boundaries(names: Sequence[str], pair: TokenizerPair) -> ReportTable:
     """Return the boundaries of each tokenizer that fall inside tokens of the other."""
-    rows: Sequence[tuple[str, ...]] = []
+    rows: list[tuple[str, ...]] = []
     for text, both in pair.crossings.items():
         if both is None:
             rows.append((text, "", "one of them does not keep the bytes", "", ""))
