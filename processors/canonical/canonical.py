@@ -138,14 +138,17 @@ class Canonical(ConstraintStep[CanonicalPrefix]):
     def remove(self, scores: Tensor, states: Mapping[int, CanonicalPrefix]) -> Tensor:
         """Return the scores with the forbidden tokens at -inf, and add their probability to the trace."""
         width = scores.shape[1]
-        parts = [self._forbidden(state, width) + row * width for row, state in states.items()]
+        forbidden = [(row, self._forbidden(state, width)) for row, state in states.items()]
+        parts = [ids + row * width if row else ids for row, ids in forbidden]
         # By number, because few tokens are forbidden: several times as fast as a mask of the vocabulary.
-        removed = torch.cat(parts).to(scores.device)
+        single = len(parts) == 1  # in short, since each operation takes longer than its few numbers
+        removed = (parts[0] if single else torch.cat(parts)).to(scores.device)
         masked = scores.clone(memory_format=torch.contiguous_format)
         masked.view(-1).index_fill_(0, removed, -torch.inf)
         if self.trace is not None:
             probabilities = scores.float().softmax(-1).view(-1).index_select(0, removed)
-            shares = torch.stack([part.sum() for part in probabilities.split([len(part) for part in parts])])
+            split = [probabilities] if single else probabilities.split([len(part) for part in parts])
+            shares = torch.stack([part.sum() for part in split])
             shares = shares.nan_to_num(0.0)  # nan: an earlier step removed every token
             if self.trace.recording:
                 rows = torch.tensor(list(states), device=scores.device)
@@ -159,8 +162,9 @@ class Canonical(ConstraintStep[CanonicalPrefix]):
         key = state.context, state.at_start, ends, width
         if key not in self._kept:
             ids = self._forbidden_ids(state, ends)
-            beyond = np.arange(self._width, width)
-            self._kept[key] = torch.from_numpy(np.concatenate([ids[ids < width], beyond]))
+            if width != self._width:
+                ids = np.concatenate([ids[ids < width], np.arange(self._width, width)])
+            self._kept[key] = torch.from_numpy(ids)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)

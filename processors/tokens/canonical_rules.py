@@ -167,8 +167,7 @@ class CanonicalRules(Reencoding):
         if (last is not None) not in positions.derived:
             positions.derived[last is not None] = self._by_position(positions, behind_token=last is not None)
         forbidden, inside, possible = positions.derived[last is not None]
-        unmergeable = forbidden[:0] if last is None else self._unmergeable(last)
-        unmergeable = unmergeable[inside[unmergeable]]
+        unmergeable = forbidden[:0] if last is None else self._unmergeable(last, inside)
         changing = np.array(self._composition.changing(window.text), np.int64)
         changing = changing[possible[changing]]
         if len(changing):
@@ -192,12 +191,14 @@ class CanonicalRules(Reencoding):
             inside[width:] = False
         return np.flatnonzero(~(start | inside)), inside, start | inside
 
-    def _unmergeable(self, token: int) -> Ids:
-        """Return the tokens that cannot follow a token inside a word; ids that the merges never produce may lack."""
+    def _unmergeable(self, token: int, inside: Mask) -> Ids:
+        """Return which of the tokens ``inside`` a word, bool ``[vocab]``, cannot follow a token there, ascending."""
         if token >= self.merge_rule.size or not self.merge_rule.reachable[token]:
-            return np.arange(len(self.vocabulary))
-        ids: Ids = self.merge_rule.forbidden(token).astype(np.int64)
-        return ids[: np.searchsorted(ids, len(self.vocabulary))]
+            return np.flatnonzero(inside)
+        ids: Ids = self.merge_rule.blocked(token).astype(np.int64)
+        ids = ids[ids < len(inside)] if self.merge_rule.size > len(inside) else ids
+        ids = np.sort(ids[inside[ids]])  # repeated ids are left out last, since few are inside
+        return ids[np.append(True, ids[1:] != ids[:-1])] if len(ids) else ids
 
     def _find_successors(self, context: Context) -> Mask:
         """Compute the value of `successors`, which caches the result."""

@@ -60,27 +60,25 @@ class MergeRule:
         self.reachable: NDArray[np.bool_] = arrays["reachable"]
         self.size = len(self.reachable)
         self._parts, self._times = arrays["parts"], arrays["times"]
-        self._left, self._left_time, self._right = arrays["left"], arrays["left_time"], arrays["right"]
+        self._left_time, self._right = arrays["left_time"], arrays["right"]
         self._never, self._token = int(arrays["never"][0]), arrays["token"]
         self._ends = _keys(arrays["begin"], arrays["until"])  # ascending
         self._starts = np.searchsorted(arrays["begin"], np.arange(self.size + 1))
-        self._forbidden = lru_cache(maxsize=512)(self._find_forbidden)
+        self._left_starts = np.searchsorted(arrays["left"], np.arange(self.size + 1))
+        self._blocked = lru_cache(maxsize=512)(self._find_blocked)
 
     def allows(self, left: int, right: int) -> bool:
         """Return whether two tokens can be neighbours inside one word, in this order."""
-        forbidden = self._forbidden(left)
-        place = int(np.searchsorted(forbidden, right))
-        is_forbidden = place < len(forbidden) and int(forbidden[place]) == right
-        return bool(self.reachable[left] and self.reachable[right]) and not is_forbidden
+        return bool(self.reachable[left] and self.reachable[right]) and not bool((self._blocked(left) == right).any())
 
-    def forbidden(self, left: int) -> NDArray[np.int32]:
-        """Return reachable and other ids that a merge keeps from following ``left`` inside one word, ascending."""
-        return self._forbidden(left)
+    def blocked(self, left: int) -> NDArray[np.int32]:
+        """Return ids that a merge keeps from following ``left`` inside one word, in no order, and some repeatedly."""
+        return self._blocked(left)
 
     def successors(self, left: int) -> NDArray[np.bool_]:
         """Return which tokens can follow ``left`` inside one word, bool ``[vocab]``."""
         allowed = self.reachable.copy()
-        allowed[self._forbidden(left)] = False
+        allowed[self._blocked(left)] = False
         return allowed if self.reachable[left] else np.zeros_like(allowed)
 
     def _right_spine(self, token: int) -> list[tuple[int, int]]:
@@ -92,11 +90,11 @@ class MergeRule:
             spine.append((token, time))
         return spine
 
-    def _find_forbidden(self, left: int) -> NDArray[np.int32]:
+    def _find_blocked(self, left: int) -> NDArray[np.int32]:
         """Return the tokens that cannot follow ``left``, because a merge across the boundary would come first."""
         begins, times = [self._right[:0]], [self._left_time[:0]]
         for last, last_until in self._right_spine(left):
-            low, high = np.searchsorted(self._left, [last, last + 1])
+            low, high = self._left_starts[last], self._left_starts[last + 1]
             early = self._left_time[low:high] < last_until
             begins.append(self._right[low:high][early])
             times.append(self._left_time[low:high][early])
@@ -105,9 +103,8 @@ class MergeRule:
         # Times descend, so the tokens in which ``begin`` is merged at ``time`` or later come first.
         counts = np.searchsorted(self._ends, _keys(begin, time), side="right") - starts
         places = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-        forbidden = np.zeros(self.size, dtype=bool)
-        forbidden[self._token[places]] = True
-        return np.flatnonzero(forbidden).astype(np.int32)
+        blocked: NDArray[np.int32] = self._token[places]
+        return blocked
 
 
 def _item(derived: Callable[[], Mapping[str, NDArray[Any]]], name: str) -> NDArray[Any]:
