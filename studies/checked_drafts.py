@@ -1,0 +1,176 @@
+"""Time and forwards of `speculate` beside the plain chain, and beside assisted decoding of transformers, all greedy.
+
+Two pairs, on paragraphs of a book. Prose: an ensemble of SmolLM2-135M and Gemma-3-270M. Assisted: a cascade that writes
+the greedy text of its large model, which assisted decoding writes too; the large model is SmolLM2-135M with noise on
+its weights, so that both methods check the same drafts and differ in their overhead alone. The methods run in turn on
+each prompt, and their tokens are compared with those of the plain chain. Runs in the results file are not repeated.
+
+    python -m studies.checked_drafts --data DATA --items 4 --tokens 16 --out checked.jsonl
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+
+import logitkit
+from logitkit import models
+from logitkit.progress import progress_bar
+from studies.draft_trees import paragraphs
+from studies.intervals import bootstrap_interval, interval_text
+from studies.records import append_record, resumed_records
+from studies.tables import markdown_table
+
+MAIN = "smollm2-135m"
+PAIRS = ("assisted", "prose")
+LENGTHS = (2, 4, 8)  # drafted tokens
+ASSISTED_LENGTH = 4
+NOISE = 0.03  # standard deviation of the noise, as a share of that of the weights
+ENSEMBLE, GREEDY_LARGE = "ensemble(['other'])", "cascade('other', rule='token_v3', alpha=0.0)"
+
+
+class Measured(NamedTuple):
+    """One run.
+
+    Attributes:
+        main: forwards of the generating model, by new tokens.
+        other: forwards of the other model, by new tokens.
+        seconds: CPU seconds a new token.
+        wall: seconds of the clock a new token.
+        equal: whether the tokens are those of the plain chain.
+    """
+
+    main: float
+    other: float
+    seconds: float
+    wall: float
+    equal: bool
+
+
+def with_noise(model: Any) -> Any:
+    """Return a copy of a model with noise on its weights."""
+    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in other.parameters():
+            weights += NOISE * weights.std() * torch.randn(weights.shape, generator=generator)
+    return other
+
+
+def measured(run: Callable[[], torch.Tensor], counted: Sequence[Any], start: int, plain: Any) -> tuple[Measured, Any]:
+    """Return the measures of one greedy run, and its ids.
+
+    Args:
+        run: generates.
+        counted: the generating and the other model, whose forwards are counted.
+        start: tokens of the prompt.
+        plain: the ids of the plain chain; None: this run is the plain chain.
+    """
+    counts = [0, 0]
+
+    def count(place: int) -> Callable[..., None]:
+        def add(*_: Any) -> None:
+            counts[place] += 1
+
+        return add
+
+    handles = [model.register_forward_hook(count(place)) for place, model in enumerate(counted)]
+    begun, clock = time.process_time(), time.perf_counter()
+    ids = run()
+    seconds, wall = time.process_time() - begun, time.perf_counter() - clock
+    for handle in handles:
+        handle.remove()
+    new = ids.shape[1] - start
+    equal = plain is None or torch.equal(ids, plain)
+    return Measured(counts[0] / new, counts[1] / new, seconds / new, wall / new, equal), ids
+
+
+def runs_of(pair: Sequence[Any], tokenizers: Any, text: str, tokens: int, steps: str) -> dict[str, Measured]:
+    """Return the measures of every method on one prompt, in turn.
+
+    Args:
+        pair: the generating and the other model.
+        tokenizers: theirs.
+        text: the prompt.
+        tokens: number of new tokens at most.
+        steps: the chain.
+    """
+    main, other = pair
+    settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": tokens, "pad_token_id": 0}
+    runs: dict[str, Measured] = {}
+    plain = None
+    for name in ["plain chain", *(f"speculate({length})" for length in LENGTHS)]:
+        chain = logitkit.chain(steps if plain is None else f"{steps} | {name}")
+        call = chain.bind(main, tokenizers[0], text, other=other, tokenizers={"other": tokenizers[1]})
+        start = call.inputs["input_ids"].shape[1]
+        runs[name], ids = measured(lambda call=call: call.generate(**settings), pair, start, plain)  # type: ignore[misc]
+        plain = ids if plain is None else plain
+    if steps == GREEDY_LARGE:
+        drafts = {"num_assistant_tokens": ASSISTED_LENGTH, "num_assistant_tokens_schedule": "constant"}
+        main.generation_config.update(**drafts, assistant_confidence_threshold=0.0)
+        inputs = tokenizers[0](text, return_tensors="pt")
+        name, start = "assisted decoding", inputs["input_ids"].shape[1]
+        run = lambda: other.generate(**inputs, assistant_model=main, **settings)  # noqa: E731
+        runs[name], _ = measured(run, pair, start, plain)
+    return runs
+
+
+def table(runs: Mapping[tuple[str, int], Mapping[str, Measured]]) -> str:
+    """Return a table of pairs and methods, as Markdown; times are shares of those of the plain chain, by prompt."""
+    rows = []
+    for task in dict.fromkeys(task for task, _ in runs):
+        own = [one for (other, _), one in runs.items() if other == task]
+        for name in own[0]:
+            values = [[getattr(one[name], of) for one in own] for of in ("main", "other")]
+            for of in ("wall", "seconds"):
+                values.append([getattr(one[name], of) / getattr(one["plain chain"], of) for one in own])
+            cells = [interval_text(bootstrap_interval(np.array(each)), ".2f") for each in values]
+            rows.append([task, name, *cells, f"{sum(one[name].equal for one in own)} of {len(own)}"])
+    headings = ["pair", "method", "own forwards a token", "other forwards a token"]
+    return markdown_table([*headings, "wall time / plain", "CPU time / plain", "equal to plain"], rows)
+
+
+def loaded(task: str) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the generating and the other model of a pair, and their tokenizers."""
+    main, tokenizer = models.load(MAIN)
+    if task == "assisted":
+        return (main, with_noise(main)), (tokenizer, tokenizer)
+    other, other_tokenizer = models.load("gemma-3-270m")
+    return (main, other), (tokenizer, other_tokenizer)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with 1661-0.txt.", envvar="LOGITKIT_DATA")],
+    pair: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PAIRS)}; may be repeated.")] = None,
+    items: Annotated[int, typer.Option(min=1, max=30, help="Prompts of each pair.")] = 10,
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens of each run.")] = 32,
+    out: Annotated[Path, typer.Option(help="File of results; runs in it are not repeated.")] = Path("checked.jsonl"),
+) -> None:
+    """Print time and forwards of speculate, of the plain chain, and of assisted decoding."""
+    settings = {"tokens": tokens}
+    known = {(one["task"], one["item"]): one["runs"] for one in resumed_records(out, settings, "checked_drafts")}
+    prompts = {task: paragraphs(data, items) for task in pair or PAIRS}
+    places = [(task, number) for task, texts in prompts.items() for number in range(len(texts))]
+    with progress_bar("prompts", total=sum(place not in known for place in places)) as bar:
+        for task in prompts:
+            todo = [number for one, number in places if one == task and (one, number) not in known]
+            both, tokenizers = loaded(task) if todo else ((), ())
+            steps = GREEDY_LARGE if task == "assisted" else ENSEMBLE
+            for place, number in enumerate(todo):
+                if not place:  # the first run of a pair aligns the vocabularies and checks the models
+                    runs_of(both, tokenizers, "A warm-up.", 2, steps)
+                runs = runs_of(both, tokenizers, prompts[task][number], tokens, steps)
+                known[task, number] = {name: one._asdict() for name, one in runs.items()}
+                append_record(out, {"settings": settings, "task": task, "item": number, "runs": known[task, number]})
+                bar.advance()
+    typer.echo(table({at: {name: Measured(**one) for name, one in known[at].items()} for at in places}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

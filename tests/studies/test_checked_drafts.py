@@ -1,0 +1,33 @@
+"""The study of drafts that other models check."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logitkit import models
+from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
+from studies import checked_drafts, draft_trees
+
+
+def test_a_small_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Every method writes the tokens of the plain chain, which runs each model once a token."""
+    pairs = {checked_drafts.MAIN: (copy.deepcopy(tiny_model()), tiny_tokenizer())}
+    monkeypatch.setattr(models, "load", lambda name: pairs.get(name, (foreign_model(), foreign_tokenizer())))
+    (tmp_path / "1661-0.txt").write_text("A day.")
+    monkeypatch.setattr(draft_trees, "PARAGRAPH", range(4, 8))
+    monkeypatch.setattr(checked_drafts, "LENGTHS", (2,))
+    out = tmp_path / "checked.jsonl"
+    checked_drafts.main(data=tmp_path, items=1, tokens=5, out=out)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.strip().splitlines()[2:]]
+    methods = ["plain chain", "speculate(2)"]
+    assert [row[1] for row in rows] == [*methods, "assisted decoding", *methods]
+    assert all(row[6] == "1 of 1 |" for row in rows)
+    assert {row[3] for row in rows if row[1] == "plain chain"} == {"1.00 [1.00, 1.00]"}
+    assert all(row[4].startswith("1.00 ") for row in rows if row[1] == "plain chain")
+    monkeypatch.setattr(models, "load", lambda name: pytest.fail("the runs are repeated"))
+    checked_drafts.main(data=tmp_path, items=1, tokens=5, out=out)
+    assert [line.split(" | ") for line in capsys.readouterr().out.strip().splitlines()[2:]] == rows
