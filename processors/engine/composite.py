@@ -198,7 +198,7 @@ class Composite(LogitsProcessor):
         else:
             usable = self._late is not None or checks.value_of(finite)
         if not usable:
-            self._refuse(input_ids, scores)
+            processed = self._refuse(input_ids, scores)
         if self.observer is not None:
             self.observer.observe(input_ids, scores, processed)
         return processed
@@ -255,18 +255,27 @@ class Composite(LogitsProcessor):
                     self.trace.record(name, input_ids.shape[1] - start, before, scores)
         return scores
 
-    def _refuse(self, input_ids: Tensor, scores: Tensor) -> None:
-        """Raise an error that names the first processor after which a row has no finite maximum."""
+    def _refuse(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Raise an error that names the first processor after which a row has no finite maximum.
+
+        Where the search that runs drops rows of which a processor leaves no token, note these rows and return the
+        scores after every processor, in which such a row keeps the scores that it had before that processor.
+        """
         owner = "the model (or a processor before the chain)"
-        fault = unusable_row(scores)
+        fault, dead_ends = unusable_row(scores), self.prompts.dead_ends
         scores = self.vocabulary(input_ids, scores)
         for place, (name, part) in enumerate(self.parts):
             if fault:
                 break
             if place in self._left_out:
                 continue
-            scores = part(input_ids, scores)
-            owner, fault = self.owners.get(name, name), unusable_row(scores)
+            before, scores = scores, part(input_ids, scores)
+            owner = self.owners.get(name, name)
+            if dead_ends.dropping:
+                scores = dead_ends.without(scores, before, owner)
+            fault = unusable_row(scores)
+        if dead_ends.dropping and not fault:
+            return scores
         row, problem = fault or (0, "scores that changed when computed again")
         raise ScoresError(
             f"logitkit: every row must keep a token with a finite score, got {problem} in row {row} from {owner}; "

@@ -121,6 +121,8 @@ class ConstraintStep(LogitsProcessor, Generic[State]):
             input_ids: ``[rows, length]``.
             scores: logits or log-probabilities, ``[rows, vocab]``.
 
+        A search may drop rows without a token; such a row is noted and keeps its scores.
+
         Raises:
             ScoresError: no token is left in a row; the error says whether this step or an earlier one removed the last.
         """
@@ -129,10 +131,17 @@ class ConstraintStep(LogitsProcessor, Generic[State]):
         judged = {row: state for row, state in states if not ended[row] and state is not None}
         masked = self.remove(scores, judged) if judged else scores
         if masked is not scores:
-            usable = are_usable(masked.amax(-1)).cpu()
-            for row, state in judged.items():
-                if not usable[row]:
-                    self._refuse(row, state, scores[row])
+            usable = are_usable(masked.amax(-1)).tolist()
+            reasons = {row: self._reason(state, scores[row]) for row, state in judged.items() if not usable[row]}
+            reasons = {row: reason for row, reason in reasons.items() if reason}
+            dead_ends = self._reader.prompts.dead_ends
+            if reasons and not dead_ends.dropping:
+                row, reason = next(iter(reasons.items()))
+                raise ScoresError(f"{self.owner}: row {row} must keep a token, got none: {reason}")
+            if reasons:
+                rows = list(reasons)
+                dead_ends.add(rows, f"{self.owner}: {reasons[rows[0]]}")
+                masked[rows] = scores[rows]
         return masked
 
     def remove(self, scores: Tensor, states: Mapping[int, State]) -> Tensor:
@@ -152,15 +161,13 @@ class ConstraintStep(LogitsProcessor, Generic[State]):
             return scores
         return scores.masked_fill(removed.to(scores.device), -torch.inf)
 
-    def _refuse(self, row: int, state: State, scores: Tensor) -> None:
-        """Raise the error of a row without a token; a row that every token may follow is left alone."""
+    def _reason(self, state: State, scores: Tensor) -> str:
+        """Return why a row has no token, and the way out; empty for a row that every token may follow."""
         mask = self.permitted(state)
         if mask is None:
-            return
+            return ""
         if not mask[: len(scores)].any() and not (self.beyond and self._width < len(scores)):
-            why = f"its rule forbids every token of the vocabulary here; {self.dead_end}"
-        elif bool(are_usable(scores.amax(-1))):
-            why = f"the tokens that it allows were removed by an earlier step; put {self.owner} first in the chain"
-        else:
-            why = "an earlier step removed every token; loosen that step"
-        raise ScoresError(f"{self.owner}: row {row} must keep a token, got none: {why}")
+            return f"its rule forbids every token of the vocabulary here; {self.dead_end}"
+        if bool(are_usable(scores.amax(-1))):
+            return f"the tokens that it allows were removed by an earlier step; put {self.owner} first in the chain"
+        return "an earlier step removed every token; loosen that step"

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from logitkit.errors import ScoresError
 from logitkit.processors.engine.composite import Composite
+from logitkit.processors.engine.dead_ends import DeadEnds
 from logitkit.processors.engine.scores import unusable_row
 
 
@@ -22,6 +24,7 @@ class FinalCheck(LogitsProcessor):
 
     Args:
         names: the processors behind the chain, for the error.
+        dead_ends: of the call; None: every such row is refused.
 
     Example:
         >>> import torch
@@ -31,15 +34,18 @@ class FinalCheck(LogitsProcessor):
 
     supports_continuous_batching = False
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+    def __init__(self, names: Sequence[str], dead_ends: DeadEnds | None = None) -> None:
+        self.names, self.dead_ends = tuple(names), dead_ends
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores themselves, ``[rows, vocab]``.
 
         Raises:
-            ScoresError: a row without a finite maximum.
+            ScoresError: a row without a finite maximum, unless the search that runs drops rows without a token.
         """
+        if self.dead_ends is not None and self.dead_ends.dropping:
+            owner = f"the processors behind the chain ({', '.join(self.names)})"
+            scores = self.dead_ends.without(scores, torch.zeros_like(scores), owner)
         fault = unusable_row(scores)
         if fault:
             row, problem = fault
@@ -99,9 +105,9 @@ class GuardedList(LogitsProcessorList):
     def __iter__(self) -> Iterator[Any]:
         stored = list(super().__iter__())
         yield from stored
-        behind = _behind_a_chain(stored)
-        if behind and not isinstance(behind[-1], FinalCheck):
-            yield FinalCheck([type(processor).__name__ for processor in behind])
+        chain, behind = _behind_a_chain(stored)
+        if chain is not None and behind and not isinstance(behind[-1], FinalCheck):
+            yield FinalCheck([type(processor).__name__ for processor in behind], chain.prompts.dead_ends)
 
     def __add__(self, other: Iterable[Any]) -> GuardedList:
         return GuardedList([*super().__iter__(), *other])
@@ -114,10 +120,10 @@ class GuardedList(LogitsProcessorList):
         return GuardedList(list(super().__iter__()))
 
 
-def _behind_a_chain(processors: Sequence[Any]) -> Sequence[Any]:
-    """Return the processors behind the first chain with steps; an empty chain leaves every token."""
+def _behind_a_chain(processors: Sequence[Any]) -> tuple[Composite | None, Sequence[Any]]:
+    """Return the first chain with steps and the processors behind it; an empty chain leaves every token."""
     for place, processor in enumerate(processors):
         chain = processor.composite if isinstance(processor, ChainInGenerate) else processor
         if isinstance(chain, Composite) and chain.parts:
-            return processors[place + 1 :]
-    return ()
+            return chain, processors[place + 1 :]
+    return None, ()

@@ -17,6 +17,7 @@ from torch import Tensor
 from logitkit.errors import PromptError
 from logitkit.params import is_valid_unicode
 from logitkit.processors.engine.chats import Message, apply_template, is_chat
+from logitkit.processors.engine.dead_ends import DeadEnds
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.encoded_prompts import read_encoding
 from logitkit.processors.engine.memo import Memo
@@ -61,6 +62,7 @@ class Prompts:
     growth_memo: Memo[Tensor] = field(default_factory=Memo, init=False, repr=False)
     deferred_checks: DeferredChecks = field(default_factory=DeferredChecks, init=False, repr=False)
     places: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    dead_ends: DeadEnds = field(default_factory=DeadEnds, init=False, repr=False)
 
     @cached_property
     def padded(self) -> bool:

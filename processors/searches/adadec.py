@@ -90,6 +90,7 @@ class AdaDec(Search):
     """
 
     name: ClassVar[str] = "adadec"
+    drops: ClassVar[bool] = True
     samples: ClassVar[bool] = False
     alike: ClassVar[bool] = True
     order = ("threshold", "top", "depth")

@@ -28,9 +28,10 @@ class Beams(Search):
 
     At each step a group keeps its best beams by ``sum_t (log p(v_t) - diversity * n_t)``, with n the number of earlier
     groups that took the same token at the same step. A text that has ended stays among the beams with its score, and
-    the search stops when all have ended. No score is divided by a length. The best text of each group comes before the
-    second ones, each in the order of scores. An `AttributeStep` at the end of the chain makes the search conditional:
-    its differences add up to the log-probability of the attribute.
+    the search stops when all have ended. A beam for which the steps leave no token is dropped. No score is divided by
+    a length. The best text of each group comes before the second ones, each in the order of scores. An `AttributeStep`
+    at the end of the chain makes the search conditional: its differences add up to the log-probability of the
+    attribute. The weights of the returned texts are proportional to their probabilities, with that of the attribute.
 
     Args:
         width: number of beams of a prompt.
@@ -51,6 +52,7 @@ class Beams(Search):
     """
 
     name: ClassVar[str] = "beams"
+    drops: ClassVar[bool] = True
     fuses: ClassVar[bool] = True
     samples: ClassVar[bool] = False
     draws = False
@@ -94,30 +96,45 @@ class Beams(Search):
         size = self.width // self.groups
         totals = torch.full((run.prompts, self.groups, size), -torch.inf, dtype=torch.float64, device=run.ids.device)
         totals[:, :, 0] = 0.0
+        values = totals.clone()
         for _ in range(run.max_new_tokens):
-            totals = self._step(run, rows, totals)
+            totals, values = self._step(run, rows, totals, values)
+            dead = totals == -torch.inf
+            run.refuse_lost(dead.flatten(1).all(-1))
+            rows.end(lost=dead.flatten())
             if rows.done:
                 break
         order = self._order(totals)[:, : run.wanted]
         first = torch.arange(run.prompts, device=order.device)[:, None] * self.width
         rows.select((first + order).flatten())
         # Fewer texts than beams may be possible; the other beams are no texts, and have weight 0.
-        possible = totals.flatten(1).gather(1, order) > -torch.inf
-        weights = torch.zeros_like(possible, dtype=torch.float64).masked_fill(~possible, -torch.inf)
-        return Found.of(rows, log_weights=weights - possible.sum(-1, keepdim=True).clamp_min(1).double().log())
+        absent = totals.flatten(1).gather(1, order) == -torch.inf
+        log_weights = values.flatten(1).gather(1, order).masked_fill(absent, -torch.inf)
+        texts = rows.ids.view(*order.shape, -1)
+        # Groups may find one text several times.
+        copies = ((texts[:, :, None] == texts[:, None]).all(-1) & ~absent[:, None]).sum(-1).clamp_min(1)
+        return Found.of(rows, log_weights=(log_weights - copies.double().log()).log_softmax(-1), sampled=False)
 
-    def _step(self, run: SearchRun, rows: Rows, totals: Tensor) -> Tensor:
-        """Extend the beams by one token each, and return their scores, ``[prompts, groups, size]``."""
+    def _step(self, run: SearchRun, rows: Rows, totals: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Extend the beams by one token each; return their scores with and without diversity.
+
+        Args:
+            run, rows: of the search.
+            totals: scores of the beams, ``[prompts, groups, size]``.
+            values: the scores without what diversity took, ``[prompts, groups, size]``.
+        """
         prompts, groups, size = totals.shape
         grown = self._scores(run, rows).double()
         vocab = grown.shape[-1]
         # A text that has ended goes on with padding alone, which costs nothing.
+        complete = rows.finished & ~rows.lost
         grown = grown.masked_fill(rows.finished[:, None], -torch.inf)
-        grown[:, run.padding] = torch.where(rows.finished, 0.0, grown[:, run.padding])
-        ended = rows.finished.view(prompts, groups, size)
-        scores = totals[..., None] + grown.view(prompts, groups, size, vocab)
+        grown[:, run.padding] = torch.where(complete, 0.0, grown[:, run.padding])
+        ended = complete.view(prompts, groups, size)
+        grown = grown.view(prompts, groups, size, vocab)
+        scores = totals[..., None] + grown
         taken = torch.zeros(prompts, vocab, dtype=torch.float64, device=scores.device)
-        index, tokens, new = [], [], []
+        index, tokens, new, undiverse = [], [], [], []
         for group in range(groups):
             penalty = torch.where(ended[:, group, :, None], 0.0, self.diversity * taken[:, None])
             best = (scores[:, group] - penalty).flatten(1)
@@ -129,20 +146,24 @@ class Beams(Search):
             index.append(parents + group * size)
             tokens.append(chosen)
             new.append(kept)
+            undiverse.append((values[:, group, :, None] + grown[:, group]).flatten(1).gather(1, places))
         first = torch.arange(prompts, device=scores.device)[:, None] * self.width
         rows.select((first + torch.cat(index, 1)).flatten())
         rows.append(torch.cat(tokens, 1).flatten())
-        return torch.stack(new, 1)
+        return torch.stack(new, 1), torch.stack(undiverse, 1)
 
     def _scores(self, run: SearchRun, rows: Rows) -> Tensor:
         """Return what each next token adds to the score of each row, ``[rows, vocab]``."""
         if not self.adds_up:
             return rows.law()
-        scores: Tensor = run.processors(rows.ids, rows.raw.clone())
-        return scores
+        rows.law()  # ends rows without a token
+        return run.scores(rows.ids, rows.raw)
 
     def _order(self, totals: Tensor) -> Tensor:
-        """Return the numbers of the beams of each prompt, ``[prompts, width]``: the best of each group first."""
+        """Return the numbers of the beams of each prompt, ``[prompts, width]``: the best of each group first.
+
+        Beams that are no texts come last.
+        """
         groups, size = totals.shape[1:]
         ranks = []
         within = totals.argsort(dim=-1, descending=True, stable=True)
@@ -152,4 +173,6 @@ class Beams(Search):
             by_score = values.argsort(dim=-1, descending=True, stable=True)
             numbers = beams + torch.arange(groups, device=totals.device) * size
             ranks.append(numbers.gather(1, by_score))
-        return torch.cat(ranks, dim=1)
+        order = torch.cat(ranks, dim=1)
+        absent = totals.flatten(1).gather(1, order) == -torch.inf
+        return order.gather(1, absent.int().argsort(dim=-1, stable=True))

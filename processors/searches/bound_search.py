@@ -11,6 +11,7 @@ from transformers import StoppingCriteriaList
 
 from logitkit.errors import ModeError
 from logitkit.processors.engine.call_settings import CallSettings
+from logitkit.processors.engine.dead_ends import DeadEnds
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.search_report import SearchReport
 from logitkit.processors.engine.trace import Trace
@@ -60,6 +61,7 @@ class BoundSearch:
         self.seeds: Sequence[int] | None = None
         self.streamer: Any = None
         self.log_weights: Tensor | None = None
+        self._dead_ends = DeadEnds() if prompts is None else prompts.dead_ends
 
     @property
     def name(self) -> str:
@@ -83,8 +85,7 @@ class BoundSearch:
     ) -> Tensor:
         """Generate; arguments and errors as in `Search.__call__`."""
         self.log_weights = None
-        own = getattr(model, "generation_config", None)
-        refuse_settings(self.name, generation_config, model_kwargs, own)
+        refuse_settings(self.name, generation_config, model_kwargs, getattr(model, "generation_config", None))
         self._refuse_prompts_without_tokens(input_ids)
         copies = int(generation_config.num_return_sequences or 1)
         ids, inputs = one_row_per_prompt(input_ids, model_kwargs, copies)
@@ -103,10 +104,11 @@ class BoundSearch:
             measures_certainty=self.selector is not None and self.selector.needs_certainty,
             checks=None if self.prompts is None else self.prompts.deferred_checks,
             streams={} if self.trace is None else self.trace.readers,
+            name=self.name,
+            dead_ends=self._dead_ends if self.search.drops else None,
         )
         self.search.check(run)
-        found = self._found(run)
-        chosen = self._chosen(run, found, returned)
+        chosen = self._chosen(run, found := self._found(run), returned)
         self._report(run, found)
         self.log_weights = chosen.weights_of(run.prompts).cpu()
         if self.streamer is not None:
@@ -131,7 +133,8 @@ class BoundSearch:
             self.streamer.put(run.ids.cpu())
         if run.ids.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(run.ids.device)
-        return self.search.search(run)
+        with self._dead_ends.dropped(self.search.drops):
+            return self.search.search(run)
 
     def wanted(self, returned: int, sampling: bool) -> int:
         """Return how many sequences of each prompt the search is to find.
@@ -202,6 +205,7 @@ class BoundSearch:
             logp=found.logp[rows].cpu(),
             weights=found.weights_of(run.prompts)[number].exp().cpu(),
             certainty=None if found.certainty is None else found.certainty[rows].cpu(),
+            sampled=found.sampled,
         )
 
     def _without_padding(self, run: SearchRun, tail: list[int]) -> list[int]:

@@ -77,6 +77,7 @@ class Rewind(Search):
     """
 
     name: ClassVar[str] = "rewind"
+    drops: ClassVar[bool] = True
     samples: ClassVar[bool] = False
     alike: ClassVar[bool] = True
     order = ("phrases",)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from logitkit.processors.searches.run import SearchRun
 
 # Attributes of `Rows` with one entry a row.
-_OF_ROWS = ("ids", "prompt", "finished", "grew", "logp", "lengths", "_certainty", "_raw", "_law", "last_hidden")
+_OF_ROWS = ("ids", "prompt", "finished", "grew", "logp", "lengths", "_certainty", "_raw", "_law", "last_hidden", "lost")
 
 
 class RowsMark(NamedTuple):
@@ -45,6 +45,7 @@ class Rows:
         ids: tokens, prompts included, ``[rows, length]``.
         prompt: number of the prompt of each row, ``[rows]``.
         finished: whether each row has ended, bool ``[rows]``.
+        lost: whether no token was left behind each row, which ended there, bool ``[rows]``; see `Search.drops`.
         grew: whether the last token of each row is a new token, not padding, bool ``[rows]``.
         logp: log-probability of the new tokens of each row under the chain, nats, float64 ``[rows]``.
         lengths: number of new tokens of each row, the end token included, ``[rows]``.
@@ -71,7 +72,7 @@ class Rows:
         self.run, self.ids, self._inputs = run, ids, dict(inputs)
         self.prompt = torch.arange(rows, device=ids.device)
         self.finished = torch.zeros(rows, dtype=torch.bool, device=ids.device)
-        self.grew = torch.zeros_like(self.finished)
+        self.grew, self.lost = torch.zeros_like(self.finished), torch.zeros_like(self.finished)
         self.logp = torch.zeros(rows, dtype=torch.float64, device=ids.device)
         self.lengths = torch.zeros(rows, dtype=torch.long, device=ids.device)
         self.hidden = False
@@ -115,17 +116,30 @@ class Rows:
         limits = (MaxLengthCriteria, MaxTimeCriteria)
         texts = StoppingCriteriaList([one for one in self.run.stopping_criteria if not isinstance(one, limits)])
         by_text: Tensor = texts(self.ids, None) if texts else torch.zeros_like(self.finished)
-        return by_text | (self.finished & ~self.grew)
+        return (by_text | (self.finished & ~self.grew)) & ~self.lost
 
     def law(self) -> Tensor:
         """Return log-probabilities of the next token under the chain, nats, fp32 ``[rows, vocab]``.
 
-        Runs one forward where tokens were appended since the last one.
+        Runs one forward where tokens were appended since the last one. Where the search drops rows without a token,
+        these rows end here: they are `lost`, and their log-probability is -inf.
         """
         if self._law is None:
             by_place = self.run.model.config.is_encoder_decoder
             self._law = self._law_by_place() if by_place else self.run.law(self.ids, self.raw)
+            if self.run.dead_ends is not None:
+                self.end(lost=self._law.amax(-1) == -torch.inf)
         return self._law
+
+    def end(self, lost: Tensor) -> None:
+        """End rows that lead to no text; rows that have ended stay as they are.
+
+        Args:
+            lost: which rows, bool ``[rows]``.
+        """
+        lost = lost & ~self.finished
+        self.lost, self.finished = self.lost | lost, self.finished | lost
+        self.logp = self.logp.masked_fill(lost, -torch.inf)
 
     def append(self, tokens: Tensor, law: Tensor | None = None, ends: Tensor | None = None) -> None:
         """Append one token to each row.

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from logitkit.errors import ScoresError
 from logitkit.processors.engine.cache_memory import cache_bytes
+from logitkit.processors.engine.dead_ends import DeadEnds, masked_rows
 from logitkit.processors.engine.deferred_checks import DeferredChecks
 from logitkit.processors.engine.log_probabilities import log_probabilities
 from logitkit.processors.searches.rows import Rows
@@ -55,6 +57,7 @@ class Found:
         log_weights: normalised log-weights, float64 ``[prompts, k]``; None: equal weights.
         log_z: estimate of the logarithm of the normalising constant of each prompt, ``[prompts]``; None: no estimate.
         certainty: mean self-certainty of the new tokens, ``[prompts * k]``; None: not measured.
+        sampled: whether the sequences are samples; if not, they are distinct, and their weights are probabilities.
 
     >>> found = Found(ids=torch.tensor([[1, 2], [1, 3]]), logp=torch.zeros(2, dtype=torch.float64))
     >>> found.weights_of(1).exp().tolist()
@@ -66,12 +69,24 @@ class Found:
     log_weights: Tensor | None = None
     log_z: Tensor | None = None
     certainty: Tensor | None = None
+    sampled: bool = True
 
     @classmethod
-    def of(cls, rows: Rows, *, log_weights: Tensor | None = None, log_z: Tensor | None = None) -> Found:
-        """Return rows whose prompts are in order, as sequences of a search."""
+    def of(
+        cls, rows: Rows, *, log_weights: Tensor | None = None, log_z: Tensor | None = None, sampled: bool = True
+    ) -> Found:
+        """Return rows whose prompts are in order, as sequences of a search; those that came to a dead end weigh 0.
+
+        Raises:
+            ScoresError: all rows of a prompt came to a dead end.
+        """
         certainty = rows.certainty if rows.run.measures_certainty else None
-        return cls(ids=rows.ids, logp=rows.logp, log_weights=log_weights, log_z=log_z, certainty=certainty)
+        if log_weights is None and bool(rows.lost.any()):
+            lost = rows.lost.view(rows.run.prompts, -1)
+            rows.run.refuse_lost(lost.all(-1))
+            log_weights = torch.zeros_like(lost, dtype=torch.float64).masked_fill(lost, -torch.inf).log_softmax(-1)
+        weights = {"log_weights": log_weights, "log_z": log_z}
+        return cls(ids=rows.ids, logp=rows.logp, certainty=certainty, sampled=sampled, **weights)
 
     def weights_of(self, prompts: int) -> Tensor:
         """Return the log-weights, ``[prompts, k]``; equal ones where the search gave none."""
@@ -84,7 +99,7 @@ class Found:
         """Return the sequences with these numbers, ``[prompts * n]``, with other weights."""
         certainty = None if self.certainty is None else self.certainty[index]
         weights = {"log_weights": log_weights, "log_z": self.log_z}
-        return Found(ids=self.ids[index], logp=self.logp[index], certainty=certainty, **weights)
+        return Found(ids=self.ids[index], logp=self.logp[index], certainty=certainty, sampled=self.sampled, **weights)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -104,6 +119,9 @@ class SearchRun:
         measures_certainty: whether `Rows` sum the self-certainty of their tokens.
         checks: the comparisons of rows that the call of a chain defers; None: there are none.
         streams: the second streams of the steps and of the search, whose KV caches count as memory.
+        name: of the search, for errors.
+        dead_ends: where the steps note rows for which they leave no token, if the search drops such rows; None: it
+            does not.
         cost: counts forwards and tokens.
 
     >>> from logitkit.processors.searches import Search
@@ -133,6 +151,8 @@ class SearchRun:
     measures_certainty: bool = False
     checks: DeferredChecks | None = None
     streams: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "search"
+    dead_ends: DeadEnds | None = None
     cost: SearchCost = field(default_factory=SearchCost)
 
     @property
@@ -189,12 +209,45 @@ class SearchRun:
             rows.select(torch.arange(self.prompts, device=self.ids.device).repeat_interleave(copies))
         return rows
 
-    def law(self, ids: Tensor, logits: Tensor) -> Tensor:
-        """Return log-probabilities of the next token under the chain, nats, fp32 ``[rows, vocab]``.
+    def scores(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Return the scores of the next token after the chain, ``[rows, vocab]``.
+
+        Rows for which the chain leaves no token are -inf where the search drops them, and an error elsewhere.
 
         Args:
             ids: rows, ``[rows, length]``.
             logits: of the model after each row, fp32 ``[rows, vocab]``; not written to.
         """
         scores: Tensor = self.processors(ids, logits.clone())
-        return log_probabilities(scores)
+        dead = [] if self.dead_ends is None else self.dead_ends.taken()
+        return scores.index_fill(0, torch.tensor(dead, device=scores.device), -torch.inf) if dead else scores
+
+    def law(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """Return log-probabilities of the next token under the chain, nats, fp32 ``[rows, vocab]``.
+
+        Rows for which the chain leaves no token are -inf where the search drops them, and an error elsewhere.
+
+        Args:
+            ids: rows, ``[rows, length]``.
+            logits: of the model after each row, fp32 ``[rows, vocab]``; not written to.
+        """
+        scores = self.scores(ids, logits)
+        law = log_probabilities(scores)
+        return law if self.dead_ends is None else law.masked_fill(masked_rows(scores)[:, None], -torch.inf)
+
+    def refuse_lost(self, lost: Tensor) -> None:
+        """Refuse a prompt all of whose rows have come to a dead end.
+
+        Args:
+            lost: whether each prompt is such a prompt, bool ``[prompts]``.
+
+        Raises:
+            ScoresError: names the prompt, and the step that left no token.
+        """
+        if not bool(lost.any()):
+            return
+        reason = "" if self.dead_ends is None else self.dead_ends.reason
+        raise ScoresError(
+            f"{self.name}: prompt {int(lost.nonzero()[0])} must keep a row with a token, got none that the chain "
+            f"leaves within {self.max_new_tokens} new tokens; {reason or 'loosen the steps'}"
+        )

@@ -25,6 +25,8 @@ class Search:
         samples: whether the search draws tokens. A chain with such a search sets ``do_sample=True``.
         draws: whether the search draws tokens where ``do_sample`` is True.
         alike: whether the sequences of one prompt are equal where nothing is drawn. Several are then refused.
+        drops: whether rows for which the steps leave no token are dropped. They end, as `Rows.lost`, and weigh 0. If
+            not, such a row is an error.
         taken: steps of the chain that the search carries out itself, so that they are no part of the law.
 
     >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -45,6 +47,7 @@ class Search:
     samples: ClassVar[bool] = True
     draws: bool = True
     alike: ClassVar[bool] = False
+    drops: ClassVar[bool] = False
     taken: Sequence[Any] = ()
 
     def sequences(self, wanted: int) -> int:
@@ -115,6 +118,7 @@ class Sampling(Search):
     name = "sampling"
     fuses = True
     alike = True
+    drops = True
 
     def search(self, run: SearchRun) -> Found:
         """Return independent samples; under ``do_sample=False`` the most probable token of each step."""

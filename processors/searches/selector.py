@@ -29,6 +29,7 @@ class Candidates:
         logp: log-probability of the new tokens under the chain, nats, float64 ``[k]``.
         weights: normalised weights, probabilities that sum to 1, float64 ``[k]``.
         certainty: mean self-certainty of the new tokens, nats, ``[k]``; None: not measured.
+        sampled: whether the sequences are samples; if not, they are distinct, and their weights are probabilities.
 
     >>> import torch
     >>> equal = {"logp": torch.zeros(2), "weights": torch.ones(2) / 2}
@@ -42,6 +43,7 @@ class Candidates:
     logp: Tensor
     weights: Tensor
     certainty: Tensor | None = None
+    sampled: bool = True
 
     def __len__(self) -> int:
         return len(self.texts)

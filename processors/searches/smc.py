@@ -65,6 +65,7 @@ class SMC(Search):
     """
 
     name: ClassVar[str] = "smc"
+    drops: ClassVar[bool] = True
     fuses: ClassVar[bool] = True
     order = ("particles", "target", "alpha")
 
@@ -165,17 +166,18 @@ class _Particles:
         rows = self.rows
         for step in range(self.run.max_new_tokens):
             proposal = self.target.propose(rows)
-            self._add(torch.where(rows.finished, 0.0, proposal.log_growth))
+            growth = torch.where(rows.finished, 0.0, proposal.log_growth)
+            self._add(growth.masked_fill(rows.lost, -torch.inf))
             self._refuse_weightless("within the first {} new tokens", step + 1)
             rows.append(self._drawn(self._resampled(proposal, step), step))
-            growth = self.target.drawn(rows)
-            if growth is not None:
-                self._add(growth)
+            grown = self.target.drawn(rows)
+            if grown is not None:
+                self._add(grown)
             if rows.done:
                 break
-        growth = self.target.final(rows)
-        if growth is not None:
-            self._add(growth)
+        final = self.target.final(rows)
+        if final is not None:
+            self._add(final)
         self._refuse_weightless("of at most {} new tokens", self.run.max_new_tokens)
         total = self.log_weights.logsumexp(-1)
         self.run.cost.notes |= {"ess": self.sizes, "resamplings": self.resamplings}

@@ -10,16 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import logitkit
 from logitkit.errors import ModeError, ParameterError
-from logitkit.processors.searches import Beams
-from logitkit.registry.laws import tiny_model
+from logitkit.processors.searches import Beams, BoundSearch
+from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from logitkit.registry.laws.tiny_models import WIDTH
 
 END, KEPT, PAD = 3, (1, 2, 3), 258
 SUPPRESSED = [token for token in range(WIDTH) if token not in KEPT]
 
 
-def found(search: Beams, prompt: torch.Tensor, tokens: int, count: int = 1) -> list[list[int]]:
+def found(search: Any, prompt: torch.Tensor, tokens: int, count: int = 1) -> list[list[int]]:
     """The new tokens of each sequence, without padding; three tokens are possible."""
     options: dict[str, Any] = {"suppress_tokens": SUPPRESSED, "eos_token_id": END, "pad_token_id": PAD}
     options |= {"do_sample": count > 1, "num_return_sequences": count, "max_new_tokens": tokens, "top_k": 0}
@@ -101,6 +102,30 @@ def test_one_group_is_beam_search() -> None:
     assert torch.equal(got, want)
     one = tiny_model().generate(ids, custom_generate=Beams(width=1), **options)
     assert torch.equal(one, tiny_model().generate(ids, **options))
+
+
+def test_weights_are_the_probabilities_of_the_texts() -> None:
+    """Normalised over the returned texts; what diversity took from a score is no part of them."""
+    prompt = torch.tensor([[1, 2, 1]])
+    law = every_text(prompt, 3)
+    for search in (Beams(width=6), Beams(width=6, groups=3, diversity=1.0)):
+        bound = BoundSearch(search)
+        texts = found(bound, prompt, 3, 6)
+        logp = torch.tensor([law[tuple(text)] for text in texts]).double()
+        counts = torch.tensor([float(texts.count(text)) for text in texts])  # a text of two groups shares its weight
+        assert bound.log_weights is not None
+        torch.testing.assert_close(bound.log_weights[0], (logp - counts.log()).log_softmax(-1), rtol=0, atol=1e-6)
+
+
+def test_weights_behind_an_attribute_hold_its_probability() -> None:
+    """p(x) P(a | x), up to a constant: the scores of the conditional search, by two forwards of the whole text."""
+    chain = "attribute({'length': 3}, strength=2.0) | beams(width=4)"
+    call = logitkit.chain(chain).bind(tiny_model(), tiny_tokenizer(), "ab")
+    call.generate(max_new_tokens=3, num_return_sequences=4)
+    assert call.search is not None and call.search.log_weights is not None
+    weights = call.search.log_weights[0]
+    torch.testing.assert_close(weights.exp().sum(), torch.tensor(1.0).double())
+    assert weights.tolist() == sorted(weights.tolist(), reverse=True)  # one group: the order of the scores
 
 
 def test_diverse_groups_begin_differently() -> None:
