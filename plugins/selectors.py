@@ -29,11 +29,12 @@ SPECS = [
         kind="selector",
         family="selectors",
         summary="Choose the sequence that agrees best with all sequences (minimum Bayes risk).",
-        source="arXiv:2005.10283",
+        source="arXiv:2005.10283, arXiv:2311.05263",
         target=f"{PACKAGE}.mbr:MBR",
-        revision=2,
+        revision=3,
         needs_files=("utility",),
-        formula="arg max_i sum_(j != i) w_j utility(x_i, x_j) / sum_(j != i) w_j",
+        formula="arg max_i sum_(j != i) w_j utility(x_i, x_j) / sum_(j != i) w_j;  behind beams w_j ~ p(x_j), with "
+        "j = i",
         needs=(
             "utility: a function(hypothesis, reference) or an object with pairwise_scores, such as a metric of mbrs, "
             "passed to bind under its name, unless it is built in",

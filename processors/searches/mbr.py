@@ -61,9 +61,13 @@ UTILITIES: dict[str, Utility] = {"exact_match": exact_match, "chrf": chrf}
 class MBR(Selector):
     """Choose the sequence with the greatest expected utility, the other sequences being the references.
 
-    The expectation is the mean over the other sequences by their weights; with equal weights, the mean utility to the
-    other samples. With ``exact_match`` the most frequent answer wins (self-consistency, arXiv:2203.11171).
-    Source: Kumar and Byrne 2004; Eikema and Aziz, arXiv:2005.10283.
+    Among samples, the expectation is the mean over the other sequences by their weights; with equal weights, the mean
+    utility to the other samples. With ``exact_match`` the most frequent answer wins (self-consistency,
+    arXiv:2203.11171). Source: Eikema and Aziz, arXiv:2005.10283.
+
+    The texts of ``beams`` are no samples. Their expectation is over all of them by their probabilities, normalised over
+    the texts that were found, the text itself included. Source: Kumar and Byrne 2004, over lists of the best texts;
+    Jinnai et al., arXiv:2311.05263.
 
     Args:
         n: sequences of each prompt to choose from.
@@ -127,21 +131,29 @@ class MBR(Selector):
             ScoresError: the utility is no finite number.
         """
         texts, weights = candidates.texts, candidates.weights.double()
-        others = weights.expand(len(texts), -1).clone().fill_diagonal_(0)
+        others = weights.expand(len(texts), -1).clone()
+        if candidates.sampled:  # a sample says nothing new about itself
+            others = others.fill_diagonal_(0)
         function = self.function
         if isinstance(function, PairwiseUtility):
             utilities = self._all_pairs(function, texts, candidates.prompt)
         else:
-            utilities = self._each_pair(function, texts)
+            utilities = self._each_pair(function, texts, others)
         return (utilities * others).sum(-1) / others.sum(-1).clamp_min(1e-300)
 
-    def _each_pair(self, function: Utility, texts: Sequence[str]) -> Tensor:
-        """Return the utility of each text with each other one, ``[k, k]``; an equal pair is asked about once."""
+    def _each_pair(self, function: Utility, texts: Sequence[str], others: Tensor) -> Tensor:
+        """Return the utility of each text with each other one, ``[k, k]``; an equal pair is asked about once.
+
+        Args:
+            function: the utility.
+            texts: the texts.
+            others: weights of the references of each text, ``[k, k]``; a text is its own reference where that is not 0.
+        """
         utilities = torch.zeros(len(texts), len(texts), dtype=torch.float64)
         known: dict[tuple[str, str], float] = {}
         for row, hypothesis in enumerate(texts):
             for column, reference in enumerate(texts):
-                if row != column:
+                if others[row, column] or row != column:
                     pair = hypothesis, reference
                     if pair not in known:
                         known[pair] = self._asked(function, *pair)

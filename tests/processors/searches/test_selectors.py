@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import LlamaForSequenceClassification
 
 import logitkit
 from logitkit.errors import ModeError, ParameterError, ScoresError
-from logitkit.processors.searches import MBR, BestOf, Candidates, chrf
+from logitkit.processors.searches import MBR, BestOf, Candidates, chrf, exact_match
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["a prompt", "two"]
@@ -54,6 +55,43 @@ def test_a_sequence_of_weight_zero_is_never_preferred() -> None:
     assert BestOf(by="likelihood")(some) == [2, 1, 0]
     assert BestOf(by="short", judge=lambda prompt, text: -len(text))(some) == [2, 1, 0]
     assert MBR(utility="chrf")(some)[-1] == 0
+
+
+def test_texts_that_are_no_samples_are_weighed_by_their_probabilities() -> None:
+    """By hand: A of probability .9 agrees by .5 with B and C, which agree by .9 with each other.
+
+    Over the whole list A has .9 + .025 + .025 = .95, and B .45 + .05 + .045 = .545. Among the others alone, as for
+    samples, B has more than A.
+    """
+    agreement = {frozenset("AB"): 0.5, frozenset("AC"): 0.5, frozenset("BC"): 0.9}
+
+    def utility(one: str, other: str) -> float:
+        return agreement.get(frozenset([one, other]), 1.0)
+
+    some = candidates(["C", "B", "A"], weights=[0.05, 0.05, 0.9])
+    listed = dataclasses.replace(some, sampled=False)
+    mbr = MBR(utility="mine", function=utility)
+    assert mbr(listed) == [2, 0, 1] and mbr(some) == [0, 1, 2]
+    assert mbr.scores(listed).tolist() == pytest.approx([0.545, 0.545, 0.95])
+    assert MBR(utility="exact_match")(listed) == [2, 0, 1]  # all texts differ: the likeliest one
+
+
+def test_mbr_behind_beams_knows_the_probabilities() -> None:
+    """Under exact match the likeliest of distinct texts wins; with equal answers, their probabilities add up."""
+    call = logitkit.chain("beams(width=6) | mbr(utility='exact_match')").bind(tiny_model(), tiny_tokenizer(), PROMPTS)
+    best = logitkit.chain("beams(width=6)").bind(tiny_model(), tiny_tokenizer(), PROMPTS)
+    answers = call.texts(call.generate(max_new_tokens=3))
+    everything = best.texts(best.generate(max_new_tokens=3, num_return_sequences=6))
+    assert best.search is not None and best.search.log_weights is not None
+    weights = best.search.log_weights.exp()
+    for number, answer in enumerate(answers):
+        own = everything[6 * number : 6 * number + 6]
+        totals = [float(weights[number][[same_answer(one, other) for other in own]].sum()) for one in own]
+        assert answer == own[max(range(6), key=lambda place: totals[place])]
+
+
+def same_answer(one: str, other: str) -> bool:
+    return bool(exact_match(one, other))
 
 
 def test_no_selector_prefers_a_text_that_breaks_the_constraint() -> None:
