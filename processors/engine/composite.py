@@ -101,8 +101,7 @@ class Composite(LogitsProcessor):
         vocabulary: SharedVocabulary | None = None,
     ) -> None:
         self.parts, self.prompts, self.trace, self.widths = tuple(parts), prompts, trace, widths
-        self.owners, self.histories = dict(owners or {}), dict(histories or {})
-        self._settings = settings
+        self.owners, self.histories, self._settings = dict(owners or {}), dict(histories or {}), settings
         self.vocabulary = vocabulary or SharedVocabulary()
         self._lock = threading.RLock()  # the streams of a call serve one step at a time
         self.prefetcher: Prefetcher | None = None
@@ -256,23 +255,15 @@ class Composite(LogitsProcessor):
         return scores
 
     def _refuse(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Raise an error that names the first processor after which a row has no finite maximum.
-
-        Where the search that runs drops rows of which a processor leaves no token, note these rows and return the
-        scores after every processor, in which such a row keeps the scores that it had before that processor.
-        """
+        """Note rows without a token where a search drops them, else raise an error that names the processor."""
         owner = "the model (or a processor before the chain)"
         fault, dead_ends = unusable_row(scores), self.prompts.dead_ends
         scores = self.vocabulary(input_ids, scores)
         for place, (name, part) in enumerate(self.parts):
-            if fault:
-                break
-            if place in self._left_out:
+            if fault or place in self._left_out:
                 continue
-            before, scores = scores, part(input_ids, scores)
             owner = self.owners.get(name, name)
-            if dead_ends.dropping:
-                scores = dead_ends.without(scores, before, owner)
+            scores = dead_ends.without(part(input_ids, scores), scores, owner)
             fault = unusable_row(scores)
         if dead_ends.dropping and not fault:
             return scores

@@ -42,13 +42,15 @@ class DeadEnds:
     def without(self, scores: Tensor, before: Tensor, owner: str) -> Tensor:
         """Note the rows in which every token is masked; return the scores in which they are as they were before.
 
+        Without `dropping`, return the scores themselves.
+
         Args:
             scores: after some processors, ``[rows, vocab]``.
             before: before these processors, ``[rows, vocab]``.
             owner: of the processors, for the reason.
         """
         dead = masked_rows(scores)
-        if not bool(dead.any()):
+        if not self.dropping or not bool(dead.any()):
             return scores
         self.add(dead.nonzero()[:, 0].tolist(), f"{owner}: it removed every token; loosen it")
         return torch.where(dead[:, None], before, scores)

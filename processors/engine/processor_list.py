@@ -43,7 +43,7 @@ class FinalCheck(LogitsProcessor):
         Raises:
             ScoresError: a row without a finite maximum, unless the search that runs drops rows without a token.
         """
-        if self.dead_ends is not None and self.dead_ends.dropping:
+        if self.dead_ends is not None:
             owner = f"the processors behind the chain ({', '.join(self.names)})"
             scores = self.dead_ends.without(scores, torch.zeros_like(scores), owner)
         fault = unusable_row(scores)

@@ -17,10 +17,10 @@ from logitkit.params import checked, whole
 from logitkit.processors.engine.draft_tree import DraftTree
 from logitkit.processors.engine.tree_check import check_tree
 from logitkit.processors.engine.tree_node import Node
+from logitkit.processors.searches.certainty import self_certainty
 from logitkit.processors.searches.draft_shape import DraftShape
 from logitkit.processors.searches.draft_sources import ContextMatcher, TransitionTable
 from logitkit.processors.searches.random_numbers import draw, uniform
-from logitkit.processors.searches.rows import self_certainty
 from logitkit.processors.searches.run import Found, SearchRun
 from logitkit.processors.searches.search import Search
 from logitkit.processors.transformers_api import CACHE

@@ -12,6 +12,7 @@ from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaLis
 
 from logitkit.processors.engine.cache_rewinding import can_crop
 from logitkit.processors.engine.model_view import forwards_of
+from logitkit.processors.searches.certainty import self_certainty
 from logitkit.processors.transformers_api import cache_of
 
 if TYPE_CHECKING:
@@ -279,23 +280,6 @@ def _cache_in(mapping: Mapping[str, Any]) -> Any:
     """Return the cache among the arguments or in the output of a forward, also that of Mamba; None: there is none."""
     cache = cache_of(mapping)
     return mapping.get("cache_params") if cache is None else cache
-
-
-def self_certainty(logits: Tensor) -> Tensor:
-    """Return how far each row is from the uniform distribution: ``-1/V sum_v log(V p(v))``, nats, float64 ``[rows]``.
-
-    Source: arXiv:2502.18581. The value is 0 for a uniform row, and infinite where a token is impossible.
-
-    Args:
-        logits: ``[rows, vocab]``.
-
-    Example:
-        >>> uniform, sure = self_certainty(torch.tensor([[0.0, 0.0], [2.0, 0.0]])).tolist()
-        >>> round(abs(uniform), 6), round(sure, 3)
-        (0.0, 0.434)
-    """
-    logp = logits.double().log_softmax(-1)
-    return -(logp + torch.tensor(float(logp.shape[-1])).double().log()).mean(-1)
 
 
 def selected(value: Any, index: Tensor, rows: int) -> Any:
