@@ -297,4 +297,4 @@ def test_the_run_file_of_the_page(shared_data: Path, monkeypatch: pytest.MonkeyP
     assert "logitkit bench examples/bench/phantom_edits.yaml" in (ROOT / "docs/processors/canonical.md").read_text()
     run = read(ROOT / "examples" / "bench" / "phantom_edits.yaml")
     assert list(run.chains) == ["plain", "canonical"] and list(run.tasks) == ["book", "programs"]
-    assert [len(samples(run, name)) for name in run.tasks] == [64, 32]
+    assert [len(samples(run, name)) for name in run.tasks] == [64, 64]
