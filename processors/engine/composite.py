@@ -195,7 +195,7 @@ class Composite(LogitsProcessor):
             processed = self._run(input_ids, scores)
             usable = bool(_are_finite(scores, processed))
         else:
-            usable = self._late is not None or checks.value_of(finite)
+            usable = self._late is not None or bool(checks.value_of(finite))
         if not usable:
             processed = self._refuse(input_ids, scores)
         if self.observer is not None:
