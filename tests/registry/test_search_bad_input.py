@@ -111,7 +111,7 @@ def test_an_error_of_a_scorer_reaches_the_caller() -> None:
 def test_selectors_read_every_search(name: str) -> None:
     """Each measure of best_of, also self-certainty, behind each search."""
     settings: dict[str, Any] = {"max_new_tokens": 3}
-    settings |= {"do_sample": True} if name in ("smc", "goose", "rewind", "adadec") else {}
+    settings |= {} if name in ("beams", "contrastive_search") else {"do_sample": True}
     for by in ("likelihood", "mean_likelihood", "self_certainty", "self_consistency"):
         chain = f"{example(name)} | best_of(by='{by}')"
         assert len(logitkit.generate(tiny_model(), tiny_tokenizer(), "ab", chain, **settings).texts) == 1
