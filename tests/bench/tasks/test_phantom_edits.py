@@ -298,3 +298,5 @@ def test_the_run_file_of_the_page(shared_data: Path, monkeypatch: pytest.MonkeyP
     run = read(ROOT / "examples" / "bench" / "phantom_edits.yaml")
     assert list(run.chains) == ["plain", "canonical"] and list(run.tasks) == ["book", "programs"]
     assert [len(samples(run, name)) for name in run.tasks] == [64, 64]
+    smaller = read(ROOT / "examples" / "bench" / "phantom_edits_qwen.yaml")
+    assert list(smaller.chains) == list(run.chains) and [len(samples(smaller, name)) for name in smaller.tasks] == [10]
