@@ -156,7 +156,7 @@ def prompt_ids(engine: str, tokenizer: Any, prompt: Prompt) -> list[int]:
 
     >>> from logitkit.registry.laws import tiny_tokenizer
     >>> prompt_ids("vllm", tiny_tokenizer(), "ab")
-    [97, 98]
+    [64, 65]
     """
     chat: Any = prompt
     if isinstance(prompt, str):

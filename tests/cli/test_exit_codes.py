@@ -38,6 +38,10 @@ COMMANDS = {
     "train-adadec": "a.jsonl threshold.json",
     "membership": "passages.jsonl",
     "drift": "chat.jsonl --goal x",
+    "compare": "a b text",
+    "bits-per-byte": "book.txt --model a",
+    "tokenizer report": "smollm2-135m",
+    "schema": "",
     "lm-eval": "",
 }
 TRAIN = ["train-ngram", "a.txt", "--tokenizer", "t", "-o", "t.safetensors"]

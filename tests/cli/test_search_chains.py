@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import logitkit
 from command_line import logitkit_command
+from logitkit.errors import NoEffectWarning
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 CHAINS = {
@@ -51,10 +53,14 @@ def test_run(name: str, tiny_checkpoint: str) -> None:
 
 @KINDS
 def test_run_samples_on_request(name: str, tiny_checkpoint: str) -> None:
-    """``--do-sample`` is no contradiction: a search that draws draws anyway, and one that does not ignores it."""
+    """``--do-sample`` is no contradiction: a search that draws draws anyway, and one that does not warns."""
     command = ["run", "Once", "--model", tiny_checkpoint, "--chain", CHAINS[name], "--max-new-tokens", 3]
-    result = logitkit_command(*command, "--do-sample", "--json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NoEffectWarning)
+        result = logitkit_command(*command, "--do-sample", "--json")
     assert result.exit_code == 0 and json.loads(result.stdout)["text"], result.output
+    warned = f"do_sample=True changes nothing: {name} draws no token" in " ".join(result.stderr.split())
+    assert warned == (name in ("beams", "contrastive_search"))
 
 
 @KINDS
