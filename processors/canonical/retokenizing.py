@@ -102,7 +102,7 @@ class Retokenize(LogitsProcessor):
         cls,
         binding: Binding,
         *,
-        k: Annotated[int, whole("encodings of the prompt, its own among them", ge=1, neutral=1)] = 4,
+        k: Annotated[int, whole("encodings of the prompt, its own among them", ge=1, le=256, neutral=1)] = 4,
         seed: Annotated[int, whole("a different seed gives other splits", ge=0)] = 0,
         share: Annotated[
             float, number("tokens that are drawn to be split, as a share of the prompt; at least one", gt=0, le=1)

@@ -55,6 +55,15 @@ def test_a_pair_is_compared_on_the_same_blocks(folders: tuple[str, str], file: P
     )
 
 
+def test_line_ends_are_bytes_of_the_text(folders: tuple[str, str], tmp_path: Path) -> None:
+    """The text has the bytes of the file, also those of line ends."""
+    (tmp_path / "crlf.txt").write_bytes(b"one\r\ntwo\r\n")
+    words = ("bits-per-byte", tmp_path / "crlf.txt", "--model", folders[0], "--json")
+    data = json.loads(logitkit_command(*words).stdout)
+    want = bits_per_byte({"bytes": (tiny_model(), tiny_tokenizer())}, "one\r\ntwo\r\n")
+    assert data["bytes"] == 10 and data["rows"][0]["bits_per_byte"] == pytest.approx(want.of("bytes"))
+
+
 def test_one_model_and_a_short_text(folders: tuple[str, str], file: Path) -> None:
     """No difference; one block gives no interval, and the command says so."""
     shown = logitkit_command("bits-per-byte", file, "--model", folders[0], "--tokens-only", "--limit", 30)
@@ -79,7 +88,7 @@ def test_without_the_packages_of_intervals(
     [
         (("TEXT", "--model", "FIRST", "--model", "FIRST"), "--model must be given once for each model"),
         (("/nowhere", "--model", "FIRST"), "must be a file that can be read, got '/nowhere'"),
-        (("EMPTY", "--model", "FIRST"), "must be a text of valid Unicode with a character"),
+        (("EMPTY", "--model", "FIRST"), "the text must be a file with a text"),
         (("TEXT", "--model", "FIRST", "--window", "4000", "--tokens-only"), "must fit the context"),
         (("TEXT", "--model", "nowhere"), "nowhere"),
     ],

@@ -77,6 +77,14 @@ def test_models_of_different_tokenizers_are_compared_over_bytes(folders: dict[st
     assert refused.exit_code == 2 and "--labels needs tokens, got bytes" in " ".join(refused.output.split())
 
 
+def test_line_ends_are_tokens_of_the_text(folders: dict[str, str], tmp_path: Path) -> None:
+    """Those of the file, without the last one."""
+    (tmp_path / "crlf.txt").write_bytes(b"one\r\ntwo\r\n")
+    data = json.loads(invoke(folders["small"], folders["large"], tmp_path / "crlf.txt", "--json").stdout)
+    want = compare(tiny_model(), tiny_tokenizer(), tiny_model(1), "one\r\ntwo")
+    assert data["texts"][0]["js_bits"] == pytest.approx(want.texts[0].differences.js_bits.tolist(), abs=1e-4)
+
+
 @pytest.mark.parametrize("columns", [80, 60])
 def test_the_summary_fits_the_terminal(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     """No line is longer than the terminal, no word is cut, and the bar is gone at the end."""
@@ -104,6 +112,7 @@ def test_the_same_model_twice_warns(folders: dict[str, str]) -> None:
         (("small", "large", TEXT, "--html", "page.txt"), "--html must be a file *.html in a folder that exists"),
         (("small", "large", TEXT, "--csv", "/nowhere/a.csv"), "--csv must be a file *.csv in a folder that exists"),
         (("small", "large", TEXT, "--measure", "tv"), "--measure"),
+        (("small", "large", TEXT, "--beta", "inf"), "beta must be a finite number > 0"),
     ],
 )
 def test_mistakes_give_one_line(words: tuple[str, ...], message: str, folders: dict[str, str]) -> None:

@@ -60,7 +60,8 @@ def test_translations(folders: tuple[str, str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--out", "page.pdf"), "--out must be a file *.html, got 'page.pdf'"),
+        (("--out", "page.pdf"), "--out must be a file *.html in a folder that exists, got 'page.pdf'"),
+        (("--out", "/nowhere/page.html"), "--out must be a file *.html in a folder that exists"),
         (("--text", "/nowhere"), "--text must be a file that can be read, got '/nowhere'"),
         (("--parallel", "PLACE/en.txt"), "--parallel must be given at least twice"),
         (("--parallel", "PLACE/en.txt", "--parallel", "PLACE/fr.txt"), "translations of the same lines"),

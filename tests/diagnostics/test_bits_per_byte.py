@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from foreign import foreign_model, sentencepiece_tokenizer
 from logitkit.diagnostics import BitsPerByte, ModelBits, bits_per_byte, chunk_divergence
 from logitkit.diagnostics.text_windows import blocks_of, text_windows
-from logitkit.errors import ModelError, ParameterError
+from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.registry.laws import foreign_tokenizer, tiny_model, tiny_tokenizer
 from logitkit.registry.laws.tiny_models import encoder_decoder_model
 from reference.byte_covers import Enumeration, random_model, random_tokenizer
@@ -153,6 +153,8 @@ def test_models_of_one_tokenizer_share_its_encodings(monkeypatch: pytest.MonkeyP
     found = bits_per_byte({"a": (tiny_model(), tiny_tokenizer()), "b": (tiny_model(), copied)}, "ab", exact=False)
     assert len(asked) == 1 and found.models["a"].chunks == found.models["b"].chunks
     assert found.differences("b", "a") == [0.0] and found.models["a"].exact is None
+    with pytest.raises(UnknownNameError, match="no model named"):
+        found.of("another")
     with pytest.raises(ParameterError, match="exact must be False where only tokens were scored, got True"):
         found.of("a", exact=True)
 
@@ -168,11 +170,16 @@ def test_divergence_of_chunks(p: float, q: float) -> None:
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
-        ({"models": {}}, "models must be at least one model"),
+        ({"models": {}}, "models must be a mapping of one name or more"),
+        ({"models": [1]}, "models must be a mapping of one name or more"),
+        ({"models": {"tiny": tiny_model()}}, "models must be a mapping of one name or more"),
+        ({"text": 5}, "text must be a text of valid Unicode"),
         ({"text": ""}, "text must be a text of valid Unicode with a character, got ''"),
         ({"text": "\ud800"}, "valid Unicode"),
-        ({"block": 0}, "block must be a number of bytes >= 1, got 0"),
-        ({"window": 8}, "window must be a number of bytes >= 16, got 8"),
+        ({"block": 0}, "block must be a whole number of bytes >= 1, got 0"),
+        ({"block": 1.5}, "block must be a whole number of bytes >= 1, got 1.5"),
+        ({"block": True}, "block must be a whole number"),
+        ({"window": 8}, "window must be a whole number of bytes >= 16, got 8"),
         ({"window": 20, "context": 20}, "less than the window of 20"),
         ({"context": 0}, "context must be at least 1 byte"),
     ],

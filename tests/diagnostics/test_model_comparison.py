@@ -207,15 +207,21 @@ def test_spellings_join_to_the_text() -> None:
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
-        ({"texts": []}, "texts must be at least one text"),
+        ({"texts": []}, "texts must be one or more texts of valid Unicode"),
+        ({"texts": 5}, "texts must be one or more texts of valid Unicode"),
+        ({"texts": [None]}, "texts must be one or more texts of valid Unicode"),
+        ({"texts": "x\ud800"}, "texts must be one or more texts of valid Unicode"),
         ({"measure": "tv"}, "measure must be one of js, kl, reverse_kl"),
         ({"divergence": -0.1}, "divergence must be a number >= 0"),
         ({"divergence": math.nan}, "divergence must be a number >= 0"),
         ({"entropy": -1.0}, "entropy must be a number >= 0"),
-        ({"beta": 0.0}, "beta must be a number > 0"),
+        ({"beta": 0.0}, "beta must be a finite number > 0"),
+        ({"beta": math.inf}, "beta must be a finite number > 0"),
         ({"plausible": 1.1}, "plausible must be a number >= 0 and <= 1"),
-        ({"max_tokens": 0}, "max_tokens must be at least 1"),
-        ({"window": 7}, "window must be at least 8"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number >= 1"),
+        ({"max_tokens": True}, "max_tokens must be a whole number >= 1"),
+        ({"window": 7}, "window must be a whole number >= 8"),
+        ({"window": 8.5}, "window must be a whole number >= 8"),
     ],
 )
 def test_bad_parameters_are_named(settings: dict[str, Any], rule: str) -> None:

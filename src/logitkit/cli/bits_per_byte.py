@@ -51,7 +51,9 @@ def bits_per_byte(
     """
     if repeated := [name for number, name in enumerate(model) if name in model[:number]]:
         raise ParameterError("bits-per-byte", "--model", "given once for each model", repeated[0])
-    text = utf8_text("bits-per-byte", "the text", file)
+    text = utf8_text("bits-per-byte", "the text", file, line_ends=False)
+    if not text:
+        raise ParameterError("bits-per-byte", "the text", "a file with a text", str(file))
     if limit is not None:
         text = text.encode()[:limit].decode(errors="ignore")
     loaded = {name: load_model("bits-per-byte", name, device=device, dtype=dtype) for name in model}

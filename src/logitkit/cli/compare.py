@@ -10,10 +10,10 @@ import typer
 
 from logitkit.cli import options
 from logitkit.cli.compare_tables import print_comparison
-from logitkit.cli.inputs import load_model
+from logitkit.cli.inputs import check_output, load_model
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line
-from logitkit.errors import FileFormatError, ModeError, ParameterError
+from logitkit.errors import FileFormatError, ModeError
 from logitkit.files import replace_file
 from logitkit.progress import progress_bar
 
@@ -85,7 +85,7 @@ def compare(
     from logitkit.diagnostics import write_labels as write_router_labels
 
     for option, path in (("--html", html), ("--csv", csv), ("--labels", labels)):
-        _check_output(option, path)
+        check_output("compare", option, path, *ENDINGS[option])
     texts = read_comparison_texts(text, field=field)
     (first, tokenizer), (second, other_tokenizer) = (
         load_model("compare", name, device=device, dtype=dtype) for name in (model, other)
@@ -124,17 +124,6 @@ def compare(
         print_json(comparison_data(found))
     else:
         print_comparison(found)
-
-
-def _check_output(option: str, path: Path | None) -> None:
-    """Refuse a file to write whose name has another ending, or whose folder does not exist.
-
-    Raises:
-        ParameterError: see above.
-    """
-    endings = ENDINGS[option]
-    if path and (path.suffix not in endings or path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ParameterError("compare", option, f"a file *{endings[0]} in a folder that exists", str(path))
 
 
 def _pair(first: Any, second: Any, tokenizer: Any, other_tokenizer: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logitkit.errors import ParameterError
-from logitkit.files import check_readable, read_text
+from logitkit.files import check_readable, read_bytes, read_text
 from logitkit.params import is_valid_unicode
 from logitkit.registry.chain import Chain
 
@@ -39,18 +39,34 @@ def read_chain(chain: str) -> Chain:
     return read
 
 
-def utf8_text(command: str, parameter: str, file: Path) -> str:
+def check_output(command: str, option: str, path: Path | None, *endings: str) -> None:
+    """Refuse a file to write whose name has another ending, or whose folder does not exist.
+
+    Args:
+        command, option: named in the error.
+        path: the file; None: not asked for.
+        endings: allowed endings, the usual one first.
+
+    Raises:
+        ParameterError: see above.
+    """
+    if path and (path.suffix not in endings or path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ParameterError(command, option, f"a file *{endings[0]} in a folder that exists", str(path))
+
+
+def utf8_text(command: str, parameter: str, file: Path, *, line_ends: bool = True) -> str:
     """Return the text of a file.
 
     Args:
         command, parameter: named in the error.
         file: the file.
+        line_ends: whether line ends become line feeds; False: the text has the bytes of the file.
 
     Raises:
         ParameterError: the file is missing, no regular file, or not UTF-8.
     """
     try:
-        return read_text(file)
+        return read_text(file) if line_ends else read_bytes(file).decode("utf-8")
     except OSError as error:
         rule = "a file that can be read"
         raise ParameterError(command, parameter, rule, str(file), error.strerror or "") from error

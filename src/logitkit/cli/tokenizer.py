@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import utf8_text
+from logitkit.cli.inputs import check_output, utf8_text
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_remark, print_table
 from logitkit.errors import ParameterError
@@ -56,8 +56,7 @@ def report(
     Without a text, six sentences in twelve languages are measured. Two tokenizers are also compared: which tokens both
     have, and how often a token of one ends inside a token of the other.
     """
-    if out is not None and out.suffix not in (".html", ".htm"):
-        raise ParameterError("tokenizer report", "--out", "a file *.html", str(out))
+    check_output("tokenizer report", "--out", out, ".html", ".htm")
     texts = _read("--text", text or [])
     translations = {key: content.splitlines() for key, content in _read("--parallel", parallel or []).items()}
     if len(translations) == 1:

@@ -21,7 +21,7 @@ import torch
 
 from logitkit.diagnostics.per_token import POSITIONS
 from logitkit.diagnostics.text_windows import Window, blocks_of, text_windows
-from logitkit.errors import ModelError, ParameterError
+from logitkit.errors import ModelError, ParameterError, UnknownNameError
 from logitkit.params import is_valid_unicode
 from logitkit.processors.byte_level import ByteTree
 from logitkit.processors.model_facts import context_length
@@ -86,8 +86,11 @@ class BitsPerByte(NamedTuple):
         """Return the bits of each block.
 
         Raises:
+            UnknownNameError: no such model.
             ParameterError: the exact bits were not computed.
         """
+        if name not in self.models:
+            raise UnknownNameError("model", name, self.models)
         found = self.models[name]
         if not exact:
             return found.blocks
@@ -134,12 +137,15 @@ def bits_per_byte(
         >>> sum(found.blocks), found.of("b", exact=True) <= found.of("b")
         (13, True)
     """
-    if not models:
-        raise ParameterError("bits_per_byte", "models", "at least one model", models)
-    if not text or not is_valid_unicode(text):
-        raise ParameterError("bits_per_byte", "text", "a text of valid Unicode with a character", text[:40])
-    if block < 1:
-        raise ParameterError("bits_per_byte", "block", "a number of bytes >= 1", block)
+    if not isinstance(models, Mapping) or not models or not all(isinstance(one, tuple) for one in models.values()):
+        rule = "a mapping of one name or more to (model, tokenizer)"
+        raise ParameterError("bits_per_byte", "models", rule, models if isinstance(models, dict) else type(models))
+    if not isinstance(text, str) or not text or not is_valid_unicode(text):
+        shown = text[:40] if isinstance(text, str) else text
+        raise ParameterError("bits_per_byte", "text", "a text of valid Unicode with a character", shown)
+    for parameter, size_given, least in (("block", block, 1), ("window", window, LEAST)):
+        if size_given is not None and (type(size_given) is not int or size_given < least):
+            raise ParameterError("bits_per_byte", parameter, f"a whole number of bytes >= {least}", size_given)
     begins = {name: _begin_token(name, *pair) for name, pair in models.items()}
     limits = [limit - 8 for model, _ in models.values() if (limit := context_length(model)) is not None]
     size = min([WINDOW, *limits]) if window is None else window

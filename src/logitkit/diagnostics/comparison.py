@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from logitkit.diagnostics.quadrants import entropy_quadrants
 from logitkit.diagnostics.token_differences import TokenDifferences, token_differences
 from logitkit.diagnostics.token_spellings import TokenSpellings
 from logitkit.errors import NoEffectWarning, ParameterError, PromptError
+from logitkit.params import is_valid_unicode
 from logitkit.processors.cascade import DivergenceLabels
 from logitkit.processors.model_facts import is_same_model
 from logitkit.processors.tokens import TokenAgreement, Vocabulary
@@ -81,7 +83,7 @@ def compare(
         >>> found.level, len(found), bool((found.columns.js_bits > 0).all())
         ('bytes', 10, True)
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
     _check(texts, measure, divergence, entropy, beta, plausible, max_tokens, window)
     for each in (model, other):
         refuse_encoder(each)
@@ -221,15 +223,21 @@ def _check(
     window: int,
 ) -> None:
     """Refuse parameters outside their ranges; see `compare`."""
+    valid = all(isinstance(one, DivergenceLabels) or (isinstance(one, str) and is_valid_unicode(one)) for one in texts)
     for name, rule, value, holds in (
-        ("texts", "at least one text", texts, bool(texts)),
+        ("texts", "one or more texts of valid Unicode, or answers of divergence labels", texts, bool(texts) and valid),
         ("measure", f"one of {', '.join(get_args(Measure))}", measure, measure in get_args(Measure)),
         ("divergence", "a number >= 0", divergence, divergence >= 0),
         ("entropy", "a number >= 0", entropy, entropy is None or entropy >= 0),
-        ("beta", "a number > 0", beta, beta > 0),
+        ("beta", "a finite number > 0", beta, 0 < beta < math.inf),
         ("plausible", "a number >= 0 and <= 1", plausible, 0 <= plausible <= 1),
-        ("max_tokens", "at least 1", max_tokens, max_tokens >= 1),
-        ("window", "at least 8", window, window >= 8),
+        ("max_tokens", "a whole number >= 1", max_tokens, _is_whole(max_tokens) and max_tokens >= 1),
+        ("window", "a whole number >= 8", window, _is_whole(window) and window >= 8),
     ):
         if not holds:
             raise ParameterError("compare", name, rule, value)
+
+
+def _is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)

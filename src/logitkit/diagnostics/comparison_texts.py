@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logitkit.errors import FileFormatError, ParameterError
-from logitkit.files import is_file, parse_json, read_text
+from logitkit.files import is_file, parse_json, read_bytes
 from logitkit.params import is_valid_unicode
 from logitkit.processors.cascade import DivergenceLabels, read_labels
 from logitkit.processors.cascade.label_files import KIND
@@ -80,14 +80,14 @@ def _add_file(found: ComparisonTexts, path: Path, field: str) -> None:
         FileFormatError: the file is absent, is not UTF-8, or holds no text.
     """
     try:
-        content = read_text(path)
+        content = read_bytes(path).decode("utf-8")  # the line ends of the file, which are tokens
     except (OSError, UnicodeDecodeError) as error:
         raise FileFormatError(f"compare: {path} must be a file of UTF-8 text, got {error}") from error
     if not content.strip():
         raise FileFormatError(f"compare: {path} must hold a text, got none")
     lines = [line for line in content.splitlines() if line.strip()]
     if path.suffix != ".jsonl":
-        found.texts.append(content.removesuffix("\n"))
+        found.texts.append(content.removesuffix("\n").removesuffix("\r"))
     elif f'"{KIND}"' in lines[0]:
         settings, labels = read_labels(path)
         answers = [each for each in labels if each.answer_ids]

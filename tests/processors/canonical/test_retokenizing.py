@@ -163,7 +163,12 @@ def test_images_and_wrong_parameters_are_refused() -> None:
     ids = {"input_ids": prompts.ids, "attention_mask": prompts.mask, "pixel_values": torch.ones(2, 3, 8, 8)}
     with pytest.raises(ModeError, match="got also pixel_values, which the chain cannot hand to 'retokenize'"):
         call_of(prompts=ids, model=llava)
-    for chain, rule in (("k=0", "k must be a whole number >= 1"), ("share=0.0", "share must be"), ("seed=-1", "seed")):
+    for chain, rule in (
+        ("k=0", "k must be a whole number >= 1 and <= 256"),
+        ("k=257", "k must be"),
+        ("share=0.0", "share must be"),
+        ("seed=-1", "seed"),
+    ):
         with pytest.raises(ParameterError, match=f"retokenize: {rule}"):
             logitkit.chain(f"retokenize({chain})")
 
