@@ -20,6 +20,7 @@ from logitkit.diagnostics.comparison_summary import (
 )
 from logitkit.diagnostics.model_comparison import ComparedText, ModelComparison
 from logitkit.diagnostics.quadrants import NAMES
+from logitkit.inspection.colour_depth import divergence_depth, divergence_samples, proportional_depth
 from logitkit.inspection.formatting import format_bits, format_percent, spoken_text, visible_text
 
 LISTED = 15  # lines of the tables of tokens
@@ -141,38 +142,31 @@ def _shown(piece: str) -> str:
 def _quantities(of: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Return for each colouring the depth of a token's colour, 0 to 1, and its value in words."""
     return {
-        "moved": (_depth(of["js_bits"]), f"divergence {format_bits(of['js_bits'])} bits"),
-        "entropy": (_part(of["entropy"][0], DEEPEST_ENTROPY), f"entropy {format_nats(of['entropy'][0])} nats"),
+        "moved": (divergence_depth(of["js_bits"]), f"divergence {format_bits(of['js_bits'])} bits"),
+        "entropy": (
+            proportional_depth(of["entropy"][0], DEEPEST_ENTROPY),
+            f"entropy {format_nats(of['entropy'][0])} nats",
+        ),
         "critical": (
-            _part(-of["contrast"], DEEPEST_CONTRAST),
+            proportional_depth(-of["contrast"], DEEPEST_CONTRAST),
             f"contrastive estimate {format_nats(of['contrast'])} nats",
         ),
     }
-
-
-def _depth(js_bits: float) -> str:
-    """Return the Jensen-Shannon distance, the root of the divergence, which separates small values visibly."""
-    return f"{math.sqrt(js_bits):.3f}"
-
-
-def _part(value: float, deepest: float) -> str:
-    """Return a value as a part of the one with the deepest colour, 0 to 1."""
-    return f"{min(1.0, max(0.0, value / deepest)):.3f}"
 
 
 def _legends(name: str) -> dict[str, tuple[list[tuple[str, str]], str]]:
     """Return for each colouring the samples of its legend, and what the colour means."""
     return {
         "moved": (
-            [(f"{bits:g}", _depth(bits)) for bits in (0.001, 0.01, 0.1, 0.3, 1.0)],
+            divergence_samples(),
             "bits of Jensen-Shannon divergence between the models, 0 to 1",
         ),
         "entropy": (
-            [(f"{nats:g}", _part(nats, DEEPEST_ENTROPY)) for nats in (0.5, 1, 2, 4, DEEPEST_ENTROPY)],
+            [(f"{nats:g}", proportional_depth(nats, DEEPEST_ENTROPY)) for nats in (0.5, 1, 2, 4, DEEPEST_ENTROPY)],
             f"nats of entropy of {name}; {DEEPEST_ENTROPY:g} and more have one colour",
         ),
         "critical": (
-            [(f"-{nats:g}", _part(nats, DEEPEST_CONTRAST)) for nats in (0.5, 2, 4, 7, DEEPEST_CONTRAST)],
+            [(f"-{nats:g}", proportional_depth(nats, DEEPEST_CONTRAST)) for nats in (0.5, 2, 4, 7, DEEPEST_CONTRAST)],
             "nats of the contrastive estimate; the deeper the colour, the more critical the token",
         ),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from logitkit.errors import ParameterError
+from logitkit.inspection.colour_depth import divergence_depth, divergence_samples, proportional_depth
 from logitkit.inspection.comparison import Comparison
 from logitkit.inspection.export import csv_table, json_data
 from logitkit.inspection.formatting import (
@@ -201,13 +201,13 @@ def _token(inspection: Inspection, number: int, move: Move, *, parts: bool, fore
         "classes": " ".join(["changed"] * move.changed + ["parts"] * parts + ["foreign"] * foreign),
         "foreign": foreign,
         "quantities": {
-            "moved": (_depth(move.js_bits), f"moved {format_bits(move.js_bits)} bits"),
+            "moved": (divergence_depth(move.js_bits), f"moved {format_bits(move.js_bits)} bits"),
             "entropy": (
-                _share(move.entropy[1], DEEPEST_ENTROPY),
+                proportional_depth(move.entropy[1], DEEPEST_ENTROPY),
                 f"entropy {format_information(move.entropy[1])} bits",
             ),
             "surprisal": (
-                _share(move.surprisal[1], DEEPEST_SURPRISAL),
+                proportional_depth(move.surprisal[1], DEEPEST_SURPRISAL),
                 f"surprisal {format_information(move.surprisal[1])} bits",
             ),
         },
@@ -228,32 +228,19 @@ def _legends() -> dict[str, tuple[list[tuple[str, str]], str]]:
     """Return for each colouring the samples of its legend, and what the colour means."""
     return {
         "moved": (
-            [(f"{bits:g}", _depth(bits)) for bits in (0.001, 0.01, 0.1, 0.3, 1.0)],
+            divergence_samples(),
             "bits of Jensen-Shannon divergence between the distributions before and after the chain, 0 to 1",
         ),
         "entropy": (
-            [(f"{bits:g}", _share(bits, DEEPEST_ENTROPY)) for bits in (0.5, 2, 4, 6, DEEPEST_ENTROPY)],
+            [(f"{bits:g}", proportional_depth(bits, DEEPEST_ENTROPY)) for bits in (0.5, 2, 4, 6, DEEPEST_ENTROPY)],
             f"bits of entropy of the distribution after the chain; {DEEPEST_ENTROPY:g} and more have one colour",
         ),
         "surprisal": (
-            [(f"{bits:g}", _share(bits, DEEPEST_SURPRISAL)) for bits in (0.5, 2, 5, 8, DEEPEST_SURPRISAL)],
+            [(f"{bits:g}", proportional_depth(bits, DEEPEST_SURPRISAL)) for bits in (0.5, 2, 5, 8, DEEPEST_SURPRISAL)],
             "bits of surprisal of the chosen token after the chain: minus the base-2 logarithm of its probability; "
             f"{DEEPEST_SURPRISAL:g} and more have one colour",
         ),
     }
-
-
-def _depth(js_bits: float) -> str:
-    """Return the depth of a token's colour, 0 to 1: the Jensen-Shannon distance, which is the root of the divergence.
-
-    Most divergences are close to 0. The root is a metric and separates small values visibly.
-    """
-    return f"{math.sqrt(js_bits):.3f}"
-
-
-def _share(bits: float, deepest: float) -> str:
-    """Return the depth of a token's colour, 0 to 1, in proportion to a quantity."""
-    return f"{min(1.0, bits / deepest):.3f}"
 
 
 def _script_data(data: Any) -> Markup:
