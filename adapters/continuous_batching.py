@@ -98,7 +98,7 @@ class ChainRows(ContinuousBatchingLogitsProcessor):
         self.default = default
         self._tokenizer, self._config = tokenizer, config
         self._ends = [end for end in id_tuple(config.eos_token_id) if end >= 0]
-        self._bound: OrderedDict[tuple[str, tuple[int, ...]], Composite] = OrderedDict()
+        self._bound: OrderedDict[tuple[str | None, tuple[int, ...]], Composite | None] = OrderedDict()
         self._requests: list[Any] = []
 
     def check(self, chain: Chain) -> None:
@@ -137,18 +137,20 @@ class ChainRows(ContinuousBatchingLogitsProcessor):
 
     def _row(self, state: Any, scores: Tensor) -> Tensor:
         """Return the scores of one request."""
-        chain = Chain(state.logit_processor_kwargs.get(ARGUMENT, self.default))
-        if not chain.steps:
-            return scores
         prompt = state.initial_tokens[: state._true_initial_tokens or None]
+        bound = self._composite(state.logit_processor_kwargs.get(ARGUMENT), prompt)
+        if bound is None:
+            return scores
         tokens = [*state.initial_tokens, *state.generated_tokens]
-        return self._composite(chain, prompt)(torch.tensor([tokens], device=scores.device), scores[None])[0]
+        return bound(torch.tensor([tokens], device=scores.device), scores[None])[0]
 
-    def _composite(self, chain: Chain, prompt: list[int]) -> Composite:
-        """Return a chain bound to a prompt."""
-        key = str(chain), tuple(prompt)
+    def _composite(self, text: str | None, prompt: list[int]) -> Composite | None:
+        """Return a chain bound to a prompt, which is read and bound at the first step; None for plain decoding."""
+        key = text, tuple(prompt)
         if key not in self._bound:
-            self._bound[key] = tokens_only.bound(chain, ENGINE, self._tokenizer, prompt, ends=self._ends)
+            chain = self.default if text is None else Chain(text)
+            bound = tokens_only.bound(chain, ENGINE, self._tokenizer, prompt, ends=self._ends) if chain.steps else None
+            self._bound[key] = bound
             if len(self._bound) > KEPT:
                 self._bound.popitem(last=False)
         self._bound.move_to_end(key)

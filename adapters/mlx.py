@@ -64,7 +64,7 @@ class ChainProcessor:
 
     def __init__(self, chain: Chain, tokenizer: Any, prompt: list[int]) -> None:
         ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        self._bound, self._prompt = tokens_only.bound(chain, ENGINE, tokenizer, prompt, ends=ends), prompt
+        self._bound, self._prompt = tokens_only.bound(chain, ENGINE, tokenizer, prompt, ends=ends), np.array(prompt)
 
     def __call__(self, tokens: Any, logits: Any) -> Any:
         """Return the scores of the next token under the chain.
@@ -81,12 +81,13 @@ class ChainProcessor:
         """
         import mlx.core as mx
 
-        if tokens[: len(self._prompt)].tolist() != self._prompt:
+        ids = np.array(tokens, dtype=np.int64)
+        if not np.array_equal(ids[: len(self._prompt)], self._prompt):
             raise ModeError(
-                f"{ENGINE}: the tokens must begin with the prompt, got {len(tokens)} other tokens; leave draft_model "
+                f"{ENGINE}: the tokens must begin with the prompt, got {len(ids)} other tokens; leave draft_model "
                 "and prompt_cache out, with which processors do not see it"
             )
-        rows = torch.from_numpy(np.array(tokens, dtype=np.int64))[None]
+        rows = torch.from_numpy(ids)[None]
         scores = torch.from_numpy(np.array(logits.astype(mx.float32)))
         return mx.array(self._bound(rows, scores).numpy())
 

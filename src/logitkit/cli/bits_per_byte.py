@@ -129,7 +129,9 @@ def _print(found: BitsPerByte, rows: list[dict[str, Any]]) -> None:
                 stderr=True,
             )
     size = f"{sum(found.blocks)} bytes, windows of at most {found.window} bytes: {found.windows}, blocks"
-    print_remark(f"{size}: {len(found.blocks)}. Exact: over all ways in which the tokenizer may write the bytes.")
+    exact = any(row["quantity"] == "exact" for row in rows)
+    meaning = " Exact: over all ways in which the tokenizer may write the bytes." if exact else ""
+    print_remark(f"{size}: {len(found.blocks)}.{meaning}")
     if len(found.models) > 1 and not is_installed("statsmodels"):
         print_remark("no intervals: they need the extra [bench]")
     elif len(found.models) > 1 and len(found.blocks) < 2:
