@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from engine_prompts import PROMPTS, TOKENS_ONLY_CHAINS
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 import logitkit
@@ -15,23 +16,6 @@ from logitkit.errors import ModeError, UnknownNameError
 from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
-PROMPTS = [
-    "the text of a prompt, the text of a",
-    "one two one two one",
-    "a longer prompt that has no word twice",
-    "abcabcab",
-    "the end of the text of the end",
-]
-CHAINS = [
-    "",
-    "ngram_style(table='TABLE', weight=0.3)",
-    "ngram_context(weight=0.3)",
-    "repetition_penalty(1.3) | no_repeat_ngram(3)",
-    "min_new_tokens(6) | suppress_tokens([28, 30])",
-    "frequency_penalty(0.7) | dry()",
-    "temperature(0.7) | top_k(5) | min_p(0.1)",
-    "length_target(tokens=6)",
-]
 NEW = 10
 
 
@@ -74,7 +58,7 @@ def test_the_tokens_are_those_of_generate(tmp_path: Any) -> None:
     """Eight chains on five prompts in one queue, where requests of different lengths and chains share forwards."""
     table = str(tmp_path / "table.safetensors")
     NgramTable.train(["the text of a prompt", "one two three"], tiny_tokenizer()).save(table)
-    requests = [(prompt, chain.replace("TABLE", table)) for chain in CHAINS for prompt in PROMPTS]
+    requests = [(prompt, chain.replace("TABLE", table)) for chain in TOKENS_ONLY_CHAINS for prompt in PROMPTS]
     manager = manager_of()
     install(manager, tiny_tokenizer())
     for (prompt, chain), result in zip(requests, results(manager, requests), strict=True):

@@ -10,18 +10,12 @@ import pytest
 import torch
 from economize.techniques.early_exit import EarlyExitConfig
 from economize.techniques.lookup import LookupConfig
+from engine_prompts import PROMPTS
 
 import logitkit
 from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
-PROMPTS = [
-    "the text of a prompt, the text of a",
-    "one two one two one",
-    "a longer prompt that has no word twice",
-    "abcabcab",
-    "the end of the text of the end",
-]
 CHAINS = [
     "",
     "ngram_style(table='style', weight=0.3)",

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx_lm
 import pytest
 import torch
+from engine_prompts import PROMPTS, TOKENS_ONLY_CHAINS
 from mlx_lm.generate import generate_step, speculative_generate_step
 from mlx_lm.utils import load_model
 from scipy.stats import chisquare
@@ -21,23 +22,6 @@ from logitkit.errors import ModeError, ModelError, ParameterError
 from logitkit.processors.ngram import NgramTable
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
-PROMPTS = [
-    "the text of a prompt, the text of a",
-    "one two one two one",
-    "a longer prompt that has no word twice",
-    "abcabcab",
-    "the end of the text of the end",
-]
-CHAINS = [
-    "",
-    "ngram_style(table='TABLE', weight=0.3)",
-    "ngram_context(weight=0.3)",
-    "repetition_penalty(1.3) | no_repeat_ngram(3)",
-    "min_new_tokens(6) | suppress_tokens([28, 30])",
-    "frequency_penalty(0.7) | dry()",
-    "temperature(0.7) | top_k(5) | min_p(0.1)",
-    "length_target(tokens=6)",
-]
 NEW = 8
 
 
@@ -77,7 +61,7 @@ def expected(prompt: str, chain: str) -> list[int]:
     return [int(token) for token in out[0, call.prompts.width :]]
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("chain", TOKENS_ONLY_CHAINS)
 def test_the_tokens_are_those_of_generate(chain: str, models: list[Any], table: str) -> None:
     """On five prompts."""
     chain = chain.replace("TABLE", table)
