@@ -47,7 +47,7 @@ class RunningMeans:
         return means
 
     def copy(self) -> RunningMeans:
-        """Return the present state."""
+        """Return a copy to which later values are not added."""
         other = RunningMeans()
         other._sums, other._derived = dict(self._sums), dict(self._derived)
         return other

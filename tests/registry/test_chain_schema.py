@@ -76,7 +76,7 @@ def test_a_mistake_is_refused_with_its_place(data: Any, place: str) -> None:
 
 @given(st.data())
 def test_a_value_is_valid_where_a_chain_takes_it(data: st.DataObject) -> None:
-    """One parameter with any value: what `Chain` reads is valid, and what breaks the rule of a parameter is not.
+    """For any value of one parameter, the schema accepts it exactly where `Chain` does.
 
     Whole numbers written as 3.0 are left out: for JSON they are whole.
     """

@@ -19,7 +19,7 @@ CONTEXT = 24  # characters of the text before a token in a table
 
 
 class TokenRow(NamedTuple):
-    """A token in a table.
+    """One row of a table of compared tokens.
 
     Attributes:
         number: of the token over all texts, from 0.

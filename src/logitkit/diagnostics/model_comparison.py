@@ -93,7 +93,7 @@ class ModelComparison:
 
     @cached_property
     def columns(self) -> TokenDifferences:
-        """The columns of all texts, one behind the other."""
+        """The differences at the tokens of all texts, concatenated in the order of the texts."""
         return TokenDifferences(*map(torch.cat, zip(*(text.differences for text in self.texts), strict=True)))
 
     @cached_property

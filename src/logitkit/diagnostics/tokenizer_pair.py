@@ -69,7 +69,7 @@ def tokenizer_pair(
     *,
     methods: Sequence[str] = METHODS,
 ) -> TokenizerPair:
-    """Return how two tokenizers fit together.
+    """Return the alignment of two vocabularies and the token boundaries that cross in texts.
 
     Args:
         tokenizers: two fast tokenizers.

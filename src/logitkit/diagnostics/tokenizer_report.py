@@ -47,7 +47,7 @@ class TextMeasures(NamedTuple):
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of UTF-8 a token."""
+        """Mean length of a token, in bytes of UTF-8."""
         return self.bytes / max(1, self.tokens)
 
 
