@@ -7,9 +7,11 @@ V2 model runner needs Triton.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +21,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fresh import ROOT
 from logitkit.adapters import tokens_only
 from logitkit.errors import ModeError, ParameterError
 from logitkit.processors.engine.composite import Composite
+from logitkit.processors.ngram import NgramTable
 from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
@@ -218,3 +222,25 @@ def test_a_vllm_without_either_interface_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "logitkit.adapters.vllm", raising=False)
     with pytest.raises(ImportError, match="AdapterLogitsProcessor or vllm"):
         importlib.import_module("logitkit.adapters.vllm")
+
+
+def test_the_example_of_the_documentation(vllm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As it stands, with a stand-in for the engine, which checks what it is given."""
+    page = (ROOT / "docs" / "other_engines.md").read_text()
+    (example,) = [block for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL) if "from vllm" in block]
+    checked: list[dict[str, str]] = []
+
+    def generate(prompts: list[str], params: Any) -> None:
+        vllm.ChainProcessor.validate_params(params)
+        checked.append(params.extra_args)
+
+    def engine(path: str, logits_processors: list[type]) -> Any:
+        assert logits_processors == [vllm.ChainProcessor]
+        return SimpleNamespace(get_tokenizer=tiny_tokenizer, generate=generate)
+
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", engine, raising=False)
+    monkeypatch.setattr(sys.modules["vllm"], "SamplingParams", SimpleNamespace, raising=False)
+    monkeypatch.chdir(tmp_path)
+    NgramTable.train(["It was the text"], tiny_tokenizer()).save("book.safetensors")
+    exec(compile(example, "other_engines.md", "exec"), {})
+    assert "ngram_style" in checked[0]["logitkit"]
