@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor
 from transformers.utils import logging as verbosity
 
 import logitkit
@@ -196,3 +196,13 @@ def test_a_refusal_is_no_fault(monkeypatch: Any) -> None:
     ) - REFUSED
     with pytest.raises(PluginError, match=r"theirs: greedy must be right or refused .* got .*RuntimeError: down"):
         page({"theirs": check_modes(spec_of(BreaksDown, monkeypatch), ["greedy"])})
+
+
+def test_graphs_of_other_models_do_not_end_the_compiled_mode() -> None:
+    """torch counts the compiled graphs of all models; the mode has room for its own beside those of the caller."""
+    torch._dynamo.reset()
+    ids = {"input_ids": torch.tensor([[5, 6, 7]])}
+    with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
+        torch.compile(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=8, n_layer=1, n_head=1)), backend="eager")(**ids)
+        (result,) = check_modes("top_k", ["static_compiled"])
+    assert result.right, result.fault
