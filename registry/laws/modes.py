@@ -140,7 +140,8 @@ def static_compiled(subject: ModeSubject) -> None:
     config: Any = CompileConfig(backend="eager", fullgraph=True, mode=cast(Any, None))
     config._compile_all_devices = True
     scratch = subject.recomputation(1, _copy_to_compile(subject.model))
-    with _more_compiled_graphs():
+    # torch counts the compiled graphs of all models of the process, the caller's too.
+    with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=1024):
         generate_checked(scratch, cache_implementation="static", compile_config=config)
     assert hasattr(scratch.model, "_compiled_call"), "nothing was compiled"
 
@@ -151,11 +152,6 @@ def fused_static(subject: ModeSubject) -> None:
     generate_checked(subject.batch, call, cache_implementation="static", do_sample=True, num_return_sequences=2)
     if obstacle(call.model, call.composite.streams, call.prompts, {"cache_implementation": "static"}.get) is None:
         assert call.trace.fusion.state == "fused", f"second streams were {call.trace.fusion}"
-
-
-def _more_compiled_graphs() -> contextlib.AbstractContextManager[None]:
-    """Raise torch's limits of compiled graphs, which count the graphs of all models that a process compiles."""
-    return torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=1024)
 
 
 @functools.cache

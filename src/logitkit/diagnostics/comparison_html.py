@@ -6,7 +6,6 @@ import json
 import math
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from logitkit.diagnostics.comparison_export import comparison_csv, comparison_data, quadrant_places
@@ -22,6 +21,7 @@ from logitkit.diagnostics.model_comparison import ComparedText, ModelComparison
 from logitkit.diagnostics.quadrants import NAMES
 from logitkit.inspection.colour_depth import divergence_depth, divergence_samples, proportional_depth
 from logitkit.inspection.formatting import format_bits, format_percent, spoken_text, visible_text
+from logitkit.inspection.page_templates import page_templates
 
 LISTED = 15  # lines of the tables of tokens
 DEEPEST_ENTROPY, DEEPEST_CONTRAST = 6.0, 10.0  # nats; larger values have the same colour
@@ -40,13 +40,7 @@ def comparison_page(comparison: ModelComparison) -> str:
         >>> comparison_page(compare(tiny_model(), tiny_tokenizer(), tiny_model(1), "a text")).splitlines()[0]
         '<!doctype html>'
     """
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("logitkit.diagnostics"), PackageLoader("logitkit.inspection")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates("logitkit.diagnostics", "logitkit.inspection")
     environment.filters |= {
         "visible": visible_text,
         "bits": format_bits,

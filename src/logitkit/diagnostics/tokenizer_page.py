@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from logitkit.diagnostics.tokenizer_report import TokenizerReport
 from logitkit.diagnostics.tokenizer_tables import report_tables
+from logitkit.inspection.page_templates import page_templates
 
 
 def tokenizer_page(report: TokenizerReport) -> str:
@@ -18,13 +17,7 @@ def tokenizer_page(report: TokenizerReport) -> str:
         >>> page.splitlines()[0], "<h2>Coverage</h2>" in page
         ('<!doctype html>', True)
     """
-    environment = Environment(
-        loader=PackageLoader("logitkit.diagnostics"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates("logitkit.diagnostics")
     tables = report_tables(report)
     title = " and ".join(report.tokenizers)
     return environment.get_template("tokenizer.html.jinja").render(title=title, tables=tables)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from logitkit.errors import ParameterError
@@ -23,6 +22,7 @@ from logitkit.inspection.formatting import (
 )
 from logitkit.inspection.measurement import Inspection
 from logitkit.inspection.moves import Move
+from logitkit.inspection.page_templates import page_templates
 
 LARGEST_MOVES = 8  # lines of the table of largest moves
 DEEPEST_ENTROPY, DEEPEST_SURPRISAL = 8.0, 10.0  # bits; larger values have the same colour
@@ -47,13 +47,7 @@ def html_page(*shown: Inspection | Comparison) -> str:
     """
     if not shown:
         raise ParameterError("html_page", "shown", "at least one inspection or comparison", shown)
-    environment = Environment(
-        loader=PackageLoader("logitkit.inspection"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates("logitkit.inspection")
     environment.filters |= {
         "visible": visible_text,
         "bits": format_bits,
