@@ -1,7 +1,7 @@
-"""Tables of the page on benchmarking, from the code: keys of run files, options of the command, tasks and metrics.
+"""Tables of the pages on benchmarking and experiments: keys of run files, options of commands, tasks and metrics.
 
-``python docs/bench_tables.py`` writes them into docs/benchmarking.md, between marks such as ``<!-- keys: Run -->``
-and ``<!-- end -->``, so that a clone shows them. A test compares the page with the code.
+``python docs/bench_tables.py`` writes them into both pages, between marks such as ``<!-- keys: Run -->`` and
+``<!-- end -->``, so that a clone shows them. A test compares the pages with the code.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import typer
 from pydantic import BaseModel
 
 from logitkit.bench.config import run
-from logitkit.cli import bench_report, bench_run, bench_speed
+from logitkit.cli import bench_power, bench_report, bench_run, bench_speed
 from logitkit.params import rule_of
 from logitkit.registry import discover
 from logitkit.registry.pages.man_page import written
 
-PAGE = Path(__file__).parent / "benchmarking.md"
+PAGES = [Path(__file__).parent / f"{name}.md" for name in ("benchmarking", "experiments")]
 END = "<!-- end -->"
 PART = re.compile(r"(<!-- (keys|flags|tasks)(?:: (\w+))? -->).*?<!-- end -->", re.DOTALL)
-COMMANDS = {"run": bench_run.run, "report": bench_report.report, "speed": bench_speed.speed}
+COMMANDS = {"run": bench_run.run, "report": bench_report.report, "speed": bench_speed.speed, "power": bench_power.power}
 NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
 RULES = {"cost": "a mapping, see below"} | dict.fromkeys(
     ("models", "chains", "tasks", "resources", "parameters"), "a mapping"
@@ -89,4 +89,5 @@ def _table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -12,6 +12,7 @@ from logitkit.bench.report.intervals import (
     proportion_interval,
 )
 from logitkit.bench.report.page import page
+from logitkit.bench.report.power import Spread
 from logitkit.bench.report.statistics import Comparison, compare, holm, mcnemar, shown_better, sign_flips
 from logitkit.bench.report.summary import StrategyRow, Summary, TaskTable, summarise
 from logitkit.bench.report.tables import markdown, show
@@ -20,6 +21,7 @@ __all__ = [
     "Cell",
     "Comparison",
     "Interval",
+    "Spread",
     "StrategyRow",
     "Summary",
     "TaskTable",

@@ -9,8 +9,9 @@ from typing import Any
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Record, Store
-from logitkit.bench.execution.unit import keys, plan, samples
-from logitkit.bench.report.summary import Summary, TaskTable, samples_of
+from logitkit.bench.execution.unit import samples
+from logitkit.bench.report.pairs import records_of_strategies, samples_of
+from logitkit.bench.report.summary import Summary, TaskTable
 from logitkit.bench.tasks.task import Sample
 
 LIMIT = 2_000_000  # characters of JSON in a page; longer texts are cut, then samples are left out
@@ -48,7 +49,7 @@ def answers(summary: Summary, store: Store, *, limit: int = LIMIT) -> list[dict[
         >>> table["strategies"], len(table["samples"])
         (['plain', 'cfg'], 2)
     """
-    groups = _groups(summary.run, store)
+    groups = records_of_strategies(summary.run, store)
     for length in LENGTHS:
         tables = [_table(summary.run, table, groups, length) for table in summary.tables]
         if _size(tables) <= limit:
@@ -72,15 +73,6 @@ def as_script(tables: Sequence[Mapping[str, Any]]) -> str:
 def _size(tables: Sequence[Mapping[str, Any]]) -> int:
     """Return the number of characters of the answers in a page."""
     return len(as_script(tables))
-
-
-def _groups(run: Run, store: Store) -> dict[tuple[str, str, str], list[Record]]:
-    """Return the records of a run by model, task and strategy."""
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for unit in plan(run):
-        found = [store.records[key] for key in keys(run, unit) if key in store.records]
-        groups.setdefault((unit.model, unit.task, unit.chain), []).extend(found)
-    return groups
 
 
 def _table(

@@ -6,9 +6,8 @@ from logitkit.errors import MissingPackageError
 
 try:
     from scipy import optimize, stats
-    from statsmodels.stats.multitest import multipletests
     from statsmodels.stats.proportion import proportion_confint
 except ModuleNotFoundError as error:
     raise MissingPackageError("bench", (error.name or "scipy").partition(".")[0], "bench") from error
 
-__all__ = ["multipletests", "optimize", "proportion_confint", "stats"]
+__all__ = ["optimize", "proportion_confint", "stats"]

@@ -15,9 +15,10 @@ from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.execution.unit import keys, plan
 from logitkit.bench.report.cells import Cell, cells_of_metric, is_share
 from logitkit.bench.report.intervals import Interval, bootstrap_interval
+from logitkit.bench.report.pairs import samples_of
 from logitkit.bench.report.statistics import shown_better
 from logitkit.bench.speed.cost import StrategyCost, costs
-from logitkit.bench.tasks.task import Metric, Task
+from logitkit.bench.tasks.task import Metric
 from logitkit.registry.chain import Chain
 
 COARSE = 0.1  # width of an interval of a share above which plots show the loss instead
@@ -210,14 +211,6 @@ def _values(
 ) -> dict[str, dict[str, float | None]]:
     """Return one metric of every sample of each strategy."""
     return {chain: {key: each[metric] for key, each in samples.items()} for chain, samples in by_sample.items()}
-
-
-def samples_of(task: Task, records: Sequence[Record]) -> dict[str, dict[str, float | None]]:
-    """Return the metrics of every sample, combined over its repeats and seeds."""
-    answers: dict[str, list[dict[str, float | None]]] = {}
-    for record in records:
-        answers.setdefault(record["sample"], []).append(record["metrics"])
-    return {sample: task.combine(each) for sample, each in answers.items()}
 
 
 def _interventions(records: Sequence[Record]) -> dict[tuple[str, str], float]:

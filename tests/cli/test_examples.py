@@ -1,4 +1,4 @@
-"""The commands of help texts, of docs/command_line.md and of docs/diagnostics.md run as they stand, on tiny models."""
+"""The commands of help texts and of three pages run as they stand, on tiny models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def of_help() -> set[str]:
 
 def of_pages() -> set[str]:
     """Return the commands of the pages."""
-    text = "".join(page.read_text(encoding="utf-8") for page in (PAGE, DOCS / "diagnostics.md"))
+    pages = (PAGE, DOCS / "diagnostics.md", DOCS / "experiments.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return {line for block in blocks for line in block.splitlines()}
 
@@ -102,7 +103,7 @@ def test_an_example_runs(example: str, prepared: Path, monkeypatch: pytest.Monke
     words = shlex.split(command if typed else example.removeprefix("logitkit "))
     if words[:2] == ["bench", "--task"]:  # 320 tokens for each of 20 items: the run is planned, and not carried out
         monkeypatch.setattr(bench_run, "_carry_out", lambda *_, **__: None)
-    if words[:2] == ["bench", "report"]:
+    if words[:2] == ["bench", "report"] or words[:3] == ["bench", "power", "run.yaml"]:
         assert logitkit_command("bench", "run.yaml", "--without-cost").exit_code == 0
     if words[0] == "train-router":
         pair = ["--small", "0.5B", "--large", "3B", "--tokens", "32"]

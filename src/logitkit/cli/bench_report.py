@@ -20,6 +20,7 @@ from logitkit.packages import require
 
 if TYPE_CHECKING:
     from logitkit.bench.config.run import Run
+    from logitkit.bench.execution.store import Store
 
 EXAMPLES = ("logitkit bench report run.yaml",)
 
@@ -41,28 +42,44 @@ def report(
 ) -> None:
     """Write report.md and report.html from the results that exist. Nothing is run."""
     require_statistics("bench report")
-    from logitkit.bench.config import runfile
-    from logitkit.bench.execution.store import Store
     from logitkit.bench.report.summary import summarise
 
-    if not file.is_file():
-        raise ParameterError("bench report", "FILE", "a run file", str(file))
     if data is not None and not data.is_dir():
         raise ParameterError("bench report", "--data", "a folder", str(data))
     if reading is not None and not reading.is_file():
         raise ParameterError("bench report", "--reading", "a file that exists", str(reading))
-    out = out or Path("bench-results") / file.stem
     with data_folder("bench report", data):
-        run = runfile.read(file, allow_code_execution=True)  # reporting executes no code
-        store = Store(out)
-        if not store.records:
-            way_out = f"run: logitkit bench {file}"
-            raise ParameterError("bench report", "--out", "a folder with results", str(out), way_out)
+        run, store = finished_run("bench report", file, out)
         if as_json:
             print_json(summarise(run, store).as_data())
             return
         text = utf8_text("bench report", "--reading", reading) if reading else ""
         write_report(run, store, text, samples=samples)
+
+
+def finished_run(command: str, file: Path, out: Path | None) -> tuple[Run, Store]:
+    """Return the run of a run file and the store with its results.
+
+    Args:
+        command: for error messages.
+        file: the run file.
+        out: the folder of the results; None: the folder in which ``logitkit bench`` puts them.
+
+    Raises:
+        ParameterError: there is no such file, or the folder has no results.
+        RunError: the run file has mistakes.
+    """
+    from logitkit.bench.config import runfile
+    from logitkit.bench.execution.store import Store
+
+    if not file.is_file():
+        raise ParameterError(command, "FILE", "a run file", str(file))
+    out = out or Path("bench-results") / file.stem
+    run = runfile.read(file, allow_code_execution=True)  # reading results executes no code
+    store = Store(out)
+    if not store.records:
+        raise ParameterError(command, "--out", "a folder with results", str(out), f"run: logitkit bench {file}")
+    return run, store
 
 
 def require_statistics(command: str) -> None:

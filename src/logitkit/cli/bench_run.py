@@ -171,7 +171,7 @@ def run(
             plan = runfile.from_data(flags.as_run_data(), allow_code_execution=allow_code_execution)
             out = out or Path("bench-results") / plan.hash
         elif not file.is_file():
-            raise UnknownNameError("run file or command", str(file), ["report", "speed", "tasks"])
+            raise UnknownNameError("run file or command", str(file), ["power", "report", "speed", "tasks"])
         else:
             plan = runfile.read(file, allow_code_execution=allow_code_execution, overrides=flags.as_overrides())
             # A changed run has a folder of its own: its report does not replace that of the whole run.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from logitkit.bench.report import Comparison, bootstrap_interval, compare, holm, intervals, mcnemar, sign_flips
 from logitkit.bench.report.statistics import compare_pairs, shown_better
@@ -18,6 +22,15 @@ def test_holm_by_hand() -> None:
     """Holm multiplies the sorted p-values by 3, 2 and 1; adjusted values never decrease and never exceed 1."""
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.01, 0.04, 0.05, 0.3]) | st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(ps: list[float]) -> None:
+    """For any p-values, also equal ones and those of 0 and 1."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "collect", lambda: 0)  # statsmodels collects garbage at every call, which is slow
+        assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1].tolist())
 
 
 def test_mcnemar_by_hand() -> None:
