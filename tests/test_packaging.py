@@ -16,8 +16,8 @@ from fresh import ROOT, Fresh, build_wheel
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 
-# Each adapter imports the library of its name, which is an optional dependency.
-ADAPTERS = {"logitkit.adapters.vllm", "logitkit.adapters.lm_eval"}
+# Each imports a library that is an optional dependency: the one of its name, or FastAPI.
+ADAPTERS = {"logitkit.adapters.vllm", "logitkit.adapters.lm_eval", "logitkit.serving.routes"}
 
 
 def modules() -> list[str]:

@@ -6,7 +6,7 @@ calls must give the same number. The number is a hash of the row's tokens and th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -25,7 +25,7 @@ class PrefixRandom:
     """Uniform numbers in [0, 1) for rows of tokens. Equal rows get equal numbers, different rows independent ones.
 
     Args:
-        seed: a different seed gives independent numbers.
+        seed: a different seed gives independent numbers; 64 bits, with sign. A sequence holds one seed for each row.
         prompts: the prompts of the call, whose padding is left out of the hash; None: every token is hashed.
 
     Example:
@@ -35,9 +35,11 @@ class PrefixRandom:
         >>> numbers = draw(rows)
         >>> bool(numbers[0] == numbers[2]), bool(numbers[0] == numbers[1])
         (True, False)
+        >>> bool(PrefixRandom(seed=[1, 2, 3])(rows)[0] == numbers[0])
+        True
     """
 
-    def __init__(self, *, seed: int = 0, prompts: Prompts | None = None) -> None:
+    def __init__(self, *, seed: int | Sequence[int] = 0, prompts: Prompts | None = None) -> None:
         self.seed, self.prompts = seed, prompts
 
     def __call__(self, input_ids: Tensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""Errors as OpenAI's clients expect them: a status, and a body that says what was wrong."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from logitkit.errors import LogitkitError, ParameterError, PluginError, UnknownNameError
+from logitkit.serving.engine import QueueFullError, StoppedError
+from logitkit.serving.intake import BodyTooLongError, ContextError, UnknownModelError
+
+RETRY_SECONDS = 1
+
+
+class Failure(NamedTuple):
+    """An error of a request.
+
+    Attributes:
+        status: of HTTP.
+        kind: the field ``type``, as OpenAI's clients know it.
+        message: what was wrong, and what to do.
+        parameter: the field of the request that was wrong.
+        code: a word for programs.
+    """
+
+    status: int
+    kind: str
+    message: str
+    parameter: str | None = None
+    code: str | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body of the answer."""
+        fields = {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}
+        return {"error": fields}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to try again, where that helps."""
+        return {"Retry-After": str(RETRY_SECONDS)} if self.status in (429, 503) else {}
+
+
+INVALID = "invalid_request_error"
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return an error of the server as an answer.
+
+    >>> failure_of(ParameterError("cfg", "scale", "a finite number >= 0", -1.0)).status
+    400
+    """
+    text = str(error)
+    parameter = error.parameter if isinstance(error, ParameterError) else None
+    if isinstance(error, UnknownModelError):
+        return Failure(404, INVALID, text, "model", "model_not_found")
+    if isinstance(error, QueueFullError):
+        return Failure(429, "rate_limit_error", text, None, "queue_full")
+    if isinstance(error, StoppedError):
+        return Failure(503, "server_error", text, None, "stopping")
+    if isinstance(error, TimeoutError):
+        return Failure(504, "timeout_error", text, None, "timeout")
+    if isinstance(error, BodyTooLongError):
+        return Failure(413, INVALID, text)
+    if isinstance(error, ContextError):
+        return Failure(400, INVALID, text, parameter, "context_length_exceeded")
+    if isinstance(error, LogitkitError) and not isinstance(error, PluginError):
+        name = error.name if isinstance(error, UnknownNameError) else None
+        return Failure(400, INVALID, text, parameter or name)
+    if isinstance(error, PluginError):
+        return Failure(500, "server_error", text)
+    return Failure(500, "server_error", f"serve: the text could not be generated ({type(error).__name__})")
