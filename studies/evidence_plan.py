@@ -1,0 +1,196 @@
+"""The table of the pages of evidence: size, time by the speeds of the models, state, and the size that would be needed.
+
+python -m studies.evidence_plan docs/evidence.md
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studies.evidence import needed_items, write_results
+from studies.tables import markdown_table
+
+SPEED = {"SmolLM2-135M": 100.0, "Gemma 3 270M": 50.0, "Qwen2.5-Coder-1.5B": 4.5, "TinyLlama 1.1B": 5.4}  # tokens/s
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPage:
+    """One page of evidence.
+
+    Attributes:
+        letter, title: its place in the order of work, and its subject.
+        items: the items of a full run.
+        tokens: tokens that the slowest model writes or reads in a full run; reading is counted like writing.
+        model: the slowest model of the run, which sets the time.
+        device: where a full run fits.
+        state: what was done.
+        needed: what would show a difference, where this run cannot.
+    """
+
+    letter: str
+    title: str
+    items: str
+    tokens: int
+    model: str
+    device: str
+    state: str
+    needed: str
+
+    @property
+    def hours(self) -> float:
+        """Hours of the full run on a CPU of two cores."""
+        return self.tokens / SPEED[self.model] / 3600
+
+
+def shares_needed(discordant: float, points: int) -> str:
+    """Return how many items show a difference of paired shares.
+
+    Args:
+        discordant: assumed share of items that one of the two methods alone has right.
+        points: the difference, in points.
+
+    Examples:
+        >>> shares_needed(0.2, 10)
+        '150 items for 10 points if 20 % of the items are discordant'
+    """
+    spread = math.sqrt(discordant - (points / 100) ** 2)
+    count = needed_items(spread, points / 100)
+    return f"{count} items for {points} points if {100 * discordant:g} % of the items are discordant"
+
+
+PAGES = (
+    PlannedPage(
+        letter="a",
+        title="corrections of [Choosing a strategy](choosing.md)",
+        items="all sentences",
+        tokens=0,
+        model="SmolLM2-135M",
+        device="none",
+        state="done",
+        needed="",
+    ),
+    PlannedPage(
+        letter="b",
+        title="`byte_boundary` on partial tokens",
+        items="4 kinds of 150 cuts",
+        tokens=600 * 5 * 70,
+        model="SmolLM2-135M",
+        device="CPU",
+        state="started; no language without spaces: no such text and no model of one is at hand",
+        needed="see the page",
+    ),
+    PlannedPage(
+        letter="c",
+        title="CoRE, GaC and UniTE against means",
+        items="2 kinds of 120 spans",
+        tokens=240 * 2 * 90,
+        model="Gemma 3 270M",
+        device="CPU",
+        state="started, without byte ensembles",
+        needed="see the page",
+    ),
+    PlannedPage(
+        letter="d",
+        title="n-gram style against prompting",
+        items="2 books, 60 prompts, 10 settings",
+        tokens=2 * (20 * 10 + 40 * 4) * 60,
+        model="SmolLM2-135M",
+        device="CPU",
+        state="started, with one model",
+        needed="see the page",
+    ),
+    PlannedPage(
+        letter="e",
+        title="[referee of samplers](measurements/sampler_referee.md)",
+        items="400 questions, 11 samplers of 4 settings, 8 texts each",
+        tokens=900_000,
+        model="SmolLM2-135M",
+        device="CPU",
+        state="only shown to run",
+        needed=shares_needed(0.05, 3),
+    ),
+    PlannedPage(
+        letter="f",
+        title="[CAD, AdaCAD and COIECD](measurements/context_answers.md)",
+        items="300 questions, 2 contexts",
+        tokens=300 * 4 * 50,
+        model="SmolLM2-135M",
+        device="CPU",
+        state="measured",
+        needed="see the page",
+    ),
+    PlannedPage(
+        letter="g",
+        title="cascades with sampled curves and wall clock, R2R",
+        items="100 prompts, 8 thresholds, 64 tokens",
+        tokens=100 * 8 * 64,
+        model="Qwen2.5-Coder-1.5B",
+        device="GPU",
+        state="not started; the pages of [two real models](measurements/stories15m_tinyllama.md) stand",
+        needed=shares_needed(0.2, 10),
+    ),
+    PlannedPage(
+        letter="h",
+        title="sparse but critical tokens of an instruct and a base model",
+        items="100 prompts, 256 tokens",
+        tokens=100 * 256 * 2,
+        model="SmolLM2-135M",
+        device="GPU",
+        state="not started: no pair of a base and an instruct model of one size is at hand",
+        needed=shares_needed(0.2, 10),
+    ),
+    PlannedPage(
+        letter="i",
+        title="contrastive decoding with its amateur, DExperts",
+        items="100 prompts, 4 settings, 64 tokens",
+        tokens=100 * 4 * 64,
+        model="TinyLlama 1.1B",
+        device="CPU",
+        state="not started",
+        needed="an amateur of the same family: stories15m only writes stories",
+    ),
+    PlannedPage(
+        letter="j",
+        title="[USCD, MTI](measurements/guided_code.md) and AdaDec on programs",
+        items="40 problems, 4 arms, 256 tokens and two streams",
+        tokens=40 * 4 * 256 * 2,
+        model="Qwen2.5-Coder-1.5B",
+        device="GPU",
+        state="only shown to run: SmolLM2-135M solves no problem",
+        needed=f"{shares_needed(0.2, 20)}; {shares_needed(0.2, 10)}",
+    ),
+    PlannedPage(
+        letter="k",
+        title="[power sampling](measurements/power_sampling.md), [`goose`](measurements/draft_trees.md)",
+        items="100 problems, 16 particles, 256 tokens",
+        tokens=100 * 16 * 256,
+        model="Qwen2.5-Coder-1.5B",
+        device="GPU",
+        state="20 passages are measured, a longer chain of thought is not",
+        needed=shares_needed(0.2, 10),
+    ),
+)
+
+
+def table() -> str:
+    """Return the table of all pages."""
+    rows = []
+    for page in PAGES:
+        size = (page.items, f"{page.tokens:,}", page.model, f"{page.hours:.1f}", page.device)
+        rows.append([page.letter, page.title, *size, page.state, page.needed])
+    headings = ["", "page", "items", "tokens", "slowest model", "hours on a CPU", "runs on", "state", "needed"]
+    return markdown_table(headings, rows)
+
+
+def main(page: Annotated[Path, typer.Argument(help="Page whose table is replaced.")]) -> None:
+    """Write the table into the page."""
+    write_results(page, {"pages": table()})
+
+
+if __name__ == "__main__":
+    typer.run(main)
