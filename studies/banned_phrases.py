@@ -9,8 +9,9 @@ the results file are not repeated.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +21,13 @@ import typer
 
 import logitkit
 from logitkit import models
-from logitkit.progress import progress_bar
+from logitkit.cli.options import Engine
+from logitkit.execution import PerProcess
 from studies.draft_trees import paragraphs
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
+from studies.units import run_units
 
 BEGINNING = 160  # characters of a paragraph that a prompt has at most
 DECODING = {"greedy": "", "temperature 0.8": "temperature(0.8)"}
@@ -91,6 +94,14 @@ def runs_of(loaded: tuple[Any, Any], prompt: str, steps: str, seed: int, tokens:
     return runs
 
 
+def _runs(
+    loaded: PerProcess[tuple[Any, Any]], texts: Sequence[str], tokens: int, unit: tuple[str, int]
+) -> dict[str, Run] | None:
+    """Return the runs of every method behind the prompt of a number; see `runs_of`."""
+    decoding, item = unit
+    return runs_of(loaded.value, texts[item], DECODING[decoding], item, tokens)
+
+
 def table(known: Mapping[tuple[str, int], Mapping[str, Run]]) -> str:
     """Return a table of all methods, with intervals over prompts; differences are paired by prompt.
 
@@ -118,20 +129,21 @@ def main(
     items: Annotated[int, typer.Option(min=1, max=30, help="Number of prompts.")] = 30,
     tokens: Annotated[int, typer.Option(min=4, help="New tokens of each run.")] = 40,
     out: Annotated[Path, typer.Option(help="File of results; runs in it are not repeated.")] = Path("banned.jsonl"),
+    engine: Engine = "local",
 ) -> None:
     """Print the log-probabilities and the forwards of plain decoding, ban_phrases and rewind."""
     settings = {"model": model, "tokens": tokens}
     known = {(one["decoding"], one["item"]): one["runs"] for one in resumed_records(out, settings, "banned_phrases")}
     texts = prompts(data, items)
     todo = [(name, item) for item in range(len(texts)) for name in DECODING if (name, item) not in known]
-    loaded: Any = models.load(model) if todo else None
-    with progress_bar("runs", total=len(todo)) as bar:
-        for decoding, item in todo:
-            known[decoding, item] = runs_of(loaded, texts[item], DECODING[decoding], item, tokens)
-            record = {"decoding": decoding, "item": item, "runs": known[decoding, item]}
-            append_record(out, {"settings": settings, **record})
-            bar.advance()
-    typer.echo(table({place: runs for place, runs in known.items() if runs is not None and place[1] < items}))
+
+    def keep(unit: tuple[str, int], runs: dict[str, Run] | None) -> None:
+        known[unit] = runs
+        append_record(out, {"settings": settings, "decoding": unit[0], "item": unit[1], "runs": runs})
+
+    job = functools.partial(_runs, PerProcess(functools.partial(models.load, model)), texts, tokens)
+    run_units(job, todo, keep, engine=engine, title="runs")
+    typer.echo(table({place: runs for place, runs in sorted(known.items()) if runs is not None and place[1] < items}))
 
 
 if __name__ == "__main__":

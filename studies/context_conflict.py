@@ -8,6 +8,7 @@ and the memory of the model if it writes a right one. Answers in the results fil
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +19,14 @@ import numpy as np
 import typer
 
 from logitkit import models
-from logitkit.progress import progress_bar
+from logitkit.cli.options import Engine
+from logitkit.execution import PerProcess
 from logitkit.registry import Chain
 from studies.ensemble_generation import SHOTS, matches, normalised
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
+from studies.units import run_units
 
 METHODS: dict[str, dict[str, Any] | None] = {
     "plain": None,
@@ -117,6 +120,14 @@ def generate_answers(loaded: tuple[Any, Any], method: str, items: Sequence[Confl
     return call.texts(call.generate(max_new_tokens=12, do_sample=False))
 
 
+def _answers(
+    loaded: PerProcess[tuple[Any, Any]], questions: Sequence[Conflict], unit: tuple[str, Sequence[int]]
+) -> list[str]:
+    """Return the answers of a method to the questions of these numbers."""
+    method, numbers = unit
+    return generate_answers(loaded.value, method, [questions[number] for number in numbers])
+
+
 def judged(item: Conflict, text: str) -> Judged:
     r"""Return whether the first line of a text is the answer of the context, and whether it is a right one.
 
@@ -157,6 +168,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; answers in it are not repeated.")] = Path(
         "conflict.jsonl"
     ),
+    engine: Engine = "local",
 ) -> None:
     """Generate the answers that are missing in the results file, and print the table."""
     questions = conflicts(read_records(data / "triviaqa_subsample.jsonl"), items)
@@ -166,16 +178,15 @@ def main(
         answers[record["method"], record["item"]] = Judged(context=record["context"], memory=record["memory"])
     parts = [range(start, min(start + batch, len(questions))) for start in range(0, len(questions), batch)]
     todo = [(method, part) for part in parts for method in METHODS if any((method, n) not in answers for n in part)]
-    loaded: Any = models.load(model) if todo else None
-    with progress_bar("answers", total=len(todo)) as bar:
-        for method, part in todo:
-            texts = generate_answers(loaded, method, [questions[number] for number in part])
-            for number, text in zip(part, texts, strict=True):
-                one = answers[method, number] = judged(questions[number], text)
-                append_record(
-                    out, {"settings": settings, "method": method, "item": number, "text": text, **asdict(one)}
-                )
-            bar.advance()
+
+    def keep(unit: tuple[str, Sequence[int]], texts: list[str]) -> None:
+        method, part = unit
+        for number, text in zip(part, texts, strict=True):
+            one = answers[method, number] = judged(questions[number], text)
+            append_record(out, {"settings": settings, "method": method, "item": number, "text": text, **asdict(one)})
+
+    job = functools.partial(_answers, PerProcess(functools.partial(models.load, model)), questions)
+    run_units(job, todo, keep, engine=engine, title="answers")
     print(table(answers, len(questions)))
 
 

@@ -8,6 +8,7 @@ examples. The programs run in the sandbox of the benchmark. Answers in the resul
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from collections.abc import Sequence
@@ -20,11 +21,13 @@ import typer
 from logitkit import models
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings
 from logitkit.bench.tasks import Answer, HumanEval
-from logitkit.progress import progress_bar
+from logitkit.cli.options import Engine
+from logitkit.execution import PerProcess
 from logitkit.registry import Chain
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
+from studies.units import run_units
 
 METHODS = {"plain": "", "mti": "mti()", "uscd": "uscd()"}
 Answers = dict[tuple[str, int], dict[str, Any]]  # (method, number of the problem) -> its record
@@ -61,6 +64,13 @@ def answer(
     return [{"text": text, "passed": bool(one), "guided": guided} for (text, _), one in zip(rows, passed, strict=True)]
 
 
+def _answer(
+    loaded: PerProcess[tuple[Any, Any]], task: Any, max_new_tokens: int, unit: tuple[str, Sequence[int]]
+) -> list[dict[str, Any]]:
+    """Return the answers of a method to the problems of these numbers; see `answer`."""
+    return answer(loaded.value, task, *unit, max_new_tokens)
+
+
 def table(answers: Answers, items: int) -> str:
     """Return pass@1 with 95 % intervals, the paired difference to plain decoding, and how often a method acted.
 
@@ -94,6 +104,7 @@ def main(  # Over 40 lines: every option has a line of its own
         bool, typer.Option("--allow-code-execution", help="Execute model-written code in a restricted process.")
     ] = False,
     out: Annotated[Path, typer.Option(help="File of results; answers in it are not repeated.")] = Path("guided.jsonl"),
+    engine: Engine = "local",
 ) -> None:
     """Generate the answers that are missing in the results file, and print the table."""
     if not allow_code_execution:
@@ -105,14 +116,15 @@ def main(  # Over 40 lines: every option has a line of its own
     }
     parts = [range(start, min(start + batch, items)) for start in range(0, items, batch)]
     todo = [(method, part) for part in parts for method in METHODS if any((method, n) not in answers for n in part)]
-    loaded: Any = models.load(model) if todo else None
-    with progress_bar("answers", total=len(todo)) as bar:
-        for method, part in todo:
-            records = answer(loaded, task, method, part, max_new_tokens)
-            for number, record in zip(part, records, strict=True):
-                answers[method, number] = record
-                append_record(out, {"settings": settings, "method": method, "item": number, **record})
-            bar.advance()
+
+    def keep(unit: tuple[str, Sequence[int]], records: list[dict[str, Any]]) -> None:
+        method, part = unit
+        for number, record in zip(part, records, strict=True):
+            answers[method, number] = record
+            append_record(out, {"settings": settings, "method": method, "item": number, **record})
+
+    job = functools.partial(_answer, PerProcess(functools.partial(models.load, model)), task, max_new_tokens)
+    run_units(job, todo, keep, engine=engine, title="answers")
     print(table(answers, items))
 
 

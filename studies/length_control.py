@@ -8,6 +8,7 @@ answers' log-probability a token is that of the model without a chain. Answers i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,13 +20,15 @@ from transformers import LogitsProcessorList
 
 from logitkit import models
 from logitkit.bench.execution.sampling import GumbelNoise, pinned_settings, seed_of
+from logitkit.cli.options import Engine
+from logitkit.execution import PerProcess
 from logitkit.processors.model_facts import end_tokens
-from logitkit.progress import progress_bar
 from logitkit.registry import Chain
 from logitkit.registry.bind import bind
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
+from studies.units import run_units
 
 LOOSE = 2  # tokens by which a length may differ from the one that was asked for
 Answers = dict[tuple[str, int], dict[str, Any]]  # (method, number of the question) -> its record
@@ -86,6 +89,20 @@ def answers_of(
     return found
 
 
+def _answers(
+    loaded: PerProcess[tuple[Any, Any]],
+    texts: Sequence[str],
+    chains: Mapping[str, str],
+    tokens: int,
+    seed: int,
+    unit: tuple[str, Sequence[int]],
+) -> list[dict[str, Any]]:
+    """Return the answers of a method to the questions of these numbers; see `answers_of`."""
+    method, numbers = unit
+    seeds = [seed_of(seed, number) for number in numbers]
+    return answers_of(loaded.value, [texts[number] for number in numbers], chains[method], tokens, seeds)
+
+
 def table(answers: Answers, names: Sequence[str], items: int, length: int) -> str:
     """Return errors, shares and log-probabilities with 95 % intervals.
 
@@ -133,6 +150,7 @@ def main(  # Over 40 lines: every option has a line of its own
     batch: Annotated[int, typer.Option(min=1, help="Questions decoded together.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     out: Annotated[Path, typer.Option(help="File of results; answers in it are not repeated.")] = Path("length.jsonl"),
+    engine: Engine = "local",
 ) -> None:
     """Draw the answers that are missing in the results file, and print the table."""
     settings = {"model": model, "length": length, "tokens": tokens, "batch": batch, "seed": seed}
@@ -142,15 +160,16 @@ def main(  # Over 40 lines: every option has a line of its own
     }
     parts = [range(start, min(start + batch, items)) for start in range(0, items, batch)]
     todo = [(name, part) for part in parts for name in chains if any((name, n) not in answers for n in part)]
-    loaded: Any = models.load(model) if todo else None
-    with progress_bar("answers", total=len(todo)) as bar:
-        for name, part in todo:
-            seeds = [seed_of(seed, number) for number in part]
-            found = answers_of(loaded, [texts[n] for n in part], chains[name], tokens, seeds)
-            for number, record in zip(part, found, strict=True):
-                answers[name, number] = record
-                append_record(out, {"settings": settings, "method": name, "item": number, **record})
-            bar.advance()
+
+    def keep(unit: tuple[str, Sequence[int]], found: list[dict[str, Any]]) -> None:
+        name, part = unit
+        for number, record in zip(part, found, strict=True):
+            answers[name, number] = record
+            append_record(out, {"settings": settings, "method": name, "item": number, **record})
+
+    loaded = PerProcess(functools.partial(models.load, model))
+    job = functools.partial(_answers, loaded, texts, chains, tokens, seed)
+    run_units(job, todo, keep, engine=engine, title="answers")
     print(table(answers, list(chains), items, length))
 
 

@@ -10,9 +10,10 @@ file are not repeated.
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +25,14 @@ from transformers import DynamicCache
 import logitkit
 from logitkit import models
 from logitkit.bench.execution.sampling import pinned_settings
+from logitkit.cli.options import Engine
+from logitkit.execution import PerProcess
 from logitkit.processors.transformers_api import with_cache
-from logitkit.progress import progress_bar
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.scored_items import ScoredItem, lambada
 from studies.tables import markdown_table
+from studies.units import run_units
 
 ALPHAS = (2.0, 4.0)
 MOST_ROWS = 16
@@ -99,6 +102,19 @@ def measured(loaded: tuple[Any, Any], item: ScoredItem, rows: int, tokens: int, 
     return record
 
 
+def _measured(
+    loaded: PerProcess[tuple[Any, Any]],
+    passages: Sequence[ScoredItem],
+    rows: int,
+    tokens: int,
+    seed: int,
+    number: int,
+) -> Record:
+    """Return what every method does with the passage of a number."""
+    own = zlib.crc32(f"{seed} {number}".encode())
+    return measured(loaded.value, passages[number], rows, tokens, own)
+
+
 def table(records: Mapping[int, Record]) -> str:
     """Return accuracies and likelihoods with 95 % intervals, and their paired differences to the low temperature.
 
@@ -130,19 +146,21 @@ def main(
     tokens: Annotated[int, typer.Option(min=1, help="New tokens of each row.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     out: Annotated[Path, typer.Option(help="File of results; runs in it are not repeated.")] = Path("power.jsonl"),
+    engine: Engine = "local",
 ) -> None:
     """Run the passages that are missing in the results file, and print the table."""
     settings = {"model": model, "rows": rows, "tokens": tokens, "seed": seed}
     records = {one["item"]: one["methods"] for one in resumed_records(out, settings, "power_sampling")}
     passages = [item for item, _ in zip(lambada(data), range(items), strict=False)]
     todo = [number for number in range(len(passages)) if number not in records]
-    loaded: Any = models.load(model) if todo else None
-    with progress_bar("passages", total=len(todo)) as bar:
-        for number in todo:
-            own = zlib.crc32(f"{seed} {number}".encode())
-            records[number] = measured(loaded, passages[number], rows, tokens, own)
-            append_record(out, {"settings": settings, "item": number, "methods": records[number]})
-            bar.advance()
+
+    def keep(number: int, record: Record) -> None:
+        records[number] = record
+        append_record(out, {"settings": settings, "item": number, "methods": record})
+
+    loaded = PerProcess(functools.partial(models.load, model))
+    job = functools.partial(_measured, loaded, passages, rows, tokens, seed)
+    run_units(job, todo, keep, engine=engine, title="passages")
     print(table({number: records[number] for number in range(len(passages))}))
 
 

@@ -11,6 +11,7 @@ Answers in the results file are not generated again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ import torch
 import typer
 
 from logitkit import models
-from logitkit.progress import progress_bar
+from logitkit.cli.options import Engine
+from logitkit.execution import PerProcess
 from logitkit.registry import Chain
 from studies.ensemble_generation import matches, prompt_of
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records
 from studies.tables import markdown_table
+from studies.units import run_units
 
 BASELINE = "top_p"
 SETTINGS: dict[str, list[str]] = {  # four each; a smaller budget takes the first ones
@@ -139,6 +142,18 @@ def sample(
     return [judged(part, rows[n]["golden_answers"]) for part, n in zip(parts, numbers, strict=True)]
 
 
+def _sample(
+    loaded: PerProcess[tuple[Any, Any]],
+    temperature: float,
+    rows: Sequence[Mapping[str, Any]],
+    repeats: int,
+    unit: tuple[str, Sequence[int]],
+) -> list[Judged]:
+    """Sample answers of a setting to the questions of these numbers; see `sample`."""
+    setting, numbers = unit
+    return sample(loaded.value, f"temperature({temperature}) | {setting}", rows, numbers, repeats)
+
+
 def main(  # Over 40 lines: every option has a line of its own
     data: Annotated[Path, typer.Option(help="Folder of the data files.")] = Path("../shared/data"),
     model: Annotated[str, typer.Option(help="A known model, a hub id or a folder.")] = "smollm2-135m",
@@ -150,6 +165,7 @@ def main(  # Over 40 lines: every option has a line of its own
     only: Annotated[list[str] | None, typer.Option(help=f"A sampler besides {BASELINE}; repeatable.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Questions decoded together.")] = 8,
     out: Annotated[Path, typer.Option(help="File of results; answers in it are not repeated.")] = Path("referee.jsonl"),
+    engine: Engine = "local",
 ) -> None:
     """Tune every sampler on the development half, and print the table of the held-out half."""
     rows = read_records(data / "triviaqa_subsample.jsonl")
@@ -160,19 +176,20 @@ def main(  # Over 40 lines: every option has a line of its own
     for record in read_records(out):
         if (record["temperature"], record["repeats"], record["model"]) == (temperature, repeats, model):
             answers[record["setting"], record["item"]] = Judged(right=record["right"], distinct=record["distinct"])
-    loaded = models.load(model)
+    loaded = PerProcess(functools.partial(models.load, model))
+
+    def keep(unit: tuple[str, Sequence[int]], found: list[Judged]) -> None:
+        setting, part = unit
+        for number, one in zip(part, found, strict=True):
+            answers[setting, number] = one
+            record = {"setting": setting, "item": number, "right": one.right, "distinct": one.distinct}
+            append_record(out, record | {"temperature": temperature, "repeats": repeats, "model": model})
 
     def answer(settings: Sequence[str], numbers: Sequence[int], title: str) -> None:
         parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
         todo = [(s, part) for s in settings for part in parts if any((s, n) not in answers for n in part)]
-        with progress_bar(title, total=len(todo)) as bar:
-            for setting, part in todo:
-                found = sample(loaded, f"temperature({temperature}) | {setting}", rows, part, repeats)
-                for number, one in zip(part, found, strict=True):
-                    answers[setting, number] = one
-                    record = {"setting": setting, "item": number, "right": one.right, "distinct": one.distinct}
-                    append_record(out, record | {"temperature": temperature, "repeats": repeats, "model": model})
-                bar.advance()
+        job = functools.partial(_sample, loaded, temperature, rows, repeats)
+        run_units(job, todo, keep, engine=engine, title=title)
 
     answer([setting for name in names for setting in SETTINGS[name][:budget]], development, "development")
     winners = {name: chosen(SETTINGS[name][:budget], development, answers, floor) for name in names}

@@ -23,6 +23,7 @@ from logitkit.registry import discover
 PAGES = (
     "benchmarking",
     "experiments",
+    "distributed",
     "gallery",
     "performance",
     "publishing",

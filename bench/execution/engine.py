@@ -1,43 +1,15 @@
-"""Engines run the units of a run: one after the other in this process, or on other machines."""
+"""Carries out a run: the units without records, on an engine of `logitkit.execution`."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable
 
+from logitkit import execution
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.execution.unit import Unit, keys, plan, run_unit
-from logitkit.errors import UnknownNameError
-
-# An engine yields each unit with its records when the unit is complete, in any order.
-# To add an engine, add its name and its function here.
-Engine = Callable[[Run, Sequence[Unit]], Iterator[tuple[Unit, list[Record]]]]
-ENGINES = {"local": "logitkit.bench.execution.engine:local", "ray": "logitkit.bench.execution.ray_engine:distributed"}
-
-
-def local(run: Run, units: Sequence[Unit]) -> Iterator[tuple[Unit, list[Record]]]:
-    """Run the units one after the other in this process."""
-    for unit in units:
-        yield unit, run_unit(run, unit)
-
-
-def engine_named(name: str) -> Engine:
-    """Return the engine of this name.
-
-    Raises:
-        UnknownNameError: no engine has this name.
-
-    Examples:
-        >>> engine_named("local").__name__
-        'local'
-    """
-    if name not in ENGINES:
-        raise UnknownNameError("engine", name, ENGINES)
-    module, _, function = ENGINES[name].partition(":")
-    engine: Any = getattr(importlib.import_module(module), function)
-    return engine  # type: ignore[no-any-return]
+from logitkit.execution import Engine, local
 
 
 def missing(run: Run, store: Store) -> list[Unit]:
@@ -82,6 +54,9 @@ def carry_out(
         >>> len(store.records), missing(run, store)
         (4, [])
     """
-    for unit, records in engine(run, missing(run, store)):
+
+    def keep(unit: Unit, records: list[Record]) -> None:
         store.add(records)
         advance(unit)
+
+    execution.carry_out(functools.partial(run_unit, run), missing(run, store), keep, engine=engine)

@@ -11,6 +11,7 @@ is a parameter; the default compares final answers instead of asking a model of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from logitkit.errors import FileFormatError, ModelError, ParameterError
+from logitkit.execution import Engine, PerProcess, carry_out, local, value_of
 from logitkit.processors.cascade.judges import ContinuationPair, Judge, SameAnswer
 from logitkit.processors.cascade.label_files import (
     DIVERGENT,
@@ -30,6 +32,7 @@ from logitkit.processors.cascade.label_files import (
     LabelSettings,
     append_labels,
     resume_labels,
+    write_labels,
 )
 from logitkit.processors.cascade.model_fingerprint import ModelPair
 from logitkit.processors.cascade.router_head import RouterHeadConfig, router_features
@@ -41,32 +44,37 @@ from logitkit.processors.engine.shared_vocabulary import SharedVocabulary, check
 from logitkit.processors.model_facts import end_tokens, text_config, vocabulary_size
 
 
-# Over 40 lines: the docstring documents eight parameters.
+# Over 40 lines: the docstring documents nine parameters.
 def label_divergence(
     prompts: Sequence[Any],
     out: str | Path,
-    pair: ModelPair,
+    pair: ModelPair | PerProcess[ModelPair],
     *,
     judge: Judge | None = None,
     judge_name: str = "answer",
     tokens: int = 128,
     batch_size: int = 8,
     advance: Callable[[], None] = lambda: None,
+    engine: Engine = local,
 ) -> list[DivergenceLabels]:
     """Label the answers to prompts and write the labels to a file; an interrupted run can be resumed.
+
+    The labels of a prompt are appended when they are complete. At the end the file is in the order of the prompts.
 
     Args:
         prompts: texts or chats.
         out: the file, JSON lines; its first line holds the settings.
-        pair: the models and their tokenizer.
+        pair: the models and their tokenizer. Workers of another process load the pair themselves where it is a
+            `PerProcess`, and receive its weights otherwise.
         judge: decides whether two continuations diverge; default `SameAnswer`.
         judge_name: name of the judge in the file.
         tokens: largest number of tokens of an answer, its continuations included.
         batch_size: number of continuations that are generated together.
         advance: called after each prompt, those read from the file included.
+        engine: runs the prompts.
 
     Returns:
-        The labels of every prompt.
+        The labels of every prompt, in the order of the prompts.
 
     Raises:
         ParameterError: no prompts.
@@ -81,18 +89,39 @@ def label_divergence(
     """
     if not prompts:
         raise ParameterError("label_divergence", "prompts", "at least one", "none")
-    path = Path(out)
-    settings = LabelSettings(judge=judge_name, tokens=tokens, pair=pair.fingerprint())
-    labels = resume_labels(path, settings)
-    for stored in labels:
-        _check_prompt(stored, prompts, pair, path)
+    path, own = Path(out), value_of(pair)
+    settings = LabelSettings(judge=judge_name, tokens=tokens, pair=own.fingerprint())
+    written = resume_labels(path, settings)
+    for stored in written:
+        _check_prompt(stored, prompts, own, path)
         advance()
-    labeller = Labeller(pair, judge=judge or SameAnswer(), tokens=tokens, batch_size=batch_size)
-    for number in range(len(labels), len(prompts)):
-        labels.append(labeller.label(number, prompts[number]))
-        append_labels(path, labels[-1])
+
+    def keep(number: int, labels: DivergenceLabels) -> None:
+        append_labels(path, labels)
+        written.append(labels)
         advance()
-    return labels
+
+    present = {stored.prompt for stored in written}
+    missing = [number for number in range(len(prompts)) if number not in present]
+    labeller = functools.partial(_labels, pair, prompts, judge or SameAnswer(), tokens, batch_size)
+    carry_out(labeller, missing, keep, engine=engine)
+    ordered = sorted(written, key=lambda labels: labels.prompt)
+    if ordered != written:
+        write_labels(path, settings, ordered)
+    return ordered
+
+
+def _labels(
+    pair: ModelPair | PerProcess[ModelPair],
+    prompts: Sequence[Any],
+    judge: Judge,
+    tokens: int,
+    batch_size: int,
+    number: int,
+) -> DivergenceLabels:
+    """Label the answer to the prompt of a number: a unit of `label_divergence`."""
+    labeller = Labeller(value_of(pair), judge=judge, tokens=tokens, batch_size=batch_size)
+    return labeller.label(number, prompts[number])
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from logitkit.processors.samplers.attribute_head import (
     AttributeNetwork,
     ModelFingerprint,
 )
+from logitkit.processors.samplers.attribute_state_files import STATES
 from logitkit.processors.samplers.attribute_texts import (
-    STATES,
     CaptureSettings,
     LabelledText,
     attribute_examples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -10,20 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from logitkit.errors import FileFormatError, ModelError
-from logitkit.files import check_readable, parse_json, read_bytes, read_text, replace_file, save_tensors
+from logitkit.execution import Engine, PerProcess, carry_out, local, value_of
+from logitkit.files import parse_json, read_text
 from logitkit.processors.engine.captured_outputs import HiddenStates
 from logitkit.processors.engine.padded_rows import right_padded
 from logitkit.processors.engine.prompts import pad_token, read_prompts
 from logitkit.processors.model_facts import context_length, end_tokens, text_config
 from logitkit.processors.samplers.attribute_head import AttributeExamples, AttributeHeadConfig, ModelFingerprint
-
-STATES = "states"  # folder of the captured states, until the head is trained
-SETTINGS = "settings.json"
+from logitkit.processors.samplers.attribute_state_files import STATES, StateFiles, States
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +140,8 @@ def attribute_examples(
     settings: CaptureSettings | None = None,
     *,
     advance: Callable[[int], None] = lambda count: None,
+    engine: Engine = local,
+    workers_load: PerProcess[tuple[Any, Any]] | None = None,
 ) -> AttributeExamples:
     """Return the training examples of an attribute head; an interrupted capture can be resumed.
 
@@ -155,6 +154,8 @@ def attribute_examples(
         folder: folder of the head. The states are kept in its folder ``states``, a file for each batch of texts.
         settings: of the capture.
         advance: called after each batch with the number of its texts, also for those read from files.
+        engine: runs the batches.
+        workers_load: loads model and tokenizer in a worker of another process; None: workers receive the weights.
 
     Raises:
         FileFormatError: the folder holds states of other texts, another model or other settings, or damaged ones.
@@ -169,75 +170,73 @@ def attribute_examples(
     [0, 0, 0, 1, 1, 1, 1, 1]
     """
     settings = settings or CaptureSettings()
-    capture = Capture(model, tokenizer, Path(folder) / STATES, settings)
-    capture.start(items)
-    embedding, parts = model.get_input_embeddings(), []
-    for number, begin in enumerate(range(0, len(items), settings.batch_size)):
-        batch = items[begin : begin + settings.batch_size]
-        states = capture.states(number, begin, batch)
-        with torch.no_grad():
-            embedded = embedding(states["tokens"].to(embedding.weight.device)).float().cpu()
-        labels = torch.tensor([item.label for item in items])[states["texts"]]
-        parts.append((torch.cat([states["hidden"].float(), embedded], dim=-1), labels, states["texts"]))
-        advance(len(batch))
+    files = StateFiles(Path(folder) / STATES)
+    digest = hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()[:16]
+    files.start({"texts": digest, **ModelFingerprint.of(model, tokenizer)._asdict(), **asdict(settings)})
+    batches = [*range(0, len(items), settings.batch_size)]  # number of the first text of each
+    found = {begin: states for number, begin in enumerate(batches) if (states := files.read(number)) is not None}
+    for begin in found:
+        advance(len(items[begin : begin + settings.batch_size]))
+
+    def keep(begin: int, states: States) -> None:
+        files.write(begin // settings.batch_size, states)
+        found[begin] = states
+        advance(len(items[begin : begin + settings.batch_size]))
+
+    job = functools.partial(_states, workers_load or (model, tokenizer), items, settings)
+    carry_out(job, [begin for begin in batches if begin not in found], keep, engine=engine)
+    return _examples(items, model.get_input_embeddings(), [found[begin] for begin in batches])
+
+
+@torch.no_grad()
+def _examples(items: Sequence[LabelledText], embedding: Any, captured: Sequence[States]) -> AttributeExamples:
+    """Return the training examples from the states of all batches.
+
+    Raises:
+        ModelError: no place in any text.
+    """
+    labels, parts = torch.tensor([item.label for item in items]), []
+    for states in captured:
+        embedded = embedding(states["tokens"].to(embedding.weight.device)).float().cpu()
+        features = torch.cat([states["hidden"].float(), embedded], dim=-1)
+        parts.append((features, labels[states["texts"]], states["texts"]))
     examples = AttributeExamples(*(torch.cat(part) for part in zip(*parts, strict=True)))
     if not len(examples.labels):
         raise ModelError("attribute_examples: texts must hold a text of two tokens, got none; label longer texts")
     return examples
 
 
+def _states(
+    loaded: tuple[Any, Any] | PerProcess[tuple[Any, Any]],
+    items: Sequence[LabelledText],
+    settings: CaptureSettings,
+    begin: int,
+) -> States:
+    """Return the states of the batch that begins with a text: a unit of `attribute_examples`."""
+    return Capture(*value_of(loaded), settings).states(begin, items[begin : begin + settings.batch_size])
+
+
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """Writes the hidden states of a model at the places of labelled texts into files.
+    """Reads texts with a model, and keeps its hidden states at places of them.
 
     Attributes:
         model, tokenizer: the generating model.
-        folder: folder of the files.
         settings: of the capture.
     """
 
     model: Any
     tokenizer: Any
-    folder: Path
     settings: CaptureSettings
 
-    def start(self, items: Sequence[LabelledText]) -> None:
-        """Create the folder, or check that it belongs to these texts, this model and these settings.
-
-        Raises:
-            FileFormatError: it does not.
-        """
-        digest = hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()[:16]
-        own = {"texts": digest, **ModelFingerprint.of(self.model, self.tokenizer)._asdict(), **asdict(self.settings)}
-        path = self.folder / SETTINGS
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replace_file(path) as temporary:
-                temporary.write_text(json.dumps(own) + "\n", encoding="utf-8")
-            return
-        try:
-            stored = parse_json(read_bytes(path))
-            differing = [name for name in own if stored[name] != own[name]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"train-attribute: {path} must hold the settings of a run, got {error!r}") from error
-        if differing:
-            raise FileFormatError(
-                f"train-attribute: {self.folder} must hold states of the same {differing[0]} to be resumed, got "
-                f"others; remove the folder, or name another one"
-            )
-
     @torch.no_grad()
-    def states(self, number: int, begin: int, batch: Sequence[LabelledText]) -> dict[str, Tensor]:
-        """Return the states of a batch, from its file if there is one: hidden ``[places, width]``, tokens and texts.
+    def states(self, begin: int, batch: Sequence[LabelledText]) -> States:
+        """Return the states of a batch: hidden ``[places, width]``, tokens ``[places]`` and texts ``[places]``.
 
         Args:
-            number: number of the batch.
             begin: number of its first text.
             batch: the texts.
         """
-        path = self.folder / f"{number:05d}.safetensors"
-        if path.exists():
-            return _stored(path)
         rows = [self._tokens(item) for item in batch]
         ids, mask = right_padded([row for row, _ in rows], pad_token(self.tokenizer, self.model))
         device = self.model.device
@@ -245,10 +244,7 @@ class Capture:
         drawn = [self._places(begin + own, start, len(row)) for own, (row, start) in enumerate(rows)]
         places = [(own, place) for own, each in enumerate(drawn) for place in each]
         own, place = torch.tensor(places, dtype=torch.long).reshape(-1, 2).unbind(-1)
-        states = {"hidden": hidden[own, place - 1], "tokens": ids[own, place], "texts": own + begin}
-        with replace_file(path) as temporary:
-            save_tensors(states, temporary)
-        return states
+        return {"hidden": hidden[own, place - 1], "tokens": ids[own, place], "texts": own + begin}
 
     def _tokens(self, item: LabelledText) -> tuple[list[int], int]:
         """Return the tokens of prompt, text and end, and the place of the first token that has a state before it."""
@@ -269,22 +265,3 @@ class Capture:
         generator = torch.Generator().manual_seed((self.settings.seed + number * 2**32) % 2**63)
         drawn = torch.randperm(length - start - 1, generator=generator)[: self.settings.positions - 1]
         return [*(start + drawn.sort().values).tolist(), length - 1]
-
-
-def _stored(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file of states.
-
-    Raises:
-        FileFormatError: it is damaged.
-    """
-    try:
-        check_readable(path)
-        states = load_file(path)
-        count = len(states["texts"])
-        if states["hidden"].shape[:1] != (count,) or states["tokens"].shape != (count,):
-            raise ValueError("tensors of different lengths")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise FileFormatError(
-            f"train-attribute: {path} must hold captured states, got {error!r}; remove the file"
-        ) from error
-    return states

@@ -13,7 +13,7 @@ from logitkit.cli.bench_report import data_folder, require_statistics, write_rep
 from logitkit.cli.json_output import divert
 from logitkit.cli.rendering import print_line
 from logitkit.errors import RunError, UnknownNameError
-from logitkit.packages import require
+from logitkit.execution import engine_named
 from logitkit.progress import progress_bar
 from logitkit.registry.chain import Chain
 
@@ -130,9 +130,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of results. An interrupted run continues there.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Where units run: local (this process) or ray (a Ray cluster).")] = (
-        "local"
-    ),
+    engine: options.Engine = "local",
     without_cost: Annotated[
         bool,
         typer.Option("--without-cost", help="Do not measure cost now. Timings need a machine with no other load."),
@@ -148,10 +146,8 @@ def run(
 ) -> None:
     """Run every task with every chain, model and seed. The same command continues an interrupted run."""
     require_statistics("bench")
-    if engine == "ray":
-        require("bench --engine ray", "ray", "ray")
+    chosen = engine_named(engine, "bench")
     from logitkit.bench.config import runfile
-    from logitkit.bench.execution.engine import engine_named
 
     flags = RunFlags(
         model=model,
@@ -178,7 +174,7 @@ def run(
             out = out or Path("bench-results") / (f"{file.stem}-{plan.hash}" if flags.present else file.stem)
         for entry in plan.chains.values():
             Chain(entry.chain).require_packages()
-        _carry_out(plan, out, engine_named(engine), engine, with_cost=not without_cost, as_json=as_json)
+        _carry_out(plan, out, chosen, engine, with_cost=not without_cost, as_json=as_json)
         if plan.cost is None:
             print_line("the cost was not measured; --cost 5 measures it in 5 paired rounds", stderr=True)
 

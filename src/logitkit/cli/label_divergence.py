@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
 from logitkit.cli.rendering import print_table
 from logitkit.errors import FileFormatError, ParameterError
+from logitkit.execution import PerProcess, engine_named
 from logitkit.files import parse_json
 from logitkit.progress import progress_bar
 from logitkit.tables import FittedTable
@@ -40,6 +42,7 @@ def label_divergence(
     ] = "answer",
     tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer, and of each continuation.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Number of continuations generated together.")] = 8,
+    engine: options.Engine = "local",
     as_json: options.AsJson = False,
 ) -> None:
     """Label each token of the large model's answers by the effect of the small model's token in its place.
@@ -50,8 +53,11 @@ def label_divergence(
 
     divergent: the token differs, and the judge finds another answer.
     """
+    chosen = engine_named(engine, "label-divergence")
     texts = _read_prompts(prompts, field)[:items]
-    pair = load_pair("label-divergence", small, large)
+    deciding = PerProcess(functools.partial(_judge, judge))
+    _ = deciding.value  # an unknown judge is refused before the models are loaded
+    pair = PerProcess(functools.partial(load_pair, "label-divergence", small, large))
     from logitkit.processors import cascade
 
     messages = [[{"role": "user", "content": text}] if chat else text for text in texts]
@@ -60,11 +66,12 @@ def label_divergence(
             messages,
             out,
             pair,
-            judge=_judge(judge),
+            judge=functools.partial(_decision, deciding),
             judge_name=judge,
             tokens=tokens,
             batch_size=batch,
             advance=bar.advance,
+            engine=chosen,
         )
     counts = Counter(label for prompt in labelled for label in prompt.labels)
     names = {cascade.IDENTICAL: "identical", cascade.NEUTRAL: "neutral", cascade.DIVERGENT: "divergent"}
@@ -96,6 +103,11 @@ def _read_prompts(path: Path, field: str) -> list[str]:
     if not lines:
         raise FileFormatError(f"label-divergence: {path} must hold a prompt, got none")
     return lines
+
+
+def _decision(judge: PerProcess[Any], pair: Any) -> bool:
+    """Return whether two continuations diverge, as the judge of this process finds."""
+    return bool(judge.value(pair))
 
 
 def _judge(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from logitkit.cli.inputs import load_model, utf8_text
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
 from logitkit.errors import PromptError
+from logitkit.execution import PerProcess, carry_out, engine_named
 from logitkit.files import parse_json
 from logitkit.progress import progress_bar
 from logitkit.tables import FittedTable
@@ -49,45 +51,72 @@ def membership(
     ] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
+    engine: options.Engine = "local",
     as_json: options.AsJson = False,
 ) -> None:
     """Score texts by how likely they were among the training data of a model; higher means likelier.
 
     With labels, the area under the curve tells how well each score separates the two kinds of texts: 0.5 is chance.
     """
-    from logitkit.diagnostics import membership_scores, read_membership_texts, token_counts, token_statistics
+    chosen = engine_named(engine, "membership")
+    from logitkit.diagnostics import read_membership_texts
 
     texts = read_membership_texts(file, field=field, label=label)
     corpus = None if reference is None else utf8_text("membership", "--reference", reference)
-    loaded, tokenizer = load_model("membership", model, device=device, dtype=dtype)
-    counts = None if corpus is None else token_counts(tokenizer, [corpus], _width(loaded))
     settings = json.dumps([model, dtype, share, clip, tokens, corpus and hashlib.sha256(corpus.encode()).hexdigest()])
+    keys = [hashlib.sha256(f"{settings}\n{text.text}".encode()).hexdigest()[:16] for text in texts]
     known = _known(out) if out else {}
-    results = []
+    missing = {key: number for number, key in reversed([*enumerate(keys)]) if key not in known}  # one of equal texts
+    shared = PerProcess(functools.partial(_load, model, device, dtype, corpus))
+    job = functools.partial(_scores, shared, str(file), [text.text for text in texts], tokens, share, clip)
     with progress_bar("texts", total=len(texts)) as bar:
-        for number, text in enumerate(texts):
-            key = hashlib.sha256(f"{settings}\n{text.text}".encode()).hexdigest()[:16]
-            scores = known.get(key)
-            if scores is None:
-                try:
-                    found = token_statistics(loaded, tokenizer, text.text, max_tokens=tokens)
-                except PromptError as error:
-                    raise PromptError(f"membership: text {number + 1} of {file}: {error}") from error
-                scores = membership_scores(found, share=share, counts=counts, clip=clip)
-                if out:
-                    _append(out, {"key": key, "number": number, "member": text.member, **scores})
-            results.append(scores)
+
+        def keep(number: int, scores: dict[str, float]) -> None:
+            known[keys[number]] = scores
+            if out:
+                _append(out, {"key": keys[number], "number": number, "member": texts[number].member, **scores})
             bar.advance()
+
+        bar.advance(len(texts) - len(missing))
+        carry_out(job, sorted(missing.values()), keep, engine=chosen)
+    results = [known[key] for key in keys]
     if out:
         print_line(f"{out}: the scores of each text", stderr=True)
     _print_results(texts, results, as_json=as_json)
 
 
-def _width(model: Any) -> int:
-    """Return the number of logits of a model."""
+def _load(model: str, device: str, dtype: str, corpus: str | None) -> tuple[Any, Any, Any]:
+    """Return a model, its tokenizer, and how often each token occurs in a text; None without a text."""
+    from logitkit.diagnostics import token_counts
     from logitkit.processors.model_facts import text_config
 
-    return int(text_config(model).vocab_size)
+    loaded, tokenizer = load_model("membership", model, device=device, dtype=dtype)
+    counts = None if corpus is None else token_counts(tokenizer, [corpus], int(text_config(loaded).vocab_size))
+    return loaded, tokenizer, counts
+
+
+def _scores(
+    shared: PerProcess[tuple[Any, Any, Any]],
+    file: str,
+    texts: list[str],
+    tokens: int,
+    share: float,
+    clip: float,
+    number: int,
+) -> dict[str, float]:
+    """Return the scores of the text of a number: a unit of the command.
+
+    Raises:
+        PromptError: the text has too few tokens; names its number.
+    """
+    from logitkit.diagnostics import membership_scores, token_statistics
+
+    model, tokenizer, counts = shared.value
+    try:
+        found = token_statistics(model, tokenizer, texts[number], max_tokens=tokens)
+    except PromptError as error:
+        raise PromptError(f"membership: text {number + 1} of {file}: {error}") from error
+    return membership_scores(found, share=share, counts=counts, clip=clip)
 
 
 def _known(path: Path) -> dict[str, dict[str, float]]:

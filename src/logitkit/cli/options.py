@@ -24,6 +24,7 @@ TopP = Annotated[
     float | None, typer.Option(help="Sample from the smallest set with this probability; implies --do-sample.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of the sampling.")]
+Engine = Annotated[str, typer.Option(help="Where units run: local (this process) or ray (a Ray cluster).")]
 Device = Annotated[str, typer.Option(help="Device of the model: cpu, cuda, cuda:1, mps ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 SmallModel = Annotated[str, typer.Option("--small", help="The small model: a known name, a folder, or a hub id.")]

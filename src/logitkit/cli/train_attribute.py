@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from logitkit.cli import options
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
+from logitkit.execution import PerProcess, engine_named
 from logitkit.progress import progress_bar
 from logitkit.tables import FittedTable
 
@@ -37,21 +39,27 @@ def train_attribute(
     blocks: Annotated[int, typer.Option(min=0, help="Number of residual blocks of the head.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the places.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of places and training.")] = 0,
+    engine: options.Engine = "local",
     as_json: options.AsJson = False,
 ) -> None:
     """Train a head that predicts an attribute of the whole text from the states of a model.
 
-    Use the head as `attribute({'head': 'FOLDER'})` in a chain of the same model.
+    Use the head as `attribute({'head': 'FOLDER'})` in a chain of the same model. The engine reads the texts; the
+    training itself runs in this process.
     """
+    chosen = engine_named(engine, "train-attribute")
     from logitkit import models
     from logitkit.processors import samplers
     from logitkit.processors.cascade import TrainingSettings
 
     items = samplers.read_labelled_texts(texts, text=field, label=label, prompt=prompt)
-    loaded, tokenizer = models.load(model)
+    shared = PerProcess(functools.partial(models.load, model))
+    loaded, tokenizer = shared.value
     settings = samplers.CaptureSettings(positions=positions, tokens=tokens, batch_size=batch, chat=chat, seed=seed)
     with progress_bar("texts", total=len(items)) as bar:
-        examples = samplers.attribute_examples(items, loaded, tokenizer, out, settings, advance=bar.advance)
+        examples = samplers.attribute_examples(
+            items, loaded, tokenizer, out, settings, advance=bar.advance, engine=chosen, workers_load=shared
+        )
     with progress_bar("epochs", total=epochs) as bar:
         head = samplers.AttributeHead.fit(
             examples,

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench_runs import tiny_run
-from logitkit.bench.execution import MEASURED_FIELDS, Store, carry_out, engine_named, missing, plan
-from logitkit.bench.execution.engine import local
-from logitkit.errors import FileFormatError, ModeError, UnknownNameError
+from logitkit.bench.execution import MEASURED_FIELDS, Store, carry_out, missing, plan
+from logitkit.errors import FileFormatError, ModeError
+from logitkit.execution import local
 
 WORKER = """
 import sys
@@ -94,8 +94,8 @@ def test_an_engine_may_answer_in_any_order(bench_place: Path, tmp_path: Path) ->
     """An engine that returns the units backwards and one of them twice gives the same records."""
     run = tiny_run(bench_place)
 
-    def backwards(run, units):  # type: ignore[no-untyped-def]
-        yield from local(run, [*units[::-1], units[0]])
+    def backwards(job, units):  # type: ignore[no-untyped-def]
+        yield from local(job, [*units[::-1], units[0]])
 
     with Store(tmp_path / "a") as first:
         carry_out(run, first)
@@ -117,12 +117,6 @@ def test_a_line_that_is_no_record_is_an_error(tmp_path: Path) -> None:
         Store(tmp_path)
     (tmp_path / "results.jsonl").write_text('{"key": "a", "text": "\u2028"}\n[1]')
     assert list(Store(tmp_path).records) == ["a"]
-
-
-def test_an_unknown_engine_is_refused() -> None:
-    """The error suggests the closest name of an engine."""
-    with pytest.raises(UnknownNameError, match="did you mean 'local'"):
-        engine_named("locl")
 
 
 def test_a_line_torn_anywhere_is_no_error(tmp_path: Path) -> None:
