@@ -124,7 +124,7 @@ class CutPromptMethods:
         Token healing strips white space around the prompt, so the stripped text is compared.
         """
         inputs = self.tokenizer(text, return_tensors="pt")
-        settings = {"token_healing": True, "tokenizer": self.healing_tokenizer, "do_sample": False, "max_new_tokens": 8}
+        settings = {"token_healing": True, "tokenizer": self.healing_tokenizer, "do_sample": False, "max_new_tokens": 4}
         try:
             written = self.tokenizer.decode(self.model.generate(**inputs, **settings)[0], skip_special_tokens=True)
         except (KeyError, RuntimeError):  # transformers 5.23: a last token without extensions, or a shortened prompt

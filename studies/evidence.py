@@ -12,17 +12,16 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from logitkit.bench.report import bootstrap_interval, holm, sign_flips
+from logitkit.bench.report import Spread, bootstrap_interval, holm, sign_flips
 from studies.intervals import interval_text
 from studies.tables import markdown_table
 
 Half = Literal["development", "held-out"]
-LEVEL, POWER = 0.05, 0.8  # of the two-sided tests whose power is stated
+POWER = 0.8  # with which a difference is shown that a table says it could have seen
 RESULTS = re.compile(r"(<!-- results: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -59,43 +58,38 @@ def half_of(item: str, share: float = 1 / 3) -> Half:
     return "development" if draw < share else "held-out"
 
 
-def smallest_seen(differences: Sequence[float]) -> float:
-    """Return the smallest true mean difference that a two-sided test at 5 % sees in 80 % of such samples.
+def smallest_seen(differences: Sequence[float], comparisons: int = 1) -> float:
+    """Return the smallest true mean difference that a paired test at 5 % shows in 80 % of such samples.
 
-    The normal approximation, without the correction for several comparisons: 2.80 standard errors of the mean.
+    Not a number if all differences are equal, which say nothing about their spread.
+
+    Args:
+        differences: the difference of every item.
+        comparisons: number of comparisons that are corrected for together.
 
     Examples:
-        >>> round(smallest_seen([-1.0, 1.0] * 50), 3)
-        0.282
+        >>> round(smallest_seen([-1.0, 1.0] * 50), 3), round(smallest_seen([-1.0, 1.0] * 50, comparisons=10), 3)
+        (0.284, 0.374)
     """
-    if len(differences) < 2:
-        return math.nan
-    return _distance() * float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    deviation = float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0
+    seen = (
+        Spread(deviation=deviation).smallest_difference(len(differences), power=POWER, comparisons=comparisons)
+        if deviation
+        else None
+    )
+    return math.nan if seen is None else seen
 
 
-def items_to_see(differences: Sequence[float], difference: float) -> int:
-    """Return the number of items with which a mean difference would be seen; see `smallest_seen`.
+def items_to_see(differences: Sequence[float], difference: float) -> str:
+    """Return the number of items with which a mean difference would be shown, without a correction.
 
     Examples:
         >>> items_to_see([-1.0, 1.0] * 50, 0.1)
-        793
+        '795'
     """
-    return needed_items(float(np.std(differences, ddof=1)), difference)
-
-
-def needed_items(spread: float, difference: float) -> int:
-    """Return the number of items with which a mean difference would be seen.
-
-    Args:
-        spread: standard deviation of the difference of one item.
-        difference: the mean difference.
-    """
-    return math.ceil((_distance() * spread / difference) ** 2)
-
-
-def _distance() -> float:
-    """Return the sum of the quantiles of the level and of the power."""
-    return NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)
+    deviation = float(np.std(differences, ddof=1))
+    items = Spread(deviation=deviation).items_needed(difference, power=POWER) if deviation else None
+    return "unknown" if items is None else str(items)
 
 
 def comparison_table(compared: Sequence[PairedDifferences], form: str = "+.3f") -> str:
@@ -113,7 +107,7 @@ def comparison_table(compared: Sequence[PairedDifferences], form: str = "+.3f") 
             str(len(one.differences)),
             interval_text(bootstrap_interval(one.differences), form),
             f"{p:.3f}" if p >= 0.001 else "<0.001",
-            f"{smallest_seen(one.differences):{form.lstrip('+')}}",
+            f"{smallest_seen(one.differences, len(compared)):{form.lstrip('+')}}".replace("nan", "unknown"),
         ]
         for one, p in zip(compared, ps, strict=True)
     ]

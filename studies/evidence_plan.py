@@ -5,14 +5,14 @@ python -m studies.evidence_plan docs/evidence.md
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from studies.evidence import needed_items, write_results
+from logitkit.bench.report import Spread
+from studies.evidence import POWER, write_results
 from studies.tables import markdown_table
 
 SPEED = {"SmolLM2-135M": 100.0, "Gemma 3 270M": 50.0, "Qwen2.5-Coder-1.5B": 4.5, "TinyLlama 1.1B": 5.4}  # tokens/s
@@ -56,10 +56,9 @@ def shares_needed(discordant: float, points: int) -> str:
 
     Examples:
         >>> shares_needed(0.2, 10)
-        '150 items for 10 points if 20 % of the items are discordant'
+        '168 items for 10 points if 20 % of the items are discordant'
     """
-    spread = math.sqrt(discordant - (points / 100) ** 2)
-    count = needed_items(spread, points / 100)
+    count = Spread(discordant=discordant).items_needed(points / 100, power=POWER)
     return f"{count} items for {points} points if {100 * discordant:g} % of the items are discordant"
 
 
@@ -76,12 +75,12 @@ PAGES = (
     ),
     PlannedPage(
         letter="b",
-        title="`byte_boundary` on partial tokens",
+        title="[`byte_boundary` on partial tokens](measurements/partial_words.md)",
         items="4 kinds of 150 cuts",
         tokens=600 * 5 * 70,
         model="SmolLM2-135M",
         device="CPU",
-        state="started; no language without spaces: no such text and no model of one is at hand",
+        state="137 cuts are measured; no language without spaces: no such text and no model of one is at hand",
         needed="see the page",
     ),
     PlannedPage(

@@ -93,17 +93,17 @@ def report_sections(report: str) -> Iterator[str]:
 
 
 def page_section(name: str, title: str, text: str) -> str:
-    """Return the comparisons of a page of evidence with verdicts.
+    """Return the comparisons of all tables of a page of evidence with verdicts.
 
     Args:
         name: file name of the page.
         title: heading of the section.
         text: the page.
     """
-    table = next(table for table in tables_of(text) if table.columns[0] == "difference")
-    rows = [[*row, verdict(row[3], row[4], row[1])] for row in table.rows]
+    tables = [table for table in tables_of(text) if table.columns[0] == "difference"]
+    rows = [[*row, verdict(row[3], row[4], row[1])] for table in tables for row in table.rows]
     about = f"From [its page]({name}.md)."
-    return f"## {title}\n\n{about}\n\n{markdown_table([*table.columns, 'verdict on the first'], rows)}"
+    return f"## {title}\n\n{about}\n\n{markdown_table([*tables[0].columns, 'verdict on the first'], rows)}"
 
 
 def verdict(interval: str, p: str, unit: str) -> str:
