@@ -1,11 +1,14 @@
 """Time and forwards of `speculate` beside the plain chain, and beside assisted decoding of transformers, all greedy.
 
-Two pairs, on paragraphs of a book. Prose: an ensemble of SmolLM2-135M and Gemma-3-270M. Assisted: a cascade that writes
+Pairs on paragraphs of a book. Prose: an ensemble of SmolLM2-135M and Gemma-3-270M. Assisted: a cascade that writes
 the greedy text of its large model, which assisted decoding writes too; the large model is SmolLM2-135M with noise on
-its weights, so that both methods check the same drafts and differ in their overhead alone. The methods run in turn on
-each prompt, and their tokens are compared with those of the plain chain. Runs in the results file are not repeated.
+its weights, so that both methods check the same drafts and differ in their overhead alone. Stories: the same cascade
+of two models that the command line names, the drafting one much cheaper, on the beginnings of children's stories.
+The methods run in turn on each prompt, and their tokens are compared with those of the plain chain. Runs in the
+results file are not repeated.
 
     python -m studies.checked_drafts --data DATA --items 4 --tokens 16 --out checked.jsonl
+    python -m studies.checked_drafts --data DATA --pair stories --small FOLDER --large FOLDER --items 8
 """
 
 from __future__ import annotations
@@ -30,6 +33,19 @@ from studies.tables import markdown_table
 
 MAIN = "smollm2-135m"
 PAIRS = ("assisted", "prose")
+STORIES = "stories"
+BEGINNINGS = (
+    "Once upon a time there was a little girl who had a red ball. She took it to the park, and",
+    "One day a small dog found a big bone in the garden. He wanted to hide it, but",
+    "Tom and his sister were playing in the snow. They made a snowman with a hat, and then",
+    "There was a cat who lived in a tree. Every morning she looked down and saw",
+    "Mia had a new toy boat. Her father took her to the lake, where",
+    "A little bird could not fly yet. Its mother said that",
+    "Ben did not like to share his toys. One day his friend came to visit, and",
+    "In a forest there lived a kind bear. The other animals came to him when",
+    "Lucy helped her grandmother to bake a cake. When it was ready,",
+    "The sun was hot, and the boys wanted to swim. They ran to the river, but",
+)
 LENGTHS = (2, 4, 8)  # drafted tokens
 ASSISTED_LENGTH = 4
 NOISE = 0.03  # standard deviation of the noise, as a share of that of the weights
@@ -136,8 +152,17 @@ def table(runs: Mapping[tuple[str, int], Mapping[str, Measured]]) -> str:
     return markdown_table([*headings, "wall time / plain", "CPU time / plain", "equal to plain"], rows)
 
 
-def loaded(task: str) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Return the generating and the other model of a pair, and their tokenizers."""
+def loaded(task: str, folders: Sequence[str]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the generating and the other model of a pair, and their tokenizers.
+
+    Args:
+        task: name of the pair.
+        folders: the drafting and the large model of `STORIES`; both run in 16 bits, in which a CPU reads a few tokens
+            as fast as one.
+    """
+    if task == STORIES:
+        (main, tokenizer), (other, other_tokenizer) = (models.load(folder) for folder in folders)
+        return (main.to(torch.bfloat16), other.to(torch.bfloat16)), (tokenizer, other_tokenizer)
     main, tokenizer = models.load(MAIN)
     if task == "assisted":
         return (main, with_noise(main)), (tokenizer, tokenizer)
@@ -147,21 +172,27 @@ def loaded(task: str) -> tuple[Sequence[Any], Sequence[Any]]:
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with 1661-0.txt.", envvar="LOGITKIT_DATA")],
-    pair: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PAIRS)}; may be repeated.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(PAIRS)}, {STORIES}; may be repeated.")
+    ] = None,
+    small: Annotated[str, typer.Option(help=f"The drafting model of {STORIES}, a folder.")] = "",
+    large: Annotated[str, typer.Option(help="Its large model, with the same tokenizer, a folder.")] = "",
     items: Annotated[int, typer.Option(min=1, max=30, help="Prompts of each pair.")] = 10,
     tokens: Annotated[int, typer.Option(min=1, help="New tokens of each run.")] = 32,
     out: Annotated[Path, typer.Option(help="File of results; runs in it are not repeated.")] = Path("checked.jsonl"),
 ) -> None:
     """Print time and forwards of speculate, of the plain chain, and of assisted decoding."""
+    if STORIES in (pair or ()) and not (small and large):
+        raise typer.BadParameter(f"--small and --large must name the two models of {STORIES}")
     settings = {"tokens": tokens}
     known = {(one["task"], one["item"]): one["runs"] for one in resumed_records(out, settings, "checked_drafts")}
-    prompts = {task: paragraphs(data, items) for task in pair or PAIRS}
+    prompts = {task: BEGINNINGS[:items] if task == STORIES else paragraphs(data, items) for task in pair or PAIRS}
     places = [(task, number) for task, texts in prompts.items() for number in range(len(texts))]
     with progress_bar("prompts", total=sum(place not in known for place in places)) as bar:
         for task in prompts:
             todo = [number for one, number in places if one == task and (one, number) not in known]
-            both, tokenizers = loaded(task) if todo else ((), ())
-            steps = GREEDY_LARGE if task == "assisted" else ENSEMBLE
+            both, tokenizers = loaded(task, [small, large]) if todo else ((), ())
+            steps = ENSEMBLE if task == "prose" else GREEDY_LARGE
             for place, number in enumerate(todo):
                 if not place:  # the first run of a pair aligns the vocabularies and checks the models
                     runs_of(both, tokenizers, "A warm-up.", 2, steps)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from logitkit import models
 from logitkit.registry.laws import foreign_model, foreign_tokenizer, tiny_model, tiny_tokenizer
@@ -31,3 +32,18 @@ def test_a_small_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(models, "load", lambda name: pytest.fail("the runs are repeated"))
     checked_drafts.main(data=tmp_path, items=1, tokens=5, out=out)
     assert [line.split(" | ") for line in capsys.readouterr().out.strip().splitlines()[2:]] == rows
+
+
+def test_a_pair_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The pair of stories drafts with one named model and checks with the other; both must be named."""
+    named = {"small": tiny_model(), "large": tiny_model(1)}
+    monkeypatch.setattr(models, "load", lambda name: (copy.deepcopy(named[name]), tiny_tokenizer()))
+    monkeypatch.setattr(checked_drafts, "LENGTHS", (2,))
+    out = tmp_path / "checked.jsonl"
+    checked_drafts.main(data=tmp_path, pair=["stories"], small="small", large="large", items=1, tokens=5, out=out)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.strip().splitlines()[2:]]
+    assert [row[:2] for row in rows] == [
+        ["| stories", name] for name in ("plain chain", "speculate(2)", "assisted decoding")
+    ]
+    with pytest.raises(typer.BadParameter, match="must name the two models of stories"):
+        checked_drafts.main(data=tmp_path, pair=["stories"], small="small", items=1, tokens=5, out=out)
