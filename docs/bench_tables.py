@@ -14,7 +14,7 @@ import typer
 from pydantic import BaseModel
 
 from logitkit.bench.config import run
-from logitkit.cli import bench_power, bench_report, bench_run, bench_speed
+from logitkit.cli import bench_choose, bench_power, bench_report, bench_run, bench_speed
 from logitkit.params import rule_of
 from logitkit.registry import discover
 from logitkit.registry.pages.man_page import written
@@ -22,9 +22,15 @@ from logitkit.registry.pages.man_page import written
 PAGES = [Path(__file__).parent / f"{name}.md" for name in ("benchmarking", "experiments")]
 END = "<!-- end -->"
 PART = re.compile(r"(<!-- (keys|flags|tasks)(?:: (\w+))? -->).*?<!-- end -->", re.DOTALL)
-COMMANDS = {"run": bench_run.run, "report": bench_report.report, "speed": bench_speed.speed, "power": bench_power.power}
+COMMANDS = {
+    "run": bench_run.run,
+    "report": bench_report.report,
+    "speed": bench_speed.speed,
+    "power": bench_power.power,
+    "choose": bench_choose.choose,
+}
 NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
-RULES = {"cost": "a mapping, see below"} | dict.fromkeys(
+RULES = dict.fromkeys(("cost", "tuned"), "a mapping, see below") | dict.fromkeys(
     ("models", "chains", "tasks", "resources", "parameters"), "a mapping"
 )
 DEFAULTS = ("defaults", "a mapping of keys of a task", "", "settings of every task, unless the task sets its own")

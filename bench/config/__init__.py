@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from logitkit.bench.config.overrides import Overrides
-from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
+from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry, TunedEntry
 
 if TYPE_CHECKING:
     from logitkit.bench.config.example import example_run
@@ -24,6 +24,7 @@ __all__ = [
     "ResourceEntry",
     "Run",
     "TaskEntry",
+    "TunedEntry",
     "example_run",
     "from_data",
     "overlong_samples",

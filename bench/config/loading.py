@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from logitkit import models
 from logitkit.bench.config import datasource
-from logitkit.bench.config.run import ResourceEntry, Run
+from logitkit.bench.config.run import ResourceEntry, Run, TaskEntry
+from logitkit.bench.config.splits import items_of
 from logitkit.bench.tasks.passages import halves
-from logitkit.bench.tasks.task import Task
+from logitkit.bench.tasks.task import Sample, Task
 from logitkit.files import is_file, is_folder
 from logitkit.processors.model_facts import context_length
 from logitkit.registry.chain import Chain
@@ -51,14 +53,27 @@ def task(run: Run, name: str) -> Task:
     Raises:
         DataError: no place holds the task's data.
     """
-    entry = run.tasks[name]
+    return task_of_entry(run.tasks[name], run.folder)
+
+
+def task_of_entry(entry: TaskEntry, folder: str) -> Task:
+    """Return the task of an entry whose relative paths start at a folder.
+
+    Raises:
+        DataError: no place holds the task's data.
+    """
     settings = [entry.task, entry.data, entry.encoding, entry.parameters]
-    key = json.dumps([*settings, run.folder, os.environ.get(datasource.VARIABLE)])
+    key = json.dumps([*settings, str(Path(folder).absolute()), os.environ.get(datasource.VARIABLE)])
     if key not in _TASKS:
         spec = default_registry().describe_task(entry.task)
-        rows = datasource.rows(spec, entry.data, run.folder, encoding=entry.encoding)
+        rows = datasource.rows(spec, entry.data, folder, encoding=entry.encoding)
         _TASKS[key] = spec.build(rows, spec.check(entry.parameters))
     return _TASKS[key]
+
+
+def samples_of_entry(entry: TaskEntry, folder: str) -> Sequence[Sample]:
+    """Return the samples of an entry: those of its split, and of these the first ``samples``."""
+    return items_of(entry, task_of_entry(entry, folder).samples)[: entry.samples]
 
 
 def chain_resources(run: Run, model: str, chain: Chain) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from logitkit import models
 from logitkit.bench.config import datasource, loading
 from logitkit.bench.config.run import Run, TaskEntry
+from logitkit.bench.config.splits import items_of
 from logitkit.bench.tasks import sandbox
 from logitkit.bench.tasks.task import Request
 from logitkit.errors import LogitkitError, UnknownNameError
@@ -69,7 +70,7 @@ def overlong_samples(run: Run) -> list[str]:
         limit = math.inf if context is None else context
         for name in tasks:
             entry, task = run.tasks[name], loading.task(run, name)
-            for sample in task.samples[: entry.samples]:
+            for sample in items_of(entry, task.samples)[: entry.samples]:
                 count = _token_count(task.request(sample, tokenizer), tokenizer, entry.max_new_tokens)
                 if count > limit:
                     messages.append(
@@ -156,12 +157,15 @@ def _task(run: Run, name: str, entry: TaskEntry) -> Iterator[Mistake]:
         fence = "without a network" if isolated else "restricted by the interpreter alone"
         yield (), f"executes programs that the model writes; pass --allow-code-execution (they run {fence} here)"
     try:
-        count = len(loading.task(run, name).samples)
+        count = len(items_of(entry, loading.task(run, name).samples))
     except LogitkitError as error:
         yield ("data",), str(error)
         return
     if entry.samples is not None and entry.samples > count:
-        yield ("samples",), f"samples must be at most {count}, the number of samples in the data, got {entry.samples}"
+        where = "in the data" if entry.split is None else f"of the {entry.split} split"
+        yield ("samples",), f"samples must be at most {count}, the number of samples {where}, got {entry.samples}"
+    if count == 0 and entry.split is not None:
+        yield ("split",), f"split must have an item, got none in {entry.split!r}; change development_share"
 
 
 def _contradictions(spec: TaskSpec, entry: TaskEntry) -> Iterator[Mistake]:

@@ -9,8 +9,9 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from logitkit.params import Parameters, option, whole
+from logitkit.params import Parameters, number, option, whole
 
+Split = Literal["development", "held_out"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -59,6 +60,7 @@ class ChainEntry(Parameters):
     ] = ""
     models: Annotated[list[str] | None, option("names of the models the chain runs on; default: all")] = None
     tasks: Annotated[list[str] | None, option("names of the tasks the chain runs on; default: all")] = None
+    strategy: Annotated[str, option("strategy of which the chain is a setting; default: its name without a sweep")] = ""
 
 
 class TaskEntry(Parameters):
@@ -71,6 +73,9 @@ class TaskEntry(Parameters):
 
     task: Annotated[str, option("name of a task; default: the name of the entry")]
     samples: Annotated[int | None, whole("number of samples, counted from the first; default: all", ge=1)] = None
+    split: Annotated[Split | None, option("split whose items are used, see Splits; default: all items")] = None
+    split_seed: Annotated[int, whole("seed of the split", ge=0)] = 0
+    development_share: Annotated[float, number("share of the items that the development split has", gt=0, lt=1)] = 0.5
     data: Annotated[str | None, option("a data file that replaces the task's own")] = None
     encoding: Annotated[str | None, option("encoding of the data file")] = None
     repeats: Annotated[int, whole("answers per sample", ge=1, le=10_000)] = 1
@@ -94,6 +99,21 @@ class CostEntry(Parameters):
     tokens: Annotated[int, whole("new tokens per prompt", ge=2, le=1_000_000)] = 32
     batch: Annotated[int, whole("number of prompts", ge=1, le=10_000)] = 1
     memory: Annotated[bool, option("also measure peak memory")] = True
+
+
+class TunedEntry(Parameters):
+    """How the settings of a run were chosen; `logitkit bench choose` writes it.
+
+    Examples:
+        >>> TunedEntry(run="0123456789abcdef", tasks={}, settings={"cfg": 3}, comparisons=3).metric
+        ''
+    """
+
+    run: Annotated[str, option("identity of the run in which the settings were compared")]
+    tasks: Annotated[dict[str, TaskEntry], option("tasks by which they were chosen, with their items")]
+    settings: Annotated[dict[str, int], option("number of settings that were tried, by strategy")]
+    comparisons: Annotated[int, whole("comparisons of that run", ge=0)]
+    metric: Annotated[str, option("metric by which they were chosen; default: the main one of each task")] = ""
 
 
 class Run(Parameters):
@@ -123,6 +143,10 @@ class Run(Parameters):
     seeds: Annotated[list[int], option("seeds of the sampling; each answer is sampled once per seed")] = [0]  # noqa: RUF012
     baseline: Annotated[str, option("name of the chain the others are compared with; default: the first")] = ""
     cost: Annotated[CostEntry | None, option("how cost is measured; left out: cost is not measured")] = None
+    correction: Annotated[
+        Literal["run", "task"], option("comparisons corrected together: of the whole run, or of one task and metric")
+    ] = "run"
+    tuned: Annotated[TunedEntry | None, option("how the settings were chosen; bench choose writes it")] = None
     allow_code_execution: Annotated[bool, option("let tasks execute programs that a model wrote")] = False
     folder: Annotated[str, option("where relative paths start")] = "."
 
@@ -130,15 +154,29 @@ class Run(Parameters):
     def hash(self) -> str:
         """Identity of the run: 16 hex digits of all settings that differ from their defaults.
 
-        Leaving out defaults keeps the hash of old runs when a new setting is added.
+        Leaving out defaults keeps the hash of old runs when a new setting is added. The strategies of chains are names
+        alone, and left out too.
         """
-        hidden = {"folder", "allow_code_execution"}
+        hidden = {"folder": True, "allow_code_execution": True, "chains": {"__all__": {"strategy"}}}
         return digest(self.model_dump(mode="json", exclude_defaults=True, exclude=hidden))
 
     @property
     def compared_with(self) -> str:
         """Name of the chain that the others are compared with."""
         return self.baseline or next(iter(self.chains))
+
+    def strategies(self) -> dict[str, list[str]]:
+        """Return the names of the chains of each strategy: the settings that were tried of it.
+
+        Examples:
+            >>> chains = {"plain": ChainEntry(), "cfg 2": ChainEntry(chain="cfg(2.0)", strategy="cfg")}
+            >>> Run(models={}, tasks={}, chains=chains).strategies()
+            {'plain': ['plain'], 'cfg': ['cfg 2']}
+        """
+        strategies: dict[str, list[str]] = {}
+        for name, entry in self.chains.items():
+            strategies.setdefault(entry.strategy or name, []).append(name)
+        return strategies
 
     def pairs(self) -> list[tuple[str, str, str]]:
         """Return every (model, chain, task) of the run, in the order of the entries."""

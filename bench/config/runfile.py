@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from logitkit.bench.config import preflight
 from logitkit.bench.config.overrides import Overrides
 from logitkit.bench.config.preflight import Mistake, Place
-from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry
+from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry, TunedEntry
 from logitkit.errors import LogitkitError, RunError, closest
 from logitkit.files import read_text
 from logitkit.params import rule_of, suggestion
@@ -28,6 +28,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "tasks": TaskEntry,
     "resources": ResourceEntry,
 }
+PARTS: dict[str, type[BaseModel]] = {"cost": CostEntry, "tuned": TunedEntry}
 SWEPT = 10_000  # chains of one sweep
 NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
 
@@ -112,8 +113,9 @@ def _build(
     mistakes: list[Mistake] = []
     settings = _expanded(data, folder, mistakes)
     left_out = overrides.apply(settings) if overrides else []
-    if settings.get("cost") is not None:
-        mistakes += _invalid(CostEntry, settings["cost"], ("cost",))
+    for part, kind in PARTS.items():
+        if settings.get(part) is not None:
+            mistakes += _invalid(kind, settings[part], (part,))
     for section, kind in SECTIONS.items():
         for name, entry in settings.get(section, {}).items():
             mistakes += _invalid(kind, entry, (section, name))
@@ -121,8 +123,8 @@ def _build(
     wrong = {place[:2] for place, _ in mistakes}
     for section in SECTIONS.keys() & settings.keys():
         settings[section] = {name: entry for name, entry in settings[section].items() if (section, name) not in wrong}
-    if "cost" in {place[0] for place, _ in mistakes}:
-        settings.pop("cost")
+    for part in PARTS.keys() & {place[0] for place, _ in mistakes}:
+        settings.pop(part)
     try:
         run = Run.model_validate({**settings, "folder": folder, "allow_code_execution": allow})
     except ValidationError as error:
@@ -210,7 +212,8 @@ def _swept(name: str, entry: dict[str, Any], mistakes: list[Mistake]) -> Iterato
         except (KeyError, ValueError) as error:
             mistakes.append((place, f"every $name of the chain must be in the sweep, got {error}"))
             return
-        yield f"{name} {', '.join(f'{key}={value}' for key, value in chosen.items())}", {**entry, "chain": text}
+        setting = ", ".join(f"{key}={value}" for key, value in chosen.items())
+        yield f"{name} {setting}", {"strategy": name, **entry, "chain": text}
 
 
 def _invalid(kind: type[BaseModel], entry: Any, place: Place) -> list[Mistake]:

@@ -27,6 +27,8 @@ from logitkit.registry.discovery import default_registry
 SEARCH_COSTS = ("forwards", "tokens", "peak_rows", "peak_cache_bytes")
 # Fields of a record that differ between two executions of the same unit.
 MEASURED_FIELDS = ("seconds", "peak_device_bytes")
+# Settings of a task that say which items are used, and change no answer to an item.
+NOT_IN_KEYS = {"samples", "data", "models", "split", "split_seed", "development_share"}
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -77,7 +79,26 @@ def plan(run: Run) -> list[Unit]:
 
 def samples(run: Run, name: str) -> Sequence[Sample]:
     """Return the samples of a task that belong to the run."""
-    return loading.task(run, name).samples[: run.tasks[name].samples]
+    return loading.samples_of_entry(run.tasks[name], run.folder)
+
+
+def tuned_items(run: Run, name: str) -> set[str]:
+    """Return the identifiers of the items of a task by which the settings of the run were chosen too.
+
+    Two tasks have the same items if they have the same data and identifiers, also if their parameters differ.
+    """
+    if run.tuned is None:
+        return set()
+    used: set[str] = set()
+    for entry in run.tuned.tasks.values():
+        if _data_of(entry) == _data_of(run.tasks[name]):
+            used |= {sample.id for sample in loading.samples_of_entry(entry, run.folder)}
+    return used & {sample.id for sample in samples(run, name)}
+
+
+def _data_of(entry: TaskEntry) -> str:
+    """Return the name of the data of a task."""
+    return entry.data or default_registry().describe_task(entry.task).data
 
 
 def keys(run: Run, unit: Unit) -> list[str]:
@@ -101,7 +122,7 @@ def keys(run: Run, unit: Unit) -> list[str]:
         "model": run.models[unit.model].model_dump(mode="json", exclude_defaults=True),
         "chain": chain.hash,
         "resources": {name: loading.resource_metadata(run, name) for name in run.resources if name in named},
-        "task": entry.model_dump(mode="json", exclude_defaults=True, exclude={"samples", "data", "models"}),
+        "task": entry.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IN_KEYS),
         "seed": unit.seed,
         "rows": [unit.start, unit.stop],
         "names": [unit.model, unit.chain, unit.task],

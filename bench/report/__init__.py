@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from logitkit.bench.report.answers import answers
 from logitkit.bench.report.cells import Cell
+from logitkit.bench.report.design import design
 from logitkit.bench.report.intervals import (
     Interval,
     bootstrap_interval,
@@ -28,6 +29,7 @@ __all__ = [
     "answers",
     "bootstrap_interval",
     "compare",
+    "design",
     "holm",
     "markdown",
     "mcnemar",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from logitkit.bench.report.intervals import Interval, mean_interval
-from logitkit.bench.report.statistics import Comparison, Conclusion, compare_pairs
+from logitkit.bench.report.statistics import Comparison, Conclusion, compare_pairs, holm
 from logitkit.bench.tasks.task import Metric
 
 
@@ -89,3 +89,28 @@ def cells_of_metric(metric: Metric, values: Mapping[str, Mapping[str, float | No
             conclusion=comparison.conclusion(metric.better) if comparison else "",
         )
     return cells
+
+
+def corrected_together(cells: Sequence[tuple[Metric, Cell]], *, further: int = 0) -> list[Cell]:
+    """Return cells whose p-values are corrected over all of them by Holm's method, with the conclusions that follow.
+
+    Args:
+        cells: each with its metric; cells without a comparison stay as they are.
+        further: comparisons that were made elsewhere and count too; each is taken to have shown nothing.
+
+    Examples:
+        >>> metric = Metric(name="loss", better="lower", unit="nats")
+        >>> values = {"plain": {str(n): 1.0 for n in range(9)}, "cfg": {str(n): 0.5 + n / 99 for n in range(9)}}
+        >>> cell = cells_of_metric(metric, values, "plain")["cfg"]
+        >>> cell.conclusion, corrected_together([(metric, cell)], further=20)[0].conclusion
+        ('better', 'not shown')
+    """
+    ps = [cell.comparison.p for _, cell in cells if cell.comparison is not None]
+    adjusted = iter(holm([*ps, *[1.0] * further]))
+    corrected = []
+    for metric, cell in cells:
+        if cell.comparison is not None:
+            comparison = replace(cell.comparison, adjusted=next(adjusted))
+            cell = replace(cell, comparison=comparison, conclusion=comparison.conclusion(metric.better))
+        corrected.append(cell)
+    return corrected

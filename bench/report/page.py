@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from logitkit.bench.report.answers import as_script
+from logitkit.bench.report.design import design
 from logitkit.bench.report.plots import READING, plots
 from logitkit.bench.report.summary import Summary
 from logitkit.bench.report.tables import METHOD, conclusions, sheets, title
@@ -58,6 +59,7 @@ def page(
         reading=[with_code(" ".join(part.split())) for part in reading.split("\n\n") if part.strip()],
         conclusions=conclusions(summary),
         method=METHOD,
+        design=design(summary),
         plots=drawn,
         plots_reading=READING,
         sheets=sheets(summary),

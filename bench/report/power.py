@@ -24,8 +24,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from logitkit.bench.report.intervals import LEVEL, RESAMPLES, is_binary, proportion_interval
+from logitkit.bench.report.intervals import LEVEL, is_binary, proportion_interval
 from logitkit.bench.report.packages import stats
+from logitkit.bench.report.statistics import FINE_RESAMPLES
 from logitkit.errors import ParameterError
 
 MOST_ITEMS = 10**7  # `items_needed` searches no further
@@ -175,9 +176,9 @@ def smallest_p(items: int) -> float:
 
     Examples:
         >>> smallest_p(5), smallest_p(1000)
-        (0.0625, 0.0002)
+        (0.0625, 2e-05)
     """
-    return max(2.0 ** (1 - items), 2 / (RESAMPLES + 1))
+    return max(2.0 ** (1 - items), 1 / (FINE_RESAMPLES + 1))
 
 
 def pilot_spread(base: Sequence[float], other: Sequence[float]) -> tuple[Spread, Spread]:

@@ -12,8 +12,8 @@ from typing import Any
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.store import Record, Store
-from logitkit.bench.execution.unit import keys, plan
-from logitkit.bench.report.cells import Cell, cells_of_metric, is_share
+from logitkit.bench.execution.unit import keys, plan, tuned_items
+from logitkit.bench.report.cells import Cell, cells_of_metric, corrected_together, is_share
 from logitkit.bench.report.intervals import Interval, bootstrap_interval
 from logitkit.bench.report.pairs import samples_of
 from logitkit.bench.report.statistics import shown_better
@@ -90,6 +90,8 @@ class Summary:
         tables: one table per model and task.
         costs: the costs of the strategies, by model and strategy; without models whose cost was not measured.
         done, planned: number of records that exist, and that the run will have.
+        comparisons: number of comparisons with the baseline.
+        used: of each task, the number of its items by which settings were chosen too, as `Run.tuned` says.
 
     Examples:
         >>> import pathlib, tempfile
@@ -104,12 +106,20 @@ class Summary:
     costs: Mapping[str, Mapping[str, StrategyCost]]
     done: int
     planned: int
+    comparisons: int = 0
+    used: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def further(self) -> int:
+        """Number of comparisons in which settings were chosen by items of this run; they are corrected for too."""
+        return self.run.tuned.comparisons if self.run.tuned and any(self.used.values()) else 0
 
     def as_data(self) -> dict[str, Any]:
         """Return plain data for JSON; infinite values are None."""
         tables = [dataclasses.asdict(table) for table in self.tables]
         prices = {model: {name: vars(cost) for name, cost in each.items()} for model, each in self.costs.items()}
-        data = {"hash": self.run.hash, "done": self.done, "planned": self.planned, "tables": tables, "costs": prices}
+        counts = {"done": self.done, "planned": self.planned, "comparisons": self.comparisons, "used": dict(self.used)}
+        data = {"hash": self.run.hash, **counts, "tables": tables, "costs": prices}
         plain: dict[str, Any] = _plain(data)
         return plain
 
@@ -148,7 +158,27 @@ def summarise(run: Run, store: Store) -> Summary:
                 tables.append(_table(run, model, name, batches))
     prices = {model: price for model in run.models if (price := costs(run, store, model))}
     done = sum(key in store.records for key in planned)
-    return Summary(run=run, tables=tables, costs=prices, done=done, planned=len(planned))
+    used = {name: len(tuned_items(run, name)) for name in run.tasks}
+    summary = Summary(run=run, tables=tables, costs=prices, done=done, planned=len(planned), used=used)
+    return _corrected(summary)
+
+
+def _corrected(summary: Summary) -> Summary:
+    """Return a summary with the number of its comparisons, corrected together unless the run corrects by task."""
+    places = [(t, r, metric) for t in summary.tables for r in t.rows for metric in t.metrics]
+    cells = [(metric, row.cells[metric.name]) for _, row, metric in places]
+    count = sum(cell.comparison is not None for _, cell in cells)
+    if summary.run.correction == "task":
+        return dataclasses.replace(summary, comparisons=count)
+    found = iter(corrected_together(cells, further=summary.further))
+    tables = [
+        dataclasses.replace(
+            table,
+            rows=[dataclasses.replace(row, cells={m.name: next(found) for m in table.metrics}) for row in table.rows],
+        )
+        for table in summary.tables
+    ]
+    return dataclasses.replace(summary, tables=tables, comparisons=count)
 
 
 def _table(run: Run, model: str, name: str, groups: Mapping[str, Sequence[Sequence[Record]]]) -> TaskTable:

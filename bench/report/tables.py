@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from logitkit.bench.report.design import design
 from logitkit.bench.report.summary import StrategyRow, Summary, TaskTable
 from logitkit.bench.report.wording import FUSED, agreeing, counted, difference_text, heading, mean_text, p_text
 from logitkit.bench.tasks.task import Metric
@@ -15,8 +16,8 @@ METHOD = """\
 Brackets hold 95 % intervals: Wilson's for shares of samples, Tango's for differences of paired shares, and the
 bootstrap (BCa) for other means. Comparisons are paired over samples. A difference is shown if its corrected p-value is
 below 0.05 and its interval excludes 0. The test is McNemar's exact test for metrics that are right or wrong, and sign
-flips otherwise. Holm's correction is over the strategies, for each task and metric separately. A mean has no bracket if
-all samples are equal and the metric is no share: such samples do not tell how much others would vary."""
+flips otherwise. The design of the run says over which comparisons Holm's correction is. A mean has no bracket if all
+samples are equal and the metric is no share: such samples do not tell how much others would vary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +218,8 @@ def markdown(summary: Summary, reading: str = "") -> str:
     lines += [reading.strip(), ""] if reading else []
     lines += ["## Differences that are shown", "", *(f"- {sentence}" for sentence in conclusions(summary)), ""]
     lines += [" ".join(METHOD.split()), ""]
+    if about := design(summary):
+        lines += ["## Design of the run", "", *(f"- {sentence}" for sentence in about), ""]
     for sheet in sheets(summary):
         lines += [f"## {sheet.title}", "", sheet.about, "", _markdown_row(sheet.headings)]
         lines += ["|" + "---|" * len(sheet.headings), *(_markdown_row(row) for row in sheet.rows), ""]
@@ -261,5 +264,5 @@ def show(summary: Summary, console: Any) -> None:
             mark = sheet.marks[place] if sheet.marks else ""
             table.add_row(*row, style=colours.get(mark, ""))
         print_fitted(console, table)
-    for sentence in conclusions(summary):
+    for sentence in [*conclusions(summary), *design(summary)]:
         console.print(f"- {sentence}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The commands of help texts and of three pages run as they stand, on tiny models."""
+"""The commands of help texts, of docs/command_line.md and of docs/diagnostics.md run as they stand, on tiny models."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ def of_help() -> set[str]:
 
 def of_pages() -> set[str]:
     """Return the commands of the pages."""
-    pages = (PAGE, DOCS / "diagnostics.md", DOCS / "experiments.md")
-    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    text = "".join(page.read_text(encoding="utf-8") for page in (PAGE, DOCS / "diagnostics.md"))
     blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return {line for block in blocks for line in block.splitlines()}
 
@@ -75,6 +74,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     monkeypatch.chdir(tmp_path)
     example_run(tmp_path)
     (tmp_path / "run.yaml").write_text(RUN)
+    (tmp_path / "tune.yaml").write_text(RUN + "defaults: {split: development}\n")
     (tmp_path / "chain.yaml").write_text("- name: temperature\n  params: {temperature: 0.5}\n")
     (tmp_path / "top_p.yaml").write_text("- name: top_p\n  params: {top_p: 0.9}\n")
     for name in ("book.txt", "english.txt", "german.txt"):
@@ -105,6 +105,8 @@ def test_an_example_runs(example: str, prepared: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(bench_run, "_carry_out", lambda *_, **__: None)
     if words[:2] == ["bench", "report"] or words[:3] == ["bench", "power", "run.yaml"]:
         assert logitkit_command("bench", "run.yaml", "--without-cost").exit_code == 0
+    if words[:2] == ["bench", "choose"]:
+        assert logitkit_command("bench", "tune.yaml", "--without-cost").exit_code == 0
     if words[0] == "train-router":
         pair = ["--small", "0.5B", "--large", "3B", "--tokens", "32"]
         assert logitkit_command("label-divergence", "prompts.jsonl", "labels.jsonl", *pair).exit_code == 0

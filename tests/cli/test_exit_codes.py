@@ -29,6 +29,7 @@ COMMANDS = {
     "models path": "smollm2-135m",
     "bench run": "run.yaml",
     "bench report": "run.yaml",
+    "bench choose": "run.yaml final.yaml",
     "bench power": "--discordant 0.2",
     "bench tasks": "",
     "bench speed": "",

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from logitkit.cli import bench_power, bench_report, bench_run, bench_speed, bench_tasks, options
+from logitkit.cli import bench_choose, bench_power, bench_report, bench_run, bench_speed, bench_tasks, options
 
 
 class DefaultRunGroup(typer.core.TyperGroup):
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=options.examples(*bench_run.EXAMPLES))(bench_run.run)
 app.command("report", epilog=options.examples(*bench_report.EXAMPLES))(bench_report.report)
+app.command("choose", epilog=options.examples(*bench_choose.EXAMPLES))(bench_choose.choose)
 app.command("power", epilog=options.examples(*bench_power.EXAMPLES))(bench_power.power)
 app.command("tasks")(bench_tasks.tasks)
 app.command("speed", epilog=options.examples(*bench_speed.EXAMPLES))(bench_speed.speed)

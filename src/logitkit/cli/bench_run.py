@@ -37,6 +37,7 @@ class RunFlags:
     chain: list[str] | None
     task: list[str] | None
     samples: int | None
+    split: str | None
     seed: list[int] | None
     sampling: bool
     repeats: int | None
@@ -53,7 +54,7 @@ class RunFlags:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of every task."""
-        names = ("samples", "repeats", "max_new_tokens", "batch")
+        names = ("samples", "split", "repeats", "max_new_tokens", "batch")
         settings: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name)}
         if self.sampling:
             settings["sampling"] = True
@@ -111,6 +112,9 @@ def run(
         typer.Option(help="A task, see `logitkit bench tasks`; of a run file, a name in it. Repeatable."),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Number of items of each task, from the first.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Use the items of one split of each task: development or held_out.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="The folder with the data of the tasks (else LOGITKIT_DATA), or a data file for all tasks."),
@@ -154,6 +158,7 @@ def run(
         chain=chain,
         task=task,
         samples=samples,
+        split=split,
         seed=seed,
         sampling=sampling,
         repeats=repeats,
@@ -167,7 +172,7 @@ def run(
             plan = runfile.from_data(flags.as_run_data(), allow_code_execution=allow_code_execution)
             out = out or Path("bench-results") / plan.hash
         elif not file.is_file():
-            raise UnknownNameError("run file or command", str(file), ["power", "report", "speed", "tasks"])
+            raise UnknownNameError("run file or command", str(file), ["choose", "power", "report", "speed", "tasks"])
         else:
             plan = runfile.read(file, allow_code_execution=allow_code_execution, overrides=flags.as_overrides())
             # A changed run has a folder of its own: its report does not replace that of the whole run.
