@@ -30,9 +30,8 @@ COMMANDS = {
     "choose": bench_choose.choose,
 }
 NOT_IN_FILES = ("folder", "allow_code_execution")  # fields of a Run that a run file may not set
-RULES = dict.fromkeys(("cost", "tuned"), "a mapping, see below") | dict.fromkeys(
-    ("models", "chains", "tasks", "resources", "parameters"), "a mapping"
-)
+RULES = {"hypotheses": "a list of mappings, see below"} | dict.fromkeys(("cost", "tuned"), "a mapping, see below")
+RULES |= dict.fromkeys(("models", "chains", "tasks", "resources", "parameters"), "a mapping")
 DEFAULTS = ("defaults", "a mapping of keys of a task", "", "settings of every task, unless the task sets its own")
 SWEEP = ("sweep", "a mapping of lists", "", "values for each `$name` of the chain; one chain for each combination")
 

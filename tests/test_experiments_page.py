@@ -49,3 +49,4 @@ def test_the_commands_of_the_page_run_in_order(
     report = (tmp_path / "bench-results" / "final" / "report.md").read_text(encoding="utf-8")
     assert set(read(tmp_path / "final.yaml").chains) == {"plain", "guided", "sharper"}
     assert "sentences: none of its items was used to choose the settings." in report and "Warning" not in report
+    assert "1 of 1 hypothesis is pre-registered" in report and "## Hypotheses" in report

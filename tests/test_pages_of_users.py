@@ -15,7 +15,17 @@ import pytest
 import typer
 from test_docs import DOCS, script
 
-from logitkit.bench.config import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry, TunedEntry, read
+from logitkit.bench.config import (
+    ChainEntry,
+    CostEntry,
+    HypothesisEntry,
+    ModelEntry,
+    ResourceEntry,
+    Run,
+    TaskEntry,
+    TunedEntry,
+    read,
+)
 from logitkit.cli import app
 from logitkit.cli.plugin_template import write_plugin
 from logitkit.registry import discover
@@ -86,7 +96,7 @@ def test_the_tables_hold_every_key_option_and_task() -> None:
     page = text("benchmarking")
     assert [path.stem for path in tables.PAGES if text(path.stem) != tables.filled(text(path.stem))] == []
     assert not re.search(r"-->\s*<!-- end -->", page)  # no table is empty
-    for entry in (Run, ModelEntry, ChainEntry, ResourceEntry, TaskEntry, CostEntry, TunedEntry):
+    for entry in (Run, ModelEntry, ChainEntry, ResourceEntry, TaskEntry, CostEntry, HypothesisEntry, TunedEntry):
         assert f"<!-- keys: {entry.__name__} -->" in text("benchmarking")
         names = [name for name in entry.model_fields if name not in tables.NOT_IN_FILES]
         assert [name for name in names if f"| `{name}` |" not in tables.keys(entry)] == []

@@ -9,7 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from logitkit.bench.config.overrides import Overrides
-from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry, TunedEntry
+from logitkit.bench.config.run import (
+    ChainEntry,
+    CostEntry,
+    HypothesisEntry,
+    ModelEntry,
+    ResourceEntry,
+    Run,
+    TaskEntry,
+    TunedEntry,
+)
 
 if TYPE_CHECKING:
     from logitkit.bench.config.example import example_run
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChainEntry",
     "CostEntry",
+    "HypothesisEntry",
     "ModelEntry",
     "Overrides",
     "ResourceEntry",

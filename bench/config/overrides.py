@@ -61,6 +61,8 @@ class Overrides:
                 kept.update(found)
             left_out += [(section, name) for name in entries if name not in kept]
             data[section] = {name: entry for name, entry in entries.items() if name in kept}
+        if self.chosen and isinstance(data.get("hypotheses"), list):
+            data["hypotheses"] = [entry for entry in data["hypotheses"] if _is_about(entry, data)]
         for name, entry in data["tasks"].items():
             if isinstance(entry, Mapping):
                 data["tasks"][name] = {**entry, **self.settings}
@@ -70,6 +72,16 @@ class Overrides:
             cost = data.get("cost")
             data["cost"] = {**(cost if isinstance(cost, Mapping) else {}), "rounds": self.rounds}
         return left_out
+
+
+def _is_about(hypothesis: Any, data: Mapping[str, Any]) -> bool:
+    """Return whether a hypothesis is about chains, a task and a model that are left in the data of a run."""
+    if not isinstance(hypothesis, Mapping):
+        return True  # an invalid entry is reported later
+    strategies = {entry.get("strategy") for entry in data["chains"].values() if isinstance(entry, Mapping)}
+    known = {"chain": {*data["chains"], *strategies}, "task": data["tasks"], "model": data["models"]}
+    known["against"] = known["chain"]
+    return all(hypothesis[key] in names for key, names in known.items() if hypothesis.get(key))
 
 
 def _unknown(section: str, name: str, known: list[str]) -> ParameterError:

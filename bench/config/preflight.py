@@ -10,7 +10,7 @@ from typing import Any
 
 from logitkit import models
 from logitkit.bench.config import datasource, loading
-from logitkit.bench.config.run import Run, TaskEntry
+from logitkit.bench.config.run import HypothesisEntry, Run, TaskEntry
 from logitkit.bench.config.splits import items_of
 from logitkit.bench.tasks import sandbox
 from logitkit.bench.tasks.task import Request
@@ -44,6 +44,7 @@ def mistakes(run: Run, *, left_out: Collection[Place] = ()) -> list[Mistake]:
         within = [*_missing_resources(run, chain), *_limits(run, entry.models, entry.tasks, left_out)]
         placed += [(("chains", name, *place), why) for place, why in within]
         placed += [(("chains", name), why) for why in _refused_modes(run, name, chain)]
+    placed += [(("hypotheses", str(number), *place), why) for number, place, why in _hypotheses(run, left_out)]
     return placed + list(_whole_run(run, left_out))
 
 
@@ -220,6 +221,37 @@ def _refused_modes(run: Run, name: str, chain: Chain) -> Iterator[str]:
             if mode in spec.modes:
                 where = ", ".join(dict.fromkeys(entries))
                 yield f"{spec.name} cannot run under {mode} ({where}): {spec.modes[mode]}"
+
+
+def _hypotheses(run: Run, left_out: Collection[Place]) -> Iterator[tuple[int, Place, str]]:
+    """Yield the names in hypotheses that nothing has, with the number of the hypothesis from 1."""
+    absent = {place[1] for place in left_out if len(place) > 1}
+    chains = {*run.chains, *run.strategies()}
+    for number, entry in enumerate(run.hypotheses, 1):
+        named = {"chain": chains, "against": chains, "task": run.tasks, "model": run.models}
+        for key, known in named.items():
+            name = getattr(entry, key)
+            if name and name not in known and name not in absent:
+                yield number, (key,), str(UnknownNameError("chain" if key == "against" else key, name, known))
+        if entry.chain == (entry.against or run.compared_with):
+            yield (
+                number,
+                ("chain",),
+                f"chain must be another chain than the one it is compared with, got {entry.chain!r}",
+            )
+        if entry.task in run.tasks:
+            yield from ((number, ("metric",), why) for why in _metric(run.tasks[entry.task], entry))
+
+
+def _metric(task: TaskEntry, entry: HypothesisEntry) -> Iterator[str]:
+    """Yield a metric that a task does not have, or that has no better direction though the hypothesis has one."""
+    with contextlib.suppress(LogitkitError):  # an unknown task is reported elsewhere
+        metrics = {metric.name: metric for metric in default_registry().describe_task(task.task).factory.metrics}
+        name = entry.metric or next(iter(metrics))
+        if name not in metrics:
+            yield str(UnknownNameError("metric", name, metrics))
+        elif metrics[name].better is None and entry.expect != "different":
+            yield f"{name} has no better direction, so expect must be 'different', got {entry.expect!r}"
 
 
 def _whole_run(run: Run, left_out: Collection[Place]) -> Iterator[Mistake]:

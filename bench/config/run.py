@@ -116,6 +116,25 @@ class TunedEntry(Parameters):
     metric: Annotated[str, option("metric by which they were chosen; default: the main one of each task")] = ""
 
 
+class HypothesisEntry(Parameters):
+    """A difference that is expected before the run.
+
+    Examples:
+        >>> HypothesisEntry(chain="cfg", task="words", metric="loss", smallest=0.05).expect
+        'better'
+    """
+
+    chain: Annotated[str, option("chain that is expected to differ")]
+    task: Annotated[str, option("task on which it is compared")]
+    expect: Annotated[Literal["better", "worse", "different"], option("expected direction")] = "better"
+    metric: Annotated[str, option("metric that is compared; default: the main one of the task")] = ""
+    against: Annotated[str, option("chain with which it is compared; default: the baseline")] = ""
+    model: Annotated[str, option("model that the hypothesis is about; default: each model of the run")] = ""
+    smallest: Annotated[
+        float, number("smallest difference of interest; of a perplexity in its logarithm, 0 for none", ge=0)
+    ] = 0.0
+
+
 class Run(Parameters):
     """One run: every chain on every task of every model.
 
@@ -146,6 +165,7 @@ class Run(Parameters):
     correction: Annotated[
         Literal["run", "task"], option("comparisons corrected together: of the whole run, or of one task and metric")
     ] = "run"
+    hypotheses: Annotated[list[HypothesisEntry], option("differences that are expected before the run")] = []  # noqa: RUF012
     tuned: Annotated[TunedEntry | None, option("how the settings were chosen; bench choose writes it")] = None
     allow_code_execution: Annotated[bool, option("let tasks execute programs that a model wrote")] = False
     folder: Annotated[str, option("where relative paths start")] = "."
@@ -157,7 +177,7 @@ class Run(Parameters):
         Leaving out defaults keeps the hash of old runs when a new setting is added. The strategies of chains are names
         alone, and left out too.
         """
-        hidden = {"folder": True, "allow_code_execution": True, "chains": {"__all__": {"strategy"}}}
+        hidden: Any = {"folder": True, "allow_code_execution": True, "chains": {"__all__": {"strategy"}}}
         return digest(self.model_dump(mode="json", exclude_defaults=True, exclude=hidden))
 
     @property

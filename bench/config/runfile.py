@@ -15,7 +15,16 @@ from pydantic import BaseModel, ValidationError
 from logitkit.bench.config import preflight
 from logitkit.bench.config.overrides import Overrides
 from logitkit.bench.config.preflight import Mistake, Place
-from logitkit.bench.config.run import ChainEntry, CostEntry, ModelEntry, ResourceEntry, Run, TaskEntry, TunedEntry
+from logitkit.bench.config.run import (
+    ChainEntry,
+    CostEntry,
+    HypothesisEntry,
+    ModelEntry,
+    ResourceEntry,
+    Run,
+    TaskEntry,
+    TunedEntry,
+)
 from logitkit.errors import LogitkitError, RunError, closest
 from logitkit.files import read_text
 from logitkit.params import rule_of, suggestion
@@ -116,6 +125,9 @@ def _build(
     for part, kind in PARTS.items():
         if settings.get(part) is not None:
             mistakes += _invalid(kind, settings[part], (part,))
+    hypotheses = settings.get("hypotheses")
+    for number, entry in enumerate(hypotheses if isinstance(hypotheses, list) else [], 1):
+        mistakes += _invalid(HypothesisEntry, entry, ("hypotheses", str(number)))
     for section, kind in SECTIONS.items():
         for name, entry in settings.get(section, {}).items():
             mistakes += _invalid(kind, entry, (section, name))
@@ -123,7 +135,7 @@ def _build(
     wrong = {place[:2] for place, _ in mistakes}
     for section in SECTIONS.keys() & settings.keys():
         settings[section] = {name: entry for name, entry in settings[section].items() if (section, name) not in wrong}
-    for part in PARTS.keys() & {place[0] for place, _ in mistakes}:
+    for part in {*PARTS, "hypotheses"} & {place[0] for place, _ in mistakes}:
         settings.pop(part)
     try:
         run = Run.model_validate({**settings, "folder": folder, "allow_code_execution": allow})

@@ -33,8 +33,8 @@ def split_of(identifier: str, *, seed: int, share: float) -> Split:
         share: share of the items that are in the development split, on average.
 
     Examples:
-        >>> [split_of(str(number), seed=0, share=0.5) for number in range(3)]
-        ['development', 'held_out', 'held_out']
+        >>> split_of("2", seed=0, share=0.5), split_of("3", seed=0, share=0.5)
+        ('held_out', 'development')
     """
     hashed = hashlib.sha256(f"{seed}:{identifier}".encode()).digest()
     return "development" if int.from_bytes(hashed[:8], "big") < share * 2**64 else "held_out"
@@ -45,7 +45,7 @@ def items_of(entry: TaskEntry, items: Sequence[Item]) -> list[Item]:
 
     Examples:
         >>> from logitkit.bench.tasks.task import Sample
-        >>> items = [Sample(id=str(number), data={}) for number in range(3)]
+        >>> items = [Sample(id=str(number), data={}) for number in range(1, 5)]
         >>> [item.id for item in items_of(TaskEntry(task="arc", split="held_out"), items)]
         ['1', '2']
     """

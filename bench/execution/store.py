@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from logitkit.bench.config.loading import chain_revisions
 from logitkit.bench.config.run import Run
+from logitkit.bench.execution.registration import register
 from logitkit.errors import FileFormatError, ModeError
 from logitkit.files import parse_json, read_bytes, replace_file
 from logitkit.registry.chain import Chain
@@ -84,15 +85,19 @@ class Store:
                 self._out.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
         self._out.flush()
 
-    def begin(self, run: Run, environment: Record) -> None:
+    def begin(self, run: Run, environment: Record, source: Path | None = None) -> None:
         """Write the manifest of a run if there is none, and append a session to ``sessions.jsonl``.
+
+        The first run of a folder is registered: see `logitkit.bench.execution.registration`.
 
         Both hold the revisions of the processors of each chain. The manifest holds those of the first session.
 
         Args:
             run: the run that is about to be carried out.
             environment: versions, hardware and time, from `logitkit.bench.execution.manifest.environment`.
+            source: the run file; None for a run that options describe or change.
         """
+        register(self.folder, run, source, len(self.records))
         path = self.manifest(run)
         session = {**environment, "processor_revisions": _revisions(run)}
         if not path.exists():

@@ -8,9 +8,10 @@ from typing import Any, get_args
 from logitkit.bench.config.run import Run
 from logitkit.bench.execution.unit import samples
 from logitkit.bench.report.summary import Summary
-from logitkit.bench.report.wording import counted
+from logitkit.bench.report.wording import agreeing, counted
 from logitkit.registry.chain import Chain
 
+CHANGES = 12  # changes since the registration that are listed
 SPLITS = {"development": "development split", "held_out": "held-out split"}
 
 
@@ -22,11 +23,12 @@ def design(summary: Summary) -> list[str]:
         >>> from logitkit.bench.config import example_run
         >>> run = example_run(pathlib.Path(tempfile.mkdtemp()))
         >>> design(Summary(run=run, tables=[], costs={}, done=0, planned=4, comparisons=3))
-        ["Comparisons with the baseline: 3. Holm's correction is over all of them."]
+        ["Comparisons with the baseline: 3. Holm's correction is over all of them.", 'No run file was registered ...']
     """
     if not summary.comparisons:
         return []
-    return [_tried(summary), *_splits(summary.run), *_choice(summary), *_budgets(summary.run)]
+    about = [_tried(summary), *_splits(summary.run), *_choice(summary), *_budgets(summary.run)]
+    return [*about, *_registered(summary)]
 
 
 def _tried(summary: Summary) -> str:
@@ -37,6 +39,28 @@ def _tried(summary: Summary) -> str:
     if summary.further:
         return f"{which} Holm's correction is over them and over {summary.further} by which the settings were chosen."
     return f"{which} Holm's correction is over all of them."
+
+
+def _registered(summary: Summary) -> list[str]:
+    """Return when the run file was registered, what changed since, and which comparisons are exploratory."""
+    found, tested = summary.registration, summary.findings
+    known = [each for each in tested if each.registered]
+    rest = "all comparisons are exploratory"
+    if tested:
+        rest = f"{len(known)} of {counted(len(tested), 'hypothesis')} {agreeing(len(known), 'is')} pre-registered, and "
+        rest += "all other comparisons are exploratory" if known else "all comparisons are exploratory"
+    if found is None:
+        return [f"No run file was registered before the first answer: {rest}."]
+    if not found.in_time:
+        return [f"The run file was registered on {found.time}, after {counted(found.records, 'answer')}: {rest}."]
+    copy = f"The run file was registered on {found.time}, before the first answer"
+    copy += f" (registered.yaml, SHA-256 {found.digest})"
+    sentences = [f"{copy}; {rest}."] if tested else [f"{copy}. It has no hypotheses: {rest}."]
+    if not found.changes:
+        return [*sentences, "Nothing changed since the registration."]
+    more = len(found.changes) - CHANGES
+    listed = "; ".join(found.changes[:CHANGES]) + (f"; {counted(more, 'change')} more" if more > 0 else "")
+    return [*sentences, f"Changed since the registration: {listed}."]
 
 
 def _splits(run: Run) -> list[str]:

@@ -14,10 +14,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from logitkit.bench.report.answers import as_script
+from logitkit.bench.report.conclusions import conclusions
 from logitkit.bench.report.design import design
 from logitkit.bench.report.plots import READING, plots
 from logitkit.bench.report.summary import Summary
-from logitkit.bench.report.tables import METHOD, conclusions, sheets, title
+from logitkit.bench.report.tables import METHOD, sheets, title
 from logitkit.bench.report.wording import counted
 
 

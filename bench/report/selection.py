@@ -93,6 +93,11 @@ def held_out_run(summary: Summary, metric: str | None = None) -> dict[str, Any]:
         for strategy, chain in chosen.items()
     }
     data["tasks"] = {name: _held_out(run, entry) for name, entry in run.tasks.items()}
+    names = {chain: strategy for strategy, chains in run.strategies().items() for chain in chains}
+    for hypothesis in data.get("hypotheses", []):
+        hypothesis |= {
+            key: names.get(hypothesis[key], hypothesis[key]) for key in ("chain", "against") if key in hypothesis
+        }
     baseline = run.chains[run.compared_with].strategy or run.compared_with
     tuned = TunedEntry(
         run=run.hash,

@@ -11,9 +11,11 @@ from typing import Any
 
 from logitkit.bench.config import loading
 from logitkit.bench.config.run import Run
+from logitkit.bench.execution.registration import Registration, registration
 from logitkit.bench.execution.store import Record, Store
 from logitkit.bench.execution.unit import keys, plan, tuned_items
 from logitkit.bench.report.cells import Cell, cells_of_metric, corrected_together, is_share
+from logitkit.bench.report.hypotheses import Finding, findings
 from logitkit.bench.report.intervals import Interval, bootstrap_interval
 from logitkit.bench.report.pairs import samples_of
 from logitkit.bench.report.statistics import shown_better
@@ -91,6 +93,8 @@ class Summary:
         costs: the costs of the strategies, by model and strategy; without models whose cost was not measured.
         done, planned: number of records that exist, and that the run will have.
         comparisons: number of comparisons with the baseline.
+        registration: of the folder of results; None without.
+        findings: what the results say about the hypotheses of the run.
         used: of each task, the number of its items by which settings were chosen too, as `Run.tuned` says.
 
     Examples:
@@ -108,6 +112,8 @@ class Summary:
     planned: int
     comparisons: int = 0
     used: Mapping[str, int] = field(default_factory=dict)
+    registration: Registration | None = None
+    findings: Sequence[Finding] = ()
 
     @property
     def further(self) -> int:
@@ -119,7 +125,10 @@ class Summary:
         tables = [dataclasses.asdict(table) for table in self.tables]
         prices = {model: {name: vars(cost) for name, cost in each.items()} for model, each in self.costs.items()}
         counts = {"done": self.done, "planned": self.planned, "comparisons": self.comparisons, "used": dict(self.used)}
-        data = {"hash": self.run.hash, **counts, "tables": tables, "costs": prices}
+        tested = [dataclasses.asdict(each) | {"hypothesis": each.hypothesis.model_dump()} for each in self.findings]
+        registered = dataclasses.asdict(self.registration) if self.registration else None
+        designed = {"registration": registered, "findings": tested}
+        data = {"hash": self.run.hash, **counts, **designed, "tables": tables, "costs": prices}
         plain: dict[str, Any] = _plain(data)
         return plain
 
@@ -160,7 +169,9 @@ def summarise(run: Run, store: Store) -> Summary:
     done = sum(key in store.records for key in planned)
     used = {name: len(tuned_items(run, name)) for name in run.tasks}
     summary = Summary(run=run, tables=tables, costs=prices, done=done, planned=len(planned), used=used)
-    return _corrected(summary)
+    registered = registration(store.folder, run)
+    found = findings(run, store, registered)
+    return dataclasses.replace(_corrected(summary), registration=registered, findings=found)
 
 
 def _corrected(summary: Summary) -> Summary:

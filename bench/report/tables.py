@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from logitkit.bench.report.conclusions import conclusions
 from logitkit.bench.report.design import design
 from logitkit.bench.report.summary import StrategyRow, Summary, TaskTable
 from logitkit.bench.report.wording import FUSED, agreeing, counted, difference_text, heading, mean_text, p_text
@@ -44,39 +45,31 @@ class Sheet:
 
 
 def sheets(summary: Summary) -> list[Sheet]:
-    """Return every table of a summary: two for each task of each model, then the costs."""
+    """Return every table of a summary: the hypotheses, two for each task of each model, then the costs."""
     of_tasks = []
     for table in summary.tables:
         of_tasks.append(_task_sheet(summary, table))
         if len(table.metrics) > 1 and len(table.rows) > 1:
             of_tasks.append(_comparison_sheet(table))
-    return [*of_tasks, *_cost_sheets(summary)]
+    return [*_hypothesis_sheets(summary), *of_tasks, *_cost_sheets(summary)]
 
 
-def conclusions(summary: Summary) -> list[str]:
-    """Return one sentence for each difference that is shown, and one for all others."""
-    sentences, not_shown = [], 0
-    for table in summary.tables:
-        for metric in table.metrics:
-            for row in table.rows:
-                cell = row.cells[metric.name]
-                if cell.conclusion in ("better", "worse"):
-                    sentences.append(_sentence(summary, table, row, metric))
-                elif cell.conclusion == "not shown" and metric.better is not None:
-                    not_shown += 1
-    if not_shown:
-        which = f"{agreeing(not_shown, 'comparison')} {agreeing(not_shown, 'shows')} no difference beyond chance."
-        sentences.append(f"{not_shown} {'other ' if sentences else ''}{which}")
-    return sentences
-
-
-def _sentence(summary: Summary, table: TaskTable, row: StrategyRow, metric: Metric) -> str:
-    """Return the sentence about a shown difference."""
-    cell = row.cells[metric.name]
-    what = f"{row.chain} is {cell.conclusion} than {summary.run.compared_with} on {table.task} ({table.model})"
-    assert cell.comparison is not None
-    paired = counted(cell.comparison.samples, "sample")
-    return f"{what}: {metric.name} {difference_text(metric, cell)}, p {p_text(cell)}, {paired}."
+def _hypothesis_sheets(summary: Summary) -> list[Sheet]:
+    """Return the table of the hypotheses; none without hypotheses."""
+    rows = []
+    for found in summary.findings:
+        named, cell = found.hypothesis, found.cell
+        against = named.against or summary.run.compared_with
+        what = f"{named.chain} {named.expect} than {against}" if named.expect != "different" else ""
+        what = what or f"{named.chain} different from {against}"
+        place = f"{what} on {named.task}, {found.model}: {heading(found.metric)}"
+        figures = [difference_text(found.metric, cell), p_text(cell)] if cell else ["", ""]
+        least = f"{named.smallest:g}" if named.smallest else ""
+        rows.append([place, "pre-registered" if found.registered else "exploratory", least, *figures, found.verdict])
+    about = "What was expected before the run. Holm's correction is over the hypotheses. The smallest difference of "
+    about += "interest is in the unit of the metric, and of a ratio in its logarithm."
+    headings = ["hypothesis", "status", "smallest of interest", "difference, 95 %", "p (Holm)", "verdict"]
+    return [Sheet(title="Hypotheses", about=about, headings=headings, rows=rows)] if rows else []
 
 
 def title(summary: Summary) -> str:

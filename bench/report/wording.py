@@ -12,7 +12,14 @@ FUSED = (
     "but it takes time."
 )  # below every figure of forwards
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
-PLURALS = {"strategy": "strategies", "this": "these", "is": "are", "shows": "show", "has": "have"}
+PLURALS = {
+    "strategy": "strategies",
+    "hypothesis": "hypotheses",
+    "this": "these",
+    "is": "are",
+    "shows": "show",
+    "has": "have",
+}
 
 
 def counted(count: int, noun: str) -> str:

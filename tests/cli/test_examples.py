@@ -74,7 +74,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaking_checkpoin
     monkeypatch.chdir(tmp_path)
     example_run(tmp_path)
     (tmp_path / "run.yaml").write_text(RUN)
-    (tmp_path / "tune.yaml").write_text(RUN + "defaults: {split: development}\n")
+    tuning = RUN.replace("lambada: {data: texts.jsonl}", "sentences: {split: development, samples: 3}")
+    (tmp_path / "tune.yaml").write_text(tuning)
     (tmp_path / "chain.yaml").write_text("- name: temperature\n  params: {temperature: 0.5}\n")
     (tmp_path / "top_p.yaml").write_text("- name: top_p\n  params: {top_p: 0.9}\n")
     for name in ("book.txt", "english.txt", "german.txt"):

@@ -179,12 +179,15 @@ def run(
             out = out or Path("bench-results") / (f"{file.stem}-{plan.hash}" if flags.present else file.stem)
         for entry in plan.chains.values():
             Chain(entry.chain).require_packages()
-        _carry_out(plan, out, chosen, engine, with_cost=not without_cost, as_json=as_json)
+        source = None if flags.present else file
+        _carry_out(plan, out, chosen, engine, with_cost=not without_cost, as_json=as_json, source=source)
         if plan.cost is None:
             print_line("the cost was not measured; --cost 5 measures it in 5 paired rounds", stderr=True)
 
 
-def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost: bool, as_json: bool) -> None:
+def _carry_out(
+    run: Run, out: Path, engine: Any, engine_name: str, *, with_cost: bool, as_json: bool, source: Path | None
+) -> None:
     """Run the units without records, measure missing costs, then write the report."""
     from logitkit.bench.config import preflight
     from logitkit.bench.execution.engine import carry_out, missing
@@ -202,7 +205,7 @@ def _carry_out(run: Run, out: Path, engine: Any, engine_name: str, *, with_cost:
         done = f"{len(planned) - len(units)} of {counted(len(planned), 'unit')} {agreeing(len(planned), 'is')} complete"
         print_line(f"{out}: {done}", stderr=True)
         if units or rounds:
-            store.begin(run, environment(engine_name, executes=run.allow_code_execution))
+            store.begin(run, environment(engine_name, executes=run.allow_code_execution), source)
         try:
             with progress_bar("bench", total=len(units)) as unit_bar:
 
