@@ -1,6 +1,6 @@
-"""Log-loss of spans under CoRE, GaC, UniTE and equal-weight means of two models that predict such text about equally.
+"""Log-loss of spans of books and programs under CoRE, GaC, UniTE and equal-weight means of two models.
 
-    python -m studies.ensemble_pairs --items 240 --out ensemble_pairs.jsonl
+    python -m studies.ensemble_pairs --items 120 --out ensemble_pairs.jsonl
 
 Items are spans of books and of programs with the text before them. Both models read every item once, and all methods
 answer from the same logits. Means and CoRE have four settings each, of which the one with the lowest loss on the
@@ -25,7 +25,7 @@ from logitkit.processors.ensemble import Ensemble
 from logitkit.progress import progress_bar
 from studies.ensemble_members import EnsembleMembers
 from studies.ensemble_methods import MethodComparison
-from studies.evidence import PairedDifferences, comparison_table, half_of, write_results
+from studies.evidence import Half, PairedDifferences, comparison_table, half_of, write_results
 from studies.intervals import bootstrap_interval, interval_text
 from studies.partial_words import book_texts, programs
 from studies.records import append_record, resumed_records
@@ -78,10 +78,15 @@ def spans(folder: Path, kind: str) -> Iterator[tuple[str, ScoredItem]]:
     yield from sorted(found, key=lambda named: hashlib.sha256(named[0].encode()).digest())
 
 
+def split(item: str) -> Half:
+    """Return the half of an item; the items come in the order of a hash of their names, so this is another hash."""
+    return half_of(f"half of {item}")
+
+
 def results(records: Records) -> dict[str, str]:
     """Return the tables of the page."""
-    development = [record for record in records if half_of(record["item"]) == "development"]
-    held_out = [record for record in records if half_of(record["item"]) == "held-out"]
+    development = [record for record in records if split(record["item"]) == "development"]
+    held_out = [record for record in records if split(record["item"]) == "held-out"]
     labels = list(records[0]["losses"])
     rows, compared, tried = [], [], []
     for kind in KINDS:
@@ -123,7 +128,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the data files.", envvar="LOGITKIT_DATA")] = Path("data"),
     model: Annotated[str, typer.Option(help="The main model.")] = "smollm2-135m",
     helper: Annotated[str, typer.Option(help="The other model.")] = "gemma-3-270m",
-    items: Annotated[int, typer.Option(min=6, help="Number of items, half of them of each kind.")] = 240,
+    items: Annotated[int, typer.Option(min=6, help="Number of items, half of them of each kind.")] = 120,
     out: Annotated[Path, typer.Option(help="File of results; items in it are not read again.")] = Path(
         "ensemble_pairs.jsonl"
     ),

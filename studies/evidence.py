@@ -46,6 +46,8 @@ def item_id(text: str) -> str:
 def half_of(item: str, share: float = 1 / 3) -> Half:
     """Return the half of an item, drawn from a hash of its name.
 
+    Items that are taken in the order of the same hash would all be of one half at first.
+
     Args:
         item: a name that identifies the item within its data set.
         share: share of the items that are for development.

@@ -85,12 +85,12 @@ PAGES = (
     ),
     PlannedPage(
         letter="c",
-        title="CoRE, GaC and UniTE against means",
+        title="[CoRE, GaC and UniTE against means](measurements/ensemble_pairs.md)",
         items="2 kinds of 120 spans",
         tokens=240 * 2 * 90,
         model="Gemma 3 270M",
         device="CPU",
-        state="started, without byte ensembles",
+        state="120 spans and the items of the example report are measured; byte ensembles are not",
         needed="see the page",
     ),
     PlannedPage(

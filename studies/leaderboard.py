@@ -22,7 +22,7 @@ REPORT = Path(__file__).parents[1] / "examples" / "bench" / "report.md"
 PAGES = {
     "partial_words": "Prompts that end inside a token",
     "context_answers": "Answers that a context states",
-    "ensemble_pairs": "Two models that predict a text about equally",
+    "ensemble_pairs": "Two models on books and programs",
     "style_prompting": "Style of a book",
 }
 TASKS = ("lambada", "lambada_cut", "arc", "passages", "span", "style", "text", "infilling")

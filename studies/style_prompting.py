@@ -153,6 +153,8 @@ def results(records: Records) -> dict[str, str]:
     """Return the tables of the page, and samples of the prompts that the study wrote itself."""
     rows, compared, samples = [], [], []
     for book, title in BOOKS.items():
+        if all(record["book"] != book for record in records):
+            continue
         chosen = chosen_settings(records, book)
         for method, group in METHODS.items():
             for setting in group:

@@ -77,6 +77,8 @@ def test_spans_are_those_of_the_text(data: Path) -> None:
     assert len(found) > 10
     assert all(any(item.prompt + item.options[0] in text for text in texts) for item in found.values())
     assert all(item.options[0].startswith(" ") and len(item.options[0]) == 24 for item in found.values())
+    halves = [ensemble_pairs.split(name) for name in found]
+    assert set(halves[: len(halves) // 3]) == {"development", "held-out"}  # the order says nothing of the half
 
 
 def test_settings_of_ensembles_are_chosen_on_development_items() -> None:
@@ -92,11 +94,11 @@ def test_settings_of_ensembles_are_chosen_on_development_items() -> None:
     for number in range(12):
         for kind in ensemble_pairs.KINDS:
             item = f"{kind} {number}"
-            best = "mean, main 0.7" if half_of(item) == "development" else "mean, main 0.3"
+            best = "mean, main 0.7" if ensemble_pairs.split(item) == "development" else "mean, main 0.3"
             losses: dict[str, float | None] = dict.fromkeys(labels, 1.0 + number / 10)
             records.append({"item": item, "kind": kind, "losses": losses | {best: 0.5, "core of ten tokens": None}})
     tables = ensemble_pairs.results(records)
-    held_out = sum(half_of(f"code {number}") == "held-out" for number in range(12))
+    held_out = sum(ensemble_pairs.split(f"code {number}") == "held-out" for number in range(12))
     assert f"| code | {held_out} | mean, main 0.7 | chosen |" in tables["spans"]
     assert f"| core of ten tokens |  | inf on {held_out} items |" in tables["spans"]
     assert "code: mean, main 0.7 - mean, main 0.5 | nats a byte |" in tables["comparisons"]
