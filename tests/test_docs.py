@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import re
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 import logitkit
+import servers
 from logitkit import models
 from logitkit.errors import NoEffectWarning, UnknownNameError
 from logitkit.registry import discover
@@ -68,8 +70,13 @@ def test_the_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) 
     with warnings.catch_warnings():
         warnings.simplefilter("error", NoEffectWarning)  # no example does nothing
         warnings.filterwarnings("ignore", "byte_boundary")  # the tokens of the tiny tokenizer are single bytes
-        for block in PYTHON.findall((DOCS / page).read_text()):
-            exec(compile(block, page, "exec"), vars(here))
+        text = (DOCS / page).read_text()
+        with contextlib.ExitStack() as stack:
+            if page == "serve.md":  # its commands start a server at this address
+                engine = servers.tiny_engine(name="smollm2-135m")
+                text = text.replace("http://127.0.0.1:8000", stack.enter_context(servers.running(engine)))
+            for block in PYTHON.findall(text):
+                exec(compile(block, page, "exec"), vars(here))
 
 
 def test_every_processor_has_its_place() -> None:

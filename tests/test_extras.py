@@ -30,6 +30,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """
 EXTRAS = ["scipy", "statsmodels", "gguf", "accelerate", "rapidfuzz", "ray", "lm_eval", "datasets", "llguidance"]
+EXTRAS += ["fastapi", "uvicorn"]
 
 
 def run(code: str, *names: str) -> str:
@@ -88,6 +89,8 @@ MINED = "core(models=['other'], align='mined')"
         (["run", "a", "--chain", "contrastive(amateur='other', align='mined')"], "rapidfuzz", "ensembles"),
         (["inspect", "a", "--against", GRAMMAR], "llguidance", "grammar"),
         (["check", "grammar"], "llguidance", "grammar"),
+        (["serve"], "fastapi", "serve"),
+        (["serve"], "uvicorn", "serve"),
         (["check", MINED], "rapidfuzz", "ensembles"),
     ],
 )

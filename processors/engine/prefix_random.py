@@ -48,6 +48,20 @@ class PrefixRandom:
         Args:
             input_ids: ``[rows, length]``.
         """
+        return _shifted(self._bits(input_ids), 11).double() * 2.0**-53
+
+    def of_tokens(self, input_ids: Tensor, size: int) -> Tensor:
+        """Return a number in (0, 1) for each row and each token that may follow, float64, ``[rows, size]``.
+
+        Args:
+            input_ids: ``[rows, length]``.
+            size: number of tokens.
+        """
+        tokens = _mix(torch.arange(1, size + 1, device=input_ids.device))  # [size]
+        return (_shifted(_mix(self._bits(input_ids)[:, None] ^ tokens), 12).double() + 0.5) * 2.0**-52
+
+    def _bits(self, input_ids: Tensor) -> Tensor:
+        """Return 64 random bits for each row, ``[rows]``."""
         input_ids = input_ids.long()  # the mixing is of 64 bits
         places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         counts = torch.ones_like(input_ids)
@@ -57,8 +71,7 @@ class PrefixRandom:
             counts[:, : mask.shape[1]] = mask
             places = places - (mask == 0).sum(-1, keepdim=True)
         mixed = _hashed(input_ids, places) * counts
-        bits = _mix(mixed.sum(-1) + _mix(torch.tensor(self.seed, device=input_ids.device) * _STEP + 1))
-        return (_shifted(bits, 11)).double() * 2.0**-53
+        return _mix(mixed.sum(-1) + _mix(torch.tensor(self.seed, device=input_ids.device) * _STEP + 1))
 
 
 def prefix_hashes(input_ids: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -18,14 +19,16 @@ from command_line import logitkit_command
 from logitkit import models
 from logitkit.bench.config import example_run
 from logitkit.bench.speed import static_cache
-from logitkit.cli import app, bench_run
+from logitkit.cli import app, bench_run, serve
 from logitkit.processors.engine.weights_fingerprint import model_fingerprint
 from logitkit.processors.searches import EntropyThreshold
 from logitkit.registry import laws, reference_entropies
+from logitkit.serving.row import Prompt
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "command_line.md"
 TEXT = "The keeper wrote a letter. The gulls heard the letter of the keeper.\n"
+WORD = Prompt(value="The keeper", kind="text")
 RUN = """
 models: [tiny]
 chains: {plain: "", from_file: chain.yaml}
@@ -104,6 +107,9 @@ def test_an_example_runs(example: str, prepared: Path, monkeypatch: pytest.Monke
     words = shlex.split(command if typed else example.removeprefix("logitkit "))
     if words[:2] == ["bench", "--task"]:  # 320 tokens for each of 20 items: the run is planned, and not carried out
         monkeypatch.setattr(bench_run, "_carry_out", lambda *_, **__: None)
+    if words[0] == "serve":  # everything but the server itself, which runs until it is stopped; its port may be taken
+        monkeypatch.setattr(serve, "_listener", lambda *_: contextlib.nullcontext())
+        monkeypatch.setattr(serve, "_run", lambda engine, _: engine.count_tokens(engine.chain, [WORD]))
     if words[:2] == ["bench", "report"] or words[:3] == ["bench", "power", "run.yaml"]:
         assert logitkit_command("bench", "run.yaml", "--without-cost").exit_code == 0
     if words[:2] == ["bench", "choose"]:

@@ -44,6 +44,7 @@ COMMANDS = {
     "bits-per-byte": "book.txt --model a",
     "tokenizer report": "smollm2-135m",
     "schema": "",
+    "serve": "",
     "lm-eval": "",
 }
 TRAIN = ["train-ngram", "a.txt", "--tokenizer", "t", "-o", "t.safetensors"]

@@ -29,6 +29,7 @@ from logitkit.cli import (
     new_plugin,
     run,
     schema,
+    serve,
     show,
     tokenizer,
     train_adadec,
@@ -138,6 +139,7 @@ def options(
 app.command("demo")(demo.demo)
 app.command("run", epilog=examples(*run.EXAMPLES))(run.run)
 app.command("inspect", epilog=examples(*inspect.EXAMPLES))(inspect.inspect)
+app.command("serve", epilog=examples(*serve.EXAMPLES))(serve.serve)
 app.command("list")(list_processors.list_processors)
 app.command("show", epilog=examples(*show.EXAMPLES))(show.show)
 app.command("schema", epilog=examples(*schema.EXAMPLES))(schema.schema)

@@ -134,7 +134,8 @@ class Handling:
         """
         kind = self._request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # pages of other origins cannot send this type without asking
-            raise ParameterError(self._owner, "Content-Type", "application/json", kind)
+            way_out = "send the header Content-Type: application/json"
+            raise ParameterError(self._owner, "Content-Type", "application/json", kind, way_out)
         read, most = bytearray(), self._engine.limits.max_bytes
         async for part in self._request.stream():
             read += part
@@ -157,7 +158,8 @@ class Handling:
         written = sum(row.tokens for row in self._rows)
         self._engine.metrics.count_request(self._request.url.path, status, seconds, read, written)
         chain = str(self._rows[0].chain) if self._rows else ""
-        facts = [f"{read} + {written} tokens", f"{seconds:.2f} s", *([f"chain {chain}"] if chain else [])]
+        facts = [f"{read} tokens read", f"{written} written", f"{seconds:.2f} s"]
+        facts += [f"chain {chain}"] if chain else []
         facts += [json.dumps(message)] if message else []  # one line, whatever the message quotes
         LOG.info("%s %s %d, %s", self._request.method, self._request.url.path, status, ", ".join(facts))
 

@@ -1,7 +1,9 @@
 """Chooses the tokens of rows with settings of their own, so that they can share a batch.
 
-The token of a sampled row is the point at which the cumulative probability passes a number that depends on the row's
-seed and tokens alone. A row therefore gets the same text whatever it is batched with.
+A sampled row takes the token with the highest log-probability plus Gumbel noise, which is a draw from the distribution.
+The noise depends on the seed and the tokens of the row alone, so a row gets the same text whatever it is batched with.
+The logits of a padded row are rounded otherwise; noise for each token keeps what that changes as rare as near ties. One
+number for the whole row, at which the cumulative probability is read, would move all improbable tokens.
 """
 
 from __future__ import annotations
@@ -62,15 +64,11 @@ class RowSampler(LogitsProcessor):
 
     def _drawn(self, input_ids: Tensor, scores: Tensor, sampled: Tensor) -> Tensor:
         """Return a token for each sampled row, ``[sampled]``."""
-        at = self._random(input_ids)[sampled]  # [sampled], in [0, 1)
         heat, shares = (values.to(scores.device)[sampled] for values in (self._temperatures, self._shares))
         logits = scores[sampled].double()
         logits = (logits - logits.amax(-1, keepdim=True)) / heat[:, None]  # a maximum of 0 stays finite at any heat
-        probabilities = kept_share(logits.softmax(-1), shares)
-        summed = probabilities.cumsum(-1)
-        # Below the sum in any case: rounding must not carry a draw beyond the last possible token.
-        point = torch.minimum(at * summed[:, -1], summed[:, -1].nextafter(torch.zeros_like(at)))
-        return torch.searchsorted(summed, point[:, None], right=True)[:, 0]
+        noise = self._random.of_tokens(input_ids, scores.shape[-1])[sampled].log_().neg_().log_()
+        return kept_share(logits.log_softmax(-1), shares).sub_(noise).argmax(-1)
 
     def _remember(self, scores: Tensor, tokens: Tensor) -> None:
         """Keep the log-probabilities of the chosen and of the likeliest tokens."""
@@ -85,22 +83,23 @@ class RowSampler(LogitsProcessor):
                 self._scores[row] = TokenScore(token, chosen[row], top)
 
 
-def kept_share(probabilities: Tensor, shares: Tensor) -> Tensor:
-    """Return probabilities in which only the likeliest tokens remain that reach a share together.
+def kept_share(logp: Tensor, shares: Tensor) -> Tensor:
+    """Return log-probabilities in which only the likeliest tokens remain that reach a share together.
 
     Args:
-        probabilities: ``[rows, vocab]``.
+        logp: ``[rows, vocab]``.
         shares: in (0, 1] for each row, ``[rows]``; 1 keeps all. The likeliest token always remains.
 
     >>> import torch
-    >>> kept_share(torch.tensor([[0.5, 0.25, 0.25]] * 2), torch.tensor([0.5, 1.0])).tolist()
+    >>> kept_share(torch.tensor([[0.5, 0.25, 0.25]] * 2).log(), torch.tensor([0.5, 1.0])).exp().tolist()
     [[0.5, 0.0, 0.0], [0.5, 0.25, 0.25]]
     """
     cut = (shares < 1).nonzero()[:, 0]
     if not len(cut):
-        return probabilities
-    ordered, order = probabilities[cut].sort(stable=True, dim=-1, descending=True)
-    outside = ordered.cumsum(-1) - ordered >= shares[cut, None]
-    kept = probabilities.clone()
-    kept[cut] = torch.zeros_like(ordered).scatter_(1, order, ordered.masked_fill(outside, 0.0))
+        return logp
+    ordered, order = logp[cut].sort(stable=True, dim=-1, descending=True)
+    probabilities = ordered.exp()
+    outside = probabilities.cumsum(-1) - probabilities >= shares[cut, None]
+    kept = logp.clone()
+    kept[cut] = torch.empty_like(ordered).scatter_(1, order, ordered.masked_fill(outside, -torch.inf))
     return kept

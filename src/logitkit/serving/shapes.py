@@ -102,7 +102,7 @@ class CompletionShape(Shape):
 
     def of_part(self, number: int, piece: Piece, reason: str | None) -> dict[str, Any]:
         """Return text and log-probabilities."""
-        return self.of_whole(number, piece)
+        return {"text": piece.text, "logprobs": self._logprobs(number, piece) if piece.scores else None}
 
     def _logprobs(self, number: int, piece: Piece) -> dict[str, Any] | None:
         """Return the log-probabilities of a piece; an offset counts the characters of the text before the token."""

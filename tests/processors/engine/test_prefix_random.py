@@ -49,3 +49,18 @@ def test_ids_of_int32_give_the_numbers_of_int64() -> None:
     """The numbers depend on the tokens and not on the dtype of their ids."""
     rows = torch.randint(0, 50_000, (4, 9))
     assert torch.equal(PrefixRandom(seed=3)(rows.int()), PrefixRandom(seed=3)(rows))
+
+
+def test_numbers_of_tokens() -> None:
+    """Uniform, unrelated between tokens and between rows, and those of a row whatever the others and their seeds."""
+    rows = torch.arange(500)[:, None]
+    numbers = PrefixRandom(seed=3).of_tokens(rows, 100)
+    ordered = numbers.flatten().sort().values
+    gap = (ordered - (torch.arange(50_000) + 0.5) / 50_000).abs().max()
+    assert float(ordered[0]) > 0 and float(ordered[-1]) < 1 and float(gap) < 1.95 / 50_000**0.5
+    for pair in (numbers[:, :2].T, numbers[:2]):
+        assert abs(float(torch.corrcoef(pair)[0, 1])) < 4 / pair.shape[1] ** 0.5
+    seeds = [3, -(2**63)]
+    both = PrefixRandom(seed=seeds).of_tokens(rows[:2], 40)
+    assert torch.equal(both[0], numbers[0, :40])
+    assert torch.equal(both[1:], PrefixRandom(seed=seeds[1]).of_tokens(rows[1:2], 40))
