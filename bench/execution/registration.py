@@ -54,12 +54,17 @@ class Registration:
         return self.records == 0
 
     def holds(self, hypothesis: HypothesisEntry, run: Run) -> bool:
-        """Return whether a hypothesis was registered in time, with the same chains, task, models and seeds."""
+        """Return whether a hypothesis was registered in time, with the same chains, task, models and seeds.
+
+        A hypothesis about the baseline was one about the chain that was the baseline then.
+        """
         now, then = settings(run), self.run
+        baseline = then.get("baseline") or next(iter(then.get("chains") or [""]))
         chain, against = hypothesis.chain, hypothesis.against or run.compared_with
         places = [("chains", chain), ("chains", against), ("tasks", hypothesis.task)]
         same = all(_part(now, *place) == _part(then, *place) for place in places)
         whole = all(now.get(name) == then.get(name) for name in ("models", "resources", "seeds", "tuned"))
+        whole = whole and against == (hypothesis.against or baseline)
         entry = hypothesis.model_dump(mode="json", exclude_defaults=True)
         return self.in_time and same and whole and entry in (then.get("hypotheses") or [])
 

@@ -49,3 +49,25 @@ def finite_pairs(
     shared = [(base[key].get(metric), other[key].get(metric)) for key in base if key in other]
     finite = [(first, second) for first, second in shared if first is not None and second is not None]
     return [first for first, _ in finite], [second for _, second in finite]
+
+
+def comparisons_of(run: Run, groups: Groups) -> int:
+    """Return the number of comparisons that the report of a run corrects for together.
+
+    These are its hypotheses if it has some, else the comparisons of every strategy with the baseline on each metric.
+
+    Args:
+        run: the run.
+        groups: its records, from `records_of_strategies`.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from logitkit.bench.config import example_run
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> comparisons_of(example_run(folder), {("tiny", "lambada", "cfg"): [{"metrics": {"accuracy": 1, "loss": 2}}]})
+        2
+    """
+    if run.hypotheses:
+        return sum(1 if each.model else len(run.models) for each in run.hypotheses)
+    others = [records for (_, _, chain), records in groups.items() if records and chain != run.compared_with]
+    return max(1, sum(len(records[0]["metrics"]) for records in others))

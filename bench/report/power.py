@@ -69,14 +69,16 @@ class Spread:
         """Return the probability that a true difference is shown.
 
         Args:
-            items: number of items, at least 1.
+            items: number of items, from 1 to `MOST_ITEMS`.
             difference: absolute difference of the two means, >= 0; of shares at most ``discordant``.
             comparisons: number of comparisons that the report corrects for together, at least 1.
 
         Raises:
-            ParameterError: the difference is impossible.
+            ParameterError: the difference is impossible, or the number of items is out of range.
         """
         self.check(difference)
+        if not 1 <= items <= MOST_ITEMS:
+            raise ParameterError("power", "items", f"a whole number >= 1 and <= {MOST_ITEMS}", items)
         level = LEVEL / comparisons
         if self.discordant is not None:
             return _power_of_mcnemar(items, difference, self.discordant, level)
@@ -96,12 +98,11 @@ class Spread:
         if difference <= 0:
             raise ParameterError("power", "difference", "a finite number > 0", difference)
         self.check(difference)
-        high = 1
+        low, high = 0, 1  # the lower number lacks the power
         while self.power(high, difference, comparisons=comparisons) < power:
             if high >= MOST_ITEMS:
                 return None
-            high *= 2
-        low = high // 2  # lacks the power
+            low, high = high, min(2 * high, MOST_ITEMS)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (

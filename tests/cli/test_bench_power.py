@@ -76,6 +76,16 @@ def test_a_pilot_gives_its_spread_and_a_cautious_one(pilot: Path, monkeypatch: p
     assert "same, words, tiny: loss: left out, the pilot must be two items or more" in " ".join(result.stderr.split())
 
 
+def test_the_correction_is_that_of_the_report(pilot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two strategies on three metrics are six comparisons; a file with one hypothesis corrects for one."""
+    monkeypatch.chdir(pilot.parent)
+    settings = ["bench", "power", "pilot.yaml", "--chain", "cfg", "--items", "50", "--json"]
+    assert json.loads(logitkit_command(*settings).stdout)["comparisons"] == 6
+    pilot.write_text(pilot.read_text() + "hypotheses: [{chain: cfg, task: words}]\n")
+    assert json.loads(logitkit_command(*settings).stdout)["comparisons"] == 1
+    assert json.loads(logitkit_command(*settings, "--comparisons", "2").stdout)["comparisons"] == 2
+
+
 def test_a_difference_that_a_pilot_excludes_has_no_number(pilot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where 20 % of the items differ, a difference of 0.5 has a dash, and the other rows their numbers."""
     monkeypatch.chdir(pilot.parent)

@@ -48,10 +48,17 @@ def power(
     difference: Annotated[
         list[float] | None, typer.Option(help="A difference to be shown, in the unit of the metric. Repeatable.")
     ] = None,
-    items: Annotated[list[int] | None, typer.Option(min=1, help="A number of items. Repeatable.")] = None,
+    items: Annotated[
+        list[int] | None, typer.Option(min=1, max=10_000_000, help="A number of items. Repeatable.")
+    ] = None,
     comparisons: Annotated[
-        int, typer.Option(min=1, help="Number of comparisons that the report corrects for together.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of comparisons corrected for together; default: the hypotheses of FILE, or its comparisons, "
+            "or 1 without FILE.",
+        ),
+    ] = None,
     power: Annotated[
         list[float] | None, typer.Option(help="Probability that the difference is shown; default 0.8 and 0.9.")
     ] = None,
@@ -84,16 +91,17 @@ def power(
     differences = tuple(difference or ())
     if file is not None:
         with data_folder("bench power", data):
-            cases = _of_pilot(file, out, chain, task, metric, differences)
+            cases, corrected = _of_pilot(file, out, chain, task, metric, differences)
+            comparisons = comparisons or corrected
     elif accuracy is not None and other is not None:
         cases = _of_accuracies(accuracy, other, differences)
     else:
         cases = _of_spread(discordant, deviation, differences)
     numbers, powers = tuple(items or ITEMS), tuple(power or POWERS)
     if as_json:
-        print_json(_as_data(cases, numbers, powers, comparisons))
+        print_json(_as_data(cases, numbers, powers, comparisons or 1))
         return
-    _print_tables(cases, numbers, powers, comparisons)
+    _print_tables(cases, numbers, powers, comparisons or 1)
 
 
 def _of_spread(discordant: float | None, deviation: float | None, differences: tuple[float, ...]) -> list[Case]:
@@ -128,10 +136,10 @@ def _of_pilot(
     tasks: list[str] | None,
     metric: str | None,
     differences: tuple[float, ...],
-) -> list[Case]:
-    """Return the cases of a pilot: for each task and strategy its spread, and a cautious one."""
+) -> tuple[list[Case], int]:
+    """Return the cases of a pilot, for each task and strategy its spread and a cautious one, and its comparisons."""
     from logitkit.bench.config import loading
-    from logitkit.bench.report.pairs import records_of_strategies
+    from logitkit.bench.report.pairs import comparisons_of, records_of_strategies
 
     run, store = finished_run("bench power", file, out)
     for kind, names, known in (("chain", chains, run.chains), ("task", tasks, run.tasks)):
@@ -148,7 +156,7 @@ def _of_pilot(
     if not cases:
         found, way_out = str(store.folder), f"run: logitkit bench {file}"
         raise ParameterError("bench power", "--out", "a folder with results of two strategies", found, way_out)
-    return cases
+    return cases, comparisons_of(run, groups)
 
 
 def _measured(

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench_runs import tiny_run, write_rows
-from logitkit.bench.config import Run, TaskEntry
+from command_line import logitkit_command
+from logitkit.bench.config import Overrides, Run, TaskEntry, read
 from logitkit.bench.config.runfile import from_data
 from logitkit.bench.config.splits import items_of, split_of
 from logitkit.bench.execution import keys, plan
@@ -98,3 +99,14 @@ def test_items_that_were_used_for_tuning_are_found(bench_place: Path) -> None:
     used = {name: len(tuned_items(judged, name)) for name in judged.tasks}
     count = len(samples(run, "development"))
     assert used == {"development": count, "held_out": 0, "cut": count, "arc": 0} and 0 < count < 12
+
+
+def test_an_option_chooses_the_split(bench_place: Path) -> None:
+    """``--split`` wins over the file, and over ``defaults``; a misspelt split is a mistake of the command line."""
+    data = "models: [tiny]\nchains: ['']\ndefaults: {split: development}\n"
+    file = bench_place / "split_run.yaml"
+    file.write_text(data + "tasks: {words: {task: lambada, data: words.jsonl, development_share: 0.7}}\n")
+    run = read(file, overrides=Overrides(settings={"split": "held_out"}))
+    assert run.tasks["words"].split == "held_out" and run.hash != read(file).hash
+    result = logitkit_command("bench", file, "--split", "held-out")
+    assert result.exit_code == 2 and "split must be one of 'development', 'held_out' or None" in result.stderr

@@ -75,6 +75,8 @@ def test_a_run_of_options_is_written_as_a_run_file(bench_place: Path, tmp_path: 
             False,
         ),
         ({"hypotheses": []}, ["hypotheses: removed"], True),
+        ({"baseline": "plain"}, ['baseline: added, "plain"'], True),
+        ({"baseline": "cfg"}, ['baseline: added, "cfg"'], False),
         (
             {"hypotheses": [HYPOTHESIS, HypothesisEntry(chain="cfg", task="words", metric="loss")]},
             ['hypotheses.2: added, {"chain": "cfg", "task": "words", "metric": "loss"}'],

@@ -134,6 +134,8 @@ def test_a_pilot_by_hand() -> None:
         (lambda: Spread(deviation=1.0).power(9, -0.2), "power: difference must be a finite number >= 0, got -0.2"),
         (lambda: Spread(deviation=1.0).items_needed(0.0, power=0.8), "difference must be a finite number > 0, got 0.0"),
         (lambda: Spread(deviation=1.0).items_needed(0.1, power=1.0), "power: power must be a number > 0.05 and < 1"),
+        (lambda: Spread(deviation=1.0).power(0, 0.1), "items must be a whole number >= 1 and <= 10000000, got 0"),
+        (lambda: Spread(discordant=0.1).power(10**12, 0.1), "items must be a whole number >= 1 and <= 10000000"),
         (lambda: pilot_spread([1.0], [2.0]), "power: the pilot must be two items or more"),
     ],
 )
