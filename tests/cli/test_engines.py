@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sharded_commands import COMMANDS, prepare, run, written
 
 from logitkit.execution import ENGINES
+from sharded_commands import COMMANDS, prepare, run, written
 
 
 @pytest.fixture(scope="module")

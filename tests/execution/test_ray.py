@@ -1,4 +1,4 @@
-"""The Ray engine: its results equal those of the local engine, even when workers are killed.
+"""Ray: results of the engine equal those of the local engine, even when workers are killed; replicas of the server.
 
 The tests share one Ray, and most of them run a job that imports no torch, since workers are started again and again.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import sys
 import time
 import types
@@ -17,15 +18,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from sharded_commands import COMMANDS, prepare, run
-from work_elsewhere import RECORDED, one_of, recorded, tripled
 
 from bench_runs import tiny_run
 from fresh import ROOT
 from logitkit.bench.execution import MEASURED_FIELDS, plan, run_unit
 from logitkit.errors import ModeError, ParameterError
 from logitkit.execution import ENGINES, ray_engine
-from logitkit.execution.ray_engine import MAX_TRIES, distributed, next_unit, shards
+from logitkit.execution.ray_engine import distributed, next_unit, shards
+from logitkit.serving import ray_serve
+from logitkit.serving.ray_serve import HEADER, RayArguments
+from sharded_commands import COMMANDS, prepare, run
+from work_elsewhere import RECORDED, one_of, recorded, tripled
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'logitkit[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -64,6 +67,48 @@ def reproducible(results: dict[Any, Any]) -> list[tuple[str, Any]]:
     return sorted((str(unit), plain(result)) for unit, result in results.items())
 
 
+@pytest.mark.usefixtures("ray")
+def test_replicas_answer_as_one_server_does(tiny_checkpoint: str) -> None:
+    """Two replicas under Ray Serve: the answers of one server, whole and as a stream, and each replica answers some."""
+    serve = pytest.importorskip("ray.serve", reason="ray[serve] is not installed: pip install 'logitkit[ray]'")
+    from servers import client_of, running  # needs the extra [serve]
+
+    given = {"model": tiny_checkpoint, "name": "tiny", "replicas": "2"}
+    requests = [
+        {"prompt": f"The sea {seed}", "seed": seed, "stream": seed == 1, "extra_body": {"chain": chain}}
+        for seed, chain in enumerate(["", "cfg(1.5)", "top_k(5) | no_repeat_ngram(2)", "min_p(0.1)"])
+    ]
+
+    def answers(address: str) -> tuple[list[str], set[str | None]]:
+        texts, names = [], set()
+        with client_of(address) as client:
+            for request in requests:
+                raw = client.completions.with_raw_response.create(model="tiny", max_tokens=8, **request)
+                names.add(raw.headers.get(HEADER))
+                parts = raw.parse() if request["stream"] else [raw.parse()]
+                texts.append("".join(part.choices[0].text for part in parts))
+        return texts, names
+
+    with running(RayArguments.model_validate(given).load()) as address:
+        want, _ = answers(address)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(ray_serve.app(given), route_prefix="/")
+        met: set[str | None] = set()
+        for _ in range(100):  # each request goes to either replica
+            texts, names = answers(f"http://127.0.0.1:{port}")
+            met |= names
+            assert texts == want
+            if len(met) == 2:
+                break
+        assert len(met) == 2 and None not in met
+    finally:
+        serve.shutdown()
+
+
 @pytest.mark.usefixtures("ray", "without_torch")
 def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     """Each unit has its result once, although three workers are killed (signal 9); other processes ran the units."""
@@ -80,14 +125,15 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray", "without_torch")
 def test_failing_units_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a unit raises is raised here; a unit whose worker died four times is an error that names the unit.
+    """What a unit raises is raised here; a unit whose workers died too often is an error that names the unit.
 
     A job that the workers cannot import is an error as well.
     """
     job, kept = functools.partial(tripled, tmp_path), []
     with pytest.raises(ParameterError, match="tripled: unit must be another number, got 8"):
         kept += [unit for unit, _ in distributed(job, [8])]
-    with pytest.raises(ModeError, match=f"ray: a worker must survive 9, got {MAX_TRIES} dead workers"):
+    monkeypatch.setattr(ray_engine, "MAX_TRIES", 2)
+    with pytest.raises(ModeError, match="ray: a worker must survive 9, got 2 dead workers"):
         kept += [unit for unit, _ in distributed(job, [9])]
     module = types.ModuleType("only_here")
     exec("def job(unit):\n    return unit\n", module.__dict__)
