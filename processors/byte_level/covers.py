@@ -26,6 +26,7 @@ from logitkit.processors.tokens.tokenizer_description import tokenizer_cache
 from logitkit.processors.tokens.tokenizer_tables import TokenizerTables
 from logitkit.processors.tokens.vocabulary import Vocabulary
 
+FIRST_TRIED = 4  # tokens tried first where one allowed token is looked for
 TAIL = 12  # last tokens of a text in which covers are first searched; also the tokens that determine a context
 # Prose, code and numbers: the places of words behind such text are found once and kept in the tokenizer's tables.
 SAMPLE = (
@@ -131,10 +132,23 @@ class Covers:
 
     def tokens_beyond(self, hypothesis: Hypothesis, text: bytes) -> Ids:
         """Return the allowed tokens that carry a hypothesis beyond the end of the text."""
+        ids = self._ids_beyond(hypothesis, text)
+        return ids[self.rule.allowed(hypothesis.context, ids)] if len(ids) else ids
+
+    def _ids_beyond(self, hypothesis: Hypothesis, text: bytes) -> Ids:
+        """Return the tokens whose bytes carry a hypothesis beyond the end of the text, allowed or not."""
         pending = text[hypothesis.start :]
         low, high = self.trie.range(pending)
-        ids = self.trie.ids[low + len(self.trie.exact(pending)) : high]
-        return ids[self.rule.allowed(hypothesis.context, ids)] if len(ids) else ids
+        return self.trie.ids[low + len(self.trie.exact(pending)) : high]
+
+    def _reaches_beyond(self, hypothesis: Hypothesis, text: bytes) -> bool:
+        """Return whether `tokens_beyond` has a token; mostly the first tokens show it."""
+        ids, first, count = self._ids_beyond(hypothesis, text), 0, FIRST_TRIED
+        while first < len(ids):
+            if self.rule.allowed(hypothesis.context, ids[first : first + count]).any():
+                return True
+            first, count = first + count, 8 * count
+        return False
 
     def advance(self, hypotheses: Iterable[Hypothesis], text: bytes, *, lenient: bool = True) -> Advanced:
         """Move hypotheses to the end of a text that has grown by one byte.
@@ -168,7 +182,7 @@ class Covers:
                 reaches_beyond = high > low + len(exact)
             else:
                 exact = exact[self.rule.allowed(hypothesis.context, exact)]
-                reaches_beyond = len(self.tokens_beyond(hypothesis, text)) > 0
+                reaches_beyond = self._reaches_beyond(hypothesis, text)
             continued += [hypothesis] if reaches_beyond else []
             completed += [self._completed(hypothesis, int(token), len(text), any_token=any_token) for token in exact]
         return Advanced(continued, completed)

@@ -12,6 +12,7 @@ such encodings count, too. A beginning need not be re-encoded to itself: the tok
 encoding of "a  ʤ". The probabilities of all next bytes sum to the probability of the text only if beginnings count.
 """
 
+# Over 300 lines: one class, whose questions about tokens share the facts and caches of a tokenizer.
 from __future__ import annotations
 
 import codecs
@@ -37,7 +38,8 @@ from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.tokens.word_positions import VocabularyPositions, WordPosition, WordPositions
 from logitkit.processors.tokens.writable_tokens import cut_alone, writable_tokens
 
-FEW = 4  # up to as many tokens are decided alone; more are looked up in the answer for the whole vocabulary
+FEW = 4  # up to as many tokens are decided one by one
+SHARE = 8  # from an eighth of the vocabulary on, tokens are looked up in the answer for the whole vocabulary
 
 
 class CanonicalRules(Reencoding):
@@ -146,8 +148,11 @@ class CanonicalRules(Reencoding):
         if ids.size <= FEW:
             few: Mask = np.array([self.allows(context, token) for token in ids.ravel().tolist()], dtype=np.bool_)
             return few.reshape(ids.shape)
-        mask: Mask = self.successors(context)[ids]
-        return mask
+        window = self._window(context)
+        if ids.size * SHARE >= len(self.vocabulary) or window.open_bytes:
+            mask: Mask = self.successors(context)[ids]
+            return mask
+        return self._decide(context, ids, *self.positions.of_tokens(window, ids))  # only their shapes are examined
 
     def successors(self, context: Context) -> Mask:
         """Return which tokens can come next, bool ``[vocab]``; the caller may not write to the mask."""
@@ -206,12 +211,16 @@ class CanonicalRules(Reencoding):
         if window.open_bytes:
             return self._completing_tokens(window)
         positions = self.positions.of_vocabulary(window)
-        inside = positions.inside
+        return self._decide(context, slice(None), positions.start, positions.inside)
+
+    def _decide(self, context: Context, ids: Ids | slice, start: Mask, inside: Mask) -> Mask:
+        """Return which tokens can come next behind complete characters, given where they can be in a word."""
+        window = self._window(context)
         if window.last is not None and not self._fallback.is_byte_token(window.last):
-            inside = inside & self._mergeable(window.last)
-        mask: Mask = (positions.start | inside) & self._whole | self._fallback.first
-        mask &= self._composition.permits(window.text)
-        return mask | self._isolated if self.may_end(context) else mask
+            inside = inside & self._mergeable(window.last)[ids]
+        mask: Mask = (start | inside) & self._whole[ids] | self._fallback.first[ids]
+        mask &= self._composition.permits(window.text)[ids]
+        return mask | self._isolated[ids] if self._has_isolated and self.may_end(context) else mask
 
     def _can_merge(self, left: int, right: int) -> bool:
         """Return whether the merge rule allows two tokens as neighbours inside a word."""

@@ -55,6 +55,7 @@ class IncompleteCharacters:
         self._only_start = np.array([start == text for start, text in zip(starts, texts, strict=True)], dtype=bool)
         self._bits = np.array([_low_bits(start) for start in self._starts], dtype=np.int64)
         self._lengths = np.array([len(start) for start in self._starts], dtype=np.int64)
+        self._last_bits = functools.lru_cache(maxsize=None)(self._find_last_bits)
         self._behind = functools.lru_cache(maxsize=None)(self._find_behind)
         self._points = functools.lru_cache(maxsize=None)(self._find_points)
         self.characters = functools.lru_cache(maxsize=None)(self._characters)
@@ -67,8 +68,9 @@ class IncompleteCharacters:
             open_bytes: the first bytes of this character; some of them may lie in tokens before. Without bytes, or
                 where no token can complete the character, the result is empty.
         """
-        points = self._points(token, open_bytes) if open_bytes else ()
-        return tuple(map(chr, self._pretokenizer.representatives(points)))
+        if not open_bytes:
+            return ()
+        return tuple(map(chr, self._pretokenizer.representatives(self._points(token, open_bytes))))
 
     def _find_points(self, token: int, open_bytes: bytes) -> Points:
         """Return the code points of these characters; of those that lack two bytes or more, as `_characters` does."""
@@ -79,14 +81,23 @@ class IncompleteCharacters:
         base = possible.start - possible.start % (1 << 6 * missing)
         found = [base + self._bits[whole]]
         for place in tokens.tolist():
-            longer = open_bytes + self._starts[self._start_of[place]]
-            if len(longer) - len(open_bytes) < missing and code_points(longer):
-                found.append(self._points(int(self._completing[place]), longer))
+            token, start = int(self._completing[place]), self._starts[self._start_of[place]]
+            further = code_points(open_bytes + start) if len(start) < missing else range(0)
+            if further and len(start) == missing - 1:  # most calls, so they are answered here
+                found.append(further.start + self._last_bits(token))
+            elif further:
+                found.append(self._points(token, open_bytes + start))
         points: Points = np.unique(np.concatenate(found))
         points = points[(points >= possible.start) & (points < possible.stop)]
         if self._composes:
             points = points[~_replaced_by_nfc()[points]]
         return self._pretokenizer.representatives(points) if missing > 1 else points
+
+    def _find_last_bits(self, token: int) -> Points:
+        """Return the bits of a character's last byte in tokens that can follow a token."""
+        numbers, _ = self._behind(token)
+        bits: Points = self._bits[numbers[self._lengths[numbers] == 1]]
+        return bits
 
     def _find_behind(self, token: int) -> tuple[Points, Points]:
         """Return the starts, by number, of tokens that can follow a token, and the places of those that are no more."""

@@ -103,6 +103,26 @@ class WordPositions:
             table[number] = self._of_shape(window, shapes.examples[number])
         return bool(table[number, 0]), bool(table[number, 1])
 
+    def of_tokens(self, window: Window, ids: Ids) -> tuple[Mask, Mask]:
+        """Return which of some tokens can start a word after a window, and which can continue a word.
+
+        Only the shapes of these tokens are examined.
+
+        Args:
+            window: the tokens before.
+            ids: token ids, of any shape.
+
+        Returns:
+            Two masks, bool, of the shape of ``ids``.
+        """
+        if self.pretokenizer.never_cuts:
+            every = np.ones(ids.shape, dtype=bool)
+            return np.zeros_like(every) if window.last is not None else every, every
+        window, shapes, key = self._described(window)
+        table, numbers = self._tables[key], shapes.of[ids]
+        self._complete(table, window, shapes, np.unique(numbers[table[numbers, 0] < 0]))
+        return table[numbers, 0] > 0, table[numbers, 1] > 0
+
     def of_vocabulary(self, window: Window) -> VocabularyPositions:
         """Return the positions of the whole vocabulary; those of the `KEPT` kinds of windows asked for last are kept.
 
@@ -116,14 +136,18 @@ class WordPositions:
         positions = self._masks.pop(key, None)
         if positions is None:
             table = self._tables[key]
-            for number in np.flatnonzero(table[:, 0] < 0).tolist():
-                table[number] = self._of_shape(window, shapes.examples[number])
+            self._complete(table, window, shapes, np.flatnonzero(table[:, 0] < 0))
             start, inside = (np.take(np.ascontiguousarray(column), shapes.of) for column in table.astype(bool).T)
             positions = VocabularyPositions(start, inside)
         self._masks[key] = positions
         for oldest in list(self._masks)[:-KEPT]:
             self._masks.pop(oldest, None)
         return positions
+
+    def _complete(self, table: NDArray[np.int8], window: Window, shapes: TokenShapes, missing: Ids) -> None:
+        """Write the positions of the ``missing`` shapes behind a window into its table."""
+        for number in missing.tolist():
+            table[number] = self._of_shape(window, shapes.examples[number])
 
     def _describe(self, window: Window) -> tuple[Window, TokenShapes, str]:
         """Return a window in its short form, the shapes to distinguish behind it, and the key of its table."""

@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from logitkit.processors.tokens import CanonicalRules, Vocabulary
+from real_tokenizers import real_rules
 from reference.byte_covers import random_tokenizer
 
 REAL = ("gpt2", "gpt-neox-20b", "mistral_nemo", "mistral_v1", "qwen2_5", "yi")
@@ -67,16 +68,22 @@ def test_a_token_is_allowed_if_some_encoding_starts_with_the_sequence(seed: int,
 @pytest.mark.data
 @pytest.mark.parametrize("name", REAL)
 def test_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
-    """The tokens of a text are allowed; another token is allowed exactly if some encoding continues with it."""
-    rule = canonical(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name))
+    """The tokens of a text are allowed; another token is allowed exactly if some encoding continues with it.
+
+    At every sixth place the whole vocabulary is examined, which takes most of the time, and elsewhere ten tokens.
+    """
+    rule = real_rules(shared_tokenizers / name)
     ids = rule.encode(unicodedata.normalize("NFC", TEXT))
     generator, context = random.Random(0), ()
     with_bytes = [number for number, text in enumerate(rule.vocabulary.token_bytes) if text]
     refused = 0
     for place, token in enumerate(ids):
-        allowed = rule.successors(context)
+        others = generator.choice(with_bytes), generator.choice(ids)
+        some = np.array([token, *others, *generator.choices(with_bytes, k=7)])
+        answers = rule.successors(context)[some] if place % 6 == 0 else rule.allowed(context, some)
+        allowed = dict(zip(some.tolist(), answers.tolist(), strict=True))
         assert allowed[token], (rule.vocabulary.join(context), rule.vocabulary.token_bytes[token])
-        for other in (generator.choice(with_bytes), generator.choice(ids)):
+        for other in others:
             tried = (*ids[max(0, place - 12) : place], other)
             try:
                 want = begins_an_encoding(rule, tuple(tried))
@@ -89,9 +96,22 @@ def test_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.parametrize("name", ["mistral_v1", "gpt2"])
+def test_some_tokens_are_decided_as_in_the_whole_vocabulary(shared_tokenizers: Path, name: str) -> None:
+    """`allowed` examines the shapes of the given tokens alone, and agrees with `successors` behind any token."""
+    rule, generator = real_rules(shared_tokenizers / name), np.random.default_rng(0)
+    every, context = np.arange(len(rule.vocabulary)), ()
+    for token in rule.encode("She'll pay 1,234  euros — 日本 🎉é\n\n\tx ½ 🦜"):
+        ids = generator.choice(every, (4, 50))
+        got = rule.allowed(context, ids)
+        assert got.shape == ids.shape and got.tolist() == rule.successors(context)[ids].tolist()
+        context = rule.extend(context, token)
+
+
+@pytest.mark.data
 def test_white_space_whose_cut_depends_on_what_follows(shared_tokenizers: Path) -> None:
     """The text of "a", " ", " " has other tokens, but with a letter after it, its encoding starts with these."""
-    rule = canonical(PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "qwen2_5"))
+    rule = real_rules(shared_tokenizers / "qwen2_5")
     a, space = rule.encode("a")[0], rule.encode(" ")[0]
     context = rule.extend(rule.extend((), a), space)
     assert rule.allows(context, space) and not rule.is_canonical([a, space, space])
