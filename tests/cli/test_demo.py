@@ -36,7 +36,7 @@ def test_every_act_changes_the_answer() -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize("width", [60, pytest.param(80, marks=pytest.mark.long)])
 def test_on_a_terminal(width: int) -> None:
     """No line is wider than the terminal but the commands to copy, and no bar is left."""
     main, end = pty.openpty()

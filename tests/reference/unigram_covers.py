@@ -30,11 +30,12 @@ class UnigramCovers:
     Args:
         tokenizer: a fast tokenizer.
         seed: of the tokens' probabilities.
+        covers: the covers of the tokenizer; None: they are computed.
     """
 
-    def __init__(self, tokenizer: Any, seed: int = 0) -> None:
+    def __init__(self, tokenizer: Any, seed: int = 0, *, covers: Covers | None = None) -> None:
         self.tokenizer, self.vocabulary = tokenizer, Vocabulary.of(tokenizer)
-        self.covers = Covers.of(tokenizer, self.vocabulary)
+        self.covers = covers or Covers.of(tokenizer, self.vocabulary)
         logits = 2 * np.random.default_rng(seed).standard_normal(len(self.vocabulary))
         self.logp = logits - logsumexp(logits)
 

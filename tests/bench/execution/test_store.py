@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from bench_runs import tiny_run
+from killed_runs import waiting_run
 from logitkit.bench.execution import MEASURED_FIELDS, Store, carry_out, missing, plan
 from logitkit.errors import FileFormatError, ModeError
 from logitkit.execution import local
-
-WORKER = """
-import sys
-from pathlib import Path
-from logitkit.bench.execution.engine import carry_out
-from logitkit.bench.config.run import Run
-from logitkit.bench.execution.store import Store
-
-class Slow(Store):  # waits for a line before it appends records, so that no speed decides what is written
-    def add(self, records):
-        sys.stdin.readline()
-        super().add(records)
-
-run = Run.model_validate_json(Path(sys.argv[1]).read_text())
-with Slow(Path(sys.argv[2])) as store:
-    print("ready", flush=True)
-    carry_out(run, store)
-"""
 
 
 def reproducible(store: Store) -> dict[str, object]:
@@ -49,20 +28,16 @@ def test_killed_at_random_points_it_ends_with_the_same_results(bench_place: Path
     run = tiny_run(bench_place)
     with Store(tmp_path / "whole") as whole:
         carry_out(run, whole)
-    spec, folder, file = tmp_path / "run.json", tmp_path / "broken", tmp_path / "broken" / "results.jsonl"
-    spec.write_text(run.model_dump_json())
+    folder, file = tmp_path / "broken", tmp_path / "broken" / "results.jsonl"
     dice, sizes = random.Random(0), []
     for attempt in range(4):
-        command = [sys.executable, "-c", WORKER, str(spec), str(folder)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as worker:
-            assert worker.stdin and worker.stdout and worker.stdout.readline() == b"ready\n"
+        with waiting_run(run, folder) as worker:
             before = file.stat().st_size
-            worker.stdin.write(b"\n")  # the first unit is written whole
-            while file.stat().st_size == before and worker.poll() is None:
+            worker.send("go on")  # the first unit is written whole
+            while file.stat().st_size == before and not worker.poll():
                 time.sleep(0.002)
-            worker.stdin.write(b"\n")  # the second one may be cut anywhere
+            worker.send("go on")  # the second one may be cut anywhere
             time.sleep(dice.uniform(0, 0.02))
-            os.kill(worker.pid, signal.SIGKILL)
         sizes.append(len(Store(folder).records))
         if attempt == 2:
             with file.open("a") as out:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import functools
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from logitkit.processors.byte_level import ByteTree
 from logitkit.processors.tokens import CanonicalRules
+from real_tokenizers import real_covers, real_rules, real_tokenizer
 from reference.byte_covers import random_model
 from reference.texts_of_all_kinds import text_of_all_kinds
 from reference.unigram_covers import UnigramCovers
@@ -36,14 +35,7 @@ CASES = (  # texts whose own encoding was missing among the covers
 @functools.cache
 def law_of(path: Path) -> UnigramCovers:
     """Return the covers of a tokenizer under a random distribution of tokens."""
-    return UnigramCovers(PreTrainedTokenizerFast.from_pretrained(path))
-
-
-def parts(path: Path) -> tuple[Any, CanonicalRules]:
-    """Return a tokenizer and its rules."""
-    law = law_of(path)
-    assert isinstance(law.covers.rule, CanonicalRules)
-    return law.tokenizer, law.covers.rule
+    return UnigramCovers(real_tokenizer(path), covers=real_covers(path))
 
 
 def own_encoding_is_a_cover(rules: CanonicalRules, text: str) -> bool:
@@ -63,7 +55,7 @@ def own_encoding_is_a_cover(rules: CanonicalRules, text: str) -> bool:
 @pytest.mark.parametrize("name", REAL)
 def test_the_own_encoding_is_a_cover(shared_tokenizers: Path, name: str) -> None:
     """The rules allow the tokenizer's own encoding of each of 340 texts and of the known cases."""
-    _, rules = parts(shared_tokenizers / name)
+    rules = real_rules(shared_tokenizers / name)
     generator = random.Random(1)
     texts = [*CASES, *(text_of_all_kinds(generator) for _ in range(340))]
     assert [text for text in texts if not own_encoding_is_a_cover(rules, text)] == []
@@ -76,7 +68,7 @@ def test_the_own_encoding_is_a_cover(shared_tokenizers: Path, name: str) -> None
 @pytest.mark.parametrize("name", REAL)
 def test_the_own_encoding_is_a_cover_of_many_texts(shared_tokenizers: Path, name: str) -> None:
     """The rules allow the tokenizer's own encoding of each of 3,000 more texts."""
-    _, rules = parts(shared_tokenizers / name)
+    rules = real_rules(shared_tokenizers / name)
     generator = random.Random(2)
     texts = [text_of_all_kinds(generator) for _ in range(3_000)]
     assert [text for text in texts if not own_encoding_is_a_cover(rules, text)] == []
@@ -107,8 +99,8 @@ def test_the_law_on_many_texts(shared_tokenizers: Path, name: str) -> None:
 @pytest.mark.data
 def test_bytes_are_at_least_as_likely_as_tokens(shared_tokenizers: Path) -> None:
     """With a random model over GPT-2's tokens, the log-probability by bytes is at least the one by tokens."""
-    tokenizer, rules = parts(shared_tokenizers / "gpt2")
-    model = random_model(tokenizer, 5)
+    tokenizer, rules = real_tokenizer(shared_tokenizers / "gpt2"), real_rules(shared_tokenizers / "gpt2")
+    model = random_model(tokenizer, 5, vocab_size=len(tokenizer))  # the rules are kept for this size
     tree = ByteTree(model, tokenizer)
     generator = random.Random(3)
     for text in [*CASES, *(text_of_all_kinds(generator) for _ in range(15))]:

@@ -61,9 +61,9 @@ def test_the_sequence_mixture_is_one_model_writing_the_whole_text(weights: list[
     assert worst["sequence"] < 1e-5 < 1e-3 < worst["mixture"]
 
 
-@pytest.mark.parametrize("fuse", ["mixture", "product", "sequence"])
+@pytest.mark.parametrize("fuse", ["product", "sequence"])
 def test_the_laws_hold_for_every_fusion(fuse: str) -> None:
-    """The laws hold for each value of ``fuse``, not only for the example of the Spec."""
+    """The laws hold for each value of ``fuse`` beside the mixture, which the example of the Spec has."""
     spec = dataclasses.replace(
         logitkit.describe("byte_ensemble"), example=f"byte_ensemble(models=['other'], fuse='{fuse}')"
     )

@@ -124,10 +124,11 @@ def test_tokens_are_those_of_plain_decoding(do_sample: bool) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_prompts() -> None:
-    """Greedy decoding of 1,000 random prompts, token by token."""
-    for number in range(20):
-        ids = rows(50, 1 + number % 12, number, 4 if number % 2 else 256)
+@pytest.mark.parametrize("batches", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_many_prompts(batches: int) -> None:
+    """Greedy decoding of batches of 50 random prompts, token by token."""
+    for number in range(batches):
+        ids = rows(50, 1 + 5 * number % 12, number, 4 if number % 2 else 256)
         got, plain = both(ids, 10, max_new_tokens=5, do_sample=False, pad_token_id=PAD)
         assert torch.equal(got, plain)
 

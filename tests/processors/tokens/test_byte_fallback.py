@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
 
-from logitkit.processors.tokens import CanonicalRules, Vocabulary
 from logitkit.processors.tokens.byte_fallback import code_points
 from logitkit.processors.tokens.reencoding import completions
+from real_tokenizers import real_rules, real_tokenizer
 
 
 @settings(max_examples=200, deadline=None)
@@ -33,8 +32,7 @@ def test_code_points_of_incomplete_characters(char: str) -> None:
 @pytest.mark.data
 def test_byte_tokens_of_characters_that_are_all_known(shared_tokenizers: Path) -> None:
     """Mistral never writes byte token C3, because its vocabulary has all characters that start with C3."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / "mistral_v1")
-    rules = CanonicalRules(tokenizer, Vocabulary.of(tokenizer))
+    tokenizer, rules = real_tokenizer(shared_tokenizers / "mistral_v1"), real_rules(shared_tokenizers / "mistral_v1")
     c3, c4 = rules.vocabulary.ids_of[b"\xc3"], rules.vocabulary.ids_of[b"\xc4"]
     assert len(c3) == len(c4) == 1
     assert not rules.allows((), c3[0]) and rules.allows((), c4[0])

@@ -19,6 +19,7 @@ from logitkit.processors.byte_level.tree import ByteTree
 from logitkit.processors.tokens import CanonicalRules, Reencoding, Vocabulary
 from logitkit.processors.tokens.reencoding import KEPT, LONGEST, completions
 from logitkit.processors.tokens.token_bytes import starts_inside_character
+from real_tokenizers import real_rules, real_tokenizer
 from reference.byte_covers import Enumeration, random_model, random_tokenizer, random_unigram
 
 
@@ -98,8 +99,7 @@ def test_rules_and_reencoding_agree(seed: int, text: str, split: bool) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "mistral_v1"])
 def test_rules_and_reencoding_agree_on_real_tokenizers(shared_tokenizers: Path, name: str) -> None:
     """After each token of a text, both allow the same among 300 random tokens and all ends of characters."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizers / name)
-    rules, rule = CanonicalRules(*known(tokenizer)), slow(tokenizer)
+    rules, rule = real_rules(shared_tokenizers / name), slow(real_tokenizer(shared_tokenizers / name))
     with_bytes = np.flatnonzero([bool(text) for text in rule.vocabulary.token_bytes])
     generator = np.random.default_rng(0)
     fast_context: tuple[int, ...] = ()
