@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from logitkit import progress
 from logitkit.processors.alignment import AlignmentVocabulary, align
 from logitkit.processors.alignment.nearest import nearest_targets
 from logitkit.progress import progress_bar
@@ -26,6 +27,21 @@ def test_bar_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str], monk
     output = capsys.readouterr()
     assert output.out == ""
     assert "half [b]way[/b]" in output.err and "all items" in output.err and "2/2" in output.err
+
+
+def test_in_a_pipe_a_line_says_how_far_the_work_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each interval of time one line, where the bar asks for lines; none of a bar that is disabled."""
+    seconds = iter([0.0, 10.0, 31.0, 40.0, 61.5, 0.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds, 61.5))
+    with progress_bar("items", total=4, piped=True) as bar:
+        for _ in range(3):
+            bar.advance()
+    assert capsys.readouterr() == ("", "items: 2 of 4\n")
+    with progress_bar("items", total=1, piped=True, enabled=False) as bar:
+        bar.advance()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_disabled_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,13 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+_written: ContextVar[list[Path] | None] = ContextVar("_written", default=None)  # see `written_files`
 LONGEST_TEXT = 1 << 26  # bytes of a chain, a run, a manifest or a prompt; a larger file is a mistake
 
 
@@ -35,6 +37,25 @@ def cache_folder(cache: str | Path | None = None) -> Path:
     '/data/cache'
     """
     return Path(cache or os.environ.get("LOGITKIT_CACHE") or platformdirs.user_cache_dir("logitkit")).expanduser()
+
+
+@contextmanager
+def written_files() -> Iterator[list[Path]]:
+    """Yield a list to which `replace_file` adds each file that it completes in this thread while the body runs.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with written_files() as written, replace_file(folder / "report.txt") as temporary:
+    ...     _ = temporary.write_text("complete")
+    >>> [path.name for path in written]
+    ['report.txt']
+    """
+    written: list[Path] = []
+    token = _written.set(written)
+    try:
+        yield written
+    finally:
+        _written.reset(token)
 
 
 @contextmanager
@@ -73,6 +94,8 @@ def replace_file(path: str | Path) -> Iterator[Path]:
         temporary.chmod(mode)  # a writer may replace the temporary file, as safetensors does with mode 0600
         _flush(temporary, os.O_RDWR)
         temporary.replace(path)
+        if (written := _written.get()) is not None:
+            written.append(path)
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":

@@ -6,6 +6,7 @@ rich is imported when a bar is shown, so that importing this module stays fast.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
 Unit = Literal["items", "bytes"]
+PIPED_EVERY = 30.0  # seconds between the lines of a bar that is shown nowhere
 _shown: ContextVar[Progress | None] = ContextVar("_shown", default=None)  # the display of this thread
 
 
@@ -26,18 +28,30 @@ class ProgressBar:
     ...     bar.update(completed=2, description="the last token")
     """
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, task: TaskID, *, piped: bool = False) -> None:
         self._progress, self._task = progress, task
+        self._next_line = time.monotonic() + PIPED_EVERY if piped else None
 
     def advance(self, count: float = 1) -> None:
         """Add ``count`` to the completed amount."""
         self._progress.advance(self._task, count)
+        self._print_if_due()
 
     def update(
         self, *, completed: float | None = None, total: float | None = None, description: str | None = None
     ) -> None:
         """Set the completed amount, the total or the description; None leaves a value unchanged."""
         self._progress.update(self._task, completed=completed, total=total, description=description)
+        self._print_if_due()
+
+    def _print_if_due(self) -> None:
+        """Print the state as a line if the bar is shown nowhere and the last line is `PIPED_EVERY` seconds old."""
+        if self._next_line is None or time.monotonic() < self._next_line:
+            return
+        self._next_line = time.monotonic() + PIPED_EVERY
+        task = next(each for each in self._progress.tasks if each.id == self._task)
+        total = "" if task.total is None else f" of {task.total:g}"
+        print(f"{task.description}: {task.completed:g}{total}", file=sys.stderr, flush=True)
 
     def print(self, message: str) -> None:
         """Print a message above the bar, without interpreting markup."""
@@ -60,6 +74,7 @@ def progress_bar(
     enabled: bool = True,
     transient: bool = True,
     redirect_output: bool = True,
+    piped: bool = False,
 ) -> Iterator[ProgressBar]:
     """Show a progress bar on standard error while the body runs, if standard error is a terminal.
 
@@ -73,6 +88,7 @@ def progress_bar(
         enabled: False shows nothing; the body runs unchanged.
         transient: remove the bar from the terminal at the end.
         redirect_output: print what the body writes to standard output and standard error above the bar.
+        piped: where standard error is no terminal, print the state as a line every `PIPED_EVERY` seconds instead.
 
     Yields:
         The bar, to advance and update.
@@ -105,7 +121,8 @@ def progress_bar(
     ) as progress:
         token = _shown.set(progress if visible else None)
         try:
-            yield ProgressBar(progress, progress.add_task(description, total=total))
+            task = progress.add_task(description, total=total)
+            yield ProgressBar(progress, task, piped=piped and enabled and not visible)
         finally:
             with suppress(ValueError):  # a generator may be closed in another context than its own
                 _shown.reset(token)

@@ -53,7 +53,7 @@ def test_settings_are_checked(name: str, value: float) -> None:
 def test_seeds_fit_the_generator(seed: str) -> None:
     """A seed that the random generator does not take is refused by its option."""
     result = logitkit_command("run", "hi", "--model", "no-model", "--seed", seed)
-    assert result.exit_code == 2 and "Invalid value for '--seed'" in result.output
+    assert result.exit_code == 2 and "run: --seed must be a number >= 0 and <=" in result.output
 
 
 def test_numbers_of_a_chain_fit_float32() -> None:

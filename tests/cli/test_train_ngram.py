@@ -82,7 +82,7 @@ def test_an_interrupted_command_continues(
         ({"a.txt": b"a"}, ["--smoothing", "kneser-ney", "--strength", "2"], "strength must be a discount of 0 to 1"),
         ({"a.txt": b"a"}, ["--encoding", "x"], "encoding must be a text encoding known to Python"),
         ({"a.txt": b"a"}, ["--tokenizer", "no-such"], "no model named 'no-such'"),
-        ({"a.txt": b"a"}, ["-o", "t.bin"], "--out must be a file named *.safetensors"),
+        ({"a.txt": b"a"}, ["-o", "t.bin"], "--out must be a file *.safetensors"),
         ({"a.jsonl": b'{"body": "a"}'}, [], "contain text in field 'text', got 'body'"),
     ],
 )

@@ -10,6 +10,8 @@ import typer
 
 from logitkit.cli import options
 from logitkit.cli.bench_report import data_folder, require_statistics, write_report
+from logitkit.cli.inputs import check_folder
+from logitkit.cli.interrupts import continued_from
 from logitkit.cli.json_output import divert
 from logitkit.cli.rendering import print_line
 from logitkit.errors import RunError, UnknownNameError
@@ -177,6 +179,7 @@ def run(
             plan = runfile.read(file, allow_code_execution=allow_code_execution, overrides=flags.as_overrides())
             # A changed run has a folder of its own: its report does not replace that of the whole run.
             out = out or Path("bench-results") / (f"{file.stem}-{plan.hash}" if flags.present else file.stem)
+        check_folder("bench", "--out", out)
         for entry in plan.chains.values():
             Chain(entry.chain).require_packages()
         source = None if flags.present else file
@@ -206,8 +209,8 @@ def _carry_out(
         print_line(f"{out}: {done}", stderr=True)
         if units or rounds:
             store.begin(run, environment(engine_name, executes=run.allow_code_execution), source)
-        try:
-            with progress_bar("bench", total=len(units)) as unit_bar:
+        with continued_from(out):
+            with progress_bar("bench", total=len(units), piped=True) as unit_bar:
 
                 def advance(unit: Any) -> None:
                     unit_bar.update(description=f"{unit.model} · {unit.chain} · {unit.task}")
@@ -215,9 +218,6 @@ def _carry_out(
 
                 carry_out(run, store, engine=engine, advance=advance)
             if rounds:
-                with progress_bar("cost", total=len(rounds)) as cost_bar:
+                with progress_bar("cost", total=len(rounds), piped=True) as cost_bar:
                     cost.carry_out(run, store, advance=lambda _: cost_bar.advance())
-        except KeyboardInterrupt:
-            print_line(f"interrupted; the same command continues from {out}", stderr=True)
-            raise typer.Exit(130) from None
         write_report(run, store, "", as_json=as_json)

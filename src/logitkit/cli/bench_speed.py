@@ -11,9 +11,9 @@ import typer
 
 import logitkit
 from logitkit.cli import options
+from logitkit.cli.inputs import check_output
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line
-from logitkit.errors import ParameterError
 from logitkit.files import replace_file
 from logitkit.progress import progress_bar
 
@@ -64,8 +64,7 @@ def speed(
     from logitkit.bench.speed.measurement import check_room, measure
     from logitkit.bench.speed.static_cache import static_form
 
-    if out is not None and not out.absolute().parent.is_dir():
-        raise ParameterError("bench", "--out", "a file in a folder that exists", str(out))
+    check_output("bench speed", "--out", out)
     variants = select_variants(only or [])
     profiled = [name for name in logitkit.names() if not only or any(part in name for part in only)]
     loaded, tokenizer = random_models.load(model, device=device, dtype=dtype)
@@ -87,7 +86,7 @@ def speed(
     measured = [form for each in variants for form in ([each, static_form(each, device)] if static else [each])]
     for size in batch or [1, 4]:
         sized = {"batch": size, "tokens": tokens}
-        with progress_bar(f"batch {size}", total=(rounds + 1) * len(measured)) as bar:
+        with progress_bar(f"batch {size}", total=(rounds + 1) * len(measured), piped=True) as bar:
             timings = measure(loaded, tokenizer, measured, rounds=rounds, memory=memory, advance=bar.advance, **sized)
         rows = tables.variant_rows(timings, **sized)
         data["variants"].append({**sized, "rows": rows})

@@ -26,6 +26,7 @@ EXAMPLES = (
 KINDS = {"tokens": False, "exact": True}
 
 
+# Over 40 lines: each option of the command is a parameter.
 def bits_per_byte(
     file: Annotated[Path, typer.Argument(help="The text, UTF-8.")],
     model: Annotated[
@@ -59,9 +60,15 @@ def bits_per_byte(
     loaded = {name: load_model("bits-per-byte", name, device=device, dtype=dtype) for name in model}
     from logitkit import diagnostics
 
-    with progress_bar("windows", total=None) as bar:
+    with progress_bar("windows", total=None, piped=True) as bar:
         found = diagnostics.bits_per_byte(
-            loaded, text, exact=not tokens_only, block=block, window=window, advance=bar.advance
+            loaded,
+            text,
+            exact=not tokens_only,
+            block=block,
+            window=window,
+            start=lambda total: bar.update(total=total),
+            advance=bar.advance,
         )
     rows = _rows(found, model)
     if as_json:

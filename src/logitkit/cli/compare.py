@@ -93,7 +93,8 @@ def compare(
     pair = _pair(first, second, tokenizer, other_tokenizer)
     if labels and (over_bytes or not pair.agreement.same_text):
         raise ModeError("compare: --labels needs tokens, got bytes; choose two models of one tokenizer")
-    with progress_bar("bytes" if over_bytes or not pair.agreement.same_text else "tokens", total=None) as bar:
+    unit = "bytes" if over_bytes or not pair.agreement.same_text else "tokens"
+    with progress_bar(unit, total=None, piped=True) as bar:
         found = compare_models(
             first,
             tokenizer,

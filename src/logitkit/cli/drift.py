@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import load_model, read_chain, utf8_text
+from logitkit.cli.inputs import check_output, load_model, read_chain, utf8_text
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
 from logitkit.errors import FileFormatError
@@ -50,6 +50,7 @@ def drift(
     Answers of the assistant that the file lacks are generated. The drift of an answer is the mean divergence of the
     model in the conversation from the same model with the goal restated.
     """
+    check_output("drift", "--plot", plot, ".svg")
     chat = _messages(file)
     chains = {text or "plain": read_chain(text) for text in chain or [""]}
     loaded, tokenizer = load_model("drift", model, device=device, dtype=dtype)
@@ -58,7 +59,7 @@ def drift(
     courses: dict[str, list[TurnDrift]] = {}
     chats = {}
     turns = sum(message.get("role") == "user" for message in chat)
-    with progress_bar("answers", total=turns * len(chains)) as bar:
+    with progress_bar("answers", total=turns * len(chains), piped=True) as bar:
         for name, steps in chains.items():
             courses[name], chats[name] = measure_drift(
                 loaded,

@@ -40,18 +40,37 @@ def read_chain(chain: str) -> Chain:
 
 
 def check_output(command: str, option: str, path: Path | None, *endings: str) -> None:
-    """Refuse a file to write whose name has another ending, or whose folder does not exist.
+    """Refuse a file to write that cannot be one, before work is done for it. Its folder is created when it is written.
 
     Args:
         command, option: named in the error.
         path: the file; None: not asked for.
-        endings: allowed endings, the usual one first.
+        endings: allowed endings, the usual one first; none: any.
+
+    Raises:
+        ParameterError: the name has another ending or is that of a folder, or a file is in the place of a folder.
+    """
+    if path is None:
+        return
+    if path.is_dir() or (endings and path.suffix not in endings):
+        raise ParameterError(command, option, f"a file *{endings[0]}" if endings else "a file", str(path))
+    check_folder(command, option, path.absolute().parent, str(path))
+
+
+def check_folder(command: str, option: str, folder: Path, given: str = "") -> None:
+    """Refuse a folder to write that a file is in the way of.
+
+    Args:
+        command, option: named in the error.
+        folder: the folder, which may not exist yet.
+        given: the value of the option, if this is another path.
 
     Raises:
         ParameterError: see above.
     """
-    if path and (path.suffix not in endings or path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ParameterError(command, option, f"a file *{endings[0]} in a folder that exists", str(path))
+    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise ParameterError(command, option, "in or below a folder", given or str(folder), f"{nearest} is a file")
 
 
 def utf8_text(command: str, parameter: str, file: Path, *, line_ends: bool = True) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import generate_settings, load_model, read_chain, read_prompt, utf8_text
+from logitkit.cli.inputs import check_output, generate_settings, load_model, read_chain, read_prompt, utf8_text
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
 from logitkit.errors import ParameterError
@@ -147,12 +147,10 @@ def _own_file(option: str, path: Path, kind: OwnFile) -> Path:
     """Return the path of a file that the command writes.
 
     Raises:
-        ParameterError: the name has another ending, the folder does not exist, or the file exists and was not written
-            by ``logitkit inspect``.
+        ParameterError: the file cannot be written, see `check_output`, or it exists and was not written by
+            ``logitkit inspect``.
     """
-    if path.suffix not in kind.suffixes or path.is_dir() or not path.absolute().parent.is_dir():
-        rule = f"a file *{kind.suffixes[0]} in a folder that exists"
-        raise ParameterError("inspect", option, rule, str(path))
+    check_output("inspect", option, path, *kind.suffixes)
     if path.exists() and kind.mark not in _beginning(path):
         raise ParameterError("inspect", option, f"a new file, or a {kind.noun} that inspect wrote", str(path))
     return path

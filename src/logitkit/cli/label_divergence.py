@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import utf8_text
+from logitkit.cli.inputs import check_output, utf8_text
+from logitkit.cli.interrupts import continued_from
 from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
 from logitkit.cli.rendering import print_table
@@ -54,6 +55,7 @@ def label_divergence(
     divergent: the token differs, and the judge finds another answer.
     """
     chosen = engine_named(engine, "label-divergence")
+    check_output("label-divergence", "OUT", out)
     texts = _read_prompts(prompts, field)[:items]
     deciding = PerProcess(functools.partial(_judge, judge))
     _ = deciding.value  # an unknown judge is refused before the models are loaded
@@ -61,7 +63,7 @@ def label_divergence(
     from logitkit.processors import cascade
 
     messages = [[{"role": "user", "content": text}] if chat else text for text in texts]
-    with progress_bar("prompts", total=len(messages)) as bar:
+    with continued_from(out), progress_bar("prompts", total=len(messages), piped=True) as bar:
         labelled = cascade.label_divergence(
             messages,
             out,

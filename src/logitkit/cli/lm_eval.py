@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from logitkit.cli.interrupts import STATUS
+from logitkit.cli.rendering import print_line
 from logitkit.errors import MissingPackageError
 
 # The harness parses every argument, --help included.
@@ -18,4 +20,8 @@ def lm_eval(context: typer.Context) -> None:
         if error.name != "lm_eval":
             raise
         raise MissingPackageError("lm-eval", "lm-eval", "lm-eval") from error
-    main(context.args)
+    try:
+        main(context.args)
+    except KeyboardInterrupt:  # what the harness keeps depends on its own options
+        print_line("lm-eval: interrupted", stderr=True)
+        raise typer.Exit(STATUS) from None

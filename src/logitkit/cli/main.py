@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +39,9 @@ from logitkit.cli import (
     train_ngram,
     train_router,
 )
+from logitkit.cli.interrupts import STATUS, interrupted_text
 from logitkit.cli.options import examples
+from logitkit.cli.usage_errors import HELP_IS_SHOWN, UsageError, usage_error_text
 from logitkit.errors import (
     DataError,
     DownloadError,
@@ -46,6 +50,7 @@ from logitkit.errors import (
     PluginError,
     ScoresError,
 )
+from logitkit.files import written_files
 
 # Errors of commands that were right: the same command may succeed later, on another machine, or with other data.
 FAILURES = (DataError, DownloadError, MissingPackageError, PluginError, ScoresError)
@@ -59,26 +64,47 @@ class ErrorReportingGroup(typer.core.TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Choose help texts without frames for terminals on which frames would cut the names of options."""
         _choose_help(self, "rich" if shutil.get_terminal_size().columns >= FRAMED else None)
-        return super().parse_args(ctx, args)
+        with _usage_errors_in_one_line(ctx):
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command. A wrong command line ends the program with exit status 2, a failure with exit status 1."""
         if not sys.stderr.isatty():  # bars of loading and downloading are for people; read once, with the library
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = _show_warning
-                return super().invoke(ctx)
-        except LogitkitError as error:
-            typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1 if isinstance(error, FAILURES) else 2) from error
-        except OSError as error:
-            if error.errno is None or error.errno == errno.EPIPE:  # not from a file; or whoever read the output left
-                raise
-            typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
-            typer.echo(_of_the_system(error), err=True)
-            raise typer.Exit(2 if error.errno in NO_PATH else 1) from error
+        with written_files() as written:
+            try:
+                with warnings.catch_warnings(), _usage_errors_in_one_line(ctx):
+                    warnings.showwarning = _show_warning
+                    return super().invoke(ctx)
+            except KeyboardInterrupt:
+                typer.echo(interrupted_text(ctx.invoked_subcommand or "logitkit", written), err=True)
+                raise typer.Exit(STATUS) from None
+            except LogitkitError as error:
+                _print_error(str(error))
+                raise typer.Exit(1 if isinstance(error, FAILURES) else 2) from error
+            except OSError as error:
+                if error.errno is None or error.errno == errno.EPIPE:  # not of a file, or nobody reads the output
+                    raise
+                _print_error(_of_the_system(error))
+                raise typer.Exit(2 if error.errno in NO_PATH else 1) from error
+
+
+def _print_error(text: str) -> None:
+    """Print an error as one line."""
+    typer.secho("error: ", fg=typer.colors.RED, err=True, nl=False)
+    typer.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def _usage_errors_in_one_line(ctx: Any) -> Iterator[None]:
+    """Print an error of the command line that the body raises, and end the program with exit status 2."""
+    try:
+        yield
+    except UsageError as error:
+        if type(error).__name__ == HELP_IS_SHOWN:
+            raise
+        _print_error(usage_error_text(error, ctx.invoked_subcommand or ""))
+        raise typer.Exit(2) from error
 
 
 def _choose_help(command: Any, mode: str | None) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import load_model, utf8_text
+from logitkit.cli.inputs import check_output, load_model, utf8_text
+from logitkit.cli.interrupts import continued_from
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
 from logitkit.errors import PromptError
@@ -61,6 +62,7 @@ def membership(
     chosen = engine_named(engine, "membership")
     from logitkit.diagnostics import read_membership_texts
 
+    check_output("membership", "--out", out)
     texts = read_membership_texts(file, field=field, label=label)
     corpus = None if reference is None else utf8_text("membership", "--reference", reference)
     settings = json.dumps([model, dtype, share, clip, tokens, corpus and hashlib.sha256(corpus.encode()).hexdigest()])
@@ -69,7 +71,7 @@ def membership(
     missing = {key: number for number, key in reversed([*enumerate(keys)]) if key not in known}  # one of equal texts
     shared = PerProcess(functools.partial(_load, model, device, dtype, corpus))
     job = functools.partial(_scores, shared, str(file), [text.text for text in texts], tokens, share, clip)
-    with progress_bar("texts", total=len(texts)) as bar:
+    with continued_from(out), progress_bar("texts", total=len(texts), piped=True) as bar:
 
         def keep(number: int, scores: dict[str, float]) -> None:
             known[keys[number]] = scores
@@ -137,6 +139,7 @@ def _known(path: Path) -> dict[str, dict[str, float]]:
 
 def _append(path: Path, data: dict[str, Any]) -> None:
     """Add a line to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(data) + "\n")
 

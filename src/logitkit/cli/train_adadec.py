@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import load_model, read_chain, utf8_text
+from logitkit.cli.inputs import check_output, load_model, read_chain, utf8_text
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
 from logitkit.errors import FileFormatError
@@ -42,6 +42,7 @@ def train_adadec(
     At each token of the solutions the model's entropy is measured, and whether its likeliest token is the right one.
     A logistic regression finds the entropy that separates the two best. Use the file as `adadec('FILE')` in a chain.
     """
+    check_output("train-adadec", "OUT", out)
     pairs = _read_references(references, prompt_field, solution_field)[:items]
     steps = read_chain(chain)
     loaded, tokenizer = load_model("train-adadec", model, device=device, dtype=dtype)
@@ -52,7 +53,7 @@ def train_adadec(
     from logitkit.registry.reference_entropies import reference_entropies
 
     measured = []
-    with progress_bar("references", total=len(pairs)) as bar:
+    with progress_bar("references", total=len(pairs), piped=True) as bar:
         for prompt, solution in pairs:
             measured.append(reference_entropies(steps, loaded, tokenizer, prompt, solution))
             bar.advance(1)

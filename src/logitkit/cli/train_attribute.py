@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from logitkit.cli import options
+from logitkit.cli.inputs import check_folder
+from logitkit.cli.interrupts import continued_from
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
 from logitkit.execution import PerProcess, engine_named
@@ -52,15 +54,16 @@ def train_attribute(
     from logitkit.processors import samplers
     from logitkit.processors.cascade import TrainingSettings
 
+    check_folder("train-attribute", "OUT", out)
     items = samplers.read_labelled_texts(texts, text=field, label=label, prompt=prompt)
     shared = PerProcess(functools.partial(models.load, model))
     loaded, tokenizer = shared.value
     settings = samplers.CaptureSettings(positions=positions, tokens=tokens, batch_size=batch, chat=chat, seed=seed)
-    with progress_bar("texts", total=len(items)) as bar:
+    with continued_from(out), progress_bar("texts", total=len(items), piped=True) as bar:
         examples = samplers.attribute_examples(
             items, loaded, tokenizer, out, settings, advance=bar.advance, engine=chosen, workers_load=shared
         )
-    with progress_bar("epochs", total=epochs) as bar:
+    with continued_from(out), progress_bar("epochs", total=epochs, piped=True) as bar:
         head = samplers.AttributeHead.fit(
             examples,
             samplers.attribute_head_config(loaded, width=width, blocks=blocks),

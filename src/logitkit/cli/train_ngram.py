@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from logitkit.cli import options
+from logitkit.cli.inputs import check_output
+from logitkit.cli.interrupts import continued_from
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line
 from logitkit.errors import ParameterError
@@ -62,8 +64,7 @@ def train_ngram(
     from logitkit.processors.ngram.table import check_orders
 
     # Parameters are checked before the tokenizer is loaded and the corpus is read.
-    if out.suffix != ".safetensors" or out.is_dir():
-        raise ParameterError("train-ngram", "--out", "a file named *.safetensors", str(out))
+    check_output("train-ngram", "--out", out, ".safetensors")
     check_orders(orders)
     Smoothing(name=smoothing, strength=strength)  # type: ignore[arg-type]
     files = _nltk_corpus(corpus) or TextFiles(corpus, field=field, encoding=encoding)
@@ -108,14 +109,8 @@ def _train(files: TextFiles | NltkCorpus, tokenizer: Any, partial: Path, setting
 
     if partial.is_dir():
         print_line(f"continuing from {partial}; use --fresh to start again", stderr=True)
-    try:
-        with progress_bar("counting", total=files.bytes, unit="bytes") as bar:
-            return train(
-                files, tokenizer, **settings, resume=partial, advance=lambda _: bar.update(completed=files.read)
-            )
-    except KeyboardInterrupt:
-        print_line(f"interrupted; the same command continues from {partial}", stderr=True)
-        raise typer.Exit(130) from None
+    with continued_from(partial), progress_bar("counting", total=files.bytes, unit="bytes", piped=True) as bar:
+        return train(files, tokenizer, **settings, resume=partial, advance=lambda _: bar.update(completed=files.read))
 
 
 def _as_data(out: Path, table: NgramTable, seconds: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from logitkit.cli import options
+from logitkit.cli.inputs import check_folder
 from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
 from logitkit.cli.rendering import print_line, print_table
@@ -34,12 +35,13 @@ def train_router(
     """Train a router on labels. Use the router as `router(large=..., head='FOLDER')` in a chain."""
     from logitkit.processors import cascade
 
+    check_folder("train-router", "OUT", out)
     label_settings, prompts = cascade.read_labels(labels)
     pair = load_pair("train-router", small, large)
     cascade.check_pair("train-router", label_settings.pair, pair.fingerprint())
     config = cascade.router_head_config(pair.small, width=width, blocks=blocks)
     features, targets = cascade.router_examples(prompts, pair.small, config)
-    with progress_bar("epochs", total=epochs) as bar:
+    with progress_bar("epochs", total=epochs, piped=True) as bar:
         head = cascade.RouterHead.fit(
             features,
             targets,

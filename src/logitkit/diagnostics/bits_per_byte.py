@@ -108,6 +108,7 @@ def bits_per_byte(
     block: int = 256,
     window: int | None = None,
     context: int | None = None,
+    start: Callable[[int], None] | None = None,
     advance: Callable[[], None] | None = None,
 ) -> BitsPerByte:
     """Return the bits per byte of models on one text, over the same bytes and the same blocks.
@@ -123,6 +124,7 @@ def bits_per_byte(
         window: most bytes that are read at once; None: 2048, or as many as the shortest context of the models holds
             tokens for sure.
         context: least bytes of a later window that are read and not scored; None: a quarter of the window.
+        start: called once with the number of calls of ``advance``.
         advance: called once for each window and model.
 
     Raises:
@@ -156,6 +158,8 @@ def bits_per_byte(
     tokenizers = {name: models[name][1] for name in first.values()}
     windows = text_windows(text, tokenizers, size=size, context=max(1, size // 4) if context is None else context)
     counts = [blocks_of(each.lengths, block) for each in windows]
+    if start is not None:
+        start(len(windows) * len(models))
     found = {}
     for name, (model, _) in models.items():
         tokenizer = tokenizers[own[name]]
