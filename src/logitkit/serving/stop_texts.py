@@ -24,7 +24,7 @@ def withheld(text: str, stops: Sequence[str]) -> int:
     """Return how many characters at the end of a text may be the beginning of a stop string.
 
     >>> withheld("one EN", ["END"]), withheld("one ENE", ["END", "NEXT"]), withheld("one", ["END"])
-    (2, 1, 0)
+    (2, 2, 0)
     """
     longest = min(len(text), max((len(stop) - 1 for stop in stops), default=0))
     return next((size for size in range(longest, 0, -1) if any(stop.startswith(text[-size:]) for stop in stops)), 0)
