@@ -45,6 +45,11 @@ def mistakes(run: Run, *, left_out: Collection[Place] = ()) -> list[Mistake]:
         placed += [(("chains", name, *place), why) for place, why in within]
         placed += [(("chains", name), why) for why in _refused_modes(run, name, chain)]
     placed += [(("hypotheses", str(number), *place), why) for number, place, why in _hypotheses(run, left_out)]
+    for name, tuning in run.tuned.tasks.items() if run.tuned else ():
+        try:
+            loading.samples_of_entry(tuning, run.folder)
+        except LogitkitError as error:
+            placed.append((("tuned", "tasks", name), str(error)))
     return placed + list(_whole_run(run, left_out))
 
 

@@ -60,7 +60,9 @@ class ChainEntry(Parameters):
     ] = ""
     models: Annotated[list[str] | None, option("names of the models the chain runs on; default: all")] = None
     tasks: Annotated[list[str] | None, option("names of the tasks the chain runs on; default: all")] = None
-    strategy: Annotated[str, option("strategy of which the chain is a setting; default: its name without a sweep")] = ""
+    strategy: Annotated[
+        str, option("strategy of which the chain is a setting; default: its own name, of a sweep that of the sweep")
+    ] = ""
 
 
 class TaskEntry(Parameters):
@@ -73,7 +75,7 @@ class TaskEntry(Parameters):
 
     task: Annotated[str, option("name of a task; default: the name of the entry")]
     samples: Annotated[int | None, whole("number of samples, counted from the first; default: all", ge=1)] = None
-    split: Annotated[Split | None, option("split whose items are used, see Splits; default: all items")] = None
+    split: Annotated[Split | None, option("split whose items are used; default: all items")] = None
     split_seed: Annotated[int, whole("seed of the split", ge=0)] = 0
     development_share: Annotated[float, number("share of the items that the development split has", gt=0, lt=1)] = 0.5
     data: Annotated[str | None, option("a data file that replaces the task's own")] = None

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from logitkit.bench.config import preflight
+from logitkit.bench.config.line_numbers import collect_lines, messages
 from logitkit.bench.config.overrides import Overrides
 from logitkit.bench.config.preflight import Mistake, Place
 from logitkit.bench.config.run import (
@@ -81,11 +82,11 @@ def read(path: Path, *, allow_code_execution: bool = False, overrides: Overrides
     mistakes: list[Mistake] = []
     if node is None or not isinstance(node, yaml.MappingNode):
         raise RunError(str(path), ["must be a mapping with models, chains and tasks"])
-    _collect_lines(node, (), lines, mistakes)
+    collect_lines(node, (), lines, mistakes)
     run, further = _build(data, folder=str(path.parent), allow=allow_code_execution, overrides=overrides)
     mistakes += further
     if run is None or mistakes:
-        raise RunError(str(path), _messages(mistakes, lines))
+        raise RunError(str(path), messages(mistakes, lines))
     return run
 
 
@@ -111,7 +112,7 @@ def from_data(data: dict[str, Any], *, folder: str = ".", allow_code_execution: 
     """
     run, mistakes = _build(data, folder=folder, allow=allow_code_execution)
     if run is None or mistakes:
-        raise RunError("run", _messages(mistakes, {}))
+        raise RunError("run", messages(mistakes, {}))
     return run
 
 
@@ -125,8 +126,7 @@ def _build(
     for part, kind in PARTS.items():
         if settings.get(part) is not None:
             mistakes += _invalid(kind, settings[part], (part,))
-    hypotheses = settings.get("hypotheses")
-    for number, entry in enumerate(hypotheses if isinstance(hypotheses, list) else [], 1):
+    for number, entry in enumerate(settings.get("hypotheses", []), 1):
         mistakes += _invalid(HypothesisEntry, entry, ("hypotheses", str(number)))
     for section, kind in SECTIONS.items():
         for name, entry in settings.get(section, {}).items():
@@ -136,7 +136,7 @@ def _build(
     for section in SECTIONS.keys() & settings.keys():
         settings[section] = {name: entry for name, entry in settings[section].items() if (section, name) not in wrong}
     for part in {*PARTS, "hypotheses"} & {place[0] for place, _ in mistakes}:
-        settings.pop(part)
+        settings.pop(part, None)
     try:
         run = Run.model_validate({**settings, "folder": folder, "allow_code_execution": allow})
     except ValidationError as error:
@@ -157,6 +157,10 @@ def _expanded(data: dict[str, Any], folder: str, mistakes: list[Mistake]) -> dic
             settings.pop(section, None)
     for name, entry in settings.get("chains", {}).items():
         settings["chains"][name] = _with_chain_of_file(name, entry, folder, mistakes)
+    if not isinstance(hypotheses := settings.pop("hypotheses", None) or [], list):
+        mistakes.append((("hypotheses",), f"must be a list of mappings, got {hypotheses!r}"))
+    elif hypotheses:
+        settings["hypotheses"] = hypotheses
     if isinstance(settings.get("seeds"), int):
         settings["seeds"] = [settings["seeds"]]
     return settings
@@ -262,39 +266,3 @@ def _unknown(name: str, known: list[str]) -> str:
 def _place(location: Any) -> Place:
     """Return the location of an error of pydantic as a place."""
     return tuple(str(part) for part in location)
-
-
-def _collect_lines(node: Any, place: Place, lines: dict[Place, int], mistakes: list[Mistake]) -> None:
-    """Record the line of every key, and report duplicate keys, of which YAML silently keeps the last."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*place, str(key.value))
-            if here in lines:
-                mistakes.append((here, f"duplicate key, first in line {lines[here]}"))
-            lines[here] = key.start_mark.line + 1
-            _collect_lines(value, here, lines, mistakes)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            if isinstance(value, yaml.ScalarNode):
-                lines.setdefault((*place, str(value.value or "plain")), value.start_mark.line + 1)
-
-
-def _messages(mistakes: list[Mistake], lines: Mapping[Place, int]) -> list[str]:
-    """Return the mistakes as text, in the order of their lines and without duplicates."""
-    placed = [(_line(place, lines), place, message) for place, message in mistakes]
-    placed.sort(key=lambda mistake: mistake[0])
-    return [
-        (f"line {line}: " if line else "") + (f"{'.'.join(place)}: " if place else "") + message
-        for line, place, message in dict.fromkeys(placed)
-    ]
-
-
-def _line(place: Place, lines: Mapping[Place, int]) -> int:
-    """Return the line of a place, else of the nearest enclosing part of the file; 0 if there is none."""
-    if place in lines:
-        return lines[place]
-    if place[:1] == ("chains",) and len(place) > 1:  # the name of a swept chain begins with the name in the file
-        starts = [key for key in lines if len(key) == 2 and key[0] == "chains" and place[1].startswith(f"{key[1]} ")]
-        if starts:
-            return lines[max(starts, key=lambda key: len(key[1]))]
-    return _line(place[:-1], lines) if place else 0

@@ -112,11 +112,16 @@ def test_a_later_hypothesis_is_exploratory(bench_place: Path, tmp_path: Path) ->
 def test_mistakes_of_hypotheses_are_reported(bench_place: Path) -> None:
     """Each with the number of the hypothesis, before anything is run."""
 
-    def mistakes(**hypothesis: Any) -> str:
-        data = {"models": ["tiny"], "chains": ["", "cfg(1.5)"], "tasks": {"arc": {"data": "choices.jsonl"}}}
+    def mistakes(whole: Any = None, **hypothesis: Any) -> str:
+        data: dict[str, Any] = {
+            "models": ["tiny"],
+            "chains": ["", "cfg(1.5)"],
+            "tasks": {"arc": {"data": "choices.jsonl"}},
+        }
         entry = {"chain": "cfg(1.5)", "task": "arc", **hypothesis}
+        data["hypotheses"] = whole or [{"chain": "cfg(1.5)", "task": "arc"}, entry]
         with pytest.raises(RunError) as caught:
-            from_data({**data, "hypotheses": [{"chain": "cfg(1.5)", "task": "arc"}, entry]}, folder=str(bench_place))
+            from_data(data, folder=str(bench_place))
         return str(caught.value)
 
     assert "hypotheses.2.chain: no chain named 'cgf(1.5)'; did you mean 'cfg(1.5)'?" in mistakes(chain="cgf(1.5)")
@@ -128,7 +133,19 @@ def test_mistakes_of_hypotheses_are_reported(bench_place: Path) -> None:
     assert "smallest must be a finite number >= 0, got -1" in mistakes(smallest=-1)
     assert "expect must be one of 'better', 'worse', 'different', got 'beter'" in mistakes(expect="beter")
     assert "hypotheses.2.expected: no setting named 'expected'; did you mean 'expect'?" in mistakes(expected="better")
+    assert "hypotheses: must be a list of mappings, got {'a': 1}" in mistakes({"a": 1})
+    assert "hypotheses.1: must be a mapping, got 'better'" in mistakes(["better"])
     assert "hypotheses.2.model: no model named 'large'" in mistakes(model="large")
+
+
+def test_the_tasks_of_a_tuning_are_checked(bench_place: Path) -> None:
+    """Before anything is run, because the report reads their items; no hypotheses are an empty list."""
+    tuned = {"run": "x", "tasks": {"a": {"task": "nope"}}, "settings": {}, "comparisons": 3}
+    data = {"models": ["tiny"], "chains": [""], "tasks": {"arc": {"data": "choices.jsonl"}}, "hypotheses": None}
+    with pytest.raises(RunError) as caught:
+        from_data({**data, "tuned": tuned}, folder=str(bench_place))
+    assert caught.value.mistakes[0].startswith("tuned.tasks.a: no task named 'nope'")
+    assert from_data(data, folder=str(bench_place)).hypotheses == []
 
 
 def test_a_part_of_a_run_keeps_the_hypotheses_about_it() -> None:
