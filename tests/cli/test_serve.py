@@ -49,7 +49,7 @@ def test_the_program(checkpoint: str) -> None:
         with httpx.stream("POST", f"{found[1]}/completions", json=endless, timeout=60) as answer:
             next(answer.iter_lines())
             program.send_signal(signal.SIGINT)
-            assert program.stderr.readline() == "stopping; 1 texts left, Ctrl-C stops at once\n"
+            assert program.stderr.readline() == "stopping; texts left: 1; Ctrl-C stops at once\n"
             program.send_signal(signal.SIGINT)
             assert program.wait(60) == 130
     finally:

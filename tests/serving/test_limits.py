@@ -206,6 +206,7 @@ def test_bodies() -> None:
             (b"[]", kind, 400, "the body must be a JSON object"),
             (b"[" * 101, kind, 413, "of at most 100 bytes"),
             (b"{}", kind, 400, "prompt must be given"),
+            (rb'{"\ud800": 1}', kind, 400, r"named '\ud800'"),
         ):
             reply = httpx.post(url, content=content, headers=headers)
             assert reply.status_code == status and says in reply.json()["error"]["message"], reply.text

@@ -68,7 +68,7 @@ def serve(
     require("serve", "serve", "fastapi", "uvicorn")
     default, names = read_chain(chain), _named("--other-model", "MODEL", other_model)
     tables, files = _named("--table", "FILE", table), _named("--file", "PATH", file)
-    limits = {"max_batch": max_batch, "max_queue": max_queue, "max_tokens": max_tokens, "timeout": timeout}
+    limits: Any = {"max_batch": max_batch, "max_queue": max_queue, "max_tokens": max_tokens, "timeout": timeout}
     with _listener(host, port) as listener:
         loaded, tokenizer = load_model("serve", model, device=device, dtype=dtype)
         from logitkit import models
@@ -137,7 +137,8 @@ def _run(engine: Engine, listener: socket.socket) -> None:
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             if not self.should_exit:
-                typer.echo(f"stopping; {engine.waiting + engine.running} texts left, Ctrl-C stops at once", err=True)
+                left = engine.waiting + engine.running
+                typer.echo(f"stopping; texts left: {left}; Ctrl-C stops at once", err=True)
             super().handle_exit(sig, frame)
 
     server = Server(uvicorn.Config(create_app(engine), log_config=None, log_level="warning"))

@@ -9,6 +9,7 @@ from logitkit.serving.engine import QueueFullError, StoppedError
 from logitkit.serving.intake import BodyTooLongError, ContextError, UnknownModelError
 
 RETRY_SECONDS = 1
+LONGEST = 2000  # characters of a message
 
 
 class Failure(NamedTuple):
@@ -50,6 +51,7 @@ def failure_of(error: Exception) -> Failure:
     400
     """
     text = str(error)
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."  # a message may quote a long value
     parameter = error.parameter if isinstance(error, ParameterError) else None
     if isinstance(error, UnknownModelError):
         return Failure(404, INVALID, text, "model", "model_not_found")

@@ -35,7 +35,7 @@ class CommonFields(Parameters):
 class CompletionFields(CommonFields):
     """Fields of ``/v1/completions``."""
 
-    prompt: Annotated[str | list[str] | list[int] | list[list[int]], option("a text, token ids, or a list of either")]
+    prompt: Annotated[Any, option("a text, token ids, or a list of either")]
     logprobs: Annotated[int | None, whole("number of likeliest tokens to return", ge=0, le=20)] = None
 
 

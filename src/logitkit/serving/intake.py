@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 import secrets
-from collections.abc import Sequence
 from typing import Any
 
 from logitkit.errors import ParameterError, UnknownNameError
@@ -170,16 +169,23 @@ def _prompts_of(engine: Engine, owner: str, fields: Any) -> list[Prompt]:
         if not fields.messages:
             raise ParameterError(owner, "messages", "at least one message", fields.messages)
         return [Prompt(value=tuple(_message(owner, each) for each in fields.messages), kind="chat", template=template)]
-    given = fields.prompt
-    items: Sequence[Any] = given if isinstance(given, list) and not isinstance((given or [0])[0], int) else [given]
-    size = vocabulary_size(engine.model)
-    for item in items:
-        if isinstance(item, list) and not (item and all(0 <= token < size for token in item)):
-            raise ParameterError(owner, "prompt", f"token ids in [0, {size}), at least one", item)
-    return [
-        Prompt(value=item, kind="text") if isinstance(item, str) else Prompt(value=tuple(item), kind="tokens")
-        for item in items
-    ]
+    given, size = fields.prompt, vocabulary_size(engine.model)
+    several = isinstance(given, list) and not all(_is_token(item, size) for item in given)
+    prompts = []
+    for item in given if several else [given]:
+        if isinstance(item, str):
+            prompts.append(Prompt(value=item, kind="text"))
+        elif isinstance(item, list) and item and all(_is_token(token, size) for token in item):
+            prompts.append(Prompt(value=tuple(item), kind="tokens"))
+        else:
+            rule = f"a text, at least one token id in [0, {size}), or a list of either"
+            raise ParameterError(owner, "prompt", rule, item)
+    return prompts
+
+
+def _is_token(value: Any, size: int) -> bool:
+    """Return whether a value is a token id below a size."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size
 
 
 def _message(owner: str, message: dict[str, Any]) -> dict[str, Any]:

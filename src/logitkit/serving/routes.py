@@ -42,6 +42,7 @@ def application(engine: Engine) -> FastAPI:
 
     app = FastAPI(title="logitkit serve", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_exception_handler(HTTPException, _no_such_page)
+    app.add_exception_handler(Exception, _fault)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
@@ -176,7 +177,8 @@ def _model(engine: Engine) -> dict[str, Any]:
 
 def _refused(failure: Failure) -> Response:
     """Return an error as an answer."""
-    return JSONResponse(failure.body, failure.status, failure.headers)
+    # In ASCII: a message may quote a lone surrogate of the request, which UTF-8 cannot hold.
+    return Response(json.dumps(failure.body), failure.status, failure.headers, "application/json")
 
 
 async def _no_such_page(request: Request, error: Exception) -> Response:
@@ -184,3 +186,8 @@ async def _no_such_page(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     text = f"serve: no {request.method} {request.url.path}; see /v1/models, /v1/completions, /v1/chat/completions"
     return _refused(Failure(status, INVALID, text))
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    """Answer a request that met a fault of the server; uvicorn writes the traceback."""
+    return _refused(failure_of(error))
