@@ -24,7 +24,7 @@ from fresh import ROOT
 from logitkit.bench.execution import MEASURED_FIELDS, plan, run_unit
 from logitkit.errors import ModeError, ParameterError
 from logitkit.execution import ENGINES, ray_engine
-from logitkit.execution.ray_engine import distributed, next_unit, shards
+from logitkit.execution.ray_engine import distributed
 from logitkit.serving import ray_serve
 from logitkit.serving.ray_serve import HEADER, RayArguments
 from sharded_commands import COMMANDS, prepare, run
@@ -163,13 +163,6 @@ def test_the_units_of_every_command_give_the_same_results(
     found = {unit[:2]: result for unit, result in distributed(job, units)}
     assert (tmp_path / "dying").exists() and len(RECORDED) == 4
     assert reproducible(found) == reproducible(want)
-
-
-def test_shards_are_neighbours_and_nothing_is_lost() -> None:
-    """Ten units for three workers are cut into 4, 4 and 2; an idle worker takes the last unit of the longest shard."""
-    waiting = shards(10, 3)
-    assert [list(shard) for shard in waiting] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert [next_unit(waiting, 2) for _ in range(4)] == [8, 9, 3, 7] and sum(map(len, waiting)) == 6
 
 
 def test_settings_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

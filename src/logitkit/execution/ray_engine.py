@@ -146,7 +146,7 @@ def shards(units: int, workers: int) -> list[deque[int]]:
         [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     """
     size = -(-units // workers)
-    return [deque(range(units)[start : start + size]) for start in range(0, size * workers, size)]
+    return [deque(range(units)[place * size : (place + 1) * size]) for place in range(workers)]
 
 
 def next_unit(waiting: list[deque[int]], place: int) -> int | None:
