@@ -22,12 +22,12 @@ def design(summary: Summary) -> list[str]:
         >>> import pathlib, tempfile
         >>> from logitkit.bench.config import example_run
         >>> run = example_run(pathlib.Path(tempfile.mkdtemp()))
-        >>> design(Summary(run=run, tables=[], costs={}, done=0, planned=4, comparisons=3))
+        >>> design(Summary(run=run, tables=[], costs={}, done=4, planned=4, comparisons=3))
         ["Comparisons with the baseline: 3. Holm's correction is over all of them.", 'No run file was registered ...']
     """
     if not summary.comparisons:
         return []
-    about = [_tried(summary), *_splits(summary.run), *_choice(summary), *_budgets(summary.run)]
+    about = [*_unfinished(summary), _tried(summary), *_splits(summary.run), *_choice(summary), *_budgets(summary.run)]
     return [*about, *_registered(summary)]
 
 
@@ -39,6 +39,17 @@ def _tried(summary: Summary) -> str:
     if summary.further:
         return f"{which} Holm's correction is over them and over {summary.further} by which the settings were chosen."
     return f"{which} Holm's correction is over all of them."
+
+
+def _unfinished(summary: Summary) -> list[str]:
+    """Return a warning if answers are missing; empty for a finished run."""
+    if summary.done >= summary.planned:
+        return []
+    count = summary.planned - summary.done
+    return [
+        f"Warning: the run is not finished, {counted(count, 'answer')} {agreeing(count, 'is')} missing. To stop when a "
+        "difference is shown makes differences look too good."
+    ]
 
 
 def _registered(summary: Summary) -> list[str]:

@@ -42,8 +42,14 @@ class Finding:
     verdict: str
 
 
-def findings(run: Run, store: Store, registered: Registration | None) -> list[Finding]:
+def findings(run: Run, store: Store, registered: Registration | None, *, further: int = 0) -> list[Finding]:
     """Return what the results say about each hypothesis, on each model that it is about.
+
+    Args:
+        run: the run.
+        store: its records.
+        registered: the registration of the records.
+        further: comparisons by which settings were chosen on items of the run; the correction counts them too.
 
     Examples:
         >>> import pathlib, tempfile
@@ -53,7 +59,7 @@ def findings(run: Run, store: Store, registered: Registration | None) -> list[Fi
         []
     """
     found = [] if not run.hypotheses else list(_uncorrected(run, store, registered))
-    cells = corrected_together([(each.metric, each.cell) for each in found if each.cell is not None])
+    cells = corrected_together([(each.metric, each.cell) for each in found if each.cell is not None], further=further)
     corrected = iter(cells)
     judged = [each if each.cell is None else replace(each, cell=next(corrected)) for each in found]
     return [replace(each, verdict=verdict(each.hypothesis, each.metric, each.cell)) for each in judged]

@@ -170,7 +170,7 @@ def summarise(run: Run, store: Store) -> Summary:
     used = {name: len(tuned_items(run, name)) for name in run.tasks}
     summary = Summary(run=run, tables=tables, costs=prices, done=done, planned=len(planned), used=used)
     registered = registration(store.folder, run)
-    found = findings(run, store, registered)
+    found = findings(run, store, registered, further=summary.further)
     return dataclasses.replace(_corrected(summary), registration=registered, findings=found)
 
 

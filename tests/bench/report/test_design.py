@@ -12,7 +12,7 @@ import yaml
 
 from bench_runs import tiny_run, write_records, write_rows
 from command_line import logitkit_command
-from logitkit.bench.config import ChainEntry, Run, TaskEntry, read
+from logitkit.bench.config import ChainEntry, HypothesisEntry, Run, TaskEntry, read
 from logitkit.bench.execution import Store
 from logitkit.bench.execution.unit import samples
 from logitkit.bench.report import Summary, design, holm, markdown, page, summarise
@@ -99,6 +99,10 @@ def test_a_run_on_the_items_of_its_tuning_says_so(tuning: Path) -> None:
     (tuning.parent / "mixed.yaml").write_text(text)
     summary = finished(read(tuning.parent / "mixed.yaml"), tuning.parent / "mixed")
     used = summary.used["words"]
+    entry = HypothesisEntry(chain="cfg", task="words", metric="loss")
+    hoped = summarise(summary.run.model_copy(update={"hypotheses": [entry]}), Store(tuning.parent / "mixed"))
+    (tested,) = [each.cell.comparison for each in hoped.findings if each.cell and each.cell.comparison]
+    assert tested.adjusted == pytest.approx(min(1, 19 * tested.p))
     assert 0 < used < 9 and summary.further == 18
     said = design(summary)
     assert f"words: {used} of its 9 items were used to choose the settings, so its figures are too good." in said
@@ -117,6 +121,13 @@ def test_settings_on_the_reported_items_are_no_honest_comparison(bench_place: Pa
     named = tiny_run(bench_place, chains={**chains, "cfg 1.5": ChainEntry(chain="cfg(1.5)")}, tasks=tasks, seeds=[0])
     assert run.hash == run.model_copy(update={"chains": {n: ChainEntry(chain=e.chain) for n, e in chains.items()}}).hash
     assert len(design(finished(named, tmp_path))) == 2
+
+
+def test_an_unfinished_run_says_so(tuning: Path) -> None:
+    """Seven chains lack their answer to a tenth item."""
+    tuning.write_text(tuning.read_text().replace("samples: 9", "samples: 10"))
+    said = design(summarise(read(tuning), Store(tuning.parent / "bench-results" / "tune")))
+    assert said[0].startswith("Warning: the run is not finished, 7 answers are missing.")
 
 
 def test_the_correction_is_over_all_that_was_tried(bench_place: Path, tmp_path: Path) -> None:
