@@ -71,7 +71,7 @@ def test_the_wheel_installs_and_every_module_imports(tmp_path: Path) -> None:
     sources = ROOT / "src"
     found = [path for depth in ("*", "*/*") for path in (sources / "logitkit").glob(f"{depth}/templates/*")]
     templates = {path.relative_to(sources).as_posix() for path in found}
-    assert templates and templates == {name for name in names if "templates" in name}
+    assert templates and templates == {name for name in names if "/templates/" in name}
     held = {name for name in names if name.endswith((".py", "py.typed"))}
     inner = packages()
     wanted = {name.replace(".", "/") + ("/__init__.py" if name in inner else ".py") for name in modules()}
