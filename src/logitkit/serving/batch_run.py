@@ -69,15 +69,16 @@ class BatchRun:
         """
         try:
             self._generate(rows)
+            return
         except Exception as error:  # of a processor, a model or the device; which row it was is not known
-            alive = [row for row in rows if not row.done]
             if len(rows) == 1:
                 if not isinstance(error, LogitkitError):
                     LOG.exception("a text could not be generated")
-                for row in alive:
-                    row.fail(error)
+                if not rows[0].done:
+                    rows[0].fail(error)
                 return
-            for row in alive:
+        for row in rows:  # here the error holds no tensors any more
+            if not row.done:
                 self.run([row])
 
     def _generate(self, rows: Sequence[Row]) -> None:
