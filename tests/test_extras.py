@@ -79,6 +79,7 @@ MINED = "core(models=['other'], align='mined')"
     [
         (["bench", "--task", "cut_sentences", "--chain", "byte_boundary()"], "scipy", "bench"),
         (["bench", "report", "run.yaml"], "statsmodels", "bench"),
+        (["bench", "power", "--discordant", "0.2"], "scipy", "bench"),
         (["bench", "--task", "cut_sentences", "--engine", "ray"], "ray", "ray"),
         (["label-divergence", "a", "b", "--small", "a", "--large", "b", "--engine", "ray"], "ray", "ray"),
         (["train-attribute", "a", "b", "--model", "a", "--engine", "ray"], "ray", "ray"),

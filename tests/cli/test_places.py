@@ -120,6 +120,8 @@ COMMANDS = [
     ["inspect", "--file", "PATH.txt", "--model", "no-model"],
     ["bench", "PATH.yaml"],
     ["bench", "report", "PATH.yaml"],
+    ["bench", "power", "PATH.yaml"],
+    ["bench", "choose", "PATH.yaml", "final.yaml"],
     ["label-divergence", "PATH.txt", "labels.jsonl", "--small", "no-model", "--large", "no-model"],
     ["train-router", "PATH.jsonl", "head", "--small", "no-model", "--large", "no-model"],
     ["train-attribute", "PATH.jsonl", "head", "--model", "no-model"],
