@@ -95,12 +95,12 @@ PAGES = (
     ),
     PlannedPage(
         letter="d",
-        title="n-gram style against prompting",
+        title="[n-gram style against prompting](measurements/style_prompting.md)",
         items="2 books, 60 prompts, 10 settings",
         tokens=2 * (20 * 10 + 40 * 4) * 60,
         model="SmolLM2-135M",
         device="CPU",
-        state="started, with one model",
+        state="measured with one model",
         needed="see the page",
     ),
     PlannedPage(

@@ -152,7 +152,8 @@ def _difference(records: Records, book: str, half: str, method: str, setting: st
 def results(records: Records) -> dict[str, str]:
     """Return the tables of the page, and samples of the prompts that the study wrote itself."""
     rows, compared, samples = [], [], []
-    for book, title in BOOKS.items():
+    for book, author_and_title in BOOKS.items():
+        title = author_and_title.rpartition(", ")[2]
         if all(record["book"] != book for record in records):
             continue
         chosen = chosen_settings(records, book)
@@ -199,7 +200,12 @@ def _samples(records: Records, book: str, chosen: dict[str, str]) -> list[list[s
         if r["book"] == book and chosen.get(r["method"]) == r["setting"] and "text" in r
     }
     return [
-        [BOOKS[book], method, prompt, " ".join(found[item_id(prompt), method].split()).replace("|", "/")]
+        [
+            BOOKS[book].rpartition(", ")[2],
+            method,
+            prompt,
+            " ".join(found[item_id(prompt), method].split()).replace("|", "/"),
+        ]
         for prompt in prompts
         for method in chosen
         if (item_id(prompt), method) in found

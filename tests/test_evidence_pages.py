@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_choosing_page import NUMBER
 from test_docs import DOCS, ROOT
 
-from studies import evidence_plan, leaderboard
+from logitkit.bench.report import Interval
+from studies import bench_pairs, evidence, evidence_plan, leaderboard
 from studies.evidence import RESULTS
+from studies.records import read_records
 
 FOLDER = ROOT / "studies" / "results"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if RESULTS.search(path.read_text(encoding="utf-8")))
@@ -59,6 +63,27 @@ def test_a_page_has_its_place(path: Path) -> None:
     assert place in text_of(ROOT / "mkdocs.yml") and place in text_of(DOCS / "evidence.md")
     assert path.stem in leaderboard.PAGES
     assert (FOLDER / "records" / f"{path.stem}.jsonl").is_file()
+
+
+def bare(table: str) -> str:
+    """Return a table without the ends of its intervals and its p-values, which take long to compute."""
+    return re.sub(r"\| <?[\d.]+ (\| [\w.]+ \|)$", r"| p \1", re.sub(r" \[[^]]*\]", "", table), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_tables_of_a_page_are_those_of_its_records(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means, counts, choices and power; a page of tables that are not of its study names them here."""
+    study = importlib.import_module(f"studies.{path.stem}")
+    for module in (study, evidence):
+        monkeypatch.setattr(module, "bootstrap_interval", lambda values: Interval(float(np.mean(values)), 0.0, 0.0))
+    monkeypatch.setattr(evidence, "sign_flips", lambda differences: 0.5)
+    tables = study.results(read_records(FOLDER / "records" / f"{path.stem}.jsonl"))
+    if path.stem == "ensemble_pairs":
+        records = read_records(FOLDER / "records" / "core_ensemble.jsonl")
+        tables["bench"] = evidence.comparison_table(bench_pairs.comparisons(records, "core", "ensemble"))
+    parts = {match[2]: match[0] for match in RESULTS.finditer(text_of(path))}
+    assert parts.keys() == tables.keys()
+    assert [name for name, table in tables.items() if bare(table) not in bare(parts[name])] == []
 
 
 def test_the_table_of_pages_is_that_of_the_plan() -> None:
