@@ -18,7 +18,8 @@ from logitkit.processors.byte_level import (
     byte_tokenizer,
     rows_of,
 )
-from logitkit.registry.laws import check_processor, tiny_model, tiny_tokenizer
+from logitkit.registry.laws import check_processor, tiny_model, tiny_tokenizer, wide_properties
+from logitkit.registry.laws.wide_properties import LONG
 from reference.byte_distributions import SlowBytes, tiny
 
 HALF = torch.tensor([0.5, 0.5]).log()
@@ -61,9 +62,17 @@ def test_the_sequence_mixture_is_one_model_writing_the_whole_text(weights: list[
     assert worst["sequence"] < 1e-5 < 1e-3 < worst["mixture"]
 
 
-@pytest.mark.parametrize("fuse", ["product", "sequence"])
-def test_the_laws_hold_for_every_fusion(fuse: str) -> None:
-    """The laws hold for each value of ``fuse`` beside the mixture, which the example of the Spec has."""
+@pytest.mark.parametrize(
+    ("fuse", "lengths"),
+    [("product", LONG), ("sequence", (41, 150)), pytest.param("sequence", LONG, marks=pytest.mark.long)],
+)
+def test_the_laws_hold_for_every_fusion(fuse: str, lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The laws hold for each value of ``fuse`` beside the mixture, which the example of the Spec has.
+
+    The evidence of a sequence mixture is read byte by byte, so that the rows of the law for long rows take half a
+    minute.
+    """
+    monkeypatch.setattr(wide_properties, "LONG", lengths)
     spec = dataclasses.replace(
         logitkit.describe("byte_ensemble"), example=f"byte_ensemble(models=['other'], fuse='{fuse}')"
     )
