@@ -139,16 +139,8 @@ class Pretokenizer:
     @cached_property
     def _class_numbers(self) -> NDArray[np.int32]:
         """The number of the class of each code point; characters of one class have one number."""
-        characters = _all_characters()
-        numbers = np.zeros(len(characters), dtype=np.int64)
-        for bit, pattern in enumerate(self._classes):
-            for match in regex.finditer(f"(?:{pattern.pattern})+", characters):
-                numbers[match.start() : match.end()] |= 1 << bit
-        alone = self._literals - self.literal.letters
-        alone |= {match.group() for match in regex.finditer(r"\s|[\x1c-\x1f]", characters)}
-        for place, char in enumerate(sorted(alone)):
-            numbers[ord(char)] = (1 << len(self._classes)) + place
-        return np.unique(numbers, return_inverse=True)[1].astype(np.int32)
+        patterns = tuple(pattern.pattern for pattern in self._classes)
+        return _class_numbers(patterns, frozenset(self._literals - self.literal.letters))
 
     def shape(self, text: str, *, fine: bool = False, whole: bool = False) -> CharacterClass:
         """Return the classes of the characters of a token.
@@ -167,6 +159,27 @@ class Pretokenizer:
             if whole or shape[-3:] != [kind] * 3:
                 shape.append(kind)
         return tuple(shape)
+
+
+@lru_cache(maxsize=8)  # tokenizers of one kind share the array of 4 MB, which takes 0.3 s
+def _class_numbers(patterns: tuple[str, ...], literals: frozenset[str]) -> NDArray[np.int32]:
+    """Return the number of the class of each code point; the caller may not write to the array.
+
+    Args:
+        patterns: regular expressions that define the classes.
+        literals: characters that form a class each, as white space does.
+    """
+    characters = _all_characters()
+    numbers = np.zeros(len(characters), dtype=np.int64)
+    for bit, pattern in enumerate(patterns):
+        for match in regex.finditer(f"(?:{pattern})+", characters):
+            numbers[match.start() : match.end()] |= 1 << bit
+    alone = literals | {match.group() for match in regex.finditer(r"\s|[\x1c-\x1f]", characters)}
+    for place, char in enumerate(sorted(alone)):
+        numbers[ord(char)] = (1 << len(patterns)) + place
+    found = np.unique(numbers, return_inverse=True)[1].astype(np.int32)
+    found.flags.writeable = False
+    return found
 
 
 @lru_cache(maxsize=1)
