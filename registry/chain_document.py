@@ -17,15 +17,15 @@ def read(data: Mapping[str, Any]) -> Any:
     Raises:
         ChainError: other keys, or another version.
 
-    >>> read({"version": "1.0", "steps": []})
-    []
+    >>> read({"version": "1.0", "steps": []}), read({"version": 1, "steps": []})  # JavaScript writes 1.0 as 1
+    ([], [])
     >>> read({"version": "2.0", "steps": []})
     Traceback (most recent call last):
     logitkit.errors.ChainError: chain: version must be 1.0, got '2.0'; install the logitkit that wrote it
     """
     if set(data) != KEYS:
         raise ChainError(f"chain: must be text, a list of {{name, params}} or {{version, steps}}, got {dict(data)!r}")
-    if isinstance(data["version"], bool) or str(data["version"]) != VERSION:  # YAML reads 1.0 as a number
+    if isinstance(data["version"], bool) or data["version"] not in (VERSION, float(VERSION)):  # YAML: a number
         way_out = "install the logitkit that wrote it"
         raise ChainError(f"chain: version must be {VERSION}, got {data['version']!r}; {way_out}")
     return data["steps"]

@@ -216,6 +216,27 @@ def test_bodies() -> None:
     assert not engine.alive
 
 
+def test_a_log_holds_no_prompts(caplog: pytest.LogCaptureFixture) -> None:
+    """Errors quote what was wrong; the line in the log names the field and its rule alone."""
+    caplog.set_level("INFO", "logitkit.serving")
+    with running(tiny_engine()) as address:
+        for path, body in (
+            ("completions", '{"prompt": ["secret", 5]}'),
+            ("completions", '{"prompt": "secret\\ud800"}'),
+            ("completions", '{"prompt": "secret'),
+            ("completions", '{"prompt": "ab", "stop": ["secret", ""]}'),
+            ("chat/completions", '{"messages": [{"role": 5, "content": "secret"}]}'),
+            ("chat/completions", '{"messages": [{"role": "user", "content": [{"secret": 1}]}]}'),
+        ):
+            kind = {"Content-Type": "application/json"}
+            reply = httpx.post(f"{address}/v1/{path}", content=body, headers=kind)
+            assert reply.status_code == 400, reply.text
+        assert httpx.post(f"{address}/v1/completions", json={"prompt": "ab", "n": 0}).status_code == 400
+    lines = [record.getMessage() for record in caplog.records if record.name == "logitkit.serving"]
+    assert len(lines) == 7 and not any("secret" in line for line in lines), lines
+    assert "n must be a whole number >= 1 and <= 128, got 0" in lines[-1]
+
+
 @pytest.mark.parametrize(
     "limits", [{"max_batch": 0}, {"max_queue": True}, {"timeout": 0}, {"timeout": float("nan")}, {"max_tokens": 1.5}]
 )

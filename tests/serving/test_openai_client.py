@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -176,6 +177,36 @@ def test_a_wrong_request_is_refused(client: openai.OpenAI, settings: Any, status
         complete(client, **settings)
     assert caught.value.status_code == status and says in caught.value.message, caught.value.message
     assert isinstance(caught.value.body, dict) and caught.value.body["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("field", ["prompt", "chain", "stop", "metadata"])
+def test_deep_json_is_refused(client: openai.OpenAI, field: str) -> None:
+    """Lists within lists, by their depth, whatever reads the field; 60 are read."""
+    for depth, status in ((60, 200 if field == "metadata" else 400), (70, 400), (900, 400)):
+        content = f'{{"max_tokens": 1, "prompt": "a", "{field}": {"[" * depth}{"]" * depth}}}'
+        url, kind = f"{client.base_url}completions", {"Content-Type": "application/json"}
+        reply = httpx.post(url, content=content, headers=kind)
+        assert reply.status_code == status, reply.text
+        assert ("JSON nested at most 64 deep" in reply.text) == (depth > 64)
+
+
+@pytest.mark.parametrize(
+    "content", [5, None, ["a"], [{"type": "text", "text": 5}], [{"type": "text", "text": {"a": 1}}]]
+)
+def test_a_message_is_text(client: openai.OpenAI, content: Any) -> None:
+    """Numbers and objects are no text."""
+    with pytest.raises(openai.BadRequestError, match="messages whose content is text"):
+        chat(client, messages=[{"role": "user", "content": content}])
+
+
+def test_a_long_value_is_quoted_in_part(client: openai.OpenAI) -> None:
+    """The beginning, and what to do, which stands at the end."""
+    with pytest.raises(openai.BadRequestError, match="write it in the chain") as caught:
+        complete(client, extra_body={"top_k": "x" * 10**5})
+    assert len(caught.value.message) < 2100
+    with pytest.raises(openai.BadRequestError) as caught:
+        complete(client, extra_body={"x" * 10**5: 1})
+    assert len(caught.value.response.text) < 4500
 
 
 def test_what_asks_for_nothing_passes(client: openai.OpenAI) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import json
+from typing import NamedTuple
 
 from logitkit.errors import LogitkitError, ParameterError, PluginError, UnknownNameError
 from logitkit.serving.engine import QueueFullError, StoppedError
@@ -30,10 +31,10 @@ class Failure(NamedTuple):
     code: str | None = None
 
     @property
-    def body(self) -> dict[str, Any]:
-        """The body of the answer."""
+    def json(self) -> str:
+        """The body of the answer, in ASCII: a message may quote a lone surrogate, which UTF-8 cannot hold."""
         fields = {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}
-        return {"error": fields}
+        return json.dumps({"error": fields})
 
     @property
     def headers(self) -> dict[str, str]:
@@ -42,6 +43,7 @@ class Failure(NamedTuple):
 
 
 INVALID = "invalid_request_error"
+ENDPOINTS = ("completions", "chat.completions")  # owners of the fields of requests
 
 
 def failure_of(error: Exception) -> Failure:
@@ -50,8 +52,7 @@ def failure_of(error: Exception) -> Failure:
     >>> failure_of(ParameterError("cfg", "scale", "a finite number >= 0", -1.0)).status
     400
     """
-    text = str(error)
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."  # a message may quote a long value
+    text = _shortened(str(error))
     parameter = error.parameter if isinstance(error, ParameterError) else None
     if isinstance(error, UnknownModelError):
         return Failure(404, INVALID, text, "model", "model_not_found")
@@ -67,7 +68,27 @@ def failure_of(error: Exception) -> Failure:
         return Failure(400, INVALID, text, parameter, "context_length_exceeded")
     if isinstance(error, LogitkitError) and not isinstance(error, PluginError):
         name = error.name if isinstance(error, UnknownNameError) else None
-        return Failure(400, INVALID, text, parameter or name)
+        return Failure(400, INVALID, text, parameter or (name and _shortened(name)))
     if isinstance(error, PluginError):
         return Failure(500, "server_error", text)
     return Failure(500, "server_error", f"serve: the text could not be generated ({type(error).__name__})")
+
+
+def summary_of(error: Exception) -> str:
+    """Return an error for the log: in the words of `failure_of`, but without what it quotes of a prompt.
+
+    >>> summary_of(ParameterError("completions", "prompt", "text", ["a secret", 5]))
+    'completions: prompt must be text'
+    >>> summary_of(ParameterError("completions", "n", "a whole number >= 1", 0))
+    'completions: n must be a whole number >= 1, got 0'
+    """
+    of_field = isinstance(error, ParameterError) and error.owner.startswith(ENDPOINTS)
+    if of_field and not isinstance(error.value, (int, float)):
+        return f"{error.owner}: {error.parameter} must be {error.rule}"
+    return failure_of(error).message
+
+
+def _shortened(message: str) -> str:
+    """Return a message without its middle where it quotes a long value; what to do stands at its end."""
+    half = LONGEST // 2
+    return message if len(message) <= LONGEST else f"{message[:half]} ... {message[-half:]}"

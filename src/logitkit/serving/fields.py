@@ -9,6 +9,7 @@ from logitkit.errors import ParameterError
 from logitkit.params import Parameters, number, option, validate, whole
 
 MOST_STOPS = 16
+DEEPEST = 64  # lists and objects within each other; no chain and no JSON schema of use is deeper
 SEED = {"ge": -(2**63), "le": 2**63 - 1}
 
 
@@ -120,6 +121,24 @@ frequency_penalty(...)
     fields = kind(**validate(owner, kind, given))
     _check_common(owner, fields)
     return fields
+
+
+def is_shallow(value: Any) -> bool:
+    """Return whether decoded JSON has at most `DEEPEST` lists and objects within each other.
+
+    >>> is_shallow({"a": [1, {"b": []}]}), is_shallow([[]] * 1000)
+    (True, True)
+    """
+    layer = [value]
+    for _ in range(DEEPEST):
+        layer = [part for each in layer if isinstance(each, (list, dict)) for part in _parts(each)]
+        if not layer:
+            return True
+    return False
+
+
+def _parts(value: list[Any] | dict[str, Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value
 
 
 def stops_of(fields: CommonFields) -> tuple[str, ...]:

@@ -203,7 +203,7 @@ def _message(owner: str, message: dict[str, Any]) -> dict[str, Any]:
         parts = [
             part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
         ]
-        content = None if None in parts else "".join(map(str, parts))
+        content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
     if not isinstance(content, str):
         raise ParameterError(owner, "messages", "messages whose content is text", message.get("content"))
     name = {"name": message["name"]} if isinstance(message.get("name"), str) else {}

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from logitkit.errors import ParameterError
 from logitkit.serving.engine import Engine
 from logitkit.serving.exchange import DisconnectedError, Exchange
-from logitkit.serving.failures import INVALID, Failure, failure_of
-from logitkit.serving.fields import ChatFields, CommonFields, CompletionFields, read_fields
+from logitkit.serving.failures import INVALID, Failure, failure_of, summary_of
+from logitkit.serving.fields import DEEPEST, ChatFields, CommonFields, CompletionFields, is_shallow, read_fields
 from logitkit.serving.intake import BodyTooLongError, rows_of
 from logitkit.serving.row import Row
 from logitkit.serving.shapes import ChatShape, CompletionShape, Shape
@@ -104,7 +104,7 @@ class Handling:
             return Response(status_code=CLIENT_LEFT)
         except Exception as error:
             failure = failure_of(error)
-            self._note(failure.status, failure.message)
+            self._note(failure.status, summary_of(error))
             return _refused(failure)
         self._note(200)
         return JSONResponse(answer)
@@ -122,8 +122,8 @@ class Handling:
             pass
         except Exception as error:
             failure = failure_of(error)
-            status, message = failure.status, failure.message
-            yield _event(failure.body)
+            status, message = failure.status, summary_of(error)
+            yield f"data: {failure.json}\n\n"
         finally:
             self._note(status, message)
 
@@ -143,9 +143,12 @@ class Handling:
             if len(read) > most:
                 raise BodyTooLongError(self._owner, "the body", f"of at most {most} bytes", "a longer one")
         try:
-            return json.loads(read)
+            body = json.loads(read)
         except (ValueError, RecursionError) as error:
             raise ParameterError(self._owner, "the body", "JSON", bytes(read[:60]), str(error)[:200]) from error
+        if not is_shallow(body):
+            raise ParameterError(self._owner, "the body", f"JSON nested at most {DEEPEST} deep", bytes(read[:60]))
+        return body
 
     async def _until_left(self) -> None:
         """Return when the client has left."""
@@ -177,8 +180,7 @@ def _model(engine: Engine) -> dict[str, Any]:
 
 def _refused(failure: Failure) -> Response:
     """Return an error as an answer."""
-    # In ASCII: a message may quote a lone surrogate of the request, which UTF-8 cannot hold.
-    return Response(json.dumps(failure.body), failure.status, failure.headers, "application/json")
+    return Response(failure.json, failure.status, failure.headers, "application/json")
 
 
 async def _no_such_page(request: Request, error: Exception) -> Response:
