@@ -24,6 +24,7 @@ from transformers import DynamicCache
 
 from logitkit import models
 from logitkit.processors.contrast import adacad, cad, coiecd
+from logitkit.processors.transformers_api import with_cache
 from logitkit.progress import progress_bar
 from studies.context_conflict import SHORT_ANSWER, Conflict, conflicts, context_of
 from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, write_results
@@ -53,7 +54,7 @@ class AnswerReader:
         self.beginning = rows[0][:common]
         self.cache = DynamicCache()
         with torch.no_grad():
-            model(torch.tensor([self.beginning]), past_key_values=self.cache, logits_to_keep=1)
+            model(torch.tensor([self.beginning]), logits_to_keep=1, **with_cache(self.cache))
 
     @torch.no_grad()
     def logits(self, prompts: Sequence[str], answer: str) -> tuple[list[Tensor], Tensor]:
@@ -66,7 +67,7 @@ class AnswerReader:
                 raise ValueError(f"context_answers: prompt must begin with the examples, got {prompt!r}")
             row = torch.tensor([[*ids[len(self.beginning) :], *tokens]])
             cache = copy.deepcopy(self.cache)
-            logits = self.model(row, past_key_values=cache, logits_to_keep=len(tokens) + 1).logits
+            logits = self.model(row, logits_to_keep=len(tokens) + 1, **with_cache(cache)).logits
             found.append(logits[0, :-1].float())
         return found, torch.tensor(tokens)
 
