@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 import logitkit.models
 from command_line import logitkit_command
@@ -99,3 +100,14 @@ def test_names_reach_the_server(checkpoint: str, tmp_path: Path, monkeypatch: py
     assert (engine.limits.max_batch, engine.limits.timeout, engine.own_chains) == (3, 9.0, False)
     absent = logitkit_command("serve", "--model", checkpoint, "--port", "0", "--file", "sure=/absent")
     assert absent.exit_code == 2 and "a file or folder that exists" in absent.stderr
+
+
+def test_an_interrupt_ends_it(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With status 130, when uvicorn has answered what there was; nothing is said of files."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "run", interrupted)
+    result = logitkit_command("serve", "--model", checkpoint, "--port", "0")
+    assert result.exit_code == 130 and result.stderr.endswith("stopped\n") and "file" not in result.stderr

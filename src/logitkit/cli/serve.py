@@ -144,6 +144,9 @@ def _run(engine: Engine, listener: socket.socket) -> None:
     server = Server(uvicorn.Config(create_app(engine), log_config=None, log_level="warning"))
     try:
         server.run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn passes it on when all is answered
+        typer.echo("stopped", err=True)
+        raise typer.Exit(130) from None
     finally:
         log.removeHandler(handler)
         if server.force_exit:  # the thread that generates would be waited for
