@@ -128,7 +128,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the data files.", envvar="LOGITKIT_DATA")] = Path("data"),
     model: Annotated[str, typer.Option(help="The main model.")] = "smollm2-135m",
     helper: Annotated[str, typer.Option(help="The other model.")] = "gemma-3-270m",
-    items: Annotated[int, typer.Option(min=6, help="Number of items, half of them of each kind.")] = 120,
+    items: Annotated[int, typer.Option(min=40, help="Number of items, half of them of each kind.")] = 120,
     out: Annotated[Path, typer.Option(help="File of results; items in it are not read again.")] = Path(
         "ensemble_pairs.jsonl"
     ),

@@ -215,7 +215,7 @@ def _samples(records: Records, book: str, chosen: dict[str, str]) -> list[list[s
 def main(
     data: Annotated[Path, typer.Option(help="Folder of the data files.", envvar="LOGITKIT_DATA")] = Path("data"),
     model: Annotated[str, typer.Option(help="A known model, a hub id or a folder.")] = "smollm2-135m",
-    prompts: Annotated[int, typer.Option(min=4, help="Number of prompts.")] = 60,
+    prompts: Annotated[int, typer.Option(min=30, help="Number of prompts.")] = 60,
     tokens: Annotated[int, typer.Option(min=4, help="Largest number of new tokens.")] = 32,
     out: Annotated[Path, typer.Option(help="File of results; texts in it are not sampled again.")] = Path(
         "style_prompting.jsonl"
