@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -108,6 +109,18 @@ def test_a_client_that_leaves_frees_its_row(stream: bool) -> None:
         row = engine._running[0] if engine._running else None
         assert row is None or row.tokens < 500
         assert httpx.post(url, json=BODY, timeout=60).status_code == 200
+
+
+def test_a_client_that_leaves_within_its_body() -> None:
+    """Counted as one that left, not as a fault."""
+    engine = tiny_engine()
+    with running(engine) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as begun:
+            head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            begun.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            time.sleep(0.2)
+        until(lambda: 'status="499"} 1\n' in engine.metrics.text(engine))
 
 
 def test_a_text_that_fails_leaves_the_others() -> None:

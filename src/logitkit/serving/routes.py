@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from logitkit.errors import ParameterError
 from logitkit.serving.engine import Engine
@@ -99,7 +100,7 @@ class Handling:
                 usage = bool((fields.stream_options or {}).get("include_usage"))
                 return StreamingResponse(self._stream(exchange, usage), media_type="text/event-stream")
             answer = await exchange.answer()
-        except DisconnectedError:
+        except (DisconnectedError, ClientDisconnect):
             self._note(CLIENT_LEFT)
             return Response(status_code=CLIENT_LEFT)
         except Exception as error:
