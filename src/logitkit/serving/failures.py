@@ -82,8 +82,9 @@ def summary_of(error: Exception) -> str:
     >>> summary_of(ParameterError("completions", "n", "a whole number >= 1", 0))
     'completions: n must be a whole number >= 1, got 0'
     """
-    of_field = isinstance(error, ParameterError) and error.owner.startswith(ENDPOINTS)
-    if of_field and not isinstance(error.value, (int, float)):
+    if not isinstance(error, ParameterError) or isinstance(error.value, (int, float)):
+        return failure_of(error).message
+    if error.owner.startswith(ENDPOINTS):
         return f"{error.owner}: {error.parameter} must be {error.rule}"
     return failure_of(error).message
 

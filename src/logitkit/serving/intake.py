@@ -200,11 +200,14 @@ def _message(owner: str, message: dict[str, Any]) -> dict[str, Any]:
         raise ParameterError(owner, "messages", "messages without tools", message, "this server calls no tools")
     content = message.get("content")
     if isinstance(content, list):
-        parts = [
-            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
-        ]
-        content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+        parts = [part["text"] for part in content if _is_text(part)]
+        content = "".join(parts) if len(parts) == len(content) else None
     if not isinstance(content, str):
         raise ParameterError(owner, "messages", "messages whose content is text", message.get("content"))
     name = {"name": message["name"]} if isinstance(message.get("name"), str) else {}
     return {"role": message["role"], "content": content, **name}
+
+
+def _is_text(part: Any) -> bool:
+    """Return whether a part of a message is a text."""
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
