@@ -12,21 +12,23 @@ from logitkit.cli.demo_acts import ACTS
 REPORT = (ROOT / "examples" / "bench" / "report.md").read_text(encoding="utf-8")
 
 
-def right_words(strategy: str, task: str = "lambada_cut") -> tuple[int, int]:
+def right_words(strategy: str) -> tuple[int, int]:
     """Return how many words a strategy gets right, and of how many."""
-    table = REPORT.split(f"## {task}, ")[1].split("\n## ")[0]
+    table = REPORT.split("## lambada_cut, ")[1].split("\n## ")[0]
     (row,) = re.findall(rf"^\| {strategy} \| ([\d.]+) .* (\d+) \|$", table, re.MULTILINE)
     return round(float(row[0]) * int(row[1])), int(row[1])
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.package.md"])
 def test_the_figures_of_the_readme(name: str) -> None:
-    """Words that are completed or known, and the gain of a style."""
+    """Words that are completed, the loss of a last word, and the gain of a style."""
     text = (ROOT / name).read_text(encoding="utf-8")
     (right, of), (plain, _) = right_words("byte_boundary"), right_words("plain")
     assert f"completes {right} of {of} cut words, plain decoding {plain}" in text
-    (right, of), (plain, _) = right_words("cfg", "lambada"), right_words("plain", "lambada")
-    assert f"knows {right} of {of} last words of passages, plain decoding {plain}; worse on three other tasks" in text
+    (loss,) = re.findall(
+        r"^- cfg is better than plain on lambada .*: loss -(\S+) \[-(\S+), -(\S+)\]", REPORT, re.MULTILINE
+    )
+    assert "likelier, by {0} [{2}, {1}] nats each; worse on three other tasks".format(*loss) in text
     worse = set(re.findall(r"^- cfg is worse than plain on (\w+) ", REPORT, re.MULTILINE))
     assert len(worse) == 3, worse
     (gain,) = re.findall(r"under the style × (\S+ \[[^]]+\])", text)
