@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,7 @@ from logitkit.errors import ParameterError
 from logitkit.registry.chain import Chain
 from logitkit.serving import Engine, Limits
 from logitkit.serving.engine import StoppedError
+from logitkit.serving.routes import TimedStream
 from logitkit.serving.row import Prompt, Row
 from servers import client_of, running, tiny_engine
 
@@ -227,6 +229,21 @@ def test_bodies() -> None:
         assert httpx.get(url).status_code == 405
         assert httpx.get(f"{address}/health").json() == {"status": "ok"}
     assert not engine.alive
+
+
+def test_a_client_that_does_not_read() -> None:
+    """The stream ends when its time is over, though nothing can be sent."""
+
+    async def parts() -> AsyncIterator[str]:
+        yield "a part"
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def send() -> None:
+        await TimedStream(parts(), until=time.monotonic() + 0.05)({"type": "http"}, never, never)
+
+    asyncio.run(asyncio.wait_for(send(), 30))
 
 
 def test_a_log_holds_no_prompts(caplog: pytest.LogCaptureFixture) -> None:

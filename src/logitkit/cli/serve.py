@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import math
 import os
 import socket
 from typing import TYPE_CHECKING, Annotated, Any
@@ -141,7 +142,10 @@ def _run(engine: Engine, listener: socket.socket) -> None:
                 typer.echo(f"stopping; texts left: {left}; Ctrl-C stops at once", err=True)
             super().handle_exit(sig, frame)
 
-    server = Server(uvicorn.Config(create_app(engine), log_config=None, log_level="warning"))
+    # A client that does not read its answer must not keep the server from ending.
+    most = None if math.isinf(engine.limits.timeout) else math.ceil(engine.limits.timeout)
+    config = uvicorn.Config(create_app(engine), log_config=None, log_level="warning", timeout_graceful_shutdown=most)
+    server = Server(config)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # uvicorn passes it on when all is answered

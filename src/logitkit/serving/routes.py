@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from logitkit.errors import ParameterError
 from logitkit.serving.engine import Engine
@@ -25,6 +27,7 @@ from logitkit.serving.row import Row
 from logitkit.serving.shapes import ChatShape, CompletionShape, Shape
 
 LOG = logging.getLogger("logitkit.serving")
+SENDING_SECONDS = 10.0  # after its time, a stream may be sent for so long
 CLIENT_LEFT = 499  # in logs and counters alone; nobody receives it
 
 
@@ -91,14 +94,15 @@ class Handling:
         """Return the answer, or the beginning of a stream."""
         try:
             body = await self._body()
-            fields = read_fields(self._owner, kind, body)
+            fields = await run_in_threadpool(self._fields, kind, body)
             self._rows = await run_in_threadpool(rows_of, self._engine, self._owner, fields)
             shaped = shape(self._rows, self._engine.name, self._engine.tokenizer)
             exchange = Exchange(self._engine, shaped, self._until_left, began=self._began)
             exchange.submit()
             if fields.stream:
                 usage = bool((fields.stream_options or {}).get("include_usage"))
-                return StreamingResponse(self._stream(exchange, usage), media_type="text/event-stream")
+                until = self._began + self._engine.limits.timeout + SENDING_SECONDS
+                return TimedStream(self._stream(exchange, usage), until=until)
             answer = await exchange.answer()
         except (DisconnectedError, ClientDisconnect):
             self._note(CLIENT_LEFT)
@@ -128,11 +132,12 @@ class Handling:
         finally:
             self._note(status, message)
 
-    async def _body(self) -> Any:
-        """Return the decoded body.
+    async def _body(self) -> bytes:
+        """Return the body.
 
         Raises:
-            ParameterError: another type of content, too many bytes, or no JSON.
+            ParameterError: another type of content, or too many bytes.
+            ClientDisconnect: the client left before the end of the body.
         """
         kind = self._request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # pages of other origins cannot send this type without asking
@@ -143,13 +148,21 @@ class Handling:
             read += part
             if len(read) > most:
                 raise BodyTooLongError(self._owner, "the body", f"of at most {most} bytes", "a longer one")
+        return bytes(read)
+
+    def _fields(self, kind: type[CommonFields], read: bytes) -> Any:
+        """Return the checked fields of a body; megabytes take seconds, so not in the loop of the server.
+
+        Raises:
+            ParameterError: no JSON, JSON that is nested too deep, or a field that is refused.
+        """
         try:
             body = json.loads(read)
         except (ValueError, RecursionError) as error:
-            raise ParameterError(self._owner, "the body", "JSON", bytes(read[:60]), str(error)[:200]) from error
+            raise ParameterError(self._owner, "the body", "JSON", read[:60], str(error)[:200]) from error
         if not is_shallow(body):
-            raise ParameterError(self._owner, "the body", f"JSON nested at most {DEEPEST} deep", bytes(read[:60]))
-        return body
+            raise ParameterError(self._owner, "the body", f"JSON nested at most {DEEPEST} deep", read[:60])
+        return read_fields(self._owner, kind, body)
 
     async def _until_left(self) -> None:
         """Return when the client has left."""
@@ -167,6 +180,28 @@ class Handling:
         facts += [f"chain {chain}"] if chain else []
         facts += [json.dumps(message)] if message else []  # one line, whatever the message quotes
         LOG.info("%s %s %d, %s", self._request.method, self._request.url.path, status, ", ".join(facts))
+
+
+class TimedStream(StreamingResponse):
+    """A stream that ends at a time, even when its client does not read and the server waits to send.
+
+    Args:
+        events: the parts.
+        until: when to give up, by `time.monotonic`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[str], *, until: float) -> None:
+        super().__init__(events)
+        self._until = until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        seconds = max(0.0, self._until - time.monotonic())
+        limit = None if seconds == float("inf") else seconds
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(super().__call__(scope, receive, send), limit)
 
 
 def _event(data: dict[str, Any]) -> str:
