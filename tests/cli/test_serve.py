@@ -48,7 +48,8 @@ def test_the_program(checkpoint: str) -> None:
         assert "POST /v1/completions 200, 10 tokens read, 16 written, " in program.stderr.readline()
         endless = {"prompt": "ab", "max_tokens": 500, "stream": True, "chain": "suppress_tokens([257])"}
         with httpx.stream("POST", f"{found[1]}/completions", json=endless, timeout=60) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # kept, since httpx closes the connection with it
+            next(lines)
             program.send_signal(signal.SIGINT)
             assert program.stderr.readline() == "stopping; texts left: 1; Ctrl-C stops at once\n"
             program.send_signal(signal.SIGINT)
