@@ -231,6 +231,24 @@ def test_bodies() -> None:
     assert not engine.alive
 
 
+@pytest.mark.parametrize("at", ["bound", "_generate"])
+def test_the_server_outlives_a_panic(at: str) -> None:
+    """A fault that is no Exception, as packages in Rust raise them: the request fails, and the next is answered."""
+    engine = tiny_engine()
+    work = getattr(engine._runner, at)
+
+    def panics(*_: Any) -> None:
+        raise SystemExit("a panic")
+
+    with running(engine) as address, client_of(address) as client:
+        setattr(engine._runner, at, panics)
+        for stream in (False, True):
+            with pytest.raises(openai.APIError, match="could not be generated"):
+                list(client.completions.create(**BODY, stream=stream))
+        setattr(engine._runner, at, work)
+        assert client.completions.create(**BODY).choices[0].text and engine.alive
+
+
 def test_a_client_that_does_not_read() -> None:
     """The stream ends when its time is over, though nothing can be sent."""
 

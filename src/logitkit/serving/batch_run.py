@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from logitkit.serving.resources import Resources
 from logitkit.serving.row import Prompt, Row
 from logitkit.serving.row_sampler import RowSampler
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
 
@@ -68,7 +69,7 @@ class BatchRun:
             rows: with one chain, and prompts of one kind and one template; one row alone if the chain has a search.
         """
         try:
-            self._generate(rows)
+            contained(self._generate, rows)
             return
         except Exception as error:  # of a processor, a model or the device; which row it was is not known
             if len(rows) == 1:
@@ -119,6 +120,22 @@ class BatchRun:
                 row.add(token, None, ends=token in ends)
         if not row.done:  # the search ended before the limit for a reason of its own
             row.stop()
+
+
+def contained(work: Callable[..., T], *arguments: Any) -> T:
+    """Return what a function returns; a fault that is no `Exception` becomes one, so that the server lives on.
+
+    Packages in Rust, such as those of grammars, raise their panics as `BaseException`.
+
+    Raises:
+        RuntimeError: names the type of such a fault.
+    """
+    try:
+        return work(*arguments)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 class StepWatch(StoppingCriteria):

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from logitkit.errors import ParameterError
+from logitkit.serving.batch_run import contained
 from logitkit.serving.engine import Engine
 from logitkit.serving.exchange import DisconnectedError, Exchange
 from logitkit.serving.failures import INVALID, Failure, failure_of, summary_of
@@ -95,7 +96,7 @@ class Handling:
         try:
             body = await self._body()
             fields = await run_in_threadpool(self._fields, kind, body)
-            self._rows = await run_in_threadpool(rows_of, self._engine, self._owner, fields)
+            self._rows = await run_in_threadpool(contained, rows_of, self._engine, self._owner, fields)
             shaped = shape(self._rows, self._engine.name, self._engine.tokenizer)
             exchange = Exchange(self._engine, shaped, self._until_left, began=self._began)
             exchange.submit()
