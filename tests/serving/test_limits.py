@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import socket
 import threading
 import time
@@ -17,11 +18,12 @@ import pytest
 
 from logitkit.errors import ParameterError
 from logitkit.registry.chain import Chain
+from logitkit.registry.laws import tiny_model
 from logitkit.serving import Engine, Limits
 from logitkit.serving.engine import StoppedError
 from logitkit.serving.routes import TimedStream
 from logitkit.serving.row import Prompt, Row
-from servers import client_of, running, tiny_engine
+from servers import chatting_tokenizer, client_of, running, tiny_engine
 
 BODY = {"model": "tiny", "prompt": "The sea is", "max_tokens": 4}
 
@@ -267,8 +269,11 @@ def test_a_client_that_does_not_read() -> None:
 def test_a_log_holds_no_prompts(caplog: pytest.LogCaptureFixture) -> None:
     """Errors quote what was wrong; the line in the log names the field and its rule alone."""
     caplog.set_level("INFO", "logitkit.serving")
-    with running(tiny_engine()) as address:
+    tokenizer = copy.deepcopy(chatting_tokenizer())
+    tokenizer.chat_template = "{{ raise_exception(messages[0].content) }}"
+    with running(Engine(tiny_model(), tokenizer)) as address:
         for path, body in (
+            ("chat/completions", '{"messages": [{"role": "user", "content": "secret"}]}'),
             ("completions", '{"prompt": ["secret", 5]}'),
             ("completions", '{"prompt": "secret\\ud800"}'),
             ("completions", '{"prompt": "secret'),
@@ -281,7 +286,7 @@ def test_a_log_holds_no_prompts(caplog: pytest.LogCaptureFixture) -> None:
             assert reply.status_code == 400, reply.text
         assert httpx.post(f"{address}/v1/completions", json={"prompt": "ab", "n": 0}).status_code == 400
     lines = [record.getMessage() for record in caplog.records if record.name == "logitkit.serving"]
-    assert len(lines) == 7 and not any("secret" in line for line in lines), lines
+    assert len(lines) == 8 and not any("secret" in line for line in lines), lines
     assert "n must be a whole number >= 1 and <= 128, got 0" in lines[-1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from logitkit.errors import LogitkitError, ParameterError, PluginError, UnknownNameError
+from logitkit.errors import LogitkitError, ParameterError, PluginError, PromptError, UnknownNameError
 from logitkit.serving.engine import QueueFullError, StoppedError
 from logitkit.serving.intake import BodyTooLongError, ContextError, UnknownModelError
 
@@ -82,6 +82,8 @@ def summary_of(error: Exception) -> str:
     >>> summary_of(ParameterError("completions", "n", "a whole number >= 1", 0))
     'completions: n must be a whole number >= 1, got 0'
     """
+    if isinstance(error, PromptError):  # a chat template may quote messages, for instance
+        return str(error).partition(", got ")[0]
     if not isinstance(error, ParameterError) or isinstance(error.value, (int, float)):
         return failure_of(error).message
     if error.owner.startswith(ENDPOINTS):
