@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -85,13 +86,15 @@ def _named(option: str, kind: str, given: list[str] | None) -> dict[str, str]:
     """Return the values of an option ``NAME=KIND`` by name.
 
     Raises:
-        ParameterError: no name, no value, or a name that is given twice.
+        ParameterError: no name, no value, a name that is given twice, or a file that does not exist.
     """
     named: dict[str, str] = {}
     for text in given or ():
         name, _, value = text.partition("=")
         if not name or not value or name in named:
             raise ParameterError("serve", option, f"NAME={kind}, each name once", text)
+        if kind != "MODEL" and not Path(value).expanduser().exists():
+            raise ParameterError("serve", option, f"NAME={kind} with a path that exists", text)
         named[name] = value
     return named
 
