@@ -48,6 +48,13 @@ class Engine:
     Raises:
         ModelError: no model, or no tokenizer.
         LogitkitError: a default chain that cannot be read.
+
+    >>> from logitkit.registry.laws import tiny_model, tiny_tokenizer
+    >>> engine = Engine(tiny_model(), tiny_tokenizer(), name="tiny", chain="top_p(0.9)")
+    >>> engine.start()
+    >>> engine.alive, engine.waiting
+    (True, 0)
+    >>> engine.stop()
     """
 
     def __init__(
