@@ -19,6 +19,8 @@ import typer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from studies.books import book_text
+
 BOOKS = ("36-0.txt", "pg996_don_quixote.txt")  # files of Project Gutenberg
 PART = slice(20_000, 220_000)  # characters of each book
 PROGRAMS = "sanitized-mbpp.json"
@@ -78,7 +80,7 @@ def main(
     """Write the texts and the two tokenizers."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = json.loads((data / PROGRAMS).read_text(encoding="utf-8"))
-    texts = {name: (data / name).read_text(encoding="utf-8", errors="ignore")[PART] for name in BOOKS}
+    texts = {name: book_text(data / name)[PART] for name in BOOKS}
     texts["code.txt"] = "\n\n".join(f"{row['prompt']}\n{row['code']}" for row in rows)
     texts["mixed.txt"] = mixed_text()
     for name, text in texts.items():

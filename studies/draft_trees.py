@@ -23,6 +23,7 @@ import typer
 from logitkit import models
 from logitkit.processors.searches import Goose
 from logitkit.progress import progress_bar
+from studies.books import book_text
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
@@ -59,7 +60,7 @@ def programs(data: Path, count: int) -> list[str]:
 
 def paragraphs(data: Path, count: int) -> list[str]:
     """Return prompts that ask for the summary of a paragraph."""
-    text = (data / "1661-0.txt").read_text(encoding="utf-8", errors="ignore").replace("\r", "")
+    text = book_text(data / "1661-0.txt")
     found = [part.replace("\n", " ") for part in text.split("\n\n") if len(part) in PARAGRAPH]
     return [f"{part}\n\nSummary of the text above:" for part in found[::BETWEEN][:count]]
 

@@ -73,8 +73,7 @@ def spans(folder: Path, kind: str) -> Iterator[tuple[str, ScoredItem]]:
         for start in sorted(starts, key=key)[: 400 if kind == "prose" else 1]:
             end = start + SPAN
             item = ScoredItem(prompt=whole[max(0, start - BEFORE) : start], options=[whole[start:end]], right=0)
-            if "\ufffd" not in item.prompt + item.options[0]:
-                found.append((f"{kind} {name} {start}", item))
+            found.append((f"{kind} {name} {start}", item))
     yield from sorted(found, key=lambda named: hashlib.sha256(named[0].encode()).digest())
 
 

@@ -30,6 +30,7 @@ import typer
 
 from logitkit import models
 from logitkit.progress import progress_bar
+from studies.books import book_text
 from studies.cut_prompts import CutPromptMethods
 from studies.evidence import PairedDifferences, comparison_table, items_to_see, write_results
 from studies.intervals import bootstrap_interval, interval_text
@@ -98,7 +99,7 @@ def _cut(name: str, kind: str, text: str, place: int) -> Cut:
 def book_texts(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yield the name of each book, nothing, and its text without the notes of Project Gutenberg."""
     for book in BOOKS:
-        text = (folder / book).read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
+        text = book_text(folder / book)
         text = text.partition("*** START OF")[2] or text
         yield book, "", text.partition("*** END OF")[0]
 
@@ -128,7 +129,7 @@ def chosen_cuts(folder: Path, count: int, inside: Callable[[Cut], bool]) -> list
         cuts: list[Cut] = []
         for cut in sorted(places(folder, kind), key=lambda cut: hashlib.sha256(cut.name.encode()).digest()):
             group = _group(cut)
-            if len(cuts) == count or group in seen or "\ufffd" in cut.before + cut.after:
+            if len(cuts) == count or group in seen:
                 continue
             if kind in ("prose", "code") or inside(cut):
                 seen.add(group)
