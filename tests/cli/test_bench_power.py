@@ -13,6 +13,7 @@ from command_line import logitkit_command
 from logitkit.bench.config import read
 from logitkit.bench.execution import Store
 from logitkit.bench.report import Spread
+from logitkit.cli.bench_power import Case, _tests
 
 ROWS = 20
 
@@ -91,6 +92,30 @@ def test_a_difference_that_a_pilot_excludes_has_no_number(pilot: Path, monkeypat
     monkeypatch.chdir(pilot.parent)
     result = logitkit_command("bench", "power", "pilot.yaml", "--chain", "cfg", "--difference", "0.5")
     assert result.exit_code == 0 and "0.5         -          -" in result.stdout
+    assert "-: no number of items up to 10,000,000 shows it with this power.\n" in result.stdout
+    assert "-: no difference is shown" not in result.stdout  # the second table has no dash
+
+
+def test_a_dash_is_explained_under_its_table() -> None:
+    """One item shows no difference, and no number of items shows a tiny one."""
+    arguments = ["bench", "power", "--deviation", "1", "--difference", "1e-9", "--items", "1"]
+    lines = logitkit_command(*arguments).stdout.splitlines()
+    assert lines.count("-: no number of items up to 10,000,000 shows it with this power.") == 1
+    assert lines.count("-: no difference is shown with this power.") == 1
+
+
+def test_a_pilot_of_two_kinds_names_both_tests() -> None:
+    """The power of accuracies is that of McNemar's test, and the power of losses that of the paired t-test."""
+    both = [
+        Case(name="", spread=Spread(discordant=0.2), differences=()),
+        Case(name="", spread=Spread(deviation=1.0), differences=()),
+    ]
+    assert _tests(both[:1]) == "McNemar's exact test"
+    assert _tests(both[1:]) == "the paired t-test, which approximates the test by sign flips"
+    assert (
+        _tests(both)
+        == f"{_tests(both[:1])} for answers that are right or wrong, and by {_tests(both[1:])}, for numbers"
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,6 +125,10 @@ def test_a_difference_that_a_pilot_excludes_has_no_number(pilot: Path, monkeypat
         (["--discordant", "0.1", "--deviation", "1"], "got '--discordant and --deviation'"),
         (["--accuracy", "0.5"], "--accuracy and --other must be two different accuracies"),
         (["--discordant", "0.1", "--difference", "0.2"], "difference must be at most the share of items on which"),
+        (["--deviation", "1", "--difference", "0"], "--difference must be a finite number > 0, got 0.0"),
+        (["--deviation", "1", "--difference", "-0.2"], "--difference must be a finite number > 0, got -0.2"),
+        (["--accuracy", "0.5", "--other", "0.6", "--difference", "nan"], "--difference must be a finite number > 0"),
+        (["pilot.yaml", "--difference", "inf"], "--difference must be a finite number > 0, got inf"),
         (["--deviation", "-1"], "deviation must be a finite number > 0, got -1.0"),
         (["--deviation", "1", "--power", "1"], "power must be a number > 0.05 and < 1"),
         (["nothing.yaml"], "bench power: FILE must be a run file"),

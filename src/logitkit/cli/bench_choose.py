@@ -33,8 +33,10 @@ def choose(
     from logitkit.bench.report.selection import chosen_settings, held_out_run
     from logitkit.bench.report.summary import summarise
 
-    if new.suffix != ".yaml" or new.exists() or new.parent.resolve() != file.parent.resolve():
-        rule = "a new file *.yaml in the folder of FILE, because paths in it start there"
+    if new.exists():
+        raise ParameterError("bench choose", "NEW", "a file that does not exist yet", str(new))
+    if new.suffix != ".yaml" or new.parent.resolve() != file.parent.resolve():
+        rule = "a file *.yaml in the folder of FILE, because paths in it start there"
         raise ParameterError("bench choose", "NEW", rule, str(new))
     with data_folder("bench choose", data):
         run, store = finished_run("bench choose", file, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,6 +90,9 @@ def power(
     if (accuracy is None) != (other is None) or (accuracy is not None and accuracy == other):
         raise ParameterError("bench power", "--accuracy and --other", "two different accuracies", (accuracy, other))
     differences = tuple(difference or ())
+    for each in differences:
+        if not 0 < each < math.inf:
+            raise ParameterError("bench power", "--difference", "a finite number > 0", each)
     if file is not None:
         with data_folder("bench power", data):
             cases, corrected = _of_pilot(file, out, chain, task, metric, differences)
@@ -227,13 +231,15 @@ def _needed(spread: Spread, difference: float, power: float, comparisons: int) -
 
 def _print_tables(cases: list[Case], items: tuple[int, ...], powers: tuple[float, ...], comparisons: int) -> None:
     """Print the items that each difference needs, the smallest differences that items show, and what both mean."""
+    from logitkit.bench.report.power import MOST_ITEMS
+
     columns = [f"power {p:g}" for p in powers]
     data = _as_data(cases, items, powers, comparisons)["cases"]
     layouts = [
-        ("Items needed", "difference", "items_needed", "items"),
-        ("Smallest difference that is shown", "items", "smallest_difference", "difference"),
+        ("Items needed", "difference", "items_needed", "items", f"no number of items up to {MOST_ITEMS:,} shows it"),
+        ("Smallest difference that is shown", "items", "smallest_difference", "difference", "no difference is shown"),
     ]
-    for title, by, part, wanted in layouts:
+    for title, by, part, wanted, dash in layouts:
         table = FittedTable("answers", by, *columns, title=title, numbers=[by, *columns])
         for case in data:
             found = case[part]
@@ -242,14 +248,23 @@ def _print_tables(cases: list[Case], items: tuple[int, ...], powers: tuple[float
                 table.add_row(case["name"], f"{row[0][by]:g}", *(_figure(each[wanted]) for each in row))
         if table.rows:
             print_table(table)
+            if any(each[wanted] is None for case in data for each in case[part]):
+                print_line(f"-: {dash} with this power.")
             print_line("")
-    exact = any(case.spread.discordant is not None for case in cases)
-    test = "McNemar's exact test" if exact else "the paired t-test, which approximates the test by sign flips"
     plural = "comparison" if comparisons == 1 else "comparisons"
     print_line(
-        f"Power: the probability that the report shows a true difference, by {test}, two-sided at 0.05, corrected for "
-        f"{comparisons} {plural}."
+        f"Power: the probability that the report shows a true difference, by {_tests(cases)}, two-sided at 0.05, "
+        f"corrected for {comparisons} {plural}."
     )
+
+
+def _tests(cases: list[Case]) -> str:
+    """Return the tests of the cases in words; a pilot can have both."""
+    mcnemar, paired = "McNemar's exact test", "the paired t-test, which approximates the test by sign flips"
+    kinds = {case.spread.discordant is not None for case in cases}
+    if len(kinds) > 1:
+        return f"{mcnemar} for answers that are right or wrong, and by {paired}, for numbers"
+    return mcnemar if True in kinds else paired
 
 
 def _figure(value: float | None) -> str:

@@ -167,9 +167,9 @@ def test_a_large_family_can_still_show_a_difference() -> None:
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        ("", ["tune.yaml", "tune.yaml"], "NEW must be a new file *.yaml in the folder of FILE"),
-        ("", ["tune.yaml", "elsewhere/final.yaml"], "NEW must be a new file"),
-        ("", ["tune.yaml", "final.txt"], "NEW must be a new file"),
+        ("", ["tune.yaml", "tune.yaml"], "NEW must be a file that does not exist yet, got 'tune.yaml'"),
+        ("", ["tune.yaml", "elsewhere/final.yaml"], "NEW must be a file *.yaml in the folder of FILE"),
+        ("", ["tune.yaml", "final.txt"], "NEW must be a file *.yaml in the folder of FILE"),
         ("", ["tune.yaml", "final.yaml", "--metric", "los"], "did you mean 'loss'?"),
         ("samples: 9", ["tune.yaml", "final.yaml"], "the run must be finished, got '63 of 70 answers'"),
         ("split: development", ["tune.yaml", "final.yaml"], "the split of task words must be 'development', got None"),
