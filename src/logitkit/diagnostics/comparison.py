@@ -182,7 +182,8 @@ def _tokens(text: str | DivergenceLabels, tokenizer: Any, number: int, over_byte
     """
     fewest = 0 if over_bytes else 1
     if isinstance(text, str):
-        ids, first = list(text.encode()) if over_bytes else [int(token) for token in tokenizer(text)["input_ids"]], 0
+        found = text.encode() if over_bytes else tokenizer(text, verbose=False)["input_ids"]
+        ids, first = [int(token) for token in found], 0
     elif over_bytes:
         prompt, answer = (Vocabulary.of(tokenizer).join(part) for part in (text.prompt_ids, text.answer_ids))
         ids, first = list(prompt + answer), len(prompt)

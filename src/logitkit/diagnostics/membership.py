@@ -130,7 +130,7 @@ def token_counts(tokenizer: Any, texts: Sequence[str], vocab: int) -> Tensor:
         >>> int(token_counts(tiny_tokenizer(), ["a a b"], 300).sum()) > 0
         True
     """
-    ids = [token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    ids = [token for text in texts for token in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
     if not ids:
         raise ParameterError("membership", "reference", "a text with tokens", "none")
     return torch.bincount(torch.tensor(ids), minlength=vocab)

@@ -63,7 +63,7 @@ def token_statistics(model: Any, tokenizer: Any, text: str, *, max_tokens: int =
     if model.config.is_encoder_decoder:
         raise ModelError("token_statistics: model must be decoder-only, got one with an encoder; choose a causal model")
     most = min(max_tokens, context_length(model) or max_tokens)
-    ids = torch.tensor(tokenizer(text)["input_ids"][:most], dtype=torch.long)
+    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"][:most], dtype=torch.long)
     if len(ids) < 2:
         raise PromptError(f"token_statistics: text must have at least two tokens, got {text[:40]!r}; give a longer one")
     layout = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
