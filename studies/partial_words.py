@@ -37,6 +37,7 @@ from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
 
+LEAST_BEFORE = 8  # characters, so that a token boundary lies before a cut
 BOOKS = ("pg996_don_quixote.txt", "1661-0.txt", "36-0.txt")
 KINDS = ("compound", "signs", "prose", "code")
 BEFORE, AFTER = 200, 40  # characters of a text before and after its cut
@@ -129,7 +130,7 @@ def chosen_cuts(folder: Path, count: int, inside: Callable[[Cut], bool]) -> list
         cuts: list[Cut] = []
         for cut in sorted(places(folder, kind), key=lambda cut: hashlib.sha256(cut.name.encode()).digest()):
             group = _group(cut)
-            if len(cuts) == count or group in seen:
+            if len(cuts) == count or group in seen or len(cut.before) < LEAST_BEFORE:
                 continue
             if kind in ("prose", "code") or inside(cut):
                 seen.add(group)
