@@ -101,3 +101,8 @@ def test_functions_are_short() -> None:
                 if "# Over 40 lines:" not in "\n".join(lines[max(0, first - 3) : node.end_lineno]):
                     long[f"{path.relative_to(ROOT)}:{node.name}"] = length(node)
     assert long == {}
+
+
+def test_no_file_is_named_like_an_option() -> None:
+    """Such a file is what a mistyped command wrote."""
+    assert [path.name for path in ROOT.iterdir() if path.name.startswith("-")] == []
