@@ -232,7 +232,19 @@ def _hypotheses(run: Run, left_out: Collection[Place]) -> Iterator[tuple[int, Pl
     """Yield the names in hypotheses that nothing has, with the number of the hypothesis from 1."""
     absent = {place[1] for place in left_out if len(place) > 1}
     chains = {*run.chains, *run.strategies()}
+    compared: dict[Any, int] = {}  # comparison -> number of the hypothesis about it
     for number, entry in enumerate(run.hypotheses, 1):
+        pair = frozenset({entry.chain, entry.against or run.compared_with})
+        metric = entry.metric or (_main_metric(run.tasks[entry.task]) if entry.task in run.tasks else "")
+        for model in [entry.model] if entry.model else run.models:
+            earlier = compared.setdefault((pair, entry.task, metric, model), number)
+            if earlier != number:
+                yield (
+                    number,
+                    ("chain",),
+                    f"each comparison must have one hypothesis, got another in hypothesis {earlier}",
+                )
+                break
         named = {"chain": chains, "against": chains, "task": run.tasks, "model": run.models}
         for key, known in named.items():
             name = getattr(entry, key)
@@ -246,6 +258,13 @@ def _hypotheses(run: Run, left_out: Collection[Place]) -> Iterator[tuple[int, Pl
             )
         if entry.task in run.tasks:
             yield from ((number, ("metric",), why) for why in _metric(run.tasks[entry.task], entry))
+
+
+def _main_metric(task: TaskEntry) -> str:
+    """Return the name of the main metric of a task; nothing for an unknown task, which is reported elsewhere."""
+    with contextlib.suppress(LogitkitError):
+        return next(iter(default_registry().describe_task(task.task).factory.metrics)).name
+    return ""
 
 
 def _metric(task: TaskEntry, entry: HypothesisEntry) -> Iterator[str]:

@@ -136,6 +136,9 @@ def test_mistakes_of_hypotheses_are_reported(bench_place: Path) -> None:
     assert "hypotheses: must be a list of mappings, got {'a': 1}" in mistakes({"a": 1})
     assert "hypotheses.1: must be a mapping, got 'better'" in mistakes(["better"])
     assert "hypotheses.2.model: no model named 'large'" in mistakes(model="large")
+    twice = "hypotheses.2.chain: each comparison must have one hypothesis, got another in hypothesis 1"
+    assert twice in mistakes() and twice in mistakes(expect="worse", metric="accuracy", model="tiny")
+    assert twice in mistakes(chain="plain", against="cfg(1.5)") and twice not in mistakes(metric="loss", model="large")
 
 
 def test_the_tasks_of_a_tuning_are_checked(bench_place: Path) -> None:
