@@ -263,7 +263,7 @@ def _hypotheses(run: Run, left_out: Collection[Place]) -> Iterator[tuple[int, Pl
 def _main_metric(task: TaskEntry) -> str:
     """Return the name of the main metric of a task; nothing for an unknown task, which is reported elsewhere."""
     with contextlib.suppress(LogitkitError):
-        return next(iter(default_registry().describe_task(task.task).factory.metrics)).name
+        return str(next(iter(default_registry().describe_task(task.task).factory.metrics)).name)
     return ""
 
 
