@@ -33,6 +33,7 @@ INTRODUCTION = """# Leaderboard
 
 Made by `python -m studies.leaderboard`, from the [example report](report.md) and pages of [evidence](../evidence.md).
 *Better* and *worse* need an interval that excludes no difference and a corrected p-value below 0.05.
+The correction is Holm's, over all comparisons of the report, or of the table of a page.
 Everything else is *not shown*, which does not mean equal.
 Brackets are 95 % intervals, paired where they are of a difference.
 """
