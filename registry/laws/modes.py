@@ -14,10 +14,10 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from transformers import CompileConfig, LogitsProcessorList, pipeline
+from transformers import LogitsProcessorList, pipeline
 from transformers.utils import logging as verbosity
 
 from logitkit.errors import LogitkitError, PluginError, UnknownNameError
@@ -32,6 +32,7 @@ from logitkit.registry.laws.agreement import (
     generate_checked,
     prefixes,
 )
+from logitkit.registry.laws.compiled_forward import compiled_settings, copy_to_compile, with_room_for_graphs
 from logitkit.registry.laws.examples import example_chain
 from logitkit.registry.laws.mode_subject import LONG, PROMPTS, ModeSubject
 from logitkit.registry.laws.subjects import registry_of
@@ -137,12 +138,8 @@ def streaming(subject: ModeSubject) -> None:
 
 def static_compiled(subject: ModeSubject) -> None:
     """A static cache and the model's forward as one compiled graph (traced by dynamo; not compiled to C++)."""
-    config: Any = CompileConfig(backend="eager", fullgraph=True, mode=cast(Any, None))
-    config._compile_all_devices = True
-    scratch = subject.recomputation(1, _copy_to_compile(subject.model))
-    # torch counts the compiled graphs of all models of the process, the caller's too.
-    with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=1024):
-        generate_checked(scratch, cache_implementation="static", compile_config=config)
+    scratch = subject.recomputation(1, copy_to_compile(subject.model))
+    with_room_for_graphs(lambda: generate_checked(scratch, **compiled_settings()))
     assert hasattr(scratch.model, "_compiled_call"), "nothing was compiled"
 
 
@@ -152,12 +149,6 @@ def fused_static(subject: ModeSubject) -> None:
     generate_checked(subject.batch, call, cache_implementation="static", do_sample=True, num_return_sequences=2)
     if obstacle(call.model, call.composite.streams, call.prompts, {"cache_implementation": "static"}.get) is None:
         assert call.trace.fusion.state == "fused", f"second streams were {call.trace.fusion}"
-
-
-@functools.cache
-def _copy_to_compile(model: Any) -> Any:
-    """Return a copy that keeps its compiled forward, so that one trace serves all processors."""
-    return copy.deepcopy(model)
 
 
 def architecture(subject: ModeSubject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers.utils import logging as verbosity
 import logitkit
 from logitkit.errors import ModeError, PluginError, UnknownNameError
 from logitkit.registry import Spec
-from logitkit.registry.laws import MODES, check_modes, tiny_tokenizer
+from logitkit.registry.laws import MODES, check_modes, tiny_model, tiny_tokenizer
 from logitkit.registry.laws.modes import OF_ARCHITECTURES, WAYS
 from logitkit.registry.laws.tiny_architectures import ARCHITECTURES, is_available
 from logitkit.registry.pages.modes_page import cells, entries_of, page
@@ -198,11 +199,17 @@ def test_a_refusal_is_no_fault(monkeypatch: Any) -> None:
         page({"theirs": check_modes(spec_of(BreaksDown, monkeypatch), ["greedy"])})
 
 
-def test_graphs_of_other_models_do_not_end_the_compiled_mode() -> None:
-    """torch counts the compiled graphs of all models; the mode has room for its own beside those of the caller."""
+@pytest.mark.parametrize("fullgraph", [True, False])
+def test_graphs_of_other_models_do_not_end_the_compiled_mode(fullgraph: bool) -> None:
+    """torch counts the graphs of all models, and gives up on code with too many; the mode runs nevertheless."""
     torch._dynamo.reset()
     ids = {"input_ids": torch.tensor([[5, 6, 7]])}
+    others = [
+        GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=8, n_layer=1, n_head=1)),
+        *(copy.deepcopy(tiny_model(number)) for number in range(2)),
+    ]
     with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
-        torch.compile(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=8, n_layer=1, n_head=1)), backend="eager")(**ids)
+        for other in others[: 1 if fullgraph else None]:
+            torch.compile(other, backend="eager", fullgraph=fullgraph)(**ids)
         (result,) = check_modes("top_k", ["static_compiled"])
     assert result.right, result.fault
