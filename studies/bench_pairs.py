@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from studies.evidence import PairedDifferences, comparison_table, write_results
+from studies.evidence import PairedDifferences, comparison_table, publish
 from studies.records import append_record, read_records
 
 UNITS = {"accuracy": "share right", "loss": "nats", "bits_per_byte": "bits a byte"}
@@ -51,10 +51,7 @@ def main(
         values = {name: record["metrics"][name] for name in UNITS if record["metrics"].get(name) is not None}
         kept = {name: round(value, 6) for name, value in values.items()}
         append_record(keep, {key: record[key] for key in ("task", "sample", "chain")} | {"metrics": kept})
-    table = comparison_table(comparisons(records, first, second))
-    typer.echo(table)
-    if page is not None:
-        write_results(page, {"bench": table})
+    publish({"bench": comparison_table(comparisons(records, first, second))}, page)
 
 
 if __name__ == "__main__":

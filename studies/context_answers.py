@@ -27,7 +27,7 @@ from logitkit.processors.contrast import adacad, cad, coiecd
 from logitkit.processors.transformers_api import with_cache
 from logitkit.progress import progress_bar
 from studies.context_conflict import SHORT_ANSWER, Conflict, conflicts, context_of
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, write_results
+from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
@@ -189,10 +189,7 @@ def main(
                 records.append({**record, "results": read_item(reader, item)})
                 append_record(out, records[-1])
                 bar.advance()
-    tables = results(records)
-    typer.echo("\n\n".join(tables.values()))
-    if page is not None:
-        write_results(page, tables)
+    publish(results(records), page)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from logitkit.processors.ensemble import Ensemble
 from logitkit.progress import progress_bar
 from studies.ensemble_members import EnsembleMembers
 from studies.ensemble_methods import MethodComparison
-from studies.evidence import Half, PairedDifferences, comparison_table, half_of, write_results
+from studies.evidence import Half, PairedDifferences, comparison_table, half_of, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.partial_words import book_texts, programs
 from studies.records import append_record, resumed_records
@@ -150,10 +150,7 @@ def main(
                 records.append({"settings": settings, "item": name, "kind": kind, "losses": rounded})
                 append_record(out, records[-1])
                 bar.advance()
-    tables = results(json.loads(json.dumps(records)))
-    typer.echo("\n\n".join(tables.values()))
-    if page is not None:
-        write_results(page, tables)
+    publish(results(json.loads(json.dumps(records))), page)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import typer
 
 from logitkit.bench.report import Spread, bootstrap_interval, holm, sign_flips
 from studies.intervals import interval_text
@@ -115,6 +116,13 @@ def comparison_table(compared: Sequence[PairedDifferences], form: str = "+.3f") 
     ]
     headings = ["difference", "unit", "items", "mean, 95 %", "p (Holm)", "seen with 80 % power"]
     return markdown_table(headings, rows)
+
+
+def publish(results: dict[str, str], page: Path | None) -> None:
+    """Print the tables of a study, and write them into its page where one is given."""
+    typer.echo("\n\n".join(results.values()))
+    if page is not None:
+        write_results(page, results)
 
 
 def write_results(page: Path, results: dict[str, str]) -> None:

@@ -32,7 +32,7 @@ from logitkit import models
 from logitkit.progress import progress_bar
 from studies.books import book_text
 from studies.cut_prompts import CutPromptMethods
-from studies.evidence import PairedDifferences, comparison_table, items_to_see, write_results
+from studies.evidence import PairedDifferences, comparison_table, items_to_see, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
@@ -208,10 +208,7 @@ def main(
             records.append({"settings": settings, "cut": cut.name, "kind": cut.kind, **measured})
             append_record(out, records[-1])
             bar.advance()
-    tables = results(records)
-    typer.echo("\n\n".join(tables.values()))
-    if page is not None:
-        write_results(page, tables)
+    publish(results(records), page)
 
 
 if __name__ == "__main__":

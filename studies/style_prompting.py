@@ -29,7 +29,7 @@ from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram import NgramTable
 from logitkit.progress import progress_bar
 from logitkit.registry import Chain
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, write_results
+from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.partial_words import book_texts
 from studies.records import append_record, read_records, resumed_records
@@ -238,10 +238,7 @@ def main(
                     records.append({"settings": settings, "book": book, **record})
                     append_record(out, records[-1])
                 bar.advance()
-    tables = results(records)
-    typer.echo("\n\n".join(tables.values()))
-    if page is not None:
-        write_results(page, tables)
+    publish(results(records), page)
 
 
 if __name__ == "__main__":

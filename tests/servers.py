@@ -33,7 +33,7 @@ def tiny_engine(**settings: Any) -> Engine:
 
 @contextmanager
 def running(engine: Engine) -> Iterator[str]:
-    """Run an engine's application in a thread and yield its address, without a path."""
+    """Run the server of an engine in a thread, and yield its address, such as ``http://127.0.0.1:8000``."""
     server = uvicorn.Server(uvicorn.Config(create_app(engine), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -50,15 +50,18 @@ class PrefixRandom:
         """
         return _shifted(self._bits(input_ids), 11).double() * 2.0**-53
 
-    def of_tokens(self, input_ids: Tensor, size: int) -> Tensor:
-        """Return a number in (0, 1) for each row and each token that may follow, float64, ``[rows, size]``.
+    def of_tokens(self, input_ids: Tensor, size: int, wanted: Tensor | None = None) -> Tensor:
+        """Return a number in (0, 1) for each wanted row and each token that may follow, float64, ``[wanted, size]``.
 
         Args:
             input_ids: ``[rows, length]``.
             size: number of tokens.
+            wanted: numbers of rows, ``[wanted]``; None: all rows.
         """
         tokens = _mix(torch.arange(1, size + 1, device=input_ids.device))  # [size]
-        return (_shifted(_mix(self._bits(input_ids)[:, None] ^ tokens), 12).double() + 0.5) * 2.0**-52
+        bits = self._bits(input_ids)
+        bits = bits if wanted is None else bits[wanted]
+        return (_shifted(_mix(bits[:, None] ^ tokens), 12).double() + 0.5) * 2.0**-52
 
     def _bits(self, input_ids: Tensor) -> Tensor:
         """Return 64 random bits for each row, ``[rows]``."""

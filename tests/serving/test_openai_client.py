@@ -41,7 +41,7 @@ def chat(client: openai.OpenAI, **settings: Any) -> Any:
 
 
 def joined(stream: Any) -> tuple[str, list[Any]]:
-    """Return the text of a stream of one text, and its parts."""
+    """Return the whole text of a stream, and the parts in which it came."""
     parts = list(stream)
     choices = [choice for part in parts for choice in part.choices]
     return "".join((one.delta.content if hasattr(one, "delta") else one.text) or "" for one in choices), parts

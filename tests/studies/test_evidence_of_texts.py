@@ -127,7 +127,7 @@ def test_a_style_is_chosen_among_settings_that_stay_fluent() -> None:
 
 
 def test_the_study_of_styles_samples_what_is_missing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """First all settings on the development prompts, then the chosen ones; a second run samples nothing."""
+    """All settings are sampled on the development prompts, the chosen ones on the others; a second run adds nothing."""
     monkeypatch.setattr(style_prompting, "BOOKS", {"1661-0.txt": "an author"})
     monkeypatch.setattr(style_prompting, "results", lambda records: {})
     out = data / "style.jsonl"

@@ -26,7 +26,7 @@ ROWS = [
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name of a model means the tiny model."""
+    """Load the tiny model, whichever model a study names."""
     monkeypatch.setattr(models, "load", lambda name: (tiny_model(), tiny_tokenizer()))
 
 

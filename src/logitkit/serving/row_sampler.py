@@ -42,8 +42,11 @@ class RowSampler(LogitsProcessor):
 
     def __init__(self, rows: Sequence[Row], prompts: Prompts) -> None:
         self._random = PrefixRandom(seed=[row.seed for row in rows], prompts=prompts)
-        self._temperatures = torch.tensor([row.temperature for row in rows], dtype=torch.float64)
-        self._shares = torch.tensor([row.top_p for row in rows], dtype=torch.float64)
+        self._sampled = torch.tensor(
+            [number for number, row in enumerate(rows) if row.temperature > 0], dtype=torch.long
+        )
+        self._heat = torch.tensor([row.temperature for row in rows], dtype=torch.float64)[self._sampled]
+        self._shares = torch.tensor([row.top_p for row in rows], dtype=torch.float64)[self._sampled]
         self._widest = max((row.top_logprobs for row in rows if row.top_logprobs is not None), default=None)
         self._wanted = [row.top_logprobs for row in rows]
         self._scores: list[TokenScore | None] = [None] * len(rows)
@@ -51,8 +54,8 @@ class RowSampler(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return 0 for the token of each row and -inf for all others, ``[rows, vocab]``."""
         tokens = scores.argmax(-1)  # [rows]
-        sampled = (self._temperatures > 0).nonzero()[:, 0].to(scores.device)
-        if len(sampled):
+        if len(self._sampled):
+            sampled = self._sampled.to(scores.device)
             tokens[sampled] = self._drawn(input_ids, scores, sampled)
         if self._widest is not None:
             self._remember(scores, tokens)
@@ -64,11 +67,11 @@ class RowSampler(LogitsProcessor):
 
     def _drawn(self, input_ids: Tensor, scores: Tensor, sampled: Tensor) -> Tensor:
         """Return a token for each sampled row, ``[sampled]``."""
-        heat, shares = (values.to(scores.device)[sampled] for values in (self._temperatures, self._shares))
         logits = scores[sampled].double()
-        logits = (logits - logits.amax(-1, keepdim=True)) / heat[:, None]  # a maximum of 0 stays finite at any heat
-        noise = self._random.of_tokens(input_ids, scores.shape[-1])[sampled].log_().neg_().log_()
-        return kept_share(logits.log_softmax(-1), shares).sub_(noise).argmax(-1)
+        logits -= logits.amax(-1, keepdim=True)  # a maximum of 0 stays finite at any heat
+        logits /= self._heat.to(scores.device)[:, None]
+        noise = self._random.of_tokens(input_ids, scores.shape[-1], sampled).log_().neg_().log_()
+        return kept_share(logits.log_softmax(-1), self._shares).sub_(noise).argmax(-1)
 
     def _remember(self, scores: Tensor, tokens: Tensor) -> None:
         """Keep the log-probabilities of the chosen and of the likeliest tokens."""
@@ -88,7 +91,8 @@ def kept_share(logp: Tensor, shares: Tensor) -> Tensor:
 
     Args:
         logp: ``[rows, vocab]``.
-        shares: in (0, 1] for each row, ``[rows]``; 1 keeps all. The likeliest token always remains.
+        shares: in (0, 1] for each row, ``[rows]``, on the CPU, so that no device is waited for; 1 keeps all. The
+            likeliest token always remains.
 
     >>> import torch
     >>> kept_share(torch.tensor([[0.5, 0.25, 0.25]] * 2).log(), torch.tensor([0.5, 1.0])).exp().tolist()
@@ -97,9 +101,10 @@ def kept_share(logp: Tensor, shares: Tensor) -> Tensor:
     cut = (shares < 1).nonzero()[:, 0]
     if not len(cut):
         return logp
+    cut, shares = cut.to(logp.device), shares[cut].to(logp.device)
     ordered, order = logp[cut].sort(stable=True, dim=-1, descending=True)
     probabilities = ordered.exp()
-    outside = probabilities.cumsum(-1) - probabilities >= shares[cut, None]
+    outside = probabilities.cumsum(-1) - probabilities >= shares[:, None]
     kept = logp.clone()
     kept[cut] = torch.empty_like(ordered).scatter_(1, order, ordered.masked_fill(outside, -torch.inf))
     return kept

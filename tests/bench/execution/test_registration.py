@@ -51,7 +51,7 @@ def test_the_file_is_copied_as_it_is_and_only_once(bench_place: Path, tmp_path: 
 
 
 def test_a_run_of_options_is_written_as_a_run_file(bench_place: Path, tmp_path: Path) -> None:
-    """Which describes the same run."""
+    """A run without a file is registered as one, and reading that file gives the same run."""
     run = a_run(bench_place)
     begun(run, tmp_path)
     again = from_data(yaml.safe_load((tmp_path / "registered.yaml").read_text()), folder=str(bench_place))

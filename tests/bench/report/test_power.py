@@ -65,7 +65,8 @@ def test_shares_by_simulation() -> None:
 
 
 def test_the_interval_never_hides_what_the_exact_test_shows() -> None:
-    """The power of the test is that of the report, which asks for Tango's interval too."""
+    """The report asks for both, and the power counts the test alone: wherever McNemar's test shows a difference,
+    Tango's interval excludes 0."""
     for gained, lost in itertools.product(range(14), range(6)):
         if gained > lost and mcnemar(gained, lost) < 0.05:
             assert paired_interval(gained, lost, 30).low > 0
@@ -83,7 +84,7 @@ def test_means_are_those_of_statsmodels(effect: float, power: float, comparisons
 
 
 def test_means_by_simulation() -> None:
-    """Of 60 simulated runs that the report judges, as many show the difference as promised, within 3.5 errors."""
+    """60 runs are simulated and judged as the report judges; the share that shows the difference is the power."""
     rng, items = np.random.default_rng(1), 25
     differences = rng.normal(0.6, 1.0, size=(60, items))
     found = [compare([0.0] * items, [row.tolist()])[0].conclusion("higher") == "better" for row in differences]

@@ -64,3 +64,4 @@ def test_numbers_of_tokens() -> None:
     both = PrefixRandom(seed=seeds).of_tokens(rows[:2], 40)
     assert torch.equal(both[0], numbers[0, :40])
     assert torch.equal(both[1:], PrefixRandom(seed=seeds[1]).of_tokens(rows[1:2], 40))
+    assert torch.equal(both[1:], PrefixRandom(seed=seeds).of_tokens(rows[:2], 40, torch.tensor([1])))
