@@ -6,12 +6,14 @@ import contextlib
 import copy
 import importlib.util
 import re
+import shlex
 import sys
 import types
 import warnings
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -77,6 +79,16 @@ def test_the_examples_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) 
                 text = text.replace("http://127.0.0.1:8000", stack.enter_context(servers.running(engine)))
             for block in PYTHON.findall(text):
                 exec(compile(block, page, "exec"), vars(here))
+
+
+def test_the_first_request_of_the_server_page() -> None:
+    """The curl command, as a shell cuts it, with the address of a running server."""
+    (line,) = re.findall(r"^(curl .*)$", (DOCS / "serve.md").read_text(), re.MULTILINE)
+    _, url, _, header, _, body = shlex.split(line)
+    with servers.running(servers.tiny_engine(name="smollm2-135m")) as address:
+        url = url.replace("http://127.0.0.1:8000", address)
+        reply = httpx.post(url, content=body, headers=dict([header.split(": ")]))
+    assert reply.status_code == 200 and reply.json()["choices"][0]["text"]
 
 
 def test_every_processor_has_its_place() -> None:

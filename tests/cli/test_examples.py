@@ -20,6 +20,7 @@ from logitkit import models
 from logitkit.bench.config import example_run
 from logitkit.bench.speed import static_cache
 from logitkit.cli import app, bench_run, serve
+from logitkit.execution import engine
 from logitkit.processors.engine.weights_fingerprint import model_fingerprint
 from logitkit.processors.searches import EntropyThreshold
 from logitkit.registry import laws, reference_entropies
@@ -48,9 +49,10 @@ def of_help() -> set[str]:
 
 def of_pages() -> set[str]:
     """Return the commands of the pages."""
-    text = "".join(page.read_text(encoding="utf-8") for page in (PAGE, DOCS / "diagnostics.md"))
-    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return {line for block in blocks for line in block.splitlines()}
+    pages = (PAGE, DOCS / "diagnostics.md", DOCS / "distributed.md", DOCS / "serve.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    lines = [line for block in re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S) for line in block.splitlines()]
+    return {line for line in lines if not line.startswith(("pip install ", "curl "))}
 
 
 @pytest.fixture
@@ -107,9 +109,12 @@ def test_an_example_runs(example: str, prepared: Path, monkeypatch: pytest.Monke
     words = shlex.split(command if typed else example.removeprefix("logitkit "))
     if words[:2] == ["bench", "--task"]:  # 320 tokens for each of 20 items: the run is planned, and not carried out
         monkeypatch.setattr(bench_run, "_carry_out", lambda *_, **__: None)
+    if words[-2:] == ["--engine", "ray"]:  # Ray itself has tests of its own; starting it takes seconds
+        monkeypatch.setitem(engine.ENGINES, "ray", engine.ENGINES["local"])
+        monkeypatch.setattr(engine, "require", lambda *_: None)
     if words[0] == "serve":  # everything but the server itself, which runs until it is stopped; its port may be taken
         monkeypatch.setattr(serve, "_listener", lambda *_: contextlib.nullcontext())
-        monkeypatch.setattr(serve, "_run", lambda engine, _: engine.count_tokens(engine.chain, [WORD]))
+        monkeypatch.setattr(serve, "_run", lambda served, _: served.count_tokens(served.chain, [WORD]))
     if words[:2] == ["bench", "report"] or words[:3] == ["bench", "power", "run.yaml"]:
         assert logitkit_command("bench", "run.yaml", "--without-cost").exit_code == 0
     if words[:2] == ["bench", "choose"]:
