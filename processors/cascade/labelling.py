@@ -12,6 +12,7 @@ is a parameter; the default compares final answers instead of asking a model of 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,8 +163,8 @@ class Labeller:
             batch = places[start : start + self.batch_size]
             rows = [prompt_ids + answer[:place] + [predicted[place]] for place in batch]
             for place, continuation in zip(batch, self._continuations(rows, batch), strict=True):
-                texts = self._text(answer[:place]), self._text(continuation), self._text(answer[place:])
-                pair = ContinuationPair(prompt=bound.texts[0], before=texts[0], small=texts[1], large=texts[2])
+                before, small, large = self._texts(answer[:place], continuation, answer[place:])
+                pair = ContinuationPair(prompt=bound.texts[0], before=before, small=small, large=large)
                 labels[place] = DIVERGENT if self.judge(pair) else NEUTRAL
         return DivergenceLabels(
             prompt=number, prompt_ids=prompt_ids, answer_ids=answer, small_ids=predicted, labels=labels
@@ -204,6 +205,17 @@ class Labeller:
         """Id of the padding, one that the large model can read; padding is masked, so the id changes no result."""
         pad = pad_token(self.pair.tokenizer, self.pair.large)
         return pad if pad < vocabulary_size(self.pair.large) else 0
+
+    def _texts(self, before: list[int], *continuations: list[int]) -> list[str]:
+        """Return the text before two continuations, and each of them, so that the parts join to the whole texts.
+
+        Many tokenizers leave out the space of the first token of a text, so tokens are never decoded without those
+        before them. A character that the continuations begin inside belongs to the continuations.
+        """
+        whole = [self._text(before + ids) for ids in continuations]
+        alike = zip(self._text(before), *whole, strict=False)
+        common = "".join(first for first, *_ in itertools.takewhile(lambda letters: len(set(letters)) == 1, alike))
+        return [common, *(text[len(common) :] for text in whole)]
 
     def _text(self, ids: list[int]) -> str:
         """Return the text of token ids."""

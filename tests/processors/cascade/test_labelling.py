@@ -22,6 +22,7 @@ from logitkit.processors.cascade import (
     router_examples,
     router_head_config,
 )
+from logitkit.processors.cascade.labelling import Labeller
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 
 PROMPTS = ["one prompt", "a second, longer prompt", "three"]
@@ -51,9 +52,11 @@ def labels_by_tokens(prompt: str, judge: Callable[[ContinuationPair], bool], tok
             continue
         count = 0 if predicted == END else tokens - place - 1
         continuation = [predicted, *greedy(tiny_model(1), prompt_ids + answer[:place] + [predicted], count)]
-        pair = ContinuationPair(
-            prompt=prompt, before=text(answer[:place]), small=text(continuation), large=text(answer[place:])
-        )
+        before, small, large = text(answer[:place]), text(answer[:place] + continuation), text(answer)
+        while not (small.startswith(before) and large.startswith(before)):  # a character that is not complete
+            before = before[:-1]
+        rest = (whole[len(before) :] for whole in (small, large))
+        pair = ContinuationPair(prompt=prompt, before=before, small=next(rest), large=next(rest))
         labels.append(DIVERGENT if judge(pair) else NEUTRAL)
     return labels
 
@@ -68,6 +71,23 @@ def test_labels_equal_recomputation(tmp_path: Path) -> None:
     labels = label_divergence(PROMPTS, tmp_path / "labels.jsonl", PAIR, judge=parity_differs, tokens=8, batch_size=3)
     assert [prompt.labels for prompt in labels] == [labels_by_tokens(text, parity_differs, 8) for text in PROMPTS]
     assert {label for prompt in labels for label in prompt.labels} >= {NEUTRAL, DIVERGENT}
+
+
+def test_parts_of_an_answer_join_to_the_whole_texts() -> None:
+    """A tokenizer may drop the first space of a text, or show half a character; a judge still sees whole texts."""
+
+    class Pieces:
+        """Decodes pieces of bytes as the tokenizers of Llama and GPT-2 do."""
+
+        def decode(self, ids: list[bytes], skip_special_tokens: bool) -> str:
+            return b"".join(ids).decode(errors="replace").removeprefix(" ")
+
+    pieces: Any = Pieces()
+    labeller = Labeller(ModelPair(small=None, large=None, tokenizer=pieces))
+    before: Any = [b" a", b" blue"]
+    assert labeller._texts(before, [b" boat", b"."], [b"bird"]) == ["a blue", " boat.", "bird"]  # type: ignore[list-item]
+    half: Any = [b" caf", b"\xc3"]
+    assert labeller._texts(half, [b"\xa9"], [b"\xa8", b"!"]) == ["caf", "\u00e9", "\u00e8!"]  # type: ignore[list-item]
 
 
 def test_a_model_against_itself_is_identical(tmp_path: Path) -> None:
