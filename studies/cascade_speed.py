@@ -1,9 +1,9 @@
 """Speed of cascades relative to their models alone, and of speculative cascades relative to the large model.
 
 Every round runs each variant once, one after the other. Ratios are taken within a round, and their medians are
-reported. The floor of a cascade that needs the large model at a share r of the steps is one step of the small model
-plus r steps of the large model. A lazy stream still reads every token once, in chunks. Where a chunk costs more than a
-step (few cores, no accelerator), the share of time inside forward passes, which is also reported, is the fair floor.
+reported. The floor is the speed that the forward passes of a run alone would allow. A cascade that needs the large
+model at a share r of the steps is compared with one step of the small model plus r steps of the large model as well; it
+can cost more where a chunk of tokens costs more than a step, since the large model reads every token once, in chunks.
 
     python -m studies.cascade_speed SMALL LARGE --tokens 48
 """
@@ -147,12 +147,12 @@ def table(timings: dict[str, CascadeTiming], tokens: int) -> str:
     for name, timing in timings.items():
         rate = tokens / statistics.median(timing.seconds)
         speedup = statistics.median(b / s for b, s in zip(large, timing.seconds, strict=True))
-        floors = [a + timing.large_share * b for a, b in zip(small, large, strict=True)]
-        cost = statistics.median(s / f for s, f in zip(timing.seconds, floors, strict=True))
-        inside = statistics.median(i / s for i, s in zip(timing.forward_seconds, timing.seconds, strict=True))
-        floor = f"r = {timing.large_share:.2f}, {cost:.3f}" if name.startswith("cascade") else ""
-        rows.append([name, f"{rate:.1f}", f"x {speedup:.2f}", floor, f"{inside:.3f}", timing.note])
-    headings = ["variant", "tokens/s", "speed / large alone", "time / (small + r large)", "share in forwards", "note"]
+        floor = statistics.median(b / f for b, f in zip(large, timing.forward_seconds, strict=True))
+        sums = [a + timing.large_share * b for a, b in zip(small, large, strict=True)]
+        cost = statistics.median(s / f for s, f in zip(timing.seconds, sums, strict=True))
+        share = f"r = {timing.large_share:.2f}, {cost:.3f}" if name.startswith("cascade") else ""
+        rows.append([name, f"{rate:.1f}", f"{speedup:.2f}", f"{floor:.2f}", share, timing.note])
+    headings = ["variant", "tokens/s", "speed / large alone", "floor", "time / (small + r large)", "note"]
     return markdown_table(headings, rows)
 
 

@@ -1,7 +1,9 @@
 """Speed of second streams with a dynamic cache, and with a static cache and a forward that `generate` compiles.
 
 Every round runs plain decoding and each chain once, in the same process; a ratio is that of one round, and the medians
-over rounds are reported. The first run of each is not timed: it compiles. On a GPU the model is a Llama of 7B with
+over rounds are reported. The first run of each is not timed: it compiles. The floor is the speed that forwards alone
+would allow: that of plain decoding for one row, that of twice the rows for a fused second stream, and half of it for
+two forwards a step. On a GPU the model is a Llama of 7B with
 random weights, since speed does not depend on them and nothing is downloaded; without one it is SmolLM2-135M, whose
 forward is compiled by inductor for the CPU.
 
@@ -39,6 +41,7 @@ CHAINS = {
 TWICE = "plain generate, twice the rows"  # the most that a doubled batch allows, in steps a second
 GUIDANCE = "transformers guidance_scale=1.5"
 PLAIN = "plain generate"
+FORWARDS = {GUIDANCE: 2}  # forwards of a step, where there is more than one
 
 
 class Measured(NamedTuple):
@@ -150,14 +153,19 @@ def table(measured: dict[str, Measured], title: str, tokens: int) -> str:
         tokens: number of new tokens of a run, over all rows.
     """
     plain = measured[PLAIN]
+
+    def speed(one: Measured) -> float:
+        return statistics.median(own / mine for own, mine in zip(plain.seconds, one.seconds, strict=True))
+
     rows = []
     for name, one in measured.items():
-        ratio = statistics.median(own / mine for own, mine in zip(plain.seconds, one.seconds, strict=True))
         rate = tokens * (2 if name == TWICE else 1) / statistics.median(one.seconds)
         memory = f"{one.memory / max(1, plain.memory):.2f}" if one.memory else ""
-        rows.append([name, f"{ratio:.3f}", f"{rate:.1f}", f"{one.first:.1f}", str(one.graphs), memory, one.streams])
-    headings = [title, "speed / plain", "tokens/s", "first run, s", "graphs after it", "memory / plain", "streams"]
-    return markdown_table(headings, rows)
+        floor = speed(measured[TWICE]) if name == TWICE or one.streams == "fused" else 1 / FORWARDS.get(name, 1)
+        speeds = [f"{speed(one):.3f}", f"{floor:.3f}", f"{rate:.1f}"]
+        rows.append([name, *speeds, f"{one.first:.1f}", str(one.graphs), memory, one.streams])
+    headings = [title, "speed / plain", "floor", "tokens/s", "first run, s", "graphs after it", "memory / plain"]
+    return markdown_table([*headings, "streams"], rows)
 
 
 def main(  # Over 40 lines: one option a line

@@ -1,7 +1,8 @@
 """Cost of a step of style injection relative to `nltk.lm` scoring the vocabulary, and speed of counting n-grams.
 
 All rows are measured in one run, whose rounds run each of them once. Reported are the median and the minimum of the
-wall-clock time, and the median of the CPU time of all threads, which other processes hardly disturb.
+wall-clock time, and the median of the CPU time of all threads, which other processes hardly disturb. The floor is a
+copy of the scores, which every rule makes, since a processor never writes to its arguments.
 
     python -m studies.ngram_speed don_quixote.txt
 """
@@ -35,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lift, target_js=0.02": {"weight": 1.0, "target_js": 0.02},
 }
 LENGTH = 64  # tokens of a row
+FLOOR = "a copy of the scores"
 
 
 def milliseconds(run: Callable[[], object]) -> tuple[float, float]:
@@ -63,7 +65,8 @@ def step_table(table: NgramTable, ids: Tensor, vocab: int, *, batches: list[int]
     """
     lines = []
     for batch in batches:
-        processors = {name: NgramStyle(table=table, **settings) for name, settings in SETTINGS.items()}
+        processors: dict[str, Callable[[Tensor, Tensor], Tensor]] = {FLOOR: lambda rows, scores: scores.clone()}
+        processors |= {name: NgramStyle(table=table, **settings) for name, settings in SETTINGS.items()}
         scores = 4 * torch.randn(batch, vocab, generator=torch.Generator().manual_seed(0))  # about the spread of logits
         spent: dict[str, list[tuple[float, float]]] = {name: [] for name in processors}
         for step in range(rounds + 3):
@@ -72,13 +75,15 @@ def step_table(table: NgramTable, ids: Tensor, vocab: int, *, batches: list[int]
                 duration = milliseconds(partial(processor, rows, scores))
                 if step >= 3:  # the first three steps warm up
                     spent[name].append(duration)
+        floor = statistics.median(cpu for _, cpu in spent[FLOOR])
         for name, durations in spent.items():
             wall, cpu = zip(*durations, strict=True)
             median = statistics.median(cpu)
-            cells = (f"{statistics.median(wall):.3f}", f"{min(wall):.3f}", f"{median:.3f}", f"{scored * batch:.0f}")
-            lines.append([name, str(batch), *cells, f"{scored * batch / median:.0f}x"])
-    headings = [f"one step, V = {vocab}", "batch", "ms", "minimum ms", "CPU ms", "nltk.lm, CPU ms", "ratio"]
-    return markdown_table(headings, lines)
+            cells = (f"{statistics.median(wall):.3f}", f"{min(wall):.3f}", f"{median:.3f}", f"{median / floor:.1f}")
+            nltk = ("", "") if name == FLOOR else (f"{scored * batch:.0f}", f"{scored * batch / median:.0f}")
+            lines.append([name, str(batch), *cells, *nltk])
+    headings = [f"one step, V = {vocab}", "batch", "ms", "minimum ms", "CPU ms", "CPU / floor"]
+    return markdown_table([*headings, "nltk.lm, CPU ms", "nltk.lm / CPU"], lines)
 
 
 def nltk_step(documents: list[list[int]], ids: Tensor, vocab: int, *, rounds: int) -> tuple[float, float]:

@@ -3,8 +3,9 @@
 python -m studies.sampler_speed --rounds 9
 
 The time is that of the processor on one core of the CPU (``time.thread_time``), so that other programs disturb it
-little. Every round measures top_p and every sampler in turn on the same scores; a table entry is the median over the
-rounds of the ratio within a round. Rows of 1,000 tokens grow by one token a step. ``dry`` is measured with rows of
+little. Every round measures top_p, a copy of the scores and every sampler in turn on the same scores; a table entry is
+the median over the rounds of the ratio within a round. No sampler can be faster than the copy, which reads and writes
+every score once: its row is the floor. Rows of 1,000 tokens grow by one token a step. ``dry`` is measured with rows of
 8,000 tokens too, once in the same way and once in a loop of its own, where the caches of the processor hold its data.
 """
 
@@ -40,6 +41,7 @@ from logitkit.processors.samplers import (
 VOCABULARIES, BATCHES = (49_152, 151_936), (1, 16)
 TOKENS = 1_000  # of a row
 LONG = 8_000
+FLOOR = "a copy of the scores"
 BREAKERS = ["\n", ":", '"', "*"]
 
 
@@ -97,7 +99,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def measure(width: int, batch: int, rounds: int, tokens: int = TOKENS) -> tuple[float, dict[str, tuple[float, float]]]:
-    """Return the median seconds of top_p, and for each sampler the median ratio and the median seconds.
+    """Return the median seconds of top_p, and for the copy and each sampler the median ratio and the median seconds.
 
     Args:
         width: of the scores.
@@ -108,12 +110,13 @@ def measure(width: int, batch: int, rounds: int, tokens: int = TOKENS) -> tuple[
     rows = text_rows(batch, tokens + rounds)
     scores = 3 * torch.randn(batch, width, generator=torch.Generator().manual_seed(0))
     chosen, top_p = samplers(rows, width), TopPLogitsWarper(0.9)
-    times: dict[str, list[float]] = {name: [] for name in ("top_p", *chosen)}
+    times: dict[str, list[float]] = {name: [] for name in ("top_p", FLOOR, *chosen)}
     for sampler in chosen.values():
         sampler(rows[:, :tokens], scores)
     for number in range(1, rounds + 1):
         ids = rows[:, : tokens + number].clone()
         times["top_p"].append(seconds(lambda ids=ids: top_p(ids, scores)))  # type: ignore[misc]
+        times[FLOOR].append(seconds(scores.clone))
         for name, sampler in chosen.items():
             times[name].append(seconds(lambda ids=ids, sampler=sampler: sampler(ids, scores)))  # type: ignore[misc]
     base = times.pop("top_p")
@@ -130,7 +133,10 @@ def table(rounds: int, vocabularies: Sequence[int] = VOCABULARIES, batches: Sequ
     lines = [f"| |{headings}", "|---" * (len(columns) + 1) + "|"]
     lines.append("| top_p, ms |" + "".join(f" {1e3 * measured[column][0]:.1f} |" for column in columns))
     for name in measured[columns[0]][1]:
-        lines.append(f"| `{name}` |" + "".join(f" {measured[column][1][name][0]:.2f} |" for column in columns))
+        lines.append(
+            f"| {name if name == FLOOR else f'`{name}`'} |"
+            + "".join(f" {measured[column][1][name][0]:.2f} |" for column in columns)
+        )
     for width in vocabularies:
         among = 1e3 * measure(width, 1, rounds, LONG)[1]["dry"][1]
         alone = [1e3 * statistics.median(dry_steps(width, rows)) for rows in (text_rows(1, 2 * LONG), equal_rows())]

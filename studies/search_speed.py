@@ -3,22 +3,25 @@
     python -m studies.search_speed --out studies/results/search_speed.md
 
 Every round runs each method once; a ratio is that of one round, and medians over rounds are reported. CPU time counts
-from the second step on: a search reads a prompt once, and a plain batch once for each row.
+from the second step on: a search reads a prompt once, and a plain batch once for each row. The floor is the throughput
+that the forwards of the method alone would allow.
 """
 
 from __future__ import annotations
 
 import platform
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import transformers
 import typer
 
 from logitkit import models
+from logitkit.bench.speed import ForwardClock
 from logitkit.registry import Chain
 from studies.stamps import Stamps
 from studies.tables import markdown_table
@@ -34,10 +37,20 @@ SEARCHES = {
 STREAMS = "cfg(1.5, negative='A dull text:') | smc({n}, alpha=2.0)"
 
 
-def run_of(
-    model: Any, tokenizer: Any, chain: str, rows: int, tokens: int, streams: Any = "auto"
-) -> Callable[[], float]:
-    """Return a function that generates once and returns the seconds of a step.
+class Step(NamedTuple):
+    """The mean step of one run.
+
+    Attributes:
+        seconds: CPU time of the step.
+        forwards: CPU time of the forwards in it.
+    """
+
+    seconds: float
+    forwards: float
+
+
+def run_of(model: Any, tokenizer: Any, chain: str, rows: int, tokens: int, streams: Any = "auto") -> Callable[[], Step]:
+    """Return a function that generates once and returns the time of a step.
 
     Args:
         model, tokenizer: what generates.
@@ -47,32 +60,43 @@ def run_of(
         streams: as in `Call.generate`.
     """
 
-    def run() -> float:
-        bound, stamps = Chain(chain), Stamps(skipped=1)  # the first step of a search has one row for each prompt
+    def run() -> Step:
+        clock = ForwardClock(model, time.process_time)
+        bound, stamps = Chain(chain), Stamps(clock, skipped=1)  # a search begins with one row for each prompt
         call = bound.bind(model, tokenizer, TEXT)
         number = {} if bound.searches else {"do_sample": True, "top_k": 0, "num_return_sequences": rows}
         lengths = {"min_new_tokens": tokens, "max_new_tokens": tokens}
         torch.manual_seed(0)
         call.generate(streams=streams, logits_processor=[stamps], **number, **lengths)
-        return stamps.step
+        clock.remove()
+        return Step(stamps.step, stamps.forwards)
 
     return run
 
 
-def measure(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run everything once untimed, then in rounds; return the seconds of a step by name."""
+def measure(runs: dict[str, Callable[[], Step]], rounds: int) -> dict[str, list[Step]]:
+    """Run everything once untimed, then in rounds; return the steps by name."""
     for run in runs.values():
         run()
-    measured: dict[str, list[float]] = {name: [] for name in runs}
+    measured: dict[str, list[Step]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             measured[name].append(run())
     return measured
 
 
-def ratio(measured: dict[str, list[float]], name: str, to: str) -> float:
-    """Return the median over rounds of the throughput of one run in that of another."""
-    return statistics.median(other / one for one, other in zip(measured[name], measured[to], strict=True))
+def ratio(measured: dict[str, list[Step]], name: str, to: str) -> tuple[float, float]:
+    """Return the median over rounds of the throughput of one run in that of another, and its floor."""
+    pairs = list(zip(measured[name], measured[to], strict=True))
+    floor = statistics.median(other.seconds / one.forwards for one, other in pairs)
+    return statistics.median(other.seconds / one.seconds for one, other in pairs), floor
+
+
+def row_of(measured: dict[str, list[Step]], rows: int, name: str, to: str) -> list[str]:
+    """Return the row of a method in a table of throughputs, beside another method."""
+    speed, floor = ratio(measured, name, to)
+    step = 1000 * statistics.median(one.seconds for one in measured[name])
+    return [str(rows), name, f"{step:.0f}", f"{speed:.2f}", f"{floor:.2f}"]
 
 
 def tables(model: Any, tokenizer: Any, sizes: list[int], tokens: int, rounds: int) -> list[str]:
@@ -82,21 +106,15 @@ def tables(model: Any, tokenizer: Any, sizes: list[int], tokens: int, rounds: in
         runs = {"plain": run_of(model, tokenizer, "", rows, tokens)}
         runs |= {name: run_of(model, tokenizer, chain.format(n=rows), rows, tokens) for name, chain in SEARCHES.items()}
         found = measure(runs, rounds)
-        searches += [
-            [str(rows), name, f"{1000 * statistics.median(found[name]):.0f}", f"{ratio(found, name, 'plain'):.2f}"]
-            for name in runs
-        ]
+        searches += [row_of(found, rows, name, "plain") for name in runs]
         chain = STREAMS.format(n=rows)
         ways = {way: run_of(model, tokenizer, chain, rows, tokens, way) for way in ("lazy", "fused", "auto")}
         found = measure(ways, rounds)
-        streams += [
-            [str(rows), way, f"{1000 * statistics.median(found[way]):.0f}", f"{ratio(found, way, 'lazy'):.2f}"]
-            for way in ways
-        ]
+        streams += [row_of(found, rows, way, "lazy") for way in ways]
     heads = ["rows", "CPU ms a step"]
     return [
-        markdown_table([heads[0], "method", heads[1], "throughput / plain batch"], searches),
-        markdown_table([heads[0], "second stream", heads[1], "throughput / lazy"], streams),
+        markdown_table([heads[0], "method", heads[1], "throughput / plain batch", "floor"], searches),
+        markdown_table([heads[0], "second stream", heads[1], "throughput / lazy", "floor"], streams),
     ]
 
 
@@ -117,7 +135,7 @@ def main(
 
 `python -m studies.search_speed --tokens {tokens} --rounds {rounds}`: {model}, fp32, one thread of a CPU, CPU time from the second step on, medians of paired rounds; {versions}.
 
-All particles are rows of one forward. A plain batch samples as many rows with `model.generate`:
+All particles are rows of one forward. A plain batch samples as many rows with `model.generate`. The floor is the throughput that the forwards of a method alone would allow:
 
 {of_searches}
 

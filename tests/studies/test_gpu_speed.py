@@ -23,8 +23,11 @@ def test_every_way_runs_and_second_streams_are_fused() -> None:
 
 
 def test_worked_example() -> None:
-    """Half as fast in the first round and as fast in the others: the median of the ratios is 1; memory is a ratio."""
+    """By hand: median ratios of 1 and of 0.8, which is the floor of a fused stream; memory is a ratio."""
     plain = Measured([1.0, 1.0, 1.0], 9.0, 100, 0, "")
     slower = Measured([2.0, 1.0, 1.0], 9.5, 180, 1, "fused")
-    text = gpu_speed.table({gpu_speed.PLAIN: plain, "cfg": slower}, "batch 1", 20)
-    assert text.endswith("| cfg | 1.000 | 20.0 | 9.5 | 1 | 1.80 | fused |")
+    twice = Measured([1.0, 1.25, 5.0], 9.0, 200, 0, "")
+    text = gpu_speed.table({gpu_speed.PLAIN: plain, gpu_speed.TWICE: twice, "cfg": slower}, "batch 1", 20)
+    assert text.endswith("| cfg | 1.000 | 0.800 | 20.0 | 9.5 | 1 | 1.80 | fused |")
+    guided = gpu_speed.table({gpu_speed.PLAIN: plain, gpu_speed.GUIDANCE: twice}, "batch 1", 20)
+    assert guided.endswith("| 0.800 | 0.500 | 16.0 | 9.0 | 0 | 2.00 |  |")

@@ -15,11 +15,11 @@ from studies.sampler_referee import SETTINGS, Answers, Judged, chosen, report
 
 
 def test_every_sampler_is_timed() -> None:
-    """A ratio in each column, and the milliseconds of dry below."""
+    """A ratio in each column for the copy and every sampler, and the milliseconds of dry below."""
     table = sampler_speed.table(1, vocabularies=[2100], batches=[1, 2])
     lines = table.split("\n")
-    assert lines[0] == "| | V = 2,100, batch 1 | V = 2,100, batch 2 |" and len(lines) == 3 + 11 + 2
-    assert all(line.count("|") == 4 for line in lines[3:14]) and "`dry` at 8,000 tokens, V = 2,100" in lines[-1]
+    assert lines[0] == "| | V = 2,100, batch 1 | V = 2,100, batch 2 |" and len(lines) == 3 + 12 + 2
+    assert all(line.count("|") == 4 for line in lines[3:15]) and "`dry` at 8,000 tokens, V = 2,100" in lines[-1]
 
 
 def test_every_sampler_has_four_valid_settings() -> None:

@@ -25,5 +25,9 @@ def test_a_small_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_the_ratio_is_that_of_paired_rounds() -> None:
-    """By hand: 1 / 2 and 3 / 4 and 2 / 1 s have the median .75."""
-    assert search_speed.ratio({"one": [2.0, 4.0, 1.0], "plain": [1.0, 3.0, 2.0]}, "one", "plain") == 0.75
+    """By hand: 1 / 2 and 3 / 4 and 2 / 1 s have the median .75; forwards of half the time allow twice as much."""
+    steps = {
+        name: [search_speed.Step(seconds, seconds / 2) for seconds in times]
+        for name, times in {"one": [2.0, 4.0, 1.0], "plain": [1.0, 3.0, 2.0]}.items()
+    }
+    assert search_speed.ratio(steps, "one", "plain") == (0.75, 1.5)
