@@ -133,10 +133,9 @@ def table(rounds: int, vocabularies: Sequence[int] = VOCABULARIES, batches: Sequ
     lines = [f"| |{headings}", "|---" * (len(columns) + 1) + "|"]
     lines.append("| top_p, ms |" + "".join(f" {1e3 * measured[column][0]:.1f} |" for column in columns))
     for name in measured[columns[0]][1]:
-        lines.append(
-            f"| {name if name == FLOOR else f'`{name}`'} |"
-            + "".join(f" {measured[column][1][name][0]:.2f} |" for column in columns)
-        )
+        title, digits = (name, 3) if name == FLOOR else (f"`{name}`", 2)
+        cells = "".join(f" {measured[column][1][name][0]:.{digits}f} |" for column in columns)
+        lines.append(f"| {title} |{cells}")
     for width in vocabularies:
         among = 1e3 * measure(width, 1, rounds, LONG)[1]["dry"][1]
         alone = [1e3 * statistics.median(dry_steps(width, rows)) for rows in (text_rows(1, 2 * LONG), equal_rows())]
