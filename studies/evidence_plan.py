@@ -155,13 +155,13 @@ PAGES = (
     ),
     PlannedPage(
         letter="j",
-        title="[USCD, MTI](measurements/guided_code.md) and AdaDec on programs",
-        items="40 problems, 4 arms, 256 tokens and two streams",
-        tokens=40 * 4 * 256 * 2,
+        title="[USCD, MTI and AdaDec on programs](measurements/guided_code.md)",
+        items="168 problems, 4 arms, 80 tokens; USCD reads two streams, AdaDec looks ahead",
+        tokens=168 * 6 * 80,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
-        state="only shown to run: SmolLM2-135M solves no problem",
-        needed=f"{shares_needed(0.2, 20)}; {shares_needed(0.2, 10)}",
+        state="16 problems are measured with one setting of each method, too few to show a difference",
+        needed=f"see the page; {shares_needed(0.2, 10)}",
     ),
     PlannedPage(
         letter="k",

@@ -24,6 +24,7 @@ PAGES = {
     "context_answers": "Answers that a context states",
     "ensemble_pairs": "Two models on books and programs",
     "style_prompting": "Style of a book",
+    "guided_code": "Programs",
 }
 TASKS = ("lambada", "lambada_cut", "arc", "passages", "span", "style", "text", "infilling")
 SHOWN = ("accuracy", "loss", "bits_per_byte", "style_perplexity", "distinct_3", "pass_at_1")  # metrics of the columns

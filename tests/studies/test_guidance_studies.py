@@ -1,19 +1,17 @@
-"""The studies of guidance: conflicts of context and memory, programs under MTI and USCD, and the cost of gates."""
+"""The studies of guidance: conflicts of context and memory, and the cost of gates."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from logitkit import models
 from logitkit.errors import FileFormatError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from studies import context_conflict, gate_speed, guided_code
+from studies import context_conflict, gate_speed
 from studies.context_conflict import Conflict, Judged, conflicts, judged
 from studies.gate_speed import Measured
 from studies.records import read_records
@@ -24,12 +22,6 @@ ROWS = [
     {"question": "Which god of war is Roman?", "golden_answers": ["Mars"]},
     {"question": "When did it end?", "golden_answers": ["1945"]},
 ]
-PROBLEM = {
-    "task_id": "0",
-    "prompt": 'def f():\n    """\n    >>> f()\n    1\n    """\n',
-    "test": "def check(f): assert f() == 1",
-    "entry_point": "f",
-}
 
 
 @pytest.fixture
@@ -84,35 +76,6 @@ def test_the_study_of_conflicts_runs_and_resumes(tmp_path: Path, capsys: pytest.
     assert tables[0] == tables[1]
     with pytest.raises(FileFormatError, match=r"context_conflict: .* must be a file of"):
         context_conflict.main(**{**arguments, "items": 3})
-
-
-@pytest.mark.usefixtures("tiny")
-def test_the_study_of_programs_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs are executed only where that is allowed; the table has a line for each method."""
-    with gzip.open(tmp_path / "HumanEval.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps({**PROBLEM, "task_id": str(number)}) + "\n" for number in range(2))
-    arguments: dict[str, Any] = {"data": tmp_path, "model": "tiny", "items": 2, "max_new_tokens": 4, "batch": 2}
-    arguments["out"] = tmp_path / "out.jsonl"
-    with pytest.raises(typer.BadParameter, match="give --allow-code-execution"):
-        guided_code.main(**arguments)
-    for _ in range(2):
-        guided_code.main(**arguments, allow_code_execution=True)
-        lines = capsys.readouterr().out.splitlines()
-        assert len(read_records(tmp_path / "out.jsonl")) == 2 * len(guided_code.METHODS)
-    assert lines[0].startswith("| HumanEval, 2 problems | pass@1, % |") and len(lines) == 5
-    assert lines[3].startswith("| `mti()` | 0.0 [0.0, 0.0] |")
-
-
-def test_the_table_of_programs_by_hand() -> None:
-    """USCD passes one of two problems, with one changed answer and half of its steps guided."""
-    answers: guided_code.Answers = {
-        (method, number): {"text": "a", "passed": False, "guided": 0.0}
-        for method in guided_code.METHODS
-        for number in (0, 1)
-    }
-    answers["uscd", 1] = {"text": "b", "passed": True, "guided": 1.0}
-    last = guided_code.table(answers, 2).splitlines()[-1]
-    assert last.startswith("| `uscd()` | 50.0 [") and last.endswith("| 1 of 2 | 0.50 |")
 
 
 def test_the_study_of_gates_measures_every_form(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
