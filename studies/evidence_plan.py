@@ -125,13 +125,14 @@ PAGES = (
     ),
     PlannedPage(
         letter="g",
-        title="cascades with sampled curves and wall clock, R2R",
-        items="100 prompts, 8 thresholds, 64 tokens",
-        tokens=100 * 8 * 64,
-        model="Qwen2.5-Coder-1.5B",
-        device="GPU",
-        state="not started; the pages of [two real models](measurements/stories15m_tinyllama.md) stand",
-        needed=shares_needed(0.2, 10),
+        title="[cascades and R2R, generated answers](measurements/cascade_answers.md)",
+        items="360 stories, 5 rules at 3 shares",
+        tokens=360 * 60,
+        model="TinyLlama 1.1B",
+        device="CPU",
+        state="measured on short answers with one pair; the speculative form beside assisted decoding has "
+        "[a page](measurements/checked_drafts.md)",
+        needed="see the page",
     ),
     PlannedPage(
         letter="h",

@@ -23,6 +23,7 @@ PAGES = {
     "partial_words": "Prompts that end inside a token",
     "context_answers": "Answers that a context states",
     "ensemble_pairs": "Two models on books and programs",
+    "cascade_answers": "Answers of two models",
     "style_prompting": "Style of a book",
     "guided_code": "Programs",
 }
