@@ -26,6 +26,7 @@ from logitkit.processors.model_facts import logits_widths
 from logitkit.processors.tokens.vocabulary import Vocabulary
 from logitkit.processors.transformers_api import CACHE
 from logitkit.registry.attached_generate import plain_generate
+from logitkit.registry.call_drafts import with_drafts
 from logitkit.registry.call_output import ids_of, refuse_output_without_chain, texts_after_removed_bytes
 from logitkit.registry.call_search import bound_search, law_steps, running, with_stop_criterion
 from logitkit.registry.chain import Chain
@@ -167,9 +168,11 @@ class Call:
     def _run(self, streams: str, settings: dict[str, Any], *, greedy: bool) -> Any:
         """Run ``model.generate`` with settings that are complete, with fused streams where possible and cheaper."""
         fused = self._fused_streams(streams, settings)
-        with self.composite.reading_late(greedy):
+        drafts, settings = with_drafts(self.composite, settings)
+        with self.composite.reading_late(greedy), drafts.running():
             if fused is None:
                 return plain_generate(self.model)(**self.inputs, **settings)
+            fused.plan.drafts = drafts
             with fused:
                 output = plain_generate(fused.view)(**self.inputs, **settings)
         if isinstance(output, ModelOutput):  # the cache holds the rows of all streams
@@ -200,7 +203,7 @@ class Call:
         >>> 7 in output[0, 2:6].tolist()
         False
         """
-        refuse_settings(self.chain, kwargs, self.model)
+        refuse_settings(self.chain, kwargs, self.model, bare=True)
         refuse_extra_inputs(self.model, self.prompts, self.trace.readers, kwargs)
         settings = with_stop_strings(without_stated_padding(self.generate_kwargs, kwargs) | kwargs, self.tokenizer)
         if kwargs.get("logits_processor"):

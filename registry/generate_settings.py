@@ -92,13 +92,14 @@ def stated(name: str, settings: Mapping[str, Any], model: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> None:
+def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any, *, bare: bool = False) -> None:
     """Refuse settings under which `generate` would ignore the chain or apply a processor twice.
 
     Args:
         chain: the chain.
         settings: keyword arguments of `generate`.
         model: the generating model; settings of its ``generation_config`` count where `generate` is told none.
+        bare: whether they are those of a bare ``model.generate``, where every draft asks the whole chain.
 
     Raises:
         ModeError: names the setting, the reason and what to do.
@@ -114,10 +115,10 @@ def refuse_settings(chain: Chain, settings: Mapping[str, Any], model: Any) -> No
             "logitkit: token_healing must not be set, it rewrites the bound prompts without the chain; "
             "leave it out and begin the chain with byte_boundary()"
         )
-    if setting("assistant_tokenizer") is not None and chain.steps:
+    if bare and setting("assistant_tokenizer") is not None and chain.steps:
         raise ModeError(
-            "logitkit: assistant_tokenizer must not be given, since the assistant would ask the chain about tokens of "
-            "another vocabulary; use an assistant with the tokenizer of the model, or prompt_lookup_num_tokens"
+            "logitkit: assistant_tokenizer must not be given to model.generate, since the assistant would ask the "
+            "chain about tokens of another vocabulary; use call.generate, whose drafts leave out the chain"
         )
     if setting("assistant_early_exit") and not getattr(model, getattr(model, "base_model_prefix", "") or "-", None):
         raise ModeError(

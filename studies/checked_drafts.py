@@ -4,6 +4,8 @@ Pairs on paragraphs of a book. Prose: an ensemble of SmolLM2-135M and Gemma-3-27
 the greedy text of its large model, which assisted decoding writes too; the large model is SmolLM2-135M with noise on
 its weights, so that both methods check the same drafts and differ in their overhead alone. Stories: the same cascade
 of two models that the command line names, the drafting one much cheaper, on the beginnings of children's stories.
+Guided: `cfg` on the large model of these two with the other one as its assistant, beside `cfg` without an assistant and
+beside a bare ``model.generate``, whose drafts ask the whole chain.
 The methods run in turn on each prompt, and their tokens are compared with those of the plain chain. Runs in the
 results file are not repeated.
 
@@ -14,6 +16,7 @@ results file are not repeated.
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +36,7 @@ from studies.tables import markdown_table
 
 MAIN = "smollm2-135m"
 PAIRS = ("assisted", "prose")
-STORIES = "stories"
+STORIES, GUIDED = "stories", "guided"
 BEGINNINGS = (
     "Once upon a time there was a little girl who had a red ball. She took it to the park, and",
     "One day a small dog found a big bone in the garden. He wanted to hide it, but",
@@ -50,6 +53,7 @@ LENGTHS = (2, 4, 8)  # drafted tokens
 ASSISTED_LENGTH = 4
 NOISE = 0.03  # standard deviation of the noise, as a share of that of the weights
 ENSEMBLE, GREEDY_LARGE = "ensemble(['other'])", "cascade('other', rule='token_v3', alpha=0.0)"
+GUIDANCE = "cfg(1.5, negative='a sad story')"
 
 
 class Measured(NamedTuple):
@@ -107,6 +111,40 @@ def measured(run: Callable[[], torch.Tensor], counted: Sequence[Any], start: int
     return Measured(counts[0] / new, counts[1] / new, seconds / new, wall / new, equal), ids
 
 
+def drafting(assistant: Any, count: int) -> None:
+    """Let an assistant draft this many tokens at once."""
+    assistant.generation_config.update(
+        num_assistant_tokens=count, num_assistant_tokens_schedule="constant", assistant_confidence_threshold=0.0
+    )
+
+
+def guided_runs_of(pair: Sequence[Any], tokenizers: Any, text: str, tokens: int, steps: str) -> dict[str, Measured]:
+    """Return the measures of every method of `GUIDED` on one prompt, in turn; arguments as of `runs_of`."""
+    assistant, model = pair
+    settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": tokens, "pad_token_id": 0}
+    runs: dict[str, Measured] = {}
+    plain = None
+    helped = {"assistant_model": assistant}
+    methods: list[tuple[str, int, Callable[[Any], Any]]] = [
+        ("plain chain", 0, lambda call: call.generate(**settings)),
+        ("plain chain, lazy", 0, lambda call: call.generate(streams="lazy", **settings)),
+        *((f"assistant, {one} drafts", one, lambda call: call.generate(**settings, **helped)) for one in LENGTHS[:2]),
+        (f"chain in {LENGTHS[0]} drafts", LENGTHS[0], lambda call: bare(call)),
+    ]
+
+    def bare(call: Any) -> Any:
+        further = call.settings_for(**settings, **helped)
+        return model.generate(**call.inputs, logits_processor=call.processors, **further)
+
+    for name, count, run in methods:
+        drafting(assistant, count or 1)
+        call = logitkit.chain(steps).bind(model, tokenizers[1], text)
+        start = call.inputs["input_ids"].shape[1]
+        runs[name], ids = measured(functools.partial(run, call), [model, assistant], start, plain)
+        plain = ids if plain is None else plain
+    return runs
+
+
 def runs_of(pair: Sequence[Any], tokenizers: Any, text: str, tokens: int, steps: str) -> dict[str, Measured]:
     """Return the measures of every method on one prompt, in turn.
 
@@ -128,8 +166,7 @@ def runs_of(pair: Sequence[Any], tokenizers: Any, text: str, tokens: int, steps:
         runs[name], ids = measured(lambda call=call: call.generate(**settings), pair, start, plain)  # type: ignore[misc]
         plain = ids if plain is None else plain
     if steps == GREEDY_LARGE:
-        drafts = {"num_assistant_tokens": ASSISTED_LENGTH, "num_assistant_tokens_schedule": "constant"}
-        main.generation_config.update(**drafts, assistant_confidence_threshold=0.0)
+        drafting(main, ASSISTED_LENGTH)
         inputs = tokenizers[0](text, return_tensors="pt")
         name, start = "assisted decoding", inputs["input_ids"].shape[1]
         run = lambda: other.generate(**inputs, assistant_model=main, **settings)  # noqa: E731
@@ -157,10 +194,10 @@ def loaded(task: str, folders: Sequence[str]) -> tuple[Sequence[Any], Sequence[A
 
     Args:
         task: name of the pair.
-        folders: the drafting and the large model of `STORIES`; both run in 16 bits, in which a CPU reads a few tokens
-            as fast as one.
+        folders: the drafting and the large model of `STORIES` and `GUIDED`; both run in 16 bits, in which a CPU reads a
+            few tokens as fast as one.
     """
-    if task == STORIES:
+    if task in (STORIES, GUIDED):
         (main, tokenizer), (other, other_tokenizer) = (models.load(folder) for folder in folders)
         return (main.to(torch.bfloat16), other.to(torch.bfloat16)), (tokenizer, other_tokenizer)
     main, tokenizer = models.load(MAIN)
@@ -173,30 +210,32 @@ def loaded(task: str, folders: Sequence[str]) -> tuple[Sequence[Any], Sequence[A
 def main(
     data: Annotated[Path, typer.Option(help="Folder with 1661-0.txt.", envvar="LOGITKIT_DATA")],
     pair: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(PAIRS)}, {STORIES}; may be repeated.")
+        list[str] | None, typer.Option(help=f"One of {', '.join(PAIRS)}, {STORIES}, {GUIDED}; may be repeated.")
     ] = None,
-    small: Annotated[str, typer.Option(help=f"The drafting model of {STORIES}, a folder.")] = "",
+    small: Annotated[str, typer.Option(help=f"The drafting model of {STORIES} and {GUIDED}, a folder.")] = "",
     large: Annotated[str, typer.Option(help="Its large model, with the same tokenizer, a folder.")] = "",
     items: Annotated[int, typer.Option(min=1, max=30, help="Prompts of each pair.")] = 10,
     tokens: Annotated[int, typer.Option(min=1, help="New tokens of each run.")] = 32,
     out: Annotated[Path, typer.Option(help="File of results; runs in it are not repeated.")] = Path("checked.jsonl"),
 ) -> None:
     """Print time and forwards of speculate, of the plain chain, and of assisted decoding."""
-    if STORIES in (pair or ()) and not (small and large):
-        raise typer.BadParameter(f"--small and --large must name the two models of {STORIES}")
+    named = {STORIES, GUIDED} & {*(pair or ())}
+    if named and not (small and large):
+        raise typer.BadParameter(f"--small and --large must name the two models of {' and '.join(sorted(named))}")
     settings = {"tokens": tokens}
     known = {(one["task"], one["item"]): one["runs"] for one in resumed_records(out, settings, "checked_drafts")}
-    prompts = {task: BEGINNINGS[:items] if task == STORIES else paragraphs(data, items) for task in pair or PAIRS}
+    prompts = {task: BEGINNINGS[:items] if task in named else paragraphs(data, items) for task in pair or PAIRS}
     places = [(task, number) for task, texts in prompts.items() for number in range(len(texts))]
     with progress_bar("prompts", total=sum(place not in known for place in places)) as bar:
         for task in prompts:
             todo = [number for one, number in places if one == task and (one, number) not in known]
             both, tokenizers = loaded(task, [small, large]) if todo else ((), ())
-            steps = ENSEMBLE if task == "prose" else GREEDY_LARGE
+            steps = {"prose": ENSEMBLE, GUIDED: GUIDANCE}.get(task, GREEDY_LARGE)
+            run = guided_runs_of if task == GUIDED else runs_of
             for place, number in enumerate(todo):
                 if not place:  # the first run of a pair aligns the vocabularies and checks the models
-                    runs_of(both, tokenizers, "A warm-up.", 2, steps)
-                runs = runs_of(both, tokenizers, prompts[task][number], tokens, steps)
+                    run(both, tokenizers, "A warm-up.", 2, steps)
+                runs = run(both, tokenizers, prompts[task][number], tokens, steps)
                 known[task, number] = {name: one._asdict() for name, one in runs.items()}
                 append_record(out, {"settings": settings, "task": task, "item": number, "runs": known[task, number]})
                 bar.advance()

@@ -154,8 +154,7 @@ class Composite(LogitsProcessor):
         if self.widths and self.parts and scores.shape[-1] not in self.widths:
             raise ModeError(
                 f"logitkit: scores must have the {self.widths[0]} columns of the generating model, got "
-                f"{scores.shape[-1]}; an assistant asks the chain too, so leave assistant_tokenizer out: use an "
-                "assistant with the tokenizer of the model, or prompt_lookup_num_tokens"
+                f"{scores.shape[-1]}; an assistant asks the chain too, so use call.generate beside assistant_tokenizer"
             )
         with self._lock:
             return self._step(input_ids, scores, self.row_check if self.parts else None)
@@ -169,7 +168,7 @@ class Composite(LogitsProcessor):
         grew = row_check.grew_by_one(input_ids) if row_check else None
         if row_check and grew is None:
             row_check.compare(input_ids)
-        prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher else False
+        prefetched = self.prefetcher.prefetch(input_ids) if self.prefetcher and not self._left_out else False
         late, self._late = self._late, None
         with self.prompts.deferred_checks.collected(input_ids, grew) as checks:
             if self.prefetcher and isinstance(prefetched, Tensor):
@@ -230,13 +229,14 @@ class Composite(LogitsProcessor):
                 since the history holds what the steps before them did.
         """
         observer, calls, rows = self.observer, self.trace.calls, self.trace.rows
+        late, reads_late = self._late, self._reads_late  # of a step of the whole chain
         behind = {place for place in self.histories if places and place > min(places)}
-        self._left_out, self.observer = {*places, *behind}, None
+        self._left_out, self.observer, self._late, self._reads_late = {*places, *behind}, None, None, False
         try:
             with self.trace.paused():
                 yield
         finally:
-            self._left_out, self.observer = (), observer
+            self._left_out, self.observer, self._late, self._reads_late = (), observer, late, reads_late
             self.trace.calls, self.trace.rows = calls, rows
 
     def _run(self, input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -12,38 +12,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from logitkit.processors.engine.drafts import Drafts
+from logitkit.processors.engine.fed_rows import Fed
 from logitkit.processors.engine.prompts import Prompts
 from logitkit.processors.engine.reader import Reader
 from logitkit.processors.engine.riding_tokens import can_drop_again, tokens_ride
-from logitkit.processors.engine.separate_prefill import PromptPart, can_join, cheapest, join
+from logitkit.processors.engine.separate_prefill import PromptPart, can_join, cheapest, join, with_tokens
 from logitkit.processors.engine.static_settings import long_enough
 from logitkit.processors.engine.stream_joining import can_grow, join_below
 from logitkit.processors.engine.streams import FusableStream
-from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
+from logitkit.processors.engine.thin_matmul import in_faster_order
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE, cache_of
 
 MASK_STEPS = 256  # columns by which the mask of padded rows grows at once
-
-
-class Fed(NamedTuple):
-    """The rows of the last forward.
-
-    Attributes:
-        rows: tokens of the rows of `generate`, ``[rows, length]``, those in the cache included.
-        logits: of each second stream after the last prefixes of the rows, fp32, ``[rows, kept, vocab]``.
-        behind: logits after each row and the text that rode behind the row, fp32, ``[rows, vocab]``; None: no text.
-    """
-
-    rows: Tensor
-    logits: tuple[Tensor, ...]
-    behind: Tensor | None
 
 
 class ForwardPlan:
@@ -66,6 +54,7 @@ class ForwardPlan:
         separate: whether the first forward read the prompts of each stream apart.
         text: token ids of a text, ``[1, tokens]``, which rides behind the new token of every row and leaves the cache
             again; None: no text. It may change between two forwards.
+        drafts: runs the ``generate`` of the model when it drafts for itself; None: as the model does.
     """
 
     def __init__(
@@ -81,6 +70,7 @@ class ForwardPlan:
         self.fed: Fed | None = None
         self.separate = self.padded = False
         self.text: Tensor | None = None
+        self.drafts: Drafts | None = None
         self.forwards = 0
         self._riding = 0  # tokens of the text in the forward that is being prepared
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
@@ -148,8 +138,7 @@ class ForwardPlan:
         if not (self.streams or self._riding) or getattr(self.model, "_compiled_call_impl", None) is not None:
             return self.run(self.model, inputs)
         ids = inputs.get("input_ids")
-        thin = ids is not None and ids.shape[1] == 1 + self._riding and is_faster(self.model, ids.numel())
-        with ThinMatmul() if thin else nullcontext():
+        with nullcontext() if ids is None else in_faster_order(self.model, ids.numel()):
             return self.run(self.model, inputs)
 
     def select(self, index: Tensor) -> Tensor:
@@ -163,6 +152,11 @@ class ForwardPlan:
         self.index = self.index[index.to(self.index.device)]
         self._mask, self._lengths = self._mask[every], self._lengths[every]
         return every
+
+    @property
+    def _continued(self) -> int:
+        """Tokens behind the prompt in the rows of the forward that is being prepared."""
+        return self._ids.shape[1] - self.prompts.width
 
     def close(self) -> None:
         """Let go of the cache and of what the forwards computed."""
@@ -209,9 +203,10 @@ class ForwardPlan:
         self._before_forward(True)
         prompts = self._lay_out(ids)
         self.cache = long_enough(cache, self.width - self.prompts.width, self.model)
-        if self.streams and ids.shape[1] == self.prompts.width and can_join(self.cache):
-            parts = [PromptPart.of(one, mask, self.index) for one, mask in prompts]
-            self._parts = cheapest(parts, self._stacked.numel())
+        drafts = ids[:, self.prompts.width :]
+        if self.streams and (len(ids) == 1 or not drafts.shape[1]) and can_join(self.cache):
+            parts = [PromptPart.of(*with_tokens(one, mask, drafts), self.index) for one, mask in prompts]
+            self._parts = cheapest(parts, self._stacked.numel() + len(self._stacked) * drafts.shape[1])
             self.separate = len(self._parts) > 1
 
     def _lay_out(self, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -264,11 +259,13 @@ class ForwardPlan:
 
     def _prepared_parts(self, settings: dict[str, Any]) -> list[Any]:
         """Return the inputs of the forwards that read the prompts of each stream into a cache of their own."""
+        kept = {"logits_to_keep": self._continued + 1} if "logits_to_keep" in settings else {}
         return [
             self._prepared(
                 part.ids,
                 None,
                 settings
+                | kept
                 | {CACHE: part.cache, "position_ids": part.positions}
                 | {"attention_mask": None if bool(part.mask.all()) else part.mask},
             )
@@ -280,17 +277,18 @@ class ForwardPlan:
         further = [forward(**one) for one in self._further_inputs]
         self.forwards += len(self._parts)
         output = forward(**inputs)  # last, since hooks on the model keep the outputs of the last forward
-        read = [one.logits[:, -1:][part.source] for part, one in zip(self._parts, (output, *further), strict=True)]
-        join(self.cache, self._parts, self.width)
+        kept = self._continued + 1
+        read = [one.logits[:, -kept:][part.source] for part, one in zip(self._parts, (output, *further), strict=True)]
+        join(self.cache, self._parts, self.width + kept - 1)
         self._parts = self._further_inputs = ()
         own, *others = torch.cat(read).split(len(self._ids))
-        self._keep(others, 1, None)
+        self._keep(others, kept, None)
         output.logits, output[CACHE] = own, self.cache
         return output
 
     def _keep(self, logits: Sequence[Tensor], fed: int, behind: Tensor | None) -> None:
         """Keep the logits behind the text, and those of the streams after the prefixes that end behind the prompt."""
-        kept = min(fed, self._ids.shape[1] - self.prompts.width + 1)
+        kept = min(fed, self._continued + 1)
         # A view would keep the logits of a whole prompt in memory, and a compiled forward would write over it.
         kept_logits = tuple(one[:, -kept:].to(torch.float32, copy=True) for one in logits)
         self.fed = Fed(self._ids, kept_logits, None if behind is None else behind.to(torch.float32, copy=True))

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from logitkit.processors.engine.behind_rows import BehindRows, CachedRows
 from logitkit.processors.engine.composite import Composite
+from logitkit.processors.engine.fed_rows import Fed
 from logitkit.processors.engine.forward_plan import ForwardPlan
 from logitkit.processors.engine.fusion_cost import fused_cost, padding_cost
 from logitkit.processors.engine.model_view import model_view
@@ -68,6 +69,7 @@ class FusedStreams:
         self.texts, self._unfused = tuple(texts), unfused
         self._riding = RidingText(self.plan, self.texts[0], always=not may_separate) if self.texts else None
         self._steps, self._requests = 0, [torch.tensor(0)] * len(self.plan.streams)
+        self._served: Fed | None = None  # the last forward whose logits the streams received
         self._waiting: tuple[Reader, ...] = ()  # streams that gates have not requested often enough to be fused
         self._asked = self._forwards = 0  # steps that requested them, and their forwards so far
 
@@ -82,7 +84,7 @@ class FusedStreams:
             self._note_requests()
             self._report_waiting()
         self.invalidate()
-        self.composite.prefetcher = None
+        self.composite.prefetcher = self._served = None
         self.plan.close()
 
     def prefetch(self, rows: Tensor) -> Tensor | bool:
@@ -94,7 +96,10 @@ class FusedStreams:
         if not 0 <= behind < (fed.logits[0].shape[1] if fed.logits else 1):
             return False
         for stream, logits in zip(plan.streams, fed.logits, strict=True):
+            used = stream.prefetch_used if self._served is fed else False  # for an earlier place of the same chunk
             stream.set_prefetched(rows, logits[:, logits.shape[1] - 1 - behind])
+            stream.prefetch_used = used
+        self._served = fed
         for text in () if behind else self.texts:
             own = fed.behind if text is self.texts[0] else None
             text.set_cached(CachedRows(rows, plan.cache, plan.own_mask(), plan.padded, own))

@@ -26,14 +26,14 @@ OBSTACLES: dict[str, Callable[[Any], bool]] = {
     "output_attentions": bool,
     "output_hidden_states": bool,
     "prefill_chunk_size": bool,
-    "assistant_early_exit": bool,
     "use_mtp": bool,
     "token_healing": bool,
 }
-OBSTACLES |= dict.fromkeys(
-    ("assistant_model", "adapter_names", *CACHE_NAMES),
-    lambda value: value is not None,
-)
+OBSTACLES |= dict.fromkeys(("adapter_names", *CACHE_NAMES), lambda value: value is not None)
+# Assistants that read states of the generating model, which has more rows than they expect.
+OBSTACLES["speculation_type"] = bool
+OBSTACLES["assistant_model"] = lambda value: type(value).__name__.startswith(("Gemma4Assistant", "Gemma4Unified"))
+DRAFTS = ("prompt_lookup_num_tokens", "assistant_model", "assistant_early_exit")
 # A search states whether it decodes with forwards as `generate` prepares them; any other callable may do anything.
 OBSTACLES["custom_generate"] = lambda value: not getattr(value, "fuses", False)
 
@@ -76,7 +76,7 @@ def text_obstacle(model: Any, setting: Callable[[str], Any]) -> str | None:
     Args:
         model, setting: as in `obstacle`.
     """
-    if setting("prompt_lookup_num_tokens") is not None:
+    if any(setting(name) is not None for name in DRAFTS):
         return "a text cannot ride behind drafted tokens"
     if setting("cache_implementation") not in (None, "dynamic"):
         return f"no text can be removed from a cache of the kind {setting('cache_implementation')}"

@@ -2,8 +2,9 @@
 
 Every loop of transformers (greedy decoding, sampling, beam search, drafts) prepares the inputs of a forward with
 ``prepare_inputs_for_generation`` and then calls the model, or what ``get_compiled_call`` returns. The view overrides
-these three methods and nothing else, so each loop runs as transformers wrote it: tokens, seeds, stopping criteria,
-streamers and outputs are its own. The plan widens what a forward reads and takes its output apart.
+these three methods, so each loop runs as transformers wrote it: tokens, seeds, stopping criteria, streamers and outputs
+are its own. The plan widens what a forward reads and takes its output apart. A ``generate`` inside that of the view
+drafts tokens for it with the first layers of the model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from logitkit.processors.engine.drafts import is_draft
 from logitkit.processors.engine.forward_plan import ForwardPlan
 from logitkit.processors.engine.static_settings import LONGEST_CACHE
 
@@ -21,6 +23,12 @@ class _View:
 
     __slots__ = ()
     plan: ForwardPlan
+
+    def generate(self, *args: Any, **settings: Any) -> Any:
+        """Generate; drafts of the model's own first layers run without the plan."""
+        if self.plan.drafts is None or not is_draft(settings):
+            return super().generate(*args, **settings)  # type: ignore[misc]
+        return self.plan.drafts.generate(self.plan.model, settings)
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         return self.plan.run_eagerly(inputs) if not args else self.plan.model(*args, **inputs)

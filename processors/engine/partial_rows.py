@@ -52,6 +52,7 @@ class PartialRows:
 
     _part: Part | None = None
     _drafts: Tensor | None = None
+    _prefetched: tuple[Tensor, Tensor] | None = None  # rows, and their logits which another forward computed
 
     @contextmanager
     def serving(self, part: Part) -> Iterator[None]:
@@ -77,9 +78,15 @@ class PartialRows:
         finally:
             self._drafts = before
 
+    def expect(self, drafts: Tensor | None) -> None:
+        """Do as `expecting` does, until the next call of this method; None: expect no drafts any more."""
+        self._drafts = drafts
+
     def _drafts_behind(self, rows: Tensor) -> Tensor | None:
         """Return the expected rows if these rows are a shorter prefix of them, else None; they are returned once."""
         drafts, width = self._drafts, rows.shape[1]
+        if self._prefetched is not None and self._prefetched[0] is rows:
+            return None
         if drafts is None or len(drafts) != len(rows) or not 0 < width < drafts.shape[1]:
             return None
         if not torch.equal(drafts[:, :width], rows):

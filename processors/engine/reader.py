@@ -77,7 +77,6 @@ class Reader(PartialRows):
             raise ModelError(f"Reader: own prompts must be one for each prompt of the call, none empty, {got}")
         self.model, self.prompts, self._depth = model, prompts, ModelDepth(model)
         self.own, self.forwards, self.tokens = tuple(tuple(ids) for ids in own), 0, 0
-        self._prefetched: tuple[Tensor, Tensor] | None
         self.prefetch_used: bool | Tensor
         self._read_rows = GrownRows(prompts, self.release)
         ids, mask = padded_for(self.own, 0, in_encoder=bool(model.config.is_encoder_decoder))

@@ -60,6 +60,15 @@ class PromptPart:
         return (self.mask.cumsum(-1) - 1).clamp_min(0)
 
 
+def with_tokens(ids: Tensor, mask: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return tokens and mask of prompts, ``[rows, width]`` each, with tokens ``[rows, more]`` behind them.
+
+    >>> with_tokens(torch.tensor([[0, 5]]), torch.tensor([[0, 1]]), torch.tensor([[7]]))
+    (tensor([[0, 5, 7]]), tensor([[0, 1, 1]]))
+    """
+    return torch.cat([ids, tokens], dim=1), torch.cat([mask, torch.ones_like(tokens)], dim=1)
+
+
 def merged(parts: Sequence[PromptPart]) -> PromptPart:
     """Return one part with the prompts of all parts, left-padded to one width; its rows are theirs, one after another.
 

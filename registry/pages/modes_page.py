@@ -38,7 +38,8 @@ NOTES = """## Notes
 - bf16: logits with and without a KV cache differ by rounding; distributions are compared within a total variation of
   0.1.
 - Assisted, prompt lookup, early exit and universal assisted: the greedy texts are compared. Early exit drafts with the
-  first layer of the model itself; universal assisted decoding drafts with a model of another tokenizer.
+  first layer of the model itself; universal assisted decoding drafts with a model of another tokenizer, which needs
+  `call.generate`: its drafts leave out the chain. Drafts of the others leave out the steps that read second streams.
 - Long and short: a prompt of 203 bytes beside one of 16. Second prompts of the examples are short.
 - Beams: transformers gives log-probabilities to the processors. The result of `repetition_penalty` differs between
   logits and log-probabilities, with and without logitkit.

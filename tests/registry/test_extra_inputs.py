@@ -51,10 +51,10 @@ def test_settings_of_generate_are_no_inputs() -> None:
     call.generate(eos_token_id=torch.tensor([257]), use_cache=True, output_scores=True, **GREEDY)
 
 
-def test_universal_assisted_decoding_is_refused_with_its_reason() -> None:
+def test_universal_assisted_decoding_is_refused_in_a_bare_generate_with_its_reason() -> None:
     """The assistant would ask the chain about rows of its own vocabulary; an empty chain has no such limit."""
     settings = {"tokenizer": tiny_tokenizer(), "assistant_tokenizer": foreign_tokenizer()}
     for text in ("top_k(5)", "cfg(2.0, negative='no')"):
         call = logitkit.chain(text).bind(tiny_model(), tiny_tokenizer(), "a fox")
         with pytest.raises(ModeError, match=r"assistant_tokenizer must not be given.*another vocabulary"):
-            call.generate(assistant_model=tiny_model(1), **settings, **GREEDY)
+            call.settings_for(assistant_model=tiny_model(1), **settings, **GREEDY)

@@ -47,3 +47,18 @@ def test_a_pair_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]
     with pytest.raises(typer.BadParameter, match="must name the two models of stories"):
         checked_drafts.main(data=tmp_path, pair=["stories"], small="small", items=1, tokens=5, out=out)
+
+
+def test_an_assistant_under_guidance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Every method writes the text of the chain; with an assistant the large model runs fewer forwards."""
+    named = {"small": tiny_model(), "large": tiny_model()}
+    monkeypatch.setattr(models, "load", lambda name: (copy.deepcopy(named[name]), tiny_tokenizer()))
+    out = tmp_path / "checked.jsonl"
+    checked_drafts.main(data=tmp_path, pair=["guided"], small="small", large="large", items=1, tokens=5, out=out)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.strip().splitlines()[2:]]
+    assert [row[1] for row in rows] == [
+        "plain chain", "plain chain, lazy", "assistant, 2 drafts", "assistant, 4 drafts", "chain in 2 drafts",
+    ]  # fmt: skip
+    own = {row[1]: float(row[2].split(" ")[0]) for row in rows}
+    assert own["plain chain"] == 1 and own["plain chain, lazy"] == 2
+    assert own["assistant, 2 drafts"] <= 1 < own["chain in 2 drafts"]

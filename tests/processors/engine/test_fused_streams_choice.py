@@ -30,7 +30,6 @@ def test_auto_fuses_where_possible() -> None:
 
 
 LAZY = {
-    "early exit": ("cfg(2.0)", {"assistant_early_exit": 1}, "assistant_early_exit=1"),
     "no cache": ("cfg(2.0)", {"use_cache": False}, "use_cache=False"),
     "attentions": ("cfg(2.0)", {"output_hidden_states": True}, "output_hidden_states=True"),
     "much longer": (f"cfg(2.0, negative='{'n' * 300}')", {}, "a second prompt of 300 tokens beside 10"),

@@ -13,7 +13,6 @@ from torch.overrides import _get_current_function_mode_stack
 from transformers import LogitsProcessor
 
 from fusing import bound, decode, hooks
-from logitkit.processors.engine import forward_plan as plan
 from logitkit.processors.engine import thin_matmul as thin
 from logitkit.registry.laws import tiny_model
 
@@ -44,7 +43,7 @@ def test_only_few_fp32_rows_are_swapped(monkeypatch: pytest.MonkeyPatch, rows: i
 def test_a_fused_run_with_thin_products_gives_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tokens equal those of a lazy run, and the mode is inactive between forwards and after the run."""
     want = decode(bound("cfg(2.0)"), "lazy")
-    monkeypatch.setattr(plan, "is_faster", lambda model, rows: True)
+    monkeypatch.setattr(thin, "is_faster", lambda model, rows: True)
     entered = []
 
     class Watch(LogitsProcessor):
@@ -58,7 +57,7 @@ def test_a_fused_run_with_thin_products_gives_the_same_tokens(monkeypatch: pytes
 
 def test_a_failing_forward_ends_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the third forward leaves no active mode and no hook."""
-    monkeypatch.setattr(plan, "is_faster", lambda model, rows: True)
+    monkeypatch.setattr(thin, "is_faster", lambda model, rows: True)
     model, seen = tiny_model(9), []
     before = hooks(model)
 

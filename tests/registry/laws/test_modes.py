@@ -27,7 +27,6 @@ PAGE = Path(__file__).parents[3] / "docs" / "modes.md"
 
 
 AVAILABLE = [mode for mode in MODES if is_available(OF_ARCHITECTURES.get(mode, "llama"))]  # without PEFT: not all
-REFUSED = {"universal_assisted"}  # for every chain with steps
 
 
 def assert_as_on_the_page(name: str, modes: Sequence[str]) -> None:
@@ -154,7 +153,7 @@ def test_a_stateless_processor_is_right_in_every_mode(monkeypatch: Any) -> None:
     """A processor without state is right in every mode, so no mode is impossible to satisfy."""
     found = check_modes(spec_of(Favours, monkeypatch))
     assert [cell.mode for cell in found] == AVAILABLE
-    assert {cell.mode for cell in found if cell.refused} == REFUSED and not any(cell.fault for cell in found), found
+    assert all(cell.right for cell in found), found
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_a_stateless_processor_is_right_in_every_mode(monkeypatch: Any) -> None:
         (ByPlace, {"greedy", "beams", "beam_sampling", "several_sequences", "assisted", "prompt_lookup", "reuse"}),
         (FromTheFirstCall, {"reuse", "left_padding"}),
         (CountsPadding, {"left_padding", "reuse", "bf16"}),
-        (BreaksDown, set(AVAILABLE) - REFUSED),
+        (BreaksDown, set(AVAILABLE)),
     ],
 )
 def test_faulty_processors_are_caught(kind: type, caught: set[str], monkeypatch: Any) -> None:
@@ -188,13 +187,11 @@ def test_checking_modes_is_silent() -> None:
 
 def test_a_refusal_is_no_fault(monkeypatch: Any) -> None:
     """A refusal is shown with its error; a fault raises an error instead of appearing on the page."""
-    found = [cell for cell in check_modes(spec_of(Refuses, monkeypatch)) if cell.mode not in REFUSED]
+    found = check_modes(spec_of(Refuses, monkeypatch))
     assert {cell.refused for cell in found} == {"ModeError: refuses: everything must be plain, got this; use another"}
     written = page({"theirs": found})
     assert "(1) ModeError: refuses" in written
-    assert {mode for mode, mark in entries_of(written)["theirs"].items() if mark == "no (1)"} == set(
-        AVAILABLE
-    ) - REFUSED
+    assert {mode for mode, mark in entries_of(written)["theirs"].items() if mark == "no (1)"} == set(AVAILABLE)
     with pytest.raises(PluginError, match=r"theirs: greedy must be right or refused .* got .*RuntimeError: down"):
         page({"theirs": check_modes(spec_of(BreaksDown, monkeypatch), ["greedy"])})
 
