@@ -161,7 +161,7 @@ PAGES = (
         tokens=168 * 6 * 80,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
-        state="16 problems are measured with one setting of each method, too few to show a difference",
+        state="24 problems are measured with one setting of each method, too few to show a difference",
         needed=f"see the page; {shares_needed(0.2, 10)}",
     ),
     PlannedPage(
