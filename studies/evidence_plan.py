@@ -146,13 +146,16 @@ PAGES = (
     ),
     PlannedPage(
         letter="i",
-        title="contrastive decoding with its amateur, DExperts",
-        items="100 prompts, 4 settings, 64 tokens",
-        tokens=100 * 4 * 64,
+        title=(
+            "[contrastive decoding with its amateur](measurements/contrastive_amateur.md), "
+            "[DExperts as proxy tuning](measurements/proxy_tuning.md)"
+        ),
+        items="150 last words, 40 passages of a book and four prompts",
+        tokens=150 * 100 + 40 * 4 * 160,
         model="TinyLlama 1.1B",
         device="CPU",
-        state="not started",
-        needed="an amateur of the same family: stories15m only writes stories",
+        state="measured with one pair; no written texts, and no amateur or small pair of the same family is at hand",
+        needed="see the page",
     ),
     PlannedPage(
         letter="j",

@@ -22,6 +22,8 @@ REPORT = Path(__file__).parents[1] / "examples" / "bench" / "report.md"
 PAGES = {
     "partial_words": "Prompts that end inside a token",
     "context_answers": "Answers that a context states",
+    "proxy_tuning": "Passages of a book with a tuned small model",
+    "contrastive_amateur": "Last words under contrastive decoding",
     "ensemble_pairs": "Two models on books and programs",
     "cascade_answers": "Answers of two models",
     "style_prompting": "Style of a book",
