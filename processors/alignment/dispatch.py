@@ -42,7 +42,7 @@ BUILDERS: dict[str, Callable[[AlignmentVocabulary, AlignmentVocabulary], Alignme
     "embedding": embedding.neighbours,
 }
 METHODS = tuple(BUILDERS)
-REVISION = 3  # raised when a method builds other alignments than before, so that cached files are not used again
+REVISION = 4  # raised when a method builds other alignments than before, so that cached files are not used again
 CACHED_PAIRS = 10**7  # for fewer pairs of tokens, building an alignment takes no longer than reading its file
 
 

@@ -7,7 +7,8 @@ After EVA (arXiv:2404.09492). The steps:
 3. Each direction of the common space is weighted by the square root of its singular value, which measures how much
    the two spaces agree along it. The `DIRECTIONS` strongest directions are kept.
 4. Candidates are ranked by CSLS: twice the cosine, minus the mean cosine of a target with its nearest shared tokens.
-   This lowers the rank of targets that are near to everything (hubs).
+   This lowers the rank of targets that are near to everything (hubs). Of targets with the same CSLS in float32, the
+   lowest ids are taken; untrained tokens often have equal embeddings.
 
 Departures from EVA: input embeddings instead of output embeddings, which tied models share anyway; Procrustes instead
 of VecMap; a token that both vocabularies have is aligned to itself; the weights of the `NEIGHBOURS` best targets of
@@ -101,23 +102,37 @@ def _common_space(
     Returns:
         Unit vectors of helper tokens and of main tokens, ``[size, directions]`` each.
     """
-    helper_table, main_table = _normalised(helper_table, helper_ids), _normalised(main_table, main_ids)
-    left, strength, right = torch.linalg.svd(helper_table[helper_ids].T @ main_table[main_ids], full_matrices=False)
+    helper_shared, main_shared = _unit(helper_table[helper_ids]), _unit(main_table[main_ids])
+    helper_mean, main_mean = helper_shared.mean(0), main_shared.mean(0)
+    helper_shared, main_shared = (
+        normalize(helper_shared - helper_mean, dim=-1),
+        normalize(main_shared - main_mean, dim=-1),
+    )
+    left, strength, right = torch.linalg.svd(helper_shared.T @ main_shared, full_matrices=False)
     weight = (strength / strength[0].clamp_min(1e-12)).sqrt()[:DIRECTIONS]
     return (
-        normalize(helper_table @ left[:, :DIRECTIONS] * weight, dim=-1),
-        normalize(main_table @ right.T[:, :DIRECTIONS] * weight, dim=-1),
+        _projected(helper_table, helper_mean, left[:, :DIRECTIONS], weight),
+        _projected(main_table, main_mean, right.T[:, :DIRECTIONS], weight),
     )
 
 
-def _normalised(table: Tensor, shared: Tensor) -> Tensor:
-    """Return rows scaled to length 1, centred on the mean of the shared rows, and scaled to length 1 again."""
-    unit = normalize(table.float().cpu(), dim=-1)
-    return normalize(unit - unit[shared].mean(0), dim=-1)
+def _projected(table: Tensor, mean: Tensor, directions: Tensor, weight: Tensor) -> Tensor:
+    """Return unit vectors of all rows of a table along weighted directions, ``[size, directions]``."""
+    # In chunks: fresh memory for copies of a whole table takes longer than the arithmetic.
+    return torch.cat(
+        [
+            normalize(normalize(_unit(chunk) - mean, dim=-1) @ directions * weight, dim=-1)
+            for chunk in table.split(CHUNK)
+        ]
+    )
+
+
+def _unit(table: Tensor) -> Tensor:
+    """Return rows scaled to length 1, in float32 on the CPU."""
+    return normalize(table.float().cpu(), dim=-1)
 
 
 def _mean_of_nearest(rows: Tensor, others: Tensor, count: int) -> Tensor:
     """Return the mean cosine of each row with the ``count`` nearest rows of ``others``, ``[rows]``."""
-    # Many shared tokens are about equally near, so that products in bfloat16 would leave too many candidates.
-    search, count = LargestProducts(others, torch.zeros(len(others)), torch.float32), min(count, len(others))
+    search, count = LargestProducts(others, torch.zeros(len(others))), min(count, len(others))
     return torch.cat([search(chunk, count)[0].mean(-1) for chunk in rows.split(CHUNK)])

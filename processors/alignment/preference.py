@@ -21,6 +21,7 @@ Integers = NDArray[np.int64]
 Heads = NDArray[np.int16]
 
 COMPARED = 32  # number of leading bytes that are compared for a shared prefix
+NO_LETTERS = bytes(byte for byte in range(128) if not chr(byte).isalpha())  # of ASCII
 TIES = 2**18  # number of pairs at the same distance that are compared at once
 
 
@@ -57,8 +58,13 @@ class Preference:
         nearest = _is_best(source, -distance.astype(np.int64))
         source, target = source[nearest], target[nearest]
         for rank_of in (self._prefix_rank, self._case_rank):
-            ranks = [rank_of(source[at : at + TIES], target[at : at + TIES]) for at in range(0, len(source), TIES)]
-            preferred = _is_best(source, np.concatenate(ranks))
+            tied = np.flatnonzero(_has_company(source))
+            if not len(tied):
+                break
+            parts = np.split(tied, range(TIES, len(tied), TIES))
+            rank = np.zeros(len(source), dtype=np.int64)
+            rank[tied] = np.concatenate([rank_of(source[part], target[part]) for part in parts])
+            preferred = _is_best(source, rank)
             source, target = source[preferred], target[preferred]
         first = np.flatnonzero(np.diff(source, prepend=-1))
         best[source[first]] = target[first]
@@ -99,8 +105,6 @@ class Preference:
 
     def _case_rank(self, source: Integers, target: Integers) -> Integers:
         """Return numbers that order the pairs of a source by the rules about case and spaces; the largest wins."""
-        if len(source) < 2 or bool((source[1:] != source[:-1]).all()):
-            return np.zeros(len(source), dtype=np.int64)  # each source has one target, so that no rule is needed
         cases, spaces = [], []
         for texts, numbers in ((self._sources, source), (self._targets, target)):
             unique, place = np.unique(numbers, return_inverse=True)
@@ -109,6 +113,14 @@ class Preference:
             spaces.append(np.array([text.startswith(b" ") for text in chosen])[place])
         rank: Integers = 2 * (cases[0] == cases[1]) + (spaces[0] == spaces[1])
         return rank
+
+
+def _has_company(group: Integers) -> NDArray[np.bool_]:
+    """Return whether each entry is in a group of several; entries of a group are adjacent."""
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    sizes = np.diff(starts, append=len(group))
+    company: NDArray[np.bool_] = np.repeat(sizes > 1, sizes)
+    return company
 
 
 def _is_best(group: Integers, rank: Integers) -> NDArray[np.bool_]:
@@ -143,6 +155,10 @@ def _shared_prefix(heads: Heads, others: Heads) -> Integers:
 
 def _case(text: bytes) -> int:
     """Return the case of a text as one number: capitals, small letters, and a capital as the first letter."""
+    if text.isascii():
+        ascii_letters = text.translate(None, NO_LETTERS)
+        capitals, small = ascii_letters != ascii_letters.lower(), ascii_letters != ascii_letters.upper()
+        return capitals + 2 * small + 4 * ascii_letters[:1].isupper()
     letters = [character for character in text.decode(errors="ignore") if character.isalpha()]
     first = bool(letters) and letters[0].isupper()
     return any(map(str.isupper, letters)) + 2 * any(map(str.islower, letters)) + 4 * first

@@ -67,7 +67,7 @@ def by_whole_products(helper: AlignmentVocabulary, main: AlignmentVocabulary) ->
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_equal_to_whole_products(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidates by products of low precision give the alignment of whole products in float64."""
-    for name, value in (("DEPTH", 4), ("LEVELS", ((3, 10), (12, 24))), ("LEAST", 1), ("CELLS", 2**12)):
+    for name, value in (("WIDTH", 4), ("LEVELS", (10, 24)), ("LEAST", 1), ("CELLS", 2**12), ("ROWS", 1)):
         monkeypatch.setattr(largest_products, name, value)
     monkeypatch.setattr(largest_products, "faster_dtype", lambda columns: dtype)
     draw = torch.Generator().manual_seed(0)

@@ -20,7 +20,7 @@ DTYPES = [torch.bfloat16, torch.float32]
 @pytest.fixture(autouse=True)
 def small_groups() -> Iterator[None]:
     """Make groups so small that a few columns are many."""
-    with mock.patch.multiple(largest_products, DEPTH=4, LEVELS=((2, 7), (6, 12)), LEAST=1, CELLS=256):
+    with mock.patch.multiple(largest_products, WIDTH=2, LEVELS=(5, 12), LEAST=1, CELLS=256, ROWS=1):
         yield
 
 
@@ -59,6 +59,21 @@ def test_entries_that_half_precision_cannot_order() -> None:
     values, places = search(torch.tensor([[1.0, 0.0]] * 3), 5)
     assert places.tolist() == [[63, 62, 61, 60, 59]] * 3 and search.computed_whole == 3
     torch.testing.assert_close(values[0], columns[places[0], 0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("least", [1, 10**6])
+@given(st.lists(st.integers(0, 3), min_size=40, max_size=90), st.integers(1, 5))
+@settings(max_examples=30, deadline=None)
+def test_equal_entries_are_ordered_by_column(dtype: torch.dtype, least: int, kinds: list[int], count: int) -> None:
+    """Among columns of four kinds, many entries are equal: the first columns are taken, by every way of searching."""
+    table = normalize(torch.tensor([[0.3, 0.7, 0.1], [0.6, 0.1, 0.2], [0.1, 0.1, 0.9], [0.5, 0.5, 0.4]]), dim=-1)
+    row = torch.tensor([0.2, 0.9, 0.4])
+    values = (table * row).sum(-1)
+    want = sorted(range(len(kinds)), key=lambda column: (-float(values[kinds[column]]), column))[:count]
+    with mock.patch.object(largest_products, "LEAST", least):
+        search = LargestProducts(table[kinds], torch.zeros(len(kinds)), dtype)
+    assert search(torch.stack([row, row]), count)[1].tolist() == [want, want]
 
 
 def test_few_columns_are_computed_whole() -> None:
