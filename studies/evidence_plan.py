@@ -141,7 +141,10 @@ PAGES = (
         tokens=100 * 256 * 2,
         model="SmolLM2-135M",
         device="GPU",
-        state="not started: no pair of a base and an instruct model of one size is at hand",
+        state=(
+            "not measured with a real pair, which `examples/tune_a_small_pair.py` can make; "
+            "[a pair trained on sums](measurements/small_pair.md) is measured"
+        ),
         needed=shares_needed(0.2, 10),
     ),
     PlannedPage(
