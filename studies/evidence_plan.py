@@ -106,12 +106,12 @@ PAGES = (
     PlannedPage(
         letter="e",
         title="[referee of samplers](measurements/sampler_referee.md)",
-        items="400 questions, 11 samplers of 4 settings, 8 texts each",
-        tokens=900_000,
-        model="SmolLM2-135M",
+        items="300 passages, 12 samplers, 3 levels of diversity, 3 temperatures",
+        tokens=2 * 300 * 70,
+        model="Gemma 3 270M",
         device="CPU",
-        state="only shown to run",
-        needed=shares_needed(0.05, 3),
+        state="the last word of a passage is measured, exactly; long and creative texts are not",
+        needed="see the page; for texts, people who judge them",
     ),
     PlannedPage(
         letter="f",
@@ -173,11 +173,11 @@ PAGES = (
     PlannedPage(
         letter="k",
         title="[power sampling](measurements/power_sampling.md), [`goose`](measurements/draft_trees.md)",
-        items="100 problems, 16 particles, 256 tokens",
-        tokens=100 * 16 * 256,
+        items="168 problems, 13 texts, 64 tokens",
+        tokens=168 * 13 * 64,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
-        state="20 passages are measured, a longer chain of thought is not",
+        state="20 passages are measured; word problems have a command, `studies.power_problems`, and no run",
         needed=shares_needed(0.2, 10),
     ),
 )

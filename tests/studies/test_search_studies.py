@@ -1,4 +1,4 @@
-"""The studies of searches and attributes: power sampling, and control of the length."""
+"""The studies of searches and attributes: power sampling of words and of problems, and control of the length."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ import torch
 from logitkit import models
 from logitkit.errors import FileFormatError
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from studies import length_control, power_sampling
+from studies import length_control, power_problems, power_sampling
 from studies.power_sampling import is_right, log_likelihoods
+from studies.records import read_records
 from studies.scored_items import ScoredItem
 
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Passages and questions; every name of a model means the tiny model."""
+    """Passages, problems and questions; every name of a model means the tiny model."""
     tokenizer = copy.deepcopy(tiny_tokenizer())
     tokenizer.chat_template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
-    monkeypatch.setattr(models, "load", lambda name: (tiny_model(), tokenizer))
+    monkeypatch.setattr(models, "load", lambda name, like=None: (tiny_model(), tokenizer))
     lines = [json.dumps({"text": f"It was day {number} end"}) + "\n" for number in range(3)]
     (tmp_path / "lambada_test.jsonl").write_text("".join(lines))
+    rows = [
+        {"question": f"problem {n}?", "answer": f"{n}+1=<<{n}+1={'9' * 200}>>{n + 1}\n#### {n + 1}"} for n in range(3)
+    ]
+    rows.insert(1, {"question": "long?", "answer": f"{'long ' * 40}#### 1"})
+    (tmp_path / "gsm8k-test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = [json.dumps({"question": f'"Who is ""{number}""?"', "golden_answers": ["a"]}) + "\n" for number in range(3)]
     (tmp_path / "triviaqa_subsample.jsonl").write_text("".join(lines))
     return tmp_path
@@ -75,6 +81,47 @@ def test_the_table_of_power_sampling_by_hand() -> None:
     line = power_sampling.table(records).splitlines()[-1]
     assert line == "| smc, alpha 2 | 100.0 [100.0, 100.0] | +50.0 [+50.0, +50.0] (temperature 0.5) | " \
         "-1.00 [-1.00, -1.00] | 3.5 |"  # fmt: skip
+
+
+def test_a_small_study_of_word_problems(data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each arm has its texts, particles have weights, and a second run solves nothing again."""
+    out = data / "power.jsonl"
+    settings: dict[str, Any] = {"data": data, "model": "tiny", "texts": 3, "tokens": 4, "batch": 2, "out": out}
+    power_problems.main(items=3, **settings)
+    first = capsys.readouterr().out
+    records = read_records(out)
+    assert len(records) == 3 and "problem" not in out.read_text(encoding="utf-8")
+    for record in records:
+        assert [len(texts) for texts in record["texts"].values()] == [1, 3, 3, 3]
+        assert sum(record["weights"]) == pytest.approx(1, abs=1e-4) and 1 <= record["ess"] <= 3
+    monkeypatch.setattr(models, "load", lambda name, like: pytest.fail("a problem is solved again"))
+    power_problems.main(items=3, **settings)
+    assert capsys.readouterr().out == first
+    with pytest.raises(FileFormatError, match="name another file"):
+        power_problems.main(items=3, **settings | {"texts": 2})
+
+
+def test_long_problems_are_left_out(data: Path) -> None:
+    """By the length of the solution without calculator marks; the numbers after the mark are the answer."""
+    assert [row["question"] for row in power_problems.problems(data, 2)] == ["problem 0?", "problem 1?"]
+    assert len(power_problems.problems(data, 9)) == 3
+
+
+def test_the_tables_of_word_problems_by_hand() -> None:
+    """Two problems: particles count with their weights, and the likeliest text alone is the best of the texts."""
+    right = {"greedy": [1], "temperature 1": [1, 0], power_problems.LOW: [1, 0], power_problems.SMC: [0, 1]}
+    record = {
+        "right": right,
+        "texts": {arm: ["a", "b"][: len(ones)] for arm, ones in right.items()},
+        "seconds": dict.fromkeys(right, 2.0),
+        "weights": [0.25, 0.75],
+        "ess": 1.5,
+    }
+    tables = power_problems.results([record, record])
+    assert "| temperature 1 | 2 | 50.0 [50.0, 50.0] | 1.00 |  | 2 |" in tables["arms"]
+    assert "| smc, exponent 4 | 2 | 75.0 [75.0, 75.0] | 1.00 | 1.50 | 2 |" in tables["arms"]
+    assert f"| smc, exponent 4 - {power_problems.BEST} | points right | 2 | -25.0 [" in tables["comparisons"]
+    assert "| smc, exponent 4 | yes | b |" in tables["samples"]
 
 
 def test_a_small_study_of_length(data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
