@@ -28,6 +28,7 @@ PAGES = {
     "cascade_answers": "Answers of two models",
     "style_prompting": "Style of a book",
     "guided_code": "Programs",
+    "sampler_referee": "Samplers at equal diversity",
 }
 TASKS = ("lambada", "lambada_cut", "arc", "passages", "span", "style", "text", "infilling")
 SHOWN = ("accuracy", "loss", "bits_per_byte", "style_perplexity", "distinct_3", "pass_at_1")  # metrics of the columns

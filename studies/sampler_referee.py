@@ -1,200 +1,287 @@
-"""Samplers compared with equal budgets: tuned on one half of the questions, judged on the other.
+"""Samplers compared at equal diversity, by the exact probability that each writes the last word of a passage.
 
-    python -m studies.sampler_referee --items 400 --repeats 8 --temperature 1.5 --out referee.jsonl
+    python -m studies.sampler_referee --items 300 --out sampler_referee.jsonl
 
-Every sampler gets the same number of settings. On the development half, the setting with the best exact match is
-chosen, among those whose answers are at least as diverse as asked for: without this floor, the setting nearest to
-greedy decoding wins for every sampler. The chosen setting alone is judged on the held-out half, by the difference to
-top_p of the same question. Answers are sampled with the same seeds for every setting.
-Answers in the results file are not generated again.
+One forward a passage of LAMBADA gives the logits before every token of its last word; every sampler is applied to
+these, so nothing is drawn. The strength of each sampler is set, for each temperature before it, so that the first token
+of a text has the mean entropy of a reference: the word takes no part in this. Left to choose is the temperature, which
+each sampler gets on the development passages; all comparisons are made on the held-out ones.
+Laws in the results file are not computed again.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 
 from logitkit import models
-from logitkit.cli.options import Engine
-from logitkit.execution import PerProcess
-from logitkit.registry import Chain
-from studies.ensemble_generation import matches, prompt_of
+from logitkit.progress import progress_bar
+from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
-from studies.records import append_record, read_records
+from studies.records import append_record, resumed_records
+from studies.sampler_laws import word_places
+from studies.sampler_strengths import (
+    CELLS,
+    DEFAULTS,
+    NUCLEUS,
+    PAIRS,
+    PLAIN,
+    SAMPLERS,
+    SCALE,
+    TEMPERATURES,
+    TOLERANCE,
+    Record,
+    Settings,
+    computed,
+    drawn,
+    settings_of,
+    wanted,
+)
+from studies.scored_items import ScoredItem, lambada
 from studies.tables import markdown_table
-from studies.units import run_units
 
+COMPARED = ((1.0, NUCLEUS), (1.5, NUCLEUS), (2.0, PLAIN), (1.0, PAIRS))
 BASELINE = "top_p"
-SETTINGS: dict[str, list[str]] = {  # four each; a smaller budget takes the first ones
-    "top_p": ["top_p(0.9)", "top_p(0.7)", "top_p(0.5)", "top_p(0.95)"],
-    "top_k": ["top_k(20)", "top_k(5)", "top_k(50)", "top_k(2)"],
-    "min_p": ["min_p(0.1)", "min_p(0.3)", "min_p(0.05)", "min_p(0.5)"],
-    "top_n_sigma": ["top_n_sigma(1.0)", "top_n_sigma(0.5)", "top_n_sigma(1.5)", "top_n_sigma(2.0)"],
-    "p_less": ["p_less()", "p_less(normalized=True)", "p_less(min_keep=2)", "p_less(normalized=True, min_keep=2)"],
-    "top_a": ["top_a(0.2)", "top_a(0.5)", "top_a(0.1)", "top_a(1.0)"],
-    "tail_free": ["tail_free(0.95)", "tail_free(0.8)", "tail_free(0.9)", "tail_free(0.6)"],
-    "xtc": ["min_p(0.1) | xtc(0.1, 0.5)", "min_p(0.3) | xtc(0.2, 0.5)", "min_p(0.1) | xtc(0.2, 0.2)", "xtc(0.1, 0.5)"],
-    "dynamic_temperature": [
-        "dynamic_temperature(0.2, 1.0)",
-        "dynamic_temperature(0.0, 0.7)",
-        "dynamic_temperature(0.5, 1.0)",
-        "dynamic_temperature(0.2, 1.0, 2.0)",
-    ],
-    "entropy_temperature": [
-        "entropy_temperature(0.7, 0.5)",
-        "entropy_temperature(0.5, 1.0)",
-        "entropy_temperature(1.0, 1.0)",
-        "entropy_temperature(0.7, 2.0)",
-    ],
-    "quadratic": ["quadratic(0.3)", "quadratic(1.0)", "quadratic(0.3, 2.0)", "quadratic(1.0, 3.0)"],
-}
+RAISED = ("top_p", "min_p", "top_n_sigma")  # the claims are of high temperatures
+NOT_COMPUTED: Record = {"parts": None, "sampler": ""}
+LONGEST = 300  # characters of a passage before its last word
+CHECKED = ("top_p", "min_p")  # samplers whose texts are also drawn
+NAMES = {"smollm2-135m": "SmolLM2-135M", "gemma-3-270m": "Gemma 3 270M"}
+LEVEL_NAMES = {NUCLEUS: "entropy of `top_p(0.9)`", PLAIN: "entropy of plain sampling", PAIRS: "pairs of `top_p(0.9)`"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """The answers of one setting to one question.
+class Laws:
+    """The records of one model, and which passages are held out.
+
+    Args:
+        records: of the results file, of one model.
 
     Attributes:
-        right: share of the answers that match.
-        distinct: number of different answers over the number of answers.
+        known: the records by what they are of.
+        held_out: whether each passage is held out, bool ``[passages]``.
     """
 
-    right: float
-    distinct: float
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.known = {settings_of(record): record for record in records if "sampler" in record}
+        (items,) = (record["items"] for record in records if "items" in record)
+        self.held_out = np.array([half_of(item) == "held-out" for item in items])
+
+    def record(self, sampler: str, temperature: float, level: str) -> Record:
+        """Return the record of a sampler, or `NOT_COMPUTED`; a temperature alone is the same behind any other."""
+        one = Settings(sampler, temperature, level)
+        if sampler == "temperature":
+            one = Settings(PLAIN, 1.0, "") if level == PLAIN else Settings(sampler, 1.0, level)
+        return self.known.get(one, NOT_COMPUTED)
+
+    def points(self, record: Record, held_out: bool = True) -> Any:
+        """Return the probability of the word of each passage in percent, of held-out or of development passages."""
+        return np.array(record["words"])[self.held_out == held_out] * 100.0 / SCALE
+
+    def chosen_temperature(self, sampler: str) -> float | None:
+        """Return the temperature at which a sampler with the entropy of `NUCLEUS` is best on development passages."""
+        reached = [t for t, level in CELLS if level == NUCLEUS and self.record(sampler, t, level)["parts"]]
+        if not reached:
+            return None
+        return max(reached, key=lambda t: float(self.points(self.record(sampler, t, NUCLEUS), False).mean()))
+
+    def difference(self, name: str, one: Record, other: Record) -> PairedDifferences | None:
+        """Return the paired differences of the held-out passages; None if a sampler does not reach the entropy."""
+        if not (one["parts"] and other["parts"]):
+            return None
+        return PairedDifferences(name, "points", self.points(one) - self.points(other))
 
 
-Answers = dict[tuple[str, int], Judged]  # (setting, number of the question)
+def laws_of(records: Sequence[Record]) -> dict[str, Laws]:
+    """Return the laws of each model in a results file."""
+    names = dict.fromkeys(record["model"] for record in records)
+    return {name: Laws([one for one in records if one["model"] == name]) for name in names}
 
 
-def judged(texts: Sequence[str], golden: list[str]) -> Judged:
-    """Return how many of the answers to a question are right, and how many are different.
-
-    >>> judged([" Paris", " Rome", " Paris."], ["Paris"])
-    Judged(right=0.6666666666666666, distinct=0.6666666666666666)
-    """
-    first = {text.strip().partition("\n")[0].strip(" .") for text in texts}
-    return Judged(right=sum(matches(text, golden) for text in texts) / len(texts), distinct=len(first) / len(texts))
+def label(model: str, laws: Laws, *, held_out: bool = True) -> str:
+    """Return the name of a model with the number of its passages."""
+    return f"{NAMES.get(model, model)}, {int((laws.held_out == held_out).sum())}"
 
 
-def chosen(settings: Sequence[str], numbers: Sequence[int], answers: Answers, floor: float) -> str:
-    """Return the setting with the best exact match among those with enough different answers, else the most diverse.
+def compared(laws: dict[str, Laws]) -> list[PairedDifferences]:
+    """Return the comparisons with `BASELINE`: at one temperature, of `p_less`, of higher and of chosen temperatures."""
+    found: list[PairedDifferences | None] = []
+    others = [name for name in SAMPLERS if name != BASELINE]
+    for model, one in laws.items():
+        named = NAMES.get(model, model)
+        for t, level in COMPARED:
+            base = one.record(BASELINE, t, level)
+            title = f"{named}, temperature {t:g}, {LEVEL_NAMES[level]}"
+            found += [
+                one.difference(f"{title}: {name} - {BASELINE}", one.record(name, t, level), base) for name in others
+            ]
+        for t in TEMPERATURES:
+            title = f"{named}, temperature {t:g}, entropy of `p_less`: p_less - {BASELINE}"
+            found.append(one.difference(title, one.record("p_less()", t, ""), one.record(BASELINE, t, "p_less()")))
+        found += [unlike_temperatures(named, one, name, 1.5, 1.0) for name in RAISED if name in SAMPLERS]
+        for name in others:
+            own, base_temperature = one.chosen_temperature(name), one.chosen_temperature(BASELINE)
+            if own != base_temperature and own and base_temperature and (name, own) not in [(r, 1.5) for r in RAISED]:
+                found.append(unlike_temperatures(named, one, name, own, base_temperature))
+    return [each for each in found if each is not None]
 
-    Args:
-        settings: of one sampler.
-        numbers: of the questions.
-        answers: to these questions.
-        floor: least mean of `Judged.distinct`.
-    """
 
-    def mean(setting: str, part: str) -> float:
-        return float(np.mean([getattr(answers[setting, number], part) for number in numbers]))
-
-    diverse = [setting for setting in settings if mean(setting, "distinct") >= floor]
-    return max(diverse, key=lambda s: mean(s, "right")) if diverse else max(settings, key=lambda s: mean(s, "distinct"))
+def unlike_temperatures(model: str, laws: Laws, name: str, temperature: float, base: float) -> PairedDifferences | None:
+    """Return the difference of a sampler and `BASELINE` behind different temperatures, at the entropy of `NUCLEUS`."""
+    title = f"{model}, {LEVEL_NAMES[NUCLEUS]}: {name} at temperature {temperature:g} - {BASELINE} at {base:g}"
+    return laws.difference(title, laws.record(name, temperature, NUCLEUS), laws.record(BASELINE, base, NUCLEUS))
 
 
-def report(winners: Mapping[str, str], development: Sequence[int], held_out: Sequence[int], answers: Answers) -> str:
-    """Return the table of the chosen settings, with 95 % intervals of the held-out half.
-
-    Args:
-        winners: the chosen setting of each sampler.
-        development, held_out: numbers of the questions.
-        answers: of the chosen settings to all questions.
-    """
-    right = {
-        name: np.array([100 * answers[setting, number].right for number in held_out])
-        for name, setting in winners.items()
+def results(records: Sequence[Record]) -> dict[str, str]:
+    """Return the tables of the page."""
+    laws = laws_of(records)
+    return {
+        "defaults": defaults_table(laws),
+        "equal": equal_table(laws),
+        "comparisons": comparison_table(compared(laws), "+.3f"),
+        "strengths": strengths_table(laws),
+        "development": development_table(laws),
+        "checks": checks_table([record for record in records if "check" in record]),
     }
+
+
+def defaults_table(laws: dict[str, Laws]) -> str:
+    """Return accuracy and diversity of settings that are in use, at every temperature."""
     rows = []
-    for name, setting in winners.items():
-        tuned = 100 * np.mean([answers[setting, number].right for number in development])
-        distinct = np.mean([answers[setting, number].distinct for number in held_out])
-        difference = bootstrap_interval(right[name] - right[BASELINE])
-        cells = [f"{tuned:.1f}", interval_text(bootstrap_interval(right[name]), ".1f")]
-        code = setting.replace("|", "\\|")  # a bar would end the cell
-        rows.append([f"`{code}`", *cells, interval_text(difference, "+.1f"), f"{distinct:.2f}"])
+    for model, one in laws.items():
+        for name, t in [(PLAIN, 1.0), *((name, t) for name in DEFAULTS for t in TEMPERATURES)]:
+            record = one.record(name, t, "")
+            right = interval_text(bootstrap_interval(one.points(record)), ".2f")
+            diversity = [f"{record['entropy']:.3f}", f"{1 - record['same']:.3f}"]
+            rows.append([label(model, one), name if name == PLAIN else f"`{name}`", f"{t:g}", right, *diversity])
     headings = [
-        "chosen setting",
-        f"exact match, {len(development)} development questions, %",
-        f"{len(held_out)} held-out questions, %",
-        f"minus {BASELINE}",
-        "different answers",
+        "model, held-out passages",
+        "sampler",
+        "temperature",
+        "right word, %",
+        "entropy, nats",
+        "two texts begin differently",
     ]
     return markdown_table(headings, rows)
 
 
-def sample(
-    loaded: tuple[Any, Any], chain: str, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int], repeats: int
-) -> list[Judged]:
-    """Sample answers of a chain to some questions, with seeds that depend on the first question alone."""
-    model, tokenizer = loaded
-    call = Chain(chain).bind(model, tokenizer, [prompt_of(rows[n]["question"].strip('"')) for n in numbers])
-    torch.manual_seed(numbers[0])
-    texts = call.texts(call.generate(max_new_tokens=8, do_sample=True, num_return_sequences=repeats))
-    parts = [texts[start : start + repeats] for start in range(0, len(texts), repeats)]
-    return [judged(part, rows[n]["golden_answers"]) for part, n in zip(parts, numbers, strict=True)]
+def equal_table(laws: dict[str, Laws]) -> str:
+    """Return the accuracy of every sampler at equal entropy, and the share of pairs that begin differently."""
+    rows = []
+    for model, one in laws.items():
+        for name in SAMPLERS:
+            cells = []
+            for cell in CELLS:
+                record = one.record(name, *cell)
+                if record["parts"]:
+                    cells.append(f"{float(one.points(record).mean()):.2f} ({1 - record['same']:.3f})")
+                else:
+                    cells.append("not reached" if record["sampler"] else "not computed")
+            rows.append([label(model, one), name, *cells])
+    headings = [f"temperature {t:g}, {LEVEL_NAMES[level]}" for t, level in CELLS]
+    return markdown_table(["model, held-out passages", "sampler", *headings], rows)
 
 
-def _sample(
-    loaded: PerProcess[tuple[Any, Any]],
-    temperature: float,
-    rows: Sequence[Mapping[str, Any]],
-    repeats: int,
-    unit: tuple[str, Sequence[int]],
-) -> list[Judged]:
-    """Sample answers of a setting to the questions of these numbers; see `sample`."""
-    setting, numbers = unit
-    return sample(loaded.value, f"temperature({temperature}) | {setting}", rows, numbers, repeats)
+def strengths_table(laws: dict[str, Laws]) -> str:
+    """Return the chains that have the entropies of the levels, without the temperature before them."""
+    rows = []
+    for model, one in laws.items():
+        for name in SAMPLERS:
+            cells = []
+            for t, level in CELLS:
+                parts = one.record(name, t, level)["parts"]
+                chain = parts[0][1].removeprefix(f"temperature({t:g}) | ") if parts else ""
+                cells.append(f"`{escaped(chain)}`" if chain else "-")
+            rows.append([NAMES.get(model, model), *cells])
+    return markdown_table(["model", *(f"temperature {t:g}, {LEVEL_NAMES[level]}" for t, level in CELLS)], rows)
 
 
-def main(  # Over 40 lines: every option has a line of its own
-    data: Annotated[Path, typer.Option(help="Folder of the data files.")] = Path("../shared/data"),
-    model: Annotated[str, typer.Option(help="A known model, a hub id or a folder.")] = "smollm2-135m",
-    items: Annotated[int, typer.Option(min=4, help="Number of questions; half of them are held out.")] = 30,
-    repeats: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 4,
-    budget: Annotated[int, typer.Option(min=1, max=4, help="Settings of each sampler.")] = 4,
-    temperature: Annotated[float, typer.Option(help="Divides the logits before every sampler.")] = 1.0,
-    floor: Annotated[float, typer.Option(help="Different answers that a setting must give, as a share.")] = 0.5,
-    only: Annotated[list[str] | None, typer.Option(help=f"A sampler besides {BASELINE}; repeatable.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Questions decoded together.")] = 8,
-    out: Annotated[Path, typer.Option(help="File of results; answers in it are not repeated.")] = Path("referee.jsonl"),
-    engine: Engine = "local",
+def escaped(chain: str) -> str:
+    """Return a chain as a cell of a table, which a bar would end."""
+    return chain.replace("|", "\\|")
+
+
+def development_table(laws: dict[str, Laws]) -> str:
+    """Return the accuracy on development passages by temperature, and the chosen temperature."""
+    rows = []
+    for model, one in laws.items():
+        for name in SAMPLERS:
+            cells = []
+            for t in TEMPERATURES:
+                record = one.record(name, t, NUCLEUS)
+                cells.append(f"{float(one.points(record, False).mean()):.2f}" if record["parts"] else "-")
+            chosen = one.chosen_temperature(name)
+            rows.append([label(model, one, held_out=False), name, *cells, f"{chosen:g}" if chosen else "-"])
+    headings = [f"right word, %, temperature {t:g}" for t in TEMPERATURES]
+    return markdown_table(["model, development passages", "sampler", *headings, "chosen"], rows)
+
+
+def checks_table(records: Sequence[Record]) -> str:
+    """Return how often drawn texts begin with the word, beside the exact expectation."""
+    rows = []
+    for record in records:
+        one = record["check"]
+        off = (one["found"] - one["expected"]) / one["deviation"]
+        counts = [f"{one['draws']}", f"{one['expected']:.1f}", f"{one['found']}", f"{off:+.2f}"]
+        name = str(record["model"])
+        rows.append([NAMES.get(name, name), f"`{escaped(one['chain'])}`", *counts])
+    return markdown_table(["model", "chain", "texts", "expected", "drawn", "off, in standard deviations"], rows)
+
+
+def short_passages(data: Path, count: int) -> list[ScoredItem]:
+    """Return the first passages of LAMBADA that are not long, since reading is most of the work.
+
+    Args:
+        data: folder of the data files.
+        count: number of passages.
+    """
+    short = (item for item in lambada(data) if len(item.prompt) <= LONGEST)
+    return list(itertools.islice(short, count))
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of the data files.", envvar="LOGITKIT_DATA")] = Path("data"),
+    model: Annotated[list[str] | None, typer.Option(help="A known model, a hub id or a folder; repeatable.")] = None,
+    items: Annotated[int, typer.Option(min=8, help="Passages, from the first, of a model that the file lacks.")] = 300,
+    out: Annotated[Path, typer.Option(help="File of results; laws in it are not computed again.")] = Path(
+        "sampler_referee.jsonl"
+    ),
+    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
 ) -> None:
-    """Tune every sampler on the development half, and print the table of the held-out half."""
-    rows = read_records(data / "triviaqa_subsample.jsonl")
-    order = np.random.default_rng(0).permutation(len(rows))[:items].tolist()
-    development, held_out = order[: items // 2], order[items // 2 :]
-    names = [name for name in SETTINGS if not only or name in (BASELINE, *only)]
-    answers: Answers = {}
-    for record in read_records(out):
-        if (record["temperature"], record["repeats"], record["model"]) == (temperature, repeats, model):
-            answers[record["setting"], record["item"]] = Judged(right=record["right"], distinct=record["distinct"])
-    loaded = PerProcess(functools.partial(models.load, model))
+    """Compute the laws that are missing in the results file, and print the tables."""
+    settings = {"tolerance": TOLERANCE}
+    records = resumed_records(out, settings, "sampler_referee")
 
-    def keep(unit: tuple[str, Sequence[int]], found: list[Judged]) -> None:
-        setting, part = unit
-        for number, one in zip(part, found, strict=True):
-            answers[setting, number] = one
-            record = {"setting": setting, "item": number, "right": one.right, "distinct": one.distinct}
-            append_record(out, record | {"temperature": temperature, "repeats": repeats, "model": model})
+    def keep(record: Record) -> None:
+        records.append({"settings": settings, **record})
+        append_record(out, records[-1])
 
-    def answer(settings: Sequence[str], numbers: Sequence[int], title: str) -> None:
-        parts = [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
-        todo = [(s, part) for s in settings for part in parts if any((s, n) not in answers for n in part)]
-        job = functools.partial(_sample, loaded, temperature, rows, repeats)
-        run_units(job, todo, keep, engine=engine, title=title)
-
-    answer([setting for name in names for setting in SETTINGS[name][:budget]], development, "development")
-    winners = {name: chosen(SETTINGS[name][:budget], development, answers, floor) for name in names}
-    answer(list(winners.values()), held_out, "held out")
-    print(report(winners, development, held_out, answers))
+    for name in model or list(NAMES):
+        own = [record for record in records if record["model"] == name]
+        known = {settings_of(record): record for record in own if "sampler" in record}
+        checked = [record for record in own if "check" in record]
+        if len(known) == len(wanted()) and len(checked) == len(CHECKED):
+            continue
+        count = next((len(record["items"]) for record in own if "items" in record), items)
+        passages = short_passages(data, count)
+        if not own:
+            keep({"model": name, "items": [item_id(item.prompt) for item in passages]})
+        loaded = models.load(name)
+        todo = [one for one in wanted() if one not in known]
+        with progress_bar(f"laws of {name}", total=len(todo)) as bar:
+            places = word_places(loaded, passages if todo else passages[:1])
+            for one in todo:
+                known[one] = {"model": name, **computed(loaded, one, places, known)}
+                keep(known[one])
+                bar.advance()
+        for sampler in CHECKED[len(checked) :]:
+            record = known[Settings(sampler, 1.5, NUCLEUS)]
+            keep({"model": name, "check": drawn(loaded, record, passages)})
+    publish(results(records), page)
 
 
 if __name__ == "__main__":
