@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from logitkit.processors.engine.separate_prefill import PromptPart, can_join, ch
 from logitkit.processors.engine.static_settings import long_enough
 from logitkit.processors.engine.stream_joining import can_grow, join_below
 from logitkit.processors.engine.streams import FusableStream
-from logitkit.processors.engine.thin_matmul import in_faster_order
+from logitkit.processors.engine.thin_matmul import is_faster, thin_twin
 from logitkit.processors.model_facts import text_config
 from logitkit.processors.transformers_api import CACHE, cache_of
 
@@ -72,6 +71,7 @@ class ForwardPlan:
         self.text: Tensor | None = None
         self.drafts: Drafts | None = None
         self.forwards = 0
+        self._thin: Any = None  # the model with products of few rows in the faster order
         self._riding = 0  # tokens of the text in the forward that is being prepared
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._mask = self._lengths = torch.empty(0)  # of the prompts of all rows: [all rows, columns], [all rows]
@@ -138,8 +138,10 @@ class ForwardPlan:
         if not (self.streams or self._riding) or getattr(self.model, "_compiled_call_impl", None) is not None:
             return self.run(self.model, inputs)
         ids = inputs.get("input_ids")
-        with nullcontext() if ids is None else in_faster_order(self.model, ids.numel()):
+        if ids is None or not is_faster(self.model, ids.numel()):
             return self.run(self.model, inputs)
+        self._thin = thin_twin(self.model) if self._thin is None else self._thin
+        return self.run(self._thin, inputs)
 
     def select(self, index: Tensor) -> Tensor:
         """Keep the rows of `generate` with these numbers; return the numbers of their rows in the cache, all streams.
@@ -160,7 +162,7 @@ class ForwardPlan:
 
     def close(self) -> None:
         """Let go of the cache and of what the forwards computed."""
-        self._riding = 0
+        self._riding, self._thin = 0, None
         self.cache, self.fed, self._parts, self._further_inputs = None, None, (), ()
 
     def drop_streams(self) -> None:

@@ -8,6 +8,7 @@ found it faster.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -34,6 +35,64 @@ class ThinMatmul(TorchFunctionMode):
         if func is linear and not kwargs and _is_thin(args[0]):
             return weight_times_rows(*args)
         return func(*args, **(kwargs or {}))
+
+
+class ThinLinear(torch.nn.Linear):
+    """A linear layer whose products of few rows are computed as weight times rows."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what the layer returns."""
+        return weight_times_rows(input, self.weight, self.bias) if _is_thin(input) else super().forward(input)
+
+
+class _Twin:
+    """What a part with linear layers keeps during a forward, its model keeps too; `thin_twin` makes such parts."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        module = vars(self)["_twin_of"]
+        setattr(module, name, value)
+        if name in vars(module):
+            vars(self)[name] = value
+
+
+@functools.cache
+def _twin_class(kind: type) -> type:
+    """Return the class of the twins of a class of modules."""
+    return type(kind.__name__, (_Twin, kind), {"__module__": kind.__module__})
+
+
+def thin_twin(module: Any, known: dict[int, Any] | None = None) -> Any:
+    """Return a module that computes the same with `ThinLinear` layers; the module itself is not changed.
+
+    Weights, buffers and hooks are shared, and so is every part without a linear layer. A `ThinMatmul` around a forward
+    does the same, but Python then passes every function of the forward, which took 9 ms of a step of 72 ms.
+
+    Args:
+        module: a module; a layer of a class derived from ``torch.nn.Linear`` stays as it is.
+        known: twins by the ``id`` of their modules, since a module may stand at several places.
+
+    >>> layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+    >>> twin = thin_twin(layers)
+    >>> twin[0].weight is layers[0].weight, type(twin[0]).__name__, type(layers[0]).__name__, twin[1] is layers[1]
+    (True, 'ThinLinear', 'Linear', True)
+    """
+    known = {} if known is None else known
+    if id(module) in known:
+        return known[id(module)]
+    twin = module
+    if type(module) is torch.nn.Linear:
+        twin = object.__new__(ThinLinear)
+        object.__setattr__(twin, "__dict__", vars(module))
+    else:
+        parts = {name: part if part is None else thin_twin(part, known) for name, part in module._modules.items()}
+        if any(part is not module._modules[name] for name, part in parts.items()):
+            kind: Any = type(module)
+            twin = object.__new__(_twin_class(kind))
+            object.__setattr__(twin, "__dict__", vars(module) | {"_modules": parts, "_twin_of": module})
+    known[id(module)] = twin
+    return twin
 
 
 def weight_times_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from torch.nn.functional import linear
 from torch.overrides import _get_current_function_mode_stack
 from transformers import LogitsProcessor
 
+from fakes import absolute_model, sliding_model
 from fusing import bound, decode, hooks
+from logitkit.processors.engine import forward_plan as plan
 from logitkit.processors.engine import thin_matmul as thin
 from logitkit.registry.laws import tiny_model
 
@@ -43,7 +46,7 @@ def test_only_few_fp32_rows_are_swapped(monkeypatch: pytest.MonkeyPatch, rows: i
 def test_a_fused_run_with_thin_products_gives_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tokens equal those of a lazy run, and the mode is inactive between forwards and after the run."""
     want = decode(bound("cfg(2.0)"), "lazy")
-    monkeypatch.setattr(thin, "is_faster", lambda model, rows: True)
+    monkeypatch.setattr(plan, "is_faster", lambda model, rows: True)
     entered = []
 
     class Watch(LogitsProcessor):
@@ -57,7 +60,7 @@ def test_a_fused_run_with_thin_products_gives_the_same_tokens(monkeypatch: pytes
 
 def test_a_failing_forward_ends_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the third forward leaves no active mode and no hook."""
-    monkeypatch.setattr(thin, "is_faster", lambda model, rows: True)
+    monkeypatch.setattr(plan, "is_faster", lambda model, rows: True)
     model, seen = tiny_model(9), []
     before = hooks(model)
 
@@ -79,3 +82,31 @@ def test_orders_are_timed_once_for_each_model() -> None:
     assert not thin.is_faster(tiny_model(), 2) and not thin.is_faster(tiny_model(), 1)
     large = torch.nn.Sequential(torch.nn.Linear(600, 600))
     assert thin.is_faster(large, 2) == thin.is_faster(large, 2) and not thin.is_faster(large, 50)
+
+
+@pytest.mark.parametrize("make", [tiny_model, absolute_model, sliding_model])
+def test_a_twin_computes_the_same_with_the_parts_of_the_model(make: Any) -> None:
+    """Weights and hooks are those of the model, whose layers stay what they are; parts without layers are shared."""
+    model, seen = make(), []
+    kinds = [type(part) for part in model.modules()]
+    twin, ids = thin.thin_twin(model), torch.tensor([[1, 2, 3]])
+    layer = next(part for part in model.modules() if type(part) is torch.nn.Linear)
+    hook = layer.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        got = twin(input_ids=ids).logits
+        assert len(seen) == 1
+        torch.testing.assert_close(got, model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    hook.remove()
+    assert [type(part) for part in model.modules()] == kinds
+    own, others = dict(model.named_parameters()), dict(twin.named_parameters())
+    assert own.keys() == others.keys() and all(own[name] is others[name] for name in own)
+    shared = {type(part) for part in twin.modules()} - {*kinds}
+    assert {kind for kind in shared if not issubclass(kind, thin._Twin)} == {thin.ThinLinear}
+
+
+def test_what_a_twin_keeps_its_model_keeps() -> None:
+    """transformers marks a model whose layers have the hooks that collect hidden states; they are put there once."""
+    model, ids = copy.deepcopy(tiny_model()), torch.tensor([[1, 2, 3]])
+    for twin in (True, False, True):
+        module = thin.thin_twin(model) if twin else model
+        assert len(module(input_ids=ids, output_hidden_states=True).hidden_states) == 3
