@@ -136,16 +136,16 @@ PAGES = (
     ),
     PlannedPage(
         letter="h",
-        title="sparse but critical tokens of an instruct and a base model",
-        items="100 prompts, 256 tokens",
-        tokens=100 * 256 * 2,
+        title="[sparse but critical tokens of a model before and after tuning](measurements/critical_tokens.md)",
+        items="48 passages, 10 arms",
+        tokens=48 * 10 * 20,
         model="SmolLM2-135M",
-        device="GPU",
+        device="CPU",
         state=(
-            "not measured with a real pair, which `examples/tune_a_small_pair.py` can make; "
-            "[a pair trained on sums](measurements/small_pair.md) is measured"
+            "measured with a model tuned on examples, not by reinforcement learning, and on short answers; "
+            "[a pair trained on sums](measurements/small_pair.md) is measured too"
         ),
-        needed=shares_needed(0.2, 10),
+        needed="see the page",
     ),
     PlannedPage(
         letter="i",

@@ -26,6 +26,7 @@ PAGES = {
     "contrastive_amateur": "Last words under contrastive decoding",
     "ensemble_pairs": "Two models on books and programs",
     "cascade_answers": "Answers of two models",
+    "critical_tokens": "Tokens of a tuned model",
     "style_prompting": "Style of a book",
     "guided_code": "Programs",
     "sampler_referee": "Samplers at equal diversity",
