@@ -96,11 +96,11 @@ PAGES = (
     PlannedPage(
         letter="d",
         title="[n-gram style against prompting](measurements/style_prompting.md)",
-        items="2 books, 60 prompts, 10 settings",
-        tokens=2 * (20 * 10 + 40 * 4) * 60,
-        model="SmolLM2-135M",
+        items="2 models, 2 books, 60 prompts, 10 settings",
+        tokens=2 * 2 * (20 * 10 + 40 * 4) * 60,
+        model="Gemma 3 270M",
         device="CPU",
-        state="measured with one model",
+        state="measured",
         needed="see the page",
     ),
     PlannedPage(

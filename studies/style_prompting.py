@@ -5,7 +5,7 @@
 The first half of a book steers, or is quoted before the prompt; a table of the second half judges. Every method has
 three settings for each book. The one with the lowest style perplexity on the development prompts, among those that
 raise the perplexity under the model by at most a quarter, is judged on the held-out prompts. Texts are sampled with
-temperature 0.7. Texts in the results file are not sampled again, and a run with more prompts adds the missing ones.
+temperature 0.7. Texts in the results file are not sampled again; a run with more prompts or another model adds to it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from logitkit.registry import Chain
 from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.partial_words import book_texts
-from studies.records import append_record, read_records, resumed_records
+from studies.records import append_record, read_records
 from studies.tables import markdown_table
 
 BOOKS = {
@@ -150,7 +150,22 @@ def _difference(records: Records, book: str, half: str, method: str, setting: st
 
 
 def results(records: Records) -> dict[str, str]:
-    """Return the tables of the page, and samples of the prompts that the study wrote itself."""
+    """Return the tables of the page: those of the first model, and of each further one with its name behind theirs."""
+    tables: dict[str, str] = {}
+    for number, model in enumerate(dict.fromkeys(record["settings"]["model"] for record in records)):
+        own = [record for record in records if record["settings"]["model"] == model]
+        behind, before = (f"_{model.replace('-', '_')}", f"{model}, ") if number else ("", "")
+        tables |= {f"{name}{behind}": table for name, table in model_results(own, before).items()}
+    return tables
+
+
+def model_results(records: Records, before: str = "") -> dict[str, str]:
+    """Return the tables of one model, and samples of the prompts that the study wrote itself.
+
+    Args:
+        records: of the model.
+        before: text before the names of the comparisons.
+    """
     rows, compared, samples = [], [], []
     for book, author_and_title in BOOKS.items():
         title = author_and_title.rpartition(", ")[2]
@@ -166,7 +181,7 @@ def results(records: Records) -> dict[str, str]:
         for method, setting in chosen.items():
             for measure, unit in MEASURES.items():
                 difference = _difference(records, book, "held-out", method, setting, measure)
-                compared.append(PairedDifferences(f"{title}: {method}, {setting} - plain", unit, difference))
+                compared.append(PairedDifferences(f"{before}{title}: {method}, {setting} - plain", unit, difference))
         for method in ("published rule", "prompting"):
             for measure in ("style", "base"):
                 first, second = (
@@ -174,7 +189,7 @@ def results(records: Records) -> dict[str, str]:
                     for name in ("ngram_style", method)
                 )
                 compared.append(
-                    PairedDifferences(f"{title}: ngram_style - {method}", MEASURES[measure], first - second)
+                    PairedDifferences(f"{before}{title}: ngram_style - {method}", MEASURES[measure], first - second)
                 )
         samples += _samples(records, book, {PLAIN: "", **chosen})
     headings = [
@@ -224,7 +239,8 @@ def main(
 ) -> None:
     """Sample the texts that are missing in the results file, and print the tables of all texts in it."""
     settings = {"model": model, "tokens": tokens}
-    records = resumed_records(out, settings, "style_prompting")
+    known = read_records(out)
+    records = [record for record in known if record["settings"] == settings]
     chosen = all_prompts(data)[:prompts]
     loaded: Any = None
     for book, _, text in book_texts(data):
@@ -238,7 +254,7 @@ def main(
                     records.append({"settings": settings, "book": book, **record})
                     append_record(out, records[-1])
                 bar.advance()
-    publish(results(records), page)
+    publish(results([record for record in known if record["settings"] != settings] + records), page)
 
 
 if __name__ == "__main__":

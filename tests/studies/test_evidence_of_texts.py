@@ -126,6 +126,15 @@ def test_a_style_is_chosen_among_settings_that_stay_fluent() -> None:
     assert chosen["ngram_style"] == "weight 0.1" and chosen["prompting"] in ("author named", "900 characters quoted")
 
 
+def test_a_further_model_has_tables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: two records of the first model and one of a second, whose name is in those of its tables and rows."""
+    monkeypatch.setattr(
+        style_prompting, "model_results", lambda records, before: {"comparisons": f"{before}{len(records)}"}
+    )
+    records = [{"settings": {"model": name}} for name in ("first", "second-2", "first")]
+    assert style_prompting.results(records) == {"comparisons": "2", "comparisons_second_2": "second-2, 1"}
+
+
 def test_the_study_of_styles_samples_what_is_missing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All settings are sampled on the development prompts, the chosen ones on the others; a second run adds nothing."""
     monkeypatch.setattr(style_prompting, "BOOKS", {"1661-0.txt": "an author"})
