@@ -4,7 +4,7 @@ The model as it was and the tuned one are a pair: expert and antiexpert of `dexp
 a `crossover` or of a cascade. All weights are trained, in float32 on a CPU; a model of 15M parameters reads a book of
 150,000 tokens in some minutes.
 
-    python examples/tune_a_small_pair.py stories15m 1661-0.txt tuned --encoding cp1252
+    python examples/tune_a_small_pair.py SMALL book.txt tuned --encoding cp1252
     python examples/tune_a_small_pair.py smollm2-135m answers.jsonl tuned --rate 1e-4 --rows 4
 
 Of a text file the first 80 % are read, in blocks of equal length, and the rest is left for tests; hard line breaks
@@ -42,7 +42,7 @@ def joined_lines(text: str) -> str:
 def book_examples(tokenizer: Any, text: str, length: int) -> list[Example]:
     """Return blocks of a text, each of a begin token, if the tokenizer writes one, and its tokens; no remainder."""
     ids = tokenizer(text, verbose=False)["input_ids"]
-    begin = ids[:1] if ids[0] == tokenizer.bos_token_id else []
+    begin = ids[:1] if ids[:1] == [tokenizer.bos_token_id] else []
     body, room = ids[len(begin) :], length - len(begin)
     blocks = [begin + body[start : start + room] for start in range(0, len(body) - room + 1, room)]
     return [(block, block) for block in blocks]
@@ -51,7 +51,13 @@ def book_examples(tokenizer: Any, text: str, length: int) -> list[Example]:
 def answer_examples(tokenizer: Any, lines: list[str], length: int) -> list[Example]:
     """Return an example for each line of JSON, whose prompt is cut on the left where it is too long."""
     examples = []
-    for row in map(json.loads, lines):
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            row = {name: row[name] + "" for name in ("prompt", "completion")}
+        except (ValueError, KeyError, TypeError):
+            rule = "must be an object of JSON with the texts prompt and completion"
+            raise typer.BadParameter(f"line {number} {rule}, got {line[:60]!r}", param_hint="texts") from None
         answer = [*tokenizer(row["completion"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         prompt = tokenizer(row["prompt"])["input_ids"][-max(1, length - len(answer)) :]
         examples.append((prompt + answer, [-100] * len(prompt) + answer))
@@ -112,19 +118,24 @@ def tune(
 
 def main(
     name: Annotated[str, typer.Argument(help="A known model, a hub id or a folder.")],
-    texts: Annotated[Path, typer.Argument(help="A text, or JSON lines (.jsonl) with prompt and completion.")],
+    texts: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A text, or JSON lines (.jsonl): prompt, completion.")
+    ],
     folder: Annotated[Path, typer.Argument(help="Folder of the tuned checkpoint; it must not exist.")],
     epochs: Annotated[int, typer.Option(min=1)] = 2,
     rows: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
     length: Annotated[int, typer.Option(min=8, help="Largest number of tokens of an example.")] = 256,
-    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
+    rate: Annotated[float, typer.Option(min=0, help="Largest learning rate.")] = 1e-3,
     share: Annotated[float, typer.Option(min=0.01, max=1, help="Share of a text that is read.")] = 0.8,
     encoding: Annotated[str, typer.Option(help="Of the file of texts.")] = "utf-8",
 ) -> list[float]:
     """Tune the model, write the folder, and return the mean loss of each epoch."""
     if folder.exists():
         raise typer.BadParameter(f"must not exist, got {folder}; name another folder", param_hint="folder")
-    text = texts.read_text(encoding=encoding)
+    try:
+        text = texts.read_text(encoding=encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise typer.BadParameter(f"must be the encoding of {texts}: {error}", param_hint="--encoding") from None
     model, tokenizer = models.load(name)
     if texts.suffix == ".jsonl":
         examples = answer_examples(tokenizer, text.strip().split("\n"), length)

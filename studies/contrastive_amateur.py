@@ -1,6 +1,6 @@
 """Last words of LAMBADA under contrastive decoding: a small model as the amateur, and the model itself with a window.
 
-    python -m studies.contrastive_amateur --large tinyllama --small stories15m --out contrastive_amateur.jsonl
+    python -m studies.contrastive_amateur --large LARGE --small SMALL --out contrastive_amateur.jsonl
 
 Two pairs of an expert and an amateur: a large model against a small one of the same tokenizer, and a model against
 itself, which sees the last tokens of the prompt alone. Each pair has nine settings of window, strength and temperature.
@@ -150,9 +150,9 @@ def results(records: Records) -> dict[str, str]:
 
 
 def main(
+    large: Annotated[str, typer.Option(help="The large model: a hub id or a folder.")],
+    small: Annotated[str, typer.Option(help="A small model of the same tokenizer.")],
     data: Annotated[Path, typer.Option(help="Folder of the data files.", envvar="LOGITKIT_DATA")] = Path("data"),
-    large: Annotated[str, typer.Option(help="The large model: a hub id or a folder.")] = "tinyllama",
-    small: Annotated[str, typer.Option(help="A small model of the same tokenizer.")] = "stories15m",
     model: Annotated[str, typer.Option(help="The model that is its own amateur.")] = "smollm2-135m",
     items: Annotated[int, typer.Option(min=20, help="Passages of the large model.")] = 160,
     own_items: Annotated[int, typer.Option(min=20, help="Passages of the model that is its own amateur.")] = 400,

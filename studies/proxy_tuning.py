@@ -1,7 +1,7 @@
 """Bits per byte of held-out passages of a book under proxy tuning, an ensemble, and prompts that quote the book.
 
-    python examples/tune_a_small_pair.py stories15m DATA/1661-0.txt tuned --encoding cp1252
-    python -m studies.proxy_tuning --large tinyllama --small stories15m --tuned tuned --out proxy_tuning.jsonl
+    python examples/tune_a_small_pair.py SMALL DATA/1661-0.txt tuned --encoding cp1252
+    python -m studies.proxy_tuning --large LARGE --small SMALL --tuned tuned --out proxy_tuning.jsonl
 
 The small model is tuned on the first 80 % of a book, and passages are those of the rest. A large model that was not
 tuned reads each passage; `dexperts` adds the difference of the tuned and the untuned small model, `ensemble` mixes the
@@ -218,9 +218,9 @@ def _difference(values: dict[str, dict[str, float]], first: str, second: str) ->
 
 def main(
     tuned: Annotated[str, typer.Option(help="Folder of the tuned small model.")],
+    large: Annotated[str, typer.Option(help="The large model: a hub id or a folder.")],
+    small: Annotated[str, typer.Option(help="The small model, untuned, with the same tokenizer.")],
     data: Annotated[Path, typer.Option(help="Folder of the data files.", envvar="LOGITKIT_DATA")] = Path("data"),
-    large: Annotated[str, typer.Option(help="The large model: a hub id or a folder.")] = "tinyllama",
-    small: Annotated[str, typer.Option(help="The small model, untuned.")] = "stories15m",
     items: Annotated[int, typer.Option(min=12, help="Number of passages.")] = 72,
     rows: Annotated[int, typer.Option(min=1, help="Passages that are read together.")] = 8,
     out: Annotated[Path, typer.Option(help="File of results; passages in it are not read again.")] = Path(

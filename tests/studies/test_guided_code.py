@@ -36,9 +36,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("tune", [False, True])
 def test_the_study_runs_and_resumes(data: Path, monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
-    """Tuned, development problems have every setting and held-out ones one; a second run generates nothing.
+    """A second run generates nothing, and AdaDec with an infinite threshold writes the plain answers.
 
-    AdaDec with an infinite threshold writes the plain answers.
+    With ``tune``, development problems have an answer of every setting, and held-out problems one of each method.
     """
     monkeypatch.setattr(guided_code, "publish", lambda tables, page: None)
     monkeypatch.setattr(guided_code, "results", lambda records: {})

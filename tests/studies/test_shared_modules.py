@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import doctest
+import importlib
+import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
 
+import studies
+from logitkit import models
 from logitkit.errors import FileFormatError
 from studies import byte_quality, ensemble_generation, ensemble_quality, intervals, tables
 from studies.records import append_record, read_records, resumed_records
@@ -16,6 +21,18 @@ from studies.records import append_record, read_records, resumed_records
 def test_examples_run(module: object) -> None:
     """The examples in the docstrings of a shared module give the output that they show."""
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
+
+
+def test_models_that_a_study_loads_by_default_are_known() -> None:
+    """A model of another place has no default, so that no command fails with its default settings."""
+    found = set()
+    for module in pkgutil.iter_modules(studies.__path__, "studies."):
+        main = getattr(importlib.import_module(module.name), "main", None)
+        for name, parameter in inspect.signature(main).parameters.items() if main else ():
+            if name in ("model", "large", "small", "main", "helper", "other") and parameter.default:
+                found.add(parameter.default)
+    found.discard(inspect.Parameter.empty)
+    assert found and found <= set(models.names())
 
 
 def test_records_are_resumed_under_the_same_settings_only(tmp_path: Path) -> None:

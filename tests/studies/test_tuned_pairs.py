@@ -65,6 +65,28 @@ def test_a_model_is_tuned_on_a_book_and_saved(tmp_path: Path) -> None:
         run(str(tmp_path / "small"), tmp_path / "book.txt", tmp_path / "tuned", share=0.8, **options)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "encoding", "message"),
+    [
+        ("book.txt", b"", "utf-8", "must hold an example"),
+        ("book.txt", b"caf\xe9", "utf-8", "must be the encoding of"),
+        ("book.txt", b"text", "klingon", "must be the encoding of"),
+        ("answers.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": "a"}', "utf-8", "line 2 must be an object"),
+        ("answers.jsonl", b'{"prompt": "a", "completion": 3}', "utf-8", "line 1 must be an object"),
+        ("answers.jsonl", b"not JSON", "utf-8", "line 1 must be an object"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, encoding: str, message: str
+) -> None:
+    """One error before anything is trained, and no folder."""
+    monkeypatch.setattr(models, "load", lambda name: (tiny_model(), tiny_tokenizer()))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(typer.BadParameter, match=message):
+        example("tune_a_small_pair").main("small", tmp_path / name, tmp_path / "tuned", encoding=encoding)
+    assert not (tmp_path / "tuned").exists()
+
+
 def test_only_completions_have_a_loss(tmp_path: Path) -> None:
     """By hand: labels of the prompt and of the padding are -100, the end token has one, and a long prompt is cut."""
     tuner, tokenizer = example("tune_a_small_pair"), tiny_tokenizer()
