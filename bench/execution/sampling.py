@@ -23,6 +23,8 @@ from logitkit.processors.engine.prompts import pad_token
 from logitkit.processors.model_facts import context_length, end_tokens
 from logitkit.registry.call import Call
 
+MOST_BESIDE = 64  # tokens of one step, and tokens without text, beside those of a stop text
+
 
 def seed_of(*parts: object) -> int:
     """Return a seed of 63 bits that depends on the parts alone.
@@ -80,15 +82,37 @@ class StopAtText(StoppingCriteria):
     """
 
     def __init__(self, call: Call, stops: Sequence[Sequence[str]]) -> None:
-        self.call, self.stops = call, stops
+        self.call, self.stops, self._last = call, stops, _most_tokens(stops)
         self.ended: list[int | None] = [None] * len(stops)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Return which rows have ended, bool ``[rows]``."""
-        for row, text in enumerate(self.call.texts(input_ids)):
+        for row, text in enumerate(_last_texts(self.call, input_ids, self._last)):
             if self.ended[row] is None and before_stop(text, self.stops[row]) != text:
                 self.ended[row] = input_ids.shape[1] - self.call.prompts.width
         return torch.tensor([position is not None for position in self.ended], device=input_ids.device)
+
+
+def _most_tokens(stops: Sequence[Sequence[str]]) -> int:
+    """Return the largest number of last tokens in which a stop text that a step completes can begin."""
+    return MOST_BESIDE + max((len(stop.encode()) for each in stops for stop in each), default=0)
+
+
+def _last_texts(call: Call, input_ids: Tensor, tokens: int) -> list[str]:
+    """Return the text of the last tokens of each continuation; a stop text in earlier ones has ended the row before.
+
+    Args:
+        call: the call whose prompts are continued.
+        input_ids: ``[rows, length]``.
+        tokens: number of last tokens that are decoded.
+    """
+    if any(call.prompts.removed):  # the beginnings of these texts were bytes of the prompts
+        return call.texts(input_ids)
+    rows = input_ids[:, max(call.settings.start, input_ids.shape[1] - tokens) :].tolist()
+    texts: list[str] = call.tokenizer.batch_decode(
+        [call.settings.without_padding(row) for row in rows], skip_special_tokens=True
+    )
+    return texts
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:
@@ -184,13 +208,11 @@ class SearchStops(StoppingCriteria):
     """
 
     def __init__(self, call: Call, stops: Sequence[Sequence[str]]) -> None:
-        self.call, self.stops = call, stops
+        self.call, self.stops, self._last = call, stops, _most_tokens(stops)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Return which rows have ended, bool ``[rows]``."""
-        start = self.call.settings.start
-        rows = [self.call.settings.without_padding(row) for row in input_ids[:, start:].tolist()]
-        texts = self.call.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        texts = _last_texts(self.call, input_ids, self._last)
         numbers = self.call.prompts.rows(input_ids).tolist()
         ended = [before_stop(text, self.stops[number]) != text for text, number in zip(texts, numbers, strict=True)]
         return torch.tensor(ended, device=input_ids.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from logitkit.bench.execution import GumbelNoise, continue_prompts, pinned_settings, seed_of
-from logitkit.bench.execution.sampling import before_stop
+from logitkit.bench.execution.sampling import SearchStops, StopAtText, before_stop
 from logitkit.errors import ModelError
 from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
@@ -80,6 +81,23 @@ def test_a_row_ends_at_its_stop() -> None:
     (short, kept), (same, more) = continuations(model, stops=[(stop,), ()])
     assert short == text.partition(stop)[0] and (same, more) == (other, rest)
     assert kept == ids[: len(kept)] and len(kept) < len(ids)
+
+
+@pytest.mark.parametrize("criterion", [StopAtText, SearchStops])
+def test_a_stop_late_in_a_long_text_ends_its_row(criterion: Any) -> None:
+    """At the token at which the whole text first has a stop, though only the last tokens are decoded."""
+    with pinned_settings(tiny_model()):
+        call = Chain().bind(tiny_model(), tiny_tokenizer(), ["a prompt", "two"])
+    letters = random.Random(1)
+    text = "".join(letters.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(200))
+    new = torch.tensor(tiny_tokenizer()([text, text], add_special_tokens=False).input_ids)
+    stops = [(text[150:153], text[180:183]), ("@",)]
+    stopping = criterion(call, stops)
+    ended = [
+        stopping(torch.cat([call.prompts.ids, new[:, :length]], dim=1), None).tolist() for length in range(1, 201)
+    ]
+    assert not any(second for _, second in ended)
+    assert [first for first, _ in ended].index(True) + 1 == text.find(stops[0][0]) + 3 == 153
 
 
 def test_a_prompt_that_does_not_fit_is_refused() -> None:
