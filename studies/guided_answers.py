@@ -1,14 +1,15 @@
-"""Answers of the study of programs: problems of MBPP, decoded in batches and judged, with guided steps and cost."""
+"""Answers of the study of programs: problems of MBPP, decoded in batches, with guided steps and cost; and verdicts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings
@@ -48,8 +49,8 @@ def answers(loaded: tuple[Any, Any], task: MBPP, tokens: int, unit: Unit) -> lis
         unit: arm and problems. The arm is a chain; the empty one is plain decoding.
 
     Returns:
-        For each problem the text, its number of tokens, whether it passes the tests, the CPU seconds of the batch
-        divided by its rows, the number of rows, and the share of guided steps (of AdaDec: of the batch).
+        For each problem the text, its number of tokens, the seconds of the batch (on a CPU of processor time) divided
+        by its rows, the number of rows, and the share of guided steps (of AdaDec: of the batch).
     """
     arm, items = unit
     model, tokenizer = loaded
@@ -60,16 +61,32 @@ def answers(loaded: tuple[Any, Any], task: MBPP, tokens: int, unit: Unit) -> lis
     with pinned_settings(model):
         call = Chain(arm).bind(model, tokenizer, [str(request.prompt) for request in requests])
         keep_fired(call.trace, fired)
-        start = time.process_time()
+        clock = clock_of(model.device)
+        start = clock()
         rows = continue_prompts(call, max_new_tokens=tokens, stops=[request.stops for request in requests])
-        seconds = (time.process_time() - start) / len(rows)
+        seconds = (clock() - start) / len(rows)
     shares = guided_shares(call.trace, fired, [len(ids) for _, ids in rows])
     found = []
-    for sample, (text, ids), share in zip(samples, rows, shares, strict=True):
-        passed = bool(task.judge(sample, Answer(text=text))["pass_at_1"])
+    for (text, ids), share in zip(rows, shares, strict=True):
         cost = {"seconds": round(seconds, 3), "batch": len(rows)}
-        found.append({"text": text, "tokens": len(ids), "passed": passed, **cost, "guided": round(share, 4)})
+        found.append({"text": text, "tokens": len(ids), **cost, "guided": round(share, 4)})
     return found
+
+
+def clock_of(device: Any) -> Callable[[], float]:
+    """Return the clock of a device: processor time on a CPU, which other processes disturb less, else real time."""
+    return time.process_time if torch.device(device).type == "cpu" else time.perf_counter
+
+
+def passes(task: MBPP, answer: tuple[str, str]) -> bool:
+    """Return whether an answer passes the tests of its problem; executes it in the sandbox of the benchmark.
+
+    Args:
+        task: the problems.
+        answer: name of the problem, and the text.
+    """
+    (sample,) = (sample for sample in task.samples if item_of(sample) == answer[0])
+    return bool(task.judge(sample, Answer(text=answer[1]))["pass_at_1"])
 
 
 def keep_fired(trace: Trace, steps: list[Tensor]) -> None:

@@ -4,8 +4,9 @@
 
 All three methods act where the next token is uncertain. By default the first setting of each method is judged on all
 problems. With `--tune` each method has two settings on the development half of the problems, and the one that passes
-more is judged on the held-out half. The programs run in the sandbox of the benchmark. Answers in the results file are
-not generated again.
+more is judged on the held-out half. The programs run in the sandbox of the benchmark. Without
+`--allow-code-execution` the answers are only written, with `--tune` those of both settings, and a later run judges
+them. Answers in the results file are not generated again, and no verdict in it is repeated.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from logitkit.bench.tasks import MBPP
 from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
 from studies.evidence import POWER, half_of, publish
-from studies.guided_answers import Records, Unit, answers, item_of, mbpp, units
+from studies.guided_answers import Records, Unit, answers, item_of, mbpp, passes, units
 from studies.intervals import bootstrap_interval, interval_text
-from studies.records import append_record, resumed_records
+from studies.records import append_record, resumed_records, write_records
 from studies.tables import markdown_table
 from studies.units import run_units
 
@@ -50,7 +51,7 @@ def chosen_settings(records: Records) -> dict[str, str]:
     """
     solved = {setting: 0 for group in METHODS.values() for setting in group}
     for record in answered(records, "development", solved):
-        if record["arm"] in solved:
+        if record["arm"] in solved and "passed" in record:
             solved[record["arm"]] += record["passed"]
     return {method: max(group, key=solved.__getitem__) for method, group in METHODS.items()}
 
@@ -230,12 +231,31 @@ def _job(loaded: PerProcess[tuple[Any, Any]], task: MBPP, tokens: int, unit: Uni
     return answers(loaded.value, task, tokens, unit)
 
 
+def judge(task: MBPP, records: list[dict[str, Any]], out: Path, engine: str) -> None:
+    """Execute the answers that have no verdict, and write the verdicts into the results file."""
+    of_answer: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        if "passed" not in record:
+            of_answer.setdefault((record["item"], record["text"]), []).append(record)
+
+    def keep(answer: tuple[str, str], passed: bool) -> None:
+        for record in of_answer[answer]:
+            record["passed"] = passed
+
+    if of_answer:
+        try:
+            run_units(functools.partial(passes, task), list(of_answer), keep, engine=engine, title="programs")
+        finally:
+            write_records(out, records)
+
+
 def main(  # Over 40 lines: every option has a line of its own
     data: Annotated[Path, typer.Option(help="Folder of the data files.", envvar="LOGITKIT_DATA")] = Path("data"),
     model: Annotated[str, typer.Option(help="A known model, a hub id or a folder.")] = "qwen2.5-coder-1.5b",
     problems: Annotated[int, typer.Option(min=2, max=427, help="Number of problems.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of an answer.")] = 80,
     batch: Annotated[int, typer.Option(min=1, help="Problems decoded together.")] = 16,
+    device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda, cuda:1, ...")] = "cpu",
     tune: Annotated[bool, typer.Option("--tune", help="Choose settings on the development half.")] = False,
     control: Annotated[bool, typer.Option("--control", help="Run AdaDec with an infinite threshold too.")] = False,
     allow_code_execution: Annotated[
@@ -248,12 +268,10 @@ def main(  # Over 40 lines: every option has a line of its own
     engine: Engine = "local",
 ) -> None:
     """Generate the answers that are missing in the results file, and print the tables of all answers in it."""
-    if not allow_code_execution:
-        raise typer.BadParameter("the answers are programs; give --allow-code-execution to execute them in a sandbox")
     task = mbpp(data, problems)
     settings = {"model": model, "max_new_tokens": max_new_tokens}
     records = resumed_records(out, settings, "guided_code")
-    bfloat16 = types.SimpleNamespace(dtype=torch.bfloat16, device="cpu")
+    bfloat16 = types.SimpleNamespace(dtype=torch.bfloat16, device=device)
     load = functools.partial(models.load, model, like=bfloat16)
     job = functools.partial(_job, PerProcess(load), task, max_new_tokens)
 
@@ -267,10 +285,17 @@ def main(  # Over 40 lines: every option has a line of its own
 
     names = [item_of(sample) for sample in task.samples]
     halves = {half: [n for n in names if half_of(n) == half] for half in ("development", "held-out")}
+    every = [setting for group in METHODS.values() for setting in group]
     if tune:
-        decode(["", *(setting for group in METHODS.values() for setting in group)], halves["development"])
-    judged = ["", *chosen_settings(records).values(), *([CONTROL] if control else [])]
-    decode(judged, halves["held-out"] if tune else names)
+        decode(["", *every], halves["development"])
+    if allow_code_execution:
+        judge(task, records, out, engine)
+    chosen = every if tune and not allow_code_execution else list(chosen_settings(records).values())
+    decode(["", *chosen, *([CONTROL] if control else [])], halves["held-out"] if tune else names)
+    if not allow_code_execution:
+        typer.echo(f"{out}: {len(records)} answers, which --allow-code-execution executes in a sandbox")
+        return
+    judge(task, records, out, engine)
     publish(results(records), page)
 
 

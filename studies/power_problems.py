@@ -2,10 +2,10 @@
 
     python -m studies.power_problems --items 24 --out power_problems.jsonl
 
-Base model, short problems of GSM8K with two worked examples before each. Every arm that samples writes the same number
-of texts for a problem, and ``smc`` has as many particles. An arm is right on a problem with the share of its texts
-whose number is right; particles count with their weights. The exponent and the low temperature are the published ones
-(arXiv:2510.14901), so nothing is chosen, and all problems are judged. Problems in the results file are not solved
+Problems of GSM8K with two worked examples before each, and no chat template. Every arm that samples writes the same
+number of texts for a problem, and ``smc`` has as many particles. An arm is right on a problem with the share of its
+texts whose number is right; particles count with their weights. The exponent and the low temperature are the published
+ones (arXiv:2510.14901), so nothing is chosen, and all problems are judged. Problems in the results file are not solved
 again.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from logitkit.bench.tasks.text_tasks import number_in
 from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
 from studies.evidence import PairedDifferences, comparison_table, item_id, items_to_see, publish
+from studies.guided_answers import clock_of
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
@@ -41,7 +41,6 @@ LOW = f"temperature {1 / ALPHA:g}"
 SMC = f"smc, exponent {ALPHA:g}"
 BEST = "best of the texts of temperature 1"
 COMPARED = ((SMC, LOW), (SMC, "temperature 1"), (SMC, "greedy"), (SMC, BEST), (LOW, "temperature 1"), (LOW, "greedy"))
-LONGEST_SOLUTION = 100  # characters of a solution in the data, without calculator marks
 EXAMPLES = """Question: A box holds 6 eggs. Ann has 3 boxes and 2 more eggs. How many eggs does Ann have?
 Answer: The boxes hold 3 * 6 = 18 eggs. With 2 more there are 18 + 2 = 20 eggs. #### 20
 
@@ -49,7 +48,7 @@ Question: A train needs 40 minutes for each trip. How many hours do 9 trips take
 Answer: The trips take 9 * 40 = 360 minutes. That is 360 / 60 = 6 hours. #### 6
 
 """
-Record = dict[str, Any]  # item; by arm: texts, which are right, CPU seconds; weights and effective size of particles
+Record = dict[str, Any]  # item; by arm: texts, which are right, seconds; weights and effective size of particles
 
 
 def chains(texts: int) -> dict[str, str]:
@@ -62,17 +61,18 @@ def chains(texts: int) -> dict[str, str]:
     }
 
 
-def problems(data: Path, items: int) -> list[dict[str, str]]:
+def problems(data: Path, items: int, longest: int) -> list[dict[str, str]]:
     """Return the first problems of GSM8K with a short solution.
 
     Args:
         data: folder of the data files.
         items: number of problems.
+        longest: most characters of a solution in the data, without calculator marks.
     """
     short = []
     for row in read_records(data / "gsm8k-test.jsonl"):
         solution = re.sub(r"<<.*?>>", "", row["answer"].partition("####")[0]).strip()
-        if len(solution) <= LONGEST_SOLUTION:
+        if len(solution) <= longest:
             short.append(row)
     return short[:items]
 
@@ -94,14 +94,15 @@ def solved(loaded: tuple[Any, Any], rows: Sequence[dict[str, str]], texts: int, 
         count = 1 if arm == "greedy" else texts
         settings: dict[str, Any] = {"do_sample": arm != "greedy", "num_return_sequences": count, "top_k": 0}
         torch.manual_seed(zlib.crc32(found[0]["item"].encode()))
-        start = time.process_time()
+        clock = clock_of(model.device)
+        start = clock()
         with pinned_settings(model):
             if arm == "greedy":
                 del settings["top_k"]
             run = logitkit.generate(
                 model, tokenizer, prompts, chain, stop_strings=["\n"], max_new_tokens=tokens, **settings
             )
-        seconds = (time.process_time() - start) / len(rows)
+        seconds = (clock() - start) / len(rows)
         for number, record in enumerate(found):
             own = run.texts[number * count : (number + 1) * count]
             record["texts"][arm] = own
@@ -151,7 +152,7 @@ def results(records: Sequence[Record]) -> dict[str, str]:
     ]
     needed = [[one.comparison, *(items_to_see(one.differences, points) for points in (5, 10, 20))] for one in compared]
     return {
-        "arms": f"{len(records)} problems.\n\n{markdown_table([*headings, 'CPU seconds a problem'], rows)}",
+        "arms": f"{len(records)} problems.\n\n{markdown_table([*headings, 'seconds a problem'], rows)}",
         "comparisons": comparison_table(compared, "+.1f"),
         "needed": markdown_table(["problems needed for", "5 points", "10 points", "20 points"], needed),
         "samples": samples(records),
@@ -184,28 +185,31 @@ def main(
     texts: Annotated[int, typer.Option(min=2, help="Texts of each problem and arm; particles of smc.")] = 4,
     tokens: Annotated[int, typer.Option(min=1, help="Largest number of new tokens of a text.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="Problems decoded together.")] = 8,
+    longest: Annotated[int, typer.Option(min=1, help="Most characters of a solution in the data.")] = 100,
     dtype: Annotated[str, typer.Option(help="Dtype of the model.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda, cuda:1, ...")] = "cpu",
     out: Annotated[Path, typer.Option(help="File of results; problems in it are not solved again.")] = Path(
         "power_problems.jsonl"
     ),
+    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
     engine: Engine = "local",
 ) -> None:
     """Solve the problems that are missing in the results file, and print the tables of all problems in it."""
-    settings = {"model": model, "dtype": dtype, "texts": texts, "tokens": tokens}
+    settings = {"model": model, "dtype": dtype, "texts": texts, "tokens": tokens, "longest": longest}
     records = resumed_records(out, settings, "power_problems")
     done = {record["item"] for record in records}
-    todo = [row for row in problems(data, items) if item_id(row["question"]) not in done]
+    todo = [row for row in problems(data, items, longest) if item_id(row["question"]) not in done]
 
     def keep(_: Sequence[dict[str, str]], found: list[Record]) -> None:
         for record in found:
             records.append({"settings": settings, **record})
             append_record(out, records[-1])
 
-    like = SimpleNamespace(dtype=getattr(torch, dtype), device="cpu")
+    like = SimpleNamespace(dtype=getattr(torch, dtype), device=device)
     job = functools.partial(_solved, PerProcess(functools.partial(models.load, model, like=like)), texts, tokens)
     parts = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     run_units(job, parts, keep, engine=engine, title=f"parts of {batch} problems")
-    publish(results(records), None)
+    publish(results(records), page)
 
 
 if __name__ == "__main__":

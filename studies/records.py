@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ def append_record(path: Path | None, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Replace the records of a file; a run that is interrupted leaves the file as it was."""
+    written = path.with_name(f"{path.name}.new")
+    written.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    written.replace(path)
 
 
 def resumed_records(path: Path | None, settings: dict[str, Any], owner: str) -> list[dict[str, Any]]:

@@ -103,8 +103,8 @@ def test_a_small_study_of_word_problems(data: Path, capsys: Any, monkeypatch: py
 
 def test_long_problems_are_left_out(data: Path) -> None:
     """By the length of the solution without calculator marks; the numbers after the mark are the answer."""
-    assert [row["question"] for row in power_problems.problems(data, 2)] == ["problem 0?", "problem 1?"]
-    assert len(power_problems.problems(data, 9)) == 3
+    assert [row["question"] for row in power_problems.problems(data, 2, 100)] == ["problem 0?", "problem 1?"]
+    assert len(power_problems.problems(data, 9, 100)) == 3 and len(power_problems.problems(data, 9, 1000)) == 4
 
 
 def test_the_tables_of_word_problems_by_hand() -> None:
