@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from logitkit.bench.report import Spread
-from studies.evidence import POWER, write_results
+from studies.evidence import write_results
 from studies.tables import markdown_table
 
 SPEED = {"SmolLM2-135M": 100.0, "Gemma 3 270M": 50.0, "Qwen2.5-Coder-1.5B": 4.5, "TinyLlama 1.1B": 5.4}  # tokens/s
@@ -45,21 +44,6 @@ class PlannedPage:
     def hours(self) -> float:
         """Hours of the full run on a CPU of two cores."""
         return self.tokens / SPEED[self.model] / 3600
-
-
-def shares_needed(discordant: float, points: int) -> str:
-    """Return how many items show a difference of paired shares.
-
-    Args:
-        discordant: assumed share of items that one of the two methods alone has right.
-        points: the difference, in points.
-
-    Examples:
-        >>> shares_needed(0.2, 10)
-        '168 items for 10 points if 20 % of the items are discordant'
-    """
-    count = Spread(discordant=discordant).items_needed(points / 100, power=POWER)
-    return f"{count} items for {points} points if {100 * discordant:g} % of the items are discordant"
 
 
 PAGES = (
@@ -163,22 +147,23 @@ PAGES = (
     PlannedPage(
         letter="j",
         title="[USCD, MTI and AdaDec on programs](measurements/guided_code.md)",
-        items="168 problems, 4 arms, 80 tokens; USCD reads two streams, AdaDec looks ahead",
-        tokens=168 * 6 * 80,
+        items="427 problems, 4 arms with 7 settings, 72 of 256 tokens; USCD reads two streams, AdaDec looks ahead",
+        tokens=427 * 11 * 72,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
-        state="24 problems are measured with one setting of each method, too few to show a difference",
-        needed=f"see the page; {shares_needed(0.2, 10)}",
+        state="all problems of MBPP are measured; HumanEval is not",
+        needed="see the page; other problems for the lead of AdaDec",
     ),
     PlannedPage(
         letter="k",
-        title="[power sampling](measurements/power_sampling.md), [`goose`](measurements/draft_trees.md)",
-        items="168 problems, 13 texts, 64 tokens",
-        tokens=168 * 13 * 64,
+        title="power sampling of [problems](measurements/power_problems.md) and of [last words]"
+        "(measurements/power_sampling.md), [`goose`](measurements/draft_trees.md)",
+        items="168 problems, 49 texts, 75 tokens",
+        tokens=168 * 49 * 75,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
-        state="20 passages are measured; word problems have a command, `studies.power_problems`, and no run",
-        needed=shares_needed(0.2, 10),
+        state="168 problems and 20 passages are measured",
+        needed="see the page",
     ),
 )
 

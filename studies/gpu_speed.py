@@ -174,7 +174,7 @@ def main(  # Over 40 lines: one option a line
     batch: Annotated[list[int] | None, typer.Option(help="A batch size; repeatable.")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="New tokens per prompt.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Number of timed rounds.")] = 5,
-    cache: Annotated[list[Cache] | None, typer.Option(help="A kind of cache; repeatable. Default: both.")] = None,
+    cache: Annotated[Cache | None, typer.Option(help="The kind of cache; both by default.")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Measure CPU time, which other processes disturb less.")] = False,
 ) -> None:
     """Print a table for each kind of cache and batch size."""
@@ -189,8 +189,7 @@ def main(  # Over 40 lines: one option a line
     how = f"{tokens} tokens, medians of {rounds} rounds{', CPU time' if cpu else ''}"
     typer.echo(f"{name}, {dtype}, {where}; {versions}; {how}\n")
     for rows in batch or ([1, 16] if device == "cuda" else [1, 4]):
-        for kind in cache or ("dynamic", "static"):
-            static = kind == "static"
+        for static in (False, True) if cache is None else (cache == "static",):
             runs = runs_of(loaded, tokenizer, rows, settings_of(device, tokens, static))
             title = f"{'static cache, compiled' if static else 'dynamic cache, eager'}, batch {rows}"
             clock = time.process_time if cpu else time.perf_counter

@@ -91,7 +91,6 @@ def results(records: Records) -> dict[str, str]:
         "judged": judged_table(arms, chosen, "held-out problems" if development else "problems"),
         "comparisons": comparisons(arms, chosen),
         "changes": changes_table(arms, chosen),
-        "control": control_line(records),
         "programs": programs(arms, chosen),
     }
 
@@ -102,13 +101,13 @@ def development_table(arms: ByArm) -> str:
     rows = []
     for setting in settings:
         own = arms[setting]
-        solved, changed = sum(record["passed"] for record in own), _changed(own, arms[""])
+        solved, others = sum(record["passed"] for record in own), changed(own, arms[""])
         guided = f"{_guided(own):.3f}"
-        rows.append([f"`{setting}`" if setting else "plain", f"{solved} of {len(own)}", f"{changed}", guided])
+        rows.append([f"`{setting}`" if setting else "plain", f"{solved} of {len(own)}", f"{others}", guided])
     return markdown_table(["setting", "development problems passed", "answers changed", "guided steps"], rows)
 
 
-def _changed(own: Records, plain: Records) -> int:
+def changed(own: Records, plain: Records) -> int:
     """Return how many answers differ from those of plain decoding."""
     return sum(one["text"] != other["text"] for one, other in zip(own, plain, strict=True))
 
@@ -120,26 +119,23 @@ def _guided(own: Records) -> float:
 
 
 def judged_table(arms: ByArm, chosen: dict[str, str], items: str) -> str:
-    """Return pass@1, guided steps and cost of every arm on the problems that are judged.
+    """Return pass@1, guided steps and lengths of every arm on the problems that are judged.
 
     Args:
         arms: plain decoding and the methods.
         chosen: the setting of each method.
         items: what the problems are.
     """
-    plain_seconds = np.array([record["seconds"] for record in arms["plain"]])
     rows = []
     for method, own in arms.items():
-        seconds = np.array([record["seconds"] for record in own])
-        ratio = f"{seconds.sum() / plain_seconds.sum():.2f}"
         share = interval_text(bootstrap_interval(points(own)), ".1f")
         limit = own[0]["settings"]["max_new_tokens"]
         cut = sum(record["tokens"] >= limit for record in own)
-        cost = [f"{np.mean([record['tokens'] for record in own]):.0f}", f"{cut}", f"{seconds.mean():.1f}", ratio]
+        lengths = [f"{np.mean([record['tokens'] for record in own]):.0f}", f"{cut}"]
         name = f"`{chosen[method]}`" if method in chosen else method
-        rows.append([name, share, f"{_guided(own):.3f}", *cost])
-    headings = [f"{len(plain_seconds)} {items}", "pass@1, %", "guided steps", "tokens an answer", "cut off"]
-    return markdown_table([*headings, "CPU seconds an answer", "times plain"], rows)
+        rows.append([name, share, f"{_guided(own):.3f}", *lengths])
+    headings = [f"{len(arms['plain'])} {items}", "pass@1, %", "guided steps", "tokens an answer", "cut off"]
+    return markdown_table(headings, rows)
 
 
 def comparisons(arms: ByArm, chosen: dict[str, str]) -> str:
@@ -186,15 +182,8 @@ def changes_table(arms: ByArm, chosen: dict[str, str]) -> str:
     for method, setting in chosen.items():
         difference = points(arms[method]) - points(plain)
         flips = [str(int((difference > 0).sum())), str(int((difference < 0).sum()))]
-        rows.append([f"`{setting}`", f"{_changed(arms[method], plain)} of {len(plain)}", *flips])
+        rows.append([f"`{setting}`", f"{changed(arms[method], plain)} of {len(plain)}", *flips])
     return markdown_table(["setting", "answers changed", "passes, plain does not", "plain passes, it does not"], rows)
-
-
-def control_line(records: Records) -> str:
-    """Return how many plain answers AdaDec with an infinite threshold writes in its own loop."""
-    both = by_arm(answered(records, None, ["", CONTROL]))
-    same = len(both.get("", [])) - _changed(both.get(CONTROL, []), both.get("", []))
-    return f"`{CONTROL}` writes {same} of {len(both.get('', []))} plain answers."
 
 
 def programs(arms: ByArm, chosen: dict[str, str], most: int = 3) -> str:

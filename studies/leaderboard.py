@@ -29,6 +29,7 @@ PAGES = {
     "critical_tokens": "Tokens of a tuned model",
     "style_prompting": "Style of a book",
     "guided_code": "Programs",
+    "power_problems": "Word problems",
     "sampler_referee": "Samplers at equal diversity",
 }
 TASKS = ("lambada", "lambada_cut", "arc", "passages", "span", "style", "text", "infilling")

@@ -48,7 +48,8 @@ Question: A train needs 40 minutes for each trip. How many hours do 9 trips take
 Answer: The trips take 9 * 40 = 360 minutes. That is 360 / 60 = 6 hours. #### 6
 
 """
-Record = dict[str, Any]  # item; by arm: texts, which are right, seconds; weights and effective size of particles
+Record = dict[str, Any]  # item; by arm: one text, the share of different ones, which are right, seconds; of particles:
+# weights and mean effective size
 
 
 def chains(texts: int) -> dict[str, str]:
@@ -89,7 +90,8 @@ def solved(loaded: tuple[Any, Any], rows: Sequence[dict[str, str]], texts: int, 
     model, tokenizer = loaded
     prompts = [f"{EXAMPLES}Question: {row['question']}\nAnswer:" for row in rows]
     right = [number_in(row["answer"]) for row in rows]
-    found: list[Record] = [{"item": item_id(row["question"]), "texts": {}, "right": {}, "seconds": {}} for row in rows]
+    by_arm = ("text", "different", "right", "seconds")
+    found: list[Record] = [{"item": item_id(row["question"])} | {name: {} for name in by_arm} for row in rows]
     for arm, chain in chains(texts).items():
         count = 1 if arm == "greedy" else texts
         settings: dict[str, Any] = {"do_sample": arm != "greedy", "num_return_sequences": count, "top_k": 0}
@@ -104,14 +106,16 @@ def solved(loaded: tuple[Any, Any], rows: Sequence[dict[str, str]], texts: int, 
             )
         seconds = (clock() - start) / len(rows)
         for number, record in enumerate(found):
-            own = run.texts[number * count : (number + 1) * count]
-            record["texts"][arm] = own
-            record["right"][arm] = [int(number_in(text) == right[number]) for text in own]
-            record["seconds"][arm] = round(seconds, 2)
+            own, best = run.texts[number * count : (number + 1) * count], 0
             if arm == SMC:
                 assert run.weights is not None and run.trace.search is not None
                 record["weights"] = [round(weight, 6) for weight in run.weights[number].exp().tolist()]
                 record["ess"] = round(float(np.mean([sizes[number] for sizes in run.trace.search.notes["ess"]])), 3)
+                best = int(np.argmax(record["weights"]))
+            record["text"][arm] = own[best].strip()
+            record["different"][arm] = round(len(set(own)) / count, 4)
+            record["right"][arm] = [int(number_in(text) == right[number]) for text in own]
+            record["seconds"][arm] = round(seconds, 2)
     return found
 
 
@@ -139,11 +143,10 @@ def results(records: Sequence[Record]) -> dict[str, str]:
     rows = []
     for arm in ("greedy", "temperature 1", BEST, LOW, SMC):
         own = "temperature 1" if arm == BEST else arm
-        texts = [record["texts"][own] for record in records]
-        different = np.mean([len(set(one)) / len(one) for one in texts])
+        different = np.mean([record["different"][own] for record in records])
         size = f"{np.mean([record['ess'] for record in records]):.2f}" if arm == SMC else ""
-        cells = [str(len(texts[0])), interval_text(bootstrap_interval(shares(records, arm)), ".1f")]
-        seconds = f"{np.mean([record['seconds'][own] for record in records]):.0f}"
+        cells = [str(len(records[0]["right"][own])), interval_text(bootstrap_interval(shares(records, arm)), ".1f")]
+        seconds = f"{np.sum([record['seconds'][own] for record in records]):.0f}"
         rows.append([arm, *cells, "" if arm == BEST else f"{different:.2f}", size, seconds])
     headings = ["arm", "texts of a problem", "right, %", "different texts", "mean effective particles"]
     compared = [
@@ -152,7 +155,7 @@ def results(records: Sequence[Record]) -> dict[str, str]:
     ]
     needed = [[one.comparison, *(items_to_see(one.differences, points) for points in (5, 10, 20))] for one in compared]
     return {
-        "arms": f"{len(records)} problems.\n\n{markdown_table([*headings, 'seconds a problem'], rows)}",
+        "arms": f"{len(records)} problems.\n\n{markdown_table([*headings, 'seconds in all'], rows)}",
         "comparisons": comparison_table(compared, "+.1f"),
         "needed": markdown_table(["problems needed for", "5 points", "10 points", "20 points"], needed),
         "samples": samples(records),
@@ -160,14 +163,16 @@ def results(records: Sequence[Record]) -> dict[str, str]:
 
 
 def samples(records: Sequence[Record]) -> str:
-    """Return the first text of each arm for the first problem that smc and the low temperature solve unlike."""
-    unlike = [record for record in records if any(record["right"][SMC]) != any(record["right"][LOW])]
-    record = (unlike or list(records))[0]
-    rows = []
-    for arm, texts in record["texts"].items():
-        best = int(np.argmax(record["weights"])) if arm == SMC else 0
-        text = texts[best].strip().replace("|", "\\|").replace("$", "\\$").replace("*", "\\*")
-        rows.append([arm, "yes" if record["right"][arm][best] else "no", text])
+    """Return the first text of each arm, of smc the heaviest, for the first problem where smc and `LOW` differ."""
+
+    def is_right(record: Record, arm: str) -> bool:
+        return bool(record["right"][arm][int(np.argmax(record["weights"])) if arm == SMC else 0])
+
+    unlike = [record for record in records if is_right(record, SMC) != is_right(record, LOW)]
+    record, rows = (unlike or list(records))[0], []
+    for arm, text in record["text"].items():
+        shown = text.replace("|", "\\|").replace("$", "\\$").replace("*", "\\*")
+        rows.append([arm, "yes" if is_right(record, arm) else "no", shown])
     return markdown_table(["arm", "right", "text"], rows)
 
 

@@ -12,7 +12,7 @@ from test_choosing_page import NUMBER
 from test_docs import DOCS, ROOT
 
 from logitkit.bench.report import Interval
-from studies import bench_pairs, evidence, evidence_plan, leaderboard
+from studies import bench_pairs, evidence, evidence_plan, guided_cost, leaderboard
 from studies.evidence import RESULTS
 from studies.records import read_records
 
@@ -81,6 +81,8 @@ def test_the_tables_of_a_page_are_those_of_its_records(path: Path, monkeypatch: 
     if path.stem == "ensemble_pairs":
         records = read_records(FOLDER / "records" / "core_ensemble.jsonl")
         tables["bench"] = evidence.comparison_table(bench_pairs.comparisons(records, "core", "ensemble"))
+    if path.stem == "guided_code":
+        tables |= guided_cost.results(read_records(FOLDER / "records" / "guided_code_cost.jsonl"))
     parts = {match[2]: match[0] for match in RESULTS.finditer(text_of(path))}
     assert parts.keys() == tables.keys()
     assert [name for name, table in tables.items() if bare(table) not in bare(parts[name])] == []

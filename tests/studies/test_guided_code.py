@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 
 from logitkit import models
 from logitkit.bench.tasks import MBPP
@@ -16,7 +15,7 @@ from logitkit.processors.engine.search_report import SearchReport
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from studies import guided_answers, guided_code
+from studies import guided_answers, guided_code, guided_cost
 from studies.evidence import half_of
 from studies.guided_code import METHODS, chosen_settings, results
 from studies.records import read_records
@@ -45,8 +44,6 @@ def test_the_study_runs_and_resumes(data: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(MBPP, "judge", lambda task, sample, answer: {"pass_at_1": 0.0})  # a process for each takes long
     arguments: dict[str, Any] = {"data": data, "model": "tiny", "problems": 5, "max_new_tokens": 3, "batch": 2}
     arguments |= {"out": data / "out.jsonl", "tune": tune, "control": True}
-    with pytest.raises(typer.BadParameter, match="give --allow-code-execution"):
-        guided_code.main(**arguments)
     for _ in range(2):
         guided_code.main(**arguments, allow_code_execution=True)
         records = read_records(data / "out.jsonl")
@@ -61,12 +58,58 @@ def test_the_study_runs_and_resumes(data: Path, monkeypatch: pytest.MonkeyPatch,
     )
 
 
+@pytest.mark.parametrize("tune", [False, True])
+def test_answers_are_judged_by_a_later_run(data: Path, monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
+    """Nothing is executed without the permission; with ``tune`` both settings are written, as none is chosen yet."""
+    executed: list[str] = []
+
+    def judge(_: MBPP, __: Any, answer: Any) -> dict[str, float]:
+        executed.append(answer.text)
+        return {"pass_at_1": 1.0}
+
+    monkeypatch.setattr(MBPP, "judge", judge)
+    monkeypatch.setattr(guided_code, "publish", lambda tables, page: None)
+    monkeypatch.setattr(guided_code, "results", lambda records: {})
+    out = data / "out.jsonl"
+    arguments: dict[str, Any] = {"data": data, "model": "tiny", "problems": 5, "max_new_tokens": 3, "out": out}
+    guided_code.main(**arguments, tune=tune)
+    records = read_records(out)
+    assert not executed and not any("passed" in record for record in records)
+    assert len(records) == 5 * (1 + (len(SETTINGS) if tune else len(METHODS)))
+    monkeypatch.setattr(models, "load", lambda name, like=None: pytest.fail("an answer is written again"))
+    guided_code.main(**arguments, tune=tune, allow_code_execution=True)
+    judged = read_records(out)
+    assert judged == [{**record, "passed": True} for record in records]
+    assert sorted(executed) == sorted({(record["item"], record["text"]): record["text"] for record in records}.values())
+    executed.clear()
+    guided_code.main(**arguments, tune=tune, allow_code_execution=True)
+    assert not executed and read_records(out) == judged
+
+
+def test_verdicts_of_an_interrupted_run_are_kept(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second program is interrupted."""
+    task, verdicts = guided_answers.mbpp(data, 3), iter([{"pass_at_1": 1.0}])
+
+    def judge(*_: Any) -> dict[str, float]:
+        for verdict in verdicts:
+            return verdict
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MBPP, "judge", judge)
+    records = [{"arm": "", "item": guided_answers.item_of(sample), "text": "x"} for sample in task.samples]
+    with pytest.raises(KeyboardInterrupt):
+        guided_code.judge(task, records, data / "out.jsonl", "local")
+    assert [record.get("passed") for record in read_records(data / "out.jsonl")] == [True, None, None]
+
+
 def test_programs_are_run(data: Path) -> None:
     """An answer is judged by the tests of its problem."""
     task = guided_answers.mbpp(data, 1)
     tokenizer, item = tiny_tokenizer(), guided_answers.item_of(task.samples[0])
     (found,) = guided_answers.answers((tiny_model(), tokenizer), task, 2, ("", (item,)))
-    assert found["passed"] is False and 1 <= found["tokens"] <= 2 and found["batch"] == 1
+    assert 1 <= found["tokens"] <= 2 and found["batch"] == 1
+    assert not guided_answers.passes(task, (item, found["text"]))
+    assert guided_answers.passes(task, (item, "def f():\n    return 1"))
 
 
 def test_a_larger_run_keeps_its_problems(data: Path) -> None:
@@ -141,9 +184,16 @@ def test_the_tables_by_hand() -> None:
     assert "| +0.0 [+0.0, +0.0] | 1.000 | none | impossible |" in lines[3]
     assert "| `uscd()` | 8 of 12 | 8 | 0 |" in tables["changes"]
     assert "| `mti(threshold=2.0)` | 1 of 4 | 1 | 0.500 |" in tables["development"]
-    assert tables["judged"].startswith("| 12 held-out problems |") and "| 10 | 12 | 2.0 | 1.00 |" in tables["judged"]
-    assert tables["control"].endswith("writes 1 of 1 plain answers.")
+    assert tables["judged"].startswith("| 12 held-out problems |") and "| 10 | 12 |" in tables["judged"]
     assert tables["programs"].startswith("MBPP/04, `uscd()` (passes, plain does not)")
+
+
+def test_the_cost_by_hand() -> None:
+    """MTI takes 3 seconds where the others take 2."""
+    slower = [{**r, "seconds": 3.0} if r["arm"] == "mti()" else r for r in _records(tuned=False)]
+    cost = guided_cost.results(slower)
+    assert cost["cost"].startswith("| 16 problems |") and "| `mti()` | 10 | 3.0 | 1.50 |" in cost["cost"]
+    assert cost["control"].endswith("writes 1 of 1 plain answers.")
 
 
 def test_without_tuning_all_problems_are_judged() -> None:

@@ -92,7 +92,8 @@ def test_a_small_study_of_word_problems(data: Path, capsys: Any, monkeypatch: py
     records = read_records(out)
     assert len(records) == 3 and "problem" not in out.read_text(encoding="utf-8")
     for record in records:
-        assert [len(texts) for texts in record["texts"].values()] == [1, 3, 3, 3]
+        assert [len(right) for right in record["right"].values()] == [1, 3, 3, 3] and len(record["text"]) == 4
+        assert record["different"]["greedy"] == 1 and all(0 < share <= 1 for share in record["different"].values())
         assert sum(record["weights"]) == pytest.approx(1, abs=1e-4) and 1 <= record["ess"] <= 3
     monkeypatch.setattr(models, "load", lambda name, like: pytest.fail("a problem is solved again"))
     power_problems.main(items=3, **settings)
@@ -112,14 +113,15 @@ def test_the_tables_of_word_problems_by_hand() -> None:
     right = {"greedy": [1], "temperature 1": [1, 0], power_problems.LOW: [1, 0], power_problems.SMC: [0, 1]}
     record = {
         "right": right,
-        "texts": {arm: ["a", "b"][: len(ones)] for arm, ones in right.items()},
+        "text": {arm: "b" if arm == power_problems.SMC else "a" for arm in right},
+        "different": dict.fromkeys(right, 1.0),
         "seconds": dict.fromkeys(right, 2.0),
         "weights": [0.25, 0.75],
         "ess": 1.5,
     }
     tables = power_problems.results([record, record])
-    assert "| temperature 1 | 2 | 50.0 [50.0, 50.0] | 1.00 |  | 2 |" in tables["arms"]
-    assert "| smc, exponent 4 | 2 | 75.0 [75.0, 75.0] | 1.00 | 1.50 | 2 |" in tables["arms"]
+    assert "| temperature 1 | 2 | 50.0 [50.0, 50.0] | 1.00 |  | 4 |" in tables["arms"]
+    assert "| smc, exponent 4 | 2 | 75.0 [75.0, 75.0] | 1.00 | 1.50 | 4 |" in tables["arms"]
     assert f"| smc, exponent 4 - {power_problems.BEST} | points right | 2 | -25.0 [" in tables["comparisons"]
     assert "| smc, exponent 4 | yes | b |" in tables["samples"]
 

@@ -93,9 +93,7 @@ def test_a_stop_late_in_a_long_text_ends_its_row(criterion: Any) -> None:
     new = torch.tensor(tiny_tokenizer()([text, text], add_special_tokens=False).input_ids)
     stops = [(text[150:153], text[180:183]), ("@",)]
     stopping = criterion(call, stops)
-    ended = [
-        stopping(torch.cat([call.prompts.ids, new[:, :length]], dim=1), None).tolist() for length in range(1, 201)
-    ]
+    ended = [stopping(torch.cat([call.prompts.ids, new[:, :length]], dim=1), None).tolist() for length in range(1, 201)]
     assert not any(second for _, second in ended)
     assert [first for first, _ in ended].index(True) + 1 == text.find(stops[0][0]) + 3 == 153
 

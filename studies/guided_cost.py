@@ -1,0 +1,60 @@
+"""Cost of USCD, MTI and AdaDec on programs, from a results file of `studies.guided_code` that a quiet CPU wrote.
+
+    python -m studies.guided_code --problems 32 --control --allow-code-execution --out guided_code_cost.jsonl
+    python -m studies.guided_cost guided_code_cost.jsonl --page guided_code.md
+
+The arms take turns on the same batches. A results file of a GPU that other processes use says nothing about cost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from studies.evidence import publish
+from studies.guided_answers import Records
+from studies.guided_code import CONTROL, METHODS, answered, by_arm, changed
+from studies.records import read_records
+from studies.tables import markdown_table
+
+
+def results(records: Records) -> dict[str, str]:
+    """Return the table of costs, and how many plain answers AdaDec writes in its own loop."""
+    return {"cost": cost_table(records), "control": control_line(records)}
+
+
+def cost_table(records: Records) -> str:
+    """Return the seconds of an answer under the first setting of each method, on the problems that all answered."""
+    arms = ["", *(group[0] for group in METHODS.values())]
+    of_arm = by_arm(answered(records, None, arms))
+    plain = np.mean([record["seconds"] for record in of_arm[""]])
+    rows = []
+    for arm in arms:
+        seconds = np.mean([record["seconds"] for record in of_arm[arm]])
+        tokens = np.mean([record["tokens"] for record in of_arm[arm]])
+        name = f"`{arm}`" if arm else "plain"
+        rows.append([name, f"{tokens:.0f}", f"{seconds:.1f}", f"{seconds / plain:.2f}"])
+    headings = [f"{len(of_arm[''])} problems", "tokens an answer", "CPU seconds an answer", "times plain"]
+    return markdown_table(headings, rows)
+
+
+def control_line(records: Records) -> str:
+    """Return how many plain answers AdaDec with an infinite threshold writes in its own loop."""
+    both = by_arm(answered(records, None, ["", CONTROL]))
+    same = len(both.get("", [])) - changed(both.get(CONTROL, []), both.get("", []))
+    return f"`{CONTROL}` writes {same} of {len(both.get('', []))} plain answers."
+
+
+def main(
+    records: Annotated[Path, typer.Argument(help="File of results of studies.guided_code.")],
+    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+) -> None:
+    """Print the tables of cost and control."""
+    publish(results(read_records(records)), page)
+
+
+if __name__ == "__main__":
+    typer.run(main)
