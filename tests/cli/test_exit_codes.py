@@ -93,7 +93,7 @@ def test_the_status_depends_on_the_error_alone(command: str, monkeypatch: pytest
         assert "Traceback" not in result.output and ("interrupted" if status == 130 else "error: ") in result.stderr
 
 
-@pytest.mark.parametrize("command", [*(set(COMMANDS) - {"lm-eval"}), "models", "bench", ""])
+@pytest.mark.parametrize("command", [*sorted(set(COMMANDS) - {"lm-eval"}), "models", "bench", ""])
 def test_an_unknown_option_is_usage(command: str) -> None:
     """Every command and group refuses an unknown option with status 2."""
     assert logitkit_command(*command.split(), "--no-such-option").exit_code == 2

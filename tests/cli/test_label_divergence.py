@@ -30,6 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["{empty}", "out"], "must hold a prompt, got none"),
         (["{prompts}", "out", "--field", "question"], "must be JSON with 'question'"),
         (["{prompts}", "out", "--judge", "fair"], "--judge must be answer, text, model:NAME, or module:function"),
+        (["{prompts}", "out", "--device", "toaster"], "device must be a device that torch has on this machine"),
+        (["{prompts}", "out", "--dtype", "float8"], "dtype must be float32, bfloat16 or float16"),
     ],
 )
 def test_bad_input_gives_one_line(arguments: list[str], message: str, folder: str, tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ def test_from_texts_to_a_chain(folder: Path) -> None:
     call.generate(max_new_tokens=2, do_sample=False)
 
 
+def test_states_of_another_dtype_train_a_head_too(folder: Path) -> None:
+    """The head is trained in 32 bits, and states of 16 bits tell the texts apart as well."""
+    result = train(folder, "short", "--json", "--dtype", "bfloat16")
+    assert result.exit_code == 0 and json.loads(result.stdout)["accuracy"] == 1.0, result.output
+    refused = train(folder, "nowhere", "--device", "toaster")
+    assert refused.exit_code == 2 and "device must be a device that torch has" in " ".join(refused.output.split())
+    assert not (folder / "nowhere").exists()
+
+
 def test_an_interrupted_run_continues(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill in the middle of the texts, the states of the first batches are not read again."""
     kept, read = samplers.attribute_texts.HiddenStates, []

@@ -32,13 +32,17 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_from_prompts_to_a_router(folders: list[str], tmp_path: Path) -> None:
-    """The labels of label-divergence train a head with train-router, and a chain uses the head."""
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_from_prompts_to_a_router(folders: list[str], tmp_path: Path, dtype: str) -> None:
+    """The labels of label-divergence train a head with train-router, and a chain uses the head.
+
+    Labels that were made in another dtype train it too.
+    """
     prompts, labels, head = (tmp_path / name for name in ("prompts.jsonl", "labels.jsonl", "head"))
     prompts.write_text("".join(json.dumps({"question": text}) + "\n" for text in PROMPTS))
     models = ["--small", folders[0], "--large", folders[1]]
     judge = ["--judge", "logitkit.processors.cascade:SameText"]
-    options = ["--field", "question", "--tokens", "8"]
+    options = ["--field", "question", "--tokens", "8", "--dtype", dtype]
     result = run("label-divergence", str(prompts), str(labels), *models, *options, *judge)
     assert result.exit_code == 0 and "identical" in result.output, result.output
     targets = [label for prompt in read_labels(labels)[1] for label in prompt.labels]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import check_output, utf8_text
+from logitkit.cli.inputs import check_output, load_model, utf8_text
 from logitkit.cli.interrupts import continued_from
 from logitkit.cli.json_output import print_json
 from logitkit.cli.model_pair import load_pair
@@ -43,6 +43,8 @@ def label_divergence(
     ] = "answer",
     tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer, and of each continuation.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Number of continuations generated together.")] = 8,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     engine: options.Engine = "local",
     as_json: options.AsJson = False,
 ) -> None:
@@ -57,9 +59,9 @@ def label_divergence(
     chosen = engine_named(engine, "label-divergence")
     check_output("label-divergence", "OUT", out)
     texts = _read_prompts(prompts, field)[:items]
-    deciding = PerProcess(functools.partial(_judge, judge))
+    deciding = PerProcess(functools.partial(_judge, judge, device, dtype))
     _ = deciding.value  # an unknown judge is refused before the models are loaded
-    pair = PerProcess(functools.partial(load_pair, "label-divergence", small, large))
+    pair = PerProcess(functools.partial(load_pair, "label-divergence", small, large, device, dtype))
     from logitkit.processors import cascade
 
     messages = [[{"role": "user", "content": text}] if chat else text for text in texts]
@@ -112,11 +114,15 @@ def _decision(judge: PerProcess[Any], pair: Any) -> bool:
     return bool(judge.value(pair))
 
 
-def _judge(name: str) -> Any:
+def _judge(name: str, device: str, dtype: str) -> Any:
     """Return the function that compares two continuations.
 
+    Args:
+        name: what the option ``--judge`` names.
+        device, dtype: of a model that judges.
+
     Raises:
-        ParameterError: no judge has this name.
+        ParameterError: no judge has this name, or torch does not have the device.
     """
     from logitkit.processors import cascade
 
@@ -124,9 +130,7 @@ def _judge(name: str) -> Any:
         return cascade.SameAnswer() if name == "answer" else cascade.SameText()
     module, _, attribute = name.partition(":")
     if module == "model" and attribute:
-        from logitkit import models
-
-        return cascade.ModelJudge(*models.load(attribute))
+        return cascade.ModelJudge(*load_model("label-divergence", attribute, device=device, dtype=dtype))
     try:
         judge = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

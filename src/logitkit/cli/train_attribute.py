@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from logitkit.cli import options
-from logitkit.cli.inputs import check_folder
+from logitkit.cli.inputs import check_folder, load_model
 from logitkit.cli.interrupts import continued_from
 from logitkit.cli.json_output import print_json
 from logitkit.cli.rendering import print_line, print_table
@@ -41,6 +41,8 @@ def train_attribute(
     blocks: Annotated[int, typer.Option(min=0, help="Number of residual blocks of the head.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the places.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of places and training.")] = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     engine: options.Engine = "local",
     as_json: options.AsJson = False,
 ) -> None:
@@ -50,13 +52,12 @@ def train_attribute(
     training itself runs in this process.
     """
     chosen = engine_named(engine, "train-attribute")
-    from logitkit import models
     from logitkit.processors import samplers
     from logitkit.processors.cascade import TrainingSettings
 
     check_folder("train-attribute", "OUT", out)
     items = samplers.read_labelled_texts(texts, text=field, label=label, prompt=prompt)
-    shared = PerProcess(functools.partial(models.load, model))
+    shared = PerProcess(functools.partial(load_model, "train-attribute", model, device=device, dtype=dtype))
     loaded, tokenizer = shared.value
     settings = samplers.CaptureSettings(positions=positions, tokens=tokens, batch_size=batch, chat=chat, seed=seed)
     with continued_from(out), progress_bar("texts", total=len(items), piped=True) as bar:

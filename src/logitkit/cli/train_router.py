@@ -30,6 +30,8 @@ def train_router(
     blocks: Annotated[int, typer.Option(min=0, help="Number of residual blocks of the head.")] = 2,
     epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the labels.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed of the training.")] = 0,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     as_json: options.AsJson = False,
 ) -> None:
     """Train a router on labels. Use the router as `router(large=..., head='FOLDER')` in a chain."""
@@ -37,7 +39,7 @@ def train_router(
 
     check_folder("train-router", "OUT", out)
     label_settings, prompts = cascade.read_labels(labels)
-    pair = load_pair("train-router", small, large)
+    pair = load_pair("train-router", small, large, device, dtype)
     cascade.check_pair("train-router", label_settings.pair, pair.fingerprint())
     config = cascade.router_head_config(pair.small, width=width, blocks=blocks)
     features, targets = cascade.router_examples(prompts, pair.small, config)
