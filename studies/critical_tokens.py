@@ -241,7 +241,7 @@ def _row(records: Records, half: str, arm: str, items: Sequence[str]) -> list[st
     cells = [arm, str(len(items)), interval_text(bootstrap_interval([right[arm][item] for item in items]), ".1f")]
     if arm in (BASE, TUNED):
         return [*cells, "", "", ""]
-    cells.append(f"{sum(part) / sum(gain):.2f}" if sum(gain) > 0 else "no gain")
+    cells.append(interval_text(bootstrap_interval(part, gain), ".2f") if sum(gain) > 0 else "no gain")
     for field in ("switched", "changed"):
         found = values(records, half, arm, field)
         cells.append(interval_text(bootstrap_interval([found[item] for item in items])))

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from logitkit.bench.report.packages import optimize, proportion_confint, stats
+from logitkit.errors import ParameterError
 
 LEVEL = 0.05  # one minus the confidence of an interval, and the significance level after correction
 RESAMPLES = 9999
@@ -175,6 +176,10 @@ def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, *, s
 
     The interval is BCa (Efron 1987) from `RESAMPLES` resamples. Where BCa is undefined, because all resampled means
     lie on one side of the mean, it is the percentile interval of the same resamples.
+    A resample whose weights sum to 0 has no mean and is left out, so the interval is that of the resamples with a
+    mean. If no weight is negative, a resample is left out with a probability below 37 %, which is reached where one
+    item alone has a weight. Few items with a weight give too narrow an interval, as few items do. Weights of both
+    signs can have a sum near 0, which makes the interval wide.
 
     Args:
         values: one value per item, such as the paired difference of two strategies on a sample.
@@ -185,15 +190,22 @@ def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, *, s
     Returns:
         The interval; a single point if there is one item or if no item deviates from the mean.
 
+    Raises:
+        ParameterError: the weights sum to 0.
+
     Examples:
         >>> bootstrap_interval([1.0, 1.0, 1.0])
         Interval(mean=1.0, low=1.0, high=1.0)
         >>> mean, low, high = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
         >>> low < mean < high
         True
+        >>> bootstrap_interval([0.0, 1.0, 0.0], [0.0, 1.0, 1.0])
+        Interval(mean=0.5, low=0.0, high=1.0)
     """
     numbers = np.asarray(values, float)
     shares = np.ones_like(numbers) if weights is None else np.asarray(weights, float)
+    if weights is not None and not shares.sum():
+        raise ParameterError("bootstrap_interval", "the sum of the weights", "a number other than 0", 0.0)
     mean = float(numbers.mean()) if weights is None else float(numbers.sum() / shares.sum())
     if len(numbers) < 2 or np.allclose(numbers, mean * shares, rtol=0, atol=1e-12 * np.abs(numbers).max()):
         return Interval(mean, mean, mean)
@@ -207,19 +219,17 @@ def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, *, s
 def _bootstrap(data: tuple[Numbers, ...], method: Literal["BCa", "percentile"], seed: int) -> tuple[float, float]:
     """Return the bounds of a bootstrap interval of the mean, or of the ratio of two sums."""
     statistic: Any = np.mean if len(data) == 1 else _ratio_of_sums
+    batch = max(1, BATCH_ELEMENTS // len(data[0]))
+    settings = {"batch": batch, "vectorized": True, "paired": len(data) > 1, "method": method}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the caller tests for nan
-        interval = stats.bootstrap(
-            data,
-            statistic,
-            n_resamples=RESAMPLES,
-            batch=max(1, BATCH_ELEMENTS // len(data[0])),
-            vectorized=True,
-            paired=len(data) > 1,
-            method=method,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
+        rng = np.random.default_rng(seed)
+        result = stats.bootstrap(data, statistic, n_resamples=RESAMPLES, rng=rng, **settings)
+        has_value = np.isfinite(result.bootstrap_distribution)
+        if not has_value.all():
+            result.bootstrap_distribution = result.bootstrap_distribution[has_value]
+            result = stats.bootstrap(data, statistic, n_resamples=0, bootstrap_result=result, **settings)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _ratio_of_sums(values: Numbers, weights: Numbers, axis: int = -1) -> Numbers:

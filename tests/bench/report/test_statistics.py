@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 
 from logitkit.bench.report import Comparison, bootstrap_interval, compare, holm, intervals, mcnemar, sign_flips
 from logitkit.bench.report.statistics import compare_pairs, shown_better
+from logitkit.errors import ParameterError
 
 
 def test_holm_by_hand() -> None:
@@ -166,6 +168,38 @@ def test_the_interval_of_two_values_by_hand() -> None:
     """Of four equally likely resamples one has only the first value and one only the second: both are the bounds."""
     assert bootstrap_interval([0.0, 1.0]) == (0.5, 0.0, 1.0)
     assert bootstrap_interval([0.5, 2.0], [2.0, 0.5]) == (1.0, 0.25, 4.0)
+
+
+def test_resamples_without_a_weight_are_left_out_of_the_interval() -> None:
+    """Of 26 equally likely draws with a weight, 7 have the ratio 0 and 7 have 1: both are the bounds."""
+    assert bootstrap_interval([0.0, 1.0, 0.0], [0.0, 1.0, 1.0]) == (0.5, 0.0, 1.0)
+
+
+def test_left_out_resamples_do_not_change_the_others() -> None:
+    """The bounds are quantiles of the same draws, without those that have no ratio."""
+    weights = np.array([1.0, 2.0, 1.0] + [0.0] * 9)
+    values = np.array([1.0, 0.0, 1.0] + [0.0] * 9)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        draws = stats.bootstrap(
+            (values, weights),
+            lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
+            n_resamples=9999,
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
+    assert 0.02 < np.isnan(draws).mean() < 0.05  # (9 / 12) ** 12 is 0.03
+    want = np.nanpercentile(draws, [2.5, 97.5])
+    assert intervals._bootstrap((values, weights), "percentile", 0) == pytest.approx(want)
+    mean, low, high = bootstrap_interval(values, weights)
+    assert low <= mean <= high
+
+
+def test_weights_without_a_sum_are_an_error() -> None:
+    """A ratio of sums does not exist then."""
+    with pytest.raises(ParameterError, match=r"the sum of the weights must be a number other than 0, got 0\.0"):
+        bootstrap_interval([1.0, 2.0], [0.0, 0.0])
 
 
 def test_the_interval_is_bca_with_the_documented_resamples() -> None:
