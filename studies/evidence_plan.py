@@ -90,11 +90,11 @@ PAGES = (
     PlannedPage(
         letter="e",
         title="[referee of samplers](measurements/sampler_referee.md)",
-        items="300 passages, 12 samplers, 3 levels of diversity, 3 temperatures",
-        tokens=2 * 300 * 70,
+        items="300 passages of one model, 240 of another, 12 samplers, 3 levels of diversity, 3 temperatures",
+        tokens=(300 + 240) * 70,
         model="Gemma 3 270M",
         device="CPU",
-        state="the last word of a passage is measured, exactly; long and creative texts are not",
+        state="the last word of a passage is measured with two models, exactly; long and creative texts are not",
         needed="see the page; for texts, people who judge them",
     ),
     PlannedPage(

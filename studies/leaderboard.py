@@ -34,14 +34,17 @@ PAGES = {
 }
 TASKS = ("lambada", "lambada_cut", "arc", "passages", "span", "style", "text", "infilling")
 SHOWN = ("accuracy", "loss", "bits_per_byte", "style_perplexity", "distinct_3", "pass_at_1")  # metrics of the columns
+NOT_SHOWN = "not shown"
 HIGHER_IS_BETTER = ("share", "points")  # units of the pages; of all others, lower is better
 INTERVAL = re.compile(r"[+×-]?[\d.]+ \[([+-]?[\d.]+), ([+-]?[\d.]+)\]")
-INTRODUCTION = """# Leaderboard
+LONGEST = 40  # rows of a section with every comparison of its page
+INTRODUCTION = f"""# Leaderboard
 
 Made by `python -m studies.leaderboard`, from the [example report](report.md) and pages of [evidence](../evidence.md).
 *Better* and *worse* need an interval that excludes no difference and a corrected p-value below 0.05.
 The correction is Holm's, over all comparisons of the report, or of the table of a page.
 Everything else is *not shown*, which does not mean equal.
+Where a page has more than {LONGEST} comparisons, those that are not shown are counted here and stand on the page alone.
 Brackets are 95 % intervals, paired where they are of a difference.
 """
 
@@ -103,6 +106,8 @@ def report_sections(report: str) -> Iterator[str]:
 def page_section(name: str, title: str, text: str) -> str:
     """Return the comparisons of all tables of a page of evidence with verdicts.
 
+    If there are more than `LONGEST`, those that are not shown are counted in a line.
+
     Args:
         name: file name of the page.
         title: heading of the section.
@@ -111,6 +116,10 @@ def page_section(name: str, title: str, text: str) -> str:
     tables = [table for table in tables_of(text) if table.columns[0] == "difference"]
     rows = [[*row, verdict(row[3], row[4], row[1])] for table in tables for row in table.rows]
     about = f"From [its page]({name}.md)."
+    if len(rows) > LONGEST:
+        shown = [row for row in rows if row[-1] != NOT_SHOWN]
+        left = f"{len(rows) - len(shown)} of {len(rows)} comparisons are *{NOT_SHOWN}*; they stand on that page alone."
+        about, rows = f"{about}\n{left}", shown
     return f"## {title}\n\n{about}\n\n{markdown_table([*tables[0].columns, 'verdict on the first'], rows)}"
 
 
@@ -128,10 +137,10 @@ def verdict(interval: str, p: str, unit: str) -> str:
     """
     match = INTERVAL.match(interval)
     if match is None:
-        return "not shown"
+        return NOT_SHOWN
     low, high = map(float, match.groups())
     if low <= 0 <= high or float(p.lstrip("<")) >= 0.05:
-        return "not shown"
+        return NOT_SHOWN
     return "better" if (low > 0) == any(word in unit for word in HIGHER_IS_BETTER) else "worse"
 
 

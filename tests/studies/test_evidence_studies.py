@@ -114,3 +114,16 @@ def test_the_strength_is_chosen_by_the_development_questions() -> None:
     tables = context_answers.results(records)
     assert "4 held-out questions" in tables["answers"]
     assert "| conflict: cad 0.25 - plain | points written | 4 | +0.000 [" in tables["comparisons"]
+
+
+def test_a_long_section_of_the_leaderboard_counts_what_is_not_shown() -> None:
+    """Forty comparisons are all listed; of 41 those that are not shown are counted, over all tables of the page."""
+    head = "| difference | unit | items | mean, 95 % | p (Holm) |\n|---|---|---|---|---|\n"
+    shown = "| a - b | points | 9 | +1.0 [+0.5, +1.5] | 0.001 |\n"
+    others = "| c - b | points | 9 | +1.0 [-0.5, +1.5] | 1.000 |\n"
+    page = f"{head}{shown}{others * 19}\n{head}{shown}{others * 18}"
+    whole = leaderboard.page_section("page", "Title", page + others)
+    assert whole.count("| not shown |") == 38 and whole.count("| better |") == 2 and "comparisons are" not in whole
+    short = leaderboard.page_section("page", "Title", page + others * 2)
+    assert short.count("| not shown |") == 0 and short.count("| better |") == 2
+    assert "From [its page](page.md).\n39 of 41 comparisons are *not shown*; they stand on that page alone.\n" in short
