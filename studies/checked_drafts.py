@@ -6,10 +6,10 @@ its weights, so that both methods check the same drafts and differ in their over
 of two models that the command line names, the drafting one much cheaper, on the beginnings of children's stories.
 Guided: `cfg` on the large model of these two with the other one as its assistant, beside `cfg` without an assistant and
 beside a bare ``model.generate``, whose drafts ask the whole chain.
-The methods run in turn on each prompt, and their tokens are compared with those of the plain chain. Runs in the
-results file are not repeated.
+The methods run in turn on each prompt, and their tokens are compared with those of the plain chain. The floor of a
+method is the CPU time of its forwards, without the rest of its loop. Runs in the results file are not repeated.
 
-    python -m studies.checked_drafts --data DATA --items 4 --tokens 16 --out checked.jsonl
+    python -m studies.checked_drafts --data DATA --items 8 --tokens 16 --out checked.jsonl
     python -m studies.checked_drafts --data DATA --pair stories --small FOLDER --large FOLDER --items 8
 """
 
@@ -28,6 +28,7 @@ import typer
 
 import logitkit
 from logitkit import models
+from logitkit.bench.speed import ForwardClock
 from logitkit.progress import progress_bar
 from studies.draft_trees import paragraphs
 from studies.intervals import bootstrap_interval, interval_text
@@ -63,6 +64,7 @@ class Measured(NamedTuple):
         main: forwards of the generating model, by new tokens.
         other: forwards of the other model, by new tokens.
         seconds: CPU seconds a new token.
+        inside: CPU seconds a new token in forwards of both models.
         wall: seconds of the clock a new token.
         equal: whether the tokens are those of the plain chain.
     """
@@ -70,6 +72,7 @@ class Measured(NamedTuple):
     main: float
     other: float
     seconds: float
+    inside: float
     wall: float
     equal: bool
 
@@ -92,23 +95,17 @@ def measured(run: Callable[[], torch.Tensor], counted: Sequence[Any], start: int
         start: tokens of the prompt.
         plain: the ids of the plain chain; None: this run is the plain chain.
     """
-    counts = [0, 0]
-
-    def count(place: int) -> Callable[..., None]:
-        def add(*_: Any) -> None:
-            counts[place] += 1
-
-        return add
-
-    handles = [model.register_forward_hook(count(place)) for place, model in enumerate(counted)]
-    begun, clock = time.process_time(), time.perf_counter()
+    clocks = [ForwardClock(model, time.process_time) for model in counted]
+    begun, started = time.process_time(), time.perf_counter()
     ids = run()
-    seconds, wall = time.process_time() - begun, time.perf_counter() - clock
-    for handle in handles:
-        handle.remove()
+    seconds, wall = time.process_time() - begun, time.perf_counter() - started
+    for clock in clocks:
+        clock.remove()
     new = ids.shape[1] - start
     equal = plain is None or torch.equal(ids, plain)
-    return Measured(counts[0] / new, counts[1] / new, seconds / new, wall / new, equal), ids
+    main, other = (clock.count / new for clock in clocks)
+    inside = sum(clock.seconds for clock in clocks)
+    return Measured(main, other, seconds / new, inside / new, wall / new, equal), ids
 
 
 def drafting(assistant: Any, count: int) -> None:
@@ -181,12 +178,14 @@ def table(runs: Mapping[tuple[str, int], Mapping[str, Measured]]) -> str:
         own = [one for (other, _), one in runs.items() if other == task]
         for name in own[0]:
             values = [[getattr(one[name], of) for one in own] for of in ("main", "other")]
-            for of in ("wall", "seconds"):
-                values.append([getattr(one[name], of) / getattr(one["plain chain"], of) for one in own])
+            for of in ("wall", "seconds", "inside"):
+                base = "wall" if of == "wall" else "seconds"
+                values.append([getattr(one[name], of) / getattr(one["plain chain"], base) for one in own])
             cells = [interval_text(bootstrap_interval(np.array(each)), ".2f") for each in values]
             rows.append([task, name, *cells, f"{sum(one[name].equal for one in own)} of {len(own)}"])
     headings = ["pair", "method", "own forwards a token", "other forwards a token"]
-    return markdown_table([*headings, "wall time / plain", "CPU time / plain", "equal to plain"], rows)
+    times = ["wall time / plain", "CPU time / plain", "floor: CPU time of the forwards / plain"]
+    return markdown_table([*headings, *times, "equal to plain"], rows)
 
 
 def loaded(task: str, folders: Sequence[str]) -> tuple[Sequence[Any], Sequence[Any]]:

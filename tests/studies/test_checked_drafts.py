@@ -26,9 +26,10 @@ def test_a_small_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     rows = [line.split(" | ") for line in capsys.readouterr().out.strip().splitlines()[2:]]
     methods = ["plain chain", "speculate(2)"]
     assert [row[1] for row in rows] == [*methods, "assisted decoding", *methods]
-    assert all(row[6] == "1 of 1 |" for row in rows)
+    assert all(row[7] == "1 of 1 |" for row in rows)
     assert {row[3] for row in rows if row[1] == "plain chain"} == {"1.00 [1.00, 1.00]"}
     assert all(row[4].startswith("1.00 ") for row in rows if row[1] == "plain chain")
+    assert all(0 < float(row[6].split(" ")[0]) <= float(row[5].split(" ")[0]) for row in rows)  # forwards are a part
     monkeypatch.setattr(models, "load", lambda name: pytest.fail("the runs are repeated"))
     checked_drafts.main(data=tmp_path, items=1, tokens=5, out=out)
     assert [line.split(" | ") for line in capsys.readouterr().out.strip().splitlines()[2:]] == rows
