@@ -177,7 +177,7 @@ def bootstrap_interval(values: ArrayLike, weights: ArrayLike | None = None, *, s
     The interval is BCa (Efron 1987) from `RESAMPLES` resamples. Where BCa is undefined, because all resampled means
     lie on one side of the mean, it is the percentile interval of the same resamples.
     A resample whose weights sum to 0 has no mean and is left out, so the interval is that of the resamples with a
-    mean. If no weight is negative, a resample is left out with a probability below 37 %, which is reached where one
+    mean. If no weight is negative, a resample is left out with a probability below 37 %, most often where one
     item alone has a weight. Few items with a weight give too narrow an interval, as few items do. Weights of both
     signs can have a sum near 0, which makes the interval wide.
 
