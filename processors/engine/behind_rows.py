@@ -154,8 +154,8 @@ class BehindRows(PartialRows):
             extra["attention_mask"] = torch.cat([mask, torch.ones_like(chunk)], dim=1)
         if self._takes_positions:
             extra["position_ids"] = mask.sum(-1, keepdim=True) + torch.arange(chunk.shape[1], device=chunk.device)
-        with in_faster_order(self._forwarding, chunk.numel()):
-            output = forwarded(_without_hooks(self._forwarding), input_ids=chunk, **with_cache(branch), **extra)
+        model = _without_hooks(in_faster_order(self._forwarding, chunk.numel()))
+        output = forwarded(model, input_ids=chunk, **with_cache(branch), **extra)
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -1].float().to(chunk.device)  # type: ignore[no-any-return]

@@ -291,8 +291,7 @@ class CrossTokenizerReader(PartialRows):
         if not self._used.all():
             extra["attention_mask"] = torch.from_numpy(self._used.astype(np.int64)).to(device)
         inputs = {"input_ids": chunk.to(device), "position_ids": positions.to(device)}
-        with in_faster_order(self.model, chunk.numel()):
-            output = forwarded(self.model, **inputs, **with_cache(self._cache), **extra)
+        output = forwarded(in_faster_order(self.model, chunk.numel()), **inputs, **with_cache(self._cache), **extra)
         self.forwards += 1
         self.tokens += chunk.numel()
         return output.logits[:, -span:].float()  # type: ignore[no-any-return]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import time
-from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +11,7 @@ import torch
 from transformers import DynamicCache
 
 from logitkit.processors.engine.forward_plan import ForwardPlan
-from logitkit.processors.engine.thin_matmul import ThinMatmul, is_faster
+from logitkit.processors.engine.thin_matmul import is_faster, thin_twin
 from logitkit.processors.model_facts import text_config
 
 # Reading padding of this size, in numbers of the cache for each weight, costs as much as a forward saves.
@@ -78,7 +77,7 @@ def _measured_seconds(model: Any, rows: int, tokens: int, thin: bool) -> float:
     for _ in range(3):
         start = time.perf_counter()
         ids = torch.zeros((rows, tokens), dtype=torch.long, device=model.device)
-        with ThinMatmul() if thin else nullcontext():
-            float(model(input_ids=ids, use_cache=False, **kept).logits[0, -1, 0])  # waits for the device
+        forward = thin_twin(model) if thin else model
+        float(forward(input_ids=ids, use_cache=False, **kept).logits[0, -1, 0])  # waits for the device
         timings.append(time.perf_counter() - start)
     return min(timings)

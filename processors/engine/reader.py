@@ -287,8 +287,8 @@ class Reader(PartialRows):
         if self._padded:
             extra["attention_mask"] = self._ahead.masks(self._index, self._tail.shape[1])
         extra |= {"position_ids": positions} if self.takes_positions else {}
-        with in_faster_order(self.model, chunk.numel()):
-            return self._counted(forwarded(self.model, input_ids=chunk, **extra), chunk, count)
+        model = in_faster_order(self.model, chunk.numel())
+        return self._counted(forwarded(model, input_ids=chunk, **extra), chunk, count)
 
     def _counted(self, output: Any, chunk: Tensor, count: int) -> Tensor:
         """Count a forward and return its last logits in fp32."""

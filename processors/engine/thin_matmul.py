@@ -11,14 +11,12 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
 
 from logitkit.processors.engine.model_forward import is_compiled
 
@@ -26,15 +24,6 @@ FEW_ROWS = range(2, 9)  # from about nine rows on, both orders take the same tim
 MIN_SPEEDUP = 1.25  # how many times faster the second order must be
 MIN_TIMED_NUMBERS = 2**18  # smallest weight that is timed; timings of smaller weights are noise
 _FASTER: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()  # by model and rows
-
-
-class ThinMatmul(TorchFunctionMode):
-    """While active, fp32 products of two to eight rows on the CPU are computed as weight times rows."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is linear and not kwargs and _is_thin(args[0]):
-            return weight_times_rows(*args)
-        return func(*args, **(kwargs or {}))
 
 
 class ThinLinear(torch.nn.Linear):
@@ -66,8 +55,9 @@ def _twin_class(kind: type) -> type:
 def thin_twin(module: Any, known: dict[int, Any] | None = None) -> Any:
     """Return a module that computes the same with `ThinLinear` layers; the module itself is not changed.
 
-    Weights, buffers and hooks are shared, and so is every part without a linear layer. A `ThinMatmul` around a forward
-    does the same, but Python then passes every function of the forward, which took 9 ms of a step of 72 ms.
+    Weights, buffers and hooks are shared, and so is every part without a linear layer. A twin of a model of 400 parts
+    takes half a millisecond. A function mode of torch around a forward computes the same, but Python then passes every
+    function of the forward, which took 9 ms of a step of 72 ms.
 
     Args:
         module: a module; a layer of a class derived from ``torch.nn.Linear`` stays as it is.
@@ -117,8 +107,8 @@ def weight_times_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) 
 
 
 def is_faster(model: Any, rows: int) -> bool:
-    """Return whether a forward of ``rows`` rows of one token is faster with `ThinMatmul`; timed once for each model."""
-    if is_compiled(model):  # the compiler chooses its own order, and a mode would start it again
+    """Return whether a forward of ``rows`` rows of one token is faster in the other order; timed once a model."""
+    if is_compiled(model):  # the compiler chooses its own order, and a twin would be compiled again
         return False
     known = _FASTER.setdefault(model, {})
     if rows not in known:
@@ -126,15 +116,21 @@ def is_faster(model: Any, rows: int) -> bool:
     return known[rows]
 
 
-def in_faster_order(model: Any, rows: int) -> AbstractContextManager[Any]:
-    """Return a context in which a forward of this many tokens, over all rows, runs in the faster order of its operands.
+def in_faster_order(model: Any, tokens: int) -> Any:
+    """Return what computes a forward of so many tokens, over all rows, in the faster order: the model, or a twin.
+
+    A twin is of the model as it is now, so it is made for each forward.
 
     Args:
         model: the model of the forward; one that is no module of torch keeps its order.
-        rows: tokens of the forward.
+        tokens: tokens of the forward.
+
+    >>> from logitkit.registry.laws import tiny_model
+    >>> in_faster_order(tiny_model(), 300) is tiny_model()
+    True
     """
-    thin = rows in FEW_ROWS and isinstance(model, torch.nn.Module) and is_faster(model, rows)
-    return ThinMatmul() if thin else nullcontext()
+    thin = tokens in FEW_ROWS and isinstance(model, torch.nn.Module) and is_faster(model, tokens)
+    return thin_twin(model) if thin else model
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from logitkit.processors.engine.fixed_shapes import COUNTS, FixedShapes, Masks, uses_fixed_shapes
 from logitkit.processors.engine.growing_cache import GrowingLayer, growing_cache
-from logitkit.processors.engine.thin_matmul import FEW_ROWS, ThinMatmul, is_faster
+from logitkit.processors.engine.thin_matmul import in_faster_order
 from logitkit.processors.engine.tree_attention import additive_mask, ancestor_matrix, within_window
 from logitkit.processors.engine.tree_node import Node
 from logitkit.processors.model_facts import text_config
@@ -65,14 +64,13 @@ class TreeForward:
             )
             return logits if every else logits[-1:]
         device = model.device
-        with ThinMatmul() if len(fresh) in FEW_ROWS and is_faster(model, len(fresh)) else nullcontext():
-            output = model(
-                input_ids=torch.tensor([ids], device=device),
-                attention_mask=self._masks(cached, fresh, model.dtype, device),
-                position_ids=torch.tensor([positions], device=device),
-                **with_cache(self.cache),
-                logits_to_keep=0 if every else 1,
-            )
+        output = in_faster_order(model, len(fresh))(
+            input_ids=torch.tensor([ids], device=device),
+            attention_mask=self._masks(cached, fresh, model.dtype, device),
+            position_ids=torch.tensor([positions], device=device),
+            **with_cache(self.cache),
+            logits_to_keep=0 if every else 1,
+        )
         return output.logits[0].float()  # type: ignore[no-any-return]
 
     def _masks(self, cached: Sequence[Node], fresh: Sequence[Node], dtype: torch.dtype, device: torch.device) -> Masks:

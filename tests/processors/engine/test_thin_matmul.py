@@ -1,4 +1,4 @@
-"""Products with few rows give the same numbers in either order, and the mode ends with the forward."""
+"""Products with few rows give the same numbers in either order, and the model stays as it is."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import linear
-from torch.overrides import _get_current_function_mode_stack
-from transformers import LogitsProcessor
 
 from fakes import absolute_model, sliding_model
-from fusing import bound, decode, hooks
+from fusing import PROMPTS, bound, decode, hooks
 from logitkit.processors.engine import forward_plan as plan
 from logitkit.processors.engine import thin_matmul as thin
+from logitkit.processors.engine.kv_tree import KVTree
 from logitkit.registry.laws import tiny_model
 
 
@@ -38,28 +37,57 @@ def test_only_few_fp32_rows_are_swapped(monkeypatch: pytest.MonkeyPatch, rows: i
     calls, swapped = [], thin.weight_times_rows
     monkeypatch.setattr(thin, "weight_times_rows", lambda *given: (calls.append(1), swapped(*given))[1])
     layer = torch.nn.Linear(4, 3, dtype=getattr(torch, dtype))
-    with thin.ThinMatmul():
-        layer(torch.ones(rows, 4, dtype=getattr(torch, dtype)))
+    thin.thin_twin(layer)(torch.ones(rows, 4, dtype=getattr(torch, dtype)))
     assert len(calls) == count
 
 
-def test_a_fused_run_with_thin_products_gives_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tokens equal those of a lazy run, and the mode is inactive between forwards and after the run."""
-    want = decode(bound("cfg(2.0)"), "lazy")
-    monkeypatch.setattr(plan, "is_faster", lambda model, rows: True)
-    entered = []
-
-    class Watch(LogitsProcessor):
-        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            entered.append(len(_get_current_function_mode_stack()))
-            return scores
-
-    assert torch.equal(decode(bound("cfg(2.0)"), "fused", logits_processor=[Watch()]), want)
-    assert set(entered) == {0} and not _get_current_function_mode_stack()
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let every forward of few rows run in the other order; the list gets an entry for each product."""
+    found, swapped = list[int](), thin.weight_times_rows
+    monkeypatch.setattr(thin, "weight_times_rows", lambda *given: (found.append(1), swapped(*given))[1])
+    for module in (plan, thin):
+        monkeypatch.setattr(module, "is_faster", lambda model, rows: True)
+    return found
 
 
-def test_a_failing_forward_ends_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error in the third forward leaves no active mode and no hook."""
+@pytest.mark.parametrize(
+    ("chain", "streams", "prompts"),
+    [
+        ("cfg(2.0)", "fused", None),
+        ("cfg(2.0)", "lazy", None),
+        ("mti(negative='abc', threshold=0.1)", "lazy", ["a red prompt"]),
+    ],
+)
+def test_thin_products_give_the_same_tokens(
+    products: list[int], monkeypatch: pytest.MonkeyPatch, chain: str, streams: str, prompts: Any
+) -> None:
+    """In fused forwards, and in those of a second prompt and of a text behind the rows."""
+    got = decode(bound(chain, prompts=prompts or PROMPTS), streams)
+    assert products
+    monkeypatch.undo()
+    assert torch.equal(decode(bound(chain, prompts=prompts or PROMPTS), "lazy"), got)
+
+
+def test_thin_products_of_a_tree_give_the_same_probabilities(
+    products: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three texts that part behind a prompt are read in one forward of three tokens."""
+
+    def read() -> list[Any]:
+        tree = KVTree(tiny_model(), fixed=False)
+        prompt = tree.read(tree.root, [1, 2, 3], conditioning=True)
+        return [node.logp for node in tree.grow([(prompt, [token]) for token in (40, 50, 60)])]
+
+    got = read()
+    assert products
+    monkeypatch.undo()
+    for one, other in zip(got, read(), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_a_failing_forward_leaves_no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the third forward."""
     monkeypatch.setattr(plan, "is_faster", lambda model, rows: True)
     model, seen = tiny_model(9), []
     before = hooks(model)
@@ -74,7 +102,7 @@ def test_a_failing_forward_ends_the_mode(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(RuntimeError, match="stop"):
         decode(call, "fused")
     hook.remove()
-    assert not _get_current_function_mode_stack() and hooks(model) <= before
+    assert hooks(model) <= before
 
 
 def test_orders_are_timed_once_for_each_model() -> None:
