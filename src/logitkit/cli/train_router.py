@@ -18,6 +18,7 @@ from logitkit.tables import FittedTable
 EXAMPLES = ("logitkit train-router labels.jsonl head --small Qwen/Qwen2.5-0.5B --large Qwen/Qwen2.5-3B",)
 
 
+# Over 40 lines: each option of the command is a parameter.
 def train_router(
     labels: Annotated[Path, typer.Argument(help="The file that `logitkit label-divergence` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder of the trained head.")],
