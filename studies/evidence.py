@@ -83,15 +83,21 @@ def smallest_seen(differences: Sequence[float], comparisons: int = 1) -> float:
     return math.nan if seen is None else seen
 
 
-def items_to_see(differences: Sequence[float], difference: float) -> str:
-    """Return the number of items with which a mean difference would be shown, without a correction.
+def items_to_see(differences: Sequence[float], difference: float, comparisons: int = 1) -> str:
+    """Return the number of items with which a mean difference would be shown.
+
+    Args:
+        differences: the difference of every item.
+        difference: the true mean difference.
+        comparisons: number of comparisons that are corrected for together.
 
     Examples:
-        >>> items_to_see([-1.0, 1.0] * 50, 0.1)
-        '795'
+        >>> items_to_see([-1.0, 1.0] * 50, 0.1), items_to_see([-1.0, 1.0] * 50, 0.1, comparisons=6)
+        ('795', '1227')
     """
     deviation = float(np.std(differences, ddof=1))
-    items = Spread(deviation=deviation).items_needed(difference, power=POWER) if deviation else None
+    spread = Spread(deviation=deviation) if deviation else None
+    items = spread.items_needed(difference, power=POWER, comparisons=comparisons) if spread else None
     return "unknown" if items is None else str(items)
 
 

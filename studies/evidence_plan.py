@@ -147,8 +147,8 @@ PAGES = (
     PlannedPage(
         letter="j",
         title="[USCD, MTI and AdaDec on programs](measurements/guided_code.md)",
-        items="427 problems, 4 arms with 7 settings, 72 of 256 tokens; USCD reads two streams, AdaDec looks ahead",
-        tokens=427 * 11 * 72,
+        items="427 problems, 7 settings, 72 tokens",
+        tokens=427 * 7 * 72,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
         state="all problems of MBPP are measured; HumanEval is not",

@@ -16,7 +16,7 @@ import typer
 
 from studies.evidence import publish
 from studies.guided_answers import Records
-from studies.guided_code import CONTROL, METHODS, answered, by_arm, changed
+from studies.guided_records import CONTROL, METHODS, answered, by_arm, changed
 from studies.records import read_records
 from studies.tables import markdown_table
 

@@ -41,7 +41,7 @@ LONGEST = 40  # rows of a section with every comparison of its page
 INTRODUCTION = f"""# Leaderboard
 
 Made by `python -m studies.leaderboard`, from the [example report](report.md) and pages of [evidence](../evidence.md).
-*Better* and *worse* need an interval that excludes no difference and a corrected p-value below 0.05.
+*Better* and *worse* need an interval that does not contain 0 and a corrected p-value below 0.05.
 The correction is Holm's, over all comparisons of the report, or of the table of a page.
 Everything else is *not shown*, which does not mean equal.
 Where a page has more than {LONGEST} comparisons, those that are not shown are counted here and stand on the page alone.

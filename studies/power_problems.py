@@ -39,7 +39,9 @@ from studies.units import run_units
 ALPHA = 4.0
 LOW = f"temperature {1 / ALPHA:g}"
 SMC = f"smc, exponent {ALPHA:g}"
-BEST = "best of the texts of temperature 1"
+BEST = "likeliest text of temperature 1"
+HEAVIEST = "heaviest particle of smc"
+OF_TEXTS = {BEST: "temperature 1", HEAVIEST: SMC}  # arms that are one of the texts of another
 COMPARED = ((SMC, LOW), (SMC, "temperature 1"), (SMC, "greedy"), (SMC, BEST), (LOW, "temperature 1"), (LOW, "greedy"))
 EXAMPLES = """Question: A box holds 6 eggs. Ann has 3 boxes and 2 more eggs. How many eggs does Ann have?
 Answer: The boxes hold 3 * 6 = 18 eggs. With 2 more there are 18 + 2 = 20 eggs. #### 20
@@ -48,8 +50,8 @@ Question: A train needs 40 minutes for each trip. How many hours do 9 trips take
 Answer: The trips take 9 * 40 = 360 minutes. That is 360 / 60 = 6 hours. #### 6
 
 """
-Record = dict[str, Any]  # item; by arm: one text, the share of different ones, which are right, seconds; of particles:
-# weights and mean effective size
+Record = dict[str, Any]  # item; by arm: one text, of all texts the share of different ones, the mean characters, the
+# share with an answer behind ####, which are right, and seconds; of particles: weights and mean effective size
 
 
 def chains(texts: int) -> dict[str, str]:
@@ -90,7 +92,7 @@ def solved(loaded: tuple[Any, Any], rows: Sequence[dict[str, str]], texts: int, 
     model, tokenizer = loaded
     prompts = [f"{EXAMPLES}Question: {row['question']}\nAnswer:" for row in rows]
     right = [number_in(row["answer"]) for row in rows]
-    by_arm = ("text", "different", "right", "seconds")
+    by_arm = ("text", "different", "characters", "finished", "right", "seconds")
     found: list[Record] = [{"item": item_id(row["question"])} | {name: {} for name in by_arm} for row in rows]
     for arm, chain in chains(texts).items():
         count = 1 if arm == "greedy" else texts
@@ -112,8 +114,11 @@ def solved(loaded: tuple[Any, Any], rows: Sequence[dict[str, str]], texts: int, 
                 record["weights"] = [round(weight, 6) for weight in run.weights[number].exp().tolist()]
                 record["ess"] = round(float(np.mean([sizes[number] for sizes in run.trace.search.notes["ess"]])), 3)
                 best = int(np.argmax(record["weights"]))
-            record["text"][arm] = own[best].strip()
+            own = [text.strip() for text in own]
+            record["text"][arm] = own[best]
             record["different"][arm] = round(len(set(own)) / count, 4)
+            record["characters"][arm] = round(float(np.mean([len(text) for text in own])), 1)
+            record["finished"][arm] = round(float(np.mean(["####" in text for text in own])), 4)
             record["right"][arm] = [int(number_in(text) == right[number]) for text in own]
             record["seconds"][arm] = round(seconds, 2)
     return found
@@ -124,38 +129,57 @@ def shares(records: Sequence[Record], arm: str) -> Any:
 
     Args:
         records: of the problems.
-        arm: an arm of `chains`, or `BEST`, the likeliest text of temperature 1.
+        arm: an arm of `chains`, or of `OF_TEXTS`.
 
     Examples:
         >>> record = {"right": {"temperature 1": [1, 0], SMC: [0, 1]}, "weights": [0.25, 0.75]}
-        >>> [float(shares([record], arm)[0]) for arm in ("temperature 1", BEST, SMC)]
-        [50.0, 100.0, 75.0]
+        >>> [float(shares([record], arm)[0]) for arm in ("temperature 1", BEST, SMC, HEAVIEST)]
+        [50.0, 100.0, 75.0, 100.0]
     """
-    values = []
-    for record in records:
-        right = record["right"]["temperature 1"][:1] if arm == BEST else record["right"][arm]
-        values.append(100.0 * float(np.average(right, weights=record["weights"] if arm == SMC else None)))
-    return np.array(values)
+    if arm in OF_TEXTS:
+        return np.array([100.0 * record["right"][OF_TEXTS[arm]][shown(record, OF_TEXTS[arm])] for record in records])
+    weights = [record["weights"] if arm == SMC else None for record in records]
+    return np.array(
+        [100.0 * np.average(record["right"][arm], weights=own) for record, own in zip(records, weights, strict=True)]
+    )
+
+
+def shown(record: Record, arm: str) -> int:
+    """Return the number of the text of an arm that a record holds: the heaviest particle, else the first."""
+    return int(np.argmax(record["weights"])) if arm == SMC else 0
 
 
 def results(records: Sequence[Record]) -> dict[str, str]:
     """Return the tables: the arms, the comparisons, the items that a difference needs, and some texts."""
-    rows = []
-    for arm in ("greedy", "temperature 1", BEST, LOW, SMC):
-        own = "temperature 1" if arm == BEST else arm
-        different = np.mean([record["different"][own] for record in records])
+    rows, texts = [], []
+    for arm in ("greedy", "temperature 1", BEST, LOW, SMC, HEAVIEST):
+        right = interval_text(bootstrap_interval(shares(records, arm)), ".1f")
+        if arm in OF_TEXTS:
+            own = OF_TEXTS[arm]
+            length = np.mean([len(record["text"][own]) for record in records])
+            finished = np.mean(["####" in record["text"][own] for record in records])
+            rows.append([arm, "1", right, "", f"{length:.0f}", f"{100 * finished:.0f}"])
+            continue
+        any_right = f"{100 * np.mean([any(record['right'][arm]) for record in records]):.1f}"
+        length, finished = (np.mean([record[name][arm] for record in records]) for name in ("characters", "finished"))
+        count = str(len(records[0]["right"][arm]))
+        rows.append([arm, count, right, any_right, f"{length:.0f}", f"{100 * finished:.0f}"])
+        different = f"{np.mean([record['different'][arm] for record in records]):.2f}"
         size = f"{np.mean([record['ess'] for record in records]):.2f}" if arm == SMC else ""
-        cells = [str(len(records[0]["right"][own])), interval_text(bootstrap_interval(shares(records, arm)), ".1f")]
-        seconds = f"{np.sum([record['seconds'][own] for record in records]):.0f}"
-        rows.append([arm, *cells, "" if arm == BEST else f"{different:.2f}", size, seconds])
-    headings = ["arm", "texts of a problem", "right, %", "different texts", "mean effective particles"]
+        texts.append([arm, different, size, f"{np.sum([record['seconds'][arm] for record in records]):.0f}"])
+    headings = ["arm", "texts", "right, %", "problems with a right text, %", "characters", "with an answer, %"]
     compared = [
         PairedDifferences(f"{one} - {other}", "points right", shares(records, one) - shares(records, other))
         for one, other in COMPARED
     ]
-    needed = [[one.comparison, *(items_to_see(one.differences, points) for points in (5, 10, 20))] for one in compared]
+    needed = [
+        [one.comparison, *(items_to_see(one.differences, points, len(compared)) for points in (5, 10, 20))]
+        for one in compared
+    ]
+    of_texts = ["arm", "different texts", "mean effective particles", "seconds in all"]
     return {
-        "arms": f"{len(records)} problems.\n\n{markdown_table([*headings, 'seconds in all'], rows)}",
+        "arms": f"{len(records)} problems.\n\n{markdown_table(headings, rows)}",
+        "texts": markdown_table(of_texts, texts),
         "comparisons": comparison_table(compared, "+.1f"),
         "needed": markdown_table(["problems needed for", "5 points", "10 points", "20 points"], needed),
         "samples": samples(records),
@@ -163,16 +187,16 @@ def results(records: Sequence[Record]) -> dict[str, str]:
 
 
 def samples(records: Sequence[Record]) -> str:
-    """Return the first text of each arm, of smc the heaviest, for the first problem where smc and `LOW` differ."""
-
-    def is_right(record: Record, arm: str) -> bool:
-        return bool(record["right"][arm][int(np.argmax(record["weights"])) if arm == SMC else 0])
-
-    unlike = [record for record in records if is_right(record, SMC) != is_right(record, LOW)]
-    record, rows = (unlike or list(records))[0], []
-    for arm, text in record["text"].items():
-        shown = text.replace("|", "\\|").replace("$", "\\$").replace("*", "\\*")
-        rows.append([arm, "yes" if is_right(record, arm) else "no", shown])
+    """Return a text of each arm for the first problem where the heaviest particle and the low temperature differ."""
+    one_each = {"greedy": "greedy", BEST: "temperature 1", LOW: LOW, HEAVIEST: SMC}
+    right = {arm: [record["right"][own][shown(record, own)] for record in records] for arm, own in one_each.items()}
+    differing = [
+        number for number, pair in enumerate(zip(right[HEAVIEST], right[LOW], strict=True)) if len({*pair}) == 2
+    ]
+    number, rows = (differing or [0])[0], []
+    for arm, own in one_each.items():
+        text = records[number]["text"][own].replace("|", "\\|").replace("$", "\\$").replace("*", "\\*")
+        rows.append([arm, "yes" if right[arm][number] else "no", text])
     return markdown_table(["arm", "right", "text"], rows)
 
 

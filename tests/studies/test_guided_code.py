@@ -17,10 +17,9 @@ from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import guided_answers, guided_code, guided_cost
 from studies.evidence import half_of
-from studies.guided_code import METHODS, chosen_settings, results
+from studies.guided_records import CONTROL, METHODS, SETTINGS, chosen_settings
+from studies.guided_report import every_setting, results, rounding_line
 from studies.records import read_records
-
-SETTINGS = [setting for group in METHODS.values() for setting in group]
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_the_study_runs_and_resumes(data: Path, monkeypatch: pytest.MonkeyPatch,
         counts = {"development": 1 + len(SETTINGS) if tune else judged, "held-out": judged}
         assert len(records) == sum(counts[half] for half in halves) and set(halves) == set(counts)
     texts = {(record["arm"], record["item"]): record["text"] for record in records}
-    control = {item: text for (arm, item), text in texts.items() if arm == guided_code.CONTROL}
+    control = {item: text for (arm, item), text in texts.items() if arm == CONTROL}
     assert len(control) == (halves.count("held-out") if tune else 5) and all(
         text == texts["", item] for item, text in control.items()
     )
@@ -166,7 +165,7 @@ def _records(tuned: bool) -> list[dict[str, Any]]:
         for arm in ["", *(SETTINGS if tuned and number < 4 else judged)]:
             passed = (arm == "uscd()" and 4 <= number < 12) or (arm == METHODS["mti"][1] and number == 0)
             records.append({**base, "arm": arm, "text": f"\n{passed}", "passed": passed})
-    return [*records, {**records[0], "arm": guided_code.CONTROL}]
+    return [*records, {**records[0], "arm": CONTROL}]
 
 
 def test_settings_are_chosen_on_development_problems() -> None:
@@ -186,6 +185,29 @@ def test_the_tables_by_hand() -> None:
     assert "| `mti(threshold=2.0)` | 1 of 4 | 1 | 0.500 |" in tables["development"]
     assert tables["judged"].startswith("| 12 held-out problems |") and "| 10 | 12 |" in tables["judged"]
     assert tables["programs"].startswith("MBPP/04, `uscd()` (passes, plain does not)")
+
+
+def test_every_setting_by_hand() -> None:
+    """MTI's second setting loses the eight problems that plain decoding passes; six settings make 2 / 2**8 0.047."""
+    passing: dict[str, Any] = {"passed": True, "tokens": 9, "settings": {"max_new_tokens": 10}}
+    arms = {setting: [passing] * 8 for setting in ("", *SETTINGS)}
+    arms[METHODS["mti"][1]] = [passing | {"passed": False, "tokens": 10}] * 8
+    lines = every_setting(arms).splitlines()
+    assert lines[2] == "| `uscd()` | +0.0 [+0.0, +0.0] | 1.000 | 0 | 0 | 0 |"
+    assert lines[5] == "| `mti(threshold=2.0)` | -100.0 [-100.0, -100.0] | 0.047 | 0 | 8 | 8 |"
+
+
+def test_answers_without_a_guided_step_by_hand() -> None:
+    """One of two such answers has another text, and the same verdict."""
+    plain = [{"arm": "", "item": item, "text": "a", "passed": True, "guided": 0.0} for item in "123"]
+    own = [
+        {**one, "arm": "mti()", "text": text, "guided": share}
+        for one, text, share in zip(plain, "abc", (0.0, 0.0, 0.5), strict=True)
+    ]
+    assert rounding_line([*plain, *own]) == (
+        "In 2 answers a method never acted. 1 of them differ from the plain answer, by rounding alone,"
+        " and 0 in the verdict."
+    )
 
 
 def test_the_cost_by_hand() -> None:

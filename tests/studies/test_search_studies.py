@@ -115,15 +115,20 @@ def test_the_tables_of_word_problems_by_hand() -> None:
         "right": right,
         "text": {arm: "b" if arm == power_problems.SMC else "a" for arm in right},
         "different": dict.fromkeys(right, 1.0),
+        "characters": dict.fromkeys(right, 9.0),
+        "finished": dict.fromkeys(right, 0.5),
         "seconds": dict.fromkeys(right, 2.0),
         "weights": [0.25, 0.75],
         "ess": 1.5,
     }
     tables = power_problems.results([record, record])
-    assert "| temperature 1 | 2 | 50.0 [50.0, 50.0] | 1.00 |  | 4 |" in tables["arms"]
-    assert "| smc, exponent 4 | 2 | 75.0 [75.0, 75.0] | 1.00 | 1.50 | 4 |" in tables["arms"]
+    assert "| temperature 1 | 2 | 50.0 [50.0, 50.0] | 100.0 | 9 | 50 |" in tables["arms"]
+    assert f"| {power_problems.BEST} | 1 | 100.0 [100.0, 100.0] |  | 1 | 0 |" in tables["arms"]
+    assert "| smc, exponent 4 | 2 | 75.0 [75.0, 75.0] | 100.0 | 9 | 50 |" in tables["arms"]
+    assert f"| {power_problems.HEAVIEST} | 1 | 100.0 [100.0, 100.0] |  | 1 | 0 |" in tables["arms"]
+    assert "| smc, exponent 4 | 1.00 | 1.50 | 4 |" in tables["texts"]
     assert f"| smc, exponent 4 - {power_problems.BEST} | points right | 2 | -25.0 [" in tables["comparisons"]
-    assert "| smc, exponent 4 | yes | b |" in tables["samples"]
+    assert f"| {power_problems.HEAVIEST} | yes | b |" in tables["samples"]
 
 
 def test_a_small_study_of_length(data: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

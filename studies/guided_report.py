@@ -1,0 +1,180 @@
+"""The tables of the page on programs: settings, pass@1, paired comparisons with power, and programs to read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from logitkit.bench.report import Spread, holm, mcnemar
+from studies.evidence import POWER
+from studies.guided_answers import Records
+from studies.guided_records import METHODS, SETTINGS, ByArm, answered, by_arm, changed, chosen_settings, points
+from studies.intervals import bootstrap_interval, interval_text
+from studies.tables import markdown_table
+
+COMPARED = (("uscd", "plain"), ("mti", "plain"), ("adadec", "plain"), ("uscd", "mti"), ("uscd", "adadec"))
+SMALLEST = 10  # points; the difference for which the table says how many problems would show it
+
+
+def results(records: Records) -> dict[str, str]:
+    """Return the tables of the page."""
+    chosen = chosen_settings(records)
+    development = answered(records, "development", ["", *SETTINGS])
+    judged = answered(records, "held-out" if development else None, ["", *chosen.values()])
+    of_arm = by_arm(judged)
+    arms = {"plain": of_arm[""]} | {method: of_arm[chosen[method]] for method in METHODS}
+    tables = {}
+    if development:
+        tables["development"] = development_table(by_arm(development))
+    if every := answered(records, "held-out", ["", *SETTINGS]):
+        tables |= {"every": every_setting(by_arm(every)), "rounding": rounding_line(records)}
+    return tables | {
+        "judged": judged_table(arms, chosen, "held-out problems" if development else "problems"),
+        "comparisons": comparisons(arms, chosen),
+        "changes": changes_table(arms, chosen),
+        "programs": programs(arms, chosen),
+    }
+
+
+def development_table(arms: ByArm) -> str:
+    """Return how many development problems each setting passes."""
+    rows = []
+    for setting in ("", *SETTINGS):
+        own = arms[setting]
+        solved, others = sum(record["passed"] for record in own), changed(own, arms[""])
+        guided = f"{_guided(own):.3f}"
+        rows.append([f"`{setting}`" if setting else "plain", f"{solved} of {len(own)}", f"{others}", guided])
+    return markdown_table(["setting", "development problems passed", "answers changed", "guided steps"], rows)
+
+
+def every_setting(arms: ByArm) -> str:
+    """Return how every setting differs from plain decoding on held-out problems, with a correction over all settings.
+
+    This explores: one of the two settings of each method was chosen before.
+    """
+    plain = points(arms[""])
+    differences = {setting: points(arms[setting]) - plain for setting in SETTINGS}
+    flips = [(int((one > 0).sum()), int((one < 0).sum())) for one in differences.values()]
+    ps = holm([mcnemar(gained, lost) for gained, lost in flips])
+    rows = []
+    for (setting, one), (gained, lost), p in zip(differences.items(), flips, ps, strict=True):
+        limit = arms[setting][0]["settings"]["max_new_tokens"]
+        cut = sum(record["tokens"] >= limit for record in arms[setting])
+        mean = interval_text(bootstrap_interval(one), "+.1f")
+        rows.append([f"`{setting}`", mean, f"{p:.3f}", str(gained), str(lost), str(cut)])
+    headings = ["setting", "minus plain, points, 95 %", "p (Holm, all settings)", "gained", "lost", "cut off"]
+    return markdown_table(headings, rows)
+
+
+def rounding_line(records: Records) -> str:
+    """Return how many answers at whose steps a method never acted differ from those of plain decoding."""
+    plain = {record["item"]: record for record in records if record["arm"] == ""}
+    idle = [one for one in records if one["arm"] in SETTINGS and one["guided"] == 0]
+    texts = sum(one["text"] != plain[one["item"]]["text"] for one in idle)
+    verdicts = sum(one["passed"] != plain[one["item"]]["passed"] for one in idle)
+    return (
+        f"In {len(idle)} answers a method never acted. {texts} of them differ from the plain answer, by rounding alone,"
+        f" and {verdicts} in the verdict."
+    )
+
+
+def _guided(own: Records) -> float:
+    """Return the share of the steps of all answers at which a method acted."""
+    steps = [record["tokens"] for record in own]
+    return float(np.average([record["guided"] for record in own], weights=steps))
+
+
+def judged_table(arms: ByArm, chosen: dict[str, str], items: str) -> str:
+    """Return pass@1, guided steps and lengths of every arm on the problems that are judged.
+
+    Args:
+        arms: plain decoding and the methods.
+        chosen: the setting of each method.
+        items: what the problems are.
+    """
+    rows = []
+    for method, own in arms.items():
+        share = interval_text(bootstrap_interval(points(own)), ".1f")
+        limit = own[0]["settings"]["max_new_tokens"]
+        cut = sum(record["tokens"] >= limit for record in own)
+        lengths = [f"{np.mean([record['tokens'] for record in own]):.0f}", f"{cut}"]
+        name = f"`{chosen[method]}`" if method in chosen else method
+        rows.append([name, share, f"{_guided(own):.3f}", *lengths])
+    headings = [f"{len(arms['plain'])} {items}", "pass@1, %", "guided steps", "tokens an answer", "cut off"]
+    return markdown_table(headings, rows)
+
+
+def comparisons(arms: ByArm, chosen: dict[str, str]) -> str:
+    """Return the paired differences, with exact McNemar tests corrected by Holm, and what they could have seen.
+
+    Args:
+        arms: plain decoding and the methods.
+        chosen: the setting of each method.
+    """
+    pairs = [(points(arms[first]), points(arms[second])) for first, second in COMPARED]
+    flips = [(int((one > other).sum()), int((one < other).sum())) for one, other in pairs]
+    ps = holm([mcnemar(gained, lost) for gained, lost in flips])
+    rows = []
+    for (first, second), (one, other), (gained, lost), p in zip(COMPARED, pairs, flips, ps, strict=True):
+        share = (gained + lost) / len(one)
+        spread = Spread(discordant=share) if share else None
+        seen = spread.smallest_difference(len(one), power=POWER, comparisons=len(COMPARED)) if spread else None
+        needed = None
+        if spread and 100 * share >= SMALLEST:
+            needed = spread.items_needed(SMALLEST / 100, power=POWER, comparisons=len(COMPARED))
+        rows.append(
+            [
+                f"{chosen.get(first, first)} - {chosen.get(second, second)}",
+                "points passed",
+                str(len(one)),
+                interval_text(bootstrap_interval(one - other), "+.1f"),
+                f"{p:.3f}",
+                f"{100 * seen:.1f}" if seen else "none",
+                str(needed or "impossible"),
+            ]
+        )
+    headings = ["difference", "unit", "items", "mean, 95 %", "p (Holm)", f"seen with {100 * POWER:.0f} % power"]
+    return markdown_table([*headings, f"problems for {SMALLEST} points"], rows)
+
+
+def changes_table(arms: ByArm, chosen: dict[str, str]) -> str:
+    """Return how many answers and verdicts each method changed against plain decoding.
+
+    Args:
+        arms: plain decoding and the methods.
+        chosen: the setting of each method.
+    """
+    plain, rows = arms["plain"], []
+    for method, setting in chosen.items():
+        difference = points(arms[method]) - points(plain)
+        flips = [str(int((difference > 0).sum())), str(int((difference < 0).sum()))]
+        rows.append([f"`{setting}`", f"{changed(arms[method], plain)} of {len(plain)}", *flips])
+    return markdown_table(["setting", "answers changed", "passes, plain does not", "plain passes, it does not"], rows)
+
+
+def programs(arms: ByArm, chosen: dict[str, str], most: int = 3) -> str:
+    """Return some held-out programs whose verdict a method changed, of different methods first.
+
+    Args:
+        arms: plain decoding and the methods.
+        chosen: the setting of each method.
+        most: largest number of programs.
+    """
+    found = []
+    for method, setting in chosen.items():
+        flipped = [
+            (one, other)
+            for one, other in zip(arms[method], arms["plain"], strict=True)
+            if one["passed"] != other["passed"]
+        ]
+        for rank, (one, other) in enumerate(sorted(flipped, key=lambda pair: int(pair[0]["tokens"]))):
+            verdict = "passes, plain does not" if one["passed"] else "does not pass, plain does"
+            head = f"{one['item']}, `{setting}` ({verdict}). Plain decoding, then the method:"
+            found.append((rank, f"{head}\n\n{_block(other['text'])}\n\n{_block(one['text'])}"))
+    found.sort(key=lambda pair: pair[0])
+    return "\n\n".join(text for _, text in found[:most]) or "No method changed a verdict."
+
+
+def _block(text: str) -> str:
+    """Return a program as a block of Markdown."""
+    lines = [line.rstrip() for line in text.strip("\n").rstrip().split("\n")]
+    return "\n".join(["```text", *lines, "```"])
