@@ -21,6 +21,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from logitkit import models
 from logitkit.processors.alignment import Alignment, AlignmentVocabulary, align
 from logitkit.processors.tokens import Vocabulary
+from studies import command
 from studies.tables import markdown_table
 
 END_TOKENS = ("<|im_end|>", "<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
@@ -116,4 +117,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -23,6 +23,7 @@ import logitkit
 from logitkit import models
 from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
+from studies import command
 from studies.draft_trees import paragraphs
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
@@ -147,4 +148,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

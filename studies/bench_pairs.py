@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from studies.evidence import PairedDifferences, comparison_table, publish
+from studies import command
+from studies.evidence import Page, PairedDifferences, comparison_table, publish
 from studies.records import append_record, read_records
 
 UNITS = {"accuracy": "share right", "loss": "nats", "bits_per_byte": "bits a byte"}
@@ -43,7 +44,7 @@ def main(
     first: Annotated[str, typer.Argument(help="Name of a strategy.")],
     second: Annotated[str, typer.Argument(help="Name of the strategy that is subtracted.")],
     keep: Annotated[Path | None, typer.Option(help="A new file for the records that are compared.")] = None,
-    page: Annotated[Path | None, typer.Option(help="Page whose part `bench` is replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Print the comparisons."""
     records = [record for record in read_records(results) if record.get("chain") in (first, second)]
@@ -55,4 +56,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -8,14 +8,14 @@ what is compared in turn on the same texts; a table entry is the median over the
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from logitkit import models
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings
@@ -24,6 +24,7 @@ from logitkit.bench.tasks import Sentences
 from logitkit.bench.tasks.sentences import SENTENCES
 from logitkit.registry.bind import bind
 from logitkit.registry.chain import Chain
+from studies import command
 
 WORDS = 6  # of each prompt of the generation
 STOPS = ("\nQuestion:", "\n\n\n")  # those of gsm8k
@@ -82,17 +83,16 @@ def speed(times: dict[str, list[float]], name: str, beside: str) -> float:
     return statistics.median(b / a for a, b in zip(times[name], times[beside], strict=True))
 
 
-def main() -> None:
+def main(
+    model: Annotated[str, typer.Option(help="A known model, a hub id or a folder.")] = "smollm2-135m",
+    rounds: Annotated[int, typer.Option(min=1, help="Number of timed rounds.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Texts that are generated together.")] = 32,
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens of each text.")] = 16,
+) -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=16)
-    arguments = parser.parse_args()
-    model, tokenizer = models.load(arguments.model)
-    with pinned_settings(model):
-        times = seconds(scoring(model, tokenizer), arguments.rounds)
+    loaded, tokenizer = models.load(model)
+    with pinned_settings(loaded):
+        times = seconds(scoring(loaded, tokenizer), rounds)
         print(
             f"| {len(SENTENCES)} sentences | speed / batch 1 | seconds of processor time |\n|---|---|---|", flush=True
         )
@@ -100,12 +100,12 @@ def main() -> None:
             print(
                 f"| {name} | {speed(times, name, 'scored, batch 1'):.2f} | {statistics.median(spent):.2f} |", flush=True
             )
-        times = seconds(generation(model, tokenizer, batch=arguments.batch, tokens=arguments.tokens), arguments.rounds)
-        print(f"\n| batch {arguments.batch}, {arguments.tokens} tokens | speed / plain generate |\n|---|---|")
+        times = seconds(generation(loaded, tokenizer, batch=batch, tokens=tokens), rounds)
+        print(f"\n| batch {batch}, {tokens} tokens | speed / plain generate |\n|---|---|")
         for kind in ("greedy", "sampled"):
             ratio = speed(times, f"benchmark, {kind}", f"plain generate, {kind}")
             print(f"| benchmark, {kind} | {ratio:.3f} |")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -21,6 +21,7 @@ import typer
 
 from logitkit import models
 from logitkit.progress import progress_bar
+from studies import command
 from studies.cut_prompts import CutPromptMethods
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
@@ -104,4 +105,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

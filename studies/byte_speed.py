@@ -24,6 +24,7 @@ from logitkit import models
 from logitkit.bench.speed import ForwardClock
 from logitkit.processors.byte_level import ByteTree
 from logitkit.registry import Chain
+from studies import command
 from studies.tables import markdown_table
 
 PEER = """
@@ -127,8 +128,8 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Paired rounds of generation with byte_boundary.")] = 5,
 ) -> None:
     """Print a table for each context, and the relative speed of byte_boundary."""
-    loaded, tokenizer = models.load(model)
     text = book.read_bytes()
+    loaded, tokenizer = models.load(model)
     measure(loaded, tokenizer, text, 50, 5, 0.0)  # warms up, and builds the tables of the tokenizer
     for size in context or [100, 500, 2000]:
         exact = measure(loaded, tokenizer, text, size, count, 0.0)
@@ -150,4 +151,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

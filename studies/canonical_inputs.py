@@ -19,6 +19,7 @@ import typer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from studies import command
 from studies.books import book_text
 
 BOOKS = ("36-0.txt", "pg996_don_quixote.txt")  # files of Project Gutenberg
@@ -91,4 +92,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

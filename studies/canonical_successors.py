@@ -5,7 +5,7 @@ this token. Brute force tries the continuations of `CONTINUATIONS`, and behind a
 a sample of Unicode. It encodes whole texts and shares no code with the rules.
 
     python -m studies.canonical_inputs FOLDER --data DATA
-    python -m studies.canonical_successors TOKENIZER... --texts FILE... --count 10000
+    python -m studies.canonical_successors TOKENIZER... --texts FILE --texts FILE --count 10000
 
 The first command writes texts, and two trained tokenizers. Behind an incomplete character that no text completes, up to
 4096 characters are tried alone, and characters of the sample before a second one.
@@ -16,17 +16,16 @@ though no continuation was found counts as *wrongly allowed*, also where a conti
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from transformers import AutoTokenizer
 
 from logitkit.files import cache_folder
@@ -35,6 +34,7 @@ from logitkit.processors.canonical.rules import new_rules
 from logitkit.processors.tokens import Vocabulary
 from logitkit.processors.tokens.byte_fallback import code_points
 from logitkit.processors.tokens.tokenizer_tables import FOLDER, TokenizerTables
+from studies import command
 from studies.tables import markdown_table
 
 CONTINUATIONS = (
@@ -177,22 +177,21 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return markdown_table(["tokenizer", *counts], [*rows, ["all", *total]])
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print one line of JSON for each tokenizer, and a table of all."""
-    parser = argparse.ArgumentParser(description="Compare the masks of canonical with brute force.")
-    parser.add_argument("tokenizers", nargs="+", help="names or folders of tokenizers")
-    parser.add_argument("--texts", type=Path, nargs="+", required=True, help="text files, from which prefixes are cut")
-    parser.add_argument("--count", type=int, default=10_000, help="next tokens for each tokenizer")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    texts, results = [path.read_text(encoding="utf-8") for path in given.texts], []
-    for name in given.tokenizers:
+def main(
+    tokenizers: Annotated[list[str], typer.Argument(help="Names or folders of tokenizers.")],
+    texts: Annotated[list[Path], typer.Option(help="A text file, from which prefixes are cut; repeatable.")],
+    count: Annotated[int, typer.Option(min=1, help="Next tokens for each tokenizer.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+) -> None:
+    """Compare the masks of canonical with brute force; print a line of JSON for each tokenizer, and a table of all."""
+    read, results = [path.read_text(encoding="utf-8") for path in texts], []
+    for name in tokenizers:
         start = time.perf_counter()
-        result = compared(name, texts, given.count, given.seed)
+        result = compared(name, read, count, seed)
         results.append(result | {"seconds": round(time.perf_counter() - start, 1)})
         print(json.dumps(results[-1], ensure_ascii=False), flush=True)
     print(table(results))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command.run(main)

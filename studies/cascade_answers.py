@@ -14,19 +14,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 
 from logitkit import models
 from logitkit.bench.speed import ForwardClock
+from logitkit.models.placement import placement
 from logitkit.processors.cascade import ModelPair, RouterHead
 from logitkit.progress import progress_bar
 from logitkit.registry import Chain
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
+from studies import command
+from studies.evidence import Page, PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.story_answers import RULES, SEEDS, SHARES, TOKENS, Curves, Story, StoryAnswers, stories
@@ -182,7 +182,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; stories in it are not answered again.")] = Path(
         "cascade_answers.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Answer the stories that are missing in the results file, and print the tables of all stories in it."""
     settings = {"small": Path(small).name, "large": Path(large).name, "dtype": dtype, "tokens": TOKENS}
@@ -256,18 +256,19 @@ def held_out_answers(
 
 def _keep(out: Path, settings: dict[str, Any], records: list[dict[str, Any]], record: dict[str, Any]) -> None:
     """Store a record in the file and in the list."""
-    records.append(record if records else {"settings": settings, **record})  # the first record is checked on resuming
+    records.append({"settings": settings, **record})
     append_record(out, records[-1])
 
 
 def _loaded(small: str, large: str, dtype: str) -> StoryAnswers:
     """Return the study of two models."""
+    like = placement("cascade_answers", "cpu", dtype)
     first, tokenizer = models.load(small)
-    second, other = models.load(large, like=SimpleNamespace(dtype=getattr(torch, dtype), device="cpu"))
+    second, other = models.load(large, like=like)
     pair = ModelPair(small=first, large=second, tokenizer=tokenizer, large_tokenizer=other)
     pair.agreement.check("cascade_answers", large, way_out="name two models with one tokenizer")
     return StoryAnswers(pair)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -23,12 +23,13 @@ import typer
 from torch import Tensor
 
 from logitkit import models
-from logitkit.errors import FileFormatError
+from logitkit.models.placement import placement
 from logitkit.processors.byte_level import ByteModel, byte_tokenizer
 from logitkit.processors.cascade import Stage, generate_outputs
 from logitkit.processors.model_facts import vocabulary_size
 from logitkit.processors.tokens import TokenAgreement
 from logitkit.progress import progress_bar
+from studies import command
 from studies.cascade_report import write
 from studies.cascade_sweep import ALPHAS, positions, sweep
 from studies.records import append_record, read_records, resumed_records
@@ -62,12 +63,14 @@ class ModelPair:
 
         Raises:
             ModelError: the tokenizers differ and ``through_bytes`` is False.
+            ParameterError: the dtype is unknown.
         """
+        like = placement("collect", "cpu", dtype)
         (first, tokenizer), (second, other) = models.load(small), models.load(large)
         if not through_bytes:
             agreement = TokenAgreement.of((first, tokenizer), (second, other))
             agreement.check("collect", large, way_out="pass --through-bytes")
-        second = second.to(getattr(torch, dtype))
+        second = second.to(like.dtype)
         if not through_bytes:
             return cls(small=first, large=second, tokenizer=tokenizer)
         first, second = (ByteModel(*pair, tolerance=TOLERANCE) for pair in ((first, tokenizer), (second, other)))
@@ -129,8 +132,6 @@ def collect(
     longest: Annotated[int, typer.Option(min=2, help="Largest number of tokens (or bytes) of a passage.")] = LONGEST,
 ) -> None:
     """Measure the passages with both models."""
-    if not data.is_file():
-        raise FileFormatError(f"collect: data must be a file, got {data}")
     settings = {"small": small, "large": large, "through_bytes": through_bytes, "tail": tail}
     done = len(resumed_records(work, settings, "collect"))
     passages = [row["text"] for row in read_records(data)[:items]]
@@ -155,4 +156,4 @@ def report(
 
 
 if __name__ == "__main__":
-    app()
+    command.run(app)

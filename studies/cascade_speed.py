@@ -22,10 +22,12 @@ import typer
 
 from logitkit import Call, models
 from logitkit.bench.speed import ForwardClock
+from logitkit.models.placement import placement
 from logitkit.processors.cascade import SpeculativeCascade
 from logitkit.processors.engine import Trace
 from logitkit.progress import progress_bar
 from logitkit.registry import Chain
+from studies import command
 from studies.tables import markdown_table
 
 PROMPT = "Once upon a time there was a little girl named Lily. She had a small boat and wanted to"
@@ -167,8 +169,9 @@ def main(
     dtype: Annotated[str, typer.Option(help="Dtype of the large model.")] = "bfloat16",
 ) -> None:
     """Print the table, and whether the speculative text at alpha = 0 equals that of the large model."""
+    like = placement("cascade_speed", "cpu", dtype)
     first, tokenizer = models.load(small)
-    second = models.load(large)[0].to(getattr(torch, dtype))
+    second = models.load(large)[0].to(like.dtype)
     alphas, drafts = alpha or [0.2, 0.5, 0.8], draft or [2, 4]
     variants = cascade_variants(first, second, tokenizer, prompt, tokens=tokens, alphas=alphas, drafts=drafts)
     timings, generated = measure(first, second, variants, rounds)
@@ -180,4 +183,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

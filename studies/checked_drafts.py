@@ -29,7 +29,9 @@ import typer
 import logitkit
 from logitkit import models
 from logitkit.bench.speed import ForwardClock
+from logitkit.errors import UnknownNameError
 from logitkit.progress import progress_bar
+from studies import command
 from studies.draft_trees import paragraphs
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
@@ -218,6 +220,8 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; runs in it are not repeated.")] = Path("checked.jsonl"),
 ) -> None:
     """Print time and forwards of speculate, of the plain chain, and of assisted decoding."""
+    for name in {*(pair or ())} - {*PAIRS, STORIES, GUIDED}:
+        raise UnknownNameError("pair", name, [*PAIRS, STORIES, GUIDED])
     named = {STORIES, GUIDED} & {*(pair or ())}
     if named and not (small and large):
         raise typer.BadParameter(f"--small and --large must name the two models of {' and '.join(sorted(named))}")
@@ -242,4 +246,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -26,8 +26,9 @@ from logitkit import models
 from logitkit.processors.contrast import adacad, cad, coiecd
 from logitkit.processors.transformers_api import with_cache
 from logitkit.progress import progress_bar
+from studies import command
 from studies.context_conflict import SHORT_ANSWER, Conflict, conflicts, context_of
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
+from studies.evidence import Page, PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
@@ -170,7 +171,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; questions in it are not read again.")] = Path(
         "context_answers.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Read the questions that are missing in the results file, and print the tables of all questions in it."""
     questions = conflicts(read_records(data / "triviaqa_subsample.jsonl"), items)
@@ -193,4 +194,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -22,6 +22,7 @@ from logitkit import models
 from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
 from logitkit.registry import Chain
+from studies import command
 from studies.ensemble_generation import SHOTS, matches, normalised
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
@@ -191,4 +192,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -24,8 +24,9 @@ from torch import Tensor
 from logitkit import models
 from logitkit.processors.contrast import contrastive
 from logitkit.progress import progress_bar
+from studies import command
 from studies.context_answers import judged_answer
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
+from studies.evidence import Page, PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.proxy_tuning import IN_16_BITS
 from studies.records import append_record, read_records, resumed_records
@@ -160,7 +161,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; passages in it are not read again.")] = Path(
         "contrastive_amateur.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Read the passages that are missing in the results file, and print the tables of all passages in it."""
     settings = {"large": Path(large).name, "small": Path(small).name, "model": Path(model).name}
@@ -189,4 +190,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -28,7 +28,8 @@ from logitkit import models
 from logitkit.processors.model_facts import end_tokens
 from logitkit.progress import progress_bar
 from logitkit.registry import Chain
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
+from studies import command
+from studies.evidence import Page, PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
@@ -266,7 +267,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; answers in it are not written again.")] = Path(
         "critical_tokens.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
     examples: Annotated[Path | None, typer.Option(help="Write the examples for tuning here, and end.")] = None,
     tuned_on: Annotated[int, typer.Option(min=1, max=1500, help="Number of those examples.")] = 400,
 ) -> None:
@@ -292,4 +293,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -23,6 +23,7 @@ import typer
 from logitkit import models
 from logitkit.processors.searches import Goose
 from logitkit.progress import progress_bar
+from studies import command
 from studies.books import book_text
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
@@ -157,4 +158,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

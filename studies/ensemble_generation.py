@@ -18,9 +18,10 @@ import typer
 
 from logitkit.progress import progress_bar
 from logitkit.registry import Chain
+from studies import command
 from studies.ensemble_members import EnsembleMembers
 from studies.intervals import bootstrap_interval, interval_text
-from studies.records import append_record, read_records
+from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
 
 SHOTS = [
@@ -105,7 +106,8 @@ def main(
     """Generate the answers that are missing in the results file, and print the table of all complete questions."""
     rows = read_records(data / "triviaqa_subsample.jsonl")
     order = np.random.default_rng(0).permutation(len(rows))[:items].tolist()
-    answers: Answers = {(record["method"], record["item"]): record["right"] for record in read_records(out)}
+    known = resumed_records(out, None, "ensemble_generation")
+    answers: Answers = {(record["method"], record["item"]): record["right"] for record in known}
     members = EnsembleMembers.load(main, helper or ["gemma-3-270m"])
     methods = list(methods_of(members))
     batches = [(method, order[start : start + batch]) for start in range(0, len(order), batch) for method in methods]
@@ -124,4 +126,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

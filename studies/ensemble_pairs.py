@@ -23,9 +23,10 @@ import typer
 
 from logitkit.processors.ensemble import Ensemble
 from logitkit.progress import progress_bar
+from studies import command
 from studies.ensemble_members import EnsembleMembers
 from studies.ensemble_methods import MethodComparison
-from studies.evidence import Half, PairedDifferences, comparison_table, half_of, publish
+from studies.evidence import Half, Page, PairedDifferences, comparison_table, half_of, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.partial_words import book_texts, programs
 from studies.records import append_record, resumed_records
@@ -131,7 +132,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; items in it are not read again.")] = Path(
         "ensemble_pairs.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Read the items that are missing in the results file, and print the tables of all items in it."""
     settings = {"model": model, "helper": helper, "span": SPAN, "before": BEFORE}
@@ -154,4 +155,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -24,11 +24,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from logitkit.errors import UnknownNameError
 from logitkit.progress import progress_bar
+from studies import command
 from studies.ensemble_members import EnsembleMembers
 from studies.ensemble_methods import NOISE, MethodComparison
 from studies.intervals import bootstrap_interval, interval_text
-from studies.records import read_records
+from studies.records import append_record, resumed_records
 from studies.scored_items import TASKS
 from studies.tables import markdown_table
 
@@ -92,22 +94,23 @@ def main(
     minutes: Annotated[float, typer.Option(help="Stop after this time; run the command again to resume.")] = math.inf,
 ) -> None:
     """Answer the items that are missing in the results file, and print the tables of all items in it."""
+    if task not in TASKS:
+        raise UnknownNameError("task", task, TASKS)
     chosen = list(TASKS[task](data))
     order = np.random.default_rng(0).permutation(len(chosen))[:items].tolist()
-    done = {record["item"]: record for record in read_records(out)}
+    done = {record["item"]: record for record in resumed_records(out, None, "ensemble_quality")}
     todo = [number for number in order if number not in done]
     end = time.monotonic() + 60 * minutes
     if todo:
         comparison = MethodComparison(EnsembleMembers.load(main, helper or ["gemma-3-270m"]), task)
-        with out.open("a", encoding="utf-8") as file, progress_bar(task, total=len(todo)) as bar:
+        with progress_bar(task, total=len(todo)) as bar:
             for number in todo:
                 if time.monotonic() > end:
                     break
                 record = {"item": number, **comparison.answer(chosen[number])}
-                line = json.dumps(record).replace("-Infinity", "null")  # JSON has no infinity
-                done[number] = json.loads(line)
-                file.write(line + "\n")
-                file.flush()
+                # JSON has no infinity.
+                done[number] = json.loads(json.dumps(record).replace("-Infinity", "null"))
+                append_record(out, done[number])
                 bar.advance()
     records = [done[number] for number in order if number in done]
     typer.echo(table(records, task))
@@ -116,4 +119,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

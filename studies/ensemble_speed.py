@@ -19,6 +19,7 @@ import typer
 
 from logitkit.bench.speed import ForwardClock
 from logitkit.registry import Chain
+from studies import command
 from studies.ensemble_members import EnsembleMembers
 from studies.tables import markdown_table
 
@@ -122,4 +123,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

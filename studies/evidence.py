@@ -12,18 +12,30 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import typer
 
 from logitkit.bench.report import Spread, bootstrap_interval, holm, sign_flips
+from logitkit.errors import ParameterError
+from studies import command
 from studies.intervals import interval_text
 from studies.tables import markdown_table
 
 Half = Literal["development", "held-out"]
 POWER = 0.8  # with which a difference is shown that a table says it could have seen
 RESULTS = re.compile(r"(<!-- results: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
+
+
+def _existing(path: Path | None) -> Path | None:
+    """Return the page of an option; raise if there is none, before the study begins."""
+    if path is not None and not path.is_file():
+        raise ParameterError(command.study_name(), "page", "an existing file", str(path), "name a page of results")
+    return path
+
+
+Page = Annotated[Path | None, typer.Option(help="Page whose tables are replaced.", callback=_existing)]
 
 
 class PairedDifferences(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from studies import command
 from studies.evidence import write_results
 from studies.tables import markdown_table
 
@@ -184,4 +185,4 @@ def main(page: Annotated[Path, typer.Argument(help="Page whose table is replaced
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

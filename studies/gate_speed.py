@@ -27,6 +27,7 @@ from logitkit import models
 from logitkit.processors.engine.thin_matmul import in_faster_order
 from logitkit.processors.transformers_api import with_cache
 from logitkit.registry import Chain
+from studies import command
 from studies.stamps import Stamps
 from studies.tables import markdown_table
 
@@ -175,4 +176,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -24,8 +24,10 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from logitkit.bench.speed.random_models import RANDOM_SIZES, ModelSizes, random_model
+from logitkit.errors import UnknownNameError
 from logitkit.models.placement import placement
 from logitkit.processors.byte_level import ByteModel, rows_of
+from studies import command
 from studies.tables import markdown_table
 
 SIZES = {**RANDOM_SIZES, "random-30m": ModelSizes(512, 1536, 8, 8, 2)}
@@ -171,6 +173,8 @@ def main(
     on_gpu = torch.cuda.is_available()
     device, dtype = ("cuda", "bfloat16") if on_gpu else ("cpu", "float32")
     name, texts = model or ("random-7b" if on_gpu else "random-30m"), pages(folder)
+    if name not in SIZES:
+        raise UnknownNameError("model", name, SIZES)
     tokenizer = trained_tokenizer(texts)
     size = 32000 if on_gpu else MERGED
     torch.manual_seed(0)
@@ -192,4 +196,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -30,6 +30,7 @@ from logitkit.bench.speed.random_models import RANDOM_SIZES, load, random_model
 from logitkit.models.placement import placement
 from logitkit.registry import Chain
 from logitkit.registry.laws import tiny_tokenizer
+from studies import command
 from studies.tables import markdown_table
 
 TEXT = "The old lighthouse keeper climbed the stairs one last time, because the storm had not let up since noon. "
@@ -197,4 +198,4 @@ def main(  # Over 40 lines: one option a line
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -12,24 +12,23 @@ them. Answers in the results file are not generated again, and no verdict in it 
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from logitkit import models
 from logitkit.bench.tasks import MBPP
 from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
-from studies.evidence import half_of, publish
+from studies import command
+from studies.evidence import Page, half_of, publish
 from studies.guided_answers import Unit, answers, item_of, mbpp, passes, units
 from studies.guided_records import CONTROL, SETTINGS, chosen_settings
 from studies.guided_report import results
 from studies.records import append_record, resumed_records, write_records
-from studies.units import run_units
+from studies.units import placed, run_units
 
 
 def _job(loaded: PerProcess[tuple[Any, Any]], task: MBPP, tokens: int, unit: Unit) -> list[dict[str, Any]]:
@@ -70,15 +69,15 @@ def main(  # Over 40 lines: every option has a line of its own
     out: Annotated[Path, typer.Option(help="File of results; answers in it are not repeated.")] = Path(
         "guided_code.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
     engine: Engine = "local",
 ) -> None:
     """Generate the answers that are missing in the results file, and print the tables of all answers in it."""
+    like = placed("guided_code", device, "bfloat16", engine)
     task = mbpp(data, problems)
     settings = {"model": model, "max_new_tokens": max_new_tokens}
     records = resumed_records(out, settings, "guided_code")
-    bfloat16 = types.SimpleNamespace(dtype=torch.bfloat16, device=device)
-    load = functools.partial(models.load, model, like=bfloat16)
+    load = functools.partial(models.load, model, like=like)
     job = functools.partial(_job, PerProcess(load), task, max_new_tokens)
 
     def keep(unit: Unit, found: list[dict[str, Any]]) -> None:
@@ -105,4 +104,4 @@ def main(  # Over 40 lines: every option has a line of its own
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

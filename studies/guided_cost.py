@@ -14,7 +14,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from studies.evidence import publish
+from logitkit.errors import FileFormatError
+from studies import command
+from studies.evidence import Page, publish
 from studies.guided_answers import Records
 from studies.guided_records import CONTROL, METHODS, answered, by_arm, changed
 from studies.records import read_records
@@ -48,13 +50,33 @@ def control_line(records: Records) -> str:
     return f"`{CONTROL}` writes {same} of {len(both.get('', []))} plain answers."
 
 
+def costed(path: Path) -> Records:
+    """Return the records of a file that has what the tables need: problems that every arm and the control answered.
+
+    Raises:
+        FileFormatError: the file is of another study, or no problem has the answers of all arms.
+    """
+    records = read_records(path)
+    arms = ["", *(group[0] for group in METHODS.values()), CONTROL]
+    rule = f"guided_cost: {path} must be a results file of studies.guided_code"
+    way_out = "run studies.guided_code with --control"
+    for number, record in enumerate(records, 1):
+        if missing := sorted({"arm", "item", "text", "tokens", "seconds"} - set(record)):
+            raise FileFormatError(f"{rule}, got a record without {', '.join(missing)} in line {number}; {way_out}")
+    if lacking := [arm or "plain decoding" for arm in arms if arm not in {record["arm"] for record in records}]:
+        raise FileFormatError(f"{rule} with all arms, got none of {', '.join(lacking)}; {way_out}")
+    if not answered(records, None, arms):
+        raise FileFormatError(f"{rule} with a problem that all arms answered, got none; {way_out}")
+    return records
+
+
 def main(
     records: Annotated[Path, typer.Argument(help="File of results of studies.guided_code.")],
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Print the tables of cost and control."""
-    publish(results(read_records(records)), page)
+    publish(results(costed(records)), page)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -21,6 +21,7 @@ from logitkit.errors import PluginError
 from logitkit.registry.laws import LAWS, Report, judge, tiny_model, tiny_tokenizer
 from logitkit.registry.laws.subjects import Subject, prompts
 from logitkit.registry.laws.tiny_models import WIDTH
+from studies import command
 from studies.known_violations import REASONS
 from studies.tables import markdown_table
 
@@ -232,4 +233,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from studies import command
 from studies.tables import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -164,4 +165,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -25,6 +25,7 @@ from logitkit.execution import PerProcess
 from logitkit.processors.model_facts import end_tokens
 from logitkit.registry import Chain
 from logitkit.registry.bind import bind
+from studies import command
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
@@ -174,4 +175,4 @@ def main(  # Over 40 lines: every option has a line of its own
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from studies import command
 from studies.tables import markdown_table
 
 MODULE = """import logitkit
@@ -86,4 +87,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

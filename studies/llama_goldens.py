@@ -13,10 +13,13 @@ from __future__ import annotations
 import ctypes
 import json
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+from studies import command
 
 Row = list[float]
 SEED = 7  # of the logits, and of samplers that draw
@@ -195,7 +198,11 @@ def controllers(library: Library) -> Iterator[dict[str, Any]]:
         yield {"name": name.removesuffix("_v2"), **arguments, "steps": steps}
 
 
-def main(path: str, vocabulary: str, out: str) -> None:
+def main(
+    path: Annotated[str, typer.Argument(help="Library of llama.cpp.")],
+    vocabulary: Annotated[str, typer.Argument(help="A vocabulary in the format GGUF.")],
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+) -> None:
     """Write the data of all samplers."""
     library = Library(path, vocabulary)
     dry = list(repetitions(library))
@@ -208,8 +215,8 @@ def main(path: str, vocabulary: str, out: str) -> None:
         "dry": {"pieces": pieces, "cases": dry},
         "controllers": list(controllers(library)),
     }
-    Path(out).write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    command.run(main)

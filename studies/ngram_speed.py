@@ -25,6 +25,7 @@ from torch import Tensor
 
 from logitkit import models
 from logitkit.processors.ngram import NgramStyle, NgramTable, TableVocabulary, TextFiles, counting
+from studies import command
 from studies.tables import markdown_table
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -167,4 +168,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -30,9 +30,10 @@ import typer
 
 from logitkit import models
 from logitkit.progress import progress_bar
+from studies import command
 from studies.books import book_text
 from studies.cut_prompts import CutPromptMethods
-from studies.evidence import PairedDifferences, comparison_table, items_to_see, publish
+from studies.evidence import Page, PairedDifferences, comparison_table, items_to_see, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
@@ -192,15 +193,15 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; cuts in it are not measured again.")] = Path(
         "partial_words.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Measure the cuts that are missing in the results file, and print the tables of all cuts in it."""
     settings = {"model": model, "before": BEFORE}
     records = resumed_records(out, settings, "partial_words")
     done = {record["cut"] for record in records}
-    loaded = models.load(model)
-    todo = [cut for cut in chosen_cuts(data, count, inside_a_token(loaded[1])) if cut.name not in done]
-    methods = CutPromptMethods(*loaded)
+    inside = inside_a_token(models.load_tokenizer(model))
+    todo = [cut for cut in chosen_cuts(data, count, inside) if cut.name not in done]
+    methods = CutPromptMethods(*models.load(model))
     with progress_bar("cuts", total=len(todo)) as bar:
         for cut in todo:
             measured = methods.evaluate(cut.before, cut.after[0])
@@ -212,4 +213,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -16,7 +16,6 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -29,12 +28,13 @@ from logitkit.bench.execution.sampling import pinned_settings
 from logitkit.bench.tasks.text_tasks import number_in
 from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
-from studies.evidence import PairedDifferences, comparison_table, item_id, items_to_see, publish
+from studies import command
+from studies.evidence import Page, PairedDifferences, comparison_table, item_id, items_to_see, publish
 from studies.guided_answers import clock_of
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
-from studies.units import run_units
+from studies.units import placed, run_units
 
 ALPHA = 4.0
 LOW = f"temperature {1 / ALPHA:g}"
@@ -220,10 +220,11 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; problems in it are not solved again.")] = Path(
         "power_problems.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
     engine: Engine = "local",
 ) -> None:
     """Solve the problems that are missing in the results file, and print the tables of all problems in it."""
+    like = placed("power_problems", device, dtype, engine)
     settings = {"model": model, "dtype": dtype, "texts": texts, "tokens": tokens, "longest": longest}
     records = resumed_records(out, settings, "power_problems")
     done = {record["item"] for record in records}
@@ -234,7 +235,6 @@ def main(
             records.append({"settings": settings, **record})
             append_record(out, records[-1])
 
-    like = SimpleNamespace(dtype=getattr(torch, dtype), device=device)
     job = functools.partial(_solved, PerProcess(functools.partial(models.load, model, like=like)), texts, tokens)
     parts = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     run_units(job, parts, keep, engine=engine, title=f"parts of {batch} problems")
@@ -242,4 +242,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

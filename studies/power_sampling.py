@@ -28,6 +28,7 @@ from logitkit.bench.execution.sampling import pinned_settings
 from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
 from logitkit.processors.transformers_api import with_cache
+from studies import command
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.scored_items import ScoredItem, lambada
@@ -165,4 +166,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -31,8 +31,9 @@ from logitkit import models
 from logitkit.processors.contrast import dexperts
 from logitkit.processors.transformers_api import with_cache
 from logitkit.progress import progress_bar
+from studies import command
 from studies.books import book_text
-from studies.evidence import Half, PairedDifferences, comparison_table, half_of, publish
+from studies.evidence import Half, Page, PairedDifferences, comparison_table, half_of, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
@@ -226,7 +227,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; passages in it are not read again.")] = Path(
         "proxy_tuning.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Read the passages that are missing in the results file, and print the tables of all passages in it."""
     settings = {"large": Path(large).name, "small": Path(small).name, "characters": PASSAGE}
@@ -252,4 +253,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

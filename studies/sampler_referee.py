@@ -21,7 +21,8 @@ import typer
 
 from logitkit import models
 from logitkit.progress import progress_bar
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
+from studies import command
+from studies.evidence import Page, PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.sampler_laws import word_places
@@ -250,7 +251,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; laws in it are not computed again.")] = Path(
         "sampler_referee.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Compute the laws that are missing in the results file, and print the tables."""
     settings = {"tolerance": TOLERANCE}
@@ -285,4 +286,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -11,13 +11,14 @@ every score once: its row is the floor. Rows of 1,000 tokens grow by one token a
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
+import typer
 from torch import Tensor
 from transformers import LogitsProcessor, TopPLogitsWarper
 
@@ -37,6 +38,7 @@ from logitkit.processors.samplers import (
     TopA,
     TopNSigma,
 )
+from studies import command
 
 VOCABULARIES, BATCHES = (49_152, 151_936), (1, 16)
 TOKENS = 1_000  # of a row
@@ -146,8 +148,11 @@ def table(rounds: int, vocabularies: Sequence[int] = VOCABULARIES, batches: Sequ
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="number of measurements")
+def main(rounds: Annotated[int, typer.Option(min=1, help="Number of measurements.")] = 9) -> None:
+    """Print the table."""
     torch.set_num_threads(1)
-    print(table(parser.parse_args().rounds))
+    print(table(rounds))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -23,6 +23,7 @@ import typer
 from logitkit import models
 from logitkit.bench.speed import ForwardClock
 from logitkit.registry import Chain
+from studies import command
 from studies.stamps import Stamps
 from studies.tables import markdown_table
 
@@ -149,4 +150,4 @@ All particles are rows of one forward. A plain batch samples as many rows with `
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

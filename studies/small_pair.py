@@ -34,6 +34,7 @@ from logitkit.processors.cascade import (
     router_examples,
     router_head_config,
 )
+from studies import command
 from studies.cascade_sequences import deferral_area, sequence_scores
 from studies.intervals import bootstrap_interval
 from studies.small_pair_report import plot, tables
@@ -184,4 +185,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -29,10 +29,11 @@ from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram import NgramTable
 from logitkit.progress import progress_bar
 from logitkit.registry import Chain
-from studies.evidence import PairedDifferences, comparison_table, half_of, item_id, publish
+from studies import command
+from studies.evidence import Page, PairedDifferences, comparison_table, half_of, item_id, publish
 from studies.intervals import bootstrap_interval, interval_text
 from studies.partial_words import book_texts
-from studies.records import append_record, read_records
+from studies.records import append_record, read_records, resumed_records
 from studies.tables import markdown_table
 
 BOOKS = {
@@ -235,11 +236,11 @@ def main(
     out: Annotated[Path, typer.Option(help="File of results; texts in it are not sampled again.")] = Path(
         "style_prompting.jsonl"
     ),
-    page: Annotated[Path | None, typer.Option(help="Page whose tables are replaced.")] = None,
+    page: Page = None,
 ) -> None:
     """Sample the texts that are missing in the results file, and print the tables of all texts in it."""
     settings = {"model": model, "tokens": tokens}
-    known = read_records(out)
+    known = resumed_records(out, None, "style_prompting")
     records = [record for record in known if record["settings"] == settings]
     chosen = all_prompts(data)[:prompts]
     loaded: Any = None
@@ -258,4 +259,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -22,11 +22,13 @@ import typer
 from logitkit import models
 from logitkit.bench.tasks import Continuation, Spread, StyleMeter, base_log_perplexity, distinct, halves
 from logitkit.bench.tasks.style_prompts import PROMPTS
+from logitkit.errors import UnknownNameError
 from logitkit.processors.model_facts import end_tokens
 from logitkit.processors.ngram import NgramTable, TextFiles
 from logitkit.progress import progress_bar
 from logitkit.registry import Chain
-from studies.records import append_record, read_records
+from studies import command
+from studies.records import append_record, resumed_records
 from studies.style_report import plot, report
 
 GRID = {
@@ -120,7 +122,8 @@ class Sweep:
 
     def known(self) -> dict[str, SweepRow]:
         """Return the rows that were measured with the same model, prompts, length and table, by chain."""
-        records = [record for record in read_records(self.file) if record["key"] == self.key]
+        kept = resumed_records(self.file, None, "style_sweep")
+        records = [record for record in kept if record["key"] == self.key]
         return {record["row"]["chain"]: SweepRow.of_data(record["row"]) for record in records}
 
     def measure(self, rule: str, weight: float, chain: str) -> SweepRow:
@@ -206,8 +209,10 @@ def main(
 ) -> None:
     """Sweep rules and weights on a corpus; write the table, the plot and the usable range of weights."""
     rules = list(rule or [*GRID, "target_js"])
-    loaded, tokenizer = models.load(model)
+    for name in {*rules} - {*GRID, "target_js"}:
+        raise UnknownNameError("rule", name, [*GRID, "target_js"])
     first, second = halves("\n\n".join(TextFiles(corpus, encoding=encoding)))
+    loaded, tokenizer = models.load(model)
     tables = [NgramTable.train([half], tokenizer) for half in (first, second)]
     sweep = Sweep(loaded, tokenizer, *tables, tokens=tokens, file=out / "rows.jsonl", each=prompts)
     rows = sweep.run(configurations(rules, weight))
@@ -222,4 +227,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 from logitkit.execution import carry_out, engine_named
+from logitkit.models.placement import placement
 from logitkit.progress import progress_bar
 
 Unit = TypeVar("Unit")
@@ -44,3 +46,22 @@ def run_units(
             bar.advance()
 
         carry_out(job, units, stored, engine=chosen)
+
+
+def placed(owner: str, device: str, dtype: str, engine: str) -> Any:
+    """Return a dtype and a device for the argument ``like`` of `logitkit.models.load`, before a model is loaded.
+
+    The device of another engine than ``local`` is one of the workers, who have devices of their own.
+
+    Args:
+        owner: name of the study, for errors.
+        device: a device of torch.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        engine: name of the engine.
+
+    Raises:
+        ParameterError: torch does not have the device on this machine, or the dtype is unknown.
+    """
+    if engine == "local":
+        return placement(owner, device, dtype)
+    return SimpleNamespace(dtype=placement(owner, "cpu", dtype).dtype, device=device)

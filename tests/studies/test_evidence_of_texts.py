@@ -25,6 +25,7 @@ PROGRAM = "    values = list(range(3))\n    return sum(values[1:])\n"
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with small books and programs; every name of a model means the tiny model."""
     monkeypatch.setattr(models, "load", lambda name: (tiny_model(), tiny_tokenizer()))
+    monkeypatch.setattr(models, "load_tokenizer", lambda name: tiny_tokenizer())
     text = "some thing hold house " * 5 + STORY * 8
     for book in partial_words.BOOKS:
         (tmp_path / book).write_text(f"*** START OF\n\n{text}\n\n{text}*** END OF the notes", encoding="utf-8")

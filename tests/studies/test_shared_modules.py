@@ -14,7 +14,7 @@ import studies
 from logitkit import models
 from logitkit.errors import FileFormatError
 from studies import byte_quality, ensemble_generation, ensemble_quality, intervals, tables
-from studies.records import append_record, read_records, resumed_records
+from studies.records import append_record, resumed_records
 
 
 @pytest.mark.parametrize("module", [intervals, tables])
@@ -38,7 +38,7 @@ def test_models_that_a_study_loads_by_default_are_known() -> None:
 def test_records_are_resumed_under_the_same_settings_only(tmp_path: Path) -> None:
     """A file of records is read back under its own settings, and refused under other settings."""
     file = tmp_path / "new" / "records.jsonl"
-    assert resumed_records(file, {"seed": 0}, "study") == [] == read_records(None)
+    assert resumed_records(file, {"seed": 0}, "study") == [] == resumed_records(None, {"seed": 0}, "study")
     append_record(file, {"settings": {"seed": 0}, "item": 1})
     append_record(None, {"item": 2})
     assert [record["item"] for record in resumed_records(file, {"seed": 0}, "study")] == [1]
