@@ -13,7 +13,7 @@ import pytest
 from logitkit import models
 from logitkit.bench.tasks.style_prompts import PROMPTS
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from studies import bench_pairs, ensemble_pairs, partial_words, style_prompting
+from studies import bench_pairs, ensemble_bytes, ensemble_pairs, partial_words, style_prompting
 from studies.evidence import half_of, item_id
 from studies.records import read_records
 
@@ -82,27 +82,25 @@ def test_spans_are_those_of_the_text(data: Path) -> None:
     assert set(halves[: len(halves) // 3]) == {"development", "held-out"}  # the order says nothing of the half
 
 
-def test_settings_of_ensembles_are_chosen_on_development_items() -> None:
+def test_settings_of_ensembles_are_chosen_on_development_items(monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-out items prefer another weight, and only they are compared; impossible spans are counted."""
-    labels = [
-        "main alone",
-        "gemma alone",
-        *ensemble_pairs.MEANS.values(),
-        *ensemble_pairs.CORES,
-        *ensemble_pairs.TRUNCATED,
-    ]
+    alone = ["main alone", "gemma alone"]
+    labels = [*alone, *ensemble_pairs.MEANS.values(), *ensemble_pairs.CORES, *ensemble_pairs.TRUNCATED]
+    labels += [*(f"bytes, {label}" for label in alone), *ensemble_bytes.ENSEMBLES]
     records: list[dict[str, Any]] = []
     for number in range(12):
-        for kind in ensemble_pairs.KINDS:
-            item = f"{kind} {number}"
+        for kind in ("prose", "code", "prose, words", "code, words"):
+            item = f"{kind.split(',')[0]} {number}"
             best = "mean, main 0.7" if ensemble_pairs.split(item) == "development" else "mean, main 0.3"
             losses: dict[str, float | None] = dict.fromkeys(labels, 1.0 + number / 10)
             records.append({"item": item, "kind": kind, "losses": losses | {best: 0.5, "core of ten tokens": None}})
+    monkeypatch.setattr(ensemble_bytes, "boundaries", lambda records: "")
     tables = ensemble_pairs.results(records)
     held_out = sum(ensemble_pairs.split(f"code {number}") == "held-out" for number in range(12))
     assert f"| code | {held_out} | mean, main 0.7 | chosen |" in tables["spans"]
     assert f"| core of ten tokens |  | inf on {held_out} items |" in tables["spans"]
     assert "code: mean, main 0.7 - mean, main 0.5 | nats a byte |" in tables["comparisons"]
+    assert "code, words: bytes, mean, main 0.3 - mean, main 0.7 | nats a byte |" in tables["comparisons"]
 
 
 def test_a_style_is_chosen_among_settings_that_stay_fluent() -> None:
