@@ -49,6 +49,7 @@ def test_courses_side_by_side(folder: str, chat: Path, tmp_path: Path) -> None:
     plain, anchored = data["plain"], data["anchor('be brief', threshold=0.0)"]
     assert [turn["reminder"] for turn in plain["turns"]] == [False, False, True, False, False, True, False]
     assert set(plain["fit"]) == {"a", "b", "c"} and len(plain["chat"]) == 14
+    assert anchored["fit"] is None  # it stays at 0 up to rounding
     assert max(turn["divergence"] for turn in anchored["turns"]) < 1e-6 < plain["turns"][0]["divergence"]
 
 
@@ -56,7 +57,9 @@ def test_short_conversations_have_no_fit(folder: str, tmp_path: Path) -> None:
     path = tmp_path / "chat.jsonl"
     path.write_text('{"role": "user", "content": "a"}\n\n{"role": "assistant", "content": "b"}\n')
     shown = invoke(path, "--goal", "be brief", "--model", folder)
-    assert shown.exit_code == 0 and "no fit of the course: it needs 5 turns, 6 with reminders" in shown.output
+    assert shown.exit_code == 0 and "no fit of the course: it needs 5 turns, 6 with reminders" in " ".join(
+        shown.output.split()
+    )
 
 
 @pytest.mark.parametrize(

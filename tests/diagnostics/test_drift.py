@@ -94,6 +94,16 @@ def test_the_fit_finds_the_recurrence(a: float, b: float, c: float, seed: int) -
     assert [found.estimates[name][0] for name in "abc"] == pytest.approx([a, b, c], abs=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("noise", [0.0, 1e-9])
+def test_a_drift_that_does_not_vary_has_no_fit(noise: float) -> None:
+    """With and without reminders; rounding is no course."""
+    for reminders in ((0, 0, 0), (0, 1, 0)):
+        flags = [bool(flag) for flag in reminders * 3]
+        course = [TurnDrift(n, 5, 0.5 + noise * (n % 3), flag) for n, flag in enumerate(flags, start=1)]
+        assert fit_drift(course) is None
+
+
 def test_few_turns_have_no_fit() -> None:
     """By hand: a and b need 4 changes, which are 5 turns; without reminders there is no c."""
     course = [TurnDrift(n, 5, d, False) for n, d in enumerate([1.0, 0.8, 0.75, 0.6, 0.62], start=1)]

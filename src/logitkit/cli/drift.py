@@ -131,7 +131,9 @@ def _print_fits(fits: dict[str, DriftFit | None]) -> None:
     """Print the fit of each course, or why there is none."""
     found = {name: fit for name, fit in fits.items() if fit is not None}
     if not found:
-        more = "5 turns, 6 with reminders" if is_installed("statsmodels") else "the extra [bench]"
+        more = (
+            "5 turns, 6 with reminders, and a drift that varies" if is_installed("statsmodels") else "the extra [bench]"
+        )
         print_line(f"no fit of the course: it needs {more}", stderr=True)
         return
     table = FittedTable(

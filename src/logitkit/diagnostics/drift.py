@@ -20,6 +20,7 @@ from logitkit.registry.chain import Chain
 from logitkit.registry.scoring import continuation_tokens, refuse_searches, scores_along
 
 Message = Mapping[str, Any]
+STEADY = 1e-6  # nats; a course that varies by less is rounding, to which nothing can be fitted
 FEWEST_CHANGES = 2  # more changes of the drift than parameters of the fit, so that its intervals are finite
 
 
@@ -163,7 +164,7 @@ def _exchanges(chat: Sequence[Message]) -> list[tuple[list[Message], str | None]
 
 
 def fit_drift(turns: Sequence[TurnDrift]) -> DriftFit | None:
-    """Return the fit of the course of a drift, or None where there are too few turns.
+    """Return the fit of the course of a drift, or None where there are too few turns or the drift does not vary.
 
     The drift of a turn stands on both sides of the equation, so noise in its measurement makes ``b`` too large.
     Needs statsmodels, which the extra ``[bench]`` installs.
@@ -185,7 +186,7 @@ def fit_drift(turns: Sequence[TurnDrift]) -> DriftFit | None:
     columns = {"a": np.ones(len(drift) - 1), "b": -drift[:-1]}
     if 0 < reminded.sum() < len(reminded):
         columns["c"] = -reminded
-    if len(drift) - 1 < len(columns) + FEWEST_CHANGES:
+    if len(drift) - 1 < len(columns) + FEWEST_CHANGES or np.ptp(drift[:-1]) < STEADY:
         return None
     fitted = OLS(np.diff(drift), np.stack(list(columns.values()), axis=1)).fit()
     limits = fitted.conf_int()
