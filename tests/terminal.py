@@ -150,9 +150,9 @@ class Session:
         self.process, self.terminal = pty.fork()
         if self.process == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, size)  # before the command can ask for it
-            os.environ.pop("COLUMNS", None)
-            os.environ["TERM"] = "xterm-256color"
-            os.execv(command[0], command)
+            # Not the variables of the process: readline puts a size into these, which `os.environ` does not show.
+            variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            os.execve(command[0], command, variables | {"TERM": "xterm-256color"})
 
     def type(self, keys: str) -> None:
         r"""Type keys; ``\x03`` is Ctrl-C and ``\x04`` is Ctrl-D.
