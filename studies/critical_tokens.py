@@ -72,7 +72,7 @@ OWN = tuple(
         ("The captain had lost his map.", "Ben saw it on the deck, picked it up and gave it to the", "captain"),
     )
 )
-Step = tuple[str, float, str, Sequence[Passage]]  # arm, share that it exchanges if at random, half, and passages
+Step = tuple[str, float, str, Sequence[Passage]]  # arm, share of its tokens at random, half, passages
 
 
 def passages(path: Path) -> list[Passage]:
@@ -183,7 +183,7 @@ def chosen_threshold(records: Records) -> float:
 
 
 def planned(listed: Mapping[str, Sequence[Passage]], records: Records, rows: int) -> Iterator[Step]:
-    """Yield an arm, the share that it exchanges if at random, the half, and the passages that it still needs.
+    """Yield an arm, the share of tokens that a random arm exchanges, the half, and the passages that the arm lacks.
 
     Development passages first: they choose the threshold, and state the shares of the controls. Then each batch of
     the others is written by all arms, so that a run that is stopped has complete batches.

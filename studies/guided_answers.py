@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings
 from logitkit.bench.tasks import MBPP, Answer, Sample
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry import Chain
+from studies.stamps import clock_of
 
 Unit = tuple[str, tuple[str, ...]]  # an arm and the names of the problems that it decodes together
 Records = Sequence[dict[str, Any]]
@@ -71,11 +70,6 @@ def answers(loaded: tuple[Any, Any], task: MBPP, tokens: int, unit: Unit) -> lis
         cost = {"seconds": round(seconds, 3), "batch": len(rows)}
         found.append({"text": text, "tokens": len(ids), **cost, "guided": round(share, 4)})
     return found
-
-
-def clock_of(device: Any) -> Callable[[], float]:
-    """Return the clock of a device: processor time on a CPU, which other processes disturb less, else real time."""
-    return time.process_time if torch.device(device).type == "cpu" else time.perf_counter
 
 
 def passes(task: MBPP, answer: tuple[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Cost of USCD, MTI and AdaDec on programs, from a results file of `studies.guided_code` that a quiet CPU wrote.
+"""Cost of USCD, MTI and AdaDec on programs, from answers that `studies.guided_code` wrote on a CPU.
 
     python -m studies.guided_code --problems 32 --control --allow-code-execution --out guided_code_cost.jsonl
     python -m studies.guided_cost guided_code_cost.jsonl --page guided_code.md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logitkit.bench.report import Spread, holm, mcnemar
 from studies.evidence import POWER
@@ -53,14 +54,12 @@ def every_setting(arms: ByArm) -> str:
     """
     plain = points(arms[""])
     differences = {setting: points(arms[setting]) - plain for setting in SETTINGS}
-    flips = [(int((one > 0).sum()), int((one < 0).sum())) for one in differences.values()]
+    flips = [_gained_and_lost(one) for one in differences.values()]
     ps = holm([mcnemar(gained, lost) for gained, lost in flips])
     rows = []
     for (setting, one), (gained, lost), p in zip(differences.items(), flips, ps, strict=True):
-        limit = arms[setting][0]["settings"]["max_new_tokens"]
-        cut = sum(record["tokens"] >= limit for record in arms[setting])
         mean = interval_text(bootstrap_interval(one), "+.1f")
-        rows.append([f"`{setting}`", mean, f"{p:.3f}", str(gained), str(lost), str(cut)])
+        rows.append([f"`{setting}`", mean, f"{p:.3f}", str(gained), str(lost), str(_cut_off(arms[setting]))])
     headings = ["setting", "minus plain, points, 95 %", "p (Holm, all settings)", "gained", "lost", "cut off"]
     return markdown_table(headings, rows)
 
@@ -72,9 +71,19 @@ def rounding_line(records: Records) -> str:
     texts = sum(one["text"] != plain[one["item"]]["text"] for one in idle)
     verdicts = sum(one["passed"] != plain[one["item"]]["passed"] for one in idle)
     return (
-        f"In {len(idle)} answers a method never acted. {texts} of them differ from the plain answer, by rounding alone,"
-        f" and {verdicts} in the verdict."
+        f"Answers in which a method never acted: {len(idle)}. Their text differs from the plain one, by rounding alone:"
+        f" {texts}. Their verdict differs: {verdicts}."
     )
+
+
+def _gained_and_lost(differences: NDArray[np.float64]) -> tuple[int, int]:
+    """Return on how many problems the first of two methods alone passes, and on how many the second alone."""
+    return int((differences > 0).sum()), int((differences < 0).sum())
+
+
+def _cut_off(own: Records) -> int:
+    """Return how many answers of an arm reach the limit of tokens."""
+    return sum(record["tokens"] >= record["settings"]["max_new_tokens"] for record in own)
 
 
 def _guided(own: Records) -> float:
@@ -94,9 +103,7 @@ def judged_table(arms: ByArm, chosen: dict[str, str], items: str) -> str:
     rows = []
     for method, own in arms.items():
         share = interval_text(bootstrap_interval(points(own)), ".1f")
-        limit = own[0]["settings"]["max_new_tokens"]
-        cut = sum(record["tokens"] >= limit for record in own)
-        lengths = [f"{np.mean([record['tokens'] for record in own]):.0f}", f"{cut}"]
+        lengths = [f"{np.mean([record['tokens'] for record in own]):.0f}", f"{_cut_off(own)}"]
         name = f"`{chosen[method]}`" if method in chosen else method
         rows.append([name, share, f"{_guided(own):.3f}", *lengths])
     headings = [f"{len(arms['plain'])} {items}", "pass@1, %", "guided steps", "tokens an answer", "cut off"]
@@ -104,17 +111,17 @@ def judged_table(arms: ByArm, chosen: dict[str, str], items: str) -> str:
 
 
 def comparisons(arms: ByArm, chosen: dict[str, str]) -> str:
-    """Return the paired differences, with exact McNemar tests corrected by Holm, and what they could have seen.
+    """Return the paired differences with intervals, corrected exact McNemar tests, and their power.
 
     Args:
         arms: plain decoding and the methods.
         chosen: the setting of each method.
     """
-    pairs = [(points(arms[first]), points(arms[second])) for first, second in COMPARED]
-    flips = [(int((one > other).sum()), int((one < other).sum())) for one, other in pairs]
+    differences = [points(arms[first]) - points(arms[second]) for first, second in COMPARED]
+    flips = [_gained_and_lost(one) for one in differences]
     ps = holm([mcnemar(gained, lost) for gained, lost in flips])
     rows = []
-    for (first, second), (one, other), (gained, lost), p in zip(COMPARED, pairs, flips, ps, strict=True):
+    for (first, second), one, (gained, lost), p in zip(COMPARED, differences, flips, ps, strict=True):
         share = (gained + lost) / len(one)
         spread = Spread(discordant=share) if share else None
         seen = spread.smallest_difference(len(one), power=POWER, comparisons=len(COMPARED)) if spread else None
@@ -126,7 +133,7 @@ def comparisons(arms: ByArm, chosen: dict[str, str]) -> str:
                 f"{chosen.get(first, first)} - {chosen.get(second, second)}",
                 "points passed",
                 str(len(one)),
-                interval_text(bootstrap_interval(one - other), "+.1f"),
+                interval_text(bootstrap_interval(one), "+.1f"),
                 f"{p:.3f}",
                 f"{100 * seen:.1f}" if seen else "none",
                 str(needed or "impossible"),
@@ -146,7 +153,7 @@ def changes_table(arms: ByArm, chosen: dict[str, str]) -> str:
     plain, rows = arms["plain"], []
     for method, setting in chosen.items():
         difference = points(arms[method]) - points(plain)
-        flips = [str(int((difference > 0).sum())), str(int((difference < 0).sum()))]
+        flips = [str(count) for count in _gained_and_lost(difference)]
         rows.append([f"`{setting}`", f"{changed(arms[method], plain)} of {len(plain)}", *flips])
     return markdown_table(["setting", "answers changed", "passes, plain does not", "plain passes, it does not"], rows)
 

@@ -30,9 +30,9 @@ from logitkit.cli.options import Engine
 from logitkit.execution import PerProcess
 from studies import command
 from studies.evidence import Page, PairedDifferences, comparison_table, item_id, items_to_see, publish
-from studies.guided_answers import clock_of
 from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, read_records, resumed_records
+from studies.stamps import clock_of
 from studies.tables import markdown_table
 from studies.units import placed, run_units
 

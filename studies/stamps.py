@@ -1,8 +1,10 @@
-"""CPU time of the steps of one `generate` call, and of the forwards in them."""
+"""CPU time of the steps of one `generate` call and of the forwards in them, and the clock of a device."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import LogitsProcessor
@@ -45,3 +47,8 @@ class Stamps(LogitsProcessor):
     def _mean(self, totals: list[float]) -> float:
         """Return the mean difference of neighbouring totals, without those of the skipped steps."""
         return (totals[-1] - totals[self.skipped]) / (len(totals) - 1 - self.skipped)
+
+
+def clock_of(device: Any) -> Callable[[], float]:
+    """Return the clock of a device: processor time on a CPU, which other processes disturb less, else real time."""
+    return time.process_time if torch.device(device).type == "cpu" else time.perf_counter

@@ -58,7 +58,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_ends_with_the_same_call(name: str) -> None:
-    """No study shows its own errors in another way."""
+    """Every study prints its errors through `command.run`."""
     text = (ROOT / "studies" / f"{name}.py").read_text(encoding="utf-8")
     ends = ['if __name__ == "__main__":\n    command.run(main)\n', 'if __name__ == "__main__":\n    command.run(app)\n']
     assert text.endswith(tuple(ends)) and "typer.run(" not in text
@@ -144,7 +144,7 @@ def test_a_whole_last_line_without_its_end_is_kept(file: Path) -> None:
 
 @pytest.mark.parametrize("text", ["# A page", '{"settings": {"seed": 1}}\n{"settings": ', '{"a": 1}\n{"b'])
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, text: str) -> None:
-    """Its last line too, even if it looks cut off."""
+    """A file of another study keeps its last line, even one that looks cut off."""
     path = tmp_path / "page.md"
     path.write_text(text)
     with pytest.raises(FileFormatError):
@@ -239,7 +239,7 @@ def _answer(arm: str, item: str = "MBPP/1") -> dict[str, Any]:
 def test_costs_need_all_arms_and_the_control(
     failed: Command, tmp_path: Path, records: list[dict[str, Any]], said: str
 ) -> None:
-    """A file without one of them, or of another study, has no table."""
+    """Without an arm or the control, or of another study, a file is refused, and no table is written."""
     path = tmp_path / "cost.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert said in failed("guided_cost", path)

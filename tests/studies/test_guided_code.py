@@ -205,8 +205,8 @@ def test_answers_without_a_guided_step_by_hand() -> None:
         for one, text, share in zip(plain, "abc", (0.0, 0.0, 0.5), strict=True)
     ]
     assert rounding_line([*plain, *own]) == (
-        "In 2 answers a method never acted. 1 of them differ from the plain answer, by rounding alone,"
-        " and 0 in the verdict."
+        "Answers in which a method never acted: 2. Their text differs from the plain one, by rounding alone: 1."
+        " Their verdict differs: 0."
     )
 
 

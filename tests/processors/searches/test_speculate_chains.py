@@ -85,7 +85,7 @@ def test_greedy_texts_are_those_of_the_chain(steps: str) -> None:
 
 @pytest.mark.parametrize("steps", [STEPS[name] for name in ("cascade token_v3", "another tokenizer", "history")])
 def test_sampled_texts_do_not_depend_on_the_number_of_drafts(steps: str) -> None:
-    """Nor on the other prompts of the batch."""
+    """The text of a prompt does not depend on the other prompts of the batch."""
     want = ids_of(bound(f"{steps} | speculate(1)"), do_sample=True)
     assert torch.equal(ids_of(bound(f"{steps} | speculate(5)"), do_sample=True), want)
     alone = ids_of(bound(f"{steps} | speculate(2)", PROMPTS[:1]), do_sample=True)
