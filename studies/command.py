@@ -54,7 +54,7 @@ def run(main: Callable[..., Any] | typer.Typer) -> NoReturn:
 
 
 def _usage_text(error: Any) -> str:
-    """Return an error of the command line in the wording of `logitkit`, with the study in place of its commands."""
+    """Return a usage error as the command `logitkit` words it, with the name of the study in place of `logitkit`."""
     name = study_name()
     text = usage_error_text(error).replace("; see logitkit", f"; see python -m studies.{name}")
     return f"{name}: {text.removeprefix('logitkit: ')}"

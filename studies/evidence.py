@@ -29,7 +29,7 @@ RESULTS = re.compile(r"(<!-- results: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def _existing(path: Path | None) -> Path | None:
-    """Return the page of an option; raise if there is none, before the study begins."""
+    """Return the path of a page; raise before the study begins if it does not exist."""
     if path is not None and not path.is_file():
         raise ParameterError(command.study_name(), "page", "an existing file", str(path), "name a page of results")
     return path
