@@ -45,7 +45,7 @@ Made by `python -m studies.leaderboard`, from the [example report](report.md) an
 *Better* and *worse* need an interval that does not contain 0 and a corrected p-value below 0.05.
 The correction is Holm's, over all comparisons of the report, or of the table of a page.
 Everything else is *not shown*, which does not mean equal.
-Where a page has more than {LONGEST} comparisons, this page counts those that are not shown, and the other page lists them.
+Where a page has more than {LONGEST} comparisons, those that are not shown are counted here and listed there.
 Brackets are 95 % intervals, paired where they are of a difference.
 """
 
