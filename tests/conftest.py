@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def shared_models_stay() -> Iterator[None]:
     yield
     changed = [name for name, state in shared.state().items() if before.get(name, state) != state]
     assert not changed, f"this test changed {', '.join(changed)}, which all tests share; change a deep copy"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_graphs() -> None:
+    """No file of tests begins with graphs of another one; torch counts them, and gives up on code that has many."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
 
 
 @pytest.fixture(scope="session")

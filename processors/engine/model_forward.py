@@ -52,9 +52,12 @@ def forwarded_by(forward: Callable[..., Any], model: Any, **inputs: Any) -> Any:
     except (LogitkitError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        advice = "check the model's context length, device and dtype"
+        if forward is not model:
+            advice = f"{advice}, or call generate without compile_config and cache_implementation"
         raise ModelError(
             f"{type(model).__name__}: the forward must read the rows of a second stream, "
-            f"got {type(error).__name__}: {error}; check the model's context length, device and dtype"
+            f"got {type(error).__name__}: {str(error).rstrip('.')}; {advice}"
         ) from error
 
 

@@ -38,7 +38,7 @@ def with_room_for_graphs(run: Callable[[], Any]) -> None:
     with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=1024):
         try:
             run()
-        except RuntimeError as error:
+        except Exception as error:  # also a ModelError, which tells of the forward of a second stream
             if NOTHING_COMPILED not in str(error):
                 raise
             torch._dynamo.reset()

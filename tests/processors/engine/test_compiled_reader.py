@@ -16,6 +16,7 @@ from transformers import CompileConfig, StaticCache
 import logitkit
 from fakes import absolute_model, encoder_decoder_model, sliding_model
 from fusing import PROMPTS
+from logitkit.errors import ModelError
 from logitkit.processors.engine import Reader, read_prompts
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.compiled_reader import CompiledReader, can_read_compiled
@@ -240,3 +241,16 @@ def test_a_cache_that_the_caller_made_counts() -> None:
     assert cache_of(given_cache) is not None
     told = StaticSettings.of(given_cache.get, given_cache, 8)
     assert told is not None and told.new_tokens == 4
+
+
+def test_an_error_of_a_compiled_forward_says_how_to_go_without() -> None:
+    """torch gives up on code that it compiled for too many models, and then refuses one graph for another model."""
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
+        for model in (other(91), absolute_model()):
+            torch.compile(model, backend="eager")(input_ids=torch.tensor([[5, 6, 7]]))
+    prompts, reader, _ = readers(other(93), [[5, 6, 7]], **static(max_new_tokens=4))
+    reader(prompts.ids)
+    with pytest.raises(ModelError, match=r"got RuntimeError: .*; check .*, or call generate without compile_config"):
+        reader(grown(prompts, [[1]], [0]))
+    torch._dynamo.reset()

@@ -210,3 +210,14 @@ def test_graphs_of_other_models_do_not_end_the_compiled_mode(fullgraph: bool) ->
             torch.compile(other, backend="eager", fullgraph=fullgraph)(**ids)
         (result,) = check_modes("top_k", ["static_compiled"])
     assert result.right, result.fault
+
+
+def test_a_graph_of_the_main_model_does_not_hide_that_others_lack_one() -> None:
+    """torch runs graphs of code that it gave up on, so the first model that must compile may be that of a stream."""
+    torch._dynamo.reset()
+    other = copy.deepcopy(tiny_model(2))
+    assert check_modes("top_k", ["static_compiled"])[0].right
+    with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
+        torch.compile(other, backend="eager")(input_ids=torch.tensor([[5, 6, 7]]))
+    (result,) = check_modes("cascade", ["static_compiled"])
+    assert result.right, result
