@@ -1,7 +1,8 @@
-"""Answers of the study of programs: problems of MBPP, decoded in batches, with guided steps and cost; and verdicts."""
+"""Answers of the studies of programs: problems, decoded in batches, with guided steps and cost; and verdicts."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -11,13 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from logitkit.bench.execution.sampling import continue_prompts, pinned_settings
-from logitkit.bench.tasks import MBPP, Answer, Sample
+from logitkit.bench.tasks import MBPP, Answer, HumanEval, Sample
 from logitkit.processors.engine.trace import Trace
 from logitkit.registry import Chain
 from studies.stamps import clock_of
 
 Unit = tuple[str, tuple[str, ...]]  # an arm and the names of the problems that it decodes together
 Records = Sequence[dict[str, Any]]
+Programs = MBPP | HumanEval
 
 
 def mbpp(data: Path, problems: int) -> MBPP:
@@ -33,12 +35,23 @@ def mbpp(data: Path, problems: int) -> MBPP:
     return MBPP(rows=sorted(rows[:problems], key=lambda row: len(row["code"])))
 
 
+def humaneval(data: Path) -> HumanEval:
+    """Return all problems of HumanEval, those of similar length side by side.
+
+    Args:
+        data: folder with ``HumanEval.jsonl.gz``.
+    """
+    with gzip.open(data / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return HumanEval(rows=sorted(rows, key=lambda row: len(row["canonical_solution"])))
+
+
 def item_of(sample: Sample) -> str:
-    """Return the name of a problem."""
-    return f"MBPP/{sample.id}"
+    """Return the name of a problem; those of HumanEval name their set, those of MBPP are numbers."""
+    return sample.id if "/" in sample.id else f"MBPP/{sample.id}"
 
 
-def answers(loaded: tuple[Any, Any], task: MBPP, tokens: int, unit: Unit) -> list[dict[str, Any]]:
+def answers(loaded: tuple[Any, Any], task: Programs, tokens: int, unit: Unit) -> list[dict[str, Any]]:
     """Return the greedy answers of an arm to some problems.
 
     Args:
@@ -72,7 +85,7 @@ def answers(loaded: tuple[Any, Any], task: MBPP, tokens: int, unit: Unit) -> lis
     return found
 
 
-def passes(task: MBPP, answer: tuple[str, str]) -> bool:
+def passes(task: Programs, answer: tuple[str, str]) -> bool:
     """Return whether an answer passes the tests of its problem; executes it in the sandbox of the benchmark.
 
     Args:

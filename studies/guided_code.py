@@ -11,47 +11,20 @@ them. Answers in the results file are not generated again, and no verdict in it 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from logitkit import models
-from logitkit.bench.tasks import MBPP
 from logitkit.cli.options import Engine
-from logitkit.execution import PerProcess
 from studies import command
 from studies.evidence import Page, half_of, publish
-from studies.guided_answers import Unit, answers, item_of, mbpp, passes, units
+from studies.guided_answers import item_of, mbpp
 from studies.guided_records import CONTROL, SETTINGS, chosen_settings
 from studies.guided_report import results
-from studies.records import append_record, resumed_records, write_records
-from studies.units import placed, run_units
-
-
-def _job(loaded: PerProcess[tuple[Any, Any]], task: MBPP, tokens: int, unit: Unit) -> list[dict[str, Any]]:
-    """Return the answers of a unit; see `answers`."""
-    return answers(loaded.value, task, tokens, unit)
-
-
-def judge(task: MBPP, records: list[dict[str, Any]], out: Path, engine: str) -> None:
-    """Execute the answers that have no verdict, and write the verdicts into the results file."""
-    of_answer: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        if "passed" not in record:
-            of_answer.setdefault((record["item"], record["text"]), []).append(record)
-
-    def keep(answer: tuple[str, str], passed: bool) -> None:
-        for record in of_answer[answer]:
-            record["passed"] = passed
-
-    if of_answer:
-        try:
-            run_units(functools.partial(passes, task), list(of_answer), keep, engine=engine, title="programs")
-        finally:
-            write_records(out, records)
+from studies.guided_run import GuidedRun
+from studies.records import resumed_records
+from studies.units import placed
 
 
 def main(  # Over 40 lines: every option has a line of its own
@@ -77,29 +50,19 @@ def main(  # Over 40 lines: every option has a line of its own
     task = mbpp(data, problems)
     settings = {"model": model, "max_new_tokens": max_new_tokens}
     records = resumed_records(out, settings, "guided_code")
-    load = functools.partial(models.load, model, like=like)
-    job = functools.partial(_job, PerProcess(load), task, max_new_tokens)
-
-    def keep(unit: Unit, found: list[dict[str, Any]]) -> None:
-        for item, record in zip(unit[1], found, strict=True):
-            records.append({"settings": settings, "arm": unit[0], "item": item, "half": half_of(item), **record})
-            append_record(out, records[-1])
-
-    def decode(arms: Sequence[str], items: Sequence[str]) -> None:
-        run_units(job, list(units(records, arms, items, batch)), keep, engine=engine, title="batches")
-
+    run = GuidedRun(task=task, out=out, settings=settings, records=records, like=like, batch=batch, engine=engine)
     names = [item_of(sample) for sample in task.samples]
     halves = {half: [n for n in names if half_of(n) == half] for half in ("development", "held-out")}
     if tune:
-        decode(["", *SETTINGS], halves["development"])
+        run.decode(["", *SETTINGS], halves["development"])
     if allow_code_execution:
-        judge(task, records, out, engine)
+        run.judge()
     chosen = list(SETTINGS) if tune and not allow_code_execution else list(chosen_settings(records).values())
-    decode(["", *chosen, *([CONTROL] if control else [])], halves["held-out"] if tune else names)
+    run.decode(["", *chosen, *([CONTROL] if control else [])], halves["held-out"] if tune else names)
     if not allow_code_execution:
         typer.echo(f"{out}: {len(records)} answers, which --allow-code-execution executes in a sandbox")
         return
-    judge(task, records, out, engine)
+    run.judge()
     publish(results(records), page)
 
 

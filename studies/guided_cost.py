@@ -8,6 +8,7 @@ The arms take turns on the same batches. A results file of a GPU that other proc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,12 @@ from studies.tables import markdown_table
 
 def results(records: Records) -> dict[str, str]:
     """Return the table of costs, and how many plain answers AdaDec writes in its own loop."""
-    return {"cost": cost_table(records), "control": control_line(records)}
-
-
-def cost_table(records: Records) -> str:
-    """Return the seconds of an answer under the first setting of each method, on the problems that all answered."""
     arms = ["", *(group[0] for group in METHODS.values())]
+    return {"cost": cost_table(records, arms), "control": control_line(records)}
+
+
+def cost_table(records: Records, arms: Sequence[str]) -> str:
+    """Return the seconds of an answer of each arm, plain decoding first, on the problems that all arms answered."""
     of_arm = by_arm(answered(records, None, arms))
     plain = np.mean([record["seconds"] for record in of_arm[""]])
     rows = []

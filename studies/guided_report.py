@@ -1,6 +1,8 @@
-"""The tables of the page on programs: settings, pass@1, paired comparisons with power, and programs to read."""
+"""The tables of the pages on programs: settings, pass@1, paired comparisons with power, and programs to read."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ def results(records: Records) -> dict[str, str]:
         tables |= {"every": every_setting(by_arm(every)), "rounding": rounding_line(records)}
     return tables | {
         "judged": judged_table(arms, chosen, "held-out problems" if development else "problems"),
-        "comparisons": comparisons(arms, chosen),
+        "comparisons": comparisons(arms, chosen, COMPARED),
         "changes": changes_table(arms, chosen),
         "programs": programs(arms, chosen),
     }
@@ -110,24 +112,25 @@ def judged_table(arms: ByArm, chosen: dict[str, str], items: str) -> str:
     return markdown_table(headings, rows)
 
 
-def comparisons(arms: ByArm, chosen: dict[str, str]) -> str:
+def comparisons(arms: ByArm, chosen: dict[str, str], compared: Sequence[tuple[str, str]]) -> str:
     """Return the paired differences with intervals, corrected exact McNemar tests, and their power.
 
     Args:
         arms: plain decoding and the methods.
         chosen: the setting of each method.
+        compared: names of arms; the second one is subtracted. The p-values are corrected for all pairs.
     """
-    differences = [points(arms[first]) - points(arms[second]) for first, second in COMPARED]
+    differences = [points(arms[first]) - points(arms[second]) for first, second in compared]
     flips = [_gained_and_lost(one) for one in differences]
     ps = holm([mcnemar(gained, lost) for gained, lost in flips])
     rows = []
-    for (first, second), one, (gained, lost), p in zip(COMPARED, differences, flips, ps, strict=True):
+    for (first, second), one, (gained, lost), p in zip(compared, differences, flips, ps, strict=True):
         share = (gained + lost) / len(one)
         spread = Spread(discordant=share) if share else None
-        seen = spread.smallest_difference(len(one), power=POWER, comparisons=len(COMPARED)) if spread else None
+        seen = spread.smallest_difference(len(one), power=POWER, comparisons=len(compared)) if spread else None
         needed = None
         if spread and 100 * share >= SMALLEST:
-            needed = spread.items_needed(SMALLEST / 100, power=POWER, comparisons=len(COMPARED))
+            needed = spread.items_needed(SMALLEST / 100, power=POWER, comparisons=len(compared))
         rows.append(
             [
                 f"{chosen.get(first, first)} - {chosen.get(second, second)}",

@@ -19,6 +19,7 @@ from studies import guided_answers, guided_code, guided_cost
 from studies.evidence import half_of
 from studies.guided_records import CONTROL, METHODS, SETTINGS, chosen_settings
 from studies.guided_report import every_setting, results, rounding_line
+from studies.guided_run import GuidedRun
 from studies.records import read_records
 
 
@@ -96,8 +97,9 @@ def test_verdicts_of_an_interrupted_run_are_kept(data: Path, monkeypatch: pytest
 
     monkeypatch.setattr(MBPP, "judge", judge)
     records = [{"arm": "", "item": guided_answers.item_of(sample), "text": "x"} for sample in task.samples]
+    run = GuidedRun(task=task, out=data / "out.jsonl", settings={}, records=records, like=None, batch=1, engine="local")
     with pytest.raises(KeyboardInterrupt):
-        guided_code.judge(task, records, data / "out.jsonl", "local")
+        run.judge()
     assert [record.get("passed") for record in read_records(data / "out.jsonl")] == [True, None, None]
 
 
