@@ -1,0 +1,171 @@
+"""Next character after prompts that end at the end of a phrase but inside a token, in languages without spaces.
+
+    python -m nltk.downloader udhr2
+    python -m studies.unspaced_words --count 50 --out unspaced_words.jsonl
+
+The texts are the Universal Declaration of Human Rights in Chinese, Japanese and Thai, a corpus of nltk in the public
+domain. BudouX marks the ends of phrases, where such a text may break a line: units that a reader sees, as spaces are
+between English words. A cut lies between two letters at the end of a phrase, inside a token of the whole text.
+Nothing is chosen, so all cuts count. Cuts in the results file are not measured again, and a run with a larger count
+adds the missing ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from logitkit import models
+from logitkit.errors import FileFormatError, MissingPackageError
+from logitkit.progress import progress_bar
+from studies import command
+from studies.cut_characters import CutCharacterMethods
+from studies.evidence import Page, PairedDifferences, comparison_table, items_to_see, publish
+from studies.intervals import bootstrap_interval, interval_text
+from studies.partial_words import AFTER, ALIGNED, BEFORE, BOUNDARY, LEAST_BEFORE, ROWS, Cut, inside_a_token
+from studies.records import append_record, resumed_records
+from studies.tables import markdown_table
+
+LANGUAGES = {  # file of the corpus, and parser of BudouX
+    "Chinese": ("cmn_hans.txt", "load_default_simplified_chinese_parser"),
+    "Japanese": ("jpn.txt", "load_default_japanese_parser"),
+    "Thai": ("tha.txt", "load_default_thai_parser"),
+}
+Records = Sequence[dict[str, Any]]
+
+
+def declaration(language: str) -> str:
+    """Return the Universal Declaration of Human Rights in a language.
+
+    Raises:
+        FileFormatError: nltk has no such corpus.
+    """
+    import nltk
+
+    try:
+        return str(nltk.corpus.udhr2.raw(LANGUAGES[language][0]))
+    except LookupError as error:
+        raise FileFormatError(
+            "unspaced_words: nltk must have the corpus udhr2, got none; run: python -m nltk.downloader udhr2"
+        ) from error
+
+
+@functools.cache
+def parser(language: str) -> Any:
+    """Return the parser of BudouX for a language.
+
+    Raises:
+        MissingPackageError: BudouX is not installed.
+    """
+    try:
+        import budoux
+    except ImportError:
+        raise MissingPackageError("unspaced_words", "budoux", "test") from None
+    return getattr(budoux, LANGUAGES[language][1])()
+
+
+def phrase_ends(language: str, text: str) -> Iterator[int]:
+    """Yield the places in a text where a phrase ends inside a line, between two letters."""
+    start = 0
+    for line in text.splitlines(keepends=True):
+        lengths = [len(phrase) for phrase in parser(language).parse(line)] if line.strip() else []
+        for place in itertools.accumulate(lengths[:-1], initial=start):
+            if place > start and text[place - 1].isalpha() and text[place].isalpha():
+                yield place
+        start += len(line)
+
+
+def all_cuts(language: str) -> list[Cut]:
+    """Return the ends of phrases of a declaration, in the order of a hash of their places."""
+    text = declaration(language)
+    found = [
+        Cut(f"{language} {place}", language, text[max(0, place - BEFORE) : place], text[place : place + AFTER])
+        for place in phrase_ends(language, text)
+        if place >= LEAST_BEFORE
+    ]
+    return sorted(found, key=lambda cut: hashlib.sha256(cut.name.encode()).digest())
+
+
+def results(records: Records) -> dict[str, str]:
+    """Return the tables of the page."""
+    measured = [record for record in records if "hits" in record]
+    rows, compared, needed = [], [], []
+    for kind in (*LANGUAGES, "all"):
+        cuts = [record for record in measured if kind in (record["kind"], "all")]
+        for method in (*ROWS.values(), BOUNDARY, ALIGNED):
+            hits = interval_text(bootstrap_interval([bool(cut["hits"][method]) for cut in cuts]), ".3f")
+            losses = [cut["losses"][method] for cut in cuts if method in cut["losses"]]
+            loss = interval_text(bootstrap_interval(losses), ".2f") if losses else "-"
+            rows.append([kind, str(len(cuts)), method, hits, loss])
+        for other in ROWS.values():
+            name = f"{kind}: byte_boundary - {other}"
+            hits_of = [[bool(cut["hits"][method]) for cut in cuts] for method in (BOUNDARY, other)]
+            right = PairedDifferences(name, "share right", np.subtract(*np.array(hits_of, dtype=float)).tolist())
+            compared.append(right)
+            if other in cuts[0]["losses"]:
+                bits = [cut["losses"][BOUNDARY] - cut["losses"][other] for cut in cuts]
+                compared.append(PairedDifferences(name, "bits a character", bits))
+            if other == ROWS["mask"]:
+                needed.append([kind, *(items_to_see(d, x) for d, x in ((right.differences, 0.02), (bits, 0.05)))])
+    headings = ["language", "cuts", "method", "next character right", "log-loss, bits"]
+    sizes = ["byte_boundary - hard mask", "cuts to see 0.02 of the share right", "cuts to see 0.05 bits"]
+    return {
+        "ends": ends_table([record for record in records if "ends" in record]),
+        "characters": markdown_table(headings, rows),
+        "comparisons": comparison_table(compared),
+        "sizes": markdown_table(sizes, needed),
+    }
+
+
+def ends_table(records: Records) -> str:
+    """Return how many ends of phrases lie inside a token."""
+    rows = [
+        [one["kind"], str(one["ends"]), str(one["inside"]), f"{one['inside'] / one['ends']:.3f}"] for one in records
+    ]
+    return markdown_table(["language", "ends of phrases between letters", "inside a token", "share"], rows)
+
+
+def main(
+    model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "gemma-3-270m",
+    count: Annotated[int, typer.Option(min=2, help="Number of cuts of each language, at most.")] = 50,
+    out: Annotated[Path, typer.Option(help="File of results; cuts in it are not measured again.")] = Path(
+        "unspaced_words.jsonl"
+    ),
+    page: Page = None,
+) -> None:
+    """Measure the cuts that are missing in the results file, and print the tables of all cuts in it."""
+    settings = {"model": model, "before": BEFORE}
+    records = resumed_records(out, settings, "unspaced_words")
+    found = {language: all_cuts(language) for language in LANGUAGES}
+    inside = inside_a_token(models.load_tokenizer(model))
+    kept = {language: [cut for cut in cuts if inside(cut)] for language, cuts in found.items()}
+
+    def keep(record: dict[str, Any]) -> None:
+        records.append({"settings": settings, **record})
+        append_record(out, records[-1])
+
+    if not records:
+        for language, cuts in kept.items():
+            keep({"kind": language, "ends": len(found[language]), "inside": len(cuts)})
+    done = {record.get("cut") for record in records}
+    turns = itertools.zip_longest(*(cuts[:count] for cuts in kept.values()))
+    todo = [cut for turn in turns for cut in turn if cut is not None and cut.name not in done]
+    methods = CutCharacterMethods(*models.load(model))
+    with progress_bar("cuts", total=len(todo)) as bar:
+        for cut in todo:
+            measured = methods.evaluate(cut.before, cut.after[0])
+            measured["losses"] = {method: round(loss, 6) for method, loss in measured["losses"].items()}
+            keep({"cut": cut.name, "kind": cut.kind, **measured})
+            bar.advance()
+    publish(results(records), page)
+
+
+if __name__ == "__main__":
+    command.run(main)
