@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from logitkit.errors import FileFormatError
+from logitkit.errors import FileFormatError, ParameterError
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -50,8 +51,12 @@ def resumed_records(path: Path | None, settings: dict[str, Any] | None, owner: s
 
     Raises:
         FileFormatError: the file has a record of other settings, or a line that is no JSON object.
+        ParameterError: records cannot be written there.
     """
-    if path is None or not path.exists():
+    if path is None:
+        return []
+    _check_writable(path, owner)
+    if not path.exists():
         return []
     lines = _lines(path)
     cut = lines.pop() if lines and _is_cut(lines[-1]) else b""
@@ -70,6 +75,18 @@ def resumed_records(path: Path | None, settings: dict[str, Any] | None, owner: s
         with path.open("ab") as file:
             file.write(b"\n")
     return records
+
+
+def _check_writable(path: Path, owner: str) -> None:
+    """Raise before a study begins if records cannot be appended to a file, which need not exist."""
+    place = path
+    while not place.exists():
+        place = place.parent
+    if place == path and place.is_dir():
+        return  # the error of reading it says so
+    if not os.access(place, os.W_OK) or (place != path and not place.is_dir()):
+        found = "a file" if place.is_file() else "a folder that cannot be written"
+        raise ParameterError(owner, "out", "a file that can be written", str(path), f"{place} is {found}; name another")
 
 
 def _lines(path: Path) -> list[bytes]:

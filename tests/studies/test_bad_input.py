@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -98,6 +99,19 @@ def test_missing_data(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(models, "load_tokenizer", lambda name: None)
     assert "nowhere" in failed(name, *arguments) and list(tmp_path.iterdir()) == []
+
+
+def test_results_that_cannot_be_written(failed: Command, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found before a model is loaded; folders that are missing are created later, by the first record."""
+    place = file / "folder" / "out.jsonl"
+    said = failed("unspaced_words", "--out", place)
+    assert said.endswith(f"out must be a file that can be written, got '{place}'; {file} is a file; name another")
+    assert resumed_records(file.parent / "new" / "out.jsonl", SETTINGS, "study") == []
+    assert not (file.parent / "new").exists()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for locked, found in ((file, "a file"), (file.parent / "x.jsonl", "a folder that cannot be written")):
+        with pytest.raises(ParameterError, match=f"study: out must be .* is {found}; name another"):
+            resumed_records(locked, SETTINGS, "study")
 
 
 def test_a_damaged_line_is_named(file: Path) -> None:
