@@ -18,9 +18,9 @@ from logitkit.cli.options import Engine
 from studies import command
 from studies.evidence import Page, publish
 from studies.guided_answers import Records, humaneval, item_of
-from studies.guided_cost import cost_table
-from studies.guided_records import answered, by_arm
-from studies.guided_report import changes_table, comparisons, judged_table, programs
+from studies.guided_cost import control_line, cost_table
+from studies.guided_records import CONTROL, answered, by_arm
+from studies.guided_report import changes_table, comparisons, judged_table, placeholders_table, programs
 from studies.guided_run import GuidedRun
 from studies.records import resumed_records
 from studies.units import placed
@@ -33,10 +33,12 @@ def results(records: Records) -> dict[str, str]:
     both = answered(records, None, ["", ADADEC])
     of_arm = by_arm(both)
     arms, chosen = {"plain": of_arm[""], "adadec": of_arm[ADADEC]}, {"adadec": ADADEC}
-    return {
+    tables = {"control": control_line(records)} if any(record["arm"] == CONTROL for record in records) else {}
+    return tables | {
         "judged": judged_table(arms, chosen, "problems"),
         "comparison": comparisons(arms, chosen, [("adadec", "plain")]),
         "changes": changes_table(arms, chosen),
+        "placeholders": placeholders_table(arms, chosen),
         "programs": programs(arms, chosen, most=2),
         "cost": cost_table(both, ["", ADADEC]),
     }
@@ -48,6 +50,9 @@ def main(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of an answer.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Problems decoded together.")] = 16,
     device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda, cuda:1, ...")] = "cpu",
+    control: Annotated[
+        bool, typer.Option("--control", help="Run AdaDec with an infinite threshold on every fourth batch.")
+    ] = False,
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Execute model-written code in a restricted process.")
     ] = False,
@@ -63,7 +68,10 @@ def main(
     settings = {"model": model, "max_new_tokens": max_new_tokens}
     records = resumed_records(out, settings, "adadec_humaneval")
     run = GuidedRun(task=task, out=out, settings=settings, records=records, like=like, batch=batch, engine=engine)
-    run.decode(["", ADADEC], [item_of(sample) for sample in task.samples])
+    names = [item_of(sample) for sample in task.samples]
+    run.decode(["", ADADEC], names)
+    if control:
+        run.decode([CONTROL], [name for number, name in enumerate(names) if number // batch % 4 == 0])
     if not allow_code_execution:
         typer.echo(f"{out}: {len(records)} answers, which --allow-code-execution executes in a sandbox")
         return

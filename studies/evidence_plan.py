@@ -60,12 +60,13 @@ PAGES = (
     ),
     PlannedPage(
         letter="b",
-        title="[`byte_boundary` on partial tokens](measurements/partial_words.md)",
-        items="4 kinds of 150 cuts",
-        tokens=600 * 5 * 70,
-        model="SmolLM2-135M",
+        title="`byte_boundary` on partial tokens: [words and programs](measurements/partial_words.md), "
+        "[languages without spaces](measurements/unspaced_words.md)",
+        items="243 cuts of English and programs, 300 of three languages",
+        tokens=543 * 5 * 70,
+        model="Gemma 3 270M",
         device="CPU",
-        state="243 cuts are measured; no language without spaces: no such text and no model of one is at hand",
+        state="measured; a language of long compounds is not",
         needed="see the page",
     ),
     PlannedPage(
@@ -147,13 +148,14 @@ PAGES = (
     ),
     PlannedPage(
         letter="j",
-        title="[USCD, MTI and AdaDec on programs](measurements/guided_code.md)",
-        items="427 problems, 7 settings, 72 tokens",
-        tokens=427 * 7 * 72,
+        title="[USCD, MTI and AdaDec on programs](measurements/guided_code.md), "
+        "[AdaDec on other programs](measurements/adadec_humaneval.md)",
+        items="427 problems under 7 settings, 164 under 2, 72 tokens",
+        tokens=(427 * 7 + 164 * 2) * 72,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
-        state="all problems of MBPP are measured; HumanEval is not",
-        needed="see the page; other problems for the lead of AdaDec",
+        state="all problems of MBPP are measured, and the lead of AdaDec on all of HumanEval",
+        needed="see the pages",
     ),
     PlannedPage(
         letter="k",

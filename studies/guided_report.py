@@ -34,6 +34,7 @@ def results(records: Records) -> dict[str, str]:
         "judged": judged_table(arms, chosen, "held-out problems" if development else "problems"),
         "comparisons": comparisons(arms, chosen, COMPARED),
         "changes": changes_table(arms, chosen),
+        "placeholders": placeholders_table(arms, chosen),
         "programs": programs(arms, chosen),
     }
 
@@ -159,6 +160,38 @@ def changes_table(arms: ByArm, chosen: dict[str, str]) -> str:
         flips = [str(count) for count in _gained_and_lost(difference)]
         rows.append([f"`{setting}`", f"{changed(arms[method], plain)} of {len(plain)}", *flips])
     return markdown_table(["setting", "answers changed", "passes, plain does not", "plain passes, it does not"], rows)
+
+
+def is_placeholder(text: str) -> bool:
+    r"""Return whether an answer has no statement but the head of a function, ``pass``, ``...`` or an empty ``return``.
+
+    Examples:
+        >>> is_placeholder("def f():\n    # Your code here\n    pass\n"), is_placeholder("    return 1\n")
+        (True, False)
+    """
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    return {line for line in lines if line and not line.startswith("def ")} <= {"pass", "...", "return", "return None"}
+
+
+def placeholders_table(arms: ByArm, chosen: dict[str, str]) -> str:
+    """Return how often each method writes a placeholder, and how it does where plain decoding and it write a program.
+
+    Args:
+        arms: plain decoding and the methods.
+        chosen: the setting of each method.
+    """
+    plain, rows = arms["plain"], []
+    empty = [is_placeholder(record["text"]) for record in plain]
+    for method, setting in chosen.items():
+        own = [is_placeholder(record["text"]) for record in arms[method]]
+        both = [number for number, pair in enumerate(zip(empty, own, strict=True)) if not any(pair)]
+        difference = (points(arms[method]) - points(plain))[both]
+        flips = [str(count) for count in _gained_and_lost(difference)]
+        interval = interval_text(bootstrap_interval(difference), "+.1f")
+        rows.append([f"`{setting}`", str(sum(own)), str(sum(empty)), str(len(both)), *flips, interval])
+    headings = ["setting", "placeholders", "of plain decoding", "programs by both"]
+    flips = ["passes, plain does not", "plain passes, it does not", "difference, points"]
+    return markdown_table([*headings, *flips], rows)
 
 
 def programs(arms: ByArm, chosen: dict[str, str], most: int = 3) -> str:

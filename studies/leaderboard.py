@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 REPORT = Path(__file__).parents[1] / "examples" / "bench" / "report.md"
 PAGES = {
     "partial_words": "Prompts that end inside a token",
+    "unspaced_words": "Prompts that end inside a token, languages without spaces",
     "context_answers": "Answers that a context states",
     "proxy_tuning": "Passages of a book with a tuned small model",
     "contrastive_amateur": "Last words under contrastive decoding",
@@ -30,6 +31,7 @@ PAGES = {
     "critical_tokens": "Tokens of a tuned model",
     "style_prompting": "Style of a book",
     "guided_code": "Programs",
+    "adadec_humaneval": "Other programs",
     "power_problems": "Word problems",
     "sampler_referee": "Samplers at equal diversity",
 }

@@ -38,12 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def shared_models_stay() -> Iterator[None]:
-    """No test changes a tokenizer or a model that the process shares; the next tests would depend on their order."""
+def shared_things_stay() -> Iterator[None]:
+    """No test changes what the process shares, models or settings; the next tests would depend on their order."""
     before = shared.state()
     yield
     changed = [name for name, state in shared.state().items() if before.get(name, state) != state]
-    assert not changed, f"this test changed {', '.join(changed)}, which all tests share; change a deep copy"
+    way_out = "change a deep copy, or put it back"
+    assert not changed, f"this test changed {', '.join(changed)}, which all tests share; {way_out}"
 
 
 @pytest.fixture(scope="module", autouse=True)

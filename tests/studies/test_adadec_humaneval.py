@@ -14,7 +14,7 @@ from logitkit.bench.tasks import HumanEval
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
 from studies import adadec_humaneval, guided_answers
 from studies.adadec_humaneval import ADADEC, results
-from studies.guided_records import METHODS
+from studies.guided_records import CONTROL, METHODS
 from studies.records import read_records
 
 
@@ -51,6 +51,12 @@ def test_the_study_writes_judges_and_resumes(data: Path, monkeypatch: pytest.Mon
         ("", "HumanEval/0"),
     ]
     assert not executed and not any("passed" in record for record in written)
+    adadec_humaneval.main(**arguments, control=True)
+    first_batch = read_records(out)[len(written) :]
+    plain = {record["item"]: record["text"] for record in written if record["arm"] == ""}
+    assert [record["item"] for record in first_batch] == ["HumanEval/1", "HumanEval/2"]
+    assert all(record["text"] == plain[record["item"]] for record in first_batch)
+    written += first_batch
     monkeypatch.setattr(models, "load", lambda name, like=None: pytest.fail("an answer is written again"))
     for _ in range(2):
         adadec_humaneval.main(**arguments, allow_code_execution=True)
@@ -74,7 +80,7 @@ def test_the_tables_by_hand() -> None:
     """Of 20 problems AdaDec alone passes 6 and plain decoding alone none: exact McNemar gives 2 / 2^6."""
     records = [
         {"arm": arm, "item": f"HumanEval/{number:02}", "half": "held-out", "settings": {"max_new_tokens": 10}}
-        | {"text": f"    return {number}" if number < 10 else arm, "tokens": 5, "seconds": 3.0 if arm else 2.0}
+        | {"text": f"    return {number if number < 10 else repr(arm)}", "tokens": 5, "seconds": 3.0 if arm else 2.0}
         | {"passed": number < (10 if arm else 4), "guided": 0.2 if arm else 0.0, "batch": 16}
         for arm in ("", ADADEC)
         for number in range(20)
@@ -84,4 +90,10 @@ def test_the_tables_by_hand() -> None:
     assert "| 0.031 |" in tables["comparison"]
     assert f"| `{ADADEC}` | 10 of 20 | 6 | 0 |" in tables["changes"]
     assert f"| `{ADADEC}` | 5 | 3.0 | 1.50 |" in tables["cost"]
+    assert "control" not in tables
+    assert f"| `{ADADEC}` | 0 | 0 | 20 | 6 | 0 | +30.0 [" in tables["placeholders"]
+    records[0]["text"] = records[1]["text"] = records[20]["text"] = "    # here\n    pass\n"
+    assert f"| `{ADADEC}` | 1 | 2 | 18 | 6 | 0 | +33.3 [" in results(records)["placeholders"]
+    some = [{**record, "arm": CONTROL} for record in records[:3]]
+    assert results(records + some)["control"] == f"`{CONTROL}` writes 3 of 3 plain answers."
     assert "| plain | 20.0 [" in tables["judged"] and tables["programs"].startswith("HumanEval/04")
