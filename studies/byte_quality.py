@@ -27,6 +27,7 @@ from studies.intervals import bootstrap_interval, interval_text
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
 
+AFTER = 40  # characters after a cut, in which the token that is cut ends
 METHODS = (
     "plain prompt",
     "transformers token_healing",
@@ -37,11 +38,11 @@ METHODS = (
 
 
 class CutText(NamedTuple):
-    """A text that is cut: its kind (code or prose), the text before the cut, and the character after it."""
+    """A text that is cut: its kind (code or prose), the text before the cut, and the text after it."""
 
     kind: str
     text: str
-    truth: str
+    after: str
 
 
 def cut_texts(folder: Path, count: int, seed: int) -> Iterator[CutText]:
@@ -52,11 +53,11 @@ def cut_texts(folder: Path, count: int, seed: int) -> Iterator[CutText]:
     for task in generator.sample(tasks, min(count, len(tasks))):
         solution = task["canonical_solution"]
         place = generator.randrange(1, len(solution))
-        yield CutText("code", (task["prompt"] + solution[:place])[-600:], solution[place])
+        yield CutText("code", (task["prompt"] + solution[:place])[-600:], solution[place : place + AFTER])
     prose = (folder / "pg996_don_quixote.txt").read_text(encoding="utf-8")
     for _ in range(count):
         place = generator.randrange(1000, len(prose) - 1)
-        yield CutText("prose", prose[place - 400 : place], prose[place])
+        yield CutText("prose", prose[place - 400 : place], prose[place : place + AFTER])
 
 
 def report(records: list[dict[str, Any]], kind: str, model: str) -> str:
@@ -94,8 +95,8 @@ def main(
     if todo:
         methods = CutPromptMethods(*models.load(model))
         with progress_bar("cuts", total=len(todo)) as bar:
-            for kind, text, truth in todo:
-                records.append({"settings": settings, "kind": kind, **methods.evaluate(text, truth)})
+            for kind, text, after in todo:
+                records.append({"settings": settings, "kind": kind, **methods.evaluate(text, after)})
                 append_record(out, records[-1])
                 bar.advance()
     for kind in ("code", "prose"):

@@ -48,16 +48,17 @@ class CutCharacterMethods:
         self.loose = ByteTree(model, tokenizer, covers="all")  # after given tokens, any token may follow
         self.begin = tuple(tokenizer("")["input_ids"])  # tokens that precede every prompt
 
-    def evaluate(self, text: str, truth: str) -> dict[str, Any]:
+    def evaluate(self, text: str, after: str) -> dict[str, Any]:
         """Return for each method whether the likeliest next bytes are the next character, and its log-loss in bits.
 
         Args:
             text: the text before the cut.
-            truth: the character after the cut.
+            after: the text after the cut, long enough for the token that is cut.
         """
         self.exact.release()  # the previous cut was in another text
         self.loose.release()
-        ids, following = self.at_token_boundary(text, truth)
+        truth = after[0]
+        ids, following = self.at_token_boundary(text, after)
         laws: dict[str, tuple[Law, str]] = {
             "plain prompt": (self.after(self.tokenizer(text)["input_ids"]), truth),
             "hard mask": (self.masked(text.encode()), truth),
@@ -131,10 +132,13 @@ class CutCharacterMethods:
         tree = self.loose.kv_tree
         return tree.read(tree.root, list(tokens), conditioning=True).logp
 
-    def at_token_boundary(self, text: str, truth: str) -> tuple[list[int], str]:
-        """Return the tokens up to the last token boundary before the cut, and the character that follows there."""
-        ids = list(self.tokenizer(text + truth)["input_ids"])
-        whole = (text + truth).encode()
+    def at_token_boundary(self, text: str, after: str) -> tuple[list[int], str]:
+        """Return the tokens up to the last token boundary before the cut, and the character that follows there.
+
+        The boundaries are those of the whole text.
+        """
+        ids = list(self.tokenizer(text + after)["input_ids"])
+        whole = (text + after).encode()
         while True:
             length = len(self.exact.vocabulary.join(ids))
             if length <= len(text.encode()) and whole[length] & 0xC0 != 0x80:  # not inside a character

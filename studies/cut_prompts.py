@@ -36,16 +36,16 @@ class CutPromptMethods:
         self.healing_tokenizer.bos_token = tokenizer.bos_token or tokenizer.eos_token
         self.every_token = Covers(EveryToken(self.tree.vocabulary), self.tree.covers.trie)
 
-    def evaluate(self, text: str, truth: str) -> dict[str, Any]:
+    def evaluate(self, text: str, after: str) -> dict[str, Any]:
         """Return for each method whether the next byte is right, and its log-loss in bits.
 
         Args:
             text: the text before the cut.
-            truth: the character after the cut.
+            after: the text after the cut, long enough for the token that is cut.
         """
-        byte = truth.encode()[0]
+        byte = after.encode()[0]
         self.tree.release()  # the previous cut was in another text
-        boundary, boundary_byte = self.at_token_boundary(text, truth)
+        boundary, boundary_byte = self.at_token_boundary(text, after)
         distributions = {
             "plain prompt": (self.plain(self.tokenizer(text)["input_ids"]), byte),
             "hard mask": (self.hard_mask(text.encode()), byte),
@@ -59,7 +59,7 @@ class CutPromptMethods:
             method: float(-np.log2(max(probabilities[wanted], 1e-12)))
             for method, (probabilities, wanted) in distributions.items()
         }
-        hits["transformers token_healing"] = self.token_healing(text, truth)
+        hits["transformers token_healing"] = self.token_healing(text, after[0])
         return {"hits": hits, "losses": losses}
 
     @torch.no_grad()
@@ -133,9 +133,12 @@ class CutPromptMethods:
         expected = text[text.rindex(stripped) + len(stripped) :] + truth if stripped else text + truth
         return bool(written.lstrip()[len(stripped) :].startswith(expected))
 
-    def at_token_boundary(self, text: str, truth: str) -> tuple[ByteProbabilities, int]:
-        """Return the plain distribution at the last token boundary before the cut, and the byte that follows there."""
-        ids = self.tokenizer(text + truth)["input_ids"]
+    def at_token_boundary(self, text: str, after: str) -> tuple[ByteProbabilities, int]:
+        """Return the plain distribution at the last token boundary up to the cut, and the byte that follows there.
+
+        The boundaries are those of the whole text.
+        """
+        ids = self.tokenizer(text + after)["input_ids"]
         while len(self.tree.vocabulary.join(ids)) > len(text.encode()):
             ids = ids[:-1]
-        return self.plain(ids), (text + truth).encode()[len(self.tree.vocabulary.join(ids))]
+        return self.plain(ids), (text + after).encode()[len(self.tree.vocabulary.join(ids))]

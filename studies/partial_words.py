@@ -159,7 +159,7 @@ def inside_a_token(tokenizer: Any) -> Callable[[Cut], bool]:
 
 def results(records: Records) -> dict[str, str]:
     """Return the tables of the page."""
-    rows, compared, needed = [], [], []
+    rows, compared, sizes = [], [], []
     for kind in (*KINDS, "all"):
         cuts = [record for record in records if kind in (record["kind"], "all")]
         for method in (*ROWS.values(), BOUNDARY, ALIGNED):
@@ -176,13 +176,17 @@ def results(records: Records) -> dict[str, str]:
                 bits = [cut["losses"][BOUNDARY] - cut["losses"][other] for cut in cuts]
                 compared.append(PairedDifferences(name, "bits a cut", bits))
             if other == ROWS["mask"]:
-                needed.append([kind, *(items_to_see(d, x) for d, x in ((right.differences, 0.02), (bits, 0.05)))])
+                sizes.append((kind, right.differences, bits))
     headings = ["kind", "cuts", "method", "next byte right", "log-loss, bits"]
-    sizes = ["byte_boundary - hard mask", "cuts to see 0.02 of the share right", "cuts to see 0.05 bits"]
+    needed = [
+        [kind, *(items_to_see(of, size, comparisons=len(compared)) for of, size in ((right, 0.02), (bits, 0.05)))]
+        for kind, right, bits in sizes
+    ]
+    large = ["byte_boundary - hard mask", "cuts to see 0.02 of the share right", "cuts to see 0.05 bits"]
     return {
         "bytes": markdown_table(headings, rows),
         "comparisons": comparison_table(compared),
-        "sizes": markdown_table(sizes, needed),
+        "sizes": markdown_table(large, needed),
     }
 
 
@@ -204,7 +208,7 @@ def main(
     methods = CutPromptMethods(*models.load(model))
     with progress_bar("cuts", total=len(todo)) as bar:
         for cut in todo:
-            measured = methods.evaluate(cut.before, cut.after[0])
+            measured = methods.evaluate(cut.before, cut.after)
             measured["losses"] = {method: round(loss, 6) for method, loss in measured["losses"].items()}
             records.append({"settings": settings, "cut": cut.name, "kind": cut.kind, **measured})
             append_record(out, records[-1])

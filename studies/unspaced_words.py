@@ -1,13 +1,13 @@
 """Next character after prompts that end at the end of a phrase but inside a token, in languages without spaces.
 
     python -m nltk.downloader udhr2
-    python -m studies.unspaced_words --count 50 --out unspaced_words.jsonl
+    python -m studies.unspaced_words --out unspaced_words.jsonl
 
 The texts are the Universal Declaration of Human Rights in Chinese, Japanese and Thai, a corpus of nltk in the public
-domain. BudouX marks the ends of phrases, where such a text may break a line: units that a reader sees, as spaces are
-between English words. A cut lies between two letters at the end of a phrase, inside a token of the whole text.
-Nothing is chosen, so all cuts count. Cuts in the results file are not measured again, and a run with a larger count
-adds the missing ones.
+domain. BudouX marks the ends of phrases, where such a text may break a line. A cut lies between two letters at the end
+of a phrase, inside a token of the whole text, and each token counts once at each of its places: a declaration repeats
+its words. Nothing is chosen, so all cuts count. Cuts in the results file are not measured again, and a run with a
+larger count adds the missing ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,7 @@ LANGUAGES = {  # file of the corpus, and parser of BudouX
     "Japanese": ("jpn.txt", "load_default_japanese_parser"),
     "Thai": ("tha.txt", "load_default_thai_parser"),
 }
+BITS = "bits a character"
 Records = Sequence[dict[str, Any]]
 
 
@@ -72,12 +74,12 @@ def parser(language: str) -> Any:
 
 
 def phrase_ends(language: str, text: str) -> Iterator[int]:
-    """Yield the places in a text where a phrase ends inside a line, between two letters."""
+    """Yield the places in a text where a phrase ends inside a line, between two letters or signs above or below one."""
     start = 0
     for line in text.splitlines(keepends=True):
         lengths = [len(phrase) for phrase in parser(language).parse(line)] if line.strip() else []
         for place in itertools.accumulate(lengths[:-1], initial=start):
-            if place > start and text[place - 1].isalpha() and text[place].isalpha():
+            if place > start and all(unicodedata.category(sign)[0] in "LM" for sign in text[place - 1 : place + 1]):
                 yield place
         start += len(line)
 
@@ -93,10 +95,26 @@ def all_cuts(language: str) -> list[Cut]:
     return sorted(found, key=lambda cut: hashlib.sha256(cut.name.encode()).digest())
 
 
+def cut_token(tokenizer: Any, cut: Cut) -> tuple[str, int]:
+    """Return the token of the whole text in which a cut lies, and how many of its characters precede the cut."""
+    text, place = cut.before + cut.after, len(cut.before)
+    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    start, end = next((start, end) for start, end in offsets if start < place < end)
+    return text[start:end], place - start
+
+
+def one_of_each(tokenizer: Any, cuts: Sequence[Cut]) -> list[Cut]:
+    """Return the first cut of each token and place in it."""
+    found: dict[tuple[str, int], Cut] = {}
+    for cut in cuts:
+        found.setdefault(cut_token(tokenizer, cut), cut)
+    return list(found.values())
+
+
 def results(records: Records) -> dict[str, str]:
     """Return the tables of the page."""
     measured = [record for record in records if "hits" in record]
-    rows, compared, needed = [], [], []
+    rows, compared, sizes = [], [], []
     for kind in (*LANGUAGES, "all"):
         cuts = [record for record in measured if kind in (record["kind"], "all")]
         for method in (*ROWS.values(), BOUNDARY, ALIGNED):
@@ -111,30 +129,53 @@ def results(records: Records) -> dict[str, str]:
             compared.append(right)
             if other in cuts[0]["losses"]:
                 bits = [cut["losses"][BOUNDARY] - cut["losses"][other] for cut in cuts]
-                compared.append(PairedDifferences(name, "bits a character", bits))
+                compared.append(PairedDifferences(name, BITS, bits))
             if other == ROWS["mask"]:
-                needed.append([kind, *(items_to_see(d, x) for d, x in ((right.differences, 0.02), (bits, 0.05)))])
+                sizes.append((kind, right.differences, bits))
     headings = ["language", "cuts", "method", "next character right", "log-loss, bits"]
-    sizes = ["byte_boundary - hard mask", "cuts to see 0.02 of the share right", "cuts to see 0.05 bits"]
+    needed = [
+        [kind, *(items_to_see(of, size, comparisons=len(compared)) for of, size in ((right, 0.02), (bits, 0.05)))]
+        for kind, right, bits in sizes
+    ]
+    large = ["byte_boundary - hard mask", "cuts to see 0.02 of the share right", "cuts to see 0.05 bits"]
     return {
         "ends": ends_table([record for record in records if "ends" in record]),
         "characters": markdown_table(headings, rows),
+        "factors": factors_table(compared),
         "comparisons": comparison_table(compared),
-        "sizes": markdown_table(sizes, needed),
+        "sizes": markdown_table(large, needed),
     }
+
+
+def factors_table(compared: Sequence[PairedDifferences]) -> str:
+    """Return how many times the probability `byte_boundary` gives the next character, as geometric means."""
+    rows = []
+    for one in compared:
+        kind, _, other = one.comparison.partition(f": {BOUNDARY} - ")
+        if one.unit == BITS:
+            mean = bootstrap_interval([-bits for bits in one.differences])
+            factors = (2.0**bits for bits in mean)
+            rows.append([kind, other, "{:.2f} [{:.2f}, {:.2f}]".format(*factors)])
+    return markdown_table(["language", "in place of", "times the probability"], rows)
 
 
 def ends_table(records: Records) -> str:
     """Return how many ends of phrases lie inside a token."""
     rows = [
-        [one["kind"], str(one["ends"]), str(one["inside"]), f"{one['inside'] / one['ends']:.3f}"] for one in records
+        [
+            *(str(one[column]) for column in ("kind", "ends", "inside")),
+            f"{one['inside'] / one['ends']:.3f}",
+            str(one["distinct"]),
+        ]
+        for one in records
     ]
-    return markdown_table(["language", "ends of phrases between letters", "inside a token", "share"], rows)
+    headings = ["language", "ends of phrases between letters", "inside a token", "share", "different tokens and places"]
+    return markdown_table(headings, rows)
 
 
 def main(
     model: Annotated[str, typer.Option(help="A known model, a folder, or a hub id.")] = "gemma-3-270m",
-    count: Annotated[int, typer.Option(min=2, help="Number of cuts of each language, at most.")] = 50,
+    count: Annotated[int, typer.Option(min=2, help="Number of cuts of each language, at most.")] = 200,
     out: Annotated[Path, typer.Option(help="File of results; cuts in it are not measured again.")] = Path(
         "unspaced_words.jsonl"
     ),
@@ -144,8 +185,10 @@ def main(
     settings = {"model": model, "before": BEFORE}
     records = resumed_records(out, settings, "unspaced_words")
     found = {language: all_cuts(language) for language in LANGUAGES}
-    inside = inside_a_token(models.load_tokenizer(model))
+    tokenizer = models.load_tokenizer(model)
+    inside = inside_a_token(tokenizer)
     kept = {language: [cut for cut in cuts if inside(cut)] for language, cuts in found.items()}
+    distinct = {language: one_of_each(tokenizer, cuts) for language, cuts in kept.items()}
 
     def keep(record: dict[str, Any]) -> None:
         records.append({"settings": settings, **record})
@@ -153,14 +196,15 @@ def main(
 
     if not records:
         for language, cuts in kept.items():
-            keep({"kind": language, "ends": len(found[language]), "inside": len(cuts)})
+            counts = {"ends": len(found[language]), "inside": len(cuts), "distinct": len(distinct[language])}
+            keep({"kind": language, **counts})
     done = {record.get("cut") for record in records}
-    turns = itertools.zip_longest(*(cuts[:count] for cuts in kept.values()))
+    turns = itertools.zip_longest(*(cuts[:count] for cuts in distinct.values()))
     todo = [cut for turn in turns for cut in turn if cut is not None and cut.name not in done]
     methods = CutCharacterMethods(*models.load(model))
     with progress_bar("cuts", total=len(todo)) as bar:
         for cut in todo:
-            measured = methods.evaluate(cut.before, cut.after[0])
+            measured = methods.evaluate(cut.before, cut.after)
             measured["losses"] = {method: round(loss, 6) for method, loss in measured["losses"].items()}
             keep({"cut": cut.name, "kind": cut.kind, **measured})
             bar.advance()

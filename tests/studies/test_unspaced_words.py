@@ -143,14 +143,15 @@ def test_the_study_runs_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A larger run adds the cuts that are missing, and the ends of phrases are counted once."""
     monkeypatch.setattr(models, "load", lambda name: (foreign_model(), foreign_tokenizer()))
     monkeypatch.setattr(models, "load_tokenizer", lambda name: foreign_tokenizer())
-    monkeypatch.setattr(unspaced_words, "declaration", lambda language: 9 * "on the " + "\n" + 9 * "in the ")
-    parts = SimpleNamespace(parse=lambda line: line.replace("th", "th|").split("|"))
+    monkeypatch.setattr(unspaced_words, "declaration", lambda language: 9 * "on the other per " + "\n")
+    parts = SimpleNamespace(parse=lambda line: line.replace("th", "th|").replace("er", "e|r").split("|"))
     monkeypatch.setattr(unspaced_words, "parser", lambda language: parts)
     monkeypatch.setattr(unspaced_words, "publish", lambda tables, page: None)
     for count in (2, 3):
         unspaced_words.main(model="tiny", count=count, out=tmp_path / "out.jsonl")
         records = read_records(tmp_path / "out.jsonl")
-        assert [record["ends"] for record in records if "ends" in record] == [17, 17, 17]
+        assert [record["ends"] for record in records if "ends" in record] == [35, 35, 35]
+        assert [record["distinct"] for record in records if "distinct" in record] == [3, 3, 3]
         cuts = [record["cut"] for record in records if "cut" in record]
         assert len(cuts) == len(set(cuts)) == count * len(LANGUAGES)
 
@@ -158,15 +159,18 @@ def test_the_study_runs_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_tables_by_hand() -> None:
     """Every language has 4 cuts; byte_boundary is right at all, the mask at half, and 1 bit better than the mask."""
     methods = {**dict.fromkeys(ROWS.values(), (False, 9.0)), ROWS["mask"]: (None, 3.0), ALIGNED: (True, 1.0)}
-    records: list[dict[str, Any]] = [{"kind": language, "ends": 50, "inside": 10} for language in LANGUAGES]
+    records: list[dict[str, Any]] = [
+        {"kind": language, "ends": 50, "inside": 10, "distinct": 4} for language in LANGUAGES
+    ]
     for language in LANGUAGES:
         for number in range(4):
             hits = {method: right if right is not None else number % 2 == 0 for method, (right, _) in methods.items()}
             losses = {method: loss for method, (_, loss) in methods.items() if method != ROWS["healing"]}
             records.append({"kind": language, "hits": {**hits, BOUNDARY: True}, "losses": {**losses, BOUNDARY: 2.0}})
     tables = results(records)
-    assert "| Thai | 50 | 10 | 0.200 |" in tables["ends"]
+    assert "| Thai | 50 | 10 | 0.200 | 4 |" in tables["ends"]
     assert "| Thai | 4 | byte_boundary | 1.000 [" in tables["characters"]
     assert "| all | 12 | hard mask | 0.500 [" in tables["characters"]
     assert "| all: byte_boundary - hard mask | bits a character | 12 | -1.000 [" in tables["comparisons"]
+    assert "| all | hard mask | 2.00 [2.00, 2.00] |" in tables["factors"]
     assert tables["comparisons"].count("\n") == 1 + 4 * 5
