@@ -62,12 +62,12 @@ PAGES = (
         letter="b",
         title="`byte_boundary` on partial tokens: [words and programs](measurements/partial_words.md), "
         "[languages without spaces](measurements/unspaced_words.md)",
-        items="243 cuts of English and programs, 300 of three languages",
-        tokens=543 * 5 * 70,
+        items="243 cuts of English and programs, 263 of three languages",
+        tokens=506 * 5 * 70,
         model="Gemma 3 270M",
         device="CPU",
         state="measured; a language of long compounds is not",
-        needed="see the page",
+        needed="see the pages",
     ),
     PlannedPage(
         letter="c",
@@ -149,12 +149,12 @@ PAGES = (
     PlannedPage(
         letter="j",
         title="[USCD, MTI and AdaDec on programs](measurements/guided_code.md), "
-        "[AdaDec on other programs](measurements/adadec_humaneval.md)",
-        items="427 problems under 7 settings, 164 under 2, 72 tokens",
-        tokens=(427 * 7 + 164 * 2) * 72,
+        "[AdaDec on HumanEval](measurements/adadec_humaneval.md)",
+        items="427 problems under 7 settings, 164 under 2, about 70 tokens",
+        tokens=427 * 7 * 72 + 164 * 2 * 57,
         model="Qwen2.5-Coder-1.5B",
         device="GPU",
-        state="all problems of MBPP are measured, and the lead of AdaDec on all of HumanEval",
+        state="all problems of MBPP are measured, and AdaDec alone on all of HumanEval, on a CPU",
         needed="see the pages",
     ),
     PlannedPage(

@@ -30,8 +30,8 @@ PAGES = {
     "cascade_answers": "Answers of two models",
     "critical_tokens": "Tokens of a tuned model",
     "style_prompting": "Style of a book",
-    "guided_code": "Programs",
-    "adadec_humaneval": "Other programs",
+    "guided_code": "Programs of MBPP",
+    "adadec_humaneval": "Programs of HumanEval",
     "power_problems": "Word problems",
     "sampler_referee": "Samplers at equal diversity",
 }
