@@ -194,10 +194,11 @@ def main(
         records.append({"settings": settings, **record})
         append_record(out, records[-1])
 
-    if not records:
-        for language, cuts in kept.items():
-            counts = {"ends": len(found[language]), "inside": len(cuts), "distinct": len(distinct[language])}
-            keep({"kind": language, **counts})
+    counted = {record["kind"] for record in records if "ends" in record}
+    for language in LANGUAGES:
+        if language not in counted:
+            sizes = {"ends": len(found[language]), "inside": len(kept[language]), "distinct": len(distinct[language])}
+            keep({"kind": language, **sizes})
     done = {record.get("cut") for record in records}
     turns = itertools.zip_longest(*(cuts[:count] for cuts in distinct.values()))
     todo = [cut for turn in turns for cut in turn if cut is not None and cut.name not in done]
