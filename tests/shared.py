@@ -29,8 +29,9 @@ def state() -> dict[str, tuple[Any, ...]]:
 
 def _of_the_process() -> dict[str, tuple[Any, ...]]:
     """Return settings that later tests would notice; those of a package only once it is imported."""
-    variables = ((name, value) for name, value in os.environ.items() if name not in SET_BY_PACKAGES)
-    found: dict[str, tuple[Any, ...]] = {"the variables": tuple(sorted(variables)), "the folder": (Path.cwd(),)}
+    variables = {name: value for name, value in os.environ.items() if name not in SET_BY_PACKAGES}
+    found: dict[str, tuple[Any, ...]] = {f"the variable {name}": (value,) for name, value in variables.items()}
+    found["the folder"] = (Path.cwd(),)
     if torch := sys.modules.get("torch"):
         modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled()
         found["torch's settings"] = (torch.get_default_dtype(), torch.get_num_threads(), *modes)

@@ -20,6 +20,7 @@ from logitkit.errors import ModelError
 from logitkit.processors.engine import Reader, read_prompts
 from logitkit.processors.engine.call_settings import CallSettings
 from logitkit.processors.engine.compiled_reader import CompiledReader, can_read_compiled
+from logitkit.processors.engine.model_forward import forwarded, forwarded_by
 from logitkit.processors.engine.shared_vocabulary import SharedIdsModel
 from logitkit.processors.engine.static_settings import StaticSettings
 from logitkit.processors.transformers_api import CACHE, cache_of
@@ -245,12 +246,14 @@ def test_a_cache_that_the_caller_made_counts() -> None:
 
 def test_an_error_of_a_compiled_forward_says_how_to_go_without() -> None:
     """torch gives up on code that it compiled for too many models, and then refuses one graph for another model."""
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
-        for model in (other(91), absolute_model()):
-            torch.compile(model, backend="eager")(input_ids=torch.tensor([[5, 6, 7]]))
-    prompts, reader, _ = readers(other(93), [[5, 6, 7]], **static(max_new_tokens=4))
-    reader(prompts.ids)
-    with pytest.raises(ModelError, match=r"got RuntimeError: .*; check .*, or call generate without compile_config"):
-        reader(grown(prompts, [[1]], [0]))
-    torch._dynamo.reset()
+
+    def refused(**_: Any) -> Any:
+        raise RuntimeError("torch.compile with fullgraph=True found no compiled frames.")
+
+    model = tiny_model()
+    with pytest.raises(
+        ModelError, match=r"got RuntimeError: .* frames; check .*, or call generate without compile_config"
+    ):
+        forwarded_by(refused, model, input_ids=torch.tensor([[5]]))
+    with pytest.raises(ModelError, match=r"check the model's context length, device and dtype$"):
+        forwarded(model, input_ids=torch.tensor([[model.config.vocab_size]]))
