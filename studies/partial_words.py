@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import typer
 
 from logitkit import models
@@ -33,8 +32,8 @@ from logitkit.progress import progress_bar
 from studies import command
 from studies.books import book_text
 from studies.cut_prompts import CutPromptMethods
-from studies.evidence import Page, PairedDifferences, comparison_table, items_to_see, publish
-from studies.intervals import bootstrap_interval, interval_text
+from studies.cut_tables import ALIGNED, ROWS, SIZES, cut_tables
+from studies.evidence import Page, comparison_table, publish
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
 
@@ -46,8 +45,6 @@ PART, OFTEN = 4, 5  # letters of a part of a compound word at least, and occurre
 WORD = re.compile(r"(?<![A-Za-z'-])[a-z]+(?![A-Za-z'-])")
 SIGNS = re.compile(r"(?<=[^\w\s])(?=[^\w\s])")
 OPERATORS = re.compile(r"[=!<>+*/%|&^@:-]=|//|\*\*|->|<<|>>|''|\"\"|##|--")  # pairs of signs that are one unit
-ROWS = {"plain": "plain prompt", "healing": "transformers token_healing", "mask": "hard mask"}
-BOUNDARY, ALIGNED = "byte_boundary", "cut at a token boundary, plain"
 Records = Sequence[dict[str, Any]]
 
 
@@ -159,34 +156,12 @@ def inside_a_token(tokenizer: Any) -> Callable[[Cut], bool]:
 
 def results(records: Records) -> dict[str, str]:
     """Return the tables of the page."""
-    rows, compared, sizes = [], [], []
-    for kind in (*KINDS, "all"):
-        cuts = [record for record in records if kind in (record["kind"], "all")]
-        for method in (*ROWS.values(), BOUNDARY, ALIGNED):
-            hits = interval_text(bootstrap_interval([bool(cut["hits"][method]) for cut in cuts]), ".3f")
-            losses = [cut["losses"][method] for cut in cuts if method in cut["losses"]]
-            loss = interval_text(bootstrap_interval(losses), ".2f") if losses else "-"
-            rows.append([kind, str(len(cuts)), method, hits, loss])
-        for other in (*ROWS.values(), ALIGNED):
-            name = f"{kind}: byte_boundary - {other}"
-            hits_of = [[bool(cut["hits"][method]) for cut in cuts] for method in (BOUNDARY, other)]
-            right = PairedDifferences(name, "share right", np.subtract(*np.array(hits_of, dtype=float)).tolist())
-            compared.append(right)
-            if other in cuts[0]["losses"]:
-                bits = [cut["losses"][BOUNDARY] - cut["losses"][other] for cut in cuts]
-                compared.append(PairedDifferences(name, "bits a cut", bits))
-            if other == ROWS["mask"]:
-                sizes.append((kind, right.differences, bits))
+    tables = cut_tables(records, KINDS, (*ROWS.values(), ALIGNED), "bits a cut")
     headings = ["kind", "cuts", "method", "next byte right", "log-loss, bits"]
-    needed = [
-        [kind, *(items_to_see(of, size, comparisons=len(compared)) for of, size in ((right, 0.02), (bits, 0.05)))]
-        for kind, right, bits in sizes
-    ]
-    large = ["byte_boundary - hard mask", "cuts to see 0.02 of the share right", "cuts to see 0.05 bits"]
     return {
-        "bytes": markdown_table(headings, rows),
-        "comparisons": comparison_table(compared),
-        "sizes": markdown_table(large, needed),
+        "bytes": markdown_table(headings, tables.methods),
+        "comparisons": comparison_table(tables.compared),
+        "sizes": markdown_table(SIZES, tables.sizes),
     }
 
 

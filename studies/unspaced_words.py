@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from logitkit import models
@@ -28,9 +27,10 @@ from logitkit.errors import FileFormatError, MissingPackageError
 from logitkit.progress import progress_bar
 from studies import command
 from studies.cut_characters import CutCharacterMethods
-from studies.evidence import Page, PairedDifferences, comparison_table, items_to_see, publish
-from studies.intervals import bootstrap_interval, interval_text
-from studies.partial_words import AFTER, ALIGNED, BEFORE, BOUNDARY, LEAST_BEFORE, ROWS, Cut, inside_a_token
+from studies.cut_tables import BOUNDARY, ROWS, SIZES, cut_tables
+from studies.evidence import Page, PairedDifferences, comparison_table, publish
+from studies.intervals import bootstrap_interval
+from studies.partial_words import AFTER, BEFORE, LEAST_BEFORE, Cut, inside_a_token
 from studies.records import append_record, resumed_records
 from studies.tables import markdown_table
 
@@ -113,37 +113,14 @@ def one_of_each(tokenizer: Any, cuts: Sequence[Cut]) -> list[Cut]:
 
 def results(records: Records) -> dict[str, str]:
     """Return the tables of the page."""
-    measured = [record for record in records if "hits" in record]
-    rows, compared, sizes = [], [], []
-    for kind in (*LANGUAGES, "all"):
-        cuts = [record for record in measured if kind in (record["kind"], "all")]
-        for method in (*ROWS.values(), BOUNDARY, ALIGNED):
-            hits = interval_text(bootstrap_interval([bool(cut["hits"][method]) for cut in cuts]), ".3f")
-            losses = [cut["losses"][method] for cut in cuts if method in cut["losses"]]
-            loss = interval_text(bootstrap_interval(losses), ".2f") if losses else "-"
-            rows.append([kind, str(len(cuts)), method, hits, loss])
-        for other in ROWS.values():
-            name = f"{kind}: byte_boundary - {other}"
-            hits_of = [[bool(cut["hits"][method]) for cut in cuts] for method in (BOUNDARY, other)]
-            right = PairedDifferences(name, "share right", np.subtract(*np.array(hits_of, dtype=float)).tolist())
-            compared.append(right)
-            if other in cuts[0]["losses"]:
-                bits = [cut["losses"][BOUNDARY] - cut["losses"][other] for cut in cuts]
-                compared.append(PairedDifferences(name, BITS, bits))
-            if other == ROWS["mask"]:
-                sizes.append((kind, right.differences, bits))
+    tables = cut_tables([record for record in records if "hits" in record], [*LANGUAGES], [*ROWS.values()], BITS)
     headings = ["language", "cuts", "method", "next character right", "log-loss, bits"]
-    needed = [
-        [kind, *(items_to_see(of, size, comparisons=len(compared)) for of, size in ((right, 0.02), (bits, 0.05)))]
-        for kind, right, bits in sizes
-    ]
-    large = ["byte_boundary - hard mask", "cuts to see 0.02 of the share right", "cuts to see 0.05 bits"]
     return {
         "ends": ends_table([record for record in records if "ends" in record]),
-        "characters": markdown_table(headings, rows),
-        "factors": factors_table(compared),
-        "comparisons": comparison_table(compared),
-        "sizes": markdown_table(large, needed),
+        "characters": markdown_table(headings, tables.methods),
+        "factors": factors_table(tables.compared),
+        "comparisons": comparison_table(tables.compared),
+        "sizes": markdown_table(SIZES, tables.sizes),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from logitkit import models
 from logitkit.bench.tasks.style_prompts import PROMPTS
 from logitkit.registry.laws import tiny_model, tiny_tokenizer
-from studies import bench_pairs, ensemble_bytes, ensemble_pairs, partial_words, style_prompting
+from studies import bench_pairs, cut_tables, ensemble_bytes, ensemble_pairs, partial_words, style_prompting
 from studies.evidence import half_of, item_id
 from studies.records import read_records
 
@@ -58,7 +58,7 @@ def test_cuts_lie_between_units(data: Path) -> None:
 
 def test_the_tables_of_cuts_by_hand() -> None:
     """byte_boundary is right twice and the hard mask once; a failure of token healing counts as wrong."""
-    methods = (*partial_words.ROWS.values(), partial_words.BOUNDARY, partial_words.ALIGNED)
+    methods = (*cut_tables.ROWS.values(), cut_tables.BOUNDARY, cut_tables.ALIGNED)
     records = []
     for kind in partial_words.KINDS:
         for number in range(2):

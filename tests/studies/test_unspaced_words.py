@@ -19,7 +19,7 @@ from logitkit.errors import FileFormatError, MissingPackageError
 from logitkit.registry.laws.tiny_models import foreign_model, foreign_tokenizer
 from studies import unspaced_words
 from studies.cut_characters import CutCharacterMethods, along
-from studies.partial_words import ALIGNED, BOUNDARY, ROWS
+from studies.cut_tables import ALIGNED, BOUNDARY, ROWS
 from studies.records import read_records
 from studies.unspaced_words import LANGUAGES, parser, phrase_ends, results
 
